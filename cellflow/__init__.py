@@ -1,0 +1,1 @@
+"""K-fold training, honest cross-validation and flow-averaged ensembles for Cellpose's U-Net."""

@@ -1,0 +1,97 @@
+"""Plain data shared by every layer: the cells of an image as runs, and scores as counts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Instances", "Score"]
+
+
+@dataclass(frozen=True, eq=False)
+class Instances:
+    """The cells of one image as runs of pixels; cells may overlap.
+
+    Ground truth is kept and scored in this form, because a label map cannot hold overlaps.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        ``(H, W)`` of the image.
+    starts, lengths : (R,) int64 ndarray
+        Runs of pixels in the flattened row-major image, 0-indexed. The runs of one cell are sorted,
+        do not overlap and have a length of at least 1.
+    offsets : (n + 1,) int64 ndarray
+        Runs of cell ``i`` are ``offsets[i]:offsets[i + 1]``.
+
+    See Also
+    --------
+    cellflow.numeric.labels.instances_from_labels, cellflow.numeric.rle.instances_from_rles
+    """
+
+    shape: tuple[int, int]
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def runs(self, index: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Starts and lengths of the runs of one cell."""
+        part = slice(self.offsets[index], self.offsets[index + 1])
+        return self.starts[part], self.lengths[part]
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        return (self.runs(index) for index in range(len(self)))
+
+    @property
+    def areas(self) -> NDArray[np.int64]:
+        """Pixels per cell, ``(n,)``."""
+        total = np.concatenate([[0], np.cumsum(self.lengths)])
+        return np.asarray(np.diff(total[self.offsets]), dtype=np.int64)
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """Counts of one metric over images and thresholds, and the means made from them.
+
+    Attributes
+    ----------
+    thresholds : (T,) float64 ndarray
+        IoU thresholds.
+    tp, fp, fn : (N, T) int64 ndarray
+        True positives, false positives and false negatives per image and threshold.
+    """
+
+    thresholds: NDArray[np.float64]
+    tp: NDArray[np.int64]
+    fp: NDArray[np.int64]
+    fn: NDArray[np.int64]
+
+    @property
+    def precision(self) -> NDArray[np.float64]:
+        """``tp / (tp + fp + fn)`` of shape ``(N, T)``; 1.0 where there is nothing to find and nothing found."""
+        total = self.tp + self.fp + self.fn
+        return np.where(total > 0, self.tp / np.maximum(total, 1), 1.0)
+
+    @property
+    def per_image(self) -> NDArray[np.float64]:
+        """Mean over thresholds, ``(N,)``."""
+        return np.asarray(self.precision.mean(axis=1), dtype=np.float64)
+
+    @property
+    def per_threshold(self) -> NDArray[np.float64]:
+        """Mean over images, ``(T,)``."""
+        return np.asarray(self.precision.mean(axis=0), dtype=np.float64)
+
+    @property
+    def mean(self) -> float:
+        """Mean over images and thresholds: the competition score when the thresholds are 0.50:0.05:0.95."""
+        return float(self.precision.mean())
+
+    def __repr__(self) -> str:
+        return f"Score(mean={self.mean:.4f}, images={len(self.tp)}, thresholds={len(self.thresholds)})"
