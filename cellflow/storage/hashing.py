@@ -1,0 +1,45 @@
+"""Hashes that say whether two things are the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["hash_array", "hash_bytes", "hash_file", "hash_json"]
+
+_DIGEST_BYTES = 16
+
+
+def hash_bytes(*chunks: bytes) -> str:
+    """Hash of chunks of bytes, as 32 hexadecimal digits; where one chunk ends matters."""
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    for chunk in chunks:
+        digest.update(len(chunk).to_bytes(8, "little"))
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def hash_array(array: NDArray[Any]) -> str:
+    """Hash of dtype, shape and content of an array."""
+    plain = np.ascontiguousarray(array)
+    little = plain.astype(plain.dtype.newbyteorder("<"), copy=False)
+    return hash_bytes(little.dtype.str.encode(), str(plain.shape).encode(), little.tobytes())
+
+
+def hash_json(value: Any) -> str:
+    """Hash of a value made of JSON types, whatever the order of its keys."""
+    return hash_bytes(json.dumps(value, sort_keys=True).encode())
+
+
+def hash_file(path: Path) -> str:
+    """Hash of the content of a file."""
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    with Path(path).open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
