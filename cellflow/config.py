@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import tyro
 
@@ -41,7 +41,7 @@ class PrepareConfig:
     """Turn annotated images into a dataset folder."""
 
     source: tyro.conf.Positional[Path]
-    """Folder in the Kaggle layout (train.csv, train/), with images/ and masks/, or with NAME and NAME_masks files."""
+    """Folder in the Kaggle layout, with images/ and masks/, or with NAME and NAME_masks files."""
     out: Path = Path("cellflow-data")
     """Dataset folder to write."""
     table: Path | None = None
@@ -77,7 +77,7 @@ class FoldsConfig:
     holdout: float = 0.2
     """Share of the images that validate, with --split holdout."""
     group: str | None = None
-    """Column of what must not be split (well, plate, sample). Without it: group or sample_id if there, else the image."""
+    """Column of what must not be split (well, sample). Without it: group or sample_id, else the image."""
     stratify: str | None = None
     """Column to balance over folds. Without it: cell_type if there."""
     calibration: float = 0.0
@@ -137,7 +137,8 @@ class OptimConfig:
     learning_rate: float | None = None
     """Highest learning rate; without it 0.2 for sgd and 0.005 for adamw."""
     schedule: Literal["cellpose", "cosine", "constant"] = "cellpose"
-    """cellpose: up from 0 over 10 epochs, halved 10 times near the end; cosine: up over 5 % of the steps, then down to 1 %."""
+    """cellpose: up from 0 over 10 epochs, halved 10 times near the end. cosine: up over 5 % of the steps,
+    then down to 1 %. constant: the same throughout."""
     weight_decay: float = 1e-5
     """Weight decay."""
     momentum: float = 0.9
@@ -305,7 +306,7 @@ class OofConfig:
 class EnsembleConfig:
     """Average the flows of all fold models, then make masks once."""
 
-    images: Annotated[Path, tyro.conf.arg(help_behavior_hint="(required)")]
+    images: Path
     """Image, folder of images, or dataset folder."""
     runs: tyro.conf.Positional[tuple[str, ...]] = ()
     """Run folders or names; without any the newest run. All folds of all of them are members."""
@@ -361,10 +362,10 @@ class DemoConfig:
 def check_config(config: Any) -> None:
     """Raise one ConfigError with every problem of a config and of the groups inside it."""
     found = list(config.problems())
-    for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
-        if dataclasses.is_dataclass(value):
-            found += value.problems()  # type: ignore[attr-defined]
+    groups: list[Any] = [getattr(config, item.name) for item in dataclasses.fields(config)]
+    for group in groups:
+        if dataclasses.is_dataclass(group):
+            found += cast("Any", group).problems()
     if found:
         raise ConfigError.from_problems(found)
 

@@ -94,4 +94,6 @@ class Score:
         return float(self.precision.mean())
 
     def __repr__(self) -> str:
-        return f"Score(mean={self.mean:.4f}, images={len(self.tp)}, thresholds={len(self.thresholds)})"
+        return (
+            f"Score(mean={self.mean:.4f}, images={len(self.tp)}, thresholds={len(self.thresholds)})"
+        )

@@ -1,0 +1,115 @@
+"""Training samples on disk: normalised images and flow targets, computed once, read by memory map."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from cellflow.io.dataset import Dataset
+from cellflow.nn.dataset import Sample
+from cellflow.numeric.labels import median_diameter
+from cellflow.numeric.normalize import normalize_percentile, select_channels
+from cellflow.numeric.targets import labels_to_flows
+from cellflow.storage.atomic import atomic_path
+from cellflow.storage.hashing import hash_array, hash_json
+
+__all__ = ["MIN_DIAMETER", "CachedSamples", "cache_samples"]
+
+MIN_DIAMETER = 5.0
+"""Smaller median diameters count as this, as in Cellpose; so do images without cells."""
+
+_VERSION = 1
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CachedSamples:
+    """Samples read from files by memory map: memory stays flat however many images there are.
+
+    Attributes
+    ----------
+    ids : tuple of str
+        Image of each sample.
+    images, targets : tuple of Path
+        ``.npy`` files with the image ``(1 or 2, H, W)`` and the target ``(3, H, W)``, float32.
+    diameters : tuple of float
+        Median cell diameter of each image in pixels.
+    """
+
+    ids: tuple[str, ...]
+    images: tuple[Path, ...]
+    targets: tuple[Path, ...]
+    diameters: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __call__(self, index: int) -> Sample:
+        image = np.load(self.images[index], mmap_mode="r")
+        target = np.load(self.targets[index], mmap_mode="r")
+        return Sample(image, target, self.diameters[index])
+
+
+def cache_samples(dataset: Dataset, ids: list[str], *, chan: int, chan2: int) -> CachedSamples:
+    """Compute what is missing in the cache and return the samples.
+
+    File names are hashes of content and recipe, so a changed image or mask is never served from an
+    old file.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Where images and labels come from.
+    ids : list of str
+        Images, in the order of the samples.
+    chan, chan2 : int
+        Channels as in Cellpose.
+    """
+    folder = _cache_folder(dataset.path)
+    images, targets, diameters = [], [], []
+    for name in tqdm(ids, desc="flow targets", unit="image", disable=None, leave=False):
+        pixel_hash = str(dataset.images.loc[name, "pixel_hash"])
+        image_path = folder / f"{hash_json(['image', _VERSION, pixel_hash, chan, chan2])}.npy"
+        if not image_path.exists():
+            _save(image_path, _image(dataset, name, chan, chan2))
+        labels = dataset.labels(name)
+        target_path = folder / f"{hash_json(['target', _VERSION, hash_array(labels)])}.npy"
+        if not target_path.exists():
+            target = np.concatenate([labels[np.newaxis].astype(np.float32), labels_to_flows(labels)])
+            _save(target_path, target)
+        images.append(image_path)
+        targets.append(target_path)
+        diameters.append(max(MIN_DIAMETER, median_diameter(labels)))
+    return CachedSamples(tuple(ids), tuple(images), tuple(targets), tuple(diameters))
+
+
+def _image(dataset: Dataset, name: str, chan: int, chan2: int) -> np.ndarray:
+    image = normalize_percentile(select_channels(dataset.image(name), chan, chan2))
+    return image if image[1].any() else image[:1]
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with atomic_path(path) as temporary:
+        np.save(temporary, array)
+
+
+def _cache_folder(data: Path) -> Path:
+    """Folder for cached samples: in the dataset folder, or a temporary one when that is read-only."""
+    folder = data / "cache"
+    try:
+        folder.mkdir(exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if writable:
+        return folder
+    folder = Path(tempfile.gettempdir()) / "cellflow-cache"
+    folder.mkdir(exist_ok=True)
+    _log.info("%s is read-only; flow targets are kept in %s", data, folder)
+    return folder

@@ -1,0 +1,179 @@
+"""The only path from an image to labels: members, diameter policy, averaging, one mask step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from cellflow.config import MaskConfig
+from cellflow.errors import RunError
+from cellflow.nn.checkpoint import load_model_file
+from cellflow.nn.forward import Flows, image_to_flows
+from cellflow.nn.unet import diameters_of
+from cellflow.numeric.averaging import average_flows
+from cellflow.numeric.dynamics import flows_to_labels
+from cellflow.numeric.normalize import normalize_percentile, select_channels
+from cellflow.storage.hashing import hash_file
+
+__all__ = ["Member", "Prediction", "Segmenter", "load_member", "make_labels"]
+
+NITER_AT_30_PIXELS = 200
+"""Steps that pixels follow the flow per 30 pixels of diameter, as in ``CellposeModel.eval``."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network of an ensemble and how it wants its images.
+
+    Attributes
+    ----------
+    name : str
+        For messages and records.
+    net : torch.nn.Module
+        In evaluation mode, on its device.
+    chan, chan2 : int
+        Channels as in Cellpose.
+    diam_mean, diam_labels : float
+        Diameter the network works at, and mean diameter of its training images, in pixels.
+    hash : str
+        Hash of the model file; empty for a network that is being trained.
+    """
+
+    name: str
+    net: nn.Module
+    chan: int
+    chan2: int
+    diam_mean: float
+    diam_labels: float
+    hash: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What was predicted for one image, at its native size.
+
+    Attributes
+    ----------
+    flow : (2, H, W) float32 ndarray
+        Mean flow of the members, dY then dX, 5 times the unit flow.
+    cellprob : (H, W) float32 ndarray
+        Mean logit.
+    disagreement : (H, W) float32 ndarray
+        How far the members are apart at each pixel; 0 for a single member.
+    labels : (H, W) int32 ndarray
+        Label map, 0 background.
+    diameter : float
+        Diameter in pixels that was used, the mean over members.
+    """
+
+    flow: NDArray[np.float32]
+    cellprob: NDArray[np.float32]
+    disagreement: NDArray[np.float32]
+    labels: NDArray[np.int32]
+    diameter: float
+
+
+@dataclass(frozen=True, eq=False)
+class Segmenter:
+    """Members with everything needed to segment an image.
+
+    Attributes
+    ----------
+    members : sequence of Member
+        At least one; all with the same channels.
+    mask : MaskConfig
+        Thresholds of the mask step.
+    amp : torch.dtype or None
+        Type for mixed precision.
+    batch_size : int
+        Tiles per network call.
+    diameter : float or None
+        Cell diameter in pixels; None takes each member's mean training diameter, as Cellpose does.
+    """
+
+    members: Sequence[Member]
+    mask: MaskConfig
+    amp: torch.dtype | None = None
+    batch_size: int = 8
+    diameter: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise RunError("An ensemble needs at least one member, found none.")
+        wanted = {(member.chan, member.chan2) for member in self.members}
+        if len(wanted) > 1:
+            found = ", ".join(f"{m.name}: {m.chan} {m.chan2}" for m in self.members)
+            raise RunError(f"Members must have the same --chan and --chan2, found {found}.")
+
+    def predict(self, image: NDArray[Any]) -> Prediction:
+        """Segment one image of shape ``(H, W)`` or ``(H, W, C)``, any numeric type."""
+        chan, chan2 = self.members[0].chan, self.members[0].chan2
+        normal = normalize_percentile(select_channels(image, chan, chan2))
+        flows = self._flows(normal)
+        flow, cellprob, disagreement = average_flows((item.flow, item.cellprob) for item in flows)
+        diameter = float(np.mean([self._diameter(member) for member in self.members]))
+        labels = make_labels(flow, cellprob, diameter, self.mask)
+        return Prediction(flow, cellprob, disagreement, labels, diameter)
+
+    def _flows(self, normal: NDArray[np.float32]) -> Iterator[Flows]:
+        """Flows of one member after the other, so that memory does not grow with their number."""
+        for member in self.members:
+            rescale = member.diam_mean / self._diameter(member)
+            yield image_to_flows(
+                member.net, normal, rescale=rescale, batch_size=self.batch_size, amp=self.amp
+            )
+
+    def _diameter(self, member: Member) -> float:
+        return member.diam_labels if self.diameter is None else self.diameter
+
+
+def make_labels(
+    flow: NDArray[Any], cellprob: NDArray[Any], diameter: float, mask: MaskConfig
+) -> NDArray[np.int32]:
+    """The mask step with a config's thresholds, for live or stored flows.
+
+    Parameters
+    ----------
+    flow : (2, H, W) ndarray
+        5 times the unit flow.
+    cellprob : (H, W) ndarray
+        Logit.
+    diameter : float
+        Diameter in pixels; sets the number of steps unless the config does.
+    mask : MaskConfig
+        Thresholds.
+    """
+    return flows_to_labels(
+        flow,
+        cellprob,
+        cellprob_threshold=mask.cellprob_threshold,
+        flow_threshold=mask.flow_threshold,
+        min_size=mask.min_size,
+        niter=mask.niter or max(1, int(NITER_AT_30_PIXELS * diameter / 30)),
+        check_scale=False,  # a network at the start of its training puts out short flows
+    )
+
+
+def load_member(path: Path, name: str, device: torch.device) -> Member:
+    """Load a model file as a member of an ensemble.
+
+    A file that Cellpose wrote says nothing of channels; it is taken as trained on grey images.
+    """
+    net, facts = load_model_file(path)
+    diam_mean, diam_labels = diameters_of(net)
+    return Member(
+        name=name,
+        net=net.to(device),
+        chan=int(facts.get("chan", 0)),
+        chan2=int(facts.get("chan2", 0)),
+        diam_mean=diam_mean,
+        diam_labels=diam_labels,
+        hash=hash_file(path),
+    )

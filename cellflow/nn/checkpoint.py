@@ -1,0 +1,161 @@
+"""Model files that Cellpose 3 itself loads, with our facts about them, and training states.
+
+A model file is a plain state dict. Facts ride in its ``_metadata["cellflow"]``, which torch keeps and
+Cellpose ignores. Nothing here ever unpickles more than tensors and Python primitives.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import nn
+
+from cellflow.errors import CheckpointError
+from cellflow.nn.unet import build_unet
+from cellflow.storage.atomic import atomic_path
+
+__all__ = [
+    "Loaded",
+    "find_model_file",
+    "load_model_file",
+    "load_state",
+    "save_model_file",
+    "save_state",
+]
+
+_KEY = "cellflow"
+_FIRST = "downsample.down.res_down_0.conv.conv_0.2.weight"
+_LAST = "output.2.weight"
+
+
+class Loaded(NamedTuple):
+    """A network and the facts stored with it (empty for a file that Cellpose wrote)."""
+
+    net: nn.Module
+    facts: dict[str, Any]
+
+
+def save_model_file(path: Path, net: nn.Module, facts: dict[str, Any]) -> None:
+    """Write a network's weights as a file that Cellpose 3 loads, atomically.
+
+    Parameters
+    ----------
+    path : Path
+        File to write.
+    net : torch.nn.Module
+        From `build_unet`.
+    facts : dict
+        JSON types only: epoch, score, channels, diameters, hashes.
+    """
+    state = net.state_dict()
+    for name, value in state.items():
+        # Contiguous on the CPU: the file does not depend on where or in which layout it was trained.
+        state[name] = value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+    state._metadata[_KEY] = facts  # type: ignore[attr-defined]
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load_model_file(path: Path) -> Loaded:
+    """Load a model file of cellflow or Cellpose 3 onto the CPU, in evaluation mode.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, damaged, of Cellpose 4, or of another network.
+    """
+    path = Path(path)
+    state = _read(path)
+    if "W2" in state:
+        raise CheckpointError(
+            f"{path} is a Cellpose 4 model. cellflow takes Cellpose 3 (U-Net) files."
+        )
+    if _FIRST not in state or _LAST not in state:
+        raise CheckpointError(
+            f"{path} is no Cellpose 3 U-Net: its first keys are {', '.join(list(state)[:3]) or 'none'}."
+        )
+    net = build_unet()
+    own = net.state_dict()
+    missing, unknown = own.keys() - state.keys(), state.keys() - own.keys()
+    # Older Cellpose files have no diameters; the defaults of the network stand for them.
+    missing -= {"diam_mean", "diam_labels"}
+    shapes = [
+        f"{name}: expected {tuple(own[name].shape)}, found {tuple(state[name].shape)}"
+        for name in own.keys() & state.keys()
+        if own[name].shape != state[name].shape
+    ]
+    if missing or unknown or shapes:
+        raise CheckpointError(_mismatch(path, sorted(missing), sorted(unknown), sorted(shapes)))
+    net.load_state_dict(state, strict=False)
+    facts = getattr(state, "_metadata", {}).get(_KEY, {})
+    return Loaded(net.eval(), dict(facts))
+
+
+def find_model_file(name: str) -> Path:
+    """Path of a model file given by path or by the name it has in Cellpose's model folder.
+
+    Nothing is ever downloaded.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such file.
+    """
+    path = Path(name).expanduser()
+    folder = Path(
+        os.environ.get("CELLPOSE_LOCAL_MODELS_PATH", Path.home() / ".cellpose" / "models")
+    )
+    for candidate in (path, folder / name):
+        if candidate.is_file():
+            return candidate
+    raise CheckpointError(
+        f"No model file {name!r}: looked for {path} and {folder / name}. "
+        "Give the path of a Cellpose 3 model file, or none to train from scratch."
+    )
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a training state (tensors and Python primitives) atomically."""
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read a training state onto the CPU.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is damaged.
+    """
+    return _read(path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise CheckpointError(f"No model file at {path}.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path} cannot be read as a model file ({reason}). It may be truncated or of another kind."
+        ) from None
+    if not isinstance(state, dict):
+        raise CheckpointError(
+            f"{path}: expected a dictionary of weights, found {type(state).__name__}."
+        )
+    return cast("dict[str, Any]", state)
+
+
+def _mismatch(path: Path, missing: list[str], unknown: list[str], shapes: list[str]) -> str:
+    parts = [f"{path} does not fit Cellpose 3's U-Net with 2 channels in and 3 out."]
+    for title, items in (("missing", missing), ("unknown", unknown), ("other shape", shapes)):
+        if items:
+            more = f" and {len(items) - 3} more" if len(items) > 3 else ""
+            parts.append(f"{title}: {', '.join(items[:3])}{more}")
+    return " ".join(parts)

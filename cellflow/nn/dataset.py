@@ -1,0 +1,142 @@
+"""Training crops: which image, which transformation, in which order, from the seed alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from cellflow.nn.augment import draw_warp, warp_sample
+from cellflow.rng import generator
+
+__all__ = ["Batch", "CropDataset", "EpochSampler", "Sample", "SampleReader", "make_loader"]
+
+
+class Sample(NamedTuple):
+    """A training image with its targets.
+
+    `image` is ``(1 or 2, H, W)`` float32, normalised; `target` is ``(3, H, W)`` float32: labels, dY, dX
+    of the unit flow; `diameter` is the image's median cell diameter in pixels.
+    """
+
+    image: NDArray[np.float32]
+    target: NDArray[np.float32]
+    diameter: float
+
+
+SampleReader = Callable[[int], Sample]
+"""Gives the sample of an index; must be picklable when workers are used."""
+
+
+class Slot(NamedTuple):
+    """One place in one epoch, and the image that fills it."""
+
+    epoch: int
+    place: int
+    image: int
+
+
+class Batch(NamedTuple):
+    """Tensors of a step: images ``(N, 2, S, S)``, unit flows ``(N, 2, S, S)``, foregrounds ``(N, S, S)``."""
+
+    image: torch.Tensor
+    unit_flow: torch.Tensor
+    foreground: torch.Tensor
+
+
+@dataclass(frozen=True)
+class CropDataset(Dataset[Batch]):
+    """Augmented crops. A crop depends on the seed and its slot only, not on which process makes it.
+
+    Attributes
+    ----------
+    reader : callable
+        Gives the sample of an image index.
+    seed, fold : int
+        With epoch and place, the key of a crop's randomness.
+    diam_mean : float
+        Diameter in pixels that cells are rescaled to.
+    size : int
+        Side of a crop in pixels.
+    scale_range : float
+        Range of the random scale.
+    channels : int
+        Channels of the network; missing ones are 0.
+    """
+
+    reader: SampleReader
+    seed: int
+    fold: int
+    diam_mean: float
+    size: int
+    scale_range: float
+    channels: int = 2
+
+    def __getitem__(self, slot: Slot) -> Batch:
+        sample = self.reader(slot.image)
+        warp = draw_warp(
+            generator(self.seed, "crop", self.fold, slot.epoch, slot.place),
+            (sample.image.shape[1], sample.image.shape[2]),
+            rescale=self.diam_mean / sample.diameter,
+            scale_range=self.scale_range,
+            size=self.size,
+        )
+        crop = warp_sample(sample.image, sample.target, warp, size=self.size)
+        image = torch.zeros((self.channels, self.size, self.size))
+        image[: len(crop.image)] = torch.from_numpy(crop.image)
+        return Batch(image, torch.from_numpy(crop.unit_flow), torch.from_numpy(crop.foreground))
+
+
+class EpochSampler(Sampler[list[Slot]]):
+    """Batches of slots of one epoch: every image once, or a random draw when the numbers differ.
+
+    Parameters
+    ----------
+    images : int
+        Number of training images.
+    per_epoch : int
+        Crops per epoch.
+    batch_size : int
+        Crops per step; the last step of an epoch may have fewer.
+    seed, fold : int
+        With the epoch, the key of the order.
+    """
+
+    def __init__(self, images: int, per_epoch: int, batch_size: int, *, seed: int, fold: int):
+        self.images, self.per_epoch, self.batch_size = images, per_epoch, batch_size
+        self.seed, self.fold, self.epoch = seed, fold, 0
+
+    def __len__(self) -> int:
+        return -(-self.per_epoch // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[Slot]]:
+        rng = generator(self.seed, "order", self.fold, self.epoch)
+        if self.per_epoch == self.images:
+            order = rng.permutation(self.images)
+        else:
+            order = rng.choice(self.images, size=self.per_epoch)
+        slots = [Slot(self.epoch, place, int(image)) for place, image in enumerate(order)]
+        for start in range(0, self.per_epoch, self.batch_size):
+            yield slots[start : start + self.batch_size]
+
+
+def make_loader(dataset: CropDataset, sampler: EpochSampler, *, workers: int) -> DataLoader[Batch]:
+    """Loader over the sampler's epoch, in this process or in spawned workers.
+
+    Workers are spawned, because a process forked after numba's threads have run may be killed. The
+    loader has a generator of its own, so that it never draws from torch's global one.
+    """
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        num_workers=workers,
+        multiprocessing_context="spawn" if workers else None,
+        persistent_workers=workers > 0,
+        generator=torch.Generator(),
+        pin_memory=torch.cuda.is_available(),
+    )

@@ -1,0 +1,71 @@
+"""Devices and mixed precision."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+
+from cellflow.errors import ConfigError
+
+__all__ = ["autocast", "choose_amp", "choose_device"]
+
+
+def choose_device(name: str) -> torch.device:
+    """Device by name; `auto` takes a CUDA GPU, then Apple's, then the CPU.
+
+    Raises
+    ------
+    ConfigError
+        If the name is unknown or the device is not there.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(
+            f"--device must be auto, cpu, cuda, cuda:N or mps, found {name!r}"
+        ) from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ConfigError(
+            f"--device {name}: this machine has {count} CUDA device(s). Try --device cpu."
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("--device mps: not available on this machine. Try --device cpu.")
+    return device
+
+
+def choose_amp(name: str, device: torch.device) -> torch.dtype | None:
+    """Type for mixed precision, or None for float32 throughout.
+
+    ``auto`` means bfloat16 where the processor or GPU computes in it, float16 on other CUDA GPUs,
+    and none elsewhere: emulated bfloat16 is slower than float32.
+    """
+    if name == "off":
+        return None
+    if name == "float16" and device.type == "cpu":
+        raise ConfigError("--amp float16 needs a GPU. On a CPU use --amp bfloat16, auto or off.")
+    if name != "auto":
+        return {"bfloat16": torch.bfloat16, "float16": torch.float16}[name]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
+    if device.type == "cpu" and _cpu_has_bfloat16():
+        return torch.bfloat16
+    return None
+
+
+def autocast(
+    device: torch.device, amp: torch.dtype | None
+) -> contextlib.AbstractContextManager[object]:
+    """Context in which the network runs in mixed precision, or does not."""
+    if amp is None:
+        return contextlib.nullcontext()
+    return torch.autocast(device_type=device.type, dtype=amp)
+
+
+def _cpu_has_bfloat16() -> bool:
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())

@@ -1,0 +1,126 @@
+"""Where things lie inside a run: the only module that knows these paths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cellflow.errors import RunError
+from cellflow.storage.atomic import write_text
+
+__all__ = ["FoldFolder", "RunFolder", "find_run"]
+
+
+@dataclass(frozen=True)
+class FoldFolder:
+    """Files of one fold of a run."""
+
+    path: Path
+
+    @property
+    def best(self) -> Path:
+        """Best model, a file that Cellpose 3 loads."""
+        return self.path / "best.pt"
+
+    @property
+    def last(self) -> Path:
+        """Full training state after the last saved epoch."""
+        return self.path / "last.pt"
+
+    @property
+    def history(self) -> Path:
+        """Losses, learning rate, score and speed, a row per epoch."""
+        return self.path / "history.csv"
+
+    @property
+    def evaluations(self) -> Path:
+        """Scores per image, a row per image and evaluation."""
+        return self.path / "evaluations.csv"
+
+    @property
+    def log(self) -> Path:
+        """What was said while training."""
+        return self.path / "log.txt"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Files of one run."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Name of the run."""
+        return self.path.name
+
+    @property
+    def record_path(self) -> Path:
+        """Config of the run with the hashes of data and folds, YAML."""
+        return self.path / "config.yaml"
+
+    @property
+    def folds(self) -> Path:
+        """The run's own copy of the split."""
+        return self.path / "folds.csv"
+
+    @property
+    def cv(self) -> Path:
+        """Cross-validation scores per fold, per cell type and overall."""
+        return self.path / "cv.csv"
+
+    @property
+    def oof(self) -> Path:
+        """Folder of out-of-fold predictions."""
+        return self.path / "oof"
+
+    def fold(self, fold: int) -> FoldFolder:
+        """Folder of one fold."""
+        return FoldFolder(self.path / f"fold_{fold}")
+
+    def exists(self) -> bool:
+        """Whether a run has been started here."""
+        return self.record_path.is_file()
+
+    def write_record(self, record: dict[str, Any]) -> None:
+        """Write the config and the hashes of what the run was started with."""
+        write_text(self.record_path, yaml.safe_dump(record, sort_keys=False))
+
+    def read_record(self) -> dict[str, Any]:
+        """Read what the run was started with.
+
+        Raises
+        ------
+        RunError
+            If it cannot be read.
+        """
+        try:
+            record = yaml.safe_load(self.record_path.read_text(encoding="utf-8"))
+        except (OSError, yaml.YAMLError) as error:
+            raise RunError(f"{self.record_path} cannot be read: {error}") from None
+        if not isinstance(record, dict) or "data_hash" not in record:
+            raise RunError(f"{self.record_path} is not the record of a cellflow run.")
+        return record
+
+
+def find_run(name: str | None, runs_dir: Path) -> RunFolder:
+    """A run by its folder, by its name under `runs_dir`, or the newest one.
+
+    Raises
+    ------
+    RunError
+        If there is no such run; the message lists those there are.
+    """
+    known = sorted(runs_dir.glob("*/config.yaml"), key=lambda path: path.stat().st_mtime)
+    if name is None:
+        if not known:
+            raise RunError(f"No run in {runs_dir}. Start one with: cellflow train --fold all")
+        return RunFolder(known[-1].parent)
+    for candidate in (RunFolder(runs_dir / name), RunFolder(Path(name))):
+        if candidate.exists():
+            return candidate
+    names = ", ".join(sorted(path.parent.name for path in known)) or "none"
+    raise RunError(f"No run {name!r}: expected a run folder, or one of those in {runs_dir}: {names}.")
