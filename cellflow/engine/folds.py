@@ -1,0 +1,330 @@
+"""`cellflow folds`: grouped and stratified folds, reserved images, and the leak check."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from sklearn.model_selection import StratifiedGroupKFold
+
+from cellflow.config import FoldsConfig, check_config
+from cellflow.errors import FoldError, LeakError
+from cellflow.io.dataset import Dataset
+from cellflow.io.fold_table import (
+    RESERVED,
+    fold_table_hash,
+    read_fold_facts,
+    read_fold_table,
+    write_fold_table,
+)
+from cellflow.storage.atomic import atomic_path
+
+__all__ = [
+    "check_leaks",
+    "copy_folds",
+    "folds_hash",
+    "load_folds",
+    "make_folds",
+    "read_folds",
+    "validation_folds",
+]
+
+_log = logging.getLogger(__name__)
+
+_GROUP_COLUMNS = ("group", "sample_id")
+_MAX_LEAKS = 10
+
+
+def make_folds(config: FoldsConfig) -> pd.DataFrame:
+    """Split a dataset and write ``folds.csv`` and ``folds.json``.
+
+    With ``split="kfold"`` the folds are 0..K-1. With ``split="holdout"`` fold 0 validates and fold 1
+    holds the rest; only a model for fold 0 is meant to be trained (see `validation_folds`). Images
+    reserved by ``calibration`` are in fold -1. Groups, and images with the same pixels, stay whole.
+
+    Parameters
+    ----------
+    config : FoldsConfig
+
+    Returns
+    -------
+    DataFrame
+        Columns id and fold, sorted by id.
+
+    Raises
+    ------
+    FoldError
+        If the table exists, a column does not, or there are too few groups.
+    """
+    check_config(config)
+    dataset = Dataset.open(config.data)
+    if dataset.folds_path.exists() and not config.overwrite:
+        raise FoldError(
+            f"{dataset.folds_path} exists already. Add --overwrite to replace it; runs that used it "
+            "cannot be mixed with runs of the new one."
+        )
+    images = dataset.images
+    group = _column(images, config.group, _GROUP_COLUMNS, "--group")
+    stratify = _column(images, config.stratify, ("cell_type",), "--stratify")
+    groups = _whole_groups(images, group)
+    strata = _codes(images, stratify)
+    rng = np.random.default_rng([config.seed, 0xF01D])
+    folds = np.full(len(images), RESERVED, np.int64)
+    free = np.ones(len(images), bool)
+    if config.calibration:
+        free = ~_choose(groups, strata, config.calibration, rng)
+    if config.split == "kfold":
+        _check_enough(groups[free], strata[free], config.k, images, stratify)
+        folds[free] = _kfold(groups[free], strata[free], config.k, config.seed)
+    else:
+        _check_enough(groups[free], strata[free], 2, images, stratify)
+        folds[free] = np.where(_choose(groups[free], strata[free], config.holdout, rng), 0, 1)
+    result = pd.Series(folds, index=images.index, name="fold")
+    check_leaks(images, result, group)
+    facts = {"group": group, "stratify": stratify, "split": config.split, "seed": config.seed}
+    size = {"k": config.k} if config.split == "kfold" else {"holdout": config.holdout}
+    write_fold_table(
+        dataset.folds_path, result, {**facts, **size, "calibration": config.calibration}
+    )
+    _log_table(images, result, group, stratify)
+    return result.rename_axis("id").reset_index()
+
+
+def load_folds(dataset: Dataset) -> pd.Series[int]:
+    """Read the fold table of a dataset, made here or by hand, and check it for leaks.
+
+    The column of groups is the one ``folds.json`` names, else the default of `make_folds`.
+
+    Returns
+    -------
+    Series of int64
+        Fold by id.
+
+    Raises
+    ------
+    FoldError
+        If there is no table, or it does not fit the images.
+    LeakError
+        If a group, or one image under two names, lies in two folds.
+    """
+    folds = dataset.folds()
+    facts = read_fold_facts(dataset.folds_path)
+    group = facts["group"] if "group" in facts else _default(dataset.images, _GROUP_COLUMNS)
+    check_leaks(dataset.images, folds, _column(dataset.images, group, (), "group in folds.json"))
+    return folds
+
+
+def read_folds(path: Path, dataset: Dataset | None = None) -> pd.Series[int]:
+    """Read a fold table from a file, for instance a run's copy; check its ids against a dataset.
+
+    Raises
+    ------
+    FoldError
+        If it is missing, malformed or does not fit the dataset.
+    """
+    return read_fold_table(path, None if dataset is None else dataset.ids)
+
+
+def folds_hash(folds: pd.Series[int]) -> str:
+    """Hash of which image is in which fold, whatever the order of the rows."""
+    return fold_table_hash(folds)
+
+
+def copy_folds(dataset: Dataset, folder: Path) -> None:
+    """Copy the fold table and what is known of it into a folder, each file atomically."""
+    for source in (dataset.folds_path.with_suffix(".json"), dataset.folds_path):
+        if source.is_file():
+            with atomic_path(folder / source.name) as temporary:
+                shutil.copyfile(source, temporary)
+
+
+def validation_folds(where: Dataset | Path, folds: pd.Series[int]) -> list[int]:
+    """Folds that a model is to be trained for.
+
+    Parameters
+    ----------
+    where : Dataset or Path
+        The dataset, or a folder that holds a copy of its fold table.
+    folds : Series
+        Fold by id.
+
+    Returns
+    -------
+    list of int
+        All folds but -1; only fold 0 after a holdout split.
+    """
+    folder = where.path if isinstance(where, Dataset) else where
+    if read_fold_facts(folder / "folds.csv").get("split") == "holdout":
+        return [0]
+    return sorted({int(fold) for fold in folds} - {RESERVED})
+
+
+def check_leaks(images: pd.DataFrame, folds: pd.Series[int], group: str | None) -> None:
+    """Check that no group and no image lies in two folds.
+
+    Parameters
+    ----------
+    images : DataFrame
+        Indexed by id, with the column pixel_hash and the column of groups.
+    folds : Series
+        Fold by id; -1 counts as a fold of its own.
+    group : str or None
+        Column of groups; None if every image stands for itself.
+
+    Raises
+    ------
+    LeakError
+        Naming the groups, or the images with the same pixels, and the folds they lie in.
+    """
+    leaks = []
+    kinds = {"pixel_hash": "the same image under several names"}
+    if group is not None:
+        kinds = {group: group, **kinds}
+    for column, what in kinds.items():
+        values = images[column].astype(str)
+        named = values[values != ""]
+        for value, members in named.groupby(named):
+            found = folds.loc[members.index]
+            if found.nunique() > 1:
+                name = what if column == "pixel_hash" else f"{what} {value}"
+                where = ", ".join(f"{image_id} in fold {fold}" for image_id, fold in found.items())
+                leaks.append(f"{name}: {where}")
+    if leaks:
+        rest = len(leaks) - _MAX_LEAKS
+        lines = [f"  - {leak}" for leak in leaks[:_MAX_LEAKS]]
+        lines += [f"  and {rest} more"] if rest > 0 else []
+        raise LeakError(
+            "\n".join(
+                [
+                    "The folds leak: what belongs together lies in more than one fold.",
+                    *lines,
+                    "Put each of these into one fold, or make the table new with "
+                    "`cellflow folds --overwrite` (--group COLUMN; --group id if every image "
+                    "stands for itself).",
+                ]
+            )
+        )
+
+
+def _default(images: pd.DataFrame, candidates: tuple[str, ...]) -> str | None:
+    return next((name for name in candidates if name in images.columns), None)
+
+
+def _column(
+    images: pd.DataFrame, wanted: str | None, candidates: tuple[str, ...], flag: str
+) -> str | None:
+    """Name of a column, given or found; None for none, or for the id."""
+    if wanted is None:
+        return _default(images, candidates)
+    if wanted == "id":
+        return None
+    if wanted not in images.columns:
+        raise FoldError(
+            f"{flag} {wanted}: images.csv has no such column. "
+            f"It has: id, {', '.join(images.columns)}."
+        )
+    return wanted
+
+
+def _codes(images: pd.DataFrame, column: str | None) -> NDArray[np.int64]:
+    if column is None:
+        return np.zeros(len(images), np.int64)
+    return np.asarray(pd.factorize(images[column].astype(str), sort=True)[0], dtype=np.int64)
+
+
+def _whole_groups(images: pd.DataFrame, group: str | None) -> NDArray[np.int64]:
+    """Group number per image: what shares a group or its pixels, directly or through others."""
+    n = len(images)
+    _, twins = np.unique(images["pixel_hash"].to_numpy(str), return_inverse=True)
+    links = [(np.arange(n), n + twins)]
+    if group is not None:
+        values = images[group].astype(str).to_numpy(str)
+        named = np.flatnonzero(values != "")
+        if len(named) < n:
+            _log.warning(
+                "%d images have no %s and stand for themselves (%s ...)",
+                *(n - len(named), group, images.index[values == ""][0]),
+            )
+        links.append((named, 2 * n + np.unique(values[named], return_inverse=True)[1]))
+    rows, columns = (np.concatenate(part) for part in zip(*links, strict=True))
+    graph = coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(3 * n, 3 * n))
+    labels = connected_components(graph, directed=False)[1][:n]
+    return np.asarray(np.unique(labels, return_inverse=True)[1], dtype=np.int64)
+
+
+def _choose(
+    groups: NDArray[np.int64], strata: NDArray[np.int64], share: float, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Choose whole groups that hold about a share of the images of every stratum."""
+    counts = np.zeros((groups.max() + 1, strata.max() + 1))
+    np.add.at(counts, (groups, strata), 1)
+    order = rng.permutation(np.unique(groups))
+    missing = share * counts.sum(axis=0)
+    chosen = []
+    for candidate in order:
+        left = missing - counts[candidate]
+        if (left**2).sum() < (missing**2).sum():
+            chosen.append(candidate)
+            missing = left
+    if not chosen:  # every group is larger than what is asked for
+        chosen = [min(order, key=lambda number: counts[number].sum())]
+    return np.asarray(np.isin(groups, chosen))
+
+
+def _check_enough(
+    groups: NDArray[np.int64],
+    strata: NDArray[np.int64],
+    k: int,
+    images: pd.DataFrame,
+    stratify: str | None,
+) -> None:
+    n_groups = len(np.unique(groups))
+    if n_groups < k:
+        raise FoldError(
+            f"{k} folds need at least {k} groups, found {n_groups} (reserved images left out). "
+            f"Lower --k, reserve fewer images, or choose another --group."
+        )
+    if stratify is None:
+        return
+    names = pd.factorize(images[stratify].astype(str), sort=True)[1]
+    for stratum in np.unique(strata):
+        count = len(np.unique(groups[strata == stratum]))
+        if count < k:
+            _log.warning(
+                "%s %r has %d group(s) for %d folds: some folds will be without it.",
+                *(stratify, names[stratum], count, k),
+            )
+
+
+def _kfold(
+    groups: NDArray[np.int64], strata: NDArray[np.int64], k: int, seed: int
+) -> NDArray[np.int64]:
+    folds = np.full(len(groups), RESERVED, np.int64)
+    splitter = StratifiedGroupKFold(n_splits=k, shuffle=True, random_state=seed)
+    if np.bincount(strata).max() < k:  # every stratum is tiny: balance sizes only
+        strata = np.zeros_like(strata)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+        for fold, (_, members) in enumerate(splitter.split(groups, strata, groups)):
+            folds[members] = fold
+    empty = sorted(set(range(k)) - set(folds.tolist()))
+    if empty:
+        raise FoldError(f"No group was left for fold {empty[0]}. Lower --k or try another --seed.")
+    return folds
+
+
+def _log_table(
+    images: pd.DataFrame, folds: pd.Series[int], group: str | None, stratify: str | None
+) -> None:
+    kind = images[stratify].astype(str) if stratify is not None else pd.Series("all", images.index)
+    table = pd.crosstab(
+        folds, kind.rename(stratify or "images"), margins=True, margins_name="total"
+    )
+    _log.info("Images per fold (groups: %s)\n%s", group or "every image", table.to_string())

@@ -1,0 +1,317 @@
+"""The prepared dataset folder: native images, cells as runs, training labels, tables.
+
+::
+
+    dataset.json    format, version, source layout, counts, data hash
+    images.csv      one row per image; every column beyond ours is kept as text
+    instances.csv   id,annotation: one row per cell, row-major 1-indexed runs
+    images/         the source files, byte for byte
+    labels/ID.tif   label maps; where cells overlap the pixel goes to the smaller one
+    folds.csv       id,fold; made by `cellflow folds` or by hand
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cellflow import __version__
+from cellflow.errors import DataError
+from cellflow.io.fold_table import fold_table_hash, read_fold_table
+from cellflow.io.images import read_image, read_labels, write_labels
+from cellflow.io.source import SourceImage
+from cellflow.io.tables import read_rows
+from cellflow.numeric.labels import labels_from_instances
+from cellflow.numeric.rle import instances_from_rles, rles_from_instances
+from cellflow.storage.atomic import write_csv, write_json
+from cellflow.storage.hashing import hash_bytes
+from cellflow.types import Instances
+
+__all__ = ["Dataset", "DatasetWriter"]
+
+_FORMAT = "cellflow-dataset"
+_VERSION = 1
+_WHOLE_NUMBERS = ("height", "width", "channels", "n_instances")
+_COLUMNS = (
+    "id",
+    "file",
+    "height",
+    "width",
+    "channels",
+    "dtype",
+    "n_instances",
+    "median_diameter",
+    "pixel_hash",
+)
+
+
+class Dataset:
+    """A dataset folder made by `cellflow prepare`.
+
+    Pixels, labels and cells are read when asked for; the object is small when pickled.
+
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    images : DataFrame
+        One row per image, indexed by id (text), sorted: file, height, width, channels, dtype,
+        n_instances, median_diameter (pixels; nan without cells), pixel_hash, cell_type if known, and
+        every column of the source as text.
+    """
+
+    def __init__(self, path: Path, images: pd.DataFrame, facts: dict[str, Any]) -> None:
+        self.path = path
+        self.images = images
+        self._facts = facts
+
+    @classmethod
+    def open(cls, path: Path | str) -> Dataset:
+        """Open a dataset folder.
+
+        Raises
+        ------
+        DataError
+            If it is missing, damaged, or of a newer version.
+        """
+        path = Path(path)
+        facts = _read_facts(path)
+        return cls(path, _read_images_table(path / "images.csv"), facts)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Dataset.open, (self.path,)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __repr__(self) -> str:
+        return f"Dataset({str(self.path)!r}: {len(self)} images)"
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of all images, sorted."""
+        return [str(image_id) for image_id in self.images.index]
+
+    @property
+    def folds_path(self) -> Path:
+        """Where the fold table lies."""
+        return self.path / "folds.csv"
+
+    @cached_property
+    def hash(self) -> str:
+        """Data hash: changes with any pixel or any cell, not with the order of rows.
+
+        Raises
+        ------
+        DataError
+            If images.csv or instances.csv was changed after `cellflow prepare` made the labels.
+        """
+        found = _data_hash(self.images["pixel_hash"].to_dict(), self._annotations)
+        if found != self._facts["data_hash"]:
+            raise DataError(
+                f"{self.path}: images.csv or instances.csv has changed since `cellflow prepare` "
+                "wrote this dataset, so its labels no longer fit. Prepare it again from its source."
+            )
+        return found
+
+    def image(self, image_id: str) -> NDArray[Any]:
+        """Pixels of one image, native dtype, ``(H, W)`` or ``(H, W, C)``.
+
+        Raises
+        ------
+        DataError
+            If the id is unknown, or the file is missing, damaged or of another size than recorded.
+        """
+        row, shape = self._row(image_id), self._shape(image_id)
+        path = self.path / "images" / str(row["file"])
+        pixels = read_image(path)
+        if pixels.shape[:2] != shape:
+            raise DataError(
+                f"{path}: expected {shape[0]} x {shape[1]} (height x width) as images.csv "
+                f"says, found {pixels.shape[0]} x {pixels.shape[1]}. Prepare the dataset again."
+            )
+        return pixels
+
+    def labels(self, image_id: str) -> NDArray[np.int32]:
+        """Label map for training, ``(H, W)`` int32: a disputed pixel belongs to the smaller cell."""
+        self._row(image_id)
+        return read_labels(self.path / "labels" / f"{image_id}.tif")
+
+    def instances(self, image_id: str) -> Instances:
+        """The cells of one image, which may overlap."""
+        shape = self._shape(image_id)
+        try:
+            return instances_from_rles(self._annotations[image_id], shape)
+        except DataError as error:
+            message = f"{self.path / 'instances.csv'} (image {image_id}): {error}"
+            raise type(error)(message) from error
+
+    def folds(self) -> pd.Series[int]:
+        """Fold of every image as ``folds.csv`` says, by id; -1 is reserved.
+
+        Raises
+        ------
+        FoldError
+            If there is no fold table or it does not fit the images.
+        """
+        return read_fold_table(self.folds_path, self.ids)
+
+    def folds_hash(self) -> str:
+        """Hash of the fold table, whatever the order of its rows."""
+        return fold_table_hash(self.folds())
+
+    def _row(self, image_id: str) -> dict[str, Any]:
+        if image_id not in self.images.index:
+            raise DataError(
+                f"{self.path}: no image with the id {image_id!r} among its {len(self)} images."
+            )
+        return {name: self.images.at[image_id, name] for name in ("file", "height", "width")}
+
+    def _shape(self, image_id: str) -> tuple[int, int]:
+        row = self._row(image_id)
+        return int(row["height"]), int(row["width"])
+
+    @cached_property
+    def _annotations(self) -> dict[str, list[str]]:
+        path = self.path / "instances.csv"
+        annotations: dict[str, list[str]] = {image_id: [] for image_id in self.ids}
+        for row in read_rows(path, ("id", "annotation"))[1]:
+            image_id = row.values["id"]
+            if image_id not in annotations:
+                raise DataError(f"{path} line {row.line}: unknown id {image_id!r}.")
+            annotations[image_id].append(row.values["annotation"])
+        return annotations
+
+
+class DatasetWriter:
+    """Writes a dataset folder image by image.
+
+    Parameters
+    ----------
+    folder : Path
+        An empty folder; make it with `atomic_folder`, so that nothing half-written stays.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._rows: list[dict[str, Any]] = []
+        self._annotations: dict[str, list[str]] = {}
+        for name in ("images", "labels"):
+            (folder / name).mkdir()
+
+    def add(
+        self, source: SourceImage, pixels: NDArray[Any], instances: Instances, *, pixel_hash: str
+    ) -> None:
+        """Write one image; `pixel_hash` is `hash_array` of its pixels."""
+        name = source.id + source.file.suffix.lower()
+        shutil.copyfile(source.file, self._folder / "images" / name)
+        labels = labels_from_instances(instances)
+        write_labels(self._folder / "labels" / f"{source.id}.tif", labels)
+        areas = instances.areas
+        self._annotations[source.id] = rles_from_instances(instances)
+        self._rows.append(
+            {
+                "id": source.id,
+                "file": name,
+                "height": pixels.shape[0],
+                "width": pixels.shape[1],
+                "channels": pixels.shape[2] if pixels.ndim == 3 else 1,
+                "dtype": str(pixels.dtype),
+                "n_instances": len(instances),
+                "median_diameter": _median_diameter(areas),
+                "pixel_hash": pixel_hash,
+                **{_free_name(column): text for column, text in source.columns.items()},
+            }
+        )
+
+    def finish(self, layout: str) -> None:
+        """Write the tables and ``dataset.json``."""
+        table = pd.DataFrame(self._rows).sort_values("id").fillna({})
+        write_csv(self._folder / "images.csv", table)
+        with (self._folder / "instances.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["id", "annotation"])
+            for image_id in sorted(self._annotations):
+                writer.writerows([image_id, rle] for rle in self._annotations[image_id])
+        hashes = dict(zip(table["id"], table["pixel_hash"], strict=True))
+        write_json(
+            self._folder / "dataset.json",
+            {
+                "format": _FORMAT,
+                "version": _VERSION,
+                "source_layout": layout,
+                "n_images": len(table),
+                "n_instances": int(table["n_instances"].sum()),
+                "data_hash": _data_hash(hashes, self._annotations),
+                "cellflow_version": __version__,
+            },
+        )
+
+
+def _median_diameter(areas: NDArray[np.int64]) -> float:
+    """Cellpose's: the diameter of a disc with the median of the cells' square-rooted areas."""
+    if not len(areas):
+        return float("nan")
+    return round(float(np.median(np.sqrt(areas)) * 2 / np.sqrt(np.pi)), 3)
+
+
+def _free_name(column: str) -> str:
+    """Name of a column of the source that does not clash with one of ours."""
+    return f"source_{column}" if column in _COLUMNS else column
+
+
+def _data_hash(pixel_hashes: dict[Any, Any], annotations: dict[str, list[str]]) -> str:
+    chunks = []
+    for image_id in sorted(pixel_hashes):
+        cells = sorted(annotations.get(image_id, []))
+        chunks.append(f"{image_id}\n{pixel_hashes[image_id]}\n{len(cells)}".encode())
+        chunks += [cell.encode() for cell in cells]
+    return hash_bytes(*chunks)
+
+
+def _read_facts(path: Path) -> dict[str, Any]:
+    file = path / "dataset.json"
+    if not file.is_file():
+        found = "no dataset.json in it" if path.is_dir() else "no such folder"
+        raise DataError(
+            f"{path}: expected a dataset folder, found {found}. "
+            f"Make one with `cellflow prepare SOURCE --out {path}`."
+        )
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        if facts["format"] != _FORMAT or not isinstance(facts["data_hash"], str):
+            raise KeyError("format")
+        version = int(facts["version"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"{file}: not the description of a cellflow dataset ({error!r}). Prepare it again."
+        ) from error
+    if version > _VERSION:
+        raise DataError(
+            f"{file}: version {version} of the format, this cellflow knows {_VERSION}. "
+            "Update cellflow or prepare the dataset again."
+        )
+    return dict(facts)
+
+
+def _read_images_table(path: Path) -> pd.DataFrame:
+    columns, rows = read_rows(path, _COLUMNS)
+    table = pd.DataFrame([row.values for row in rows], columns=columns, dtype=str)
+    if table["id"].duplicated().any():
+        twice = table["id"][table["id"].duplicated()].iloc[0]
+        raise DataError(f"{path}: the id {twice!r} has more than one row.")
+    try:
+        for name in _WHOLE_NUMBERS:
+            table[name] = table[name].astype(np.int64)
+        table["median_diameter"] = pd.to_numeric(table["median_diameter"])
+    except ValueError as error:
+        raise DataError(f"{path}: not a number where one is expected ({error}).") from error
+    return table.set_index("id").sort_index()

@@ -1,0 +1,119 @@
+"""What every reader of annotated images hands to `cellflow prepare`, and a list of problems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cellflow.errors import DataError
+from cellflow.io.images import IMAGE_SUFFIXES
+from cellflow.io.tables import read_rows
+from cellflow.types import Instances
+
+__all__ = ["Problems", "Source", "SourceImage", "check_id", "match_id", "read_image_table"]
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """One annotated image where it was found.
+
+    Attributes
+    ----------
+    id : str
+        Name without ending.
+    file : Path
+        The image.
+    read_instances : callable
+        From the ``(H, W)`` of the pixels to the cells; raises `DataError` where they do not fit.
+    columns : dict of str to str
+        What else is known of the image.
+    """
+
+    id: str
+    file: Path
+    read_instances: Callable[[tuple[int, int]], Instances]
+    columns: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source:
+    """All images of a source and the layout they were found in."""
+
+    layout: str
+    images: list[SourceImage]
+
+
+class Problems:
+    """Collects messages so that one error can report many of them."""
+
+    limit = 20
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
+    def add(self, message: object) -> None:
+        """Keep a message; at the limit, raise at once."""
+        self.messages.append(str(message))
+        if len(self.messages) >= self.limit:
+            self.raise_if_any()
+
+    def raise_if_any(self) -> None:
+        """Raise one `DataError` with every message, if there is one."""
+        if len(self.messages) == 1:
+            raise DataError(self.messages[0])
+        if self.messages:
+            count = len(self.messages)
+            head = f"{count} problems:" if count < self.limit else f"The first {count} problems:"
+            raise DataError("\n".join([head, *(f"  - {text}" for text in self.messages)]))
+
+
+def check_id(image_id: str) -> str | None:
+    """Say what is wrong with an id as a file name; None if it is fine."""
+    if not image_id or image_id != image_id.strip():
+        return f"the id {image_id!r} is empty or has blanks around it"
+    if any(letter in '/\\:*?"<>|' or not letter.isprintable() for letter in image_id):
+        return (
+            f"the id {image_id!r} cannot be a file name: it holds one of "
+            '/ \\ : * ? " < > | or a control character'
+        )
+    if image_id[0] == "." or len(image_id.encode()) > 200:
+        return f"the id {image_id!r} cannot be a file name: it starts with a dot or is too long"
+    return None
+
+
+def match_id(text: str, known: Iterable[str]) -> str | None:
+    """Find an id of a table among the images' ids; `NAME.png` is taken for `NAME`."""
+    if text in known:
+        return text
+    stem, suffix = Path(text).stem, Path(text).suffix.lower()
+    return stem if suffix in IMAGE_SUFFIXES and stem in known else None
+
+
+def read_image_table(
+    path: Path, id_column: str, ids: set[str], problems: Problems
+) -> dict[str, dict[str, str]]:
+    """Read a table of one row per image.
+
+    Returns
+    -------
+    dict
+        From id to the other columns. Unknown, repeated and missing ids go to `problems`.
+    """
+    _, rows = read_rows(path, (id_column,))
+    table: dict[str, dict[str, str]] = {}
+    for row in rows:
+        text = row.values.pop(id_column)
+        image_id = match_id(text, ids)
+        if image_id is None:
+            problems.add(
+                f"{path} line {row.line}: unknown id {text!r}: no image of that name. "
+                "Remove the row or add the image."
+            )
+        elif image_id in table:
+            problems.add(f"{path} line {row.line}: the id {text!r} has a row already.")
+        else:
+            table[image_id] = row.values
+    for image_id in sorted(ids - table.keys()):
+        problems.add(f"{path}: the image {image_id} has no row. Add one.")
+    return table
