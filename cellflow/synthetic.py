@@ -2,7 +2,7 @@
 
 Three cell types that differ the way cultures differ under phase contrast: ``round`` (compact, bright
 core, dark rim, strong halo), ``spindle`` (thin, aligned with its neighbours) and ``spread`` (large,
-flat, irregular, with a nucleus and granules). Cells touch and never overlap; debris, uneven light,
+flat, irregular, with a nucleus and granules). Cells touch but never overlap; debris, uneven light,
 blur and noise are added on top. Everything follows from the seed: same arguments, same pixels.
 """
 
@@ -59,9 +59,9 @@ class _Culture:
 
 
 _CULTURES = {
-    "round": _Culture((7.5, 10.5), (0.14, 0.30), 0.65, 0.30, 3.5),
-    "spindle": _Culture((8.5, 12.0), (0.16, 0.30), 0.50, 0.45, 2.5),
-    "spread": _Culture((13.5, 17.5), (0.30, 0.50), 0.70, 0.25, 3.0),
+    "round": _Culture((7.5, 10.5), (0.12, 0.30), 0.65, 0.62, 2.6),
+    "spindle": _Culture((8.5, 12.0), (0.16, 0.30), 0.50, 0.75, 1.8),
+    "spread": _Culture((13.5, 17.5), (0.28, 0.48), 0.70, 0.48, 2.2),
 }
 
 
@@ -124,7 +124,7 @@ def synthetic_image(
     well = _make_well(shape, np.random.default_rng([seed if group_seed is None else group_seed, 1]))
     rng = np.random.default_rng([seed, 2, CELL_TYPES.index(kind)])
     labels, light = _grow(kind, culture, shape, rng)
-    light = _add_halo(light, labels > 0, culture)
+    light = _add_halo(light, labels, culture)
     light += _debris(shape, well.debris, rng)
     return _expose(light, well, rng), labels
 
@@ -277,6 +277,11 @@ def _bump(distance: FloatImage, width: float) -> FloatImage:
     return np.asarray(np.exp(-((distance / np.float32(width)) ** 2)), dtype=np.float32)
 
 
+def _soft(r: FloatImage, rim: FloatImage) -> FloatImage:
+    """Fade over the last pixel before the outline, so that edges are not jagged."""
+    return np.asarray(np.clip((1 - r) * rim, 0, 1), dtype=np.float32)
+
+
 def _spots(
     shape: tuple[int, ...], amount: float, sigma: float, rng: np.random.Generator
 ) -> FloatImage:
@@ -295,10 +300,14 @@ def _draw_round(radius: float, direction: float, rng: np.random.Generator) -> _C
     rim = radius * _outline(np.arctan2(v, u).astype(np.float32), 0.035, (2, 5), rng)
     r = (np.hypot(u, v) / rim).astype(np.float32)
     shift = np.hypot(u - 0.2 * radius * rng.normal(), v - 0.2 * radius * rng.normal()) / radius
-    core = rng.uniform(0.25, 0.6) * _bump(shift.astype(np.float32), 0.55)
-    light = core - rng.uniform(0.38, 0.52) * _bump(r - 0.93, 0.20)
+    core = (
+        rng.choice([0.30, 0.45, 0.9])
+        * rng.uniform(0.8, 1.2)
+        * _bump(shift.astype(np.float32), 0.55)
+    )
+    light = core - rng.uniform(0.42, 0.58) * _bump(r - 0.9, 0.22)
     light += _spots(light.shape, 0.06, 0.8, rng)
-    return _Cell(r < 1, light, angle, radius * stretch**0.5, radius / stretch**0.5)
+    return _Cell(r < 1, light * _soft(r, rim), angle, radius * stretch**0.5, radius / stretch**0.5)
 
 
 def _draw_spindle(radius: float, direction: float, rng: np.random.Generator) -> _Cell:
@@ -315,10 +324,10 @@ def _draw_spindle(radius: float, direction: float, rng: np.random.Generator) -> 
     r = (np.abs(v) / profile).astype(np.float32)
     inside = (r < 1) & (np.abs(u) < 0.97 * length)
     nucleus = _bump((np.hypot(u / (0.30 * length), v / (0.75 * width))).astype(np.float32), 0.8)
-    light = -rng.uniform(0.24, 0.34) * (0.55 + 0.45 * np.clip(r, 0, 1) ** 2)
-    light = (light + rng.uniform(0.12, 0.3) * nucleus).astype(np.float32)
-    light += _spots(light.shape, 0.04, 0.8, rng)
-    return _Cell(inside, light, angle, length, width)
+    light = -rng.uniform(0.22, 0.42) * (0.7 + 0.3 * np.clip(r, 0, 1) ** 2)
+    light = (light + rng.uniform(0.10, 0.35) * nucleus).astype(np.float32)
+    light += _spots(light.shape, 0.04, 0.9, rng)
+    return _Cell(inside, light * _soft(r, profile), angle, length, width)
 
 
 def _draw_spread(radius: float, direction: float, rng: np.random.Generator) -> _Cell:
@@ -333,13 +342,13 @@ def _draw_spread(radius: float, direction: float, rng: np.random.Generator) -> _
     dy, dx = 0.15 * radius * rng.normal(size=2)
     nucleus = np.hypot(u - dx, v - dy) / (0.36 * radius * rng.uniform(0.9, 1.15))
     around = _bump((nucleus - 1.15).astype(np.float32), 0.6)
-    light = -0.11 - 0.16 * _bump(r - 0.95, 0.10) + 0.10 * _bump(r, 0.7)
-    light += -0.14 * _bump((nucleus - 1).astype(np.float32), 0.14)
-    granules = _spots(light.shape, 1.0, 0.9, rng)
-    light += (0.05 + 0.10 * around) * granules
+    light = -rng.uniform(0.14, 0.22) - 0.10 * _bump(r - 0.93, 0.12)
+    light += 0.16 * _bump(nucleus.astype(np.float32), 0.85)
+    light += -0.13 * _bump((nucleus - 1).astype(np.float32), 0.13)
+    light += (0.025 + 0.07 * around) * _spots(light.shape, 1.0, 0.9, rng)
     for _ in range(rng.integers(1, 4)):  # nucleoli
         cy, cx = 0.15 * radius * rng.normal(size=2)
-        light -= 0.22 * _bump(np.hypot(u - dx - cx, v - dy - cy).astype(np.float32), 1.7)
+        light -= 0.30 * _bump(np.hypot(u - dx - cx, v - dy - cy).astype(np.float32), 1.7)
     return _Cell(
         r < 1, light.astype(np.float32), angle, radius * stretch**0.5, radius / stretch**0.5
     )
@@ -352,18 +361,20 @@ _DRAW: dict[str, Callable[[float, float, np.random.Generator], _Cell]] = {
 }
 
 
-# ------------------------------------------------------------------------------------- the microscope
+# ------------------------------------------------------------------------------------ the microscope
 
 
-def _add_halo(light: FloatImage, inside: NDArray[np.bool_], culture: _Culture) -> FloatImage:
-    """Bright seam outside of every cell and the slow shade-off inside large ones."""
-    solid = inside.astype(np.float32)
+def _add_halo(light: FloatImage, labels: NDArray[np.int32], culture: _Culture) -> FloatImage:
+    """Bright seam outside of every cell and between touching ones, shade-off inside large ones."""
+    solid = (labels > 0).astype(np.float32)
     near = ndimage.gaussian_filter(solid, culture.halo_width)
     far = ndimage.gaussian_filter(solid, 4 * culture.halo_width)
-    return np.asarray(
-        light + culture.halo * (2.2 * near * (1 - solid)) + 0.25 * culture.halo * (far - near),
-        dtype=np.float32,
-    )
+    halo = 2.0 * near * (1 - solid) + 0.3 * (near - far) * (1 - 2 * solid)
+    seam = np.zeros_like(solid)
+    for here, there in ((np.s_[1:, :], np.s_[:-1, :]), (np.s_[:, 1:], np.s_[:, :-1])):
+        seam[here] += (labels[here] != labels[there]) & (labels[here] > 0) & (labels[there] > 0)
+    halo += 0.55 * ndimage.gaussian_filter(np.minimum(seam, 1), 0.5)
+    return np.asarray(light + culture.halo * halo, dtype=np.float32)
 
 
 def _make_well(shape: tuple[int, int], rng: np.random.Generator) -> _Well:
@@ -388,10 +399,10 @@ def _make_well(shape: tuple[int, int], rng: np.random.Generator) -> _Well:
 
 
 def _debris(shape: tuple[int, int], amount: float, rng: np.random.Generator) -> FloatImage:
-    """Bright specks with a dark ring, crumbs, and rings of dirt that is out of focus; not labelled."""
+    """Bright specks with a dark ring, crumbs, and dirt that is out of focus; not labelled."""
     light = np.zeros(shape, np.float32)
-    for _ in range(rng.poisson(12 * amount * light.size / 256**2)):
-        radius = rng.uniform(0.9, 2.6)
+    for _ in range(rng.poisson(14 * amount * light.size / 256**2)):
+        radius = rng.uniform(0.9, 3.2)
         y, x = _grid(3 * radius)
         r = np.hypot(y, x * rng.uniform(0.7, 1.0))
         strength = rng.uniform(0.25, 0.9) * rng.choice([1.0, 1.0, -0.6])
@@ -419,4 +430,4 @@ def _expose(light: FloatImage, well: _Well, rng: np.random.Generator) -> NDArray
     scene = ndimage.gaussian_filter(light * np.float32(well.contrast), well.blur)
     scene = (1 + scene + well.background) * well.light
     scene += np.float32(well.noise) * rng.standard_normal(scene.shape, dtype=np.float32)
-    return np.clip(np.rint(118 * scene), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.rint(118 * scene), 0, 255), dtype=np.uint8)
