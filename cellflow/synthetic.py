@@ -179,12 +179,16 @@ def _grow(
     placed: list[tuple[float, float, _Cell]] = []
     direction = rng.uniform(0, np.pi)  # spindle cells of one field lie roughly parallel
     covered = 0
-    for _ in range(int(6 * goal / (3.0 * culture.radius[0] ** 2)) + 20):
+    for _ in range(int(goal / culture.radius[0] ** 2) + 10):
         if covered >= goal:
             break
         cell = _DRAW[kind](rng.uniform(*culture.radius), direction, rng)
-        y, x = _choose_place(cell, placed, culture.touching, shape, rng)
-        covered += _place(cell, (y, x), labels, light, placed)
+        for _ in range(4):
+            y, x = _choose_place(cell, placed, culture.touching, shape, rng)
+            taken = _place(cell, (y, x), labels, light, placed)
+            covered += taken
+            if taken:
+                break
     return labels, light
 
 
