@@ -323,8 +323,9 @@ def _kfold(
 def _log_table(
     images: pd.DataFrame, folds: pd.Series[int], group: str | None, stratify: str | None
 ) -> None:
-    kind = images[stratify].astype(str) if stratify is not None else pd.Series("all", images.index)
-    table = pd.crosstab(
-        folds, kind.rename(stratify or "images"), margins=True, margins_name="total"
-    )
+    if stratify is None:
+        table = folds.value_counts().sort_index().to_frame("images")
+    else:
+        kind = images[stratify].astype(str)
+        table = pd.crosstab(folds, kind, margins=True, margins_name="total")
     _log.info("Images per fold (groups: %s)\n%s", group or "every image", table.to_string())

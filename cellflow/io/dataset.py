@@ -29,7 +29,7 @@ from cellflow.io.fold_table import fold_table_hash, read_fold_table
 from cellflow.io.images import read_image, read_labels, write_labels
 from cellflow.io.source import SourceImage
 from cellflow.io.tables import read_rows
-from cellflow.numeric.labels import labels_from_instances
+from cellflow.numeric.labels import labels_from_instances, median_diameter
 from cellflow.numeric.rle import instances_from_rles, rles_from_instances
 from cellflow.storage.atomic import write_csv, write_json
 from cellflow.storage.hashing import hash_bytes
@@ -64,7 +64,7 @@ class Dataset:
         The folder.
     images : DataFrame
         One row per image, indexed by id (text), sorted: file, height, width, channels, dtype,
-        n_instances, median_diameter (pixels; nan without cells), pixel_hash, cell_type if known, and
+        n_instances, median_diameter (pixels; 0 without cells), pixel_hash, cell_type if known, and
         every column of the source as text.
     """
 
@@ -215,7 +215,6 @@ class DatasetWriter:
         shutil.copyfile(source.file, self._folder / "images" / name)
         labels = labels_from_instances(instances)
         write_labels(self._folder / "labels" / f"{source.id}.tif", labels)
-        areas = instances.areas
         self._annotations[source.id] = rles_from_instances(instances)
         self._rows.append(
             {
@@ -226,7 +225,7 @@ class DatasetWriter:
                 "channels": pixels.shape[2] if pixels.ndim == 3 else 1,
                 "dtype": str(pixels.dtype),
                 "n_instances": len(instances),
-                "median_diameter": _median_diameter(areas),
+                "median_diameter": round(median_diameter(labels), 3),
                 "pixel_hash": pixel_hash,
                 **{_free_name(column): text for column, text in source.columns.items()},
             }
@@ -254,13 +253,6 @@ class DatasetWriter:
                 "cellflow_version": __version__,
             },
         )
-
-
-def _median_diameter(areas: NDArray[np.int64]) -> float:
-    """Cellpose's: the diameter of a disc with the median of the cells' square-rooted areas."""
-    if not len(areas):
-        return float("nan")
-    return round(float(np.median(np.sqrt(areas)) * 2 / np.sqrt(np.pi)), 3)
 
 
 def _free_name(column: str) -> str:

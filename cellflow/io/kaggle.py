@@ -10,7 +10,7 @@ from cellflow.errors import DataError, RleError
 from cellflow.io.images import IMAGE_SUFFIXES, list_images
 from cellflow.io.source import Problems, Source, SourceImage, match_id
 from cellflow.io.tables import Row, read_rows
-from cellflow.numeric.rle import instances_from_rles
+from cellflow.numeric.rle import instances_from_rles, rle_decode
 from cellflow.types import Instances
 
 __all__ = ["is_kaggle_layout", "read_kaggle"]
@@ -156,7 +156,7 @@ def _instances(
     except RleError as error:
         for row, rle in zip(cells, rles, strict=True):
             try:
-                instances_from_rles([rle], shape)
+                rle_decode(rle, shape)
             except RleError as single:
                 raise RleError(f"{table} line {row.line} (image {image_id}): {single}") from error
         raise
