@@ -1,1 +1,56 @@
-"""K-fold training, honest cross-validation and flow-averaged ensembles for Cellpose's U-Net."""
+"""K-fold training, honest cross-validation and flow-averaged ensembles for Cellpose's U-Net.
+
+Names are loaded when they are first used, so that ``import cellflow`` costs neither torch nor numba
+nor pandas.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "DemoConfig": "config",
+    "EnsembleConfig": "config",
+    "FoldsConfig": "config",
+    "MaskConfig": "config",
+    "ModelConfig": "config",
+    "OofConfig": "config",
+    "OptimConfig": "config",
+    "PrepareConfig": "config",
+    "RuntimeConfig": "config",
+    "SamplingConfig": "config",
+    "TrainConfig": "config",
+    "CellflowError": "errors",
+    "Instances": "types",
+    "Score": "types",
+    "FLOW_SCALE": "numeric.dynamics",
+    "flows_to_labels": "numeric.dynamics",
+    "labels_to_flows": "numeric.targets",
+    "average_flows": "numeric.averaging",
+    "rle_decode": "numeric.rle",
+    "rle_encode": "numeric.rle",
+    "average_precision": "numeric.score",
+    "competition_score": "numeric.score",
+    "demo": "engine.demo",
+    "ensemble": "engine.ensemble",
+    "make_folds": "engine.folds",
+    "oof": "engine.oof",
+    "prepare": "engine.prepare",
+    "train": "engine.train",
+}
+
+__all__ = sorted(_HOME)
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'cellflow' has no attribute {name!r}")
+    value = getattr(import_module(f"cellflow.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME])

@@ -316,6 +316,8 @@ class EnsembleConfig:
     """Folder that holds all runs."""
     out: Path = Path("predictions")
     """Folder for results: OUT/NAME/masks/ID.tif and OUT/NAME/submission.csv."""
+    ensembles_dir: Path = Path("ensembles")
+    """Folder for the record of members and thresholds: ENSEMBLES_DIR/NAME/ensemble.json."""
     diameter: float | None = None
     """Cell diameter in pixels; without it each member's mean training diameter."""
     batch_size: int = 8
@@ -340,7 +342,11 @@ class DemoConfig:
     out: Path = Path("cellflow-demo")
     """Folder to write; an earlier demo there is replaced."""
     images: int = 24
-    """Training images."""
+    """Annotated images."""
+    unseen: int = 6
+    """Further images that no fold sees, for the ensemble."""
+    n_epochs: int = 40
+    """Epochs of each fold."""
     k: int = 3
     """Folds."""
     seed: int = 0

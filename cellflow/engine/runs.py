@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from cellflow.config import TrainConfig, config_differences, config_to_dict
+from cellflow.engine.folds import copy_folds
 from cellflow.errors import RunError
 from cellflow.io.dataset import Dataset
-from cellflow.storage.atomic import atomic_path
+from cellflow.nn.checkpoint import load_model_file
 from cellflow.storage.hashing import hash_json
 from cellflow.storage.run_folder import RunFolder
 
-__all__ = ["config_hash", "identity", "open_run", "run_dataset", "versions"]
+__all__ = ["check_models", "config_hash", "identity", "open_run", "run_dataset", "versions"]
 
 _NOT_IDENTITY = ("fold", "data", "name", "runs_dir", "savedir", "runtime")
 """What may differ between two commands of one run: where things lie, which fold, and the machine."""
@@ -37,8 +37,17 @@ def config_hash(config: TrainConfig) -> str:
     return hash_json(identity(config))
 
 
-def open_run(config: TrainConfig, dataset: Dataset) -> RunFolder:
+def open_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> RunFolder:
     """Start the run that a config names, or continue it.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Settings.
+    dataset : Dataset
+        Data with its fold table.
+    folds : list of int
+        The folds that validate; a complete run has a model of each.
 
     Raises
     ------
@@ -51,12 +60,12 @@ def open_run(config: TrainConfig, dataset: Dataset) -> RunFolder:
         "data": str(dataset.path.resolve()),
         "data_hash": dataset.hash,
         "folds_hash": dataset.folds_hash(),
+        "folds": folds,
         "config": identity(config),
     }
     if not run.exists():
         run.path.mkdir(parents=True, exist_ok=True)
-        with atomic_path(run.folds) as temporary:
-            shutil.copyfile(dataset.path / "folds.csv", temporary)
+        copy_folds(dataset, run.path)
         run.write_record(record)
         return run
     old = run.read_record()
@@ -71,6 +80,45 @@ def open_run(config: TrainConfig, dataset: Dataset) -> RunFolder:
             + "\nRepeat the old settings to continue it, or choose another --name."
         )
     return run
+
+
+def check_models(run: RunFolder) -> dict[int, Path]:
+    """Model file of every fold of a run, each trained on the run's data, split and fold.
+
+    Raises
+    ------
+    RunError
+        Naming every fold that is missing or does not fit.
+    """
+    record = run.read_record()
+    models = {fold: run.fold(fold).best for fold in record["folds"]}
+    problems = []
+    for fold, path in models.items():
+        if not path.is_file():
+            name = "" if run.name == "exp" else f" --name {run.name}"
+            problems.append(
+                f"fold {fold} has no model; train it with: cellflow train --fold {fold}{name} and the "
+                f"settings of {run.record_path}"
+            )
+            continue
+        facts = load_model_file(path).facts
+        expected = {
+            "fold": fold,
+            "data_hash": record["data_hash"],
+            "folds_hash": record["folds_hash"],
+        }
+        problems += [
+            f"{path}: expected {key} {value}, found {facts.get(key)}"
+            for key, value in expected.items()
+            if facts.get(key) != value
+        ]
+    if problems:
+        lines = [
+            f"Run {run.name!r} has no complete set of models:",
+            *(f"  - {p}" for p in problems),
+        ]
+        raise RunError("\n".join(lines))
+    return models
 
 
 def run_dataset(run: RunFolder, data: Path | None) -> Dataset:
@@ -91,7 +139,9 @@ def run_dataset(run: RunFolder, data: Path | None) -> Dataset:
     record = run.read_record()
     path = data if data is not None else Path(record["data"])
     if not path.exists():
-        raise RunError(f"The data of run {run.name!r} is not at {path}. Say where it is with --data.")
+        raise RunError(
+            f"The data of run {run.name!r} is not at {path}. Say where it is with --data."
+        )
     dataset = Dataset.open(path)
     if dataset.hash != record["data_hash"]:
         raise RunError(

@@ -51,6 +51,7 @@ class CachedSamples:
         return len(self.ids)
 
     def __call__(self, index: int) -> Sample:
+        """Sample of an index, memory-mapped."""
         image = np.load(self.images[index], mmap_mode="r")
         target = np.load(self.targets[index], mmap_mode="r")
         return Sample(image, target, self.diameters[index])

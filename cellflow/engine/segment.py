@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,8 @@ class Member:
         Diameter the network works at, and mean diameter of its training images, in pixels.
     hash : str
         Hash of the model file; empty for a network that is being trained.
+    facts : dict
+        What cellflow stored with the model file; empty for a file that Cellpose wrote.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Member:
     diam_mean: float
     diam_labels: float
     hash: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,4 +179,5 @@ def load_member(path: Path, name: str, device: torch.device) -> Member:
         diam_mean=diam_mean,
         diam_labels=diam_labels,
         hash=hash_file(path),
+        facts=facts,
     )

@@ -48,8 +48,9 @@ def train(config: TrainConfig) -> list[FoldResult]:
     machine = choose_machine(config.runtime)
     dataset = Dataset.open(config.data)
     folds = load_folds(dataset)
-    wanted = _wanted_folds(config.fold, dataset, folds)
-    run = open_run(config, dataset)
+    there = validation_folds(dataset, folds)
+    wanted = _wanted_folds(config.fold, there, dataset)
+    run = open_run(config, dataset, there)
     _log.info(
         "run %s: fold %s of %d images in %s, %s, amp %s, %d threads",
         run.path, ", ".join(map(str, wanted)), len(folds), dataset.path, machine.device,
@@ -118,15 +119,14 @@ def _samples(
     return training, cache_samples(dataset, validate, chan=chan, chan2=chan2)
 
 
-def _wanted_folds(asked: tuple[str, ...], dataset: Dataset, folds: pd.Series) -> list[int]:
-    there = validation_folds(dataset, folds)
+def _wanted_folds(asked: tuple[str, ...], there: list[int], dataset: Dataset) -> list[int]:
     if "all" in asked:
         return there
     wanted = sorted({int(part) for part in asked})
     missing = [fold for fold in wanted if fold not in there]
     if missing:
         raise FoldError(
-            f"--fold {' '.join(map(str, missing))}: {dataset.path / 'folds.csv'} has the folds "
+            f"--fold {' '.join(map(str, missing))}: {dataset.folds_path} has the folds "
             f"{' '.join(map(str, there))}."
         )
     return wanted

@@ -1,0 +1,30 @@
+from cellflow.config import DemoConfig as DemoConfig
+from cellflow.config import EnsembleConfig as EnsembleConfig
+from cellflow.config import FoldsConfig as FoldsConfig
+from cellflow.config import MaskConfig as MaskConfig
+from cellflow.config import ModelConfig as ModelConfig
+from cellflow.config import OofConfig as OofConfig
+from cellflow.config import OptimConfig as OptimConfig
+from cellflow.config import PrepareConfig as PrepareConfig
+from cellflow.config import RuntimeConfig as RuntimeConfig
+from cellflow.config import SamplingConfig as SamplingConfig
+from cellflow.config import TrainConfig as TrainConfig
+from cellflow.engine.demo import demo as demo
+from cellflow.engine.ensemble import ensemble as ensemble
+from cellflow.engine.folds import make_folds as make_folds
+from cellflow.engine.oof import oof as oof
+from cellflow.engine.prepare import prepare as prepare
+from cellflow.engine.train import train as train
+from cellflow.errors import CellflowError as CellflowError
+from cellflow.numeric.averaging import average_flows as average_flows
+from cellflow.numeric.dynamics import FLOW_SCALE as FLOW_SCALE
+from cellflow.numeric.dynamics import flows_to_labels as flows_to_labels
+from cellflow.numeric.rle import rle_decode as rle_decode
+from cellflow.numeric.rle import rle_encode as rle_encode
+from cellflow.numeric.score import average_precision as average_precision
+from cellflow.numeric.score import competition_score as competition_score
+from cellflow.numeric.targets import labels_to_flows as labels_to_flows
+from cellflow.types import Instances as Instances
+from cellflow.types import Score as Score
+
+__version__: str

@@ -1,0 +1,214 @@
+"""Command line: parse, make a config, call one engine function, print what came out."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, NoReturn
+
+import tyro
+
+from cellflow import config as configs
+from cellflow.errors import CellflowError
+
+__all__ = ["main", "run_command"]
+
+EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: what it takes and what it does."""
+
+    config: type[Any]
+    run: Callable[[Any], None]
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Entry point of `cellflow`."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        _print(_overview())
+        sys.exit(0)
+    if words[0] in ("--version", "-V"):
+        _print(f"cellflow {version('cellflow')}")
+        sys.exit(0)
+    if words[0] not in COMMANDS:
+        _fail(f"no command {words[0]!r}. There are: {', '.join(COMMANDS)}. Try: cellflow --help")
+    run_command(words[0], words[1:])
+    sys.exit(0)
+
+
+def run_command(name: str, words: Sequence[str], *, prog: str | None = None) -> None:
+    """Run one command with its flags; leaves the process with an exit code when that fails.
+
+    Parameters
+    ----------
+    name : str
+        A command of `COMMANDS`.
+    words : sequence of str
+        Flags and arguments.
+    prog : str or None
+        How the program is called in help texts.
+    """
+    command = COMMANDS[name]
+    settings = tyro.cli(
+        command.config,
+        prog=prog or f"cellflow {name}",
+        args=_optimizer_flags(words),
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    _log_to_console()
+    try:
+        command.run(settings)
+    except CellflowError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command again goes on where it stopped", EXIT_INTERRUPTED)
+    except OSError as error:
+        _fail(_os_error(error))
+
+
+def _optimizer_flags(words: Sequence[str]) -> list[str]:
+    """Write --sgd, --adam, --adamw, --SGD and Cellpose's --SGD 0|1 as --optimizer."""
+    result: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        flag, _, value = word.partition("=")
+        if flag in ("--sgd", "--SGD"):
+            if not value and rest and rest[0] in ("0", "1"):
+                value = rest.pop(0)
+            result += ["--optimizer", "adamw" if value == "0" else "sgd"]
+        elif flag in ("--adam", "--adamw"):
+            result += ["--optimizer", "adamw"]
+        else:
+            result.append(word)
+    return result
+
+
+def _prepare(config: configs.PrepareConfig) -> None:
+    from cellflow.engine.prepare import prepare
+
+    dataset = prepare(config)
+    cells = int(dataset.images["n_instances"].sum())
+    _print(f"{len(dataset.ids)} images with {cells} cells in {dataset.path}")
+    _print("Next: cellflow folds" + _data_flag(config.out))
+
+
+def _folds(config: configs.FoldsConfig) -> None:
+    from cellflow.engine.folds import make_folds
+
+    folds = make_folds(config)
+    _print(f"{len(folds)} images in {config.data / 'folds.csv'}")
+    _print("Next: cellflow train --fold all" + _data_flag(config.data))
+
+
+def _train(config: configs.TrainConfig) -> None:
+    from cellflow.engine.train import train
+
+    for result in train(config):
+        _print(
+            f"fold {result.fold}: best score {result.best_score:.4f} at epoch {result.best_epoch}"
+        )
+
+
+def _oof(config: configs.OofConfig) -> None:
+    from cellflow.engine.oof import oof
+
+    result = oof(config)
+    _print(cv_table(result.cv))
+    _print(f"Written: {result.run.cv}, {result.run.oof}")
+
+
+def _ensemble(config: configs.EnsembleConfig) -> None:
+    from cellflow.engine.ensemble import ensemble
+
+    result = ensemble(config)
+    found = sum(result.cells.values())
+    _print(f"{found} cells in {len(result.cells)} images, mean flow of {result.members} models")
+    _print(f"Written: {result.submission}, {result.masks}")
+
+
+def _demo(config: configs.DemoConfig) -> None:
+    from cellflow.engine.demo import demo
+
+    result = demo(config)
+    _print(cv_table(result.cv))
+    _print(
+        f"\nensemble of {result.members} models on {result.unseen} unseen images: {result.score:.4f}"
+    )
+    _print(f"submission  {result.submission}")
+    _print(f"masks       {result.masks}")
+    _print(f"picture     {result.picture}")
+    _print(f"time        {result.seconds:.0f} s")
+
+
+def cv_table(cv: Any) -> str:
+    """The cross-validation as text, with its caveat."""
+    table = cv.rename(columns={"best_epoch": "best epoch*", "last_epoch": "last epoch"})
+    text = table.to_string(index=False, float_format=lambda value: f"{value:.4f}")
+    return f"{text}\n* optimistic: the epoch was chosen on the images it is scored on"
+
+
+COMMANDS = {
+    "demo": Command(configs.DemoConfig, _demo),
+    "prepare": Command(configs.PrepareConfig, _prepare),
+    "folds": Command(configs.FoldsConfig, _folds),
+    "train": Command(configs.TrainConfig, _train),
+    "oof": Command(configs.OofConfig, _oof),
+    "ensemble": Command(configs.EnsembleConfig, _ensemble),
+}
+
+
+def _overview() -> str:
+    lines = [
+        "usage: cellflow COMMAND [OPTIONS]",
+        "",
+        "From annotated cell images to an ensemble:",
+        "",
+    ]
+    for name, command in COMMANDS.items():
+        lines.append(f"  {name:10} {(command.config.__doc__ or '').splitlines()[0]}")
+    lines += [
+        "",
+        "cellflow COMMAND --help lists the options; hyphens and underscores are equal in flags.",
+    ]
+    return "\n".join(lines)
+
+
+def _data_flag(path: Any) -> str:
+    return "" if str(path) == "cellflow-data" else f" --data {path}"
+
+
+def _os_error(error: OSError) -> str:
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno == errno.ENOSPC:
+        return f"the disk is full{where}. Free some space and repeat the command; nothing half-written remains."
+    if error.errno in (errno.EACCES, errno.EROFS):
+        return f"no permission to write{where}. Choose another folder."
+    return f"{error.strerror or error}{where}"
+
+
+def _log_to_console() -> None:
+    logger = logging.getLogger("cellflow")
+    logger.setLevel(logging.INFO)
+    if not any(getattr(handler, "cellflow_console", False) for handler in logger.handlers):
+        handler = logging.StreamHandler(sys.stderr)
+        handler.cellflow_console = True  # type: ignore[attr-defined]
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _fail(message: str, code: int = EXIT_ERROR) -> NoReturn:
+    sys.stderr.write(f"cellflow: {message}\n")
+    sys.exit(code)

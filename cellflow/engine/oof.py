@@ -1,0 +1,165 @@
+"""Out-of-fold predictions of a run, and the cross-validation made from them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from cellflow.config import OofConfig, check_config
+from cellflow.engine.evaluate import SCORE_COLUMNS, score_row
+from cellflow.engine.folds import folds_hash, read_folds
+from cellflow.engine.runs import check_models, run_dataset
+from cellflow.engine.segment import Member, Prediction, Segmenter, load_member
+from cellflow.engine.train import choose_machine
+from cellflow.errors import RunError
+from cellflow.io.dataset import Dataset
+from cellflow.io.flow_store import FlowStore
+from cellflow.io.images import write_labels
+from cellflow.numeric.rle import rles_from_labels
+from cellflow.storage.atomic import atomic_folder, write_csv
+from cellflow.storage.run_folder import RunFolder, find_run
+
+__all__ = ["OofResult", "cross_validation", "oof"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class OofResult:
+    """What an out-of-fold pass gave.
+
+    Attributes
+    ----------
+    run : RunFolder
+        The run.
+    scores : pandas.DataFrame
+        A row per image: id, fold, cell_type, epoch of the model, scores, and the score at the last epoch.
+    cv : pandas.DataFrame
+        Means per fold, per cell type and overall.
+    """
+
+    run: RunFolder
+    scores: pd.DataFrame
+    cv: pd.DataFrame
+
+
+def oof(config: OofConfig) -> OofResult:
+    """Predict each image with the model of the fold that validates on it, and score it.
+
+    Writes ``oof/flows.zarr``, ``oof/masks/<id>.tif``, ``oof/predictions.csv``, ``oof/scores.csv`` and
+    ``cv.csv`` in the run folder.
+
+    Raises
+    ------
+    RunError, DataError
+        If a fold has no model, or models, folds and data do not belong together.
+    """
+    check_config(config)
+    run = find_run(config.run, config.runs_dir)
+    dataset = run_dataset(run, config.data)
+    folds = _run_folds(run, dataset)
+    models = check_models(run)
+    machine = choose_machine(config.runtime)
+    with atomic_folder(run.oof, replace=True) as folder:
+        store = FlowStore(folder / "flows.zarr", mode="w")
+        rows: list[dict[str, Any]] = []
+        predictions: list[dict[str, str]] = []
+        for fold, path in models.items():
+            member = load_member(path, f"{run.name} fold {fold}", machine.device)
+            segmenter = Segmenter(
+                [member], config.mask, amp=machine.amp, batch_size=config.batch_size
+            )
+            names = [str(name) for name in folds.index if folds[name] == fold]
+            _log.info(
+                "fold %d: %d images with the model of epoch %d",
+                fold,
+                len(names),
+                member.facts["epoch"],
+            )
+            for name in tqdm(names, desc=f"fold {fold}", unit="image", disable=None, leave=False):
+                result = segmenter.predict(dataset.image(name))
+                store.write(
+                    name, result.flow, result.cellprob,
+                    fold=fold, model_hash=member.hash, diameter=result.diameter,
+                )  # fmt: skip
+                write_labels(folder / "masks" / f"{name}.tif", result.labels)
+                predictions += [
+                    {"id": name, "predicted": rle} for rle in rles_from_labels(result.labels)
+                ]
+                rows.append(_score_row(dataset, name, member, result))
+        write_csv(
+            folder / "predictions.csv", pd.DataFrame(predictions, columns=["id", "predicted"])
+        )
+        scores = _with_last_epoch(run, list(models), pd.DataFrame(rows))
+        write_csv(folder / "scores.csv", scores)
+    cv = cross_validation(scores)
+    write_csv(run.cv, cv)
+    return OofResult(run, scores, cv)
+
+
+def cross_validation(scores: pd.DataFrame) -> pd.DataFrame:
+    """Means over images, per fold, per cell type and overall.
+
+    Parameters
+    ----------
+    scores : pandas.DataFrame
+        A row per image, as in ``scores.csv``.
+
+    Returns
+    -------
+    pandas.DataFrame
+        `scope`, `name`, numbers of images and cells, `best_epoch` (mean competition score of the best
+        epoch: optimistic, the epoch was chosen on these images), `last_epoch`, `ap50`, `ap75`.
+    """
+    rows = [_mean_row("fold", str(fold), part) for fold, part in scores.groupby("fold")]
+    if scores["cell_type"].nunique() > 1:
+        groups = scores.groupby("cell_type")
+        rows += [_mean_row("cell_type", str(cell_type), part) for cell_type, part in groups]
+    rows.append(_mean_row("overall", "all", scores))
+    return pd.DataFrame(rows)
+
+
+def _mean_row(scope: str, name: str, part: pd.DataFrame) -> dict[str, Any]:
+    return {
+        "scope": scope,
+        "name": name,
+        "images": len(part),
+        "cells": int(part["n_true"].sum()),
+        "best_epoch": float(part["score"].mean()),
+        "last_epoch": float(part["last_epoch_score"].mean()),
+        "ap50": float(part["ap50"].mean()),
+        "ap75": float(part["ap75"].mean()),
+    }
+
+
+def _run_folds(run: RunFolder, dataset: Dataset) -> pd.Series[int]:
+    """The run's own copy of the split, unchanged since the run was started."""
+    folds = read_folds(run.folds, dataset)
+    expected, found = run.read_record()["folds_hash"], folds_hash(folds)
+    if found != expected:
+        raise RunError(
+            f"{run.folds} was changed after the run was started: expected the split {expected}, found "
+            f"{found}. Its models were trained on the old split; put the old file back."
+        )
+    return folds
+
+
+def _score_row(dataset: Dataset, name: str, member: Member, result: Prediction) -> dict[str, Any]:
+    cell_type = dataset.images.loc[name].get("cell_type", "")
+    facts = {"id": name, "fold": member.facts["fold"], "cell_type": cell_type}
+    scores = score_row(dataset.instances(name), result.labels)
+    return facts | {"epoch": member.facts["epoch"]} | scores
+
+
+def _with_last_epoch(run: RunFolder, folds: list[int], scores: pd.DataFrame) -> pd.DataFrame:
+    """Add each image's score at the last evaluation of its fold."""
+    tables = [pd.read_csv(run.fold(fold).evaluations, dtype={"id": str}) for fold in folds]
+    last = pd.concat([table[table["epoch"] == table["epoch"].max()] for table in tables])
+    merged = scores.merge(
+        last[["id", "score"]].rename(columns={"score": "last_epoch_score"}), on="id", how="left"
+    )
+    return merged[["id", "fold", "cell_type", "epoch", *SCORE_COLUMNS, "last_epoch_score"]]

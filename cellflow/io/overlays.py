@@ -1,0 +1,73 @@
+"""Pictures of images with true and predicted outlines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from cellflow.numeric.labels import outlines
+from cellflow.storage.atomic import atomic_path
+
+__all__ = ["Panel", "write_overlays"]
+
+TRUE_COLOR, PREDICTED_COLOR = (0.0, 0.9, 0.35), (1.0, 0.25, 0.75)
+
+
+class Panel(NamedTuple):
+    """One image of a picture, with true and predicted label maps ``(H, W)``."""
+
+    title: str
+    image: NDArray[Any]
+    truth: NDArray[np.int32]
+    predicted: NDArray[np.int32]
+
+
+def write_overlays(path: Path, panels: list[Panel]) -> None:
+    """Write a PNG with each image in the upper row and its outlines in the lower row.
+
+    Parameters
+    ----------
+    path : Path
+        File to write.
+    panels : list of Panel
+        At least one.
+    """
+    figure = Figure(figsize=(4 * len(panels), 8.6), layout="constrained")
+    axes = figure.subplots(2, len(panels), squeeze=False)
+    for column, panel in enumerate(panels):
+        grey = _grey(panel.image)
+        axes[0, column].imshow(grey, cmap="gray", vmin=0, vmax=1)
+        axes[0, column].set_title(panel.title)
+        axes[1, column].imshow(_overlay(grey, panel.truth, panel.predicted))
+    for axis in axes.flat:
+        axis.set_axis_off()
+    names = (("truth", TRUE_COLOR), ("predicted", PREDICTED_COLOR), ("both", (1.0, 1.0, 1.0)))
+    handles = [Line2D([], [], color=color, label=name, linewidth=3) for name, color in names]
+    legend = figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=True)
+    legend.get_frame().set_facecolor("0.75")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=100, format="png")
+
+
+def _overlay(
+    grey: NDArray[np.float64], truth: NDArray[np.int32], predicted: NDArray[np.int32]
+) -> NDArray[np.float64]:
+    picture = np.repeat(grey[..., np.newaxis] * 0.8, 3, axis=2)
+    true, found = outlines(truth), outlines(predicted)
+    picture[true] = TRUE_COLOR
+    picture[found] = PREDICTED_COLOR
+    picture[true & found] = 1.0
+    return picture
+
+
+def _grey(image: NDArray[Any]) -> NDArray[np.float64]:
+    plane = image.astype(np.float64)
+    if plane.ndim == 3:
+        plane = plane.mean(axis=2)
+    low, high = np.percentile(plane, (0.5, 99.5))
+    return np.asarray(np.clip((plane - low) / max(high - low, 1e-9), 0, 1), dtype=np.float64)

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from cellpose.resnet_torch import CPnet
+
+from cellflow.errors import CheckpointError
+from cellflow.nn.checkpoint import (
+    find_model_file,
+    load_model_file,
+    load_state,
+    save_model_file,
+    save_state,
+)
+from cellflow.nn.unet import build_unet, diameters_of, set_diam_labels
+
+FACTS = {
+    "epoch": 3,
+    "score": 0.25,
+    "chan": 2,
+    "chan2": 1,
+    "data_hash": "abc",
+    "versions": {"a": "1"},
+}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    net = build_unet(diam_mean=17.0, seed=4).to(memory_format=torch.channels_last)
+    set_diam_labels(net, 25.0)
+    save_model_file(tmp_path / "model.pt", net, FACTS)
+    return tmp_path / "model.pt"
+
+
+def test_round_trip(model: Path) -> None:
+    net, facts = load_model_file(model)
+    assert facts == FACTS
+    assert diameters_of(net) == (17.0, 25.0)
+    assert not net.training
+    expected = build_unet(seed=4).state_dict()
+    for name, value in net.state_dict().items():
+        if not name.startswith("diam"):
+            assert torch.equal(value, expected[name]), name
+            assert value.is_contiguous()
+
+
+def test_cellpose_loads_it(model: Path) -> None:
+    net = CPnet([2, 32, 64, 128, 256], 3, 3)
+    net.load_model(str(model))
+    assert net.diam_labels.item() == 25.0
+    ours = load_model_file(model).net
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), ours.parameters(), strict=True))
+
+
+def test_a_file_that_cellpose_wrote(shared: Path) -> None:
+    net, facts = load_model_file(shared / "models" / "usiigaci_unet")
+    assert facts == {}
+    assert diameters_of(net) == pytest.approx((30.0, 53.9), abs=0.1)
+
+
+def test_bad_files(model: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="No model file at"):
+        load_model_file(tmp_path / "nothing.pt")
+
+    cut = tmp_path / "cut.pt"
+    cut.write_bytes(model.read_bytes()[:100_000])
+    with pytest.raises(CheckpointError, match=r"cut\.pt cannot be read as a model file"):
+        load_model_file(cut)
+
+    text = tmp_path / "text.pt"
+    text.write_text("not a model")
+    with pytest.raises(CheckpointError, match="cannot be read as a model file"):
+        load_model_file(text)
+
+    torch.save({"W2": torch.zeros(1)}, tmp_path / "four.pt")
+    with pytest.raises(CheckpointError, match="Cellpose 4"):
+        load_model_file(tmp_path / "four.pt")
+
+    torch.save({"layer.weight": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(CheckpointError, match=r"no Cellpose 3 U-Net.*layer\.weight"):
+        load_model_file(tmp_path / "other.pt")
+
+
+def test_no_open_pickle(tmp_path: Path) -> None:
+    torch.save({"path": Path("x")}, tmp_path / "evil.pt")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_model_file(tmp_path / "evil.pt")
+
+
+def test_missing_and_misshapen_weights_are_named(tmp_path: Path) -> None:
+    state = build_unet().state_dict()
+    del state["upsample.up.res_up_0.proj.1.weight"]
+    state["output.2.bias"] = torch.zeros(7)
+    torch.save(state, tmp_path / "odd.pt")
+    with pytest.raises(
+        CheckpointError, match=r"missing: upsample.*output\.2\.bias: expected \(3,\), found \(7,\)"
+    ):
+        load_model_file(tmp_path / "odd.pt")
+
+
+def test_find_by_path_or_by_name(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CELLPOSE_LOCAL_MODELS_PATH", str(model.parent))
+    assert find_model_file(str(model)) == model
+    assert find_model_file("model.pt") == model
+    with pytest.raises(CheckpointError, match=r"No model file 'cyto9': looked for"):
+        find_model_file("cyto9")
+
+
+def test_training_state_round_trip(tmp_path: Path) -> None:
+    state = {"net": {"w": torch.arange(3.0)}, "history": [{"epoch": 1, "loss": 0.5}], "best": -1.0}
+    save_state(tmp_path / "last.pt", state)
+    loaded = load_state(tmp_path / "last.pt")
+    assert loaded["history"] == state["history"]
+    assert torch.equal(loaded["net"]["w"], torch.arange(3.0))
