@@ -245,7 +245,9 @@ def _read_tiff(path: Path) -> NDArray[Any]:
     with tifffile.TiffFile(path) as tiff:
         series = tiff.series[0]
         order = _tiff_order(series.axes, series.shape, path)
-        pixels = np.transpose(np.squeeze(series.asarray()), _squeezed(order, series.shape))
+        others = [axis for axis in range(len(series.shape)) if axis not in order]
+        pixels = np.transpose(series.asarray().reshape(series.shape), [*order, *others])
+        pixels = pixels.reshape(pixels.shape[: len(order)])  # the others have length 1
         return pixels[..., :-1] if _has_alpha(tiff.pages[0]) else pixels
 
 
@@ -270,12 +272,6 @@ def _tiff_order(axes: str, shape: tuple[int, ...], path: Path) -> list[int]:
         f"{path}: expected one 2D image, found a stack of shape {tuple(shape)} (axes {axes}). "
         f"Save one plane per file, with at most {_MAX_CHANNELS} channels in the last axis."
     )
-
-
-def _squeezed(order: list[int], shape: tuple[int, ...]) -> list[int]:
-    """Axis numbers after `np.squeeze`."""
-    kept = [axis for axis, size in enumerate(shape) if size > 1]
-    return [kept.index(axis) for axis in order]
 
 
 def _drop_alpha(pixels: NDArray[Any]) -> NDArray[Any]:
