@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from skimage.io import imsave
 
 from cellflow.config import (
@@ -163,7 +164,7 @@ def _empty_folder(folder: Path) -> None:
 
 
 def _panels(
-    items: list[SyntheticImage], found: list[np.ndarray], scores: np.ndarray
+    items: list[SyntheticImage], found: list[NDArray[np.int32]], scores: NDArray[np.float64]
 ) -> list[Panel]:
     """One panel per cell type: its first image."""
     panels: dict[str, Panel] = {}

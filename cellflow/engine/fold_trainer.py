@@ -32,7 +32,7 @@ from cellflow.nn.dataset import Batch, CropDataset, EpochSampler, Slot, make_loa
 from cellflow.nn.loss import segmentation_loss
 from cellflow.nn.optim import learning_rate_at, make_optimizer
 from cellflow.nn.precision import autocast
-from cellflow.nn.unet import build_unet, diameters_of, set_diam_labels
+from cellflow.nn.unet import build_unet, diameters_of, set_diam_labels, to_channels_last
 from cellflow.storage.atomic import atomic_path, write_csv
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.run_folder import RunFolder
@@ -101,7 +101,8 @@ class FoldTrainer:
         self.files = run.fold(fold)
         self.net = start_network(config, float(np.mean(training.diameters)))
         self.diam_mean, self.diam_labels = diameters_of(self.net)
-        self.net.to(machine.device, memory_format=torch.channels_last)
+        self.net.to(machine.device)
+        to_channels_last(self.net)
         optim = config.optim
         self.optimizer = make_optimizer(
             self.net, optim.optimizer, weight_decay=optim.weight_decay, momentum=optim.momentum
@@ -203,7 +204,7 @@ class FoldTrainer:
                 f"rate {rate:g}. Try a lower --learning_rate, or --amp off."
             )
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss.total).backward()
+        torch.autograd.backward(self.scaler.scale(loss.total))
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return values
@@ -227,7 +228,9 @@ class FoldTrainer:
         bar = tqdm(self.validation.ids, desc="evaluation", unit="image", disable=None, leave=False)
         for name in bar:
             labels = segmenter.predict(self.dataset.image(name)).labels
-            rows.append({"epoch": self.epoch, "id": name} | score_row(self.dataset.instances(name), labels))
+            rows.append(
+                {"epoch": self.epoch, "id": name} | score_row(self.dataset.instances(name), labels)
+            )
         self.evaluations += rows
         score = mean_score(pd.DataFrame(rows))
         if score > self.best_score:
@@ -248,7 +251,9 @@ class FoldTrainer:
         for start in range(0, len(self.validation), size):
             places = range(start, min(start + size, len(self.validation)))
             items = [crops[Slot(VALIDATION_EPOCH, place, place)] for place in places]
-            image, unit_flow, foreground = self._to_device(Batch(*map(torch.stack, zip(*items, strict=True))))
+            image, unit_flow, foreground = self._to_device(
+                Batch(*map(torch.stack, zip(*items, strict=True)))
+            )
             with torch.inference_mode(), autocast(self.machine.device, self.machine.amp):
                 output = self.net(image)[0]
             total += segmentation_loss(output, unit_flow, foreground).total.item() * len(items)
@@ -329,7 +334,9 @@ class FoldTrainer:
         left = round(seconds_per_epoch * (self.config.optim.n_epochs - self.epoch))
         score = ""
         if not math.isnan(row["val_score"]):
-            score = f"  score {row['val_score']:.4f} (best {self.best_score:.4f} at {self.best_epoch})"
+            score = (
+                f"  score {row['val_score']:.4f} (best {self.best_score:.4f} at {self.best_epoch})"
+            )
         _log.info(
             "fold %d  epoch %d/%d  loss %.4f  lr %.2g  %.1f images/s%s  left %d:%02d:%02d",
             self.fold, self.epoch, self.config.optim.n_epochs, row["train_loss"], row["learning_rate"],

@@ -55,7 +55,7 @@ def open_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> RunFold
         If a run of this name has other settings, other data or other folds.
     """
     run = RunFolder(config.runs_dir / config.name)
-    record = {
+    record: dict[str, Any] = {
         "versions": versions(),
         "data": str(dataset.path.resolve()),
         "data_hash": dataset.hash,

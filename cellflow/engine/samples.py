@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cellflow.io.dataset import Dataset
@@ -82,7 +83,9 @@ def cache_samples(dataset: Dataset, ids: list[str], *, chan: int, chan2: int) ->
         labels = dataset.labels(name)
         target_path = folder / f"{hash_json(['target', _VERSION, hash_array(labels)])}.npy"
         if not target_path.exists():
-            target = np.concatenate([labels[np.newaxis].astype(np.float32), labels_to_flows(labels)])
+            target = np.concatenate(
+                [labels[np.newaxis].astype(np.float32), labels_to_flows(labels)]
+            )
             _save(target_path, target)
         images.append(image_path)
         targets.append(target_path)
@@ -90,12 +93,12 @@ def cache_samples(dataset: Dataset, ids: list[str], *, chan: int, chan2: int) ->
     return CachedSamples(tuple(ids), tuple(images), tuple(targets), tuple(diameters))
 
 
-def _image(dataset: Dataset, name: str, chan: int, chan2: int) -> np.ndarray:
+def _image(dataset: Dataset, name: str, chan: int, chan2: int) -> NDArray[np.float32]:
     image = normalize_percentile(select_channels(dataset.image(name), chan, chan2))
     return image if image[1].any() else image[:1]
 
 
-def _save(path: Path, array: np.ndarray) -> None:
+def _save(path: Path, array: NDArray[np.float32]) -> None:
     with atomic_path(path) as temporary:
         np.save(temporary, array)
 

@@ -41,7 +41,7 @@ class FlowStore:
     def __len__(self) -> int:
         return sum(1 for _ in self._root.array_keys())
 
-    def __contains__(self, name: object) -> bool:
+    def __contains__(self, name: str) -> bool:
         return name in self._root
 
     def __iter__(self) -> Iterator[str]:

@@ -8,7 +8,14 @@ import torch
 from cellpose.resnet_torch import CPnet
 from torch import nn
 
-__all__ = ["CHANNELS", "STYLE_SIZE", "build_unet", "diameters_of", "set_diam_labels"]
+__all__ = [
+    "CHANNELS",
+    "STYLE_SIZE",
+    "build_unet",
+    "diameters_of",
+    "set_diam_labels",
+    "to_channels_last",
+]
 
 CHANNELS = 2
 """Input channels: the channel to segment and an optional nuclear channel."""
@@ -53,3 +60,10 @@ def diameters_of(net: nn.Module) -> tuple[float, float]:
 def set_diam_labels(net: nn.Module, diameter: float) -> None:
     """Record the mean diameter of the training images in the network, as Cellpose does."""
     cast("torch.Tensor", net.diam_labels).data.fill_(diameter)
+
+
+def to_channels_last(net: nn.Module) -> None:
+    """Lay the convolutions' weights out channels-last, which is faster on CPUs and GPUs alike."""
+    for parameter in net.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from skimage.io import imsave
+
+from cellflow.config import (
+    FoldsConfig,
+    ModelConfig,
+    OptimConfig,
+    PrepareConfig,
+    RuntimeConfig,
+    SamplingConfig,
+    TrainConfig,
+)
+from cellflow.engine.folds import make_folds
+from cellflow.engine.prepare import prepare
+from cellflow.engine.train import train
+from cellflow.io.images import write_labels
+from cellflow.synthetic import synthetic_dataset
+
+SHAPE = (96, 112)
+
+
+@pytest.fixture(scope="session")
+def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six small images of three types as a person would bring them, with their masks and a table."""
+    folder = tmp_path_factory.mktemp("tiny") / "source"
+    (folder / "images").mkdir(parents=True)
+    rows = []
+    for item in synthetic_dataset(6, shape=SHAPE, seed=5, per_group=1):
+        imsave(folder / "images" / f"{item.id}.png", item.image, check_contrast=False)
+        write_labels(folder / "masks" / f"{item.id}.tif", item.labels)
+        rows.append({"id": item.id, "cell_type": item.cell_type, "group": item.group})
+    pd.DataFrame(rows).to_csv(folder / "table.csv", index=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tiny_source: Path) -> Path:
+    """Prepared and split in two folds."""
+    data = tiny_source.parent / "data"
+    prepare(PrepareConfig(source=tiny_source, out=data, table=tiny_source / "table.csv"))
+    make_folds(FoldsConfig(data=data, k=2))
+    return data
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tiny_data: Path) -> TrainConfig:
+    """A training of seconds."""
+    return TrainConfig(
+        data=tiny_data,
+        runs_dir=tiny_data.parent / "runs",
+        name="tiny",
+        eval_every=2,
+        model=ModelConfig(diam_mean=17.0),
+        optim=OptimConfig(optimizer="adamw", schedule="cosine", n_epochs=3, batch_size=2),
+        sampling=SamplingConfig(bsize=64, min_train_masks=1),
+        runtime=RuntimeConfig(device="cpu", amp="off"),
+    )
+
+
+@pytest.fixture(scope="session")
+def trained(tiny_config: TrainConfig) -> TrainConfig:
+    """Config of a run whose two folds are trained; tests read it, or copy it with `copied`."""
+    train(tiny_config)
+    return tiny_config
+
+
+@pytest.fixture
+def copied(trained: TrainConfig, tmp_path: Path) -> TrainConfig:
+    """The trained run in a folder of its own, free to be broken."""
+    shutil.copytree(trained.runs_dir, tmp_path / "runs")
+    return replace(trained, runs_dir=tmp_path / "runs")

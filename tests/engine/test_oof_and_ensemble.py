@@ -1,0 +1,239 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from cellflow.numeric.averaging import average_flows
+from cellpose.models import CellposeModel
+from skimage.io import imsave
+
+from cellflow.config import EnsembleConfig, MaskConfig, OofConfig, RuntimeConfig, TrainConfig
+from cellflow.engine.ensemble import ensemble
+from cellflow.engine.oof import oof
+from cellflow.engine.segment import Segmenter, load_member, make_labels
+from cellflow.engine.train import train
+from cellflow.errors import DataError, RunError
+from cellflow.io.dataset import Dataset
+from cellflow.io.flow_store import FlowStore
+from cellflow.io.images import read_image, read_labels
+from cellflow.io.submission import check_submission, read_submission
+from cellflow.nn.checkpoint import load_model_file
+from cellflow.numeric.labels import labels_from_instances
+from cellflow.numeric.rle import instances_from_rles
+from cellflow.numeric.score import competition_score
+from cellflow.storage.hashing import hash_file
+from cellflow.storage.run_folder import RunFolder
+
+CPU = RuntimeConfig(device="cpu", amp="off")
+# Three epochs teach little; low thresholds make sure that there are masks to look at.
+LOOSE = MaskConfig(cellprob_threshold=-2.0, flow_threshold=0.0)
+
+
+def oof_config(config: TrainConfig) -> OofConfig:
+    return OofConfig(run="tiny", runs_dir=config.runs_dir, mask=LOOSE, runtime=CPU)
+
+
+def test_oof(copied: TrainConfig) -> None:
+    result = oof(oof_config(copied))
+    run, dataset = result.run, Dataset.open(copied.data)
+    folds = pd.read_csv(run.folds).set_index("id")["fold"]
+    assert set(result.scores["id"]) == set(dataset.ids)
+    store = FlowStore(run.oof / "flows.zarr")
+    assert list(store) == dataset.ids
+    predictions = pd.read_csv(run.oof / "predictions.csv").groupby("id")["predicted"].apply(list)
+    for name in dataset.ids:
+        # The model that made an image's flows is that of the fold that held the image back.
+        facts = store.facts(name)
+        assert facts["fold"] == folds[name]
+        assert facts["model_hash"] == hash_file(run.fold(folds[name]).best)
+        flow, cellprob = store.read(name)
+        assert flow.dtype == np.float16
+        labels = read_labels(run.oof / "masks" / f"{name}.tif")
+        np.testing.assert_array_equal(labels, make_labels(flow, cellprob, facts["diameter"], LOOSE))
+        rows = instances_from_rles(predictions.get(name, []), labels.shape)
+        np.testing.assert_array_equal(labels_from_instances(rows), labels)
+        score = competition_score(dataset.instances(name), labels).mean
+        assert result.scores.set_index("id").loc[name, "score"] == pytest.approx(score)
+
+
+def test_cv_is_a_mean_over_images_with_last_epoch_beside(copied: TrainConfig) -> None:
+    result = oof(replace(oof_config(copied), mask=MaskConfig()))
+    cv = pd.read_csv(result.run.cv)
+    assert list(cv["scope"]) == ["fold"] * 2 + ["cell_type"] * 3 + ["overall"]
+    overall = cv.iloc[-1]
+    assert overall["images"] == 6
+    assert overall["best_epoch"] == pytest.approx(result.scores["score"].mean())
+    # With the thresholds of the training, an OOF score is the score of the best evaluation.
+    for fold in (0, 1):
+        facts = load_model_file(result.run.fold(fold).best).facts
+        assert cv.iloc[fold]["best_epoch"] == pytest.approx(facts["score"])
+        evaluations = pd.read_csv(result.run.fold(fold).evaluations)
+        last = evaluations[evaluations["epoch"] == 3]["score"].mean()
+        assert cv.iloc[fold]["last_epoch"] == pytest.approx(last)
+
+
+def test_oof_refuses_a_missing_fold(copied: TrainConfig) -> None:
+    run = RunFolder(copied.runs_dir / "tiny")
+    run.fold(1).best.unlink()
+    with pytest.raises(
+        RunError, match=r"fold 1 has no model; train it with: cellflow train --fold 1 --name tiny"
+    ):
+        oof(oof_config(copied))
+    assert not run.oof.exists()
+
+
+def test_oof_refuses_a_model_of_another_fold(copied: TrainConfig) -> None:
+    run = RunFolder(copied.runs_dir / "tiny")
+    run.fold(1).best.write_bytes(run.fold(0).best.read_bytes())
+    with pytest.raises(RunError, match=r"fold_1.best\.pt: expected fold 1, found 0"):
+        oof(oof_config(copied))
+
+
+def test_oof_refuses_a_changed_split(copied: TrainConfig) -> None:
+    run = RunFolder(copied.runs_dir / "tiny")
+    folds = pd.read_csv(run.folds)
+    folds["fold"] = 1 - folds["fold"]
+    folds.to_csv(run.folds, index=False)
+    with pytest.raises(RunError, match="was changed after the run was started"):
+        oof(oof_config(copied))
+
+
+def test_oof_refuses_other_data(copied: TrainConfig, tmp_path: Path) -> None:
+    from cellflow.config import PrepareConfig
+    from cellflow.engine.prepare import prepare
+
+    source = tmp_path / "other"
+    (source / "images").mkdir(parents=True)
+    (source / "masks").mkdir()
+    imsave(source / "images" / "a.png", np.zeros((40, 40), np.uint8), check_contrast=False)
+    imsave(source / "masks" / "a.png", np.eye(40, dtype=np.uint8), check_contrast=False)
+    prepare(PrepareConfig(source=source, out=tmp_path / "data"))
+    with pytest.raises(RunError, match="is not the data that run 'tiny' was trained on"):
+        oof(replace(oof_config(copied), data=tmp_path / "data"))
+
+
+def test_unknown_run_lists_those_there_are(copied: TrainConfig) -> None:
+    with pytest.raises(RunError, match=r"No run 'nope'.*: tiny\."):
+        oof(replace(oof_config(copied), run="nope"))
+    assert oof(replace(oof_config(copied), run=None)).run.name == "tiny"
+
+
+def ensemble_config(config: TrainConfig, tmp_path: Path, images: Path) -> EnsembleConfig:
+    return EnsembleConfig(
+        images=images,
+        runs=("tiny",),
+        runs_dir=config.runs_dir,
+        out=tmp_path / "predictions",
+        ensembles_dir=tmp_path / "ensembles",
+        mask=LOOSE,
+        runtime=CPU,
+    )
+
+
+@pytest.fixture
+def images(trained: TrainConfig, tmp_path: Path) -> Path:
+    """Two images to predict, one of them without any cell."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    dataset = Dataset.open(trained.data)
+    imsave(folder / "cells.png", dataset.image(dataset.ids[0]), check_contrast=False)
+    imsave(folder / "empty.png", np.full((50, 60), 7, np.uint8), check_contrast=False)
+    return folder
+
+
+def test_ensemble(trained: TrainConfig, tmp_path: Path, images: Path) -> None:
+    result = ensemble(ensemble_config(trained, tmp_path, images))
+    assert result.members == 2
+    shapes = {"cells": (96, 112), "empty": (50, 60)}
+    check_submission(result.submission, shapes)
+    rows = read_submission(result.submission)
+    assert set(rows) == set(shapes)
+    for name, shape in shapes.items():
+        labels = read_labels(result.masks / f"{name}.tif")
+        assert labels.shape == shape
+        assert len([rle for rle in rows[name] if rle]) == labels.max() == result.cells[name]
+    record = json.loads((tmp_path / "ensembles" / "tiny" / "ensemble.json").read_text())
+    hashes = [hash_file(RunFolder(trained.runs_dir / "tiny").fold(fold).best) for fold in (0, 1)]
+    assert [member["hash"] for member in record["members"]] == hashes
+    assert record["thresholds"]["calibrated_for_ensemble"] is False
+
+
+def test_ensemble_is_one_mask_step_on_the_mean_of_the_members(
+    trained: TrainConfig, tmp_path: Path, images: Path
+) -> None:
+    result = ensemble(ensemble_config(trained, tmp_path, images))
+    run, cpu = RunFolder(trained.runs_dir / "tiny"), torch.device("cpu")
+    image = read_image(images / "cells.png")
+    members = [load_member(run.fold(fold).best, str(fold), cpu) for fold in (0, 1)]
+    single = [Segmenter([member], LOOSE).predict(image) for member in members]
+    flow, cellprob, _ = average_flows((item.flow, item.cellprob) for item in single)
+    diameter = float(np.mean([member.diam_labels for member in members]))
+    expected = make_labels(flow, cellprob, diameter, LOOSE)
+    np.testing.assert_array_equal(read_labels(result.masks / "cells.tif"), expected)
+
+
+def test_ensemble_does_not_overwrite_unasked(
+    trained: TrainConfig, tmp_path: Path, images: Path
+) -> None:
+    config = ensemble_config(trained, tmp_path, images)
+    ensemble(config)
+    with pytest.raises(DataError, match="--overwrite"):
+        ensemble(config)
+    assert ensemble(replace(config, overwrite=True)).members == 2
+
+
+def test_ensemble_of_a_truncated_image_leaves_nothing(
+    trained: TrainConfig, tmp_path: Path, images: Path
+) -> None:
+    (images / "cut.png").write_bytes((images / "cells.png").read_bytes()[:200])
+    with pytest.raises(DataError, match=r"cut\.png"):
+        ensemble(ensemble_config(trained, tmp_path, images))
+    assert not (tmp_path / "predictions" / "tiny").exists()
+    assert list((tmp_path / "predictions").iterdir()) == []
+
+
+def test_ensemble_bad_sources(trained: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file or folder"):
+        ensemble(ensemble_config(trained, tmp_path, tmp_path / "nowhere"))
+    (tmp_path / "void").mkdir()
+    with pytest.raises(DataError, match="no images in this folder"):
+        ensemble(ensemble_config(trained, tmp_path, tmp_path / "void"))
+
+
+def test_members_of_two_runs(
+    trained: TrainConfig, copied: TrainConfig, tmp_path: Path, images: Path
+) -> None:
+    train(replace(copied, name="second", seed=1, optim=replace(copied.optim, n_epochs=1)))
+    config = replace(ensemble_config(copied, tmp_path, images), runs=("tiny", "second"))
+    result = ensemble(config)
+    assert result.members == 4
+    assert result.submission.parent.name == "tiny+second"
+
+
+def test_flows_equal_cellpose(shared: Path) -> None:
+    """Our path to flows is that of CellposeModel.eval, to the bit."""
+    path = shared / "models" / "usiigaci_unet"
+    image = read_image(shared / "data" / "kaggle_layout" / "test" / "set37_0.png")[:300, :411]
+    theirs = CellposeModel(gpu=False, pretrained_model=str(path), mkldnn=False)
+    _, (_, flow, cellprob), style = theirs.eval(image, channels=[0, 0], compute_masks=False)
+    member = load_member(path, "usiigaci", torch.device("cpu"))
+    ours = Segmenter([member], MaskConfig()).predict(image)
+    np.testing.assert_allclose(ours.flow, flow, atol=1e-5)
+    np.testing.assert_allclose(ours.cellprob, cellprob, atol=1e-5)
+    assert style.shape == (256,)
+
+
+def test_cellpose_takes_our_best_model(trained: TrainConfig) -> None:
+    path = RunFolder(trained.runs_dir / "tiny").fold(0).best
+    dataset = Dataset.open(trained.data)
+    image = dataset.image(dataset.ids[0])
+    theirs = CellposeModel(gpu=False, pretrained_model=str(path), mkldnn=False)
+    _, (_, flow, cellprob), _ = theirs.eval(image, channels=[0, 0], compute_masks=False)
+    ours = Segmenter([load_member(path, "best", torch.device("cpu"))], MaskConfig()).predict(image)
+    np.testing.assert_allclose(ours.flow, flow, atol=1e-5)
+    np.testing.assert_allclose(ours.cellprob, cellprob, atol=1e-5)

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from cellflow.config import ModelConfig, TrainConfig
+from cellflow.engine import fold_trainer
+from cellflow.engine.fold_trainer import FoldTrainer
+from cellflow.engine.train import train
+from cellflow.errors import (
+    CellflowError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    FoldError,
+    RunError,
+)
+from cellflow.nn.checkpoint import load_model_file, load_state
+from cellflow.storage.run_folder import RunFolder
+
+TIMING = ["images_per_second", "seconds"]
+
+
+def run_folder(config: TrainConfig) -> RunFolder:
+    return RunFolder(config.runs_dir / config.name)
+
+
+def test_what_a_training_leaves_behind(trained: TrainConfig) -> None:
+    run = run_folder(trained)
+    assert (run.path / "config.yaml").is_file()
+    assert (run.path / "folds.csv").read_text() == (trained.data / "folds.csv").read_text()
+    for fold in (0, 1):
+        files = run.fold(fold)
+        history = pd.read_csv(files.history)
+        assert list(history["epoch"]) == [1, 2, 3]
+        assert history[["train_loss", "learning_rate", "images_per_second"]].gt(0).all().all()
+        # Evaluated every second epoch and at the end.
+        assert list(history["val_score"].notna()) == [False, True, True]
+        assert list(history["val_loss"].notna()) == [False, True, True]
+        evaluations = pd.read_csv(files.evaluations)
+        folds = pd.read_csv(run.folds).set_index("id")["fold"]
+        assert set(evaluations["id"]) == set(folds.index[folds == fold])
+        assert set(evaluations["epoch"]) == {2, 3}
+        facts = load_model_file(files.best).facts
+        scores = evaluations.groupby("epoch")["score"].mean()
+        # A tie keeps the earlier epoch; a model is written even at score 0.
+        assert facts["epoch"] == scores.idxmax()
+        assert facts["score"] == pytest.approx(scores.max())
+        assert facts["fold"] == fold
+        assert "epoch 3/3" in files.log.read_text()
+
+
+def test_weights_do_not_depend_on_validation_images(trained: TrainConfig) -> None:
+    first, second = (load_model_file(run_folder(trained).fold(fold).best) for fold in (0, 1))
+    assert first.facts["diam_labels"] != second.facts["diam_labels"]
+
+
+def test_the_same_command_again_changes_nothing(copied: TrainConfig) -> None:
+    path = run_folder(copied).fold(0).best
+    before = path.stat().st_mtime_ns
+    results = train(replace(copied, fold=("0",)))
+    assert results[0].epochs == 3
+    assert path.stat().st_mtime_ns == before
+
+
+def test_resume_is_exact(
+    trained: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(trained, runs_dir=tmp_path, fold=("1",))
+    monkeypatch.setattr(fold_trainer, "SAVE_EVERY_SECONDS", 0.0)
+    train_epoch = FoldTrainer._train_epoch
+
+    def stop_in_the_second_epoch(self: FoldTrainer, *rest: object) -> dict[str, object]:
+        row = train_epoch(self, *rest)  # type: ignore[arg-type]
+        if self.epoch == 1:
+            raise KeyboardInterrupt
+        return row
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FoldTrainer, "_train_epoch", stop_in_the_second_epoch)
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+    assert load_state(run_folder(config).fold(1).last)["epoch"] == 1
+    train(config)
+    ours, theirs = run_folder(config).fold(1), run_folder(trained).fold(1)
+    one, other = load_state(ours.last), load_state(theirs.last)
+    for name, value in other["net"].items():
+        assert torch.equal(value, one["net"][name]), name
+    for key, slot in other["optimizer"]["state"].items():
+        for name, value in slot.items():
+            assert torch.equal(value, one["optimizer"]["state"][key][name]), (key, name)
+    pd.testing.assert_frame_equal(
+        pd.read_csv(ours.history).drop(columns=TIMING),
+        pd.read_csv(theirs.history).drop(columns=TIMING),
+    )
+    assert ours.evaluations.read_text() == theirs.evaluations.read_text()
+    assert (one["best_score"], one["best_epoch"]) == (other["best_score"], other["best_epoch"])
+
+
+def test_other_settings_under_a_used_name_are_refused(copied: TrainConfig) -> None:
+    changed = replace(copied, seed=9, optim=replace(copied.optim, n_epochs=7))
+    with pytest.raises(RunError) as error:
+        train(changed)
+    for part in ("seed: 0 -> 9", "optim.n_epochs: 3 -> 7", "another --name"):
+        assert part in str(error.value)
+
+
+def test_another_split_under_a_used_name_is_refused(copied: TrainConfig, tmp_path: Path) -> None:
+    import shutil
+
+    data = tmp_path / "data"
+    shutil.copytree(copied.data, data)
+    folds = pd.read_csv(data / "folds.csv")
+    folds["fold"] = 1 - folds["fold"]
+    folds.to_csv(data / "folds.csv", index=False)
+    with pytest.raises(RunError, match=r"folds\.csv: not the same"):
+        train(replace(copied, data=data))
+
+
+def test_a_fold_that_does_not_exist(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(FoldError, match=r"--fold 5: .*folds\.csv has the folds 0 1"):
+        train(replace(tiny_config, fold=("0", "5"), runs_dir=tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()
+
+
+def test_not_prepared_and_wrong_flags(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cellflow prepare"):
+        train(replace(tiny_config, data=tmp_path / "nothing"))
+    with pytest.raises(ConfigError, match="--eval_every"):
+        train(replace(tiny_config, eval_every=0))
+    with pytest.raises(ConfigError, match="--device must be"):
+        train(replace(tiny_config, runtime=replace(tiny_config.runtime, device="tpu9")))
+
+
+def test_too_few_cells(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    sampling = replace(tiny_config.sampling, min_train_masks=1000)
+    with pytest.raises(DataError, match="--min_train_masks"):
+        train(replace(tiny_config, sampling=sampling, runs_dir=tmp_path, name="few"))
+
+
+def test_a_lost_best_model_is_not_forgotten_in_silence(copied: TrainConfig) -> None:
+    run_folder(copied).fold(0).best.unlink()
+    with pytest.raises(CheckpointError, match=r"best\.pt is gone"):
+        train(replace(copied, fold=("0",)))
+
+
+def test_loss_that_is_not_finite_stops_with_advice(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    optim = replace(tiny_config.optim, optimizer="sgd", learning_rate=1e30, schedule="constant")
+    with pytest.raises(CellflowError, match=r"became (nan|inf).*--learning_rate"):
+        train(replace(tiny_config, optim=optim, runs_dir=tmp_path, fold=("0",)))
+
+
+def test_savedir_and_start_from_a_model_file(trained: TrainConfig, tmp_path: Path) -> None:
+    best = run_folder(trained).fold(0).best
+    config = replace(
+        trained,
+        runs_dir=tmp_path / "runs",
+        savedir=tmp_path / "models",
+        fold=("0",),
+        name="fine",
+        eval_every=1,
+        model=ModelConfig(pretrained_model=str(best), diam_mean=17.0),
+        optim=replace(trained.optim, n_epochs=1, learning_rate=1e-9),
+    )
+    train(config)
+    copy = load_model_file(tmp_path / "models" / "fine_fold_0.pt")
+    original = load_model_file(best)
+    key = "output.2.weight"
+    change = copy.net.state_dict()[key] - original.net.state_dict()[key]
+    assert 0 < change.abs().max() < 1e-6
+    assert copy.facts["run"] == "fine"
+    with pytest.raises(CheckpointError, match="No model file"):
+        train(replace(config, name="none", model=ModelConfig(pretrained_model="cyto99")))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_workers_do_not_change_the_result(
+    trained: TrainConfig, tmp_path: Path, workers: int
+) -> None:
+    runtime = replace(trained.runtime, workers=workers)
+    config = replace(trained, runs_dir=tmp_path, fold=("0",), runtime=runtime)
+    train(config)
+    ours = pd.read_csv(run_folder(config).fold(0).history)["train_loss"]
+    theirs = pd.read_csv(run_folder(trained).fold(0).history)["train_loss"]
+    assert ours.tolist() == theirs.tolist()
+
+
+def test_loss_falls(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    optim = replace(tiny_config.optim, n_epochs=12)
+    config = replace(tiny_config, runs_dir=tmp_path, fold=("0",), optim=optim, eval_every=12)
+    train(config)
+    losses = pd.read_csv(run_folder(config).fold(0).history)["train_loss"]
+    assert not math.isnan(losses.iloc[-1])
+    assert np.mean(losses.iloc[-3:]) < 0.8 * np.mean(losses.iloc[:3])
