@@ -1,0 +1,338 @@
+"""From flows to labels: the one mask step that live prediction, OOF passes and sweeps share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellflow.errors import DataError
+from cellflow.numeric import _diffusion, _follow, _regions
+from cellflow.numeric._jit import run_blocks
+from cellflow.numeric._measure import AREA, BOX, FIRST, measure
+from cellflow.numeric.labels import compact
+from cellflow.numeric.targets import cells_per_block
+
+__all__ = ["FLOW_SCALE", "flow_errors", "flows_to_labels"]
+
+FLOW_SCALE = 5.0
+DEFAULT_NITER = 200
+BASIN_STEPS = 8  # exact steps before pixels are joined
+
+# A unit flow is at most 1 long, a network's is about 5: 1.5 tells them apart.
+_UNIT_FLOW_LIMIT = 1.5
+_MIN_JUDGED = 100  # foreground pixels; fewer may be noise and are not judged
+
+Method = Literal["basin", "trace"]
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Labels before any filter, with what the filters need.
+
+    Attributes
+    ----------
+    labels : (H, W) int32 ndarray
+        0 background, 1..n, unfilled.
+    areas : (n,) int64 ndarray
+        Pixels; 0 for a seed that no pixel was left for.
+    boxes : (n, 4) int32 ndarray
+        First row, past the last row, first column, past the last column.
+    first : (n,) int32 ndarray
+        Flat index of the first pixel.
+    field : (H, W, 2) float32 ndarray
+        The unit flow that was followed, rounded to float16 before it was divided by `FLOW_SCALE`.
+    """
+
+    labels: Ints
+    areas: NDArray[np.int64]
+    boxes: Ints
+    first: Ints
+    field: Floats
+
+
+def flows_to_labels(
+    flow: Any,
+    cellprob: Any,
+    *,
+    cellprob_threshold: float = 0.0,
+    flow_threshold: float | None = 0.4,
+    min_size: int = 15,
+    max_size_fraction: float = 0.4,
+    niter: int | None = None,
+    method: Method = "basin",
+    check_scale: bool = True,
+) -> Ints:
+    """Turn the network's output into labels.
+
+    The steps, in this order: round to float16; foreground; follow the flows; seeds where many pixels
+    end; labels; drop the too large; drop those whose flow does not agree with their shape; drop the
+    too small; fill holes over background; number. The thresholds, seeds and the growth of seeds are
+    those of ``cellpose.dynamics.compute_masks`` 3.1.1; holes are filled over background only (there a
+    cell in the hole of another is overwritten).
+
+    Parameters
+    ----------
+    flow : (2, H, W) float ndarray
+        dY and dX as the network puts them out, `FLOW_SCALE` times the unit flow.
+    cellprob : (H, W) float ndarray
+        Logit.
+    cellprob_threshold : float
+        Pixels with a logit above it are foreground.
+    flow_threshold : float or None
+        Labels with a larger flow error (see `flow_errors`) are dropped; 0 or None keeps all.
+    min_size : int
+        Labels with fewer pixels are dropped; 0 or less keeps all.
+    max_size_fraction : float
+        Labels with more than this part of the image are dropped.
+    niter : int, optional
+        Steps of one unit flow each; 200 by default.
+    method : {"basin", "trace"}
+        "trace" takes every step of every pixel, as cellpose does. "basin" takes the first few and
+        then follows where the pixels it reached went.
+    check_scale : bool
+        Whether to refuse a field that looks like a unit flow. Evaluation of a network that has
+        hardly been trained turns it off, because its flows are small as well.
+
+    Returns
+    -------
+    labels : (H, W) int32 ndarray
+        0 background, 1..n in the order of their first pixels.
+
+    Raises
+    ------
+    DataError
+        If shapes or dtypes do not fit, a flow is not finite, a logit is NaN, an option is out of
+        range, or (with `check_scale`) fewer than one in a hundred of the foreground flows are at
+        least 1.5 long. Fewer than 100 foreground pixels are not judged.
+    """
+    flow, cellprob = check_fields(flow, cellprob)
+    candidates = find_candidates(
+        flow,
+        cellprob,
+        cellprob_threshold=cellprob_threshold,
+        max_size_fraction=max_size_fraction,
+        niter=niter,
+        method=method,
+        check_scale=check_scale,
+    )
+    keep = candidates.areas > 0
+    if min_size > 0:  # before the check, which is the dear one; the order changes no result
+        keep &= candidates.areas >= min_size
+    if flow_threshold is not None and flow_threshold > 0:
+        numbers = (np.flatnonzero(keep) + 1).astype(np.int32)
+        errors = candidate_errors(candidates, numbers)
+        keep[numbers[errors > flow_threshold] - 1] = False
+    return finish(candidates, keep)
+
+
+def flow_errors(labels: Any, flow: Any) -> Floats:
+    """Mean squared difference between the flow of each label's shape and the given flow.
+
+    As ``cellpose.metrics.flow_error``: both in units of the unit flow, the mean over the label's
+    pixels of the squared length of the difference. The flow of the shape is never stored.
+
+    Parameters
+    ----------
+    labels : (H, W) integer ndarray
+    flow : (2, H, W) float ndarray
+        `FLOW_SCALE` times the unit flow; rounded to float16 first.
+
+    Returns
+    -------
+    (n,) float32 ndarray
+        For the labels that are present, in the order of their numbers.
+
+    Raises
+    ------
+    DataError
+        If shapes or dtypes do not fit or a flow is not finite.
+    """
+    dense, numbers = compact(labels)
+    flow = _as_float32(flow, "flow")
+    if flow.shape != (2, *dense.shape):
+        raise DataError(
+            f"flow: expected shape {(2, *dense.shape)} for labels of shape {dense.shape}, found"
+            f" {flow.shape}"
+        )
+    if not np.isfinite(flow).all():
+        raise DataError("flow: expected finite values, found NaN or infinity")
+    stats = measure(dense, len(numbers))
+    field = np.empty((*dense.shape, 2), dtype=np.float32)
+    np.divide(np.moveaxis(flow.astype(np.float16), 0, -1), np.float32(FLOW_SCALE), out=field)
+    found = _as_candidates(dense, stats, field)
+    return candidate_errors(found, np.arange(1, len(numbers) + 1, dtype=np.int32))
+
+
+def check_fields(flow: Any, cellprob: Any) -> tuple[Floats, Floats]:
+    """Both fields as writable C-contiguous float32 arrays of fitting shapes."""
+    flow, cellprob = _as_float32(flow, "flow"), _as_float32(cellprob, "cellprob")
+    if cellprob.ndim != 2:
+        raise DataError(f"cellprob: expected shape (H, W), found {cellprob.shape}")
+    if flow.shape != (2, *cellprob.shape):
+        raise DataError(
+            f"flow: expected shape {(2, *cellprob.shape)} for cellprob of shape {cellprob.shape},"
+            f" found {flow.shape}"
+        )
+    if cellprob.size >= 2**31:
+        raise DataError(
+            f"flow: expected fewer than 2**31 pixels, found {cellprob.size}; work in blocks"
+        )
+    return flow, cellprob
+
+
+def find_candidates(
+    flow: Floats,
+    cellprob: Floats,
+    *,
+    cellprob_threshold: float,
+    max_size_fraction: float,
+    niter: int | None,
+    method: Method,
+    check_scale: bool,
+) -> Candidates:
+    """Everything up to the maximum size."""
+    _check_options(cellprob_threshold, niter, method)
+    steps = DEFAULT_NITER if niter is None else int(niter)
+    shape = cellprob.shape
+    if not cellprob.size:
+        empty = np.zeros(shape, dtype=np.int32), np.zeros((1, 6), dtype=np.int32)
+        return _as_candidates(*empty, np.zeros((*shape, 2), dtype=np.float32))
+    field, final = _follow_flows(flow, cellprob, cellprob_threshold, steps, method, check_scale)
+    counts = np.zeros(shape, dtype=np.int32)
+    places = np.sort(_regions.count_ends(final.reshape(-1), counts.reshape(-1)))
+    is_peak = np.empty(len(places), dtype=np.bool_)
+    _regions.keep_peaks(counts, places, is_peak)
+    seeds = places[is_peak]
+    seeds = seeds[np.argsort(counts.reshape(-1)[seeds], kind="stable")]
+    owner = np.zeros(shape, dtype=np.int32)
+    _regions.grow_seeds(counts, seeds, owner)
+    stats = measure(final, len(seeds), ends=(final, owner))
+    stats[stats[:, AREA] > max_size_fraction * cellprob.size, AREA] = 0
+    return _as_candidates(final, stats, field)
+
+
+def candidate_errors(candidates: Candidates, numbers: Ints) -> Floats:
+    """Flow errors of some of the labels."""
+    boxes = candidates.boxes[numbers - 1]
+    errors = np.zeros(len(numbers), dtype=np.float32)
+    labels, field = candidates.labels, candidates.field
+    run_blocks(
+        lambda _, a, b: _diffusion.check_cells(labels, numbers, boxes, a, b, field, errors),
+        len(numbers),
+        cells_per_block(len(numbers)),
+    )
+    return errors
+
+
+def finish(candidates: Candidates, keep: NDArray[np.bool_]) -> Ints:
+    """Drop all labels but those to keep, number by first pixel, fill holes; in place.
+
+    Holes are filled over background only, so no label loses pixels and a second look at the minimum
+    size finds nothing.
+    """
+    labels = candidates.labels
+    kept = np.flatnonzero(keep)
+    kept = kept[np.argsort(candidates.first[kept], kind="stable")]
+    table = np.zeros(len(keep) + 1, dtype=np.int32)
+    table[kept + 1] = np.arange(1, len(kept) + 1, dtype=np.int32)
+    height = labels.shape[0]
+    run_blocks(lambda _, a, b: _regions.relabel_rows(labels, table, a, b), height, 128)
+    flags = np.zeros(len(kept) + 1, dtype=np.bool_)
+    _regions.flag_holes(labels, flags)
+    # Inner cells first: numbers go by first pixel, so what lies inside another has a larger one.
+    numbers = np.flatnonzero(flags)[::-1].astype(np.int32)
+    _regions.fill_holes(labels, numbers, candidates.boxes[kept[numbers - 1]])
+    return labels
+
+
+def _follow_flows(
+    flow: Floats, cellprob: Floats, threshold: float, steps: int, method: Method, check_scale: bool
+) -> tuple[Floats, Ints]:
+    """The unit flow, and where each foreground pixel ends as a flat index (-1 in the background)."""
+    height, width = cellprob.shape
+    field = np.empty((height, width, 2), dtype=np.float32)
+    inside = np.empty((height, width), dtype=np.uint8)
+    rows = max(1, min(64, 65536 // width))
+    tally = np.zeros((-(-height // rows), 3), dtype=np.int64)
+    cut = _first_above(threshold)
+    run_blocks(
+        lambda i, a, b: _follow.prepare_rows(flow, cellprob, cut, a, b, field, inside, tally[i]),
+        height,
+        rows,
+    )
+    _check_tally(tally.sum(axis=0), check_scale)
+    exact = min(steps, BASIN_STEPS) if method == "basin" else steps
+    offset = np.float32(0.5 if method == "basin" and steps > exact else 0.0)
+    target = np.empty((height, width), dtype=np.int32)
+    run_blocks(
+        lambda _, a, b: _follow.step_rows(field, inside, a, b, exact, offset, target), height, rows
+    )
+    hops = max(1, -(-steps // max(1, exact))) if method == "basin" else 1
+    final = np.empty((height, width), dtype=np.int32)
+    run_blocks(lambda _, a, b: _follow.chase_rows(target, inside, a, b, hops, final), height, rows)
+    return field, final
+
+
+def _first_above(threshold: float) -> np.float32:
+    """The smallest float32 that float16 rounding puts above the threshold.
+
+    Rounding keeps the order, so comparing with it is the same as rounding every logit.
+    """
+    above = np.float16(threshold)
+    if not float(above) > threshold:
+        above = np.nextafter(above, np.float16(np.inf))
+    below = np.nextafter(above, np.float16(-np.inf))
+    middle = np.float32((float(above) + float(below)) / 2)
+    if np.float16(middle) != above:
+        middle = np.nextafter(middle, np.float32(np.inf))
+    return middle
+
+
+def _check_tally(tally: NDArray[np.int64], check_scale: bool) -> None:
+    n_inside, n_long, n_bad = tally.tolist()
+    if n_bad:
+        raise DataError(
+            f"flow and cellprob: expected finite values that fit float16, found {n_bad} pixels with"
+            " NaN, infinity or more than 65504"
+        )
+    if check_scale and n_inside >= _MIN_JUDGED and n_long * 100 < n_inside:
+        raise DataError(
+            f"flow: expected the network's scale, {FLOW_SCALE:g} times the unit flow, found 99 % of"
+            f" the {n_inside} foreground pixels below a length of {_UNIT_FLOW_LIMIT}; this looks"
+            " like a unit flow: multiply it by FLOW_SCALE (or pass check_scale=False for a network"
+            " that has hardly been trained)"
+        )
+
+
+def _check_options(cellprob_threshold: float, niter: int | None, method: str) -> None:
+    if method not in ("basin", "trace"):
+        raise DataError(f'method: expected "basin" or "trace", found {method!r}')
+    if niter is not None and niter < 0:
+        raise DataError(f"niter: expected 0 or more, found {niter}")
+    if not abs(cellprob_threshold) <= 65000:
+        raise DataError(
+            f"cellprob_threshold: expected a logit within float16, found {cellprob_threshold}"
+        )
+
+
+def _as_candidates(labels: Ints, stats: Ints, field: Floats) -> Candidates:
+    return Candidates(
+        labels,
+        stats[1:, AREA].astype(np.int64),
+        np.ascontiguousarray(stats[1:, BOX]),
+        stats[1:, FIRST].copy(),
+        field,
+    )
+
+
+def _as_float32(array: Any, name: str) -> Floats:
+    """Writable, so that every kernel is compiled for one kind of array only."""
+    array = np.asarray(array)
+    if array.dtype.kind != "f":
+        raise DataError(f"{name}: expected floating point numbers, found dtype {array.dtype}")
+    return np.require(array, dtype=np.float32, requirements=["C", "W"])

@@ -1,0 +1,147 @@
+"""Images as the network wants them: two channels, percentiles 1 and 99 at 0 and 1, resized."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cellflow.errors import DataError
+
+__all__ = ["normalize_percentile", "resize_linear", "select_channels"]
+
+Floats = NDArray[np.float32]
+
+_FLAT = 1e-3  # a smaller range between the percentiles counts as no signal
+
+
+def normalize_percentile(image: Any, lower: float = 1, upper: float = 99) -> Floats:
+    """Scale every channel so that its lower percentile becomes 0 and its upper one 1.
+
+    Equal to ``cellpose.transforms.normalize_img``, with percentiles over all pixels (there a channel
+    of more than 224**3 pixels is thinned out first).
+
+    Parameters
+    ----------
+    image : (C, H, W) ndarray
+        Any real dtype.
+    lower, upper : float
+        Percentiles, ``0 <= lower < upper <= 100``.
+
+    Returns
+    -------
+    (C, H, W) float32 ndarray
+        A copy. A constant channel stays as it is; one whose percentiles differ by 0.001 or less
+        becomes 0. Never NaN.
+
+    Raises
+    ------
+    DataError
+        If the image is not of that shape, holds NaN or infinity, or the percentiles are out of range.
+    """
+    if not 0 <= lower < upper <= 100:
+        raise DataError(f"expected percentiles 0 <= lower < upper <= 100, found {lower}, {upper}")
+    out = _as_float32(image, "image")
+    if out.ndim != 3:
+        raise DataError(f"image: expected shape (C, H, W), found {out.shape}")
+    for index, channel in enumerate(out):
+        if not channel.size:
+            continue
+        if not np.isfinite(channel).all():
+            raise DataError(
+                f"image: channel {index} holds NaN or infinity; repair or mask it first"
+            )
+        if channel.min() == channel.max():
+            continue
+        # one call each: with a list NumPy interpolates in float64, and the last bits differ
+        low, high = np.percentile(channel, lower), np.percentile(channel, upper)
+        if high - low > _FLAT:
+            channel -= low
+            channel /= high - low
+        else:
+            channel[:] = 0
+    return out
+
+
+def select_channels(image: Any, chan: int = 0, chan2: int = 0) -> Floats:
+    """Pick the channel to segment and the optional nuclear channel, as Cellpose numbers them.
+
+    Parameters
+    ----------
+    image : (H, W) or (H, W, C) ndarray
+    chan : int
+        0 the mean of all channels, 1 the first (red), 2 the second (green), 3 the third (blue), ...
+    chan2 : int
+        0 none, otherwise as `chan`. It has no effect with ``chan=0``, as in Cellpose.
+
+    Returns
+    -------
+    (2, H, W) float32 ndarray
+        The second channel is 0 where there is none. An image of one channel gives it and 0 whatever
+        the choice.
+
+    Raises
+    ------
+    DataError
+        If the image is not of that shape or has no such channel.
+    """
+    array = np.asarray(image)
+    if array.ndim == 2:
+        array = array[:, :, np.newaxis]
+    if array.ndim != 3 or not array.shape[2]:
+        raise DataError(f"image: expected shape (H, W) or (H, W, C), found {np.shape(image)}")
+    n_channels = array.shape[2]
+    out = np.zeros((2, *array.shape[:2]), dtype=np.float32)
+    if n_channels == 1:
+        out[0] = array[:, :, 0]
+        return out
+    for name, value in (("chan", chan), ("chan2", chan2)):
+        if not 0 <= value <= n_channels:
+            raise DataError(
+                f"{name}: expected 0 to {n_channels} for an image of {n_channels} channels, found"
+                f" {value}"
+            )
+    if chan == 0:
+        out[0] = array.astype(np.float32).mean(axis=-1)
+        return out
+    out[0] = array[:, :, chan - 1]
+    if chan2 > 0:
+        out[1] = array[:, :, chan2 - 1]
+    return out
+
+
+def resize_linear(image: Any, shape: tuple[int, int]) -> Floats:
+    """Resize with bilinear interpolation, pixel centres at half-integers (OpenCV's INTER_LINEAR).
+
+    Parameters
+    ----------
+    image : (C, H, W) ndarray
+    shape : tuple of int
+        ``(H', W')``, at least 1 each.
+
+    Returns
+    -------
+    (C, H', W') float32 ndarray
+        A copy, as ``cellpose.transforms.resize_image`` makes it.
+    """
+    array = _as_float32(image, "image")
+    if array.ndim != 3 or 0 in array.shape:
+        raise DataError(f"image: expected shape (C, H, W) without empty sides, found {array.shape}")
+    height, width = int(shape[0]), int(shape[1])
+    if height < 1 or width < 1:
+        raise DataError(f"shape: expected at least one pixel a side, found {tuple(shape)}")
+    if array.shape[1:] == (height, width):
+        return array
+    out = np.empty((len(array), height, width), dtype=np.float32)
+    for index, channel in enumerate(array):
+        out[index] = cv2.resize(channel, (width, height), interpolation=cv2.INTER_LINEAR)
+    return out
+
+
+def _as_float32(image: Any, name: str) -> Floats:
+    array = np.asarray(image)
+    if array.dtype.kind not in "buif":
+        raise DataError(f"{name}: expected real numbers, found dtype {array.dtype}")
+    return np.array(array, dtype=np.float32, order="C")

@@ -1,0 +1,161 @@
+"""The competition metric and average precision, decided in whole numbers.
+
+At a threshold t a prediction hits a truth when their IoU is above t. TP are the truths hit by exactly
+one prediction, FN those hit by none, FP the predictions that hit none; nothing is assigned. Thresholds
+are turned into exact fractions p / q and IoU > t is decided as ``q * intersection > p * union``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellflow.errors import DataError
+from cellflow.numeric.matching import as_instances, overlaps
+from cellflow.types import Instances, Score
+
+__all__ = [
+    "COMPETITION_THRESHOLDS",
+    "average_precision",
+    "competition_score",
+    "concatenate_scores",
+]
+
+COMPETITION_THRESHOLDS: tuple[float, ...] = tuple(k / 20 for k in range(10, 20))
+
+
+def competition_score(truth: Any, prediction: Any) -> Score:
+    """Mean precision ``TP / (TP + FP + FN)`` at IoU 0.50, 0.55, ..., 0.95.
+
+    Parameters
+    ----------
+    truth, prediction : Instances or (H, W) integer ndarray, or a list of them
+        A list always means many images. Cells of one image may overlap when given as Instances.
+
+    Returns
+    -------
+    Score
+        ``mean`` is the competition score; an image without truth and prediction counts 1.0, one
+        where only one of the two is empty 0.0.
+
+    Raises
+    ------
+    DataError
+        If the numbers of images or the sizes of an image differ.
+    """
+    return average_precision(truth, prediction, COMPETITION_THRESHOLDS)
+
+
+def average_precision(
+    truth: Any, prediction: Any, thresholds: Iterable[float] = (0.5, 0.75, 0.9)
+) -> Score:
+    """Precision ``TP / (TP + FP + FN)`` per IoU threshold, with the counting of `competition_score`.
+
+    Parameters
+    ----------
+    truth, prediction : Instances or (H, W) integer ndarray, or a list of them
+        A list always means many images.
+    thresholds : iterable of float
+        IoU thresholds, 0 <= t < 1; a hit needs an IoU *above* the threshold.
+
+    Returns
+    -------
+    Score
+        ``per_threshold`` holds the average precision at each threshold.
+
+    Raises
+    ------
+    DataError
+        If the numbers of images or the sizes of an image differ, or a threshold is out of range.
+    """
+    values = np.array(list(thresholds), dtype=np.float64)
+    fractions = exact_fractions(values)
+    truths, predictions = _as_list(truth, "truth"), _as_list(prediction, "prediction")
+    if len(truths) != len(predictions):
+        raise DataError(
+            f"expected as many predictions as truths, found {len(predictions)} and {len(truths)}"
+        )
+    counts = np.zeros((3, len(truths), len(values)), dtype=np.int64)
+    for i, (one_truth, one_prediction) in enumerate(zip(truths, predictions, strict=True)):
+        try:
+            counts[:, i] = _count(as_instances(one_truth), as_instances(one_prediction), fractions)
+        except DataError as error:
+            if len(truths) == 1:
+                raise
+            raise DataError(f"image {i} of {len(truths)} (counted from 0): {error}") from None
+    return Score(values, counts[0], counts[1], counts[2])
+
+
+def concatenate_scores(scores: Sequence[Score]) -> Score:
+    """One score over the images of several, in their order.
+
+    Raises
+    ------
+    DataError
+        If there are none, or their thresholds differ.
+    """
+    scores = list(scores)
+    if not scores:
+        raise DataError("scores: expected at least one, found none")
+    for score in scores:
+        if not np.array_equal(score.thresholds, scores[0].thresholds):
+            raise DataError(
+                f"scores: expected the same thresholds in all, found {scores[0].thresholds} and"
+                f" {score.thresholds}"
+            )
+    return Score(
+        scores[0].thresholds,
+        np.concatenate([score.tp for score in scores]),
+        np.concatenate([score.fp for score in scores]),
+        np.concatenate([score.fn for score in scores]),
+    )
+
+
+def exact_fractions(thresholds: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Numerators and denominators, ``(T, 2)``: 0.55 becomes 11 / 20 whatever its last bits are."""
+    if not len(thresholds):
+        raise DataError("thresholds: expected at least one, found none")
+    if not np.all((thresholds >= 0) & (thresholds < 1)):
+        raise DataError(f"thresholds: expected 0 <= t < 1, found {thresholds.tolist()}")
+    exact = [Fraction(float(t)).limit_denominator(10**6) for t in thresholds]
+    return np.array([(f.numerator, f.denominator) for f in exact], dtype=np.int64)
+
+
+def hit_levels(
+    intersection: NDArray[np.int64], union: NDArray[np.int64], fractions: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """Which pairs hit at which threshold, ``(P, T)``."""
+    over = fractions[:, 1] * intersection[:, None]
+    return np.asarray(over > fractions[:, 0] * union[:, None], dtype=np.bool_)
+
+
+def _as_list(cells: Any, name: str) -> list[Any]:
+    if isinstance(cells, (list, tuple)):
+        return list(cells)
+    if not isinstance(cells, Instances) and np.ndim(cells) != 2:
+        raise DataError(
+            f"{name}: expected a label map (H, W), Instances, or a list of them, found shape"
+            f" {np.shape(cells)}"
+        )
+    return [cells]
+
+
+def _count(
+    truth: Instances, prediction: Instances, fractions: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """TP, FP, FN of one image, ``(3, T)``."""
+    i, j, intersection = overlaps(truth, prediction)
+    union = truth.areas[i] + prediction.areas[j] - intersection
+    hits = hit_levels(intersection, union, fractions)
+    counts = np.empty((3, len(fractions)), dtype=np.int64)
+    for t in range(len(fractions)):
+        per_truth = np.bincount(i[hits[:, t]], minlength=len(truth))
+        per_prediction = np.bincount(j[hits[:, t]], minlength=len(prediction))
+        counts[0, t] = np.count_nonzero(per_truth == 1)
+        counts[1, t] = np.count_nonzero(per_prediction == 0)
+        counts[2, t] = np.count_nonzero(per_truth == 0)
+    return counts
