@@ -134,10 +134,11 @@ def resize_linear(image: Any, shape: tuple[int, int]) -> Floats:
         raise DataError(f"shape: expected at least one pixel a side, found {tuple(shape)}")
     if array.shape[1:] == (height, width):
         return array
-    out = np.empty((len(array), height, width), dtype=np.float32)
-    for index, channel in enumerate(array):
-        out[index] = cv2.resize(channel, (width, height), interpolation=cv2.INTER_LINEAR)
-    return out
+    # channels last and all at once, as upstream: OpenCV's paths for one and for several channels
+    # differ in the last bits
+    last = np.ascontiguousarray(np.moveaxis(array, 0, -1))
+    resized = cv2.resize(last, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.ascontiguousarray(np.moveaxis(resized.reshape(height, width, -1), -1, 0))
 
 
 def _as_float32(image: Any, name: str) -> Floats:
