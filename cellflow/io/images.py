@@ -189,16 +189,19 @@ def list_images(folder: Path) -> list[Path]:
     Raises
     ------
     DataError
-        If the folder does not exist.
+        If the folder does not exist or cannot be read.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder of images, found {_what_is(folder)}.")
-    return sorted(
-        item
-        for item in folder.iterdir()
-        if item.suffix.lower() in IMAGE_SUFFIXES and item.name[0] != "." and item.is_file()
-    )
+    try:
+        return sorted(
+            item
+            for item in folder.iterdir()
+            if item.suffix.lower() in IMAGE_SUFFIXES and item.name[0] != "." and item.is_file()
+        )
+    except OSError as error:
+        raise _unreadable(folder, error) from error
 
 
 def _what_is(path: Path) -> str:

@@ -158,7 +158,10 @@ def _instances(
             try:
                 rle_decode(rle, shape)
             except RleError as single:
-                raise RleError(f"{table} line {row.line} (image {image_id}): {single}") from error
+                raise RleError(
+                    f"{table} line {row.line} (image {image_id}): {single}. "
+                    "Correct or remove the row."
+                ) from error
         raise
 
 
