@@ -121,7 +121,7 @@ def test_groups_joined_by_a_twin_stay_together(tmp_path: Path) -> None:
         assert folds.iloc[:6].nunique() == 1
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(data=st.data())
 def test_any_split_is_whole_and_complete(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
