@@ -56,8 +56,7 @@ def save_model_file(path: Path, net: nn.Module, facts: dict[str, Any]) -> None:
         # Contiguous on the CPU: the file does not depend on where or in which layout it was trained.
         state[name] = value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
     state._metadata[_KEY] = facts  # type: ignore[attr-defined]
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+    save_state(path, state)
 
 
 def load_model_file(path: Path) -> Loaded:
@@ -120,8 +119,9 @@ def find_model_file(name: str) -> Path:
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write a training state (tensors and Python primitives) atomically."""
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+    # Through a handle, because only then a full disk is an OSError and not a RuntimeError.
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.save(state, file)
 
 
 def load_state(path: Path) -> dict[str, Any]:

@@ -30,6 +30,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         _sync(temporary)
         temporary.replace(path)
         _sync(path.parent)
+    except OSError as error:
+        error.filename = str(path)  # people know the target, not the temporary file
+        raise
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()

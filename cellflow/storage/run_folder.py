@@ -123,4 +123,6 @@ def find_run(name: str | None, runs_dir: Path) -> RunFolder:
         if candidate.exists():
             return candidate
     names = ", ".join(sorted(path.parent.name for path in known)) or "none"
-    raise RunError(f"No run {name!r}: expected a run folder, or one of those in {runs_dir}: {names}.")
+    raise RunError(
+        f"No run {name!r}: expected a run folder, or one of those in {runs_dir}: {names}."
+    )
