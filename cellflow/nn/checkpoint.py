@@ -6,6 +6,7 @@ Cellpose ignores. Nothing here ever unpickles more than tensors and Python primi
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 from pathlib import Path
@@ -119,9 +120,11 @@ def find_model_file(name: str) -> Path:
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write a training state (tensors and Python primitives) atomically."""
-    # Through a handle, because only then a full disk is an OSError and not a RuntimeError.
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        torch.save(state, file)
+    # Through memory, because torch turns a full disk into a RuntimeError that does not say so.
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load_state(path: Path) -> dict[str, Any]:

@@ -31,7 +31,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         _sync(path.parent)
     except OSError as error:
-        error.filename = str(path)  # people know the target, not the temporary file
+        if error.errno is not None:
+            error.filename = str(path)  # people know the target, not the temporary file
         raise
     finally:
         with suppress(FileNotFoundError):
