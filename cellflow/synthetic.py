@@ -304,12 +304,10 @@ def _draw_round(radius: float, direction: float, rng: np.random.Generator) -> _C
     rim = radius * _outline(np.arctan2(v, u).astype(np.float32), 0.035, (2, 5), rng)
     r = (np.hypot(u, v) / rim).astype(np.float32)
     shift = np.hypot(u - 0.2 * radius * rng.normal(), v - 0.2 * radius * rng.normal()) / radius
-    core = (
-        rng.choice([0.30, 0.45, 0.9])
-        * rng.uniform(0.8, 1.2)
-        * _bump(shift.astype(np.float32), 0.55)
+    core = rng.choice([0.30, 0.45, 0.9]) * rng.uniform(0.8, 1.2)
+    light = core * _bump(shift.astype(np.float32), 0.55) - rng.uniform(0.42, 0.58) * _bump(
+        r - 0.9, 0.22
     )
-    light = core - rng.uniform(0.42, 0.58) * _bump(r - 0.9, 0.22)
     light += _spots(light.shape, 0.06, 0.8, rng)
     return _Cell(r < 1, light * _soft(r, rim), angle, radius * stretch**0.5, radius / stretch**0.5)
 
@@ -353,9 +351,8 @@ def _draw_spread(radius: float, direction: float, rng: np.random.Generator) -> _
     for _ in range(rng.integers(1, 4)):  # nucleoli
         cy, cx = 0.15 * radius * rng.normal(size=2)
         light -= 0.30 * _bump(np.hypot(u - dx - cx, v - dy - cy).astype(np.float32), 1.7)
-    return _Cell(
-        r < 1, light.astype(np.float32), angle, radius * stretch**0.5, radius / stretch**0.5
-    )
+    light = (light * _soft(r, rim)).astype(np.float32)
+    return _Cell(r < 1, light, angle, radius * stretch**0.5, radius / stretch**0.5)
 
 
 _DRAW: dict[str, Callable[[float, float, np.random.Generator], _Cell]] = {

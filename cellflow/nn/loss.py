@@ -7,10 +7,9 @@ from typing import NamedTuple
 import torch
 from torch.nn import functional
 
-__all__ = ["FLOW_SCALE", "Loss", "segmentation_loss"]
+from cellflow.numeric.dynamics import FLOW_SCALE
 
-FLOW_SCALE = 5.0
-"""The network's flow is this many times the unit flow."""
+__all__ = ["Loss", "segmentation_loss"]
 
 
 class Loss(NamedTuple):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -114,3 +116,20 @@ def test_training_state_round_trip(tmp_path: Path) -> None:
     loaded = load_state(tmp_path / "last.pt")
     assert loaded["history"] == state["history"]
     assert torch.equal(loaded["net"]["w"], torch.arange(3.0))
+
+
+def test_a_full_disk_leaves_the_old_model(model: Path) -> None:
+    """The system's own limit on file size stands in for a full disk: the write really fails."""
+    before = model.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        with pytest.raises(OSError, match="too large") as error:
+            save_model_file(model, build_unet(seed=5), FACTS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+    assert error.value.filename == str(model)
+    assert model.read_bytes() == before
+    assert list(model.parent.iterdir()) == [model]
