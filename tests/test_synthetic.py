@@ -40,9 +40,9 @@ def test_same_seed_same_pixels(kind: str) -> None:
 
 def test_a_256_square_takes_well_under_a_tenth_of_a_second() -> None:
     def seconds(kind: str, seed: int) -> float:
-        start = time.perf_counter()
+        start = time.process_time()
         synthetic_image(kind, seed=seed)
-        return time.perf_counter() - start
+        return time.process_time() - start
 
     assert min(seconds("spread", seed) for seed in range(8)) < 0.1
 
