@@ -77,7 +77,8 @@ class FoldsConfig:
     holdout: float = 0.2
     """Share of the images that validate, with --split holdout."""
     group: str | None = None
-    """Column of what must not be split (well, sample). Without it: group or sample_id, else the image."""
+    """Column of what must not be split (well, sample). Without it: group or sample_id, else the image.
+    id makes every image its own group."""
     stratify: str | None = None
     """Column to balance over folds. Without it: cell_type if there."""
     calibration: float = 0.0
@@ -358,6 +359,8 @@ class DemoConfig:
         found = []
         if self.k < 2:
             found.append(f"--k must be at least 2, found {self.k}")
+        if self.images % 2:
+            found.append(f"--images must be even: they come in wells of two, found {self.images}")
         if self.images < 3 * self.k:
             found.append(
                 f"--images must be at least 3 per fold, found {self.images} for {self.k} folds"

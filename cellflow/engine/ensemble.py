@@ -28,6 +28,8 @@ __all__ = ["EnsembleResult", "ensemble", "find_images"]
 
 _log = logging.getLogger(__name__)
 
+MAX_PROBLEMS = 20
+
 ImageReaders = dict[str, Callable[[], NDArray[Any]]]
 
 
@@ -64,6 +66,7 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
     """
     check_config(config)
     readers = find_images(config.images)
+    _check_readable(readers)
     runs = [find_run(name, config.runs_dir) for name in config.runs or (None,)]
     machine = choose_machine(config.runtime)
     members = [member for run in runs for member in _members(run, machine.device)]
@@ -115,6 +118,20 @@ def find_images(source: Path) -> ImageReaders:
             )
         readers[path.stem] = lambda path=path: read_image(path)  # type: ignore[misc]
     return readers
+
+
+def _check_readable(readers: ImageReaders) -> None:
+    """Read every image once before the network starts, so that a bad one costs seconds, not hours."""
+    problems = []
+    for read in tqdm(readers.values(), desc="reading", unit="image", disable=None, leave=False):
+        try:
+            read()
+        except DataError as error:
+            problems.append(str(error))
+    if problems:
+        shown = problems[:MAX_PROBLEMS]
+        more = [f"and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
+        raise DataError("\n".join([f"{len(problems)} images cannot be read:", *shown, *more]))
 
 
 def _members(run: RunFolder, device: Any) -> list[Member]:

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from cellflow.numeric.averaging import average_flows
 from cellpose.models import CellposeModel
 from skimage.io import imsave
 
@@ -23,6 +22,7 @@ from cellflow.io.flow_store import FlowStore
 from cellflow.io.images import read_image, read_labels
 from cellflow.io.submission import check_submission, read_submission
 from cellflow.nn.checkpoint import load_model_file
+from cellflow.numeric.averaging import average_flows
 from cellflow.numeric.labels import labels_from_instances
 from cellflow.numeric.rle import instances_from_rles
 from cellflow.numeric.score import competition_score
@@ -193,8 +193,7 @@ def test_ensemble_of_a_truncated_image_leaves_nothing(
     (images / "cut.png").write_bytes((images / "cells.png").read_bytes()[:200])
     with pytest.raises(DataError, match=r"cut\.png"):
         ensemble(ensemble_config(trained, tmp_path, images))
-    assert not (tmp_path / "predictions" / "tiny").exists()
-    assert list((tmp_path / "predictions").iterdir()) == []
+    assert not (tmp_path / "predictions").exists()
 
 
 def test_ensemble_bad_sources(trained: TrainConfig, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,10 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from skimage.io import imsave
 
-from cellflow.config import ModelConfig, TrainConfig
+from cellflow.config import FoldsConfig, ModelConfig, PrepareConfig, TrainConfig
 from cellflow.engine import fold_trainer
 from cellflow.engine.fold_trainer import FoldTrainer
+from cellflow.engine.folds import make_folds
+from cellflow.engine.prepare import prepare
+from cellflow.engine.segment import Segmenter, load_member
 from cellflow.engine.train import train
 from cellflow.errors import (
     CellflowError,
@@ -21,6 +26,7 @@ from cellflow.errors import (
     FoldError,
     RunError,
 )
+from cellflow.io.dataset import Dataset
 from cellflow.nn.checkpoint import load_model_file, load_state
 from cellflow.storage.run_folder import RunFolder
 
@@ -112,8 +118,6 @@ def test_other_settings_under_a_used_name_are_refused(copied: TrainConfig) -> No
 
 
 def test_another_split_under_a_used_name_is_refused(copied: TrainConfig, tmp_path: Path) -> None:
-    import shutil
-
     data = tmp_path / "data"
     shutil.copytree(copied.data, data)
     folds = pd.read_csv(data / "folds.csv")
@@ -200,3 +204,43 @@ def test_loss_falls(tiny_config: TrainConfig, tmp_path: Path) -> None:
     losses = pd.read_csv(run_folder(config).fold(0).history)["train_loss"]
     assert not math.isnan(losses.iloc[-1])
     assert np.mean(losses.iloc[-3:]) < 0.8 * np.mean(losses.iloc[:3])
+
+
+def test_channels_of_rgb_images(trained: TrainConfig, tmp_path: Path) -> None:
+    """Cells in green, nuclei in blue: the choice travels with the model and decides what it sees."""
+    source, rng = tmp_path / "source", np.random.default_rng(0)
+    (source / "images").mkdir(parents=True)
+    (source / "masks").mkdir()
+    old = Dataset.open(trained.data)
+    for name in old.ids[:4]:
+        rgb = rng.integers(0, 255, (*old.image(name).shape, 3), dtype=np.uint8)
+        rgb[..., 1] = old.image(name)
+        imsave(source / "images" / f"{name}.png", rgb, check_contrast=False)
+        imsave(
+            source / "masks" / f"{name}.png",
+            old.labels(name).astype(np.uint8),
+            check_contrast=False,
+        )
+    dataset = prepare(PrepareConfig(source=source, out=tmp_path / "data"))
+    make_folds(FoldsConfig(data=dataset.path, k=2))
+    config = replace(
+        trained,
+        data=dataset.path,
+        runs_dir=tmp_path / "runs",
+        name="rgb",
+        fold=("0",),
+        model=replace(trained.model, chan=2, chan2=3),
+        optim=replace(trained.optim, n_epochs=1),
+    )
+    train(config)
+    path = run_folder(config).fold(0).best
+    assert load_model_file(path).facts["chan"] == 2
+    member = load_member(path, "rgb", torch.device("cpu"))
+    assert (member.chan, member.chan2) == (2, 3)
+    image = dataset.image(dataset.ids[0])
+    segmenter = Segmenter([member], config.mask)
+    expected = segmenter.predict(image).cellprob
+    red = image.copy()
+    red[..., 0] = 0
+    np.testing.assert_array_equal(segmenter.predict(red).cellprob, expected)
+    assert not np.array_equal(segmenter.predict(image[..., ::-1]).cellprob, expected)

@@ -1,0 +1,54 @@
+"""The whole job at a tenth of the demo's size; `make demo` runs it in full."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cellflow.config import DemoConfig, RuntimeConfig
+from cellflow.engine.demo import demo
+from cellflow.errors import ConfigError, DataError
+from cellflow.io.dataset import Dataset
+from cellflow.io.submission import check_submission, read_submission
+
+
+@pytest.mark.slow
+def test_demo(tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    config = DemoConfig(
+        out=out, images=6, unseen=2, k=2, n_epochs=2, runtime=RuntimeConfig(device="cpu", amp="off")
+    )
+    result = demo(config)
+    assert 0 <= result.score <= 1
+    assert result.members == 2
+    assert result.picture.read_bytes().startswith(b"\x89PNG")
+    assert list(result.cv["scope"]) == [
+        "fold",
+        "fold",
+        "cell_type",
+        "cell_type",
+        "cell_type",
+        "overall",
+    ]
+    unseen = {path.stem: (256, 256) for path in (out / "unseen" / "images").iterdir()}
+    assert set(read_submission(result.submission)) == set(unseen)
+    check_submission(result.submission, unseen)
+    # No image that the ensemble is scored on, and no well of one, is in any fold.
+    seen = Dataset.open(out / "data").images
+    table = pd.read_csv(out / "unseen" / "table.csv")
+    assert not set(table["id"]) & set(seen.index)
+    assert not set(table["group"]) & set(seen["group"])
+
+
+def test_demo_replaces_only_a_demo(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("ten years of work")
+    with pytest.raises(DataError, match=r"not empty and no earlier demo.*--out"):
+        demo(DemoConfig(out=tmp_path))
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_demo_problems() -> None:
+    with pytest.raises(ConfigError, match=r"--images must be even.*"):
+        demo(DemoConfig(images=25))
