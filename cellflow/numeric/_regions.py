@@ -18,12 +18,18 @@ def count_ends(final: Ints, counts: Ints) -> Ints:
     """Count how many pixels end at each place; returns the places that may be seeds, unsorted."""
     places = np.empty(1024, dtype=np.int32)
     n = 0
-    for place in final:
+    i = 0
+    while i < final.size:
+        place = final[i]
+        begin = i
+        i += 1
+        while i < final.size and final[i] == place:  # neighbours mostly end together
+            i += 1
         if place < 0:
             continue
-        count = counts[place] + 1
-        counts[place] = count
-        if count == MIN_SEED + 1:
+        before = counts[place]
+        counts[place] = before + i - begin
+        if before <= MIN_SEED < counts[place]:
             if n == places.size:
                 larger = np.empty(2 * n, dtype=np.int32)
                 larger[:n] = places
@@ -171,11 +177,11 @@ def flag_holes(labels: Ints, flags: NDArray[np.bool_]) -> None:
 
 
 @kernel
-def fill_holes(labels: Ints, numbers: Ints, boxes: Ints) -> None:
+def fill_holes(labels: Ints, numbers: Ints, boxes: Ints, nested: NDArray[np.bool_]) -> None:
     """Give background pixels that a label encloses to it, label after label.
 
     Enclosed means: no 4-connected way over pixels of other labels or background leads out of the
-    label's box. Pixels of other labels stay.
+    label's box. Pixels of other labels stay, and those labels are marked in ``nested``.
     """
     for i in range(numbers.size):
         number = numbers[i]
@@ -210,5 +216,10 @@ def fill_holes(labels: Ints, numbers: Ints, boxes: Ints) -> None:
                     n += 1
         for y in range(height):
             for x in range(width):
-                if labels[top + y, left + x] == 0 and not outside[y, x]:
+                label = labels[top + y, left + x]
+                if outside[y, x] or label == number:
+                    continue
+                if label == 0:
                     labels[top + y, left + x] = number
+                else:
+                    nested[label] = True

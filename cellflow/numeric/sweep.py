@@ -1,0 +1,211 @@
+"""Scores of one image for whole grids of thresholds, following flows once per cellprob threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellflow.errors import DataError
+from cellflow.numeric.dynamics import (
+    Candidates,
+    Method,
+    candidate_errors,
+    check_fields,
+    close_holes,
+    find_candidates,
+)
+from cellflow.numeric.matching import as_instances, overlaps
+from cellflow.numeric.score import COMPETITION_THRESHOLDS, exact_fractions, hit_levels
+from cellflow.types import Instances, Score
+
+__all__ = ["SweepCounts", "sweep"]
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class SweepCounts:
+    """Counts of one image for every combination of thresholds.
+
+    Attributes
+    ----------
+    cellprob_thresholds, flow_thresholds, min_sizes : (C,), (F,), (M,) float64 ndarray
+        The grid; a flow threshold of 0 is "no check".
+    iou_thresholds : (T,) float64 ndarray
+        Those of the competition.
+    tp, fp, fn : (C, F, M, T) int64 ndarray
+    """
+
+    cellprob_thresholds: NDArray[np.float64]
+    flow_thresholds: NDArray[np.float64]
+    min_sizes: NDArray[np.float64]
+    iou_thresholds: NDArray[np.float64]
+    tp: Ints
+    fp: Ints
+    fn: Ints
+
+    @property
+    def scores(self) -> NDArray[np.float64]:
+        """Competition score of the image per combination, ``(C, F, M)``."""
+        total = self.tp + self.fp + self.fn
+        precision = np.where(total > 0, self.tp / np.maximum(total, 1), 1.0)
+        return np.asarray(precision.mean(axis=-1), dtype=np.float64)
+
+    def at(self, cellprob_index: int, flow_index: int, size_index: int) -> Score:
+        """The counts of one combination as the `Score` of one image."""
+        place = cellprob_index, flow_index, size_index
+        return Score(
+            self.iou_thresholds, self.tp[place][None], self.fp[place][None], self.fn[place][None]
+        )
+
+
+def sweep(
+    flow: Any,
+    cellprob: Any,
+    truth: Any,
+    *,
+    cellprob_thresholds: Sequence[float],
+    flow_thresholds: Sequence[float | None],
+    min_sizes: Sequence[int],
+    niter: int | None = None,
+    method: Method = "basin",
+    max_size_fraction: float = 0.4,
+    check_scale: bool = False,
+) -> SweepCounts:
+    """Count what `flows_to_labels` and `competition_score` would for every combination.
+
+    Flows are followed and flow errors computed once per cellprob threshold. A combination of the other
+    two keeps some of the labels; predicted labels do not overlap, so at an IoU above one half a truth
+    has at most one of them, and the counts are sums over the labels that are kept.
+
+    Parameters
+    ----------
+    flow : (2, H, W) float ndarray
+        dY and dX, `FLOW_SCALE` times the unit flow.
+    cellprob : (H, W) float ndarray
+        Logit.
+    truth : Instances or (H, W) integer ndarray
+    cellprob_thresholds, flow_thresholds, min_sizes : sequence of numbers
+        The grid. Flow threshold None or 0 is "no check".
+    niter, method, max_size_fraction, check_scale
+        As in `flows_to_labels`; the scale is not checked by default, because at a very low cellprob
+        threshold nearly all of an image may be background.
+
+    Returns
+    -------
+    SweepCounts
+        Equal to single calls, exactly.
+
+    Raises
+    ------
+    DataError
+        As `flows_to_labels`; also if one of the grids is empty or sizes differ.
+    """
+    flow, cellprob = check_fields(flow, cellprob)
+    real = as_instances(truth)
+    if tuple(real.shape) != cellprob.shape:
+        raise DataError(
+            f"truth: expected the size of cellprob, {cellprob.shape}, found {tuple(real.shape)}"
+        )
+    grid = _Grid(cellprob_thresholds, flow_thresholds, min_sizes)
+    counts = np.zeros((3, *grid.shape, len(COMPETITION_THRESHOLDS)), dtype=np.int64)
+    for index, threshold in enumerate(grid.cellprob):
+        candidates = find_candidates(
+            flow,
+            cellprob,
+            cellprob_threshold=float(threshold),
+            max_size_fraction=max_size_fraction,
+            niter=niter,
+            method=method,
+            check_scale=check_scale,
+        )
+        counts[:, index] = _count_grid(candidates, real, grid)
+    iou = np.array(COMPETITION_THRESHOLDS)
+    return SweepCounts(grid.cellprob, grid.flow, grid.size, iou, *counts)
+
+
+class _Grid:
+    """The three axes as arrays."""
+
+    def __init__(
+        self,
+        cellprob: Sequence[float],
+        flow: Sequence[float | None],
+        size: Sequence[int],
+    ) -> None:
+        self.cellprob = np.array(list(cellprob), dtype=np.float64)
+        self.flow = np.array([t or 0.0 for t in flow], dtype=np.float64)
+        self.size = np.array(list(size), dtype=np.float64)
+        self.shape = len(self.cellprob), len(self.flow), len(self.size)
+        if 0 in self.shape:
+            raise DataError(f"grids: expected at least one value each, found {self.shape}")
+
+
+def _count_grid(candidates: Candidates, truth: Instances, grid: _Grid) -> Ints:
+    """TP, FP, FN for all flow thresholds and sizes, ``(3, F, M, T)``."""
+    present = np.flatnonzero(candidates.areas > 0)
+    present = present[candidates.areas[present] >= grid.size.min()]
+    present = present[np.argsort(candidates.first[present], kind="stable")]
+    areas = candidates.areas[present]
+    large = areas >= grid.size[:, None]  # (M, n); a size of 0 or less lets all pass
+    agrees = np.ones((len(grid.flow), len(present)), dtype=np.bool_)
+    if (grid.flow > 0).any():
+        errors = candidate_errors(candidates, (present + 1).astype(np.int32))
+        off = grid.flow <= 0
+        agrees = ~(errors > grid.flow.astype(np.float32)[:, None]) | off[:, None]
+    keep = (agrees[:, None] & large[None]).reshape(-1, len(present))
+    counts = np.zeros((3, len(keep), len(COMPETITION_THRESHOLDS)), dtype=np.int64)
+    for rows, labels in _filled_maps(candidates, present, keep):
+        # as float64 a product of small whole numbers is exact, and fast
+        hits, found = _hits_per_label(truth, labels, len(present))
+        kept = keep[rows].astype(np.float64)
+        counts[0, rows] = kept @ hits
+        counts[1, rows] = kept.sum(axis=1, keepdims=True) - kept @ found
+    counts[2] = len(truth) - counts[0]
+    return counts.reshape(3, len(grid.flow), len(grid.size), -1)
+
+
+def _filled_maps(
+    candidates: Candidates, present: NDArray[np.int64], keep: NDArray[np.bool_]
+) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.int32]]]:
+    """Label maps with filled holes, each with the rows of `keep` for which it is right.
+
+    What a label gains by filling depends on the others only where one of them lies in its hole: that
+    one is either kept, or it is background and filled as well. There is one map for each way in which
+    such labels are kept, hence nearly always a single one.
+    """
+    boxes = candidates.boxes[present]
+    table = np.zeros(len(candidates.areas) + 1, dtype=np.int32)
+    table[present + 1] = np.arange(1, len(present) + 1, dtype=np.int32)
+    raw = table[candidates.labels]
+    full = raw.copy()
+    nested = np.flatnonzero(close_holes(full, boxes)[1:])
+    if not len(nested):
+        yield np.ones(len(keep), dtype=np.bool_), full
+        return
+    ways, which = np.unique(keep[:, nested], axis=0, return_inverse=True)
+    for index, way in enumerate(ways):
+        table = np.arange(len(present) + 1, dtype=np.int32)
+        table[nested[~way] + 1] = 0
+        labels = table[raw]
+        close_holes(labels, boxes)
+        yield which.reshape(-1) == index, labels
+
+
+def _hits_per_label(
+    truth: Instances, labels: NDArray[np.int32], n_labels: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Truths hit by each label, and whether it hits any, per IoU threshold; both ``(n, T)``."""
+    fractions = exact_fractions(np.array(COMPETITION_THRESHOLDS))
+    areas = np.bincount(labels.reshape(-1), minlength=n_labels + 1)[1:]
+    numbers = np.flatnonzero(areas)  # a label that was nested and dropped is not in the map
+    i, j, shared = overlaps(truth, labels)
+    j = numbers[j]
+    level = hit_levels(shared, truth.areas[i] + areas[j] - shared, fractions)
+    hits = np.zeros((n_labels, len(fractions)), dtype=np.float64)
+    np.add.at(hits, j, level)
+    return hits, (hits > 0).astype(np.float64)
