@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cellflow.errors import DataError
+from cellflow.numeric import tiling
+from cellflow.numeric.tta import VIEWS, flip_image, unflip_flow
+
+SIZES = [(500, 333), (224, 224), (100, 700), (100, 150), (48, 225)]
+
+
+@pytest.mark.parametrize("shape", SIZES)
+@pytest.mark.parametrize("augment", [False, True])
+def test_equals_cellpose(shape, augment):
+    from cellpose import transforms
+
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(2, *shape)).astype(np.float32)
+    theirs, rows, columns, height, width = transforms.make_tiles(image, augment=augment)
+    tiles, origins = tiling.make_tiles(image, augment=augment)
+    assert np.array_equal(theirs.reshape(tiles.shape), tiles)
+    assert origins.tolist() == [[r[0], c[0]] for r, c in zip(rows, columns, strict=True)]
+    assert tiling.tiled_shape(shape, augment=augment) == (height, width)
+    outputs = rng.normal(size=(len(tiles), 3, *tiles.shape[2:])).astype(np.float32)
+    if augment:
+        grid = theirs.shape[:2]
+        flipped = transforms.unaugment_tiles(outputs.reshape(*grid, *outputs.shape[1:]).copy())
+        outputs = tiling.flip_tiles_back(outputs, grid[1])
+        assert np.array_equal(flipped.reshape(outputs.shape), outputs)
+    average = transforms.average_tiles(outputs, rows, columns, height, width)
+    assert np.array_equal(average, tiling.average_tiles(outputs, origins, (height, width)))
+
+
+@pytest.mark.parametrize("shape", [*SIZES, (1, 1), (16, 31)])
+def test_padding_equals_cellpose(shape):
+    from cellpose import transforms
+
+    image = np.ones((2, *shape), np.float32)
+    padded, (rows, columns) = tiling.pad_for_network(image)
+    theirs, their_rows, their_columns = transforms.pad_image_ND(image)
+    assert np.array_equal(padded, theirs)
+    assert np.arange(padded.shape[1])[rows].tolist() == their_rows.tolist()
+    assert np.arange(padded.shape[2])[columns].tolist() == their_columns.tolist()
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(8, 40), st.floats(0, 0.6), st.booleans())
+def test_tiling_is_invisible_for_a_function_of_single_pixels(height, width, tile, overlap, augment):
+    image = np.random.default_rng(0).normal(size=(3, height, width)).astype(np.float32)
+    tiles, origins = tiling.make_tiles(image, tile, overlap, augment)
+    outputs = 2 * tiles
+    if augment:
+        columns = tiling.tile_grid((height, width), tile, overlap, augment)[1]
+        outputs = tiling.flip_tiles_back(outputs, len(columns))
+        outputs[:, :2] = np.abs(outputs[:, :2])  # the signs of flows follow flips
+        image[:2] = np.abs(image[:2])
+    full = tiling.tiled_shape((height, width), tile, augment)
+    average = tiling.average_tiles(outputs, origins, full)[:, :height, :width]
+    assert np.allclose(average, 2 * image, atol=1e-5)
+
+
+def test_overlap_is_clamped_and_starts_are_even():
+    assert tiling.tile_starts(100).tolist() == [0]
+    assert tiling.tile_starts(224).tolist() == [0]
+    assert tiling.tile_starts(225).tolist() == [0, 1]
+    assert np.array_equal(
+        tiling.tile_starts(1000, overlap=0), tiling.tile_starts(1000, overlap=0.05)
+    )
+    assert np.array_equal(
+        tiling.tile_starts(1000, overlap=2), tiling.tile_starts(1000, overlap=0.5)
+    )
+
+
+def test_bad_tiles():
+    with pytest.raises(DataError, match="C, H, W"):
+        tiling.make_tiles(np.zeros((4, 4)))
+    with pytest.raises(DataError, match="at least 1"):
+        tiling.make_tiles(np.zeros((1, 0, 4)))
+    with pytest.raises(DataError, match="tiles cover"):
+        tiling.average_tiles(np.zeros((1, 1, 4, 4)), np.zeros((1, 2), int), (5, 4))
+    with pytest.raises(DataError, match="multiple of 3"):
+        tiling.flip_tiles_back(np.zeros((4, 3, 8, 8)), 3)
+    with pytest.raises(DataError, match="empty"):
+        tiling.pad_for_network(np.zeros((2, 0, 4)))
+
+
+@pytest.mark.parametrize("axes", VIEWS)
+def test_flips_of_flows_are_flips_of_what_they_point_at(axes):
+    # the flow towards a point, seen in a flipped image, points at the flipped point
+    def towards(cy, cx, shape=(9, 12)):
+        y, x = np.mgrid[: shape[0], : shape[1]]
+        return np.stack([cy - y, cx - x]).astype(np.float32)
+
+    cy, cx = 2, 7
+    seen_y, seen_x = (8 - cy if "y" in axes else cy), (11 - cx if "x" in axes else cx)
+    image = np.zeros((1, 9, 12))
+    image[0, cy, cx] = 1
+    assert flip_image(image, axes)[0, seen_y, seen_x] == 1
+    flow, cellprob = unflip_flow(towards(seen_y, seen_x), flip_image(image, axes)[0], axes)
+    assert np.array_equal(flow, towards(cy, cx))
+    assert np.array_equal(cellprob, image[0])
+
+
+def test_bad_views():
+    with pytest.raises(DataError, match="axes"):
+        flip_image(np.zeros((2, 2)), "z")
+    with pytest.raises(DataError, match="axes"):
+        unflip_flow(np.zeros((2, 3, 3)), np.zeros((3, 3)), "xy")
+    with pytest.raises(DataError, match="expected flow"):
+        unflip_flow(np.zeros((3, 3, 3)), np.zeros((3, 3)), "y")
+
+
+def test_equals_run_net_for_a_network():
+    import torch
+    from cellpose.core import run_net
+
+    class Net(torch.nn.Module):
+        nout, device, mkldnn = 3, torch.device("cpu"), False
+
+        def __init__(self):
+            super().__init__()
+            generator = torch.Generator().manual_seed(0)
+            self.weight = torch.randn(3, 2, 5, 5, generator=generator) / 7
+
+        def forward(self, x):
+            y = torch.nn.functional.conv2d(x, self.weight, padding=2)
+            return y, y.mean(dim=(2, 3)).repeat(1, 86)[:, :256]
+
+    net = Net()
+    image = np.random.default_rng(0).normal(size=(2, 250, 130)).astype(np.float32)
+    for augment in (False, True):
+        theirs, _ = run_net(net, image.transpose(1, 2, 0)[None], augment=augment)
+        padded, (rows, columns) = tiling.pad_for_network(image)
+        tiles, origins = tiling.make_tiles(padded, augment=augment)
+        with torch.no_grad():
+            outputs = np.concatenate(
+                [
+                    net(torch.from_numpy(tiles[i : i + 8]))[0].numpy()
+                    for i in range(0, len(tiles), 8)
+                ]
+            )
+        if augment:
+            grid = tiling.tile_grid(padded.shape[1:], augment=True)
+            outputs = tiling.flip_tiles_back(outputs, len(grid[1]))
+        full = tiling.tiled_shape(padded.shape[1:], augment=augment)
+        ours = tiling.average_tiles(outputs, origins, full)[:, rows, columns]
+        assert np.array_equal(ours, theirs[0].transpose(2, 0, 1))
