@@ -19,7 +19,7 @@ Ints = NDArray[np.int32]
 
 # Heat per iteration. Far from the centre of a long thin cell heat falls below the smallest float32
 # when 1 enters; directions do not depend on it.
-_SOURCE = np.float32(2.0**40)
+_SOURCE = np.float32(2.0**90)
 
 
 @kernel

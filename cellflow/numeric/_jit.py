@@ -38,10 +38,12 @@ class _TolerantCache:
         try:
             return self._cache.load_overload(sig, target_context)
         except Exception:  # a half-written or foreign file can raise anything while it is unpickled
+            with contextlib.suppress(Exception):
+                self._cache.flush()  # starts a new index
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(Exception):
             self._cache.save_overload(sig, data)
 
 

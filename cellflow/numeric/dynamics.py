@@ -154,7 +154,7 @@ def flow_errors(labels: Any, flow: Any) -> Floats:
     DataError
         If shapes or dtypes do not fit or a flow is not finite.
     """
-    dense, numbers = compact(labels)
+    dense, n_labels = compact(labels)
     flow = _as_float32(flow, "flow")
     if flow.shape != (2, *dense.shape):
         raise DataError(
@@ -163,11 +163,11 @@ def flow_errors(labels: Any, flow: Any) -> Floats:
         )
     if not np.isfinite(flow).all():
         raise DataError("flow: expected finite values, found NaN or infinity")
-    stats = measure(dense, len(numbers))
+    stats = measure(dense, n_labels)
     field = np.empty((*dense.shape, 2), dtype=np.float32)
     np.divide(np.moveaxis(flow.astype(np.float16), 0, -1), np.float32(FLOW_SCALE), out=field)
     found = _as_candidates(dense, stats, field)
-    return candidate_errors(found, np.arange(1, len(numbers) + 1, dtype=np.int32))
+    return candidate_errors(found, np.arange(1, n_labels + 1, dtype=np.int32))
 
 
 def check_fields(flow: Any, cellprob: Any) -> tuple[Floats, Floats]:
@@ -242,9 +242,15 @@ def finish(candidates: Candidates, keep: NDArray[np.bool_]) -> Ints:
     kept = kept[np.argsort(candidates.first[kept], kind="stable")]
     table = np.zeros(len(keep) + 1, dtype=np.int32)
     table[kept + 1] = np.arange(1, len(kept) + 1, dtype=np.int32)
+    relabel(labels, table)
+    close_holes(labels, candidates.boxes[kept])
+    return labels
+
+
+def relabel(labels: Ints, table: Ints) -> Ints:
+    """``labels = table[labels]``, in place."""
     height = labels.shape[0]
     run_blocks(lambda _, a, b: _regions.relabel_rows(labels, table, a, b), height, 128)
-    close_holes(labels, candidates.boxes[kept])
     return labels
 
 

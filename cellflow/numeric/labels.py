@@ -21,8 +21,6 @@ __all__ = [
     "renumber",
 ]
 
-_MAX_LABELS = 2**31 - 2
-
 
 def check_labels(labels: Any, name: str = "labels") -> NDArray[Any]:
     """Make sure that `labels` is a label map and return it as an array.
@@ -63,33 +61,48 @@ def check_labels(labels: Any, name: str = "labels") -> NDArray[Any]:
     return array
 
 
-def compact(labels: Any, name: str = "labels") -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Number labels 1..n in the order of their old numbers.
+def bounded(labels: Any, name: str = "labels") -> tuple[NDArray[np.int32], int]:
+    """The map as int32 and its largest number, small enough for a table.
 
-    Returns
-    -------
-    labels : (H, W) int32 ndarray
-        C-contiguous and writable; the input itself if nothing had to change.
-    numbers : (n,) int64 ndarray
-        Old numbers, ascending.
+    C-contiguous and writable, and the input itself where that is all of this. Huge numbers with gaps
+    between them are renumbered.
     """
     array = check_labels(labels, name)
     top = int(array.max()) if array.size else 0
-    if top > 4 * array.size + 65536:  # too sparse for a table
+    if top > 4 * array.size + 65536:
         numbers, inverse = np.unique(array, return_inverse=True)
-        shift = 0 if numbers.size and numbers[0] == 0 else 1
+        shift = 0 if numbers[0] == 0 else 1
         dense = (inverse.reshape(array.shape) + shift).astype(np.int32)
-        return dense, numbers[numbers > 0].astype(np.int64)
-    plain = np.require(array, dtype=np.int32, requirements=["C", "W"])
-    present = np.zeros(top + 1, dtype=np.bool_)
-    _mark_present(plain.reshape(-1), present)
-    present[0] = False
-    numbers = np.flatnonzero(present).astype(np.int64)
+        return dense, len(numbers) - 1 + shift
+    return np.require(array, dtype=np.int32, requirements=["C", "W"]), top
+
+
+def compact(labels: Any, name: str = "labels") -> tuple[NDArray[np.int32], int]:
+    """Number labels 1..n in the order of their old numbers; the map, as in `bounded`, and n."""
+    plain, top = bounded(labels, name)
+    counts = count_runs(plain, top)
+    numbers = np.flatnonzero(counts)
     if len(numbers) == top:
-        return plain, numbers
+        return plain, top
     table = np.zeros(top + 1, dtype=np.int32)
     table[numbers] = np.arange(1, len(numbers) + 1, dtype=np.int32)
-    return table[plain], numbers
+    return table[plain], len(numbers)
+
+
+def count_runs(plain: NDArray[np.int32], top: int) -> NDArray[np.int64]:
+    """Runs of each number, ``(top + 1,)``; 0 for the background and for numbers that are missing."""
+    counts = np.zeros(top + 1, dtype=np.int64)
+    _count_runs(plain.reshape(-1), counts)
+    counts[0] = 0
+    return counts
+
+
+def measure_areas(plain: NDArray[np.int32], top: int) -> NDArray[np.int64]:
+    """Pixels of each number, ``(top + 1,)``; 0 for the background."""
+    areas = np.zeros(top + 1, dtype=np.int64)
+    _measure_areas(plain.reshape(-1), areas)
+    areas[0] = 0
+    return areas
 
 
 def renumber(labels: Any) -> NDArray[np.int32]:
@@ -124,9 +137,8 @@ def label_areas(labels: Any) -> NDArray[np.int64]:
     -------
     (n,) int64 ndarray
     """
-    dense, numbers = compact(labels)
-    counts = np.bincount(dense.reshape(-1), minlength=len(numbers) + 1)
-    return np.asarray(counts[1:], dtype=np.int64)
+    areas = measure_areas(*bounded(labels))
+    return areas[areas > 0]
 
 
 def median_diameter(labels: Any) -> float:
@@ -185,15 +197,14 @@ def instances_from_labels(labels: Any) -> Instances:
     -------
     Instances
     """
-    dense, numbers = compact(labels)
-    flat = dense.reshape(-1)
-    counts = np.zeros(len(numbers) + 2, dtype=np.int64)
-    _count_runs(flat, counts)
-    offsets = np.concatenate([[0], np.cumsum(counts[1:-1])]).astype(np.int64)
+    plain, top = bounded(labels)
+    counts = count_runs(plain, top)
+    first = np.cumsum(counts) - counts  # the place of each number's first run
+    offsets = np.concatenate([first[counts > 0], [counts.sum()]]).astype(np.int64)
     starts = np.empty(int(offsets[-1]), dtype=np.int64)
     lengths = np.empty_like(starts)
-    _fill_runs(flat, offsets.copy(), starts, lengths)
-    return Instances((dense.shape[0], dense.shape[1]), starts, lengths, offsets)
+    _fill_runs(plain.reshape(-1), first, starts, lengths)
+    return Instances((plain.shape[0], plain.shape[1]), starts, lengths, offsets)
 
 
 def labels_from_instances(instances: Instances) -> NDArray[np.int32]:
@@ -219,21 +230,21 @@ def labels_from_instances(instances: Instances) -> NDArray[np.int32]:
 
 
 @kernel
-def _mark_present(flat: NDArray[np.int32], present: NDArray[np.bool_]) -> None:
-    last = np.int32(-1)
-    for value in flat:
-        if value != last:
-            present[value] = True
-            last = value
-
-
-@kernel
 def _count_runs(flat: NDArray[np.int32], counts: NDArray[np.int64]) -> None:
     last = np.int32(0)
     for value in flat:
         if value != last:
-            counts[value] += 1  # runs of background are counted at 0 and not used
+            counts[value] += 1
             last = value
+
+
+@kernel
+def _measure_areas(flat: NDArray[np.int32], areas: NDArray[np.int64]) -> None:
+    begin = 0
+    for i in range(1, flat.size + 1):
+        if i == flat.size or flat[i] != flat[begin]:
+            areas[flat[begin]] += i - begin
+            begin = i
 
 
 @kernel
@@ -249,8 +260,8 @@ def _fill_runs(
         value = flat[i] if i < flat.size else np.int32(0)
         if value != last:
             if last > 0:
-                place = cursor[last - 1]
-                cursor[last - 1] = place + 1
+                place = cursor[last]
+                cursor[last] = place + 1
                 starts[place] = begin
                 lengths[place] = i - begin
             begin = i

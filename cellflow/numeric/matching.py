@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 from cellflow.numeric._jit import kernel
-from cellflow.numeric.labels import instances_from_labels
+from cellflow.numeric.labels import bounded, instances_from_labels, measure_areas
 from cellflow.types import Instances
 
 __all__ = ["as_instances", "overlaps"]
@@ -45,27 +45,100 @@ def overlaps(truth: Any, prediction: Any) -> tuple[Ints, Ints, Ints]:
     DataError
         If the two are not of the same image size.
     """
-    first, second = as_instances(truth), as_instances(prediction)
-    if tuple(first.shape) != tuple(second.shape):
+    found = match(truth, prediction)
+    return found.truth, found.prediction, found.shared
+
+
+class Matches(NamedTuple):
+    """Pairs of cells that share pixels, see `overlaps`, with the areas of all cells."""
+
+    truth: Ints
+    prediction: Ints
+    shared: Ints
+    truth_areas: Ints
+    prediction_areas: Ints
+
+    @property
+    def union(self) -> Ints:
+        """Pixels of either cell of each pair."""
+        both = self.truth_areas[self.truth] + self.prediction_areas[self.prediction]
+        return both - self.shared
+
+
+def match(truth: Any, prediction: Any) -> Matches:
+    """`overlaps` and areas in one go."""
+    first = as_instances(truth)
+    shape = prediction.shape if isinstance(prediction, Instances) else np.shape(prediction)
+    if tuple(first.shape) != tuple(shape):
         raise DataError(
             f"truth and prediction: expected one image size, found {tuple(first.shape)} and"
-            f" {tuple(second.shape)}"
+            f" {tuple(shape)}"
         )
-    owner = np.repeat(np.arange(len(second), dtype=np.int64), np.diff(second.offsets))
-    order = np.argsort(second.starts, kind="stable")
-    starts = second.starts[order]
-    ends = starts + second.lengths[order]
-    reach = np.maximum.accumulate(ends) if len(ends) else ends
-    return _join_runs(
+    runs = (
         np.ascontiguousarray(first.starts),
         np.ascontiguousarray(first.lengths),
         np.ascontiguousarray(first.offsets),
-        starts,
-        ends,
-        reach,
-        owner[order],
-        len(second),
     )
+    if not isinstance(prediction, Instances):
+        plain, top = bounded(prediction, "prediction")
+        areas = measure_areas(plain, top)
+        i, number, shared = _join_map(*runs, plain.reshape(-1), top)
+        index = np.cumsum(areas > 0) - 1  # missing numbers are no cells
+        return Matches(i, index[number], shared, first.areas, areas[areas > 0])
+    owner = np.repeat(np.arange(len(prediction), dtype=np.int64), np.diff(prediction.offsets))
+    order = np.argsort(prediction.starts, kind="stable")
+    starts = prediction.starts[order]
+    ends = starts + prediction.lengths[order]
+    reach = np.maximum.accumulate(ends) if len(ends) else ends
+    pairs = _join_runs(*runs, starts, ends, reach, owner[order], len(prediction))
+    return Matches(*pairs, first.areas, prediction.areas)
+
+
+@kernel
+def _append(out: Ints, n_out: int, cell: int, touched: Ints, shared: Ints) -> Ints:
+    """Write the pairs of one cell in the order of the other index and clear their counts."""
+    if n_out + touched.size > out.shape[0]:
+        larger = np.empty((2 * (n_out + touched.size), 3), dtype=np.int64)
+        larger[:n_out] = out[:n_out]
+        out = larger
+    touched.sort()
+    for index in touched:
+        out[n_out, 0] = cell
+        out[n_out, 1] = index
+        out[n_out, 2] = shared[index]
+        shared[index] = 0
+        n_out += 1
+    return out
+
+
+@kernel
+def _join_map(
+    starts: Ints, lengths: Ints, offsets: Ints, flat: NDArray[np.int32], top: int
+) -> tuple[Ints, Ints, Ints]:
+    """Count the numbers of a label map under the runs of each cell."""
+    shared = np.zeros(top + 1, dtype=np.int64)
+    touched = np.empty(top + 1, dtype=np.int64)
+    out = np.empty((256, 3), dtype=np.int64)
+    n_out = 0
+    for cell in range(offsets.size - 1):
+        n_touched = 0
+        for run in range(offsets[cell], offsets[cell + 1]):
+            i = starts[run]
+            end = i + lengths[run]
+            while i < end:
+                number = flat[i]
+                begin = i
+                i += 1
+                while i < end and flat[i] == number:
+                    i += 1
+                if number > 0:
+                    if shared[number] == 0:
+                        touched[n_touched] = number
+                        n_touched += 1
+                    shared[number] += i - begin
+        out = _append(out, n_out, cell, touched[:n_touched], shared)
+        n_out += n_touched
+    return out[:n_out, 0].copy(), out[:n_out, 1].copy(), out[:n_out, 2].copy()
 
 
 @kernel
@@ -99,15 +172,6 @@ def _join_runs(
                         n_touched += 1
                     shared[index] += common
                 other -= 1
-        if n_out + n_touched > out.shape[0]:
-            larger = np.empty((2 * (n_out + n_touched), 3), dtype=np.int64)
-            larger[:n_out] = out[:n_out]
-            out = larger
-        found = np.sort(touched[:n_touched])
-        for i in range(n_touched):
-            out[n_out, 0] = cell
-            out[n_out, 1] = found[i]
-            out[n_out, 2] = shared[found[i]]
-            shared[found[i]] = 0
-            n_out += 1
+        out = _append(out, n_out, cell, touched[:n_touched], shared)
+        n_out += n_touched
     return out[:n_out, 0].copy(), out[:n_out, 1].copy(), out[:n_out, 2].copy()

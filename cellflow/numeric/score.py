@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
-from cellflow.numeric.matching import as_instances, overlaps
+from cellflow.numeric.matching import match
 from cellflow.types import Instances, Score
 
 __all__ = [
@@ -82,7 +82,7 @@ def average_precision(
     counts = np.zeros((3, len(truths), len(values)), dtype=np.int64)
     for i, (one_truth, one_prediction) in enumerate(zip(truths, predictions, strict=True)):
         try:
-            counts[:, i] = _count(as_instances(one_truth), as_instances(one_prediction), fractions)
+            counts[:, i] = _count(one_truth, one_prediction, fractions)
         except DataError as error:
             if len(truths) == 1:
                 raise
@@ -144,17 +144,15 @@ def _as_list(cells: Any, name: str) -> list[Any]:
     return [cells]
 
 
-def _count(
-    truth: Instances, prediction: Instances, fractions: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def _count(truth: Any, prediction: Any, fractions: NDArray[np.int64]) -> NDArray[np.int64]:
     """TP, FP, FN of one image, ``(3, T)``."""
-    i, j, intersection = overlaps(truth, prediction)
-    union = truth.areas[i] + prediction.areas[j] - intersection
-    hits = hit_levels(intersection, union, fractions)
+    found = match(truth, prediction)
+    hits = hit_levels(found.shared, found.union, fractions)
+    n_truth, n_prediction = len(found.truth_areas), len(found.prediction_areas)
     counts = np.empty((3, len(fractions)), dtype=np.int64)
     for t in range(len(fractions)):
-        per_truth = np.bincount(i[hits[:, t]], minlength=len(truth))
-        per_prediction = np.bincount(j[hits[:, t]], minlength=len(prediction))
+        per_truth = np.bincount(found.truth[hits[:, t]], minlength=n_truth)
+        per_prediction = np.bincount(found.prediction[hits[:, t]], minlength=n_prediction)
         counts[0, t] = np.count_nonzero(per_truth == 1)
         counts[1, t] = np.count_nonzero(per_prediction == 0)
         counts[2, t] = np.count_nonzero(per_truth == 0)

@@ -17,8 +17,10 @@ from cellflow.numeric.dynamics import (
     check_fields,
     close_holes,
     find_candidates,
+    relabel,
 )
-from cellflow.numeric.matching import as_instances, overlaps
+from cellflow.numeric.labels import measure_areas
+from cellflow.numeric.matching import as_instances, match
 from cellflow.numeric.score import COMPETITION_THRESHOLDS, exact_fractions, hit_levels
 from cellflow.types import Instances, Score
 
@@ -157,7 +159,7 @@ def _count_grid(candidates: Candidates, truth: Instances, grid: _Grid) -> Ints:
         errors = candidate_errors(candidates, (present + 1).astype(np.int32))
         off = grid.flow <= 0
         agrees = ~(errors > grid.flow.astype(np.float32)[:, None]) | off[:, None]
-    keep = (agrees[:, None] & large[None]).reshape(-1, len(present))
+    keep = (agrees[:, None] & large[None]).reshape(len(agrees) * len(large), len(present))
     counts = np.zeros((3, len(keep), len(COMPETITION_THRESHOLDS)), dtype=np.int64)
     for rows, labels in _filled_maps(candidates, present, keep):
         # as float64 a product of small whole numbers is exact, and fast
@@ -181,7 +183,7 @@ def _filled_maps(
     boxes = candidates.boxes[present]
     table = np.zeros(len(candidates.areas) + 1, dtype=np.int32)
     table[present + 1] = np.arange(1, len(present) + 1, dtype=np.int32)
-    raw = table[candidates.labels]
+    raw = relabel(candidates.labels, table)
     full = raw.copy()
     nested = np.flatnonzero(close_holes(full, boxes)[1:])
     if not len(nested):
@@ -201,11 +203,11 @@ def _hits_per_label(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Truths hit by each label, and whether it hits any, per IoU threshold; both ``(n, T)``."""
     fractions = exact_fractions(np.array(COMPETITION_THRESHOLDS))
-    areas = np.bincount(labels.reshape(-1), minlength=n_labels + 1)[1:]
-    numbers = np.flatnonzero(areas)  # a label that was nested and dropped is not in the map
-    i, j, shared = overlaps(truth, labels)
-    j = numbers[j]
-    level = hit_levels(shared, truth.areas[i] + areas[j] - shared, fractions)
+    found = match(truth, labels)
+    level = hit_levels(found.shared, found.union, fractions)
+    index = found.prediction
+    if len(found.prediction_areas) < n_labels:  # one that was nested and dropped is not in the map
+        index = np.flatnonzero(measure_areas(labels, n_labels)[1:])[index]
     hits = np.zeros((n_labels, len(fractions)), dtype=np.float64)
-    np.add.at(hits, j, level)
+    np.add.at(hits, index, level)
     return hits, (hits > 0).astype(np.float64)

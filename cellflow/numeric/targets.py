@@ -40,12 +40,12 @@ def labels_to_flows(labels: Any) -> NDArray[np.float32]:
     DataError
         If `labels` is not a label map.
     """
-    dense, numbers = compact(labels)
+    dense, n_labels = compact(labels)
     unit_flow = np.zeros((2, *dense.shape), dtype=np.float32)
-    if not len(numbers):
+    if not n_labels:
         return unit_flow
-    stats = measure(dense, len(numbers))
-    cells = np.arange(1, len(numbers) + 1, dtype=np.int32)
+    stats = measure(dense, n_labels)
+    cells = np.arange(1, n_labels + 1, dtype=np.int32)
     boxes = np.ascontiguousarray(stats[1:, BOX])
     assert (stats[1:, AREA] > 0).all()
     run_blocks(
