@@ -23,5 +23,8 @@ check: .venv/ready
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+bench: .venv/ready
+	$(BIN)/python benchmarks/bench.py
+
 clean:
 	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

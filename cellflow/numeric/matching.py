@@ -8,13 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
-from cellflow.numeric._jit import kernel
+from cellflow.numeric._jit import kernel, run_blocks
 from cellflow.numeric.labels import bounded, instances_from_labels, measure_areas
 from cellflow.types import Instances
 
 __all__ = ["as_instances", "overlaps"]
 
 Ints = NDArray[np.int64]
+_NO_PAIRS = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
 
 
 def as_instances(cells: Any) -> Instances:
@@ -25,8 +26,9 @@ def as_instances(cells: Any) -> Instances:
 def overlaps(truth: Any, prediction: Any) -> tuple[Ints, Ints, Ints]:
     """Pixels shared by every pair of cells that share any.
 
-    The cells of either side may overlap each other. Runs are joined with runs, so time and memory
-    grow with the number of runs and of touching pairs, never with the number of possible pairs.
+    The cells of either side may overlap each other. Runs are joined with runs or with a label map, and
+    two label maps are read once side by side: time and memory grow with runs, pixels and touching
+    pairs, never with the number of possible pairs.
 
     Parameters
     ----------
@@ -67,13 +69,16 @@ class Matches(NamedTuple):
 
 def match(truth: Any, prediction: Any) -> Matches:
     """`overlaps` and areas in one go."""
-    first = as_instances(truth)
-    shape = prediction.shape if isinstance(prediction, Instances) else np.shape(prediction)
-    if tuple(first.shape) != tuple(shape):
+    shapes = [
+        tuple(c.shape if isinstance(c, Instances) else np.shape(c)) for c in (truth, prediction)
+    ]
+    if shapes[0] != shapes[1]:
         raise DataError(
-            f"truth and prediction: expected one image size, found {tuple(first.shape)} and"
-            f" {tuple(shape)}"
+            f"truth and prediction: expected one image size, found {shapes[0]} and {shapes[1]}"
         )
+    if not isinstance(truth, Instances) and not isinstance(prediction, Instances):
+        return _match_maps(bounded(truth, "truth"), bounded(prediction, "prediction"))
+    first = as_instances(truth)
     runs = (
         np.ascontiguousarray(first.starts),
         np.ascontiguousarray(first.lengths),
@@ -92,6 +97,85 @@ def match(truth: Any, prediction: Any) -> Matches:
     reach = np.maximum.accumulate(ends) if len(ends) else ends
     pairs = _join_runs(*runs, starts, ends, reach, owner[order], len(prediction))
     return Matches(*pairs, first.areas, prediction.areas)
+
+
+def _match_maps(
+    truth: tuple[NDArray[np.int32], int], prediction: tuple[NDArray[np.int32], int]
+) -> Matches:
+    """Both maps in one pass, in blocks on several threads."""
+    first, second = truth[0].reshape(-1), prediction[0].reshape(-1)
+    block = max(65536, -(-first.size // 16))
+    parts: list[tuple[Ints, Ints]] = [_NO_PAIRS] * max(1, -(-first.size // block))
+
+    def count(index: int, start: int, stop: int) -> None:
+        parts[index] = _count_pairs(first[start:stop], second[start:stop])
+
+    run_blocks(count, first.size, block)
+    keys, where = np.unique(np.concatenate([part[0] for part in parts]), return_inverse=True)
+    counts = np.concatenate([part[1] for part in parts])
+    # float64 sums of whole numbers below 2**53 are exact
+    pixels = np.bincount(where, weights=counts, minlength=len(keys)).astype(np.int64)
+    i, j = keys >> 32, keys & 0xFFFFFFFF
+    areas = [
+        np.bincount(index, weights=pixels, minlength=side[1] + 1).astype(np.int64)
+        for index, side in ((i, truth), (j, prediction))
+    ]
+    both = (i > 0) & (j > 0)
+    for area in areas:
+        area[0] = 0
+    # missing numbers are no cells
+    i, j = ((np.cumsum(a > 0) - 1)[k[both]] for a, k in zip(areas, (i, j), strict=True))
+    return Matches(i, j, pixels[both], areas[0][areas[0] > 0], areas[1][areas[1] > 0])
+
+
+@kernel
+def _count_pairs(first: NDArray[np.int32], second: NDArray[np.int32]) -> tuple[Ints, Ints]:
+    """Pixels of every pair of numbers that meet, in a hash table with open addressing.
+
+    Keys are ``first << 32 | second``; two times background is left out, so 0 marks a free place.
+    """
+    size = 4096
+    keys = np.zeros(size, dtype=np.int64)
+    counts = np.zeros(size, dtype=np.int64)
+    used = 0
+    i = 0
+    while i < first.size:
+        a = first[i]
+        b = second[i]
+        begin = i
+        i += 1
+        while i < first.size and first[i] == a and second[i] == b:
+            i += 1
+        key = (np.int64(a) << 32) | np.int64(b)
+        if key == 0:
+            continue
+        if 2 * used >= size:
+            old_keys = keys
+            old_counts = counts
+            size *= 2
+            keys = np.zeros(size, dtype=np.int64)
+            counts = np.zeros(size, dtype=np.int64)
+            for k in range(old_keys.size):
+                if old_keys[k]:
+                    place = _find(keys, old_keys[k])
+                    keys[place] = old_keys[k]
+                    counts[place] = old_counts[k]
+        place = _find(keys, key)
+        if keys[place] == 0:
+            keys[place] = key
+            used += 1
+        counts[place] += i - begin
+    return keys[keys > 0], counts[keys > 0]
+
+
+@kernel
+def _find(keys: Ints, key: np.int64) -> int:
+    """Where a key is, or the free place for it; the size of the table is a power of two."""
+    mixed = np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)
+    place = np.int64((mixed >> np.uint64(32)) & np.uint64(keys.size - 1))
+    while keys[place] != 0 and keys[place] != key:
+        place = (place + 1) & (keys.size - 1)
+    return int(place)
 
 
 @kernel
