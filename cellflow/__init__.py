@@ -14,6 +14,7 @@ _HOME = {
     "EnsembleConfig": "config",
     "FoldsConfig": "config",
     "MaskConfig": "config",
+    "MaskOverrides": "config",
     "ModelConfig": "config",
     "OofConfig": "config",
     "OptimConfig": "config",

@@ -2,6 +2,7 @@ from cellflow.config import DemoConfig as DemoConfig
 from cellflow.config import EnsembleConfig as EnsembleConfig
 from cellflow.config import FoldsConfig as FoldsConfig
 from cellflow.config import MaskConfig as MaskConfig
+from cellflow.config import MaskOverrides as MaskOverrides
 from cellflow.config import ModelConfig as ModelConfig
 from cellflow.config import OofConfig as OofConfig
 from cellflow.config import OptimConfig as OptimConfig

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import errno
 import logging
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from types import FrameType
 from typing import Any, NoReturn
 
 import tyro
 
 from cellflow import config as configs
-from cellflow.errors import CellflowError
+from cellflow.errors import CellflowError, ConfigError
 
 __all__ = ["main", "run_command"]
 
-EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
+EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Command:
 
     config: type[Any]
     run: Callable[[Any], None]
+    again: str = "nothing half-written remains; the same command starts over"
+    """What the same command does after an interruption."""
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -38,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         _print(f"cellflow {version('cellflow')}")
         sys.exit(0)
     if words[0] not in COMMANDS:
-        _fail(f"no command {words[0]!r}. There are: {', '.join(COMMANDS)}. Try: cellflow --help")
+        names = ", ".join(COMMANDS)
+        _fail(f"no command {words[0]!r}. There are: {names}. Try: cellflow --help", EXIT_USAGE)
     run_command(words[0], words[1:])
     sys.exit(0)
 
@@ -59,36 +64,63 @@ def run_command(name: str, words: Sequence[str], *, prog: str | None = None) -> 
     settings = tyro.cli(
         command.config,
         prog=prog or f"cellflow {name}",
-        args=_optimizer_flags(words),
+        args=_optimizer_flags(words) if command.config is configs.TrainConfig else list(words),
         config=(tyro.conf.OmitArgPrefixes,),
     )
     _log_to_console()
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         command.run(settings)
+    except ConfigError as error:
+        _fail(str(error), EXIT_USAGE)
     except CellflowError as error:
         _fail(str(error))
+    except _Terminated:
+        _fail(f"terminated; {command.again}", EXIT_TERMINATED)
     except KeyboardInterrupt:
-        _fail("interrupted; the same command again goes on where it stopped", EXIT_INTERRUPTED)
+        _fail(f"interrupted; {command.again}", EXIT_INTERRUPTED)
+    except BrokenPipeError:
+        sys.exit(EXIT_ERROR)
+    except MemoryError:
+        _fail("out of memory. Lower --batch_size, or close other programs.")
     except OSError as error:
         _fail(_os_error(error))
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which is not imported here
+            raise
+        _fail(
+            "the GPU has too little memory. Lower --batch_size (or --bsize), or use --device cpu."
+        )
+
+
+class _Terminated(BaseException):
+    """The process was asked to end; unwinds so that temporary files are removed."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise _Terminated
 
 
 def _optimizer_flags(words: Sequence[str]) -> list[str]:
-    """Write --sgd, --adam, --adamw, --SGD and Cellpose's --SGD 0|1 as --optimizer."""
+    """Write --sgd, --adam and Cellpose's --SGD 0|1 as --optimizer."""
     result: list[str] = []
+    chosen: dict[str, str] = {}
     rest = list(words)
     while rest:
         word = rest.pop(0)
-        flag, _, value = word.partition("=")
-        if flag in ("--sgd", "--SGD"):
-            if not value and rest and rest[0] in ("0", "1"):
-                value = rest.pop(0)
-            result += ["--optimizer", "adamw" if value == "0" else "sgd"]
-        elif flag in ("--adam", "--adamw"):
-            result += ["--optimizer", "adamw"]
-        else:
+        flag, equals, value = word.partition("=")
+        if flag not in ("--sgd", "--SGD", "--adam"):
             result.append(word)
-    return result
+            continue
+        if flag != "--adam" and not equals and rest and rest[0] in ("0", "1"):
+            equals, value = "=", rest.pop(0)
+        if equals and (flag == "--adam" or value not in ("0", "1")):
+            takes = "takes no value" if flag == "--adam" else "takes 0, 1 or nothing"
+            _fail(f"{flag} {takes}, found {value!r}", EXIT_USAGE)
+        chosen[word] = "adamw" if flag == "--adam" or value == "0" else "sgd"
+    if len(set(chosen.values())) > 1:
+        _fail(f"{' and '.join(chosen)} contradict each other; give one of them", EXIT_USAGE)
+    return result + [part for name in chosen.values() for part in ("--optimizer", name)][:2]
 
 
 def _prepare(config: configs.PrepareConfig) -> None:
@@ -159,7 +191,9 @@ COMMANDS = {
     "demo": Command(configs.DemoConfig, _demo),
     "prepare": Command(configs.PrepareConfig, _prepare),
     "folds": Command(configs.FoldsConfig, _folds),
-    "train": Command(configs.TrainConfig, _train),
+    "train": Command(
+        configs.TrainConfig, _train, "the same command goes on after the last saved epoch"
+    ),
     "oof": Command(configs.OofConfig, _oof),
     "ensemble": Command(configs.EnsembleConfig, _ensemble),
 }
@@ -189,8 +223,8 @@ def _os_error(error: OSError) -> str:
     where = f" ({error.filename})" if error.filename else ""
     if error.errno == errno.ENOSPC:
         return f"the disk is full{where}. Free some space and repeat the command; nothing half-written remains."
-    if error.errno in (errno.EACCES, errno.EROFS):
-        return f"no permission to write{where}. Choose another folder."
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"no permission{where}. Change its permissions, or choose another place."
     return f"{error.strerror or error}{where}"
 
 

@@ -7,6 +7,7 @@ not make sense, so that one error can report all of it.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -20,6 +21,7 @@ __all__ = [
     "EnsembleConfig",
     "FoldsConfig",
     "MaskConfig",
+    "MaskOverrides",
     "ModelConfig",
     "OofConfig",
     "OptimConfig",
@@ -32,6 +34,7 @@ __all__ = [
     "config_to_dict",
 ]
 
+MAX_LOGIT = 100.0
 DEFAULT_LEARNING_RATES = {"sgd": 0.2, "adamw": 0.005}
 """Upstream's defaults: `cellpose --train` (SGD) and `cellpose.train.train_seg` (AdamW)."""
 
@@ -97,9 +100,7 @@ class FoldsConfig:
             found.append(f"--holdout must lie between 0 and 1, found {self.holdout}")
         if not 0 <= self.calibration < 1:
             found.append(f"--calibration must be at least 0 and below 1, found {self.calibration}")
-        if self.seed < 0:
-            found.append(f"--seed must not be negative, found {self.seed}")
-        return found
+        return found + _seed_problems(self.seed)
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,8 @@ class ModelConfig:
     """Channel to segment: 0 grey, 1 red, 2 green, 3 blue, as in Cellpose."""
     chan2: int = 0
     """Optional nuclear channel: 0 none, 1 red, 2 green, 3 blue."""
-    diam_mean: float = 30.0
-    """Diameter in pixels that cells are rescaled to in training; a pretrained model brings its own."""
+    diam_mean: float | None = None
+    """Diameter in pixels that cells are rescaled to; without it 30, or what a pretrained model brings."""
 
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
@@ -124,8 +125,12 @@ class ModelConfig:
         ]
         if self.chan == 0 and self.chan2 > 0:
             found.append("--chan2 needs --chan 1, 2 or 3: grey images have no second channel")
-        if not self.diam_mean > 0:
-            found.append(f"--diam_mean must be positive, found {self.diam_mean}")
+        if self.diam_mean is not None:
+            found += _positive("diam_mean", self.diam_mean)
+            if self.pretrained_model.lower() != "none":
+                found.append(
+                    "--diam_mean cannot be chosen for a pretrained model: it brings its own"
+                )
         return found
 
 
@@ -163,9 +168,14 @@ class OptimConfig:
             for name, value in (("n_epochs", self.n_epochs), ("batch_size", self.batch_size))
             if value < 1
         ]
-        if self.learning_rate is not None and not self.learning_rate > 0:
-            found.append(f"--learning_rate must be positive, found {self.learning_rate}")
-        if self.weight_decay < 0:
+        if self.learning_rate is not None:
+            found += _positive("learning_rate", self.learning_rate)
+        if self.schedule == "cellpose" and self.n_epochs == 1:
+            found.append(
+                "--schedule cellpose has a learning rate of 0 in its first epoch; with --n_epochs 1 "
+                "use --schedule constant"
+            )
+        if not 0 <= self.weight_decay < math.inf:
             found.append(f"--weight_decay must not be negative, found {self.weight_decay}")
         if not 0 <= self.momentum < 1:
             found.append(f"--momentum must be at least 0 and below 1, found {self.momentum}")
@@ -214,12 +224,32 @@ class MaskConfig:
 
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
-        found = []
-        if self.flow_threshold < 0:
-            found.append(f"--flow_threshold must not be negative, found {self.flow_threshold}")
-        if self.niter < 0:
-            found.append(f"--niter must not be negative, found {self.niter}")
-        return found
+        return _mask_problems(self.cellprob_threshold, self.flow_threshold, self.niter)
+
+
+@dataclass(frozen=True)
+class MaskOverrides:
+    """Flow to labels. Without these, what the run was trained with."""
+
+    cellprob_threshold: float | None = None
+    """Pixels with a higher cellprob logit are foreground; lower it to find more and larger cells."""
+    flow_threshold: float | None = None
+    """Masks with a larger flow error are removed; 0 turns the check off."""
+    min_size: int | None = None
+    """Masks with fewer pixels are removed."""
+    niter: int | None = None
+    """Steps that pixels follow the flow; 0: 200 per 30 pixels of diameter, as Cellpose."""
+
+    def apply(self, mask: MaskConfig) -> MaskConfig:
+        """A mask config with those settings replaced that were given."""
+        given = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
+        return dataclasses.replace(mask, **given)
+
+    def problems(self) -> list[str]:
+        """What does not make sense, one sentence each."""
+        return _mask_problems(
+            self.cellprob_threshold or 0, self.flow_threshold or 0, self.niter or 0
+        )
 
 
 @dataclass(frozen=True)
@@ -272,15 +302,13 @@ class TrainConfig:
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
         found = []
-        if not self.fold or any(part != "all" and not part.isdigit() for part in self.fold):
+        if not self.fold or any(part != "all" and not _is_number(part) for part in self.fold):
             found.append(
                 f"--fold takes fold numbers or all, found {' '.join(self.fold) or 'nothing'}"
             )
         if self.eval_every < 1:
             found.append(f"--eval_every must be at least 1, found {self.eval_every}")
-        if self.seed < 0:
-            found.append(f"--seed must not be negative, found {self.seed}")
-        return found + _name_problems(self.name)
+        return found + _seed_problems(self.seed) + _name_problems(self.name)
 
 
 @dataclass(frozen=True)
@@ -295,7 +323,9 @@ class OofConfig:
     """Folder that holds all runs."""
     batch_size: int = 8
     """Tiles per network call."""
-    mask: MaskConfig = field(default_factory=MaskConfig)
+    unfinished: bool = False
+    """Accept folds whose training has stopped before its last epoch, with their best model so far."""
+    mask: MaskOverrides = field(default_factory=MaskOverrides)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
     def problems(self) -> list[str]:
@@ -323,16 +353,18 @@ class EnsembleConfig:
     """Cell diameter in pixels; without it each member's mean training diameter."""
     batch_size: int = 8
     """Tiles per network call."""
+    unfinished: bool = False
+    """Accept folds whose training has stopped before its last epoch, with their best model so far."""
     overwrite: bool = False
     """Replace an earlier result of this name."""
-    mask: MaskConfig = field(default_factory=MaskConfig)
+    mask: MaskOverrides = field(default_factory=MaskOverrides)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
         found = _at_least_one("batch_size", self.batch_size)
-        if self.diameter is not None and not self.diameter > 0:
-            found.append(f"--diameter must be positive, found {self.diameter}")
+        if self.diameter is not None:
+            found += _positive("diameter", self.diameter)
         return found + (_name_problems(self.name) if self.name is not None else [])
 
 
@@ -359,6 +391,8 @@ class DemoConfig:
         found = []
         if self.k < 2:
             found.append(f"--k must be at least 2, found {self.k}")
+        found += _at_least_one("unseen", self.unseen) + _at_least_one("n_epochs", self.n_epochs)
+        found += _seed_problems(self.seed)
         if self.images % 2:
             found.append(f"--images must be even: they come in wells of two, found {self.images}")
         if self.images < 3 * self.k:
@@ -403,6 +437,33 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def _mask_problems(cellprob_threshold: float, flow_threshold: float, niter: int) -> list[str]:
+    found = []
+    if not abs(cellprob_threshold) <= MAX_LOGIT:
+        found.append(
+            f"--cellprob_threshold must lie within +-{MAX_LOGIT:g}, found {cellprob_threshold}"
+        )
+    if not 0 <= flow_threshold < math.inf:
+        found.append(f"--flow_threshold must not be negative, found {flow_threshold}")
+    if niter < 0:
+        found.append(f"--niter must not be negative, found {niter}")
+    return found
+
+
+def _seed_problems(seed: int) -> list[str]:
+    if 0 <= seed < 2**63:
+        return []
+    return [f"--seed must not be negative and below 2**63, found {seed}"]
+
+
+def _positive(name: str, value: float) -> list[str]:
+    return [] if 0 < value < math.inf else [f"--{name} must be positive, found {value}"]
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal()
 
 
 def _at_least_one(name: str, value: int) -> list[str]:

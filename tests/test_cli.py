@@ -8,8 +8,10 @@ import pytest
 
 from cellflow import cli
 from cellflow.config import (
+    DemoConfig,
     EnsembleConfig,
     FoldsConfig,
+    MaskConfig,
     ModelConfig,
     OptimConfig,
     TrainConfig,
@@ -39,6 +41,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch, *words: str) -> TrainConfig:
         (("--SGD",), "sgd", 0.2),
         (("--SGD", "1"), "sgd", 0.2),
         (("--SGD=0",), "adamw", 0.005),
+        (("--sgd", "0"), "adamw", 0.005),
         (("--SGD", "0"), "adamw", 0.005),
         (("--adam",), "adamw", 0.005),
         (("--adam", "--learning_rate", "0.01"), "adamw", 0.01),
@@ -49,6 +52,26 @@ def test_optimizer_flags(
 ) -> None:
     optim = parsed(monkeypatch, *words).optim
     assert (optim.optimizer, optim.peak_learning_rate) == (optimizer, rate)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--SGD=False",), "--SGD takes 0, 1 or nothing, found 'False'"),
+        (("--adam=0",), "--adam takes no value"),
+        (("--sgd", "--adam"), "contradict"),
+    ],
+)
+def test_optimizer_flags_that_make_no_sense(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    message: str,
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        parsed(monkeypatch, *words)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_the_command_as_the_user_wrote_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,10 +108,20 @@ def test_all_problems_at_once() -> None:
 
 @pytest.mark.parametrize(
     "config",
-    [FoldsConfig(k=1), FoldsConfig(calibration=1.0), EnsembleConfig(Path("x"), diameter=-1)],
+    [
+        TrainConfig(seed=2**64),
+        TrainConfig(fold=("²",)),
+        TrainConfig(mask=MaskConfig(cellprob_threshold=float("nan"))),
+        TrainConfig(optim=OptimConfig(learning_rate=float("inf"))),
+        TrainConfig(optim=OptimConfig(n_epochs=1)),
+        DemoConfig(unseen=0),
+        FoldsConfig(k=1),
+        FoldsConfig(calibration=1.0),
+        EnsembleConfig(Path("x"), diameter=-1),
+    ],
 )
-def test_single_problems(config: FoldsConfig | EnsembleConfig) -> None:
-    with pytest.raises(ConfigError, match="found"):
+def test_single_problems(config: object) -> None:
+    with pytest.raises(ConfigError, match=r"found|learning rate of 0"):
         check_config(config)
 
 

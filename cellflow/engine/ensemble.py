@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,17 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cellflow.config import EnsembleConfig, check_config, config_to_dict
-from cellflow.engine.runs import check_models, versions
+from cellflow.config import EnsembleConfig, MaskConfig, check_config
+from cellflow.engine.machine import Machine, choose_machine
+from cellflow.engine.runs import check_models, run_mask, versions
 from cellflow.engine.segment import Member, Segmenter, load_member
-from cellflow.engine.train import choose_machine
-from cellflow.errors import DataError
+from cellflow.errors import DataError, RunError
 from cellflow.io.dataset import Dataset
 from cellflow.io.images import list_images, read_image, write_labels
 from cellflow.io.submission import write_submission
+from cellflow.numeric.normalize import select_channels
 from cellflow.numeric.rle import rles_from_labels
 from cellflow.storage.atomic import atomic_folder, write_json
 from cellflow.storage.run_folder import RunFolder, find_run
@@ -65,28 +68,26 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
         written then.
     """
     check_config(config)
-    readers = find_images(config.images)
-    _check_readable(readers)
     runs = [find_run(name, config.runs_dir) for name in config.runs or (None,)]
-    machine = choose_machine(config.runtime)
-    members = [member for run in runs for member in _members(run, machine.device)]
-    segmenter = Segmenter(
-        members,
-        config.mask,
-        amp=machine.amp,
-        batch_size=config.batch_size,
-        diameter=config.diameter,
-    )
     name = config.name or "+".join(run.name for run in runs)
-    _log.info(
-        "%d images, %d members of %s", len(readers), len(members), ", ".join(r.name for r in runs)
+    record = config.ensembles_dir / name / "ensemble.json"
+    _check_free([config.out / name, record], overwrite=config.overwrite)
+    mask = config.mask.apply(_common_mask(runs))
+    readers = find_images(config.images)
+    machine = choose_machine(config.runtime)
+    members = [m for run in runs for m in _members(run, machine.device, config.unfinished)]
+    segmenter = Segmenter(
+        members, mask, amp=machine.amp, batch_size=config.batch_size, diameter=config.diameter
     )
+    _check_images(readers, members[0])
+    _warn_of_training_data(config.images, members)
+    _log.info("%d images, %d members of %s", len(readers), len(members), name)
     goal = config.out / name
     cells: dict[str, int] = {}
     with atomic_folder(goal, replace=config.overwrite) as folder:
         predictions = _predict(segmenter, readers, folder / "masks", cells)
         write_submission(folder / "submission.csv", predictions)
-    write_json(config.ensembles_dir / name / "ensemble.json", _record(config, members))
+    write_json(record, _record(config, segmenter, machine, cells))
     _log.info("thresholds are those of single models: not calibrated for the ensemble")
     return EnsembleResult(goal / "submission.csv", goal / "masks", cells, len(members))
 
@@ -120,23 +121,56 @@ def find_images(source: Path) -> ImageReaders:
     return readers
 
 
-def _check_readable(readers: ImageReaders) -> None:
+def _check_free(paths: list[Path], *, overwrite: bool) -> None:
+    for path in paths:
+        if path.exists() and not overwrite:
+            raise DataError(
+                f"{path} exists already. Choose another --name, or add --overwrite to replace it."
+            )
+
+
+def _common_mask(runs: list[RunFolder]) -> MaskConfig:
+    """Thresholds that all runs were trained with."""
+    masks = [run_mask(run) for run in runs]
+    if len(set(masks)) > 1:
+        found = "; ".join(f"{run.name}: {mask}" for run, mask in zip(runs, masks, strict=True))
+        raise RunError(
+            f"The runs were trained with different thresholds ({found}). Say which ones to use: "
+            "--cellprob_threshold, --flow_threshold, --min_size and --niter."
+        )
+    return masks[0]
+
+
+def _check_images(readers: ImageReaders, member: Member) -> None:
     """Read every image once before the network starts, so that a bad one costs seconds, not hours."""
     problems = []
-    for read in tqdm(readers.values(), desc="reading", unit="image", disable=None, leave=False):
+    for name, read in tqdm(readers.items(), "reading", unit="image", disable=None, leave=False):
         try:
-            read()
+            select_channels(read(), member.chan, member.chan2)
         except DataError as error:
-            problems.append(str(error))
+            problems.append(f"{name}: {error}")
     if problems:
-        shown = problems[:MAX_PROBLEMS]
-        more = [f"and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
-        raise DataError("\n".join([f"{len(problems)} images cannot be read:", *shown, *more]))
+        rest = len(problems) - MAX_PROBLEMS
+        more = [f"and {rest} more"] if rest > 0 else []
+        title = f"{len(problems)} of {len(readers)} images cannot be used:"
+        raise DataError("\n".join([title, *problems[:MAX_PROBLEMS], *more]))
 
 
-def _members(run: RunFolder, device: Any) -> list[Member]:
+def _warn_of_training_data(source: Path, members: list[Member]) -> None:
+    if not (source / "dataset.json").is_file():
+        return
+    data_hash = Dataset.open(source).hash
+    if any(member.facts.get("data_hash") == data_hash for member in members):
+        _log.warning(
+            "these models were trained on images in %s, so what they predict there says nothing of "
+            "images they have not seen; for that use: cellflow oof",
+            source,
+        )
+
+
+def _members(run: RunFolder, device: torch.device, unfinished: bool) -> list[Member]:
     """All fold models of a run."""
-    models = check_models(run)
+    models = check_models(run, unfinished=unfinished)
     return [load_member(path, f"{run.name} fold {fold}", device) for fold, path in models.items()]
 
 
@@ -153,10 +187,17 @@ def _predict(
         yield name, rles_from_labels(labels)
 
 
-def _record(config: EnsembleConfig, members: list[Member]) -> dict[str, Any]:
+def _record(
+    config: EnsembleConfig, segmenter: Segmenter, machine: Machine, cells: dict[str, int]
+) -> dict[str, Any]:
+    """What made the predictions."""
     return {
-        "members": [{"name": m.name, "hash": m.hash, "diameter": m.diam_labels} for m in members],
-        "thresholds": config_to_dict(config)["mask"] | {"calibrated_for_ensemble": False},
-        "diameter": config.diameter,
+        "members": [
+            {"name": m.name, "hash": m.hash, "diameter": config.diameter or m.diam_labels}
+            for m in segmenter.members
+        ],
+        "mask": dataclasses.asdict(segmenter.mask) | {"calibrated_for_ensemble": False},
+        "machine": machine.describe(),
+        "images": {"source": str(config.images), "cells": cells},
         "versions": versions(),
     }

@@ -16,13 +16,14 @@ from tqdm import tqdm
 
 from cellflow.config import TrainConfig
 from cellflow.engine.evaluate import mean_score, score_row
-from cellflow.engine.runs import config_hash, versions
+from cellflow.engine.machine import Machine
+from cellflow.engine.runs import versions
 from cellflow.engine.samples import CachedSamples
 from cellflow.engine.segment import Member, Segmenter
+from cellflow.engine.start import start_network
 from cellflow.errors import CellflowError, CheckpointError
 from cellflow.io.dataset import Dataset
 from cellflow.nn.checkpoint import (
-    find_model_file,
     load_model_file,
     load_state,
     save_model_file,
@@ -32,17 +33,22 @@ from cellflow.nn.dataset import Batch, CropDataset, EpochSampler, Slot, make_loa
 from cellflow.nn.loss import segmentation_loss
 from cellflow.nn.optim import learning_rate_at, make_optimizer
 from cellflow.nn.precision import autocast
-from cellflow.nn.unet import build_unet, diameters_of, set_diam_labels, to_channels_last
+from cellflow.nn.unet import diameters_of, set_layout
 from cellflow.storage.atomic import atomic_path, write_csv
-from cellflow.storage.hashing import hash_file
+from cellflow.storage.hashing import hash_file, hash_json
 from cellflow.storage.run_folder import RunFolder
 
-__all__ = ["FoldResult", "FoldTrainer", "start_network"]
+__all__ = ["FoldResult", "FoldTrainer"]
 
 SAVE_EVERY_SECONDS = 60.0
 """The last state is saved after an epoch when this time has passed since it was saved before."""
 VALIDATION_EPOCH = -1
 """Epoch in the key of the validation crops' randomness: the same crops at every evaluation."""
+
+STATE_KEYS = (
+    "net", "optimizer", "scaler", "epoch", "best_score", "best_epoch", "history", "evaluations",
+    "machine",
+)  # fmt: skip
 
 _log = logging.getLogger(__name__)
 
@@ -55,15 +61,6 @@ class FoldResult:
     best_score: float
     best_epoch: int
     epochs: int
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where and how to compute."""
-
-    device: torch.device
-    amp: torch.dtype | None
-    workers: int
 
 
 class FoldTrainer:
@@ -99,10 +96,12 @@ class FoldTrainer:
         self.config, self.fold, self.run, self.dataset = config, fold, run, dataset
         self.training, self.validation, self.machine = training, validation, machine
         self.files = run.fold(fold)
-        self.net = start_network(config, float(np.mean(training.diameters)))
+        self.record = run.read_record()
+        own = {"fold": fold, **{key: self.record[key] for key in ("data_hash", "folds_hash")}}
+        self.net = start_network(config, float(np.mean(training.diameters)), own)
         self.diam_mean, self.diam_labels = diameters_of(self.net)
         self.net.to(machine.device)
-        to_channels_last(self.net)
+        set_layout(self.net, machine.layout)
         optim = config.optim
         self.optimizer = make_optimizer(
             self.net, optim.optimizer, weight_decay=optim.weight_decay, momentum=optim.momentum
@@ -116,7 +115,12 @@ class FoldTrainer:
         self.saved_at = time.monotonic()
 
     def fit(self) -> FoldResult:
-        """Train until the last epoch. Resumes from the last state where there is one."""
+        """Train until the last epoch. Resumes from the last state where there is one.
+
+        A kill at any moment loses at most what has come since the last state. The state is written
+        before the best model: what it says is the best is then either in the model file or the state's
+        own weights.
+        """
         self._resume()
         loader, sampler = self._loader()
         last_epoch = self.config.optim.n_epochs
@@ -128,9 +132,14 @@ class FoldTrainer:
             evaluated = self.epoch % self.config.eval_every == 0 or self.epoch == last_epoch
             if evaluated:
                 row |= self._evaluate()
-            self.history.append(row | {"best_score": max(self.best_score, 0.0)})
-            self._save(force=evaluated)
+            best_score = self.best_score if self.best_epoch else math.nan
+            self.history.append(row | {"best_score": best_score})
+            if evaluated or time.monotonic() - self.saved_at >= SAVE_EVERY_SECONDS:
+                self._save_state()
+            if self.best_epoch == self.epoch:
+                self._save_best()
             self._say(row, (time.monotonic() - started) / (self.epoch - first))
+        self._copy_best()
         return FoldResult(self.fold, self.best_score, self.best_epoch, self.epoch)
 
     def _loader(self) -> tuple[Any, EpochSampler]:
@@ -201,7 +210,7 @@ class FoldTrainer:
         if not math.isfinite(values[0]):
             raise CellflowError(
                 f"The loss of fold {self.fold} became {values[0]} in epoch {self.epoch + 1} at learning "
-                f"rate {rate:g}. Try a lower --learning_rate, or --amp off."
+                f"rate {rate:g}. Try a lower --learning_rate or --amp off, under another --name."
             )
         self.optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(self.scaler.scale(loss.total))
@@ -211,12 +220,12 @@ class FoldTrainer:
 
     def _to_device(self, batch: Batch) -> Batch:
         device = self.machine.device
-        image = batch.image.to(device, non_blocking=True, memory_format=torch.channels_last)
+        image = batch.image.to(device, non_blocking=True, memory_format=self.machine.layout)
         unit_flow = batch.unit_flow.to(device, non_blocking=True)
         return Batch(image, unit_flow, batch.foreground.to(device, non_blocking=True))
 
     def _evaluate(self) -> dict[str, Any]:
-        """Score the validation images as prediction would segment them; keep the model if it is the best."""
+        """Score the validation images as prediction would segment them."""
         self.net.eval()
         segmenter = Segmenter(
             [self._member()],
@@ -235,8 +244,6 @@ class FoldTrainer:
         score = mean_score(pd.DataFrame(rows))
         if score > self.best_score:
             self.best_score, self.best_epoch = score, self.epoch
-            save_model_file(self.files.best, self.net, self._facts())
-            self._copy_best()
         return {"val_loss": self._validation_loss(), "val_score": score}
 
     def _member(self) -> Member:
@@ -261,7 +268,6 @@ class FoldTrainer:
 
     def _facts(self) -> dict[str, Any]:
         """What is stored with the model: how to use it, and where it comes from."""
-        record = self.run.read_record()
         return {
             "run": self.run.name,
             "fold": self.fold,
@@ -271,23 +277,28 @@ class FoldTrainer:
             "chan2": self.config.model.chan2,
             "diam_mean": self.diam_mean,
             "diam_labels": self.diam_labels,
-            "data_hash": record["data_hash"],
-            "folds_hash": record["folds_hash"],
-            "config_hash": config_hash(self.config),
+            "data_hash": self.record["data_hash"],
+            "folds_hash": self.record["folds_hash"],
+            "config_hash": hash_json(self.record["config"]),
             "amp": str(self.machine.amp).removeprefix("torch."),
             "versions": versions(),
         }
 
+    def _save_best(self) -> None:
+        save_model_file(self.files.best, self.net, self._facts())
+        self._copy_best()
+
     def _copy_best(self) -> None:
-        if self.config.savedir is not None:
-            goal = self.config.savedir / f"{self.run.name}_fold_{self.fold}.pt"
+        """Copy the best model to --savedir, unless it is there."""
+        if self.config.savedir is None:
+            return
+        goal = self.config.savedir / f"{self.run.name}_fold_{self.fold}.pt"
+        if not goal.exists() or hash_file(goal) != hash_file(self.files.best):
             with atomic_path(goal) as temporary:
                 shutil.copyfile(self.files.best, temporary)
 
-    def _save(self, *, force: bool) -> None:
+    def _save_state(self) -> None:
         """Save the last state, then the tables, so that a table never knows more than the state."""
-        if not force and time.monotonic() - self.saved_at < SAVE_EVERY_SECONDS:
-            return
         state = {
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -295,40 +306,69 @@ class FoldTrainer:
             "epoch": self.epoch,
             "best_score": self.best_score,
             "best_epoch": self.best_epoch,
-            "best_hash": hash_file(self.files.best) if self.best_epoch else "",
             "history": self.history,
             "evaluations": self.evaluations,
-            "threads": torch.get_num_threads(),
+            "machine": self.machine.describe(),
         }
         save_state(self.files.last, state)
+        self._write_tables()
+        self.saved_at = time.monotonic()
+
+    def _write_tables(self) -> None:
         write_csv(self.files.history, pd.DataFrame(self.history))
         if self.evaluations:
             write_csv(self.files.evaluations, pd.DataFrame(self.evaluations))
-        self.saved_at = time.monotonic()
 
     def _resume(self) -> None:
         if not self.files.last.exists():
             return
         state = load_state(self.files.last)
+        missing = [key for key in STATE_KEYS if key not in state]
+        if missing:
+            raise CheckpointError(
+                f"{self.files.last} is no training state of cellflow: {missing[0]!r} is missing. Remove "
+                f"{self.files.path} to train this fold anew."
+            )
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        if state["scaler"]:  # empty unless it was trained in float16
+            self.scaler.load_state_dict(state["scaler"])
         self.epoch = state["epoch"]
         self.best_score, self.best_epoch = state["best_score"], state["best_epoch"]
         self.history, self.evaluations = state["history"], state["evaluations"]
-        if self.best_epoch and not self.files.best.exists():
-            raise CheckpointError(
-                f"{self.files.best} is gone, but {self.files.last} says that epoch {self.best_epoch} was "
-                f"the best. Put it back, or remove {self.files.path} to train this fold anew."
-            )
-        if state["threads"] != torch.get_num_threads():
-            _log.warning(
-                "fold %d was trained with %d threads and goes on with %d: the result is not bit for bit "
-                "what it would have been (--threads %d)",
-                self.fold, state["threads"], torch.get_num_threads(), state["threads"],
-            )  # fmt: skip
+        self._write_tables()
+        self._recover_best()
+        self._compare_machine(state["machine"])
         if self.epoch < self.config.optim.n_epochs:
             _log.info("fold %d goes on after epoch %d", self.fold, self.epoch)
+
+    def _recover_best(self) -> None:
+        """Write the best model again when a kill came between the state and the model file."""
+        if not self.best_epoch:
+            return
+        there = self.files.best.exists() and load_model_file(self.files.best).facts
+        if there and there.get("epoch") == self.best_epoch:
+            return
+        if self.best_epoch == self.epoch:
+            self._save_best()
+            return
+        found = f"holds epoch {there.get('epoch')}" if there else "is gone"
+        raise CheckpointError(
+            f"{self.files.best} {found}, but {self.files.last} says that epoch {self.best_epoch} was "
+            f"the best. Put it back, or remove {self.files.path} to train this fold anew."
+        )
+
+    def _compare_machine(self, before: dict[str, str | int]) -> None:
+        now = self.machine.describe()
+        changes = [
+            f"{key} {before.get(key)} -> {now[key]}" for key in now if before.get(key) != now[key]
+        ]
+        if changes:
+            _log.warning(
+                "fold %d goes on with other settings than it was started with (%s): the result will not "
+                "be bit for bit what it would have been",
+                self.fold, ", ".join(changes),
+            )  # fmt: skip
 
     def _say(self, row: dict[str, Any], seconds_per_epoch: float) -> None:
         left = round(seconds_per_epoch * (self.config.optim.n_epochs - self.epoch))
@@ -342,22 +382,3 @@ class FoldTrainer:
             self.fold, self.epoch, self.config.optim.n_epochs, row["train_loss"], row["learning_rate"],
             row["images_per_second"], score, left // 3600, left // 60 % 60, left % 60,
         )  # fmt: skip
-
-
-def start_network(config: TrainConfig, diam_labels: float) -> torch.nn.Module:
-    """The network a fold starts from: new weights, or those of a model file.
-
-    Parameters
-    ----------
-    config : TrainConfig
-        Says which.
-    diam_labels : float
-        Mean diameter of the training images in pixels, recorded in the network.
-    """
-    model = config.model
-    if model.pretrained_model.lower() == "none":
-        net = build_unet(diam_mean=model.diam_mean, seed=config.seed)
-    else:
-        net = load_model_file(find_model_file(model.pretrained_model)).net
-    set_diam_labels(net, diam_labels)
-    return net

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from cellflow.config import OofConfig, check_config
+from cellflow.config import MaskConfig, OofConfig, check_config
 from cellflow.engine.evaluate import SCORE_COLUMNS, score_row
 from cellflow.engine.folds import folds_hash, read_folds
-from cellflow.engine.runs import check_models, run_dataset
+from cellflow.engine.machine import Machine, choose_machine
+from cellflow.engine.runs import check_models, read_table, run_dataset, run_mask, versions
 from cellflow.engine.segment import Member, Prediction, Segmenter, load_member
-from cellflow.engine.train import choose_machine
 from cellflow.errors import RunError
 from cellflow.io.dataset import Dataset
 from cellflow.io.flow_store import FlowStore
 from cellflow.io.images import write_labels
 from cellflow.numeric.rle import rles_from_labels
-from cellflow.storage.atomic import atomic_folder, write_csv
+from cellflow.storage.atomic import atomic_folder, write_csv, write_json
+from cellflow.storage.hashing import hash_file, hash_json
 from cellflow.storage.run_folder import RunFolder, find_run
 
 __all__ = ["OofResult", "cross_validation", "oof"]
@@ -50,8 +54,8 @@ class OofResult:
 def oof(config: OofConfig) -> OofResult:
     """Predict each image with the model of the fold that validates on it, and score it.
 
-    Writes ``oof/flows.zarr``, ``oof/masks/<id>.tif``, ``oof/predictions.csv``, ``oof/scores.csv`` and
-    ``cv.csv`` in the run folder.
+    Writes ``oof/flows.zarr``, ``oof/masks/<id>.tif``, ``oof/predictions.csv``, ``oof/scores.csv``,
+    ``oof/oof.json`` (what made them) and ``cv.csv`` in the run folder.
 
     Raises
     ------
@@ -62,7 +66,9 @@ def oof(config: OofConfig) -> OofResult:
     run = find_run(config.run, config.runs_dir)
     dataset = run_dataset(run, config.data)
     folds = _run_folds(run, dataset)
-    models = check_models(run)
+    models = check_models(run, unfinished=config.unfinished)
+    mask = config.mask.apply(run_mask(run))
+    last = _last_epochs(run, list(models)) if mask == run_mask(run) else None
     machine = choose_machine(config.runtime)
     with atomic_folder(run.oof, replace=True) as folder:
         store = FlowStore(folder / "flows.zarr", mode="w")
@@ -70,9 +76,7 @@ def oof(config: OofConfig) -> OofResult:
         predictions: list[dict[str, str]] = []
         for fold, path in models.items():
             member = load_member(path, f"{run.name} fold {fold}", machine.device)
-            segmenter = Segmenter(
-                [member], config.mask, amp=machine.amp, batch_size=config.batch_size
-            )
+            segmenter = Segmenter([member], mask, amp=machine.amp, batch_size=config.batch_size)
             names = [str(name) for name in folds.index if folds[name] == fold]
             _log.info(
                 "fold %d: %d images with the model of epoch %d",
@@ -94,8 +98,9 @@ def oof(config: OofConfig) -> OofResult:
         write_csv(
             folder / "predictions.csv", pd.DataFrame(predictions, columns=["id", "predicted"])
         )
-        scores = _with_last_epoch(run, list(models), pd.DataFrame(rows))
+        scores = _with_last_epoch(pd.DataFrame(rows), last)
         write_csv(folder / "scores.csv", scores)
+        write_json(folder / "oof.json", _record(run, mask, models, machine))
     cv = cross_validation(scores)
     write_csv(run.cv, cv)
     return OofResult(run, scores, cv)
@@ -155,11 +160,36 @@ def _score_row(dataset: Dataset, name: str, member: Member, result: Prediction) 
     return facts | {"epoch": member.facts["epoch"]} | scores
 
 
-def _with_last_epoch(run: RunFolder, folds: list[int], scores: pd.DataFrame) -> pd.DataFrame:
-    """Add each image's score at the last evaluation of its fold."""
-    tables = [pd.read_csv(run.fold(fold).evaluations, dtype={"id": str}) for fold in folds]
-    last = pd.concat([table[table["epoch"] == table["epoch"].max()] for table in tables])
-    merged = scores.merge(
-        last[["id", "score"]].rename(columns={"score": "last_epoch_score"}), on="id", how="left"
-    )
+def _last_epochs(run: RunFolder, folds: list[int]) -> pd.DataFrame:
+    """Each image's score at the last evaluation of its fold: id, last_epoch_score."""
+    parts = []
+    for fold in folds:
+        table = read_table(run.fold(fold).evaluations, ["epoch", "id", "score"])
+        parts.append(table[table["epoch"] == table["epoch"].max()])
+    last: pd.DataFrame = pd.concat(parts)[["id", "score"]]
+    return last.rename(columns={"score": "last_epoch_score"})
+
+
+def _with_last_epoch(scores: pd.DataFrame, last: pd.DataFrame | None) -> pd.DataFrame:
+    """Add the scores at the last epoch; empty where they were made with other thresholds."""
+    if last is None:
+        last = pd.DataFrame({"id": scores["id"], "last_epoch_score": np.nan})
+    merged = scores.merge(last, on="id", how="left")
     return merged[["id", "fold", "cell_type", "epoch", *SCORE_COLUMNS, "last_epoch_score"]]
+
+
+def _record(
+    run: RunFolder, mask: MaskConfig, models: dict[int, Path], machine: Machine
+) -> dict[str, Any]:
+    """What made the out-of-fold predictions."""
+    record = run.read_record()
+    return {
+        "run": run.name,
+        "models": {str(fold): hash_file(path) for fold, path in models.items()},
+        "mask": dataclasses.asdict(mask),
+        "machine": machine.describe(),
+        "data_hash": record["data_hash"],
+        "folds_hash": record["folds_hash"],
+        "config_hash": hash_json(record["config"]),
+        "versions": versions(),
+    }

@@ -6,15 +6,25 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from cellflow.config import TrainConfig, config_differences, config_to_dict
+import pandas as pd
+
+from cellflow.config import MaskConfig, TrainConfig, config_differences, config_to_dict
 from cellflow.engine.folds import copy_folds
 from cellflow.errors import RunError
 from cellflow.io.dataset import Dataset
-from cellflow.nn.checkpoint import load_model_file
-from cellflow.storage.hashing import hash_json
+from cellflow.nn.checkpoint import find_model_file, load_model_file
+from cellflow.storage.hashing import hash_file, hash_json
 from cellflow.storage.run_folder import RunFolder
 
-__all__ = ["check_models", "config_hash", "identity", "open_run", "run_dataset", "versions"]
+__all__ = [
+    "check_models",
+    "identity",
+    "open_run",
+    "read_table",
+    "run_dataset",
+    "run_mask",
+    "versions",
+]
 
 _NOT_IDENTITY = ("fold", "data", "name", "runs_dir", "savedir", "runtime")
 """What may differ between two commands of one run: where things lie, which fold, and the machine."""
@@ -27,14 +37,13 @@ def versions() -> dict[str, str]:
 
 
 def identity(config: TrainConfig) -> dict[str, Any]:
-    """The part of a config that makes two runs the same."""
-    plain = config_to_dict(config)
-    return {key: value for key, value in plain.items() if key not in _NOT_IDENTITY}
-
-
-def config_hash(config: TrainConfig) -> str:
-    """Hash of the part of a config that makes two runs the same."""
-    return hash_json(identity(config))
+    """The part of a config that makes two runs the same; a start model counts by its content."""
+    plain = {key: item for key, item in config_to_dict(config).items() if key not in _NOT_IDENTITY}
+    name = config.model.pretrained_model
+    if name.lower() != "none":
+        path = find_model_file(name)
+        plain["model"]["pretrained_model"] = f"{path.name} ({hash_file(path)})"
+    return plain
 
 
 def open_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> RunFolder:
@@ -63,13 +72,13 @@ def open_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> RunFold
         "folds": folds,
         "config": identity(config),
     }
-    if not run.exists():
+    if not run.exists() or not run.has_progress():
         run.path.mkdir(parents=True, exist_ok=True)
         copy_folds(dataset, run.path)
         run.write_record(record)
         return run
     old = run.read_record()
-    changes = config_differences(old.get("config", {}), record["config"])
+    changes = config_differences(old["config"], record["config"])
     for key, what in (("data_hash", "data"), ("folds_hash", "folds.csv")):
         if old.get(key) != record[key]:
             changes.append(f"{what}: not the same as when the run was started")
@@ -82,31 +91,44 @@ def open_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> RunFold
     return run
 
 
-def check_models(run: RunFolder) -> dict[int, Path]:
+def check_models(run: RunFolder, *, unfinished: bool = False) -> dict[int, Path]:
     """Model file of every fold of a run, each trained on the run's data, split and fold.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    unfinished : bool
+        Accept folds whose training has not reached its last epoch.
 
     Raises
     ------
     RunError
-        Naming every fold that is missing or does not fit.
+        Naming every fold that is missing, unfinished or does not fit.
     """
     record = run.read_record()
+    wanted = {
+        "data_hash": record["data_hash"],
+        "folds_hash": record["folds_hash"],
+        "config_hash": hash_json(record["config"]),
+    }
+    last_epoch = record["config"]["optim"]["n_epochs"]
     models = {fold: run.fold(fold).best for fold in record["folds"]}
     problems = []
     for fold, path in models.items():
+        name = "" if run.name == "exp" else f" --name {run.name}"
+        command = f"cellflow train --fold {fold}{name} and the settings in {run.record_path}"
         if not path.is_file():
-            name = "" if run.name == "exp" else f" --name {run.name}"
-            problems.append(
-                f"fold {fold} has no model; train it with: cellflow train --fold {fold}{name} and the "
-                f"settings of {run.record_path}"
-            )
+            problems.append(f"fold {fold} has no model; train it with: {command}")
             continue
+        epochs = len(read_table(run.fold(fold).history, ["epoch"]))
+        if epochs < last_epoch and not unfinished:
+            problems.append(
+                f"fold {fold} has stopped after epoch {epochs} of {last_epoch}; finish it with: "
+                f"{command}; or add --unfinished to take its best model so far"
+            )
         facts = load_model_file(path).facts
-        expected = {
-            "fold": fold,
-            "data_hash": record["data_hash"],
-            "folds_hash": record["folds_hash"],
-        }
+        expected = {"fold": fold} | wanted
         problems += [
             f"{path}: expected {key} {value}, found {facts.get(key)}"
             for key, value in expected.items()
@@ -119,6 +141,34 @@ def check_models(run: RunFolder) -> dict[int, Path]:
         ]
         raise RunError("\n".join(lines))
     return models
+
+
+def run_mask(run: RunFolder) -> MaskConfig:
+    """Thresholds that a run was trained with."""
+    return MaskConfig(**run.read_record()["config"]["mask"])
+
+
+def read_table(path: Path, columns: list[str]) -> pd.DataFrame:
+    """A table of a run, with ids as text.
+
+    Raises
+    ------
+    RunError
+        If it is missing, damaged, or lacks a column.
+    """
+    try:
+        table = pd.read_csv(path, dtype={"id": str})
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path} cannot be read ({error}). Repeat the command that trained this fold: it writes "
+            "the table again from last.pt."
+        ) from None
+    missing = [name for name in columns if name not in table]
+    if missing:
+        raise RunError(
+            f"{path}: expected the columns {', '.join(columns)}; {missing[0]} is missing."
+        )
+    return table
 
 
 def run_dataset(run: RunFolder, data: Path | None) -> Dataset:

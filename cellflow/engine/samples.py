@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import tempfile
@@ -12,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset
 from cellflow.nn.dataset import Sample
-from cellflow.numeric.labels import median_diameter
+from cellflow.numeric.labels import labels_from_instances, median_diameter
 from cellflow.numeric.normalize import normalize_percentile, select_channels
 from cellflow.numeric.targets import labels_to_flows
 from cellflow.storage.atomic import atomic_path
-from cellflow.storage.hashing import hash_array, hash_json
+from cellflow.storage.hashing import hash_array, hash_file, hash_json
 
 __all__ = ["MIN_DIAMETER", "CachedSamples", "cache_samples"]
 
@@ -62,7 +64,7 @@ def cache_samples(dataset: Dataset, ids: list[str], *, chan: int, chan2: int) ->
     """Compute what is missing in the cache and return the samples.
 
     File names are hashes of content and recipe, so a changed image or mask is never served from an
-    old file.
+    old file. Images and label maps that were changed after `cellflow prepare` are refused.
 
     Parameters
     ----------
@@ -76,17 +78,14 @@ def cache_samples(dataset: Dataset, ids: list[str], *, chan: int, chan2: int) ->
     folder = _cache_folder(dataset.path)
     images, targets, diameters = [], [], []
     for name in tqdm(ids, desc="flow targets", unit="image", disable=None, leave=False):
-        pixel_hash = str(dataset.images.loc[name, "pixel_hash"])
-        image_path = folder / f"{hash_json(['image', _VERSION, pixel_hash, chan, chan2])}.npy"
+        file_hash = hash_file(dataset.path / "images" / str(dataset.images.loc[name, "file"]))
+        image_path = folder / f"{hash_json(['image', _VERSION, file_hash, chan, chan2])}.npy"
         if not image_path.exists():
             _save(image_path, _image(dataset, name, chan, chan2))
         labels = dataset.labels(name)
         target_path = folder / f"{hash_json(['target', _VERSION, hash_array(labels)])}.npy"
         if not target_path.exists():
-            target = np.concatenate(
-                [labels[np.newaxis].astype(np.float32), labels_to_flows(labels)]
-            )
-            _save(target_path, target)
+            _save(target_path, _target(dataset, name, labels))
         images.append(image_path)
         targets.append(target_path)
         diameters.append(max(MIN_DIAMETER, median_diameter(labels)))
@@ -94,13 +93,32 @@ def cache_samples(dataset: Dataset, ids: list[str], *, chan: int, chan2: int) ->
 
 
 def _image(dataset: Dataset, name: str, chan: int, chan2: int) -> NDArray[np.float32]:
-    image = normalize_percentile(select_channels(dataset.image(name), chan, chan2))
+    pixels = dataset.image(name)
+    if hash_array(pixels) != dataset.images.loc[name, "pixel_hash"]:
+        raise DataError(_changed(dataset, f"the image {name!r}"))
+    image = normalize_percentile(select_channels(pixels, chan, chan2))
     return image if image[1].any() else image[:1]
 
 
+def _target(dataset: Dataset, name: str, labels: NDArray[np.int32]) -> NDArray[np.float32]:
+    if not np.array_equal(labels, labels_from_instances(dataset.instances(name))):
+        raise DataError(_changed(dataset, f"the label map of {name!r}"))
+    return np.concatenate([labels[np.newaxis].astype(np.float32), labels_to_flows(labels)])
+
+
+def _changed(dataset: Dataset, what: str) -> str:
+    return (
+        f"{dataset.path}: {what} is not what `cellflow prepare` wrote. Change the source instead, and "
+        "prepare it again."
+    )
+
+
 def _save(path: Path, array: NDArray[np.float32]) -> None:
+    # Through memory, because numpy's own error for a full disk says neither that nor where.
+    buffer = io.BytesIO()
+    np.save(buffer, array)
     with atomic_path(path) as temporary:
-        np.save(temporary, array)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def _cache_folder(data: Path) -> Path:

@@ -110,6 +110,10 @@ class Segmenter:
     def __post_init__(self) -> None:
         if not self.members:
             raise RunError("An ensemble needs at least one member, found none.")
+        hashes = [member.hash for member in self.members if member.hash]
+        if len(set(hashes)) < len(hashes):
+            names = ", ".join(member.name for member in self.members)
+            raise RunError(f"One and the same model is a member twice: {names}.")
         wanted = {(member.chan, member.chan2) for member in self.members}
         if len(wanted) > 1:
             found = ", ".join(f"{m.name}: {m.chan} {m.chan2}" for m in self.members)

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import logging
-import os
 
 import pandas as pd
 import torch
 
-from cellflow.config import RuntimeConfig, TrainConfig, check_config
-from cellflow.engine.fold_trainer import FoldResult, FoldTrainer, Machine
+from cellflow.config import TrainConfig, check_config
+from cellflow.engine.fold_trainer import FoldResult, FoldTrainer
 from cellflow.engine.folds import load_folds, validation_folds
 from cellflow.engine.logs import log_to
+from cellflow.engine.machine import Machine, choose_machine
 from cellflow.engine.runs import open_run
 from cellflow.engine.samples import CachedSamples, cache_samples
 from cellflow.errors import DataError, FoldError
 from cellflow.io.dataset import Dataset
-from cellflow.nn.precision import choose_amp, choose_device
+from cellflow.storage.locks import hold_lock
 from cellflow.storage.run_folder import RunFolder
 
-__all__ = ["choose_machine", "train"]
-
-MAX_GPU_WORKERS = 8
+__all__ = ["train"]
 
 _log = logging.getLogger(__name__)
 
@@ -58,18 +56,9 @@ def train(config: TrainConfig) -> list[FoldResult]:
     )  # fmt: skip
     if config.model.pretrained_model.lower() == "none":
         _log.info("training from scratch; --pretrained_model FILE starts from a Cellpose 3 model")
-    return [_train_fold(config, fold, run, dataset, folds, machine) for fold in wanted]
-
-
-def choose_machine(runtime: RuntimeConfig) -> Machine:
-    """Device, mixed precision and workers for a runtime config; sets torch's number of threads."""
-    device = choose_device(runtime.device)
-    if runtime.threads is not None:
-        torch.set_num_threads(runtime.threads)
-    workers = runtime.workers
-    if workers is None:
-        workers = 0 if device.type == "cpu" else min(MAX_GPU_WORKERS, os.cpu_count() or 1)
-    return Machine(device, choose_amp(runtime.amp, device), workers)
+    return [
+        _train_fold(config, fold, run, dataset, folds=folds, machine=machine) for fold in wanted
+    ]
 
 
 def _train_fold(
@@ -77,10 +66,12 @@ def _train_fold(
     fold: int,
     run: RunFolder,
     dataset: Dataset,
-    folds: pd.Series,
+    *,
+    folds: pd.Series[int],
     machine: Machine,
 ) -> FoldResult:
-    with log_to(run.fold(fold).log):
+    files = run.fold(fold)
+    with hold_lock(files.lock, f"Fold {fold} of run {run.name!r}"), log_to(files.log):
         training, validation = _samples(config, fold, dataset, folds)
         _log.info(
             "fold %d: %d images train, %d validate, mean diameter %.1f pixels",
@@ -92,7 +83,7 @@ def _train_fold(
         result = trainer.fit()
         _log.info(
             "fold %d is complete: best score %.4f at epoch %d of %d, %s",
-            fold, result.best_score, result.best_epoch, result.epochs, run.fold(fold).best,
+            fold, result.best_score, result.best_epoch, result.epochs, files.best,
         )  # fmt: skip
     return result
 

@@ -28,7 +28,12 @@ __all__ = [
     "save_state",
 ]
 
+NUCLEI_DIAMETER = 17.0
+"""Diameter in pixels of Cellpose's nuclei models, whose files do not tell."""
+
 _KEY = "cellflow"
+_STORED_NAMES = {name: f"{name}torch_0" for name in ("cyto", "cyto2", "nuclei")}
+"""Names in Cellpose's model folder that are not the names people use."""
 _FIRST = "downsample.down.res_down_0.conv.conv_0.2.weight"
 _LAST = "output.2.weight"
 
@@ -90,6 +95,8 @@ def load_model_file(path: Path) -> Loaded:
     ]
     if missing or unknown or shapes:
         raise CheckpointError(_mismatch(path, sorted(missing), sorted(unknown), sorted(shapes)))
+    if "diam_mean" not in state and path.name.startswith("nuclei"):
+        state["diam_mean"] = state["diam_labels"] = torch.tensor([NUCLEI_DIAMETER])
     net.load_state_dict(state, strict=False)
     facts = getattr(state, "_metadata", {}).get(_KEY, {})
     return Loaded(net.eval(), dict(facts))
@@ -109,11 +116,12 @@ def find_model_file(name: str) -> Path:
     folder = Path(
         os.environ.get("CELLPOSE_LOCAL_MODELS_PATH", Path.home() / ".cellpose" / "models")
     )
-    for candidate in (path, folder / name):
+    stored = folder / _STORED_NAMES.get(name, name)
+    for candidate in (path, stored):
         if candidate.is_file():
             return candidate
     raise CheckpointError(
-        f"No model file {name!r}: looked for {path} and {folder / name}. "
+        f"No model file {name!r}: looked for {path} and {stored}. "
         "Give the path of a Cellpose 3 model file, or none to train from scratch."
     )
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from cellflow.errors import CellflowError
 from cellflow.nn.precision import autocast
 from cellflow.numeric.normalize import resize_linear
 from cellflow.numeric.tiling import average_tiles, make_tiles, pad_for_network
@@ -63,6 +64,8 @@ def image_to_flows(
     padded, (rows, columns) = pad_for_network(scaled)
     tiles, origins = make_tiles(padded)
     outputs, styles = run_tiles(net, tiles, batch_size=batch_size, amp=amp)
+    if not np.isfinite(outputs).all():
+        raise CellflowError("The network's output is not finite. Try --amp off.")
     mean = average_tiles(outputs, origins, (padded.shape[1], padded.shape[2]))
     output = np.ascontiguousarray(mean[:, rows, columns])
     if rescale != 1.0:

@@ -25,10 +25,11 @@ def choose_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
+        known = device.type in ("cpu", "cuda", "mps")
     except RuntimeError:
-        raise ConfigError(
-            f"--device must be auto, cpu, cuda, cuda:N or mps, found {name!r}"
-        ) from None
+        known = False
+    if not known:
+        raise ConfigError(f"--device must be auto, cpu, cuda, cuda:N or mps, found {name!r}")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise ConfigError(
@@ -47,8 +48,10 @@ def choose_amp(name: str, device: torch.device) -> torch.dtype | None:
     """
     if name == "off":
         return None
-    if name == "float16" and device.type == "cpu":
-        raise ConfigError("--amp float16 needs a GPU. On a CPU use --amp bfloat16, auto or off.")
+    if name == "float16" and device.type != "cuda":
+        raise ConfigError(
+            f"--amp float16 needs a CUDA GPU, found {device.type}. Use --amp bfloat16, auto or off."
+        )
     if name != "auto":
         return {"bfloat16": torch.bfloat16, "float16": torch.float16}[name]
     if device.type == "cuda":

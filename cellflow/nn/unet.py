@@ -14,7 +14,7 @@ __all__ = [
     "build_unet",
     "diameters_of",
     "set_diam_labels",
-    "to_channels_last",
+    "set_layout",
 ]
 
 CHANNELS = 2
@@ -62,8 +62,8 @@ def set_diam_labels(net: nn.Module, diameter: float) -> None:
     cast("torch.Tensor", net.diam_labels).data.fill_(diameter)
 
 
-def to_channels_last(net: nn.Module) -> None:
-    """Lay the convolutions' weights out channels-last, which is faster on CPUs and GPUs alike."""
+def set_layout(net: nn.Module, layout: torch.memory_format) -> None:
+    """Lay the weights of the convolutions out in memory; channels-last is faster almost everywhere."""
     for parameter in net.parameters():
         if parameter.ndim == 4:
-            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+            parameter.data = parameter.data.contiguous(memory_format=layout)

@@ -13,6 +13,9 @@ from cellflow.storage.atomic import write_text
 
 __all__ = ["FoldFolder", "RunFolder", "find_run"]
 
+_RECORD = {"data": str, "data_hash": str, "folds_hash": str, "folds": list, "config": dict}
+"""What a record holds at least, and of which type."""
+
 
 @dataclass(frozen=True)
 class FoldFolder:
@@ -44,6 +47,11 @@ class FoldFolder:
     def log(self) -> Path:
         """What was said while training."""
         return self.path / "log.txt"
+
+    @property
+    def lock(self) -> Path:
+        """File that a trainer of this fold holds a lock on."""
+        return self.path / ".lock"
 
 
 @dataclass(frozen=True)
@@ -82,8 +90,12 @@ class RunFolder:
         return FoldFolder(self.path / f"fold_{fold}")
 
     def exists(self) -> bool:
-        """Whether a run has been started here."""
+        """Whether a run has a record here."""
         return self.record_path.is_file()
+
+    def has_progress(self) -> bool:
+        """Whether any fold has got as far as saving something."""
+        return any(self.path.glob("fold_*/*.pt"))
 
     def write_record(self, record: dict[str, Any]) -> None:
         """Write the config and the hashes of what the run was started with."""
@@ -99,11 +111,15 @@ class RunFolder:
         """
         try:
             record = yaml.safe_load(self.record_path.read_text(encoding="utf-8"))
-        except (OSError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise RunError(f"{self.record_path} cannot be read: {error}") from None
-        if not isinstance(record, dict) or "data_hash" not in record:
-            raise RunError(f"{self.record_path} is not the record of a cellflow run.")
-        return record
+        for key, kind in _RECORD.items():
+            if not isinstance(record, dict) or not isinstance(record.get(key), kind):
+                raise RunError(
+                    f"{self.record_path} is not the record of a cellflow run: expected {key} to be "
+                    f"a {kind.__name__}. Put the original back, or train under another --name."
+                )
+        return dict(record)
 
 
 def find_run(name: str | None, runs_dir: Path) -> RunFolder:
@@ -119,7 +135,7 @@ def find_run(name: str | None, runs_dir: Path) -> RunFolder:
         if not known:
             raise RunError(f"No run in {runs_dir}. Start one with: cellflow train --fold all")
         return RunFolder(known[-1].parent)
-    for candidate in (RunFolder(runs_dir / name), RunFolder(Path(name))):
+    for candidate in (RunFolder(runs_dir / name), RunFolder(Path(name).resolve())):
         if candidate.exists():
             return candidate
     names = ", ".join(sorted(path.parent.name for path in known)) or "none"

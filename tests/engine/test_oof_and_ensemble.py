@@ -11,7 +11,14 @@ import torch
 from cellpose.models import CellposeModel
 from skimage.io import imsave
 
-from cellflow.config import EnsembleConfig, MaskConfig, OofConfig, RuntimeConfig, TrainConfig
+from cellflow.config import (
+    EnsembleConfig,
+    MaskConfig,
+    MaskOverrides,
+    OofConfig,
+    RuntimeConfig,
+    TrainConfig,
+)
 from cellflow.engine.ensemble import ensemble
 from cellflow.engine.oof import oof
 from cellflow.engine.segment import Segmenter, load_member, make_labels
@@ -32,10 +39,11 @@ from cellflow.storage.run_folder import RunFolder
 CPU = RuntimeConfig(device="cpu", amp="off")
 # Three epochs teach little; low thresholds make sure that there are masks to look at.
 LOOSE = MaskConfig(cellprob_threshold=-2.0, flow_threshold=0.0)
+LOOSER = MaskOverrides(cellprob_threshold=-2.0, flow_threshold=0.0)
 
 
 def oof_config(config: TrainConfig) -> OofConfig:
-    return OofConfig(run="tiny", runs_dir=config.runs_dir, mask=LOOSE, runtime=CPU)
+    return OofConfig(run="tiny", runs_dir=config.runs_dir, mask=LOOSER, runtime=CPU)
 
 
 def test_oof(copied: TrainConfig) -> None:
@@ -62,7 +70,7 @@ def test_oof(copied: TrainConfig) -> None:
 
 
 def test_cv_is_a_mean_over_images_with_last_epoch_beside(copied: TrainConfig) -> None:
-    result = oof(replace(oof_config(copied), mask=MaskConfig()))
+    result = oof(replace(oof_config(copied), mask=MaskOverrides()))
     cv = pd.read_csv(result.run.cv)
     assert list(cv["scope"]) == ["fold"] * 2 + ["cell_type"] * 3 + ["overall"]
     overall = cv.iloc[-1]
@@ -130,7 +138,7 @@ def ensemble_config(config: TrainConfig, tmp_path: Path, images: Path) -> Ensemb
         runs_dir=config.runs_dir,
         out=tmp_path / "predictions",
         ensembles_dir=tmp_path / "ensembles",
-        mask=LOOSE,
+        mask=LOOSER,
         runtime=CPU,
     )
 
@@ -160,7 +168,8 @@ def test_ensemble(trained: TrainConfig, tmp_path: Path, images: Path) -> None:
     record = json.loads((tmp_path / "ensembles" / "tiny" / "ensemble.json").read_text())
     hashes = [hash_file(RunFolder(trained.runs_dir / "tiny").fold(fold).best) for fold in (0, 1)]
     assert [member["hash"] for member in record["members"]] == hashes
-    assert record["thresholds"]["calibrated_for_ensemble"] is False
+    assert record["mask"]["calibrated_for_ensemble"] is False
+    assert record["mask"]["cellprob_threshold"] == -2.0
 
 
 def test_ensemble_is_one_mask_step_on_the_mean_of_the_members(
@@ -215,7 +224,7 @@ def test_members_of_two_runs(
 
 
 def test_flows_equal_cellpose(shared: Path) -> None:
-    """Our path to flows is that of CellposeModel.eval, to the bit."""
+    """Our path to flows is that of CellposeModel.eval."""
     path = shared / "models" / "usiigaci_unet"
     image = read_image(shared / "data" / "kaggle_layout" / "test" / "set37_0.png")[:300, :411]
     theirs = CellposeModel(gpu=False, pretrained_model=str(path), mkldnn=False)
@@ -236,3 +245,70 @@ def test_cellpose_takes_our_best_model(trained: TrainConfig) -> None:
     ours = Segmenter([load_member(path, "best", torch.device("cpu"))], MaskConfig()).predict(image)
     np.testing.assert_allclose(ours.flow, flow, atol=1e-5)
     np.testing.assert_allclose(ours.cellprob, cellprob, atol=1e-5)
+
+
+def test_thresholds_travel_with_the_run(copied: TrainConfig, tmp_path: Path, images: Path) -> None:
+    """Without flags, OOF and ensemble use what the run was trained with."""
+    mask = replace(copied.mask, cellprob_threshold=-2.0, flow_threshold=0.0)
+    train(replace(copied, name="tuned", mask=mask))
+    result = oof(replace(oof_config(copied), run="tuned", mask=MaskOverrides()))
+    made_by = json.loads((result.run.oof / "oof.json").read_text())
+    assert made_by["mask"]["cellprob_threshold"] == -2.0
+    assert result.scores["last_epoch_score"].notna().all()
+    other = oof(
+        replace(oof_config(copied), run="tuned", mask=MaskOverrides(cellprob_threshold=1.0))
+    )
+    # Scores at the last epoch were made with the run's thresholds: not comparable, so left empty.
+    assert other.scores["last_epoch_score"].isna().all()
+    config = replace(ensemble_config(copied, tmp_path, images), runs=("tiny", "tuned"))
+    with pytest.raises(RunError, match="different thresholds"):
+        ensemble(replace(config, mask=MaskOverrides()))
+
+
+def test_unfinished_folds_are_refused_unless_wanted(copied: TrainConfig) -> None:
+    run = RunFolder(copied.runs_dir / "tiny")
+    history = pd.read_csv(run.fold(1).history)
+    history[:2].to_csv(run.fold(1).history, index=False)
+    with pytest.raises(RunError, match=r"fold 1 has stopped after epoch 2 of 3.*--unfinished"):
+        oof(oof_config(copied))
+    assert len(oof(replace(oof_config(copied), unfinished=True)).scores) == 6
+
+
+@pytest.mark.parametrize("text", ["data_hash: x", "[", "", "config: text"])
+def test_a_damaged_record(copied: TrainConfig, text: str) -> None:
+    run = RunFolder(copied.runs_dir / "tiny")
+    run.record_path.write_text(text)
+    with pytest.raises(RunError, match=r"config\.yaml (is not the record|cannot be read)"):
+        oof(oof_config(copied))
+    run.record_path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RunError, match=r"config\.yaml (is not the record|cannot be read)"):
+        oof(oof_config(copied))
+
+
+def test_a_damaged_table_is_found_before_anything_is_predicted(copied: TrainConfig) -> None:
+    run = RunFolder(copied.runs_dir / "tiny")
+    run.fold(0).evaluations.write_text("")
+    with pytest.raises(RunError, match=r"evaluations\.csv cannot be read"):
+        oof(replace(oof_config(copied), mask=MaskOverrides()))
+    assert not run.oof.exists()
+
+
+def test_one_run_twice(trained: TrainConfig, tmp_path: Path, images: Path) -> None:
+    config = replace(ensemble_config(trained, tmp_path, images), runs=("tiny", "tiny"))
+    with pytest.raises(RunError, match="member twice"):
+        ensemble(config)
+
+
+def test_a_run_by_its_folder(
+    trained: TrainConfig, tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(trained.runs_dir / "tiny")
+    result = ensemble(replace(ensemble_config(trained, tmp_path, images), runs=(".",)))
+    assert result.masks.parent == tmp_path / "predictions" / "tiny"
+
+
+def test_predicting_the_training_images_is_said(
+    trained: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ensemble(ensemble_config(trained, tmp_path, trained.data))
+    assert "cellflow oof" in caplog.text

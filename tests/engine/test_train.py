@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import math
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,9 +26,11 @@ from cellflow.errors import (
     ConfigError,
     DataError,
     FoldError,
+    LeakError,
     RunError,
 )
 from cellflow.io.dataset import Dataset
+from cellflow.io.images import write_labels
 from cellflow.nn.checkpoint import load_model_file, load_state
 from cellflow.storage.run_folder import RunFolder
 
@@ -62,9 +66,27 @@ def test_what_a_training_leaves_behind(trained: TrainConfig) -> None:
         assert "epoch 3/3" in files.log.read_text()
 
 
-def test_weights_do_not_depend_on_validation_images(trained: TrainConfig) -> None:
-    first, second = (load_model_file(run_folder(trained).fold(fold).best) for fold in (0, 1))
-    assert first.facts["diam_labels"] != second.facts["diam_labels"]
+def test_weights_do_not_depend_on_validation_images(trained: TrainConfig, tmp_path: Path) -> None:
+    """Other pixels and other cells in the validation images: the very same training."""
+    source = tmp_path / "source"
+    shutil.copytree(trained.data.parent / "source", source)
+    folds = pd.read_csv(trained.data / "folds.csv").set_index("id")["fold"]
+    rng = np.random.default_rng(0)
+    for name in folds.index[folds == 1]:
+        noise = rng.integers(0, 255, (96, 112), dtype=np.uint8)
+        imsave(source / "images" / f"{name}.png", noise, check_contrast=False)
+        write_labels(source / "masks" / f"{name}.tif", np.eye(96, 112, dtype=np.int32))
+    data = tmp_path / "data"
+    prepare(PrepareConfig(source=source, out=data, table=source / "table.csv"))
+    shutil.copyfile(trained.data / "folds.csv", data / "folds.csv")
+    config = replace(trained, data=data, runs_dir=tmp_path / "runs", fold=("1",))
+    train(config)
+    ours = load_state(run_folder(config).fold(1).last)
+    theirs = load_state(run_folder(trained).fold(1).last)
+    assert all(torch.equal(value, theirs["net"][name]) for name, value in ours["net"].items())
+    assert [row["train_loss"] for row in ours["history"]] == [
+        row["train_loss"] for row in theirs["history"]
+    ]
 
 
 def test_the_same_command_again_changes_nothing(copied: TrainConfig) -> None:
@@ -171,10 +193,12 @@ def test_savedir_and_start_from_a_model_file(trained: TrainConfig, tmp_path: Pat
         fold=("0",),
         name="fine",
         eval_every=1,
-        model=ModelConfig(pretrained_model=str(best), diam_mean=17.0),
+        model=ModelConfig(pretrained_model=str(best)),
         optim=replace(trained.optim, n_epochs=1, learning_rate=1e-9),
     )
     train(config)
+    (tmp_path / "models" / "fine_fold_0.pt").unlink()
+    train(config)  # finished; the copy is made again
     copy = load_model_file(tmp_path / "models" / "fine_fold_0.pt")
     original = load_model_file(best)
     key = "output.2.weight"
@@ -183,18 +207,108 @@ def test_savedir_and_start_from_a_model_file(trained: TrainConfig, tmp_path: Pat
     assert copy.facts["run"] == "fine"
     with pytest.raises(CheckpointError, match="No model file"):
         train(replace(config, name="none", model=ModelConfig(pretrained_model="cyto99")))
+    with pytest.raises(ConfigError, match="--diam_mean cannot be chosen"):
+        train(replace(config, model=ModelConfig(str(best), diam_mean=17.0)))
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_workers_do_not_change_the_result(
-    trained: TrainConfig, tmp_path: Path, workers: int
-) -> None:
-    runtime = replace(trained.runtime, workers=workers)
+def test_workers_do_not_change_the_result(trained: TrainConfig, tmp_path: Path) -> None:
+    runtime = replace(trained.runtime, workers=2)
     config = replace(trained, runs_dir=tmp_path, fold=("0",), runtime=runtime)
     train(config)
-    ours = pd.read_csv(run_folder(config).fold(0).history)["train_loss"]
-    theirs = pd.read_csv(run_folder(trained).fold(0).history)["train_loss"]
-    assert ours.tolist() == theirs.tolist()
+    ours = load_state(run_folder(config).fold(0).last)["net"]
+    theirs = load_state(run_folder(trained).fold(0).last)["net"]
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_a_kill_between_state_and_best_model(
+    trained: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    optim = replace(trained.optim, optimizer="sgd", learning_rate=0.01)
+    whole = replace(trained, runs_dir=tmp_path / "whole", fold=("0",), optim=optim)
+    broken = replace(whole, runs_dir=tmp_path / "broken")
+    train(whole)
+
+    def die(self: FoldTrainer) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FoldTrainer, "_save_best", die)
+        with pytest.raises(KeyboardInterrupt):
+            train(broken)
+    assert not run_folder(broken).fold(0).best.exists()
+    train(broken)
+    ours, theirs = (load_model_file(run_folder(c).fold(0).best) for c in (broken, whole))
+    assert ours.facts["epoch"] == theirs.facts["epoch"]
+    for name, value in theirs.net.state_dict().items():
+        assert torch.equal(value, ours.net.state_dict()[name]), name
+
+
+def test_lost_tables_come_back(copied: TrainConfig) -> None:
+    files = run_folder(copied).fold(0)
+    before = files.history.read_text(), files.evaluations.read_text()
+    files.history.unlink()
+    files.evaluations.unlink()
+    train(replace(copied, fold=("0",)))
+    assert (files.history.read_text(), files.evaluations.read_text()) == before
+
+
+def test_a_failed_start_does_not_use_up_the_name(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    config = replace(tiny_config, runs_dir=tmp_path, fold=("0",))
+    with pytest.raises(CellflowError):
+        train(replace(config, sampling=replace(config.sampling, min_train_masks=1000)))
+    assert train(replace(config, optim=replace(config.optim, n_epochs=1, schedule="constant")))
+
+
+def test_two_trainers_of_one_fold(copied: TrainConfig) -> None:
+    lock = run_folder(copied).fold(0).lock
+    code = (
+        "import sys, pathlib\n"
+        "from cellflow.storage.locks import hold_lock\n"
+        "with hold_lock(pathlib.Path(sys.argv[1]), 'it'):\n"
+        "    print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(lock)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(RunError, match=rf"being trained by process {other.pid} on "):
+            train(replace(copied, fold=("0",)))
+        other.kill()
+    # The lock ended with its process.
+    assert train(replace(copied, fold=("0",)))[0].epochs == 3
+
+
+def test_no_start_from_a_model_that_saw_the_validation_images(
+    trained: TrainConfig, tmp_path: Path
+) -> None:
+    best = str(run_folder(trained).fold(0).best)
+    config = replace(trained, runs_dir=tmp_path, name="leak", model=ModelConfig(best), fold=("1",))
+    with pytest.raises(LeakError, match="it has seen images that fold 1 validates on"):
+        train(config)
+    with pytest.raises(CheckpointError, match=r"was trained with --chan 0 --chan2 0"):
+        train(replace(config, model=ModelConfig(best, chan=1)))
+
+
+def test_changed_images_and_labels_are_refused(
+    tiny_source: Path, trained: TrainConfig, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(trained.data, data, ignore=shutil.ignore_patterns("cache"))
+    config = replace(trained, data=data, runs_dir=tmp_path / "runs")
+    name = Dataset.open(data).ids[0]
+    image = data / "images" / f"{name}.png"
+    original = image.read_bytes()
+    imsave(image, np.zeros((96, 112), np.uint8), check_contrast=False)
+    with pytest.raises(DataError, match=rf"the image '{name}' is not what"):
+        train(config)
+    image.write_bytes(original)
+    write_labels(data / "labels" / f"{name}.tif", np.eye(96, 112, dtype=np.int32))
+    with pytest.raises(DataError, match=rf"the label map of '{name}' is not what"):
+        train(config)
 
 
 def test_loss_falls(tiny_config: TrainConfig, tmp_path: Path) -> None:

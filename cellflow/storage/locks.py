@@ -1,0 +1,51 @@
+"""Locks that end with the process that holds them."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cellflow.errors import RunError
+
+try:
+    import fcntl
+except ImportError:  # Windows: one trainer a fold is then up to the user
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["hold_lock"]
+
+
+@contextmanager
+def hold_lock(path: Path, what: str) -> Iterator[None]:
+    """Hold an exclusive lock on a file while the context lasts.
+
+    The system drops the lock when the process ends in whatever way, so none is ever stale.
+
+    Parameters
+    ----------
+    path : Path
+        Lock file; made if it is not there, and left there.
+    what : str
+        What is locked, for the message.
+
+    Raises
+    ------
+    RunError
+        If another process holds it, with its id and host.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        if fcntl is not None:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                raise RunError(f"{what} is being trained by {holder} ({path}).") from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
