@@ -134,12 +134,15 @@ def run_blocks(task: Callable[[int, int, int], object], count: int, block: int) 
     block = max(1, block)
     n_blocks = -(-count // block)
     turns = itertools.count()  # next() on it is one C call, hence atomic
+    # A cancelled helper stays in the queue of a busy pool for a while; emptied at the end, this list
+    # keeps it from holding on to the arrays of the task.
+    tasks = [task]
 
     def work() -> None:
         for index in turns:
             if index >= n_blocks:
                 return
-            task(index, index * block, min(count, (index + 1) * block))
+            tasks[0](index, index * block, min(count, (index + 1) * block))
 
     helpers = _start_helpers(work, min(thread_count(), n_blocks) - 1)
     try:
@@ -147,6 +150,7 @@ def run_blocks(task: Callable[[int, int, int], object], count: int, block: int) 
     finally:
         running = [helper for helper in helpers if not helper.cancel()]
         errors = [helper.exception() for helper in running]
+        tasks.clear()
     for error in errors:
         if error is not None:
             raise error

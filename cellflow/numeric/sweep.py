@@ -162,18 +162,17 @@ def _count_grid(candidates: Candidates, truth: Instances, grid: _Grid) -> Ints:
     keep = (agrees[:, None] & large[None]).reshape(len(agrees) * len(large), len(present))
     counts = np.zeros((3, len(keep), len(COMPETITION_THRESHOLDS)), dtype=np.int64)
     for rows, labels in _filled_maps(candidates, present, keep):
-        # as float64 a product of small whole numbers is exact, and fast
-        hits, found = _hits_per_label(truth, labels, len(present))
-        kept = keep[rows].astype(np.float64)
-        counts[0, rows] = kept @ hits
-        counts[1, rows] = kept.sum(axis=1, keepdims=True) - kept @ found
+        # one product for all counts; whole numbers below 2**24 are exact in float32
+        per_label = _hits_per_label(truth, labels, len(present))
+        sums = (keep[rows].astype(np.float32) @ per_label).astype(np.int64)
+        counts[0, rows], counts[1, rows] = np.split(sums, 2, axis=1)
     counts[2] = len(truth) - counts[0]
     return counts.reshape(3, len(grid.flow), len(grid.size), -1)
 
 
 def _filled_maps(
     candidates: Candidates, present: NDArray[np.int64], keep: NDArray[np.bool_]
-) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.int32]]]:
+) -> Iterator[tuple[Any, NDArray[np.int32]]]:
     """Label maps with filled holes, each with the rows of `keep` for which it is right.
 
     What a label gains by filling depends on the others only where one of them lies in its hole: that
@@ -187,7 +186,7 @@ def _filled_maps(
     full = raw.copy()
     nested = np.flatnonzero(close_holes(full, boxes)[1:])
     if not len(nested):
-        yield np.ones(len(keep), dtype=np.bool_), full
+        yield slice(None), full
         return
     ways, which = np.unique(keep[:, nested], axis=0, return_inverse=True)
     for index, way in enumerate(ways):
@@ -200,14 +199,14 @@ def _filled_maps(
 
 def _hits_per_label(
     truth: Instances, labels: NDArray[np.int32], n_labels: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Truths hit by each label, and whether it hits any, per IoU threshold; both ``(n, T)``."""
+) -> NDArray[np.float32]:
+    """Truths hit by each label, then 1 where it hits none, per IoU threshold: ``(n, 2 T)``."""
     fractions = exact_fractions(np.array(COMPETITION_THRESHOLDS))
     found = match(truth, labels)
     level = hit_levels(found.shared, found.union, fractions)
     index = found.prediction
     if len(found.prediction_areas) < n_labels:  # one that was nested and dropped is not in the map
         index = np.flatnonzero(measure_areas(labels, n_labels)[1:])[index]
-    hits = np.zeros((n_labels, len(fractions)), dtype=np.float64)
+    hits = np.zeros((n_labels, len(fractions)), dtype=np.float32)
     np.add.at(hits, index, level)
-    return hits, (hits > 0).astype(np.float64)
+    return np.concatenate([hits, hits == 0], axis=1, dtype=np.float32)
