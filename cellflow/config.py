@@ -378,7 +378,7 @@ class DemoConfig:
     """Annotated images."""
     unseen: int = 6
     """Further images that no fold sees, for the ensemble."""
-    n_epochs: int = 40
+    n_epochs: int = 30
     """Epochs of each fold."""
     k: int = 3
     """Folds."""

@@ -32,7 +32,7 @@ from cellflow.nn.checkpoint import (
 from cellflow.nn.dataset import Batch, CropDataset, EpochSampler, Slot, make_loader
 from cellflow.nn.loss import segmentation_loss
 from cellflow.nn.optim import learning_rate_at, make_optimizer
-from cellflow.nn.precision import autocast
+from cellflow.nn.precision import autocast, choose_layout
 from cellflow.nn.unet import diameters_of, set_layout
 from cellflow.storage.atomic import atomic_path, write_csv
 from cellflow.storage.hashing import hash_file, hash_json
@@ -101,7 +101,7 @@ class FoldTrainer:
         self.net = start_network(config, float(np.mean(training.diameters)), own)
         self.diam_mean, self.diam_labels = diameters_of(self.net)
         self.net.to(machine.device)
-        set_layout(self.net, machine.layout)
+        set_layout(self.net, choose_layout(machine.device))
         optim = config.optim
         self.optimizer = make_optimizer(
             self.net, optim.optimizer, weight_decay=optim.weight_decay, momentum=optim.momentum
@@ -220,7 +220,7 @@ class FoldTrainer:
 
     def _to_device(self, batch: Batch) -> Batch:
         device = self.machine.device
-        image = batch.image.to(device, non_blocking=True, memory_format=self.machine.layout)
+        image = batch.image.to(device, non_blocking=True, memory_format=choose_layout(device))
         unit_flow = batch.unit_flow.to(device, non_blocking=True)
         return Batch(image, unit_flow, batch.foreground.to(device, non_blocking=True))
 

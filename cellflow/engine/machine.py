@@ -23,11 +23,6 @@ class Machine:
     amp: torch.dtype | None
     workers: int
 
-    @property
-    def layout(self) -> torch.memory_format:
-        """Layout of images and weights; channels-last is the faster one, but not on Apple's GPUs."""
-        return torch.contiguous_format if self.device.type == "mps" else torch.channels_last
-
     def describe(self) -> dict[str, str | int]:
         """What decides whether a resumed training is bit for bit the same."""
         amp = str(self.amp).removeprefix("torch.")

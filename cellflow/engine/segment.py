@@ -16,7 +16,8 @@ from cellflow.config import MaskConfig
 from cellflow.errors import RunError
 from cellflow.nn.checkpoint import load_model_file
 from cellflow.nn.forward import Flows, image_to_flows
-from cellflow.nn.unet import diameters_of
+from cellflow.nn.precision import choose_layout
+from cellflow.nn.unet import diameters_of, set_layout
 from cellflow.numeric.averaging import average_flows
 from cellflow.numeric.dynamics import flows_to_labels
 from cellflow.numeric.normalize import normalize_percentile, select_channels
@@ -174,6 +175,7 @@ def load_member(path: Path, name: str, device: torch.device) -> Member:
     A file that Cellpose wrote says nothing of channels; it is taken as trained on grey images.
     """
     net, facts = load_model_file(path)
+    set_layout(net, choose_layout(device))
     diam_mean, diam_labels = diameters_of(net)
     return Member(
         name=name,

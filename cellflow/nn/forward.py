@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cellflow.errors import CellflowError
-from cellflow.nn.precision import autocast
+from cellflow.nn.precision import autocast, choose_layout
 from cellflow.numeric.normalize import resize_linear
 from cellflow.numeric.tiling import average_tiles, make_tiles, pad_for_network
 
@@ -102,13 +102,11 @@ def run_tiles(
         One style vector per tile.
     """
     first = next(net.parameters())
-    channels_last = first.device.type != "mps" and amp is not None
     outputs, styles = [], []
     with torch.inference_mode(), autocast(first.device, amp):
         for start in range(0, len(tiles), batch_size):
-            batch = torch.from_numpy(tiles[start : start + batch_size]).to(first.device)
-            if channels_last:
-                batch = batch.contiguous(memory_format=torch.channels_last)
+            batch = torch.from_numpy(tiles[start : start + batch_size])
+            batch = batch.to(first.device, memory_format=choose_layout(first.device))
             output, style = net(batch)[:2]
             outputs.append(output.float().cpu().numpy())
             styles.append(style.float().cpu().numpy())

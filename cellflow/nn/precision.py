@@ -8,7 +8,7 @@ import torch
 
 from cellflow.errors import ConfigError
 
-__all__ = ["autocast", "choose_amp", "choose_device"]
+__all__ = ["autocast", "choose_amp", "choose_device", "choose_layout"]
 
 
 def choose_device(name: str) -> torch.device:
@@ -59,6 +59,14 @@ def choose_amp(name: str, device: torch.device) -> torch.dtype | None:
     if device.type == "cpu" and _cpu_has_bfloat16():
         return torch.bfloat16
     return None
+
+
+def choose_layout(device: torch.device) -> torch.memory_format:
+    """Layout of images and weights; channels-last is the faster one, but not on Apple's GPUs.
+
+    Training and prediction use the same, because the last bits of the output depend on it.
+    """
+    return torch.contiguous_format if device.type == "mps" else torch.channels_last
 
 
 def autocast(

@@ -243,8 +243,9 @@ def test_cellpose_takes_our_best_model(trained: TrainConfig) -> None:
     theirs = CellposeModel(gpu=False, pretrained_model=str(path), mkldnn=False)
     _, (_, flow, cellprob), _ = theirs.eval(image, channels=[0, 0], compute_masks=False)
     ours = Segmenter([load_member(path, "best", torch.device("cpu"))], MaskConfig()).predict(image)
-    np.testing.assert_allclose(ours.flow, flow, atol=1e-5)
-    np.testing.assert_allclose(ours.cellprob, cellprob, atol=1e-5)
+    # Equal up to rounding: a network that has hardly been trained puts out large numbers.
+    np.testing.assert_allclose(ours.flow, flow, atol=1e-5 * np.abs(flow).max())
+    np.testing.assert_allclose(ours.cellprob, cellprob, atol=1e-5 * np.abs(cellprob).max())
 
 
 def test_thresholds_travel_with_the_run(copied: TrainConfig, tmp_path: Path, images: Path) -> None:
