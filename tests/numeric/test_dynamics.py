@@ -80,13 +80,13 @@ def test_basin_against_trace(cells):
     assert abs(gap) < 0.01
 
 
-@pytest.mark.parametrize("niter", [0, 1, 5, 16, 17, 40])
+@pytest.mark.parametrize("niter", [0, 1, 5, 14, 15, 40])
 def test_both_methods_honour_niter(cells, niter):
     twin = by_first_pixel(slow_trace(cells.flow, cells.cellprob, niter=niter))
     trace = flows_to_labels(cells.flow, cells.cellprob, method="trace", niter=niter, **RAW)
     assert trace.max() == twin.max()
     basin = flows_to_labels(cells.flow, cells.cellprob, niter=niter, **RAW)
-    if niter <= 16:  # too short for a jump: exact
+    if niter <= 14:  # too short for a jump: exact
         assert np.array_equal(basin, trace)
 
 
