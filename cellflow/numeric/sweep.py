@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
+from cellflow.numeric._jit import run_blocks
 from cellflow.numeric.dynamics import (
     Candidates,
     Method,
@@ -27,6 +28,11 @@ from cellflow.types import Instances, Score
 __all__ = ["SweepCounts", "sweep"]
 
 Ints = NDArray[np.int64]
+
+_FRACTIONS = exact_fractions(np.array(COMPETITION_THRESHOLDS))
+# Pixels. Up to here one thread takes a whole threshold, which wastes nothing; each needs some 30 bytes
+# a pixel at once, so larger images are taken one after the other, each by all threads.
+_SMALL = 2**21
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,23 +121,27 @@ def sweep(
         )
     grid = _Grid(cellprob_thresholds, flow_thresholds, min_sizes)
     counts = np.zeros((3, *grid.shape, len(COMPETITION_THRESHOLDS)), dtype=np.int64)
-    for index, threshold in enumerate(grid.cellprob):
-        candidates = find_candidates(
-            flow,
-            cellprob,
-            cellprob_threshold=float(threshold),
-            max_size_fraction=max_size_fraction,
-            niter=niter,
-            method=method,
-            check_scale=check_scale,
-        )
-        counts[:, index] = _count_grid(candidates, real, grid)
+
+    def count(_: int, start: int, stop: int) -> None:
+        for index in range(start, stop):
+            candidates = find_candidates(
+                flow,
+                cellprob,
+                cellprob_threshold=float(grid.cellprob[index]),
+                max_size_fraction=max_size_fraction,
+                niter=niter,
+                method=method,
+                check_scale=check_scale,
+            )
+            counts[:, index] = _count_grid(candidates, real, grid)
+
+    run_blocks(count, len(grid.cellprob), 1 if cellprob.size <= _SMALL else len(grid.cellprob))
     iou = np.array(COMPETITION_THRESHOLDS)
     return SweepCounts(grid.cellprob, grid.flow, grid.size, iou, *counts)
 
 
 class _Grid:
-    """The three axes as arrays."""
+    """The three axes as arrays, and the last two sorted and without repetitions."""
 
     def __init__(
         self,
@@ -145,35 +155,50 @@ class _Grid:
         self.shape = len(self.cellprob), len(self.flow), len(self.size)
         if 0 in self.shape:
             raise DataError(f"grids: expected at least one value each, found {self.shape}")
+        self.checks = bool((self.flow > 0).any())
+        limits = np.where(self.flow > 0, self.flow, np.inf).astype(np.float32)
+        self._limits, self._flow_place = np.unique(limits, return_inverse=True)
+        self._sizes, self._size_place = np.unique(self.size, return_inverse=True)
+
+    def ranks(self, errors: NDArray[np.float32], areas: Ints) -> tuple[Ints, Ints]:
+        """How many flow thresholds drop each label, and how many sizes keep it; see `totals`."""
+        return np.searchsorted(self._limits, errors), np.searchsorted(self._sizes, areas, "right")
+
+    def totals(self, ranks: tuple[Ints, Ints], values: Ints) -> Ints:
+        """Sums of the values ``(n, K)`` of the labels that each combination keeps, ``(F, M, K)``."""
+        cells = np.zeros((len(self._limits) + 1, len(self._sizes) + 1, values.shape[1]), np.int64)
+        np.add.at(cells, ranks, values)
+        sums = cells.cumsum(axis=0)[:-1, ::-1].cumsum(axis=1)[:, -2::-1]
+        return np.asarray(sums[self._flow_place[:, None], self._size_place], dtype=np.int64)
+
+    def keeps(self, ranks: tuple[Ints, Ints]) -> NDArray[np.bool_]:
+        """Whether each combination keeps each label, ``(F, M, n)``."""
+        agrees = ranks[0] <= self._flow_place[:, None]
+        large = ranks[1] > self._size_place[:, None]
+        return np.asarray(agrees[:, None] & large, dtype=np.bool_)
 
 
 def _count_grid(candidates: Candidates, truth: Instances, grid: _Grid) -> Ints:
     """TP, FP, FN for all flow thresholds and sizes, ``(3, F, M, T)``."""
-    present = np.flatnonzero(candidates.areas > 0)
-    present = present[candidates.areas[present] >= grid.size.min()]
+    wanted = (candidates.areas > 0) & (candidates.areas >= grid.size.min())
+    present = np.flatnonzero(wanted)
     present = present[np.argsort(candidates.first[present], kind="stable")]
-    areas = candidates.areas[present]
-    large = areas >= grid.size[:, None]  # (M, n); a size of 0 or less lets all pass
-    agrees = np.ones((len(grid.flow), len(present)), dtype=np.bool_)
-    if (grid.flow > 0).any():
+    errors = np.zeros(len(present), dtype=np.float32)
+    if grid.checks:
         errors = candidate_errors(candidates, (present + 1).astype(np.int32))
-        off = grid.flow <= 0
-        agrees = ~(errors > grid.flow.astype(np.float32)[:, None]) | off[:, None]
-    keep = (agrees[:, None] & large[None]).reshape(len(agrees) * len(large), len(present))
-    counts = np.zeros((3, len(keep), len(COMPETITION_THRESHOLDS)), dtype=np.int64)
-    for rows, labels in _filled_maps(candidates, present, keep):
-        # one product for all counts; whole numbers below 2**24 are exact in float32
-        per_label = _hits_per_label(truth, labels, len(present))
-        sums = (keep[rows].astype(np.float32) @ per_label).astype(np.int64)
-        counts[0, rows], counts[1, rows] = np.split(sums, 2, axis=1)
+    ranks = grid.ranks(errors, candidates.areas[present])
+    counts = np.zeros((3, *grid.shape[1:], len(COMPETITION_THRESHOLDS)), dtype=np.int64)
+    for where, labels in _filled_maps(candidates, present, grid, ranks):
+        sums = grid.totals(ranks, _hits_per_label(truth, labels, len(present)))[where]
+        counts[0][where], counts[1][where] = np.split(sums, 2, axis=-1)
     counts[2] = len(truth) - counts[0]
-    return counts.reshape(3, len(grid.flow), len(grid.size), -1)
+    return counts
 
 
 def _filled_maps(
-    candidates: Candidates, present: NDArray[np.int64], keep: NDArray[np.bool_]
+    candidates: Candidates, present: Ints, grid: _Grid, ranks: tuple[Ints, Ints]
 ) -> Iterator[tuple[Any, NDArray[np.int32]]]:
-    """Label maps with filled holes, each with the rows of `keep` for which it is right.
+    """Label maps with filled holes, each with the combinations for which it is right.
 
     What a label gains by filling depends on the others only where one of them lies in its hole: that
     one is either kept, or it is background and filled as well. There is one map for each way in which
@@ -188,25 +213,24 @@ def _filled_maps(
     if not len(nested):
         yield slice(None), full
         return
-    ways, which = np.unique(keep[:, nested], axis=0, return_inverse=True)
+    keep = grid.keeps((ranks[0][nested], ranks[1][nested]))
+    ways, which = np.unique(keep.reshape(-1, len(nested)), axis=0, return_inverse=True)
     for index, way in enumerate(ways):
         table = np.arange(len(present) + 1, dtype=np.int32)
         table[nested[~way] + 1] = 0
         labels = table[raw]
         close_holes(labels, boxes)
-        yield which.reshape(-1) == index, labels
+        yield which.reshape(keep.shape[:2]) == index, labels
 
 
-def _hits_per_label(
-    truth: Instances, labels: NDArray[np.int32], n_labels: int
-) -> NDArray[np.float32]:
+def _hits_per_label(truth: Instances, labels: NDArray[np.int32], n_labels: int) -> Ints:
     """Truths hit by each label, then 1 where it hits none, per IoU threshold: ``(n, 2 T)``."""
-    fractions = exact_fractions(np.array(COMPETITION_THRESHOLDS))
     found = match(truth, labels)
-    level = hit_levels(found.shared, found.union, fractions)
+    level = hit_levels(found.shared, found.union, _FRACTIONS)
     index = found.prediction
     if len(found.prediction_areas) < n_labels:  # one that was nested and dropped is not in the map
         index = np.flatnonzero(measure_areas(labels, n_labels)[1:])[index]
-    hits = np.zeros((n_labels, len(fractions)), dtype=np.float32)
-    np.add.at(hits, index, level)
-    return np.concatenate([hits, hits == 0], axis=1, dtype=np.float32)
+    hits = np.zeros((n_labels, len(_FRACTIONS)), dtype=np.int64)
+    close = np.flatnonzero(level.any(axis=1))
+    np.add.at(hits, index[close], level[close])
+    return np.concatenate([hits, hits == 0], axis=1)

@@ -10,10 +10,10 @@ from cellflow.numeric.score import competition_score
 from cellflow.numeric.sweep import sweep
 from cellflow.numeric.targets import labels_to_flows
 
-GRID = {
-    "cellprob_thresholds": [-2.0, 0.0, 1.5],
-    "flow_thresholds": [None, 0.05, 0.1, 0.4],
-    "min_sizes": [0, 15, 200, 330],
+GRID = {  # in no order, one value twice
+    "cellprob_thresholds": [0.0, -2.0, 1.5],
+    "flow_thresholds": [0.05, None, 0.4, 0.1],
+    "min_sizes": [200, 0, 15, 330, 15],
 }
 
 
@@ -66,6 +66,18 @@ def test_small_cells_in_the_holes_of_others():
     flow[1][ring] = 4.5
     cellprob = np.where(labels > 0, 3.0, -3.0)
     compare(flow, cellprob, labels, max_size_fraction=1.0)
+
+
+def test_large_images_take_one_threshold_after_the_other(cells, monkeypatch):
+    monkeypatch.setattr("cellflow.numeric.sweep._SMALL", 0)
+    compare(cells.flow, cells.cellprob, cells.labels)
+
+
+def test_bad_values_are_found_whichever_thread_meets_them(cells):
+    flow = cells.flow.copy()
+    flow[0, 3, 3] = np.nan
+    with pytest.raises(DataError, match="1 pixels with NaN"):
+        sweep(flow, cells.cellprob, cells.labels, **GRID)
 
 
 def test_nothing_to_find(cells):
