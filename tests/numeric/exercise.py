@@ -1,7 +1,7 @@
 """Call every kernel on ordinary and on awkward input and print one digest of all results.
 
-Run as a script by test_jit.py: under other thread counts, in forked and spawned workers, with array
-bounds checked, without a cache folder. The digest must be the same everywhere.
+Run as a script by test_jit.py: under other thread counts, in forked and spawned workers, under Dask,
+with array bounds checked, without a cache folder. The digest must be the same everywhere.
 """
 
 from __future__ import annotations
@@ -80,12 +80,29 @@ def digest() -> str:
     return total.hexdigest()
 
 
+def under_dask(scheduler: str) -> set[str]:
+    import dask
+
+    jobs = [dask.delayed(digest, pure=False)() for _ in range(4)]
+    if scheduler != "cluster":
+        return set(dask.compute(*jobs, scheduler=scheduler, num_workers=2))
+    from distributed import Client, LocalCluster
+
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as cluster,
+        Client(cluster) as client,
+    ):
+        return set(client.gather(client.compute(jobs)))
+
+
 def main(mode: str) -> None:
     if mode == "plain":
         found = {digest()}
     elif mode == "threads":
         with ThreadPoolExecutor(4) as pool:
             found = {job.result() for job in [pool.submit(digest) for _ in range(4)]}
+    elif mode.startswith("dask"):
+        found = under_dask(mode.removeprefix("dask-"))
     else:
         if mode == "fork":
             digest()  # the parent has its threads and its compiled kernels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -37,6 +38,13 @@ def expected() -> str:
 @pytest.mark.parametrize("mode", ["threads", "fork", "spawn"])
 def test_same_results_in_workers(mode, expected):
     assert run(mode, CELLFLOW_THREADS="3") == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheduler", ["threads", "processes", "cluster"])
+def test_same_results_under_dask(scheduler, expected):
+    pytest.importorskip("dask" if scheduler != "cluster" else "distributed")
+    assert run(f"dask-{scheduler}", CELLFLOW_THREADS="3") == expected
 
 
 @pytest.mark.slow
@@ -85,6 +93,45 @@ def test_damaged_cache_is_compiled_again(tmp_path):
         subprocess.run([sys.executable, "-c", code], check=True, timeout=300, env=environment)
         for path in tmp_path.rglob("*.nb[ic]"):
             path.write_bytes(b"damaged")
+
+
+def test_six_cold_starts_share_one_empty_cache(tmp_path):
+    code = (
+        "from cellflow.numeric import labels; import numpy as np, sys\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "cells = labels.instances_from_labels(np.arange(12).reshape(3, 4) // 2)\n"
+        "print(cells.starts.tolist(), cells.lengths.tolist())\n"
+        "print(sum(labels._fill_runs.stats.cache_hits.values()), file=sys.stderr)\n"
+    )
+    command = [sys.executable, "-c", code]
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    with contextlib.ExitStack() as stack:
+        starts = []
+        for _ in range(6):
+            start = subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            stack.enter_context(start)
+            stack.callback(start.kill)
+            starts.append(start)
+        assert [start.stdout.readline() for start in starts] == ["ready\n"] * 6
+        assert not list(tmp_path.rglob("*.nbi"))
+        for start in starts:  # now all compile at once
+            start.stdin.write("\n")
+            start.stdin.flush()
+        found = [start.communicate(timeout=300) for start in starts]
+        assert [start.returncode for start in starts] == [0] * 6, found
+    assert {out for out, _ in found} == {"[2, 4, 6, 8, 10] [2, 2, 2, 2, 2]\n"}
+    later = subprocess.run(
+        command, env=environment, input="\n", capture_output=True, text=True, timeout=120
+    )
+    assert later.stdout.endswith(found[0][0])
+    assert later.stderr.strip() == "1"  # from the cache that the six have written
 
 
 def test_blocks_cover_everything_once():
