@@ -1,4 +1,4 @@
-"""Areas and boxes of the labels of a map, measured on several threads."""
+"""Label maps between kernels: areas and boxes, new numbers, closed holes."""
 
 from __future__ import annotations
 
@@ -34,3 +34,34 @@ def measure(labels: Ints, n_labels: int, ends: tuple[Ints, Ints] | None = None) 
         for column in (2, 4):
             np.maximum(out[:, column], part[:, column], out=out[:, column])
     return out
+
+
+def relabel(labels: Ints, table: Ints) -> Ints:
+    """``labels = table[labels]``, in place."""
+    height = labels.shape[0]
+    run_blocks(lambda _, a, b: _regions.relabel_rows(labels, table, a, b), height, 128)
+    return labels
+
+
+def close_holes(labels: Ints, boxes: Ints) -> NDArray[np.bool_]:
+    """Fill holes over background, in place, for labels 1..n that are in the order of first pixels.
+
+    Inner labels first: what lies inside another has its first pixel after it, so a larger number.
+
+    Parameters
+    ----------
+    labels : (H, W) int32 ndarray
+    boxes : (n, 4) int32 ndarray
+        Boxes of labels 1..n.
+
+    Returns
+    -------
+    (n + 1,) bool ndarray
+        Which labels have pixels in the hole of another one.
+    """
+    flags = np.zeros(len(boxes) + 1, dtype=np.bool_)
+    nested = np.zeros_like(flags)
+    _regions.flag_holes(labels, flags)
+    numbers = np.flatnonzero(flags)[::-1].astype(np.int32)
+    _regions.fill_holes(labels, numbers, boxes[numbers - 1], nested)
+    return nested

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cellflow.errors import DataError
 from cellflow.numeric import _diffusion, _follow, _regions
 from cellflow.numeric._jit import run_blocks
-from cellflow.numeric._measure import AREA, BOX, FIRST, measure
+from cellflow.numeric._measure import AREA, BOX, FIRST, close_holes, measure, relabel
 from cellflow.numeric.labels import compact
 from cellflow.numeric.targets import cells_per_block
 
@@ -246,37 +246,6 @@ def finish(candidates: Candidates, keep: NDArray[np.bool_]) -> Ints:
     relabel(labels, table)
     close_holes(labels, candidates.boxes[kept])
     return labels
-
-
-def relabel(labels: Ints, table: Ints) -> Ints:
-    """``labels = table[labels]``, in place."""
-    height = labels.shape[0]
-    run_blocks(lambda _, a, b: _regions.relabel_rows(labels, table, a, b), height, 128)
-    return labels
-
-
-def close_holes(labels: Ints, boxes: Ints) -> NDArray[np.bool_]:
-    """Fill holes over background, in place, for labels 1..n that are in the order of first pixels.
-
-    Inner labels first: what lies inside another has its first pixel after it, so a larger number.
-
-    Parameters
-    ----------
-    labels : (H, W) int32 ndarray
-    boxes : (n, 4) int32 ndarray
-        Boxes of labels 1..n.
-
-    Returns
-    -------
-    (n + 1,) bool ndarray
-        Which labels have pixels in the hole of another one.
-    """
-    flags = np.zeros(len(boxes) + 1, dtype=np.bool_)
-    nested = np.zeros_like(flags)
-    _regions.flag_holes(labels, flags)
-    numbers = np.flatnonzero(flags)[::-1].astype(np.int32)
-    _regions.fill_holes(labels, numbers, boxes[numbers - 1], nested)
-    return nested
 
 
 def _follow_flows(

@@ -11,14 +11,13 @@ from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 from cellflow.numeric._jit import run_blocks
+from cellflow.numeric._measure import close_holes, relabel
 from cellflow.numeric.dynamics import (
     Candidates,
     Method,
     candidate_errors,
     check_fields,
-    close_holes,
     find_candidates,
-    relabel,
 )
 from cellflow.numeric.labels import measure_areas
 from cellflow.numeric.matching import as_instances, match

@@ -114,7 +114,7 @@ def test_labels_are_numbered_by_their_first_pixels(cells):
 
 
 def test_holes_are_filled_over_background_only():
-    from cellflow.numeric.dynamics import close_holes
+    from cellflow.numeric._measure import close_holes
 
     labels = np.zeros((20, 20), np.int32)
     labels[2:18, 2:18] = 1
@@ -132,7 +132,7 @@ def test_holes_are_filled_over_background_only():
 
 
 def test_holes_equal_the_slow_twin():
-    from cellflow.numeric.dynamics import close_holes
+    from cellflow.numeric._measure import close_holes
 
     rng = np.random.default_rng(0)
     for _ in range(30):
