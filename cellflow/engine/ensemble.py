@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cellflow.config import EnsembleConfig, MaskConfig, check_config
+from cellflow.config import EnsembleConfig, MaskConfig, MaskOverrides, check_config
 from cellflow.engine.machine import Machine, choose_machine
 from cellflow.engine.runs import check_models, run_mask, versions
 from cellflow.engine.segment import Member, Segmenter, load_member
@@ -72,7 +72,7 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
     name = config.name or "+".join(run.name for run in runs)
     record = config.ensembles_dir / name / "ensemble.json"
     _check_free([config.out / name, record], overwrite=config.overwrite)
-    mask = config.mask.apply(_common_mask(runs))
+    mask = _common_mask(runs, config.mask)
     readers = find_images(config.images)
     machine = choose_machine(config.runtime)
     members = [m for run in runs for m in _members(run, machine.device, config.unfinished)]
@@ -129,9 +129,9 @@ def _check_free(paths: list[Path], *, overwrite: bool) -> None:
             )
 
 
-def _common_mask(runs: list[RunFolder]) -> MaskConfig:
-    """Thresholds that all runs were trained with."""
-    masks = [run_mask(run) for run in runs]
+def _common_mask(runs: list[RunFolder], overrides: MaskOverrides) -> MaskConfig:
+    """Thresholds that were given, and those that all runs were trained with."""
+    masks = [overrides.apply(run_mask(run)) for run in runs]
     if len(set(masks)) > 1:
         found = "; ".join(f"{run.name}: {mask}" for run, mask in zip(runs, masks, strict=True))
         raise RunError(

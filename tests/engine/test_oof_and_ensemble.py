@@ -264,6 +264,7 @@ def test_thresholds_travel_with_the_run(copied: TrainConfig, tmp_path: Path, ima
     config = replace(ensemble_config(copied, tmp_path, images), runs=("tiny", "tuned"))
     with pytest.raises(RunError, match="different thresholds"):
         ensemble(replace(config, mask=MaskOverrides()))
+    assert ensemble(config).members == 4
 
 
 def test_unfinished_folds_are_refused_unless_wanted(copied: TrainConfig) -> None:
