@@ -112,7 +112,7 @@ def _optimizer_flags(words: Sequence[str]) -> list[str]:
         if flag not in ("--sgd", "--SGD", "--adam"):
             result.append(word)
             continue
-        if flag != "--adam" and not equals and rest and rest[0] in ("0", "1"):
+        if flag != "--adam" and not equals and rest and not rest[0].startswith("-"):
             equals, value = "=", rest.pop(0)
         if equals and (flag == "--adam" or value not in ("0", "1")):
             takes = "takes no value" if flag == "--adam" else "takes 0, 1 or nothing"

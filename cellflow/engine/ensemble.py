@@ -88,6 +88,8 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
         predictions = _predict(segmenter, readers, folder / "masks", cells)
         write_submission(folder / "submission.csv", predictions)
     write_json(record, _record(config, segmenter, machine, cells))
+    if not sum(cells.values()):
+        _log.warning("no cell was found in any image; a lower --cellprob_threshold finds more")
     _log.info("thresholds are those of single models: not calibrated for the ensemble")
     return EnsembleResult(goal / "submission.csv", goal / "masks", cells, len(members))
 

@@ -40,8 +40,8 @@ from cellflow.storage.run_folder import RunFolder
 
 __all__ = ["FoldResult", "FoldTrainer"]
 
-SAVE_EVERY_SECONDS = 60.0
-"""The last state is saved after an epoch when this time has passed since it was saved before."""
+SAVE_SHARE = 0.05
+"""Largest part of the time that is spent on saving the last state between evaluations."""
 VALIDATION_EPOCH = -1
 """Epoch in the key of the validation crops' randomness: the same crops at every evaluation."""
 
@@ -112,7 +112,7 @@ class FoldTrainer:
         self.best_score, self.best_epoch = -1.0, 0
         self.history: list[dict[str, Any]] = []
         self.evaluations: list[dict[str, Any]] = []
-        self.saved_at = time.monotonic()
+        self.saved_at, self.save_cost = time.monotonic(), 0.0
 
     def fit(self) -> FoldResult:
         """Train until the last epoch. Resumes from the last state where there is one.
@@ -134,7 +134,7 @@ class FoldTrainer:
                 row |= self._evaluate()
             best_score = self.best_score if self.best_epoch else math.nan
             self.history.append(row | {"best_score": best_score})
-            if evaluated or time.monotonic() - self.saved_at >= SAVE_EVERY_SECONDS:
+            if evaluated or self._is_saving_cheap():
                 self._save_state()
             if self.best_epoch == self.epoch:
                 self._save_best()
@@ -310,9 +310,14 @@ class FoldTrainer:
             "evaluations": self.evaluations,
             "machine": self.machine.describe(),
         }
+        started = time.monotonic()
         save_state(self.files.last, state)
         self._write_tables()
         self.saved_at = time.monotonic()
+        self.save_cost = self.saved_at - started
+
+    def _is_saving_cheap(self) -> bool:
+        return (time.monotonic() - self.saved_at) * SAVE_SHARE >= self.save_cost
 
     def _write_tables(self) -> None:
         write_csv(self.files.history, pd.DataFrame(self.history))

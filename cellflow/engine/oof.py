@@ -150,6 +150,8 @@ def _run_folds(run: RunFolder, dataset: Dataset) -> pd.Series[int]:
             f"{run.folds} was changed after the run was started: expected the split {expected}, found "
             f"{found}. Its models were trained on the old split; put the old file back."
         )
+    if dataset.folds_path.exists() and dataset.folds_hash() != expected:
+        _log.info("%s has changed since; the run's own split is used", dataset.folds_path)
     return folds
 
 

@@ -79,14 +79,15 @@ def open_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> RunFold
         return run
     old = run.read_record()
     changes = config_differences(old["config"], record["config"])
-    for key, what in (("data_hash", "data"), ("folds_hash", "folds.csv")):
-        if old.get(key) != record[key]:
-            changes.append(f"{what}: not the same as when the run was started")
+    if old["data_hash"] != record["data_hash"]:
+        changes.append(f"data: {dataset.path} is not the data the run was started with")
+    if old["folds_hash"] != record["folds_hash"]:
+        changes.append(f"folds.csv: not the split the run was started with, which is {run.folds}")
     if changes:
         raise RunError(
-            f"The run {config.name!r} in {run.path} was started with other settings (old -> new):\n"
+            f"The run {config.name!r} in {run.path} was started with something else (old -> new):\n"
             + "\n".join(f"  - {line}" for line in changes)
-            + "\nRepeat the old settings to continue it, or choose another --name."
+            + "\nGo back to the old to continue it, or choose another --name."
         )
     return run
 

@@ -16,6 +16,7 @@ from cellflow.engine.runs import open_run
 from cellflow.engine.samples import CachedSamples, cache_samples
 from cellflow.errors import DataError, FoldError
 from cellflow.io.dataset import Dataset
+from cellflow.nn.checkpoint import find_model_file
 from cellflow.storage.locks import hold_lock
 from cellflow.storage.run_folder import RunFolder
 
@@ -50,11 +51,14 @@ def train(config: TrainConfig) -> list[FoldResult]:
     wanted = _wanted_folds(config.fold, there, dataset)
     run = open_run(config, dataset, there)
     _log.info(
-        "run %s: fold %s of %d images in %s, %s, amp %s, %d threads",
-        run.path, ", ".join(map(str, wanted)), len(folds), dataset.path, machine.device,
-        str(machine.amp).removeprefix("torch."), torch.get_num_threads(),
+        "run %s: %d images in %s, fold %s to train; %s, %s, %d threads",
+        run.path, len(folds), dataset.path, ", ".join(map(str, wanted)), machine.device,
+        str(machine.amp).removeprefix("torch.") if machine.amp else "float32",
+        torch.get_num_threads(),
     )  # fmt: skip
-    if config.model.pretrained_model.lower() == "none":
+    if config.model.pretrained_model.lower() != "none":
+        _log.info("starting from %s", find_model_file(config.model.pretrained_model))
+    elif not run.has_progress():
         _log.info("training from scratch; --pretrained_model FILE starts from a Cellpose 3 model")
     return [
         _train_fold(config, fold, run, dataset, folds=folds, machine=machine) for fold in wanted

@@ -151,10 +151,10 @@ def _read(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"No model file at {path}.")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError):
+        # torch's own text is long, and advises to load the file unsafely
         raise CheckpointError(
-            f"{path} cannot be read as a model file ({reason}). It may be truncated or of another kind."
+            f"{path} cannot be read as a model file: it is truncated, or of another kind."
         ) from None
     if not isinstance(state, dict):
         raise CheckpointError(

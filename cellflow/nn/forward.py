@@ -17,6 +17,10 @@ from cellflow.numeric.tiling import average_tiles, make_tiles, pad_for_network
 __all__ = ["Flows", "image_to_flows", "run_tiles"]
 
 
+MAX_OUTPUT = 60000.0
+"""Larger flows and logits count as this, so that they fit float16."""
+
+
 class Flows(NamedTuple):
     """Network output for one image at its native size.
 
@@ -64,8 +68,11 @@ def image_to_flows(
     padded, (rows, columns) = pad_for_network(scaled)
     tiles, origins = make_tiles(padded)
     outputs, styles = run_tiles(net, tiles, batch_size=batch_size, amp=amp)
-    if not np.isfinite(outputs).all():
-        raise CellflowError("The network's output is not finite. Try --amp off.")
+    if np.isnan(outputs).any():
+        raise CellflowError("The network's output is not a number. Try --amp off.")
+    # After a few steps the batch-norm statistics are far off, and so may be the output; stored flows
+    # are float16.
+    np.clip(outputs, -MAX_OUTPUT, MAX_OUTPUT, out=outputs)
     mean = average_tiles(outputs, origins, (padded.shape[1], padded.shape[2]))
     output = np.ascontiguousarray(mean[:, rows, columns])
     if rescale != 1.0:

@@ -132,8 +132,11 @@ def find_run(name: str | None, runs_dir: Path) -> RunFolder:
     """
     known = sorted(runs_dir.glob("*/config.yaml"), key=lambda path: path.stat().st_mtime)
     if name is None:
+        known = [path for path in known if RunFolder(path.parent).has_progress()]
         if not known:
-            raise RunError(f"No run in {runs_dir}. Start one with: cellflow train --fold all")
+            raise RunError(
+                f"No run with a trained model in {runs_dir}. Start one with: cellflow train --fold all"
+            )
         return RunFolder(known[-1].parent)
     for candidate in (RunFolder(runs_dir / name), RunFolder(Path(name).resolve())):
         if candidate.exists():

@@ -32,7 +32,7 @@ from cellflow.errors import (
 from cellflow.io.dataset import Dataset
 from cellflow.io.images import write_labels
 from cellflow.nn.checkpoint import load_model_file, load_state
-from cellflow.storage.run_folder import RunFolder
+from cellflow.storage.run_folder import RunFolder, find_run
 
 TIMING = ["images_per_second", "seconds"]
 
@@ -101,7 +101,7 @@ def test_resume_is_exact(
     trained: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = replace(trained, runs_dir=tmp_path, fold=("1",))
-    monkeypatch.setattr(fold_trainer, "SAVE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(fold_trainer, "SAVE_SHARE", math.inf)
     train_epoch = FoldTrainer._train_epoch
 
     def stop_in_the_second_epoch(self: FoldTrainer, *rest: object) -> dict[str, object]:
@@ -145,7 +145,7 @@ def test_another_split_under_a_used_name_is_refused(copied: TrainConfig, tmp_pat
     folds = pd.read_csv(data / "folds.csv")
     folds["fold"] = 1 - folds["fold"]
     folds.to_csv(data / "folds.csv", index=False)
-    with pytest.raises(RunError, match=r"folds\.csv: not the same"):
+    with pytest.raises(RunError, match=r"folds\.csv: not the split"):
         train(replace(copied, data=data))
 
 
@@ -358,3 +358,23 @@ def test_channels_of_rgb_images(trained: TrainConfig, tmp_path: Path) -> None:
     red[..., 0] = 0
     np.testing.assert_array_equal(segmenter.predict(red).cellprob, expected)
     assert not np.array_equal(segmenter.predict(image[..., ::-1]).cellprob, expected)
+
+
+def test_an_evaluation_after_hardly_any_step(trained: TrainConfig, tmp_path: Path) -> None:
+    """Batch-norm statistics are far off then; the output is huge, and is scored like any other."""
+    config = replace(
+        trained,
+        runs_dir=tmp_path,
+        fold=("0",),
+        eval_every=1,
+        sampling=replace(trained.sampling, nimg_per_epoch=4),
+        optim=replace(trained.optim, schedule="constant", learning_rate=0.05, n_epochs=2),
+    )
+    assert train(config)[0].epochs == 2
+
+
+def test_the_newest_run_is_one_that_has_a_model(copied: TrainConfig) -> None:
+    empty = replace(copied, name="later", model=ModelConfig("nothing.pt"))
+    with pytest.raises(CheckpointError):
+        train(empty)
+    assert find_run(None, copied.runs_dir).name == "tiny"
