@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -93,7 +94,7 @@ class CropDataset(Dataset[Batch]):
 
 
 class EpochSampler(Sampler[list[Slot]]):
-    """Batches of slots of one epoch: every image once, or a random draw when the numbers differ.
+    """Batches of slots of one epoch: every image once, or a random draw.
 
     Parameters
     ----------
@@ -105,24 +106,64 @@ class EpochSampler(Sampler[list[Slot]]):
         Crops per step; the last step of an epoch may have fewer.
     seed, fold : int
         With the epoch, the key of the order.
+    weights : sequence of float or None
+        Relative frequency of every image. None takes every image once where the numbers agree, and
+        draws them evenly where they do not.
+    rank, world : int
+        Process, and number of processes; each takes its part of every batch.
+
+    Attributes
+    ----------
+    epoch, start : int
+        The epoch to give out, and the batch to start with. Set before iterating.
     """
 
-    def __init__(self, images: int, per_epoch: int, batch_size: int, *, seed: int, fold: int):
+    def __init__(
+        self,
+        images: int,
+        per_epoch: int,
+        batch_size: int,
+        *,
+        seed: int,
+        fold: int,
+        weights: Sequence[float] | None = None,
+        rank: int = 0,
+        world: int = 1,
+    ):
         self.images, self.per_epoch, self.batch_size = images, per_epoch, batch_size
-        self.seed, self.fold, self.epoch = seed, fold, 0
+        self.seed, self.fold, self.epoch, self.start = seed, fold, 0, 0
+        self.weights, self.rank, self.world = weights, rank, world
 
     def __len__(self) -> int:
         return -(-self.per_epoch // self.batch_size)
 
     def __iter__(self) -> Iterator[list[Slot]]:
+        slots = [Slot(self.epoch, place, image) for place, image in enumerate(self._order())]
+        for start in range(self.start * self.batch_size, self.per_epoch, self.batch_size):
+            batch = slots[start : start + self.batch_size]
+            own = np.array_split(np.arange(len(batch)), self.world)[self.rank]
+            # A process without a crop takes the first one as a stand-in, which counts nothing.
+            yield [batch[place] for place in own] or batch[:1]
+
+    def size(self, place: int) -> int:
+        """Crops in the batch at a place of the epoch, over all processes."""
+        return min(self.batch_size, self.per_epoch - place * self.batch_size)
+
+    def share(self, place: int) -> float:
+        """Part of that batch that this process has; 0 when it has a stand-in."""
+        size = self.size(place)
+        return len(np.array_split(np.arange(size), self.world)[self.rank]) / size
+
+    def _order(self) -> list[int]:
         rng = generator(self.seed, "order", self.fold, self.epoch)
-        if self.per_epoch == self.images:
+        if self.weights is not None:
+            share = np.asarray(self.weights) / np.sum(self.weights)
+            order = rng.choice(self.images, size=self.per_epoch, p=share)
+        elif self.per_epoch == self.images:
             order = rng.permutation(self.images)
         else:
             order = rng.choice(self.images, size=self.per_epoch)
-        slots = [Slot(self.epoch, place, int(image)) for place, image in enumerate(order)]
-        for start in range(0, self.per_epoch, self.batch_size):
-            yield slots[start : start + self.batch_size]
+        return [int(image) for image in order]
 
 
 def make_loader(dataset: CropDataset, sampler: EpochSampler, *, workers: int) -> DataLoader[Batch]:
@@ -139,4 +180,11 @@ def make_loader(dataset: CropDataset, sampler: EpochSampler, *, workers: int) ->
         persistent_workers=workers > 0,
         generator=torch.Generator(),
         pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_leave_signals_to_the_trainer,
     )
+
+
+def _leave_signals_to_the_trainer(worker: int) -> None:
+    """Ctrl-C and SIGTERM reach every process of a group; workers must live until the state is saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

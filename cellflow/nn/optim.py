@@ -11,18 +11,20 @@ from torch import nn
 
 __all__ = ["cellpose_schedule", "learning_rate_at", "make_optimizer"]
 
-WARM_UP = 0.05
-"""Share of the steps over which the cosine schedule rises."""
+WARMUP = {"cosine": 0.05, "constant": 0.0}
+"""Share of the steps over which a schedule rises, unless told."""
+MOMENTUM = 0.9
 FINAL = 0.01
 """Share of the peak at which the cosine schedule ends."""
 
 
 def make_optimizer(
-    net: nn.Module, name: str, *, weight_decay: float, momentum: float
+    net: nn.Module, name: str, *, weight_decay: float, momentum: float | None = None
 ) -> torch.optim.Optimizer:
-    """SGD with momentum, or AdamW, over the parameters that are trained."""
+    """SGD with momentum (0.9 unless told), or AdamW, over the parameters that are trained."""
     parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
     if name == "sgd":
+        momentum = MOMENTUM if momentum is None else momentum
         return torch.optim.SGD(parameters, lr=0.0, momentum=momentum, weight_decay=weight_decay)
     if name == "adamw":
         return torch.optim.AdamW(parameters, lr=0.0, weight_decay=weight_decay)
@@ -30,7 +32,13 @@ def make_optimizer(
 
 
 def learning_rate_at(
-    step: int, *, schedule: str, peak: float, n_epochs: int, steps_per_epoch: int
+    step: int,
+    *,
+    schedule: str,
+    peak: float,
+    n_epochs: int,
+    steps_per_epoch: int,
+    warmup: float | None = None,
 ) -> float:
     """Learning rate of a step, counted from 0 over the whole training.
 
@@ -38,34 +46,42 @@ def learning_rate_at(
     ----------
     step : int
         Step, counted over all epochs.
-    schedule : {"cellpose", "cosine", "constant"}
-        Shape. Cellpose's changes once an epoch, cosine every step.
+    schedule : {"cellpose", "step", "cosine", "constant"}
+        Shape. The first two change once an epoch, the others every step.
     peak : float
         Highest learning rate.
     n_epochs, steps_per_epoch : int
         Length of the training.
+    warmup : float or None
+        Share of the steps over which cosine and constant rise; None takes `WARMUP`.
     """
-    if schedule == "constant":
-        return peak
-    if schedule == "cellpose":
-        return float(cellpose_schedule(n_epochs, peak)[step // steps_per_epoch])
-    if schedule != "cosine":
-        raise ValueError(f"unknown schedule {schedule!r}; expected cellpose, cosine or constant")
+    if schedule in ("cellpose", "step"):
+        rates = cellpose_schedule(n_epochs, peak, from_zero=schedule == "cellpose")
+        return float(rates[step // steps_per_epoch])
+    if schedule not in WARMUP:
+        known = ", ".join(["cellpose", "step", *WARMUP])
+        raise ValueError(f"unknown schedule {schedule!r}; expected one of {known}")
     total = n_epochs * steps_per_epoch
-    rise = max(1, round(WARM_UP * total))
+    rise = round((WARMUP[schedule] if warmup is None else warmup) * total)
     if step < rise:
         return peak * (step + 1) / rise
+    if schedule == "constant":
+        return peak
     progress = (step - rise) / max(1, total - rise)
     return peak * (FINAL + (1 - FINAL) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def cellpose_schedule(n_epochs: int, peak: float) -> NDArray[np.float64]:
+def cellpose_schedule(
+    n_epochs: int, peak: float, *, from_zero: bool = True
+) -> NDArray[np.float64]:
     """Learning rate of every epoch, as ``cellpose.train.train_seg`` sets it.
 
-    Rises in a line from 0 at epoch 0 to the peak at epoch 9. In trainings of more than 300 (100)
+    Rises in a line from 0 at epoch 0 to the peak at epoch 9; or, not `from_zero`, from a tenth of the
+    peak, so that the first epoch is not lost. In trainings of more than 300 (100)
     epochs it halves every 10 (5) epochs over the last 100 (50).
     """
-    rates = np.concatenate([np.linspace(0, peak, 10), np.full(max(0, n_epochs - 10), peak)])
+    rise = np.linspace(0, peak, 10) if from_zero else np.linspace(0, peak, 11)[1:]
+    rates = np.concatenate([rise, np.full(max(0, n_epochs - 10), peak)])
     if n_epochs > 100:
         length = 10 if n_epochs > 300 else 5
         halving = rates[-10 * length - 1] * 0.5 ** np.repeat(np.arange(1, 11), length)

@@ -13,8 +13,10 @@ __all__ = [
     "STYLE_SIZE",
     "build_unet",
     "diameters_of",
+    "freeze_encoder",
     "set_diam_labels",
     "set_layout",
+    "set_training",
 ]
 
 CHANNELS = 2
@@ -67,3 +69,16 @@ def set_layout(net: nn.Module, layout: torch.memory_format) -> None:
     for parameter in net.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=layout)
+
+
+def freeze_encoder(net: nn.Module) -> None:
+    """Take the way down out of the training; `set_training` then keeps its batch-norm statistics."""
+    cast("nn.Module", net.downsample).requires_grad_(False)
+
+
+def set_training(net: nn.Module) -> None:
+    """Training mode, except for a frozen way down."""
+    net.train()
+    encoder = cast("nn.Module", net.downsample)
+    if not any(parameter.requires_grad for parameter in encoder.parameters()):
+        encoder.eval()

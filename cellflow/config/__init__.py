@@ -1,0 +1,29 @@
+"""Frozen dataclasses: the one source of truth for flags, defaults, help texts and what is saved.
+
+Every field is a flag of the command line; its docstring is the help text. `problems` lists what does
+not make sense, so that one error can report all of it.
+"""
+
+from cellflow.config.checks import check_config, config_differences, config_to_dict
+from cellflow.config.data import FoldsConfig, PrepareConfig
+from cellflow.config.prediction import DemoConfig, EnsembleConfig, OofConfig
+from cellflow.config.shared import MaskConfig, MaskOverrides, RuntimeConfig
+from cellflow.config.training import ModelConfig, OptimConfig, SamplingConfig, TrainConfig
+
+__all__ = [
+    "DemoConfig",
+    "EnsembleConfig",
+    "FoldsConfig",
+    "MaskConfig",
+    "MaskOverrides",
+    "ModelConfig",
+    "OofConfig",
+    "OptimConfig",
+    "PrepareConfig",
+    "RuntimeConfig",
+    "SamplingConfig",
+    "TrainConfig",
+    "check_config",
+    "config_differences",
+    "config_to_dict",
+]

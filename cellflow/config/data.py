@@ -1,0 +1,75 @@
+"""Settings of `prepare` and `folds`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from cellflow.config.checks import seed_problems
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """Turn annotated images into a dataset folder."""
+
+    source: tyro.conf.Positional[Path]
+    """Folder in the Kaggle layout, with images/ and masks/, or with NAME and NAME_masks files."""
+    out: Path = Path("cellflow-data")
+    """Dataset folder to write."""
+    table: Path | None = None
+    """CSV with an id column and more columns (cell type, group), joined on the id."""
+    masks: Path | None = None
+    """Folder of label maps, when it is not SOURCE/masks."""
+    mask_filter: str = "_masks"
+    """Ending of mask file names when images and masks share one folder, as in Cellpose."""
+    id_column: str = "id"
+    """Column of image ids in train.csv or --table."""
+    annotation_column: str = "annotation"
+    """Column of run-length masks in train.csv."""
+    cell_type_column: str = "cell_type"
+    """Column of cell types; kept as cell_type."""
+    overwrite: bool = False
+    """Replace an existing dataset folder."""
+
+    def problems(self) -> list[str]:
+        """What does not make sense, one sentence each."""
+        return [] if self.mask_filter else ["--mask_filter must not be empty"]
+
+
+@dataclass(frozen=True)
+class FoldsConfig:
+    """Split a dataset into folds that share no group."""
+
+    data: Annotated[Path, tyro.conf.arg(aliases=["--dir"])] = Path("cellflow-data")
+    """Dataset folder made by `cellflow prepare`."""
+    split: Literal["kfold", "holdout"] = "kfold"
+    """K folds, or one holdout: fold 0 validates, fold 1 only trains."""
+    k: int = 5
+    """Number of folds."""
+    holdout: float = 0.2
+    """Share of the images that validate, with --split holdout."""
+    group: str | None = None
+    """Column of what must not be split (well, sample). Without it: group or sample_id, else the image.
+    id makes every image its own group."""
+    stratify: str | None = None
+    """Column to balance over folds. Without it: cell_type if there."""
+    calibration: float = 0.0
+    """Share of the images reserved from all folds (fold -1), groups whole, for thresholds of an ensemble."""
+    seed: int = 0
+    """Seed of the split."""
+    overwrite: bool = False
+    """Replace an existing folds.csv."""
+
+    def problems(self) -> list[str]:
+        """What does not make sense, one sentence each."""
+        found = []
+        if self.split == "kfold" and self.k < 2:
+            found.append(f"--k must be at least 2, found {self.k}")
+        if not 0 < self.holdout < 1:
+            found.append(f"--holdout must lie between 0 and 1, found {self.holdout}")
+        if not 0 <= self.calibration < 1:
+            found.append(f"--calibration must be at least 0 and below 1, found {self.calibration}")
+        return found + seed_problems(self.seed)

@@ -1,0 +1,60 @@
+"""Ctrl-C and SIGTERM as a wish that is granted between two steps, once everything is saved."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+__all__ = ["Interrupted", "Interruption"]
+
+
+class Interrupted(BaseException):
+    """Raised by `Interruption.check`; no error, so that nothing takes it for one."""
+
+
+class Interruption:
+    """Notes SIGINT and SIGTERM while the context lasts.
+
+    The first one is only noted, for `check`. A second one acts at once, for those who cannot wait. On
+    leaving the context, what was noted reaches whoever handled signals before.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Interruption:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool:
+        self._give_back()
+        unhandled = error is None or isinstance(error, Interrupted)
+        if self.received and unhandled:
+            signal.raise_signal(self.received)
+        return isinstance(error, Interrupted)
+
+    def check(self) -> None:
+        """Raise `Interrupted` if a signal has come."""
+        if self.received:
+            raise Interrupted
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            self._give_back()
+            signal.raise_signal(number)
+        self.received = number
+
+    def _give_back(self) -> None:
+        while self._before:
+            number, handler = self._before.popitem()
+            signal.signal(number, handler)

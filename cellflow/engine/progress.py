@@ -1,0 +1,136 @@
+"""How far the training of a fold has come: what a resumed training needs besides the weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+import numpy as np
+
+from cellflow.nn.step import StepResult
+
+__all__ = ["EpochSums", "Progress"]
+
+
+@dataclass
+class EpochSums:
+    """Sums over the steps of the epoch under way.
+
+    Attributes
+    ----------
+    crops, steps, skipped : int
+        Crops and steps that counted, and steps skipped because they were not finite.
+    loss, flow, cellprob : float
+        Losses times crops.
+    grad_norm : float
+        Gradient norms.
+    seconds, waited : float
+        Time for the steps, and the part of it spent on waiting for crops.
+    """
+
+    crops: int = 0
+    steps: int = 0
+    skipped: int = 0
+    loss: float = 0.0
+    flow: float = 0.0
+    cellprob: float = 0.0
+    grad_norm: float = 0.0
+    seconds: float = 0.0
+    waited: float = 0.0
+
+    def add(self, result: StepResult, crops: int) -> None:
+        """Count a step."""
+        if not result.taken:
+            self.skipped += 1
+            return
+        self.crops += crops
+        self.steps += 1
+        self.loss += result.loss * crops
+        self.flow += result.flow * crops
+        self.cellprob += result.cellprob * crops
+        self.grad_norm += result.grad_norm
+
+    def row(self) -> dict[str, float]:
+        """Means over the epoch, as columns of the history; nan where no step counted."""
+        crops, steps = self.crops or math.nan, self.steps or math.nan
+        return {
+            "train_loss": self.loss / crops,
+            "train_flow_loss": self.flow / crops,
+            "train_cellprob_loss": self.cellprob / crops,
+            "grad_norm": self.grad_norm / steps,
+            "skipped_steps": self.skipped,
+            "images_per_second": self.crops / self.seconds if self.seconds else math.nan,
+            "seconds": self.seconds,
+            "waited": self.waited,
+        }
+
+
+@dataclass
+class Progress:
+    """Where a training stands.
+
+    Attributes
+    ----------
+    epoch, step : int
+        Epochs that are complete, and steps done in the one under way.
+    sums : EpochSums
+        Of the epoch under way.
+    best_score, best_epoch, best_weights
+        Best evaluation so far: competition score, epoch, and whether the weights themselves ("net") or
+        their moving average ("ema") reached it. `best_score` is -1 before the first.
+    stale : int
+        Evaluations since then.
+    skipped_in_a_row : int
+        Steps that were not finite, one after the other.
+    rate_factor : float
+        Factor on the learning rate; below 1 once the training had to go back.
+    finished : str
+        Why the training is complete; empty while it is not.
+    events : list of str
+        What happened that a reader of the result should know.
+    history, evaluations : list of dict
+        Rows of ``history.csv`` and ``evaluations.csv``.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    sums: EpochSums = field(default_factory=EpochSums)
+    best_score: float = -1.0
+    best_epoch: float = 0
+    best_weights: str = "net"
+    stale: int = 0
+    skipped_in_a_row: int = 0
+    rate_factor: float = 1.0
+    finished: str = ""
+    events: list[str] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    evaluations: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether there is a best score yet."""
+        return self.best_score >= 0
+
+    def position(self, steps_per_epoch: int) -> float:
+        """Epochs done, with the part of the one under way; a whole number is an int."""
+        if not self.step:
+            return self.epoch
+        return round(self.epoch + self.step / steps_per_epoch, 4)
+
+    def consider(self, score: float, epoch: float, weights: str) -> bool:
+        """Take a score for the best one if it is; a tie keeps the earlier."""
+        better = score > self.best_score
+        if better:
+            self.best_score, self.best_epoch, self.best_weights = score, epoch, weights
+        return better
+
+    def to_dict(self) -> dict[str, Any]:
+        """Python primitives only."""
+        plain = {item.name: getattr(self, item.name) for item in fields(self)}
+        return plain | {"sums": vars(self.sums).copy()}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Progress:
+        """The progress that `to_dict` gave."""
+        return cls(**(plain | {"sums": EpochSums(**plain["sums"])}))
