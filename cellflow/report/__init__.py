@@ -1,0 +1,1 @@
+"""Pictures and pages about runs: tables and arrays in, files out."""

@@ -1,0 +1,28 @@
+"""What the pictures share: colours, empty panels, writing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cellflow.storage.atomic import atomic_path
+
+DPI = 110
+
+# The palette of Okabe and Ito, which people with any colour vision tell apart.
+BLUE, SKY, GREEN, ORANGE = "#0072B2", "#56B4E9", "#009E73", "#E69F00"
+RED, PURPLE, YELLOW, GREY = "#D55E00", "#CC79A7", "#F0E442", "#555555"
+
+
+def save_figure(path: Path, figure: Figure) -> None:
+    """Write a figure as a PNG, whole or not at all."""
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=DPI, format="png")
+
+
+def say_empty(axes: Axes, text: str) -> None:
+    """Say in the middle of a panel why nothing is drawn there."""
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=GREY)
+    axes.set_yticks([])

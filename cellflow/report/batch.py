@@ -1,0 +1,168 @@
+"""The crops of a training step with their targets as one picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import hsv_to_rgb, to_rgb
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from cellflow.numeric.labels import outlines
+from cellflow.report._figure import DPI, GREY, SKY, YELLOW, save_figure
+
+__all__ = ["MAX_CROPS", "plot_batch"]
+
+MAX_CROPS = 16
+COLUMNS = 8
+PANEL_INCHES = 224 / DPI  # a crop of the usual size pixel by pixel
+TITLE_INCHES, KEY_INCHES, GAP_INCHES, MARGIN_INCHES = 0.5, 1.05, 0.06, 0.15
+MIN_WIDTH_INCHES = 8.6
+
+Floats = NDArray[np.float32]
+
+
+def plot_batch(
+    path: Path, images: Floats, unit_flows: Floats, foregrounds: Floats, *, title: str
+) -> None:
+    """Write a PNG with what the network sees and what it is to learn.
+
+    Each crop is shown with the outline of its foreground; beneath it is its flow, the hue for the
+    direction and the brightness for the length.
+
+    Parameters
+    ----------
+    path : Path
+        File to write, atomically.
+    images : (N, 2, S, S) float32 ndarray
+        Normalised crops, 1 to 16; the second channel is laid over in blue unless it is 0 throughout.
+    unit_flows : (N, 2, S, S) float32 ndarray
+        Target flows, dY then dX, of length 1 inside cells.
+    foregrounds : (N, S, S) float32 ndarray
+        1 inside cells, 0 outside.
+    title : str
+        Title of the picture.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit each other, or there are no crops or more than 16.
+    """
+    _check(images, unit_flows, foregrounds)
+    columns = min(COLUMNS, len(images))
+    bands = -(-len(images) // columns)
+    width, height = _size(columns, bands)
+    figure = Figure(figsize=(width, height))
+    figure.suptitle(title, fontsize=13, fontweight="bold", y=1 - 0.12 / height, va="top")
+    with_second = bool(np.any(images[:, 1]))
+    for index in range(len(images)):
+        band, column = divmod(index, columns)
+        place = _Place(column, band, width, height, columns)
+        _show(place.axes(figure, 0), _picture(images[index], foregrounds[index]))
+        _show(place.axes(figure, 1), flow_colors(unit_flows[index]))
+    _add_key(figure, width, height, with_second)
+    save_figure(path, figure)
+
+
+def flow_colors(unit_flow: Floats) -> NDArray[np.float64]:
+    """Colour of each flow vector.
+
+    Parameters
+    ----------
+    unit_flow : (2, H, W) float32 ndarray
+        dY then dX.
+
+    Returns
+    -------
+    (H, W, 3) float64 ndarray
+        RGB from 0 to 1: red to the right, then with the clock through the colours; black where the
+        length is 0, full colour where it is 1 or more.
+    """
+    d_y, d_x = np.nan_to_num(unit_flow.astype(np.float64))
+    hue = np.mod(np.arctan2(d_y, d_x) / (2 * np.pi), 1.0)
+    length = np.clip(np.hypot(d_y, d_x), 0, 1)
+    return np.asarray(hsv_to_rgb(np.stack([hue, np.full_like(hue, 0.85), length], axis=-1)))
+
+
+def _size(columns: int, bands: int) -> tuple[float, float]:
+    """Width and height of the picture in inches."""
+    width = columns * (PANEL_INCHES + GAP_INCHES) - GAP_INCHES + 2 * MARGIN_INCHES
+    height = TITLE_INCHES + bands * _band_height() + KEY_INCHES
+    return max(MIN_WIDTH_INCHES, width), height
+
+
+def _band_height() -> float:
+    return 2 * PANEL_INCHES + GAP_INCHES + 2.5 * GAP_INCHES
+
+
+class _Place:
+    """Where the two panels of one crop lie."""
+
+    def __init__(self, column: int, band: int, width: float, height: float, columns: int):
+        self.width, self.height = width, height
+        pitch = PANEL_INCHES + GAP_INCHES
+        self.left = (width - columns * pitch + GAP_INCHES) / 2 + column * pitch
+        self.top = height - TITLE_INCHES - band * _band_height()
+
+    def axes(self, figure: Figure, row: int) -> Axes:
+        """Panel of the image (row 0) or of the flow (row 1)."""
+        bottom = self.top - PANEL_INCHES - row * (PANEL_INCHES + GAP_INCHES)
+        side = PANEL_INCHES
+        box = (self.left / self.width, bottom / self.height, side / self.width, side / self.height)
+        return figure.add_axes(box)
+
+
+def _picture(image: Floats, foreground: Floats) -> NDArray[np.float64]:
+    grey = np.clip(np.nan_to_num(image[0].astype(np.float64)), 0, 1)
+    picture = np.repeat(grey[..., np.newaxis], 3, axis=2)
+    second = np.clip(np.nan_to_num(image[1].astype(np.float64)), 0, 1)[..., np.newaxis]
+    picture = picture * (1 - 0.7 * second) + 0.7 * second * np.array(to_rgb(SKY))
+    picture[outlines(foreground > 0.5)] = to_rgb(YELLOW)
+    return np.asarray(picture, dtype=np.float64)
+
+
+def _show(axes: Axes, picture: NDArray[np.float64]) -> None:
+    axes.imshow(picture, vmin=0, vmax=1, interpolation="antialiased")
+    axes.set_axis_off()
+
+
+def _add_key(figure: Figure, width: float, height: float, with_second: bool) -> None:
+    """Colour wheel and caption below the crops."""
+    side = KEY_INCHES - 0.45
+    left = (MARGIN_INCHES + 0.45) / width
+    wheel = figure.add_axes((left, 0.22 / height, side / width, side / height))
+    wheel.imshow(_wheel(), interpolation="antialiased")
+    wheel.set_axis_off()
+    for x, y, name in ((0.5, 1.13, "up"), (0.5, -0.13, "down"), (1.06, 0.5, "right")):
+        across = "left" if name == "right" else "center"
+        wheel.text(x, y, name, transform=wheel.transAxes, fontsize=7.5, ha=across, va="center")
+    wheel.text(-0.06, 0.5, "left", transform=wheel.transAxes, fontsize=7.5, ha="right", va="center")
+    second = "second channel in blue, " if with_second else ""
+    caption = (
+        f"Upper: the crop (black 0, white 1, as normalised), {second}outline of the foreground in yellow.\n"
+        "Lower: the target flow. The hue is its direction, the brightness its length from 0 to 1."
+    )
+    text_left = (MARGIN_INCHES + 0.45 + side + 0.55) / width
+    middle = (0.22 + side / 2) / height
+    figure.text(text_left, middle, caption, fontsize=9, va="center", color=GREY)
+
+
+def _wheel(size: int = 128) -> NDArray[np.float64]:
+    """A disc in which each point has the colour of the vector from the centre to it, on white."""
+    y, x = (np.mgrid[:size, :size] + 0.5) * 2 / size - 1
+    disc = flow_colors(np.stack([y, x]).astype(np.float32))
+    disc[np.hypot(y, x) > 1] = 1.0
+    return disc
+
+
+def _check(images: Floats, unit_flows: Floats, foregrounds: Floats) -> None:
+    n, size = len(images), images.shape[2:]
+    wanted = ((n, 2, *size), (n, 2, *size), (n, *size))
+    found = (images.shape, unit_flows.shape, foregrounds.shape)
+    if found != wanted or not 1 <= n <= MAX_CROPS:
+        raise ValueError(
+            f"expected images (N, 2, S, S), unit flows (N, 2, S, S) and foregrounds (N, S, S) with "
+            f"N from 1 to {MAX_CROPS}, found {', '.join(map(str, found))}"
+        )
