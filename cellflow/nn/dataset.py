@@ -5,14 +5,22 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from cellflow.nn.augment import draw_warp, warp_sample
+from cellflow.nn.augment import (
+    Crop,
+    Warp,
+    draw_warp,
+    inside_image,
+    jitter_intensity,
+    recompute_sample,
+    warp_sample,
+)
 from cellflow.rng import generator
 
 __all__ = ["Batch", "CropDataset", "EpochSampler", "Sample", "SampleReader", "make_loader"]
@@ -68,6 +76,14 @@ class CropDataset(Dataset[Batch]):
         Range of the random scale.
     channels : int
         Channels of the network; missing ones are 0.
+    diameter : float, optional
+        Cell diameter in pixels that is rescaled to `diam_mean`. Without it each image's own median, as
+        Cellpose trains; with the mean of the data set crops come at the scale of Cellpose's inference.
+    intensity : float
+        Strength of the random changes of brightness, see `jitter_intensity`; 0 is none, as in Cellpose.
+    targets : str
+        "warp" interpolates the flows of the sample, as Cellpose does; "recompute" computes the flows of
+        the warped labels.
     """
 
     reader: SampleReader
@@ -77,20 +93,36 @@ class CropDataset(Dataset[Batch]):
     size: int
     scale_range: float
     channels: int = 2
+    diameter: float | None = None
+    intensity: float = 0.0
+    targets: Literal["warp", "recompute"] = "warp"
 
     def __getitem__(self, slot: Slot) -> Batch:
         sample = self.reader(slot.image)
+        shape = sample.image.shape[1], sample.image.shape[2]
         warp = draw_warp(
             generator(self.seed, "crop", self.fold, slot.epoch, slot.place),
-            (sample.image.shape[1], sample.image.shape[2]),
-            rescale=self.diam_mean / sample.diameter,
+            shape,
+            rescale=self.diam_mean / (sample.diameter if self.diameter is None else self.diameter),
             scale_range=self.scale_range,
             size=self.size,
         )
-        crop = warp_sample(sample.image, sample.target, warp, size=self.size)
-        image = torch.zeros((self.channels, self.size, self.size))
-        image[: len(crop.image)] = torch.from_numpy(crop.image)
-        return Batch(image, torch.from_numpy(crop.unit_flow), torch.from_numpy(crop.foreground))
+        crop = self._warp(sample, warp)
+        pixels = crop.image
+        if self.intensity > 0:
+            rng = generator(self.seed, "intensity", self.fold, slot.epoch, slot.place)
+            inside = inside_image(shape, warp, size=self.size)
+            pixels = jitter_intensity(pixels, rng, strength=self.intensity, inside=inside)
+        image = np.zeros((self.channels, self.size, self.size), dtype=np.float32)
+        image[: len(pixels)] = pixels
+        planes = image, crop.unit_flow, crop.foreground
+        return Batch(*(torch.from_numpy(plane) for plane in planes))
+
+    def _warp(self, sample: Sample, warp: Warp) -> Crop:
+        if self.targets == "warp":
+            return warp_sample(sample.image, sample.target, warp, size=self.size)
+        labels, diameter = sample.target[0], sample.diameter
+        return recompute_sample(sample.image, labels, warp, diameter=diameter, size=self.size)
 
 
 class EpochSampler(Sampler[list[Slot]]):
