@@ -235,17 +235,18 @@ def jitter_intensity(
     if strength <= 0:
         return image
     jitter = _draw_jitter(rng, len(image), strength)
-    kept = image.any(axis=(1, 2), keepdims=True) & (True if inside is None else inside)
+    everywhere = np.ones(image.shape[1:], dtype=np.bool_)
+    touched = image.any(axis=(1, 2), keepdims=True) & (everywhere if inside is None else inside)
     changed = _blur(image, jitter.blur_sigma)
     middle = np.clip(changed, 0, 1)
     changed = changed - middle + middle**jitter.gamma
-    count = kept.sum(axis=(1, 2), keepdims=True, dtype=np.float32)
-    mean = np.sum(changed, axis=(1, 2), keepdims=True, where=kept) / np.maximum(count, 1)
+    count = touched.sum(axis=(1, 2), keepdims=True, dtype=np.float32)
+    mean = np.sum(changed, axis=(1, 2), keepdims=True, where=touched) / np.maximum(count, 1)
     changed = (changed - mean) * jitter.contrast + (mean + jitter.brightness)
     if jitter.noise_sd > 0:
         noise = rng.standard_normal(image.shape, dtype=np.float32)
         changed += np.float32(jitter.noise_sd) * noise
-    return np.where(kept, changed, image)
+    return np.where(touched, changed, image)
 
 
 class _Jitter(NamedTuple):

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from cellflow.nn.dataset import Batch, CropDataset, EpochSampler, Sample, make_loader
+from cellflow import labels_to_flows
+from cellflow.nn.augment import draw_warp, warp_sample
+from cellflow.nn.dataset import Batch, CropDataset, EpochSampler, Sample, Slot, make_loader
+from cellflow.rng import generator
 
 
 @dataclass(frozen=True)
@@ -21,11 +25,16 @@ class Reader:
         return Sample(rng.random((1, 70, 60), dtype=np.float32), target, 20.0)
 
 
-def batches(workers: int, epoch: int, *, per_epoch: int = 6) -> list[Batch]:
-    crops = CropDataset(Reader(), seed=3, fold=1, diam_mean=30.0, size=64, scale_range=0.5)
+def crops_of(**options: Any) -> CropDataset:
+    return CropDataset(
+        Reader(), seed=3, fold=1, diam_mean=30.0, size=64, scale_range=0.5, **options
+    )
+
+
+def batches(workers: int, epoch: int, *, per_epoch: int = 6, **options: Any) -> list[Batch]:
     sampler = EpochSampler(6, per_epoch, 4, seed=3, fold=1)
     sampler.epoch = epoch
-    return [Batch(*batch) for batch in make_loader(crops, sampler, workers=workers)]
+    return [Batch(*batch) for batch in make_loader(crops_of(**options), sampler, workers=workers)]
 
 
 def test_shapes_and_an_empty_second_channel() -> None:
@@ -38,14 +47,92 @@ def test_shapes_and_an_empty_second_channel() -> None:
     assert first.image[:, 0].ne(0).any()
 
 
-def test_same_crops_whatever_the_number_of_workers_and_the_global_generator() -> None:
+ALL_OPTIONS = {"diameter": 25.0, "intensity": 1.0, "targets": "recompute"}
+
+
+@pytest.mark.parametrize("options", [{}, ALL_OPTIONS], ids=["default", "all options"])
+def test_same_crops_whatever_the_number_of_workers_and_the_global_generator(
+    options: dict[str, Any],
+) -> None:
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002
-    alone = batches(0, 5)
+    alone = batches(0, 5, **options)
     torch.manual_seed(1)
     np.random.seed(1)  # noqa: NPY002
-    for ours, theirs in zip(alone, batches(2, 5), strict=True):
+    for ours, theirs in zip(alone, batches(2, 5, **options), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_crops_without_options_are_the_recipe_of_cellpose(place: int) -> None:
+    sample = Reader()(2)
+    rng = generator(3, "crop", 1, 7, place)
+    warp = draw_warp(rng, (70, 60), rescale=30.0 / sample.diameter, scale_range=0.5, size=64)
+    expected = warp_sample(sample.image, sample.target, warp, size=64)
+    batch = crops_of()[Slot(7, place, 2)]
+    np.testing.assert_array_equal(batch.image[0], expected.image[0])
+    np.testing.assert_array_equal(batch.unit_flow, expected.unit_flow)
+    np.testing.assert_array_equal(batch.foreground, expected.foreground)
+
+
+@dataclass(frozen=True)
+class Discs:
+    """One disc in the middle of an image, larger from index to index: diameter 20, 40."""
+
+    def __call__(self, index: int) -> Sample:
+        diameter = 20.0 * (index + 1)
+        yy, xx = np.mgrid[:96, :96]
+        labels = ((yy - 48) ** 2 + (xx - 48) ** 2 < diameter**2 / 4).astype(np.int32)
+        target = np.concatenate([labels[None].astype(np.float32), labels_to_flows(labels)])
+        return Sample(labels[None].astype(np.float32), target, diameter)
+
+
+@pytest.mark.parametrize("targets", ["warp", "recompute"])
+@pytest.mark.parametrize(
+    ("diameter", "expected"), [(None, (30, 30)), (20.0, (30, 60)), (40.0, (15, 30))]
+)
+def test_diameter_sets_the_scale_of_every_crop(
+    targets: str, diameter: float | None, expected: tuple[int, int]
+) -> None:
+    crops = CropDataset(
+        Discs(), 0, 0, diam_mean=30.0, size=96, scale_range=0.0, diameter=diameter, targets=targets
+    )
+    for image, pixels in enumerate(expected):
+        area = float(crops[Slot(0, 0, image)].foreground.sum())
+        assert 2 * np.sqrt(area / np.pi) == pytest.approx(pixels, rel=0.03)
+
+
+def test_intensity_changes_the_image_alone() -> None:
+    for place in range(6):
+        plain = crops_of()[Slot(0, place, 1)]
+        changed = crops_of(intensity=1.0)[Slot(0, place, 1)]
+        weaker = crops_of(intensity=0.1)[Slot(0, place, 1)]
+        assert torch.equal(plain.unit_flow, changed.unit_flow)
+        assert torch.equal(plain.foreground, changed.foreground)
+        assert changed.image[1].eq(0).all()
+        assert changed.image.isfinite().all()
+        distance = (changed.image - plain.image).norm()
+        assert 0 < (weaker.image - plain.image).norm() < distance
+        assert torch.equal(changed.image, crops_of(intensity=1.0)[Slot(0, place, 1)].image)
+
+
+def test_intensity_leaves_the_padding_black() -> None:
+    crops = CropDataset(Discs(), 0, 0, 10.0, 96, 0.0, diameter=40.0, intensity=1.0)
+    image = crops[Slot(0, 0, 0)].image[0]  # the image fills 24 x 24 pixels in the middle
+    assert image.count_nonzero() <= 27**2
+    assert image[30:-30, 30:-30].any()
+
+
+def test_targets_recompute_changes_the_flow_alone() -> None:
+    for place in range(4):
+        plain, changed = (
+            crops_of()[Slot(0, place, 1)],
+            crops_of(targets="recompute")[Slot(0, place, 1)],
+        )
+        assert torch.equal(plain.image, changed.image)
+        assert plain.foreground.ne(changed.foreground).float().mean() < 0.002
+        length = changed.unit_flow.norm(dim=0)[changed.foreground > 0]
+        assert length.isclose(torch.tensor(1.0)).float().mean() > 0.99
 
 
 def test_epochs_differ() -> None:
