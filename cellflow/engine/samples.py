@@ -33,7 +33,7 @@ __all__ = ["MIN_DIAMETER", "CachedSamples", "cache_samples"]
 MIN_DIAMETER = 5.0
 """Smaller median diameters count as this, as in Cellpose; so do images without cells."""
 MAX_THREADS = 4
-"""Images that are worked on at once, at most: each takes some 40 bytes a pixel."""
+"""Images that are worked on at once, at most: each takes some 20 bytes a pixel."""
 
 _VERSION = 3
 _log = logging.getLogger(__name__)
