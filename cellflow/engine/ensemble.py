@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from tqdm import tqdm
 from cellflow.config import EnsembleConfig, MaskConfig, MaskOverrides, check_config
 from cellflow.engine.machine import Machine, choose_machine
 from cellflow.engine.runs import check_models, run_mask, versions
-from cellflow.engine.segment import Member, Segmenter, load_member
+from cellflow.engine.segment import Member, Prediction, Segmenter, load_member
 from cellflow.errors import DataError, RunError
 from cellflow.io.dataset import Dataset
 from cellflow.io.images import list_images, read_image, write_labels
@@ -84,8 +85,10 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
     _log.info("%d images, %d members of %s", len(readers), len(members), name)
     goal = config.out / name
     cells: dict[str, int] = {}
-    with atomic_folder(goal, replace=config.overwrite) as folder:
-        predictions = _predict(segmenter, readers, folder / "masks", cells)
+    with (
+        atomic_folder(goal, replace=config.overwrite) as folder,
+        closing(_predict(segmenter, readers, folder / "masks", cells)) as predictions,
+    ):
         write_submission(folder / "submission.csv", predictions)
     write_json(record, _record(config, segmenter, machine, cells))
     if not sum(cells.values()):
@@ -178,15 +181,20 @@ def _members(run: RunFolder, device: torch.device, unfinished: bool) -> list[Mem
 
 def _predict(
     segmenter: Segmenter, readers: ImageReaders, masks: Path, cells: dict[str, int]
-) -> Iterator[tuple[str, list[str]]]:
-    """Segment image after image; yields the rows of the submission."""
-    for name, read in tqdm(
-        readers.items(), desc="ensemble", unit="image", disable=None, leave=False
-    ):
-        labels = segmenter.predict(read()).labels
-        write_labels(masks / f"{name}.tif", labels)
-        cells[name] = int(np.max(labels, initial=0))
-        yield name, rles_from_labels(labels)
+) -> Generator[tuple[str, list[str]], None, None]:
+    """Segment image after image, write their masks and count their cells; yields the submission's rows."""
+
+    def finish(name: str, result: Prediction) -> tuple[str, int, list[str]]:
+        write_labels(masks / f"{name}.tif", result.labels)
+        return name, int(np.max(result.labels, initial=0)), rles_from_labels(result.labels)
+
+    images = ((name, read()) for name, read in readers.items())
+    with closing(segmenter.stream(images, finish)) as stream:
+        for name, count, rles in tqdm(
+            stream, "ensemble", len(readers), unit="image", disable=None, leave=False
+        ):
+            cells[name] = count
+            yield name, rles
 
 
 def _record(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from tqdm import tqdm
 
+from cellflow.engine.segment import Prediction, Segmenter
+from cellflow.io.dataset import Dataset
 from cellflow.numeric.score import competition_score
 from cellflow.types import Instances
 
-__all__ = ["SCORE_COLUMNS", "mean_score", "score_row"]
+__all__ = ["SCORE_COLUMNS", "mean_score", "score_images", "score_row"]
 
 SCORE_COLUMNS = ["score", "ap50", "ap75", "n_true", "n_predicted"]
 """What is kept for each scored image: competition score, precision at IoU 0.5 and 0.75, numbers of cells."""
@@ -28,6 +33,45 @@ def score_row(truth: Instances, labels: NDArray[np.int32]) -> dict[str, Any]:
         "n_true": len(truth),
         "n_predicted": int(labels.max(initial=0)),
     }
+
+
+def score_images(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    names: Sequence[str],
+    *,
+    check: Callable[[], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Segment images of a dataset and score them.
+
+    Parameters
+    ----------
+    segmenter : Segmenter
+        What segments them.
+    dataset : Dataset
+        Images and their cells.
+    names : sequence of str
+        Ids of the images.
+    check : callable, optional
+        Called in the caller's thread before every image. What it raises ends the evaluation.
+
+    Returns
+    -------
+    list of dict
+        A row per image, in the order of `names`: id and the `SCORE_COLUMNS`.
+    """
+
+    def finish(name: str, result: Prediction) -> dict[str, Any]:
+        return {"id": name} | score_row(dataset.instances(name), result.labels)
+
+    images = ((name, dataset.image(name)) for name in names)
+    rows = []
+    with closing(segmenter.stream(images, finish)) as stream:
+        for _ in tqdm(names, desc="evaluation", unit="image", disable=None, leave=False):
+            if check is not None:
+                check()
+            rows.append(next(stream))
+    return rows
 
 
 def mean_score(rows: pd.DataFrame) -> float:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -72,33 +73,14 @@ def oof(config: OofConfig) -> OofResult:
     machine = choose_machine(config.runtime)
     with atomic_folder(run.oof, replace=True) as folder:
         store = FlowStore(folder / "flows.zarr", mode="w")
-        rows: list[dict[str, Any]] = []
-        predictions: list[dict[str, str]] = []
+        done: list[_Done] = []
         for fold, path in models.items():
             member = load_member(path, f"{run.name} fold {fold}", machine.device)
             segmenter = Segmenter([member], mask, amp=machine.amp, batch_size=config.batch_size)
             names = [str(name) for name in folds.index if folds[name] == fold]
-            _log.info(
-                "fold %d: %d images with the model of epoch %d",
-                fold,
-                len(names),
-                member.facts["epoch"],
-            )
-            for name in tqdm(names, desc=f"fold {fold}", unit="image", disable=None, leave=False):
-                result = segmenter.predict(dataset.image(name))
-                store.write(
-                    name, result.flow, result.cellprob,
-                    fold=fold, model_hash=member.hash, diameter=result.diameter,
-                )  # fmt: skip
-                write_labels(folder / "masks" / f"{name}.tif", result.labels)
-                predictions += [
-                    {"id": name, "predicted": rle} for rle in rles_from_labels(result.labels)
-                ]
-                rows.append(_score_row(dataset, name, member, result))
-        write_csv(
-            folder / "predictions.csv", pd.DataFrame(predictions, columns=["id", "predicted"])
-        )
-        scores = _with_last_epoch(pd.DataFrame(rows), last)
+            done += _predict_fold(segmenter, dataset, names, folder, store)
+        write_csv(folder / "predictions.csv", _predictions(done))
+        scores = _with_last_epoch(pd.DataFrame([item.scores for item in done]), last)
         write_csv(folder / "scores.csv", scores)
         write_json(folder / "oof.json", _record(run, mask, models, machine))
     cv = cross_validation(scores)
@@ -155,6 +137,35 @@ def _run_folds(run: RunFolder, dataset: Dataset) -> pd.Series[int]:
     return folds
 
 
+class _Done(NamedTuple):
+    """What the tables say of one image: its scores, and the runs of the cells found."""
+
+    name: str
+    rles: list[str]
+    scores: dict[str, Any]
+
+
+def _predict_fold(
+    segmenter: Segmenter, dataset: Dataset, names: list[str], folder: Path, store: FlowStore
+) -> list[_Done]:
+    """Predict, write and score the images of a fold with the model that never saw them."""
+    member = segmenter.members[0]
+    fold, epoch = member.facts["fold"], member.facts["epoch"]
+    _log.info("fold %d: %d images with the model of epoch %g", fold, len(names), epoch)
+
+    def finish(name: str, result: Prediction) -> _Done:
+        facts = {"fold": fold, "model_hash": member.hash, "diameter": result.diameter}
+        store.write(name, result.flow, result.cellprob, **facts)
+        write_labels(folder / "masks" / f"{name}.tif", result.labels)
+        scores = _score_row(dataset, name, member, result)
+        return _Done(name, rles_from_labels(result.labels), scores)
+
+    images = ((name, dataset.image(name)) for name in names)
+    with closing(segmenter.stream(images, finish)) as stream:
+        bar = tqdm(stream, f"fold {fold}", len(names), unit="image", disable=None, leave=False)
+        return list(bar)
+
+
 def _score_row(dataset: Dataset, name: str, member: Member, result: Prediction) -> dict[str, Any]:
     cell_type = dataset.images.loc[name].get("cell_type", "")
     facts = {"id": name, "fold": member.facts["fold"], "cell_type": cell_type}
@@ -162,14 +173,39 @@ def _score_row(dataset: Dataset, name: str, member: Member, result: Prediction) 
     return facts | {"epoch": member.facts["epoch"]} | scores
 
 
+def _predictions(done: list[_Done]) -> pd.DataFrame:
+    """A row per cell, in the order of the images."""
+    rows = [(item.name, rle) for item in done for rle in item.rles]
+    return pd.DataFrame(rows, columns=["id", "predicted"])
+
+
 def _last_epochs(run: RunFolder, folds: list[int]) -> pd.DataFrame:
-    """Each image's score at the last evaluation of its fold: id, last_epoch_score."""
+    """Each image's score at the last evaluation of its fold: id, last_epoch_score.
+
+    Where a run has a moving average of the weights, it is the average's score and no other: which of
+    the two counts must not depend on the scores.
+    """
+    tables = {fold: _evaluations(run.fold(fold).evaluations) for fold in folds}
+    averaged = any((table["weights"] == "ema").any() for table in tables.values())
+    weights = "ema" if averaged else "net"
     parts = []
-    for fold in folds:
-        table = read_table(run.fold(fold).evaluations, ["epoch", "id", "score"])
-        parts.append(table[table["epoch"] == table["epoch"].max()])
+    for fold, table in tables.items():
+        rows = table[table["weights"] == weights]
+        if rows.empty:
+            raise RunError(
+                f"{run.fold(fold).evaluations}: expected evaluations of the weights {weights!r}, as in "
+                "the run's other folds, found none. Repeat the command that trained this fold: it "
+                "writes the table again from last.pt."
+            )
+        parts.append(rows[rows["epoch"] == rows["epoch"].max()])
     last: pd.DataFrame = pd.concat(parts)[["id", "score"]]
     return last.rename(columns={"score": "last_epoch_score"})
+
+
+def _evaluations(path: Path) -> pd.DataFrame:
+    """Scores of every evaluation of a fold: epoch, id, score, weights ("net" or "ema")."""
+    table = read_table(path, ["epoch", "id", "score"])
+    return table if "weights" in table else table.assign(weights="net")
 
 
 def _with_last_epoch(scores: pd.DataFrame, last: pd.DataFrame | None) -> pd.DataFrame:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cellflow.config import MaskConfig
+from cellflow.engine.stages import run_stages
 from cellflow.errors import RunError
 from cellflow.nn.checkpoint import load_model_file
 from cellflow.nn.forward import Flows, image_to_flows
@@ -24,6 +25,9 @@ from cellflow.numeric.normalize import normalize_percentile, select_channels
 from cellflow.storage.hashing import hash_file
 
 __all__ = ["Member", "Prediction", "Segmenter", "load_member", "make_labels"]
+
+Key = TypeVar("Key")
+Result = TypeVar("Result")
 
 NITER_AT_30_PIXELS = 200
 """Steps that pixels follow the flow per 30 pixels of diameter, as in ``CellposeModel.eval``."""
@@ -84,6 +88,14 @@ class Prediction:
     diameter: float
 
 
+class _Means(NamedTuple):
+    """What the members say of one image on average: a `Prediction` before its mask step."""
+
+    flow: NDArray[np.float32]
+    cellprob: NDArray[np.float32]
+    disagreement: NDArray[np.float32]
+
+
 @dataclass(frozen=True, eq=False)
 class Segmenter:
     """Members with everything needed to segment an image.
@@ -122,13 +134,70 @@ class Segmenter:
 
     def predict(self, image: NDArray[Any]) -> Prediction:
         """Segment one image of shape ``(H, W)`` or ``(H, W, C)``, any numeric type."""
-        chan, chan2 = self.members[0].chan, self.members[0].chan2
-        normal = normalize_percentile(select_channels(image, chan, chan2))
+        return self._label(self._average(self._normalize(image)))
+
+    def stream(
+        self,
+        images: Iterable[tuple[Key, NDArray[Any]]],
+        finish: Callable[[Key, Prediction], Result],
+    ) -> Generator[Result, None, None]:
+        """Segment images one after the other, with the mask step of one beside the network on the next.
+
+        Parameters
+        ----------
+        images : iterable of (key, image)
+            Images as `predict` takes them; reading them may be part of a generator. Taken as they are
+            needed, in a thread, at most two beyond the one whose result is due.
+        finish : callable
+            Gets the key and the `Prediction` of every image, which is that of `predict` to the bit.
+            Called in another thread, in the order of the images, after the mask step: scoring and
+            writing here cost the network no time. Keep no part of the prediction that is not needed.
+
+        Yields
+        ------
+        object
+            What `finish` returned, in the order of the images.
+
+        Raises
+        ------
+        BaseException
+            What reading, segmenting or finishing an image raised, when its turn comes.
+
+        Notes
+        -----
+        The network runs in the caller's thread. No thread stays when the generator ends, raises or is
+        closed; use ``contextlib.closing`` where it may be left early.
+        """
+
+        def prepare(item: tuple[Key, NDArray[Any]]) -> tuple[Key, NDArray[np.float32]]:
+            key, image = item
+            return key, self._normalize(image)
+
+        def compute(item: tuple[Key, NDArray[np.float32]]) -> tuple[Key, _Means]:
+            key, normal = item
+            return key, self._average(normal)
+
+        def label_and_finish(item: tuple[Key, _Means]) -> Result:
+            key, means = item
+            return finish(key, self._label(means))
+
+        return run_stages(images, prepare, compute, label_and_finish)
+
+    def _normalize(self, image: NDArray[Any]) -> NDArray[np.float32]:
+        """The channels the members want, ``(2, H, W)``."""
+        member = self.members[0]
+        return normalize_percentile(select_channels(image, member.chan, member.chan2))
+
+    def _average(self, normal: NDArray[np.float32]) -> _Means:
+        """The networks' part."""
         flows = self._flows(normal)
-        flow, cellprob, disagreement = average_flows((item.flow, item.cellprob) for item in flows)
+        return _Means(*average_flows((item.flow, item.cellprob) for item in flows))
+
+    def _label(self, means: _Means) -> Prediction:
+        """The mask step."""
         diameter = float(np.mean([self._diameter(member) for member in self.members]))
-        labels = make_labels(flow, cellprob, diameter, self.mask)
-        return Prediction(flow, cellprob, disagreement, labels, diameter)
+        labels = make_labels(means.flow, means.cellprob, diameter, self.mask)
+        return Prediction(*means, labels, diameter)
 
     def _flows(self, normal: NDArray[np.float32]) -> Iterator[Flows]:
         """Flows of one member after the other, so that memory does not grow with their number."""
