@@ -141,12 +141,50 @@ def _folds(config: configs.FoldsConfig) -> None:
 
 
 def _train(config: configs.TrainConfig) -> None:
+    if config.dry_run:
+        from cellflow.engine.plan import plan_training
+
+        _print(plan_text(plan_training(config)))
+        return
     from cellflow.engine.train import train
 
+    unfinished = False
     for result in train(config):
         _print(
-            f"fold {result.fold}: best score {result.best_score:.4f} at epoch {result.best_epoch}"
+            f"fold {result.fold}: best score {result.best_score:.4f} at epoch {result.best_epoch:g}"
         )
+        unfinished |= not result.finished
+    if unfinished:
+        _print(
+            "Time is up. The same command goes on; cellflow oof --unfinished takes the best so far."
+        )
+
+
+def plan_text(plan: Any) -> str:
+    """A training plan as lines of text."""
+    steps, total = plan.steps_per_epoch * plan.epochs, plan.fold_seconds * len(plan.folds)
+    folds = ", ".join(map(str, plan.folds))
+    lines = {
+        "folds": f"{folds}; in fold {plan.folds[0]}, {plan.training} images train, "
+        f"{plan.validation} validate",
+        "length": f"{plan.epochs} epochs of {plan.steps_per_epoch} steps: {steps} steps and "
+        f"{plan.evaluations} evaluations a fold",
+        "machine": plan.machine,
+        "step": f"{plan.step_seconds:.2f} s with {plan.crop_seconds:.3f} s of processor time for crops",
+        "evaluation": f"{_duration(plan.evaluation_seconds)}",
+        "memory": f"{plan.memory_bytes / 2**30:.1f} GiB at most",
+        "disk": f"{(plan.state_bytes * len(plan.folds)) / 2**20:.0f} MiB of states",
+        "time": f"{_duration(plan.fold_seconds)} a fold, {_duration(total)} one after the other",
+        "picture": str(plan.picture),
+    }
+    return "\n".join(f"{name:11}{text}" for name, text in lines.items())
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _oof(config: configs.OofConfig) -> None:
@@ -191,9 +229,7 @@ COMMANDS = {
     "demo": Command(configs.DemoConfig, _demo),
     "prepare": Command(configs.PrepareConfig, _prepare),
     "folds": Command(configs.FoldsConfig, _folds),
-    "train": Command(
-        configs.TrainConfig, _train, "the same command goes on after the last saved epoch"
-    ),
+    "train": Command(configs.TrainConfig, _train, "the same command goes on where it stopped"),
     "oof": Command(configs.OofConfig, _oof),
     "ensemble": Command(configs.EnsembleConfig, _ensemble),
 }

@@ -9,6 +9,7 @@ __all__ = [
     "DataError",
     "FoldError",
     "LeakError",
+    "NotFiniteError",
     "RleError",
     "RunError",
 ]
@@ -51,3 +52,7 @@ class CheckpointError(CellflowError, ValueError):
 
 class RunError(CellflowError, ValueError):
     """A run folder is missing or incomplete, or runs that do not belong together are mixed."""
+
+
+class NotFiniteError(CellflowError, ArithmeticError):
+    """A network's output is not a number."""

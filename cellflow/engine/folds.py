@@ -34,6 +34,7 @@ __all__ = [
     "make_folds",
     "read_folds",
     "validation_folds",
+    "wanted_folds",
 ]
 
 _log = logging.getLogger(__name__)
@@ -329,3 +330,23 @@ def _log_table(
         kind = images[stratify].astype(str)
         table = pd.crosstab(folds, kind, margins=True, margins_name="total")
     _log.info("Images per fold (groups: %s)\n%s", group or "every image", table.to_string())
+
+
+def wanted_folds(asked: tuple[str, ...], there: list[int], dataset: Dataset) -> list[int]:
+    """The folds that `--fold` names, among those that validate.
+
+    Raises
+    ------
+    FoldError
+        If one of them does not exist.
+    """
+    if "all" in asked:
+        return there
+    wanted = sorted({int(part) for part in asked})
+    missing = [fold for fold in wanted if fold not in there]
+    if missing:
+        raise FoldError(
+            f"--fold {' '.join(map(str, missing))}: {dataset.folds_path} has the folds "
+            f"{' '.join(map(str, there))}."
+        )
+    return wanted

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType, TracebackType
 from typing import Any
 
 __all__ = ["Interrupted", "Interruption"]
+
+REPEAT_SECONDS = 3.0
+"""A signal that comes again so soon is the same wish: a terminal sends Ctrl-C to a whole group, and a
+parent process passes it on to its children."""
 
 
 class Interrupted(BaseException):
@@ -17,12 +22,12 @@ class Interrupted(BaseException):
 class Interruption:
     """Notes SIGINT and SIGTERM while the context lasts.
 
-    The first one is only noted, for `check`. A second one acts at once, for those who cannot wait. On
+    The first one is only noted, for `check`. A later second one acts at once, for those who cannot wait. On
     leaving the context, what was noted reaches whoever handled signals before.
     """
 
     def __init__(self) -> None:
-        self.received = 0
+        self.received, self._since = 0, 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
@@ -49,10 +54,11 @@ class Interruption:
             raise Interrupted
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.received:
+        if not self.received:
+            self.received, self._since = number, time.monotonic()
+        elif time.monotonic() - self._since > REPEAT_SECONDS:
             self._give_back()
             signal.raise_signal(number)
-        self.received = number
 
     def _give_back(self) -> None:
         while self._before:

@@ -205,7 +205,8 @@ def _last_epochs(run: RunFolder, folds: list[int]) -> pd.DataFrame:
 def _evaluations(path: Path) -> pd.DataFrame:
     """Scores of every evaluation of a fold: epoch, id, score, weights ("net" or "ema")."""
     table = read_table(path, ["epoch", "id", "score"])
-    return table if "weights" in table else table.assign(weights="net")
+    weights = table["weights"].fillna("net") if "weights" in table else "net"
+    return table.assign(weights=weights)  # rows without them come from an older cellflow
 
 
 def _with_last_epoch(scores: pd.DataFrame, last: pd.DataFrame | None) -> pd.DataFrame:

@@ -6,8 +6,6 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-import numpy as np
-
 from cellflow.nn.step import StepResult
 
 __all__ = ["EpochSums", "Progress"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from cellflow.errors import RunError
 from cellflow.io.dataset import Dataset
 from cellflow.nn.checkpoint import find_model_file, load_model_file
 from cellflow.storage.hashing import hash_file, hash_json
-from cellflow.storage.run_folder import RunFolder
+from cellflow.storage.run_folder import FoldFolder, RunFolder
 
 __all__ = [
     "check_models",
@@ -26,8 +27,10 @@ __all__ = [
     "versions",
 ]
 
-_NOT_IDENTITY = ("fold", "data", "name", "runs_dir", "savedir", "runtime")
-"""What may differ between two commands of one run: where things lie, which fold, and the machine."""
+_NOT_IDENTITY = (
+    "fold", "data", "name", "runs_dir", "savedir", "time_budget", "dry_run", "runtime",
+)  # fmt: skip
+"""What may differ between two commands of one run: where things lie, which fold, time, and the machine."""
 
 
 def versions() -> dict[str, str]:
@@ -122,10 +125,10 @@ def check_models(run: RunFolder, *, unfinished: bool = False) -> dict[int, Path]
         if not path.is_file():
             problems.append(f"fold {fold} has no model; train it with: {command}")
             continue
-        epochs = len(read_table(run.fold(fold).history, ["epoch"]))
-        if epochs < last_epoch and not unfinished:
+        if not unfinished and not _is_finished(run.fold(fold)):
+            epochs = read_table(run.fold(fold).history, ["epoch"])["epoch"].max()
             problems.append(
-                f"fold {fold} has stopped after epoch {epochs} of {last_epoch}; finish it with: "
+                f"fold {fold} has stopped after epoch {epochs:g} of {last_epoch}; finish it with: "
                 f"{command}; or add --unfinished to take its best model so far"
             )
         facts = load_model_file(path).facts
@@ -142,6 +145,14 @@ def check_models(run: RunFolder, *, unfinished: bool = False) -> dict[int, Path]
         ]
         raise RunError("\n".join(lines))
     return models
+
+
+def _is_finished(files: FoldFolder) -> bool:
+    """Whether a fold's training came to its end, by its last epoch or by its patience."""
+    try:
+        return bool(json.loads(files.summary.read_text(encoding="utf-8"))["finished"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def run_mask(run: RunFolder) -> MaskConfig:

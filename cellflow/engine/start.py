@@ -1,24 +1,37 @@
-"""The network that a fold's training starts from."""
+"""The network that a fold's training starts from, and its optimizer."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 
 from cellflow.config import TrainConfig
+from cellflow.engine.machine import Machine
+from cellflow.engine.samples import CachedSamples
 from cellflow.errors import CheckpointError, LeakError
 from cellflow.nn.checkpoint import find_model_file, load_model_file
-from cellflow.nn.unet import build_unet, set_diam_labels
+from cellflow.nn.optim import make_optimizer
+from cellflow.nn.precision import choose_layout
+from cellflow.nn.step import Stepper
+from cellflow.nn.unet import build_unet, freeze_encoder, set_diam_labels, set_layout
 
-__all__ = ["start_network"]
+__all__ = ["is_pretrained", "start_network", "start_stepper"]
 
 DEFAULT_DIAMETER = 30.0
 """Diameter in pixels that a new network works at, as Cellpose's cyto models do."""
 
 
-def start_network(config: TrainConfig, diam_labels: float, own: dict[str, Any]) -> torch.nn.Module:
-    """The network a fold starts from: new weights, or those of a model file.
+def is_pretrained(config: TrainConfig) -> bool:
+    """Whether training starts from a model file."""
+    return config.model.pretrained_model.lower() != "none"
+
+
+def start_network(
+    config: TrainConfig, diam_labels: float, own: dict[str, Any], machine: Machine
+) -> torch.nn.Module:
+    """The network a fold starts from, where it is trained: new weights, or those of a model file.
 
     Parameters
     ----------
@@ -28,6 +41,8 @@ def start_network(config: TrainConfig, diam_labels: float, own: dict[str, Any]) 
         Mean diameter of the training images in pixels, recorded in the network.
     own : dict
         Fold, data hash and folds hash of the fold to train.
+    machine : Machine
+        Where it is trained. On several GPUs batch norm takes its statistics over all of them.
 
     Raises
     ------
@@ -37,7 +52,7 @@ def start_network(config: TrainConfig, diam_labels: float, own: dict[str, Any]) 
         If cellflow trained it on images that this fold validates on.
     """
     model = config.model
-    if model.pretrained_model.lower() == "none":
+    if not is_pretrained(config):
         net = build_unet(diam_mean=model.diam_mean or DEFAULT_DIAMETER, seed=config.seed)
     else:
         path = find_model_file(model.pretrained_model)
@@ -55,4 +70,41 @@ def start_network(config: TrainConfig, diam_labels: float, own: dict[str, Any]) 
                 f"so it has seen images that fold {own['fold']} validates on. Start from another model."
             )
     set_diam_labels(net, diam_labels)
+    if model.freeze_encoder:
+        freeze_encoder(net)
+    if machine.ranks.world > 1 and machine.device.type == "cuda":
+        net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
+    net.to(machine.device)
+    set_layout(net, choose_layout(machine.device))
     return net
+
+
+def start_stepper(
+    config: TrainConfig, training: CachedSamples, own: dict[str, Any], machine: Machine
+) -> Stepper:
+    """The network a fold starts from, ready to take training steps.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Settings.
+    training : CachedSamples
+        Samples that train; their mean diameter is recorded in the network.
+    own : dict
+        Fold, data hash and folds hash of the fold to train.
+    machine : Machine
+        Where it is trained.
+    """
+    optim = config.optim
+    net = start_network(config, float(np.mean(training.diameters)), own, machine)
+    optimizer = make_optimizer(
+        net, optim.optimizer, weight_decay=optim.weight_decay, momentum=optim.momentum
+    )
+    return Stepper(
+        net,
+        optimizer,
+        amp=machine.amp,
+        clip_grad=optim.clip_grad,
+        ema=optim.ema,
+        ranks=machine.ranks,
+    )

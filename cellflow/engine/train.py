@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 
 import pandas as pd
 import torch
 
 from cellflow.config import TrainConfig, check_config
+from cellflow.engine.budget import Budget
+from cellflow.engine.crops import fold_samples
 from cellflow.engine.fold_trainer import FoldResult, FoldTrainer
-from cellflow.engine.folds import load_folds, validation_folds
+from cellflow.engine.folds import load_folds, validation_folds, wanted_folds
 from cellflow.engine.logs import log_to
 from cellflow.engine.machine import Machine, choose_machine
 from cellflow.engine.runs import open_run
-from cellflow.engine.samples import CachedSamples, cache_samples
-from cellflow.errors import DataError, FoldError
+from cellflow.engine.samples import CachedSamples
+from cellflow.engine.side_by_side import devices_for, train_side_by_side
+from cellflow.engine.start import is_pretrained
+from cellflow.errors import ConfigError
 from cellflow.io.dataset import Dataset
 from cellflow.nn.checkpoint import find_model_file
+from cellflow.nn.ranks import join_ranks
 from cellflow.storage.locks import hold_lock
 from cellflow.storage.run_folder import RunFolder
 
@@ -26,12 +33,15 @@ _log = logging.getLogger(__name__)
 
 
 def train(config: TrainConfig) -> list[FoldResult]:
-    """Train the folds that a config names, one after the other; finished ones are skipped.
+    """Train the folds that a config names; finished ones are skipped.
+
+    One after the other; or one per GPU, where there are several GPUs and folds; or each by all processes
+    together, where torchrun started several.
 
     Parameters
     ----------
     config : TrainConfig
-        Settings. The same config again resumes each fold after its last saved epoch.
+        Settings. The same config again resumes each fold after its last saved step.
 
     Returns
     -------
@@ -44,84 +54,109 @@ def train(config: TrainConfig) -> list[FoldResult]:
         What does not fit, before any training starts.
     """
     check_config(config)
+    if config.dry_run:
+        raise ConfigError("A dry run trains nothing; its plan comes from plan_training(config).")
     machine = choose_machine(config.runtime)
+    with join_ranks(machine.device) as ranks:
+        machine = replace(machine, ranks=ranks)
+        if not ranks.first:
+            logging.getLogger("cellflow").setLevel(logging.ERROR)
+        job = _open(config, machine)
+        devices = devices_for(job.folds, config.runtime, machine)
+        if len(devices) > 1:
+            return train_side_by_side(config, job.folds, devices, train)
+        budget = Budget.of(config.time_budget)
+        return [
+            _train_fold(job, fold, budget.part(len(job.folds) - place))
+            for place, fold in enumerate(job.folds)
+        ]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained on what.
+
+    Attributes
+    ----------
+    config : TrainConfig
+        Settings.
+    machine : Machine
+        Where and how to compute.
+    dataset : Dataset
+        Images and cells.
+    split : pandas.Series
+        Fold of every image.
+    folds : list of int
+        Folds to train.
+    run : RunFolder
+        Run to write to.
+    """
+
+    config: TrainConfig
+    machine: Machine
+    dataset: Dataset
+    split: pd.Series[int]
+    folds: list[int]
+    run: RunFolder
+
+
+def _open(config: TrainConfig, machine: Machine) -> Job:
+    """Check everything, then start or continue the run."""
     dataset = Dataset.open(config.data)
-    folds = load_folds(dataset)
-    there = validation_folds(dataset, folds)
-    wanted = _wanted_folds(config.fold, there, dataset)
-    run = open_run(config, dataset, there)
+    split = load_folds(dataset)
+    there = validation_folds(dataset, split)
+    wanted = wanted_folds(config.fold, there, dataset)
+    if machine.ranks.first:
+        run = open_run(config, dataset, there)
+    machine.ranks.wait()
+    run = RunFolder(config.runs_dir / config.name)
     _log.info(
-        "run %s: %d images in %s, fold %s to train; %s, %s, %d threads",
-        run.path, len(folds), dataset.path, ", ".join(map(str, wanted)), machine.device,
+        "run %s: %d images in %s, fold %s to train; %s, %s, %d threads%s",
+        run.path, len(split), dataset.path, ", ".join(map(str, wanted)), machine.device,
         str(machine.amp).removeprefix("torch.") if machine.amp else "float32",
         torch.get_num_threads(),
+        f", {machine.ranks.world} processes" if machine.ranks.world > 1 else "",
     )  # fmt: skip
-    if config.model.pretrained_model.lower() != "none":
+    if is_pretrained(config):
         _log.info("starting from %s", find_model_file(config.model.pretrained_model))
     elif not run.has_progress():
         _log.info("training from scratch; --pretrained_model FILE starts from a Cellpose 3 model")
-    return [
-        _train_fold(config, fold, run, dataset, folds=folds, machine=machine) for fold in wanted
-    ]
+    return Job(config, machine, dataset, split, wanted, run)
 
 
-def _train_fold(
-    config: TrainConfig,
-    fold: int,
-    run: RunFolder,
-    dataset: Dataset,
-    *,
-    folds: pd.Series[int],
-    machine: Machine,
-) -> FoldResult:
-    files = run.fold(fold)
-    with hold_lock(files.lock, f"Fold {fold} of run {run.name!r}"), log_to(files.log):
-        training, validation = _samples(config, fold, dataset, folds)
+def _train_fold(job: Job, fold: int, budget: Budget) -> FoldResult:
+    files = job.run.fold(fold)
+    with _sole_trainer(job, fold), log_to(files.log):
+        training, validation = _samples(job, fold)
         _log.info(
             "fold %d: %d images train, %d validate, mean diameter %.1f pixels",
             fold, len(training), len(validation), sum(training.diameters) / len(training),
         )  # fmt: skip
         trainer = FoldTrainer(
-            config, fold, run, dataset, training=training, validation=validation, machine=machine
-        )
-        result = trainer.fit()
-        _log.info(
-            "fold %d is complete: best score %.4f at epoch %d of %d, %s",
-            fold, result.best_score, result.best_epoch, result.epochs, files.best,
+            job.config, fold, job.run, job.dataset,
+            training=training, validation=validation, machine=job.machine, budget=budget,
         )  # fmt: skip
+        result = trainer.fit()
+        if result.finished:
+            _log.info(
+                "fold %d is complete: best score %.4f at epoch %g of %g, %s",
+                fold, result.best_score, result.best_epoch, result.epochs, files.best,
+            )  # fmt: skip
     return result
 
 
-def _samples(
-    config: TrainConfig, fold: int, dataset: Dataset, folds: pd.Series
-) -> tuple[CachedSamples, CachedSamples]:
-    cells = dataset.images["n_instances"]
-    validate = [name for name in folds.index if folds[name] == fold]
-    others = [name for name in folds.index if folds[name] >= 0 and folds[name] != fold]
-    enough = [name for name in others if cells[name] >= config.sampling.min_train_masks]
-    if len(enough) < len(others):
-        _log.warning(
-            "fold %d: %d of %d training images have fewer than %d cells and are left out (--min_train_masks)",
-            fold, len(others) - len(enough), len(others), config.sampling.min_train_masks,
-        )  # fmt: skip
-    if not enough:
-        raise DataError(
-            f"Fold {fold} has no training image with at least {config.sampling.min_train_masks} cells. "
-            "Lower --min_train_masks, or annotate more images."
-        )
-    chan, chan2 = config.model.chan, config.model.chan2
-    training = cache_samples(dataset, enough, chan=chan, chan2=chan2)
-    return training, cache_samples(dataset, validate, chan=chan, chan2=chan2)
+def _sole_trainer(job: Job, fold: int) -> AbstractContextManager[None]:
+    """Lock on the fold, held by the first process for all."""
+    if not job.machine.ranks.first:
+        return nullcontext()
+    return hold_lock(job.run.fold(fold).lock, f"Fold {fold} of run {job.run.name!r}")
 
 
-def _wanted_folds(asked: tuple[str, ...], there: list[int], dataset: Dataset) -> list[int]:
-    if "all" in asked:
-        return there
-    wanted = sorted({int(part) for part in asked})
-    missing = [fold for fold in wanted if fold not in there]
-    if missing:
-        raise FoldError(
-            f"--fold {' '.join(map(str, missing))}: {dataset.folds_path} has the folds "
-            f"{' '.join(map(str, there))}."
-        )
-    return wanted
+def _samples(job: Job, fold: int) -> tuple[CachedSamples, CachedSamples]:
+    """Samples that train and that validate; the first process computes them, the others read."""
+    if not job.machine.ranks.first:
+        job.machine.ranks.wait()
+    samples = fold_samples(job.config, fold, job.dataset, job.split)
+    if job.machine.ranks.first:
+        job.machine.ranks.wait()
+    return samples

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from cellflow.nn.augment import (
     recompute_sample,
     warp_sample,
 )
+from cellflow.numeric._jit import set_threads
 from cellflow.rng import generator
 
 __all__ = ["Batch", "CropDataset", "EpochSampler", "Sample", "SampleReader", "make_loader"]
@@ -212,11 +214,16 @@ def make_loader(dataset: CropDataset, sampler: EpochSampler, *, workers: int) ->
         persistent_workers=workers > 0,
         generator=torch.Generator(),
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_leave_signals_to_the_trainer,
+        worker_init_fn=_start_worker,
     )
 
 
-def _leave_signals_to_the_trainer(worker: int) -> None:
-    """Ctrl-C and SIGTERM reach every process of a group; workers must live until the state is saved."""
+def _start_worker(worker: int) -> None:
+    """One thread each, since there are several; and signals are left to the trainer.
+
+    Ctrl-C and SIGTERM reach every process of a group, but workers must live until the state is saved.
+    """
+    set_threads(1)
+    cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from cellflow.errors import CellflowError
+from cellflow.errors import NotFiniteError
 from cellflow.nn.precision import autocast, choose_layout
 from cellflow.numeric.normalize import resize_linear
 from cellflow.numeric.tiling import average_tiles, make_tiles, pad_for_network
@@ -69,7 +69,7 @@ def image_to_flows(
     tiles, origins = make_tiles(padded)
     outputs, styles = run_tiles(net, tiles, batch_size=batch_size, amp=amp)
     if np.isnan(outputs).any():
-        raise CellflowError("The network's output is not a number. Try --amp off.")
+        raise NotFiniteError("The network's output is not a number. Try --amp off.")
     # After a few steps the batch-norm statistics are far off, and so may be the output; stored flows
     # are float16.
     np.clip(outputs, -MAX_OUTPUT, MAX_OUTPUT, out=outputs)

@@ -71,9 +71,7 @@ def learning_rate_at(
     return peak * (FINAL + (1 - FINAL) * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
-def cellpose_schedule(
-    n_epochs: int, peak: float, *, from_zero: bool = True
-) -> NDArray[np.float64]:
+def cellpose_schedule(n_epochs: int, peak: float, *, from_zero: bool = True) -> NDArray[np.float64]:
     """Learning rate of every epoch, as ``cellpose.train.train_seg`` sets it.
 
     Rises in a line from 0 at epoch 0 to the peak at epoch 9; or, not `from_zero`, from a tenth of the

@@ -16,7 +16,14 @@ from cellflow.errors import DataError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["atomic_folder", "atomic_path", "write_csv", "write_json", "write_text"]
+__all__ = [
+    "atomic_folder",
+    "atomic_path",
+    "remove_leftovers",
+    "write_csv",
+    "write_json",
+    "write_text",
+]
 
 
 @contextmanager
@@ -63,6 +70,12 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
         _swap_in(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove temporary files that a killed process left in a folder. Only while no other writes there."""
+    for path in folder.glob(".????????.tmp*"):
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -30,7 +30,7 @@ class FoldFolder:
 
     @property
     def last(self) -> Path:
-        """Full training state after the last saved epoch."""
+        """Full training state after the last saved step."""
         return self.path / "last.pt"
 
     @property
@@ -42,6 +42,21 @@ class FoldFolder:
     def evaluations(self) -> Path:
         """Scores per image, a row per image and evaluation."""
         return self.path / "evaluations.csv"
+
+    @property
+    def good(self) -> Path:
+        """The state before steps began to fail; there only while they do."""
+        return self.path / "good.pt"
+
+    @property
+    def plot(self) -> Path:
+        """Curves of the history."""
+        return self.path / "history.png"
+
+    @property
+    def summary(self) -> Path:
+        """How the training ended, JSON: finished or not, best epoch and score, what happened on the way."""
+        return self.path / "summary.json"
 
     @property
     def log(self) -> Path:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import logging
+import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,13 +25,14 @@ from cellflow.config import (
 from cellflow.engine.ensemble import ensemble
 from cellflow.engine.oof import oof
 from cellflow.engine.segment import Segmenter, load_member, make_labels
+from cellflow.engine.stages import THREAD_NAME
 from cellflow.engine.train import train
 from cellflow.errors import DataError, RunError
 from cellflow.io.dataset import Dataset
 from cellflow.io.flow_store import FlowStore
-from cellflow.io.images import read_image, read_labels
+from cellflow.io.images import read_image, read_labels, write_labels
 from cellflow.io.submission import check_submission, read_submission
-from cellflow.nn.checkpoint import load_model_file
+from cellflow.nn.checkpoint import load_model_file, save_model_file
 from cellflow.numeric.averaging import average_flows
 from cellflow.numeric.labels import labels_from_instances
 from cellflow.numeric.rle import instances_from_rles
@@ -83,6 +87,82 @@ def test_cv_is_a_mean_over_images_with_last_epoch_beside(copied: TrainConfig) ->
         evaluations = pd.read_csv(result.run.fold(fold).evaluations)
         last = evaluations[evaluations["epoch"] == 3]["score"].mean()
         assert cv.iloc[fold]["last_epoch"] == pytest.approx(last)
+
+
+def test_tables_are_in_the_order_of_folds_and_images(copied: TrainConfig) -> None:
+    result = oof(oof_config(copied))
+    folds = pd.read_csv(result.run.folds).set_index("id")["fold"]
+    expected = [name for fold in (0, 1) for name in folds.index if folds[name] == fold]
+    assert list(pd.read_csv(result.run.oof / "scores.csv")["id"]) == expected
+    found = list(pd.read_csv(result.run.oof / "predictions.csv")["id"].unique())
+    assert found == [name for name in expected if name in found]
+
+
+def last_epochs(config: TrainConfig) -> pd.Series[float]:
+    result = oof(replace(oof_config(config), mask=MaskOverrides()))
+    return result.scores.set_index("id")["last_epoch_score"]
+
+
+def with_average(path: Path, score: float) -> pd.DataFrame:
+    """Evaluations of the weights, and of their moving average with one score for all images."""
+    plain = pd.read_csv(path).assign(weights="net")
+    return pd.concat([plain.assign(score=1.0), plain.assign(weights="ema", score=score)])
+
+
+def test_the_last_epoch_is_that_of_the_moving_average(copied: TrainConfig) -> None:
+    """Where there is one, though the weights themselves score better."""
+    run = RunFolder(copied.runs_dir / "tiny")
+    for fold, score in enumerate((0.25, 0.5)):
+        path = run.fold(fold).evaluations
+        with_average(path, score).to_csv(path, index=False)
+    folds = pd.read_csv(run.folds).set_index("id")["fold"]
+    found = last_epochs(copied)
+    assert {name: found[name] for name in folds.index} == {
+        name: (0.25, 0.5)[fold] for name, fold in folds.items()
+    }
+
+
+def test_the_last_epoch_without_a_moving_average(copied: TrainConfig) -> None:
+    """Tables of older runs do not say which weights were evaluated, or not in all rows."""
+    run = RunFolder(copied.runs_dir / "tiny")
+    paths = [run.fold(fold).evaluations for fold in (0, 1)]
+    tables = [pd.read_csv(path).drop(columns="weights", errors="ignore") for path in paths]
+    expected = pd.concat(table[table["epoch"] == 3] for table in tables).set_index("id")["score"]
+    for path, table in zip(paths, tables, strict=True):
+        table.to_csv(path, index=False)
+    pd.testing.assert_series_equal(
+        last_epochs(copied).sort_index(), expected.sort_index(), check_names=False
+    )
+    for path, table in zip(paths, tables, strict=True):
+        table.assign(weights=["net" if epoch == 3 else None for epoch in table["epoch"]]).to_csv(
+            path, index=False
+        )
+    assert last_epochs(copied).notna().all()
+
+
+def test_a_moving_average_of_some_folds_only(copied: TrainConfig) -> None:
+    path = RunFolder(copied.runs_dir / "tiny").fold(0).evaluations
+    with_average(path, 0.25).to_csv(path, index=False)
+    with pytest.raises(RunError, match=r"fold_1.evaluations\.csv: expected .* weights 'ema'"):
+        last_epochs(copied)
+
+
+def test_epochs_that_a_time_budget_cut_short(
+    copied: TrainConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "cellflow")
+    run = RunFolder(copied.runs_dir / "tiny")
+    for fold in (0, 1):
+        files = run.fold(fold)
+        table = pd.read_csv(files.evaluations)
+        cut = table[table["epoch"] == 3].assign(epoch=3.25, score=0.125)
+        pd.concat([table, cut]).to_csv(files.evaluations, index=False)
+    net, facts = load_model_file(run.fold(1).best)
+    save_model_file(run.fold(1).best, net, facts | {"epoch": 3.25})
+    assert (last_epochs(copied) == 0.125).all()
+    assert "with the model of epoch 3.25" in caplog.text
+    scores = pd.read_csv(run.oof / "scores.csv").set_index("fold")["epoch"]
+    assert set(scores[1]) == {3.25}
 
 
 def test_oof_refuses_a_missing_fold(copied: TrainConfig) -> None:
@@ -205,6 +285,53 @@ def test_ensemble_of_a_truncated_image_leaves_nothing(
     assert not (tmp_path / "predictions").exists()
 
 
+@pytest.mark.parametrize("broken", ["write_labels", "rles_from_labels", "write_submission"])
+def test_an_ensemble_that_fails_midway_leaves_nothing(
+    broken: str,
+    trained: TrainConfig,
+    tmp_path: Path,
+    images: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Neither files, nor a thread that would write some more."""
+    from cellflow.engine import ensemble as module
+
+    def fail(*args: Any) -> None:
+        if broken == "write_submission":
+            next(args[1])
+        raise OSError("disk full")
+
+    monkeypatch.setattr(module, broken, fail)
+    with pytest.raises(OSError, match="disk full"):
+        ensemble(ensemble_config(trained, tmp_path, images))
+    assert not [t.name for t in threading.enumerate() if t.name.startswith(THREAD_NAME)]
+    assert not list((tmp_path / "predictions").iterdir())
+
+
+def test_oof_that_fails_midway_keeps_what_was_there(
+    copied: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cellflow.engine import oof as module
+
+    run = oof(oof_config(copied)).run
+    before = hash_file(run.oof / "scores.csv")
+    files = {path.name for path in run.path.iterdir()}
+    done = []
+
+    def fail(path: Path, labels: Any) -> None:
+        done.append(path)
+        if len(done) == 2:
+            raise OSError("disk full")
+        write_labels(path, labels)
+
+    monkeypatch.setattr(module, "write_labels", fail)
+    with pytest.raises(OSError, match="disk full"):
+        oof(oof_config(copied))
+    assert not [t.name for t in threading.enumerate() if t.name.startswith(THREAD_NAME)]
+    assert {path.name for path in run.path.iterdir()} == files
+    assert hash_file(run.oof / "scores.csv") == before
+
+
 def test_ensemble_bad_sources(trained: TrainConfig, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file or folder"):
         ensemble(ensemble_config(trained, tmp_path, tmp_path / "nowhere"))
@@ -271,6 +398,8 @@ def test_unfinished_folds_are_refused_unless_wanted(copied: TrainConfig) -> None
     run = RunFolder(copied.runs_dir / "tiny")
     history = pd.read_csv(run.fold(1).history)
     history[:2].to_csv(run.fold(1).history, index=False)
+    summary = json.loads(run.fold(1).summary.read_text(encoding="utf-8"))
+    run.fold(1).summary.write_text(json.dumps(summary | {"finished": ""}), encoding="utf-8")
     with pytest.raises(RunError, match=r"fold 1 has stopped after epoch 2 of 3.*--unfinished"):
         oof(oof_config(copied))
     assert len(oof(replace(oof_config(copied), unfinished=True)).scores) == 6

@@ -1,0 +1,112 @@
+"""Evaluation of a network that is being trained, on the images its fold validates on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from cellflow.config import TrainConfig
+from cellflow.engine.evaluate import score_images
+from cellflow.engine.machine import Machine
+from cellflow.engine.samples import CachedSamples
+from cellflow.engine.segment import Member, Segmenter
+from cellflow.errors import NotFiniteError
+from cellflow.io.dataset import Dataset
+from cellflow.nn.dataset import Batch, CropDataset, Slot
+from cellflow.nn.loss import segmentation_loss
+from cellflow.nn.precision import autocast
+from cellflow.nn.step import to_device
+
+__all__ = ["Validator"]
+
+VALIDATION_EPOCH = -1
+"""Epoch in the key of the validation crops' randomness: the same crops at every evaluation."""
+
+
+class Validator:
+    """Score and loss on validation images.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Thresholds, batch size.
+    dataset : Dataset
+        Images and their cells.
+    samples : CachedSamples
+        The images that validate.
+    crops : CropDataset
+        Crops of these images, for the loss.
+    machine : Machine
+        Where and how to compute.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        dataset: Dataset,
+        samples: CachedSamples,
+        crops: CropDataset,
+        machine: Machine,
+    ):
+        self.config, self.dataset, self.machine = config, dataset, machine
+        self.ids, self.crops = samples.ids, crops
+
+    def score(self, member: Member, check: Callable[[], None]) -> list[dict[str, Any]]:
+        """A row of scores per image, segmented as prediction would. Processes share the images.
+
+        Parameters
+        ----------
+        member : Member
+            The network, in evaluation mode.
+        check : callable
+            Called before every image; may raise to end the evaluation.
+        """
+        segmenter = Segmenter(
+            [member],
+            self.config.mask,
+            amp=self.machine.amp,
+            batch_size=self.config.optim.batch_size,
+        )
+        ranks = self.machine.ranks
+        own = self.ids[ranks.rank :: ranks.world]
+        if ranks.world > 1:
+            rows = self._scored_by_all(segmenter, own)
+            place = {name: number for number, name in enumerate(self.ids)}
+            return sorted(rows, key=lambda row: place[row["id"]])
+        return score_images(segmenter, self.dataset, own, check=check)
+
+    def _scored_by_all(self, segmenter: Segmenter, own: Sequence[str]) -> list[dict[str, Any]]:
+        """Rows of all processes; an output that is not a number in one of them fails in all."""
+        ranks, rows, failure = self.machine.ranks, list[dict[str, Any]](), None
+        try:
+            rows = score_images(segmenter, self.dataset, own)
+        except NotFiniteError as error:
+            failure = error
+        if ranks.sums([float(failure is not None)])[0]:
+            raise failure or NotFiniteError("The network's output is not a number.")
+        return ranks.gather(rows)
+
+    def estimate(self, member: Member) -> float:
+        """Seconds that an evaluation will take, from one image."""
+        segmenter = Segmenter([member], self.config.mask, amp=self.machine.amp)
+        started = time.monotonic()
+        score_images(segmenter, self.dataset, self.ids[:1])
+        return (time.monotonic() - started) * len(self.ids) / self.machine.ranks.world
+
+    def loss(self, net: nn.Module) -> float:
+        """Loss on one fixed crop of every image."""
+        size, count = self.config.optim.batch_size, len(self.ids)
+        total = 0.0
+        for start in range(0, count, size):
+            places = range(start, min(start + size, count))
+            items = [self.crops[Slot(VALIDATION_EPOCH, place, place)] for place in places]
+            batch = Batch(*map(torch.stack, zip(*items, strict=True)))
+            image, unit_flow, foreground = to_device(batch, self.machine.device)
+            with torch.inference_mode(), autocast(self.machine.device, self.machine.amp):
+                output = net(image)[0]
+            total += segmentation_loss(output, unit_flow, foreground).total.item() * len(items)
+        return total / count

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from cellpose import train as upstream
+from cellpose.resnet_torch import CPnet
+from torch import nn
+
+from cellflow.nn import step
+from cellflow.nn.dataset import Batch
+from cellflow.nn.optim import make_optimizer
+from cellflow.nn.step import Stepper, StepResult
+from cellflow.nn.unet import build_unet, freeze_encoder, set_layout
+
+
+def make_batch(seed: int, count: int = 2, size: int = 32) -> Batch:
+    rng = np.random.default_rng(seed)
+    image = rng.random((count, 2, size, size), dtype=np.float32)
+    flow = rng.normal(size=(count, 2, size, size)).astype(np.float32)
+    foreground = (rng.random((count, size, size)) < 0.4).astype(np.float32)
+    return Batch(*map(torch.from_numpy, (image, flow, foreground)))
+
+
+def make_stepper(net: nn.Module | None = None, *, rate_name: str = "sgd", **more: float) -> Stepper:
+    net = build_unet(seed=1) if net is None else net
+    return Stepper(net, make_optimizer(net, rate_name, weight_decay=1e-5), **more)  # type: ignore[arg-type]
+
+
+def same(one: nn.Module, other: nn.Module) -> bool:
+    theirs = other.state_dict()
+    return all(torch.equal(value, theirs[name]) for name, value in one.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("layout", "close"), [(torch.contiguous_format, 1e-6), (torch.channels_last, 1e-2)]
+)
+def test_twenty_steps_of_sgd_stay_with_cellpose(
+    layout: torch.memory_format, close: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cellpose's network, loss and optimizer, as train_seg steps them, beside ours.
+
+    In the same layout the arithmetic is the same. We train channels-last, where convolutions round
+    otherwise from the first step on.
+    """
+    monkeypatch.setattr(step, "choose_layout", lambda device: layout)
+    theirs = CPnet([2, 32, 64, 128, 256], 3, 3, mkldnn=False)
+    ours = build_unet(seed=3)
+    theirs.load_state_dict(ours.state_dict())
+    set_layout(ours, layout)
+    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-5)
+    stepper = make_stepper(ours)
+    device = torch.device("cpu")
+    for seed in range(20):
+        batch = make_batch(seed)
+        lbl = np.concatenate([batch.foreground[:, None].numpy(), batch.unit_flow.numpy()], axis=1)
+        theirs.train()
+        loss = upstream._loss_fn_seg(lbl, theirs(batch.image)[0], device)
+        optimizer.zero_grad()
+        loss.backward()
+        if seed == 0:
+            expected = [item.grad.clone() for item in theirs.parameters() if item.requires_grad]
+            expected_loss = loss.item()
+        optimizer.step()
+        result = stepper.step(batch, 0.05)
+        if seed == 0:
+            assert result.loss == pytest.approx(expected_loss, rel=1e-6)
+            found = torch.cat([item.grad.flatten() for item in stepper.parameters])
+            gradient = torch.cat([item.flatten() for item in expected])
+            assert (found - gradient).norm() < close * gradient.norm()
+    assert result.loss == pytest.approx(loss.item(), rel=close)
+    moved = nn.utils.parameters_to_vector(ours.parameters()) - nn.utils.parameters_to_vector(
+        build_unet(seed=3).parameters()
+    )
+    apart = nn.utils.parameters_to_vector(ours.parameters()) - nn.utils.parameters_to_vector(
+        theirs.parameters()
+    )
+    assert apart.norm() < close * moved.norm()
+
+
+def test_pieces_give_the_gradient_of_the_parts_averaged() -> None:
+    """Two pieces are two forward passes whose gradients are averaged, with batch norm a pass."""
+    stepper = make_stepper()
+    reference = copy.deepcopy(stepper.net)
+    stepper.pieces = 2
+    batch = make_batch(0, count=4)
+    stepper.step(batch, 0.0)
+    reference.train()
+    from cellflow.nn.loss import segmentation_loss
+
+    for part in (slice(0, 2), slice(2, 4)):
+        output = reference(batch.image[part])[0]
+        loss = segmentation_loss(output, batch.unit_flow[part], batch.foreground[part]).total
+        (loss / 2).backward()
+    expected = [item.grad for item in reference.parameters() if item.requires_grad]
+    for mine, gradient in zip(stepper.parameters, expected, strict=True):
+        torch.testing.assert_close(mine.grad, gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_a_step_that_is_not_finite_leaves_no_trace() -> None:
+    stepper = make_stepper(ema=0.9)
+    stepper.step(make_batch(0), 0.01)
+    before, average = copy.deepcopy(stepper.net), copy.deepcopy(stepper.average)
+    bad = make_batch(1)
+    bad.image[0, 0, 0, 0] = math.nan
+    result = stepper.step(bad, 0.01)
+    assert not result.taken
+    assert same(stepper.net, before)
+    assert average is not None and stepper.average is not None
+    assert same(stepper.average, average)
+    assert stepper.step(make_batch(2), 0.01).taken
+
+
+def test_clipping_shortens_the_gradient_and_says_its_length() -> None:
+    free, clipped = make_stepper(), make_stepper(clip_grad=0.01)
+    batch = make_batch(0)
+    length = free.step(batch, 0.0).grad_norm
+    assert length > 0.01
+    assert clipped.step(batch, 0.0).grad_norm == pytest.approx(length)
+    norm = torch.cat([item.grad.flatten() for item in clipped.parameters]).norm()
+    assert norm.item() == pytest.approx(0.01, rel=1e-3)
+
+
+def test_the_average_of_the_weights_follows_its_formula() -> None:
+    """Against the recurrence written out: the decay rises from 2/11 to its value."""
+    stepper = make_stepper(ema=0.5)
+    name = "output.2.weight"
+    expected = None
+    for count in range(6):
+        stepper.step(make_batch(count), 0.05)
+        now = stepper.net.state_dict()[name].double()
+        decay = min(0.5, (1 + count) / (10 + count))
+        expected = now.clone() if expected is None else decay * expected + (1 - decay) * now
+    assert stepper.average is not None and expected is not None
+    found = stepper.average.state_dict()[name].double()
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+    assert not torch.equal(found, stepper.net.state_dict()[name].double())
+    counts = [key for key in stepper.average.state_dict() if key.endswith("num_batches_tracked")]
+    assert stepper.average.state_dict()[counts[0]] == 6
+
+
+def test_out_of_memory_halves_the_batch_until_it_fits(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A network that can take two crops at a time: the batch goes through in parts of two."""
+    stepper, expected = make_stepper(), make_stepper()
+    expected.pieces = 4
+    forward = stepper.net.forward
+
+    def tight(image: torch.Tensor) -> object:
+        result = forward(image)  # batch-norm statistics have changed by the time memory runs out
+        if len(image) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return result
+
+    monkeypatch.setattr(stepper.net, "forward", tight)
+    batch = make_batch(0, count=8)
+    result = stepper.step(batch, 0.01)
+    assert result.taken
+    assert stepper.pieces == 4
+    assert "4 parts" in caplog.text
+    expected.step(batch, 0.01)
+    assert same(stepper.net, expected.net)
+    assert make_stepper_with(stepper.state_dict()).pieces == 4
+
+
+def make_stepper_with(state: dict[str, object]) -> Stepper:
+    stepper = make_stepper()
+    stepper.load_state_dict(state)
+    return stepper
+
+
+def test_out_of_memory_with_a_single_crop_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    stepper = make_stepper()
+
+    def never(image: torch.Tensor) -> object:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(stepper.net, "forward", never)
+    with pytest.raises(torch.OutOfMemoryError):
+        stepper.step(make_batch(0), 0.01)
+
+
+def test_a_stand_in_counts_nothing() -> None:
+    stepper = make_stepper()
+    result = stepper.step(make_batch(0), 0.01, share=0.0)
+    assert result.loss == 0
+    assert all(not item.grad.any() for item in stepper.parameters)
+
+
+def test_a_frozen_encoder_stays_as_it_is() -> None:
+    net = build_unet(seed=1)
+    freeze_encoder(net)
+    before = copy.deepcopy(net)
+    stepper = make_stepper(net)
+    stepper.step(make_batch(0), 0.01)
+    old, new = before.state_dict(), net.state_dict()
+    changed = {name.split(".")[0] for name in old if not torch.equal(old[name], new[name])}
+    assert "upsample" in changed and "output" in changed
+    assert "downsample" not in changed
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_state_goes_on_bit_for_bit(name: str) -> None:
+    one = make_stepper(rate_name=name, ema=0.9)
+    one.step(make_batch(0), 0.01)
+    state = copy.deepcopy(one.state_dict())
+    other = make_stepper(build_unet(seed=9), rate_name=name, ema=0.9)
+    other.load_state_dict(state)
+    results: list[StepResult] = [item.step(make_batch(1), 0.01) for item in (one, other)]
+    assert results[0] == results[1]
+    assert same(one.net, other.net)
+    assert one.average is not None and other.average is not None
+    assert same(one.average, other.average)
