@@ -31,7 +31,7 @@ import torch
 from inputs import SHARED
 
 from cellflow.config import MaskConfig, PrepareConfig, RuntimeConfig
-from cellflow.engine.evaluate import score_row
+from cellflow.engine.evaluate import score_images, score_row
 from cellflow.engine.machine import Machine, choose_machine
 from cellflow.engine.prepare import prepare
 from cellflow.engine.samples import CachedSamples, cache_samples
@@ -44,7 +44,7 @@ from cellflow.nn.optim import make_optimizer
 from cellflow.nn.precision import choose_layout
 from cellflow.nn.step import Stepper
 from cellflow.nn.unet import build_unet, set_layout
-from cellflow.numeric.labels import instances_from_labels, renumber
+from cellflow.numeric.labels import renumber
 from cellflow.numeric.normalize import normalize_percentile, resize_linear, select_channels
 from cellflow.numeric.tiling import make_tiles, pad_for_network
 from cellflow.synthetic import CELL_TYPES, synthetic_image
@@ -340,14 +340,16 @@ def bench_targets(options: argparse.Namespace) -> None:
 # --------------------------------------------------------------------------------------- evaluate
 
 
-def real_images(count: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Phase-contrast images of 520 x 704 with their label maps, cut from larger ones."""
-    pairs = []
+def real_dataset(folder: Path, count: int) -> Dataset:
+    """Phase-contrast images of 520 x 704 with their cells, cut from larger ones."""
+    (folder / "source" / "images").mkdir(parents=True)
     for path in sorted((SHARED / "data" / "usiigaci" / "images").glob("*.png"))[:count]:
         image, labels = read_image(path), read_labels(path.parents[1] / "masks" / path.name)
-        rows, columns = slice(0, SHAPE[0]), slice(0, SHAPE[1])
-        pairs.append((np.ascontiguousarray(image[rows, columns]), renumber(labels[rows, columns])))
-    return pairs
+        part = np.ascontiguousarray(image[: SHAPE[0], : SHAPE[1]])
+        (folder / "source" / "images" / path.name).write_bytes(imagecodecs.png_encode(part))
+        cells = renumber(labels[: SHAPE[0], : SHAPE[1]])
+        write_labels(folder / "source" / "masks" / f"{path.stem}.tif", cells)
+    return prepare(PrepareConfig(source=folder / "source", out=folder / "data"))
 
 
 def bench_evaluate(options: argparse.Namespace) -> None:
@@ -359,30 +361,59 @@ def bench_evaluate(options: argparse.Namespace) -> None:
     machine = choose_machine(RuntimeConfig(device=options.device))
     say_machine(machine.device)
     member = load_member(model, "usiigaci", machine.device)
-    pairs = [
-        (image, instances_from_labels(labels)) for image, labels in real_images(options.images)
-    ]
-    tiles = [tiles_of(image, member.diam_mean / member.diam_labels) for image, _ in pairs]
-    print(f"{len(pairs)} images of {SHAPE[0]} x {SHAPE[1]}, {len(tiles[0])} tiles each:\n")
-    print(
-        "| evaluation | network alone, s an image | whole, s an image | ratio | spread |\n|---|---|---|---|---|"
-    )
-    for name, amp in precisions(machine).items():
-        segmenter = Segmenter([member], MaskConfig(), amp=amp, batch_size=BATCH)
-        alone, whole = [], []
-        for turn in range(options.turns + 1):
-            start = clock(machine.device)
-            for stack in tiles:
-                run_tiles(member.net, stack, batch_size=BATCH, amp=amp)
-            middle = clock(machine.device)
-            for image, truth in pairs:
-                score_row(truth, segmenter.predict(image).labels)
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        dataset = real_dataset(Path(folder), options.images)
+        rescale = member.diam_mean / member.diam_labels
+        tiles = [tiles_of(dataset.image(name), rescale) for name in dataset.ids]
+        print(f"{len(tiles)} images of {SHAPE[0]} x {SHAPE[1]}, {len(tiles[0])} tiles each:\n")
+        print("| evaluation | s an image | times the network alone | spread |\n|---|---|---|---|")
+        for name, amp in precisions(machine).items():
+            segmenter = Segmenter([member], MaskConfig(), amp=amp, batch_size=BATCH)
+            ways = evaluation_ways(segmenter, dataset, tiles)
+            seconds = timed_in_turns(ways, options.turns, machine.device)
+            for way, values in seconds.items():
+                ratios = [a / b for a, b in zip(values, seconds[ALONE], strict=True)]
+                middle = statistics.median(values) / len(tiles)
+                print(f"| {way}, {name} | {middle:.3f} | {spread(ratios)} |", flush=True)
+
+
+ALONE = "network alone"
+
+
+def evaluation_ways(
+    segmenter: Segmenter, dataset: Dataset, tiles: list[np.ndarray]
+) -> dict[str, Callable[[], object]]:
+    """The network on all tiles; image after image; and as training evaluates."""
+    member = segmenter.members[0]
+
+    def network_alone() -> None:
+        for stack in tiles:
+            run_tiles(member.net, stack, batch_size=BATCH, amp=segmenter.amp)
+
+    def one_by_one() -> None:
+        for name in dataset.ids:
+            labels = segmenter.predict(dataset.image(name)).labels
+            score_row(dataset.instances(name), labels)
+
+    return {
+        ALONE: network_alone,
+        "image after image": one_by_one,
+        "as training evaluates": lambda: score_images(segmenter, dataset, dataset.ids),
+    }
+
+
+def timed_in_turns(
+    ways: dict[str, Callable[[], object]], turns: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Seconds of each way in each turn; one more turn, the first, warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(turns + 1):
+        for name, way in ways.items():
+            start = clock(device)
+            way()
             if turn:
-                alone.append((middle - start) / len(pairs))
-                whole.append((clock(machine.device) - middle) / len(pairs))
-        ratios = [a / b for a, b in zip(whole, alone, strict=True)]
-        seconds = f"{statistics.median(alone):.3f} | {statistics.median(whole):.3f}"
-        print(f"| {name} | {seconds} | {spread(ratios)} |", flush=True)
+                seconds[name].append(clock(device) - start)
+    return seconds
 
 
 def tiles_of(image: np.ndarray, rescale: float) -> np.ndarray:
