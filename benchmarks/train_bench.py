@@ -435,20 +435,20 @@ def anonymous_megabytes() -> float:
 
 
 def bench_memory(options: argparse.Namespace) -> None:
-    """Growth of anonymous memory over two epochs of crops, from few and from many images."""
+    """Growth of anonymous memory while as many crops are read from few and from many images."""
     say_machine()
     print(
         "| images | in files, MB | crops read | before, MB | growth at most, MB |\n|---|---|---|---|---|"
     )
     with opened(options, n=1000, bases=12, shape=(256, 256)) as dataset:
         samples = cache_samples(dataset, dataset.ids, chan=0, chan2=0)
-        for _ in zip(range(20), endless(samples, 0), strict=False):
+        for _ in zip(range(100), endless(samples, 0), strict=False):
             pass  # warm up
         for count in (200, len(samples)):
             part = cache_samples(dataset, dataset.ids[:count], chan=0, chan2=0)
             size = sum(path.stat().st_size for path in (*part.images, *part.targets)) / 1e6
             before, most = anonymous_megabytes(), 0.0
-            steps = 2 * count // BATCH
+            steps = 4 * len(samples) // BATCH
             for _ in zip(range(steps), endless(part, 0), strict=False):
                 most = max(most, anonymous_megabytes() - before)
             print(

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Crops of tests are too small to share between threads, and threads that wait for each other are slow
+# beside whatever else the machine does. Before torch is imported; child processes take it over.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -60,7 +60,7 @@ def train(config: TrainConfig) -> list[FoldResult]:
     with join_ranks(machine.device) as ranks:
         machine = replace(machine, ranks=ranks)
         if not ranks.first:
-            logging.getLogger("cellflow").setLevel(logging.ERROR)
+            logging.disable(logging.WARNING)  # one process speaks for all
         job = _open(config, machine)
         devices = devices_for(job.folds, config.runtime, machine)
         if len(devices) > 1:
@@ -124,9 +124,14 @@ def _open(config: TrainConfig, machine: Machine) -> Job:
     return Job(config, machine, dataset, split, wanted, run)
 
 
+def _log_file(job: Job, fold: int) -> AbstractContextManager[None]:
+    """Log file of the fold, written by the first process."""
+    return log_to(job.run.fold(fold).log) if job.machine.ranks.first else nullcontext()
+
+
 def _train_fold(job: Job, fold: int, budget: Budget) -> FoldResult:
     files = job.run.fold(fold)
-    with _sole_trainer(job, fold), log_to(files.log):
+    with _sole_trainer(job, fold), _log_file(job, fold):
         training, validation = _samples(job, fold)
         _log.info(
             "fold %d: %d images train, %d validate, mean diameter %.1f pixels",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 import cv2
@@ -214,15 +216,18 @@ def make_loader(dataset: CropDataset, sampler: EpochSampler, *, workers: int) ->
         persistent_workers=workers > 0,
         generator=torch.Generator(),
         pin_memory=torch.cuda.is_available(),
-        worker_init_fn=_start_worker,
+        worker_init_fn=partial(_start_worker, os.getpid()),
     )
 
 
-def _start_worker(worker: int) -> None:
+def _start_worker(trainer: int, worker: int) -> None:
     """One thread each, since there are several; and signals are left to the trainer.
 
     Ctrl-C and SIGTERM reach every process of a group, but workers must live until the state is saved.
+    torch ends a worker whose trainer is killed, unless that was while the worker started.
     """
+    if os.getppid() != trainer:
+        os._exit(1)
     set_threads(1)
     cv2.setNumThreads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

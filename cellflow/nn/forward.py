@@ -17,6 +17,7 @@ from cellflow.numeric.tiling import average_tiles, make_tiles, pad_for_network
 __all__ = ["Flows", "image_to_flows", "run_tiles"]
 
 
+TINY = np.finfo(np.float32).tiny
 MAX_OUTPUT = 60000.0
 """Larger flows and logits count as this, so that they fit float16."""
 
@@ -78,7 +79,8 @@ def image_to_flows(
     if rescale != 1.0:
         output = resize_linear(output, (height, width))
     style = styles.sum(axis=0)
-    return Flows(output[:2], output[2], style / np.linalg.norm(style))
+    # Features so large that their squares overflow give a style of 0.
+    return Flows(output[:2], output[2], style / max(np.linalg.norm(style), TINY))
 
 
 def run_tiles(

@@ -162,12 +162,13 @@ def test_savedir_and_start_from_a_model_file(trained: TrainConfig, tmp_path: Pat
     train(config)
     (tmp_path / "models" / "fine_fold_0.pt").unlink()
     train(config)  # finished; the copy is made again
-    copy = load_model_file(tmp_path / "models" / "fine_fold_0.pt")
-    original = load_model_file(best)
+    copy = tmp_path / "models" / "fine_fold_0.pt"
+    assert copy.read_bytes() == run_folder(config).fold(0).best.read_bytes()
+    assert load_model_file(copy).facts["run"] == "fine"
     key = "output.2.weight"
-    change = copy.net.state_dict()[key] - original.net.state_dict()[key]
+    trained_on = load_state(run_folder(config).fold(0).last)["net"][key]
+    change = trained_on - load_model_file(best).net.state_dict()[key]
     assert 0 < change.abs().max() < 1e-6
-    assert copy.facts["run"] == "fine"
     with pytest.raises(CheckpointError, match="No model file"):
         train(replace(config, name="none", model=ModelConfig(pretrained_model="cyto99")))
     with pytest.raises(ConfigError, match="--diam_mean cannot be chosen"):
