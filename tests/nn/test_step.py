@@ -39,46 +39,55 @@ def vector(net: nn.Module) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in net.parameters()])
 
 
-@pytest.mark.parametrize(
-    ("layout", "close"), [(torch.contiguous_format, 1e-6), (torch.channels_last, 1e-2)]
-)
-def test_twenty_steps_of_sgd_stay_with_cellpose(
-    layout: torch.memory_format, close: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Cellpose's network, loss and optimizer, as train_seg steps them, beside ours.
-
-    In the same layout the arithmetic is the same. We train channels-last, where convolutions round
-    otherwise from the first step on.
-    """
-    monkeypatch.setattr(step, "choose_layout", lambda device: layout)
+def test_twenty_steps_of_sgd_stay_with_cellpose(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cellpose's network, loss and optimizer, as train_seg steps them, beside ours in the same layout."""
+    monkeypatch.setattr(step, "choose_layout", lambda device: torch.contiguous_format)
     theirs = CPnet([2, 32, 64, 128, 256], 3, 3, mkldnn=False)
     ours = build_unet(seed=3)
     theirs.load_state_dict(ours.state_dict())
-    set_layout(ours, layout)
     optimizer = torch.optim.SGD(theirs.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-5)
     stepper = make_stepper(ours)
-    device = torch.device("cpu")
     for seed in range(20):
         batch = make_batch(seed)
-        lbl = np.concatenate([batch.foreground[:, None].numpy(), batch.unit_flow.numpy()], axis=1)
-        theirs.train()
-        loss = upstream._loss_fn_seg(lbl, theirs(batch.image)[0], device)
-        optimizer.zero_grad()
-        loss.backward()
-        if seed == 0:
-            expected = [item.grad.clone() for item in theirs.parameters() if item.requires_grad]
-            expected_loss = loss.item()
-        optimizer.step()
+        loss = upstream_gradient(theirs, optimizer, batch)
         result = stepper.step(batch, 0.05)
+        assert result.loss == pytest.approx(loss, rel=1e-6)
         if seed == 0:
-            assert result.loss == pytest.approx(expected_loss, rel=1e-6)
-            found = torch.cat([item.grad.flatten() for item in stepper.parameters])
-            gradient = torch.cat([item.flatten() for item in expected])
-            assert (found - gradient).norm() < close * gradient.norm()
-    assert result.loss == pytest.approx(loss.item(), rel=close)
+            assert apart(gradient(ours), gradient(theirs)) < 1e-6
+        optimizer.step()
     moved = vector(ours) - vector(build_unet(seed=3))
-    apart = vector(ours) - vector(theirs)
-    assert apart.norm() < close * moved.norm()
+    assert apart(moved, vector(theirs) - vector(build_unet(seed=3))) < 1e-6
+
+
+def test_channels_last_differs_by_rounding_only() -> None:
+    """The layout we train in. Over many steps on such small crops rounding grows, so one step is compared."""
+    theirs = CPnet([2, 32, 64, 128, 256], 3, 3, mkldnn=False)
+    ours = build_unet(seed=3)
+    theirs.load_state_dict(ours.state_dict())
+    set_layout(ours, torch.channels_last)
+    optimizer = torch.optim.SGD(theirs.parameters(), lr=0.05)
+    batch = make_batch(0)
+    loss = upstream_gradient(theirs, optimizer, batch)
+    assert make_stepper(ours).step(batch, 0.05).loss == pytest.approx(loss, rel=1e-5)
+    assert apart(gradient(ours), gradient(theirs)) < 2e-3
+
+
+def upstream_gradient(net: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch) -> float:
+    """Loss and gradient of cellpose, as the loop of train_seg computes them."""
+    lbl = np.concatenate([batch.foreground[:, None].numpy(), batch.unit_flow.numpy()], axis=1)
+    net.train()
+    loss = upstream._loss_fn_seg(lbl, net(batch.image)[0], torch.device("cpu"))
+    optimizer.zero_grad()
+    loss.backward()
+    return float(loss.item())
+
+
+def gradient(net: nn.Module) -> torch.Tensor:
+    return torch.cat([item.grad.flatten() for item in net.parameters() if item.grad is not None])
+
+
+def apart(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one - other).norm() / other.norm())
 
 
 def test_pieces_give_the_gradient_of_the_parts_averaged() -> None:
