@@ -169,7 +169,7 @@ def plan_text(plan: Any) -> str:
         f"{plan.validation} validate",
         "length": f"{plan.epochs} epochs of {plan.steps_per_epoch} steps: {steps} steps and "
         f"{plan.evaluations} evaluations a fold",
-        "machine": plan.machine,
+        "machine": plan.machine.replace("amp None", "float32"),
         "step": f"{plan.step_seconds:.2f} s with {plan.crop_seconds:.3f} s of processor time for crops",
         "evaluation": f"{_duration(plan.evaluation_seconds)}",
         "memory": f"{plan.memory_bytes / 2**30:.1f} GiB at most",
