@@ -30,6 +30,8 @@ class Command:
     run: Callable[[Any], None]
     again: str = "nothing half-written remains; the same command starts over"
     """What the same command does after an interruption."""
+    trains: bool = False
+    """Whether it takes --sgd, --adam and --SGD."""
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -64,7 +66,7 @@ def run_command(name: str, words: Sequence[str], *, prog: str | None = None) -> 
     settings = tyro.cli(
         command.config,
         prog=prog or f"cellflow {name}",
-        args=_optimizer_flags(words) if command.config is configs.TrainConfig else list(words),
+        args=_optimizer_flags(words) if command.trains else list(words),
         config=(tyro.conf.OmitArgPrefixes,),
     )
     _log_to_console()
@@ -188,27 +190,120 @@ def _duration(seconds: float) -> str:
 
 
 def _oof(config: configs.OofConfig) -> None:
+    from cellflow.engine.cross_validation import cv_text
     from cellflow.engine.oof import oof
 
     result = oof(config)
-    _print(cv_table(result.cv))
+    _print(cv_text(result.cv))
     _print(f"Written: {result.run.cv}, {result.run.oof}")
+    _print(f"Next: cellflow calibrate {result.run.name}")
+
+
+def _calibrate(config: configs.CalibrateConfig) -> None:
+    from cellflow.engine.calibrate import calibrate
+
+    _print_calibration(calibrate(config))
+
+
+def _print_calibration(result: Any) -> None:
+    from cellflow.engine.cross_validation import cv_text
+
+    for run, thresholds, cv in zip(result.runs, result.thresholds, result.cv, strict=True):
+        _print(cv_text(cv))
+        _print(f"\n{thresholds_text(thresholds)}")
+        _print(f"Written: {run.thresholds}, {run.cv}, {run.calibration}")
+    if result.ensemble is not None:
+        _print(f"\nensemble: {thresholds_text(result.ensemble)}")
+        _print(f"Written: {result.record}")
+
+
+def thresholds_text(thresholds: Any) -> str:
+    """Thresholds with their source and what they gain, as lines of text."""
+    from cellflow.engine.threshold_search import describe
+
+    lines = [f"thresholds from {thresholds.source}:"]
+    for name, mask in {"all": thresholds.shared, **thresholds.per_type}.items():
+        scores = thresholds.facts["scores"].get(name)
+        gain = ""
+        if scores:
+            gain = (
+                f"  score {scores['training_thresholds']:.4f} -> {scores['cross_fitted']:.4f} "
+                f"cross-fitted, {scores['images']} images"
+            )
+        lines.append(f"  {name:12} {describe(mask)}{gain}")
+    return "\n".join(lines)
 
 
 def _ensemble(config: configs.EnsembleConfig) -> None:
-    from cellflow.engine.ensemble import ensemble
+    from cellflow.engine.ensemble import ensemble, plan_ensemble
 
-    result = ensemble(config)
+    if config.output.dry_run:
+        _print(prediction_plan_text(plan_ensemble(config)))
+        return
+    _print_prediction(ensemble(config))
+
+
+def _predict(config: configs.PredictConfig) -> None:
+    from cellflow.engine.predict import plan_prediction, predict
+
+    if config.output.dry_run:
+        _print(prediction_plan_text(plan_prediction(config)))
+        return
+    _print_prediction(predict(config))
+
+
+def _print_prediction(result: Any) -> None:
     found = sum(result.cells.values())
     _print(f"{found} cells in {len(result.cells)} images, mean flow of {result.members} models")
-    _print(f"Written: {result.submission}, {result.masks}")
+    _print(f"Written: {result.folder}")
+    if result.failed:
+        total = len(result.cells) + len(result.failed)
+        _fail(f"{len(result.failed)} of {total} images could not be used, see above")
+
+
+def prediction_plan_text(plan: Any) -> str:
+    """A plan of a prediction as lines of text."""
+    lines = {
+        "images": f"{plan.images}, {plan.done} of them done",
+        "members": f"{plan.members} networks, {plan.views} views each",
+        "thresholds": plan.thresholds,
+        "machine": plan.machine.replace("amp None", "float32"),
+        "an image": f"{plan.seconds_per_image:.2f} s, measured on the first ones",
+        "time": f"{_duration(plan.seconds)} for those that are left",
+        "results": str(plan.folder),
+    }
+    return "\n".join(f"{name:11}{text}" for name, text in lines.items())
+
+
+def _run(config: configs.ChainConfig) -> None:
+    from cellflow.engine.chain import run_chain
+
+    result = run_chain(config)
+    if result.calibration is None:
+        _print("Time is up. The same command goes on.")
+        return
+    _print_calibration(result.calibration)
+    if result.ensemble is not None:
+        _print_prediction(result.ensemble)
+
+
+def _score(config: configs.ScoreConfig) -> None:
+    from cellflow.engine.score import score_masks
+
+    result = score_masks(config)
+    _print(result.table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
+    if result.conclusion:
+        _print(result.conclusion)
+    if config.out is not None:
+        _print(f"Written: {config.out}")
 
 
 def _demo(config: configs.DemoConfig) -> None:
+    from cellflow.engine.cross_validation import cv_text
     from cellflow.engine.demo import demo
 
     result = demo(config)
-    _print(cv_table(result.cv))
+    _print(cv_text(result.cv))
     _print(
         f"\nensemble of {result.members} models on {result.unseen} unseen images: {result.score:.4f}"
     )
@@ -218,20 +313,19 @@ def _demo(config: configs.DemoConfig) -> None:
     _print(f"time        {result.seconds:.0f} s")
 
 
-def cv_table(cv: Any) -> str:
-    """The cross-validation as text, with its caveat."""
-    table = cv.rename(columns={"best_epoch": "best epoch*", "last_epoch": "last epoch"})
-    text = table.to_string(index=False, float_format=lambda value: f"{value:.4f}")
-    return f"{text}\n* optimistic: the epoch was chosen on the images it is scored on"
-
+_GOES_ON = "the same command goes on where it stopped"
 
 COMMANDS = {
     "demo": Command(configs.DemoConfig, _demo),
     "prepare": Command(configs.PrepareConfig, _prepare),
     "folds": Command(configs.FoldsConfig, _folds),
-    "train": Command(configs.TrainConfig, _train, "the same command goes on where it stopped"),
+    "train": Command(configs.TrainConfig, _train, _GOES_ON, trains=True),
     "oof": Command(configs.OofConfig, _oof),
-    "ensemble": Command(configs.EnsembleConfig, _ensemble),
+    "calibrate": Command(configs.CalibrateConfig, _calibrate),
+    "ensemble": Command(configs.EnsembleConfig, _ensemble, _GOES_ON),
+    "predict": Command(configs.PredictConfig, _predict, _GOES_ON),
+    "run": Command(configs.ChainConfig, _run, _GOES_ON, trains=True),
+    "score": Command(configs.ScoreConfig, _score),
 }
 
 

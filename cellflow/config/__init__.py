@@ -4,24 +4,41 @@ Every field is a flag of the command line; its docstring is the help text. `prob
 not make sense, so that one error can report all of it.
 """
 
+from cellflow.config.calibration import CalibrateConfig, GridConfig
+from cellflow.config.chain import ChainConfig
 from cellflow.config.checks import check_config, config_differences, config_to_dict
 from cellflow.config.data import FoldsConfig, PrepareConfig
-from cellflow.config.prediction import DemoConfig, EnsembleConfig, OofConfig
+from cellflow.config.prediction import (
+    DemoConfig,
+    EnsembleConfig,
+    InferenceConfig,
+    OofConfig,
+    OutputConfig,
+    PredictConfig,
+)
+from cellflow.config.scoring import ScoreConfig
 from cellflow.config.shared import MaskConfig, MaskOverrides, RuntimeConfig
 from cellflow.config.training import ModelConfig, OptimConfig, SamplingConfig, TrainConfig
 
 __all__ = [
+    "CalibrateConfig",
+    "ChainConfig",
     "DemoConfig",
     "EnsembleConfig",
     "FoldsConfig",
+    "GridConfig",
+    "InferenceConfig",
     "MaskConfig",
     "MaskOverrides",
     "ModelConfig",
     "OofConfig",
     "OptimConfig",
+    "OutputConfig",
+    "PredictConfig",
     "PrepareConfig",
     "RuntimeConfig",
     "SamplingConfig",
+    "ScoreConfig",
     "TrainConfig",
     "check_config",
     "config_differences",

@@ -1,10 +1,10 @@
-"""Settings of `oof`, `ensemble` and `demo`."""
+"""Settings of `oof`, `ensemble`, `predict` and `demo`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -22,42 +22,15 @@ class OofConfig:
     """Dataset folder, when it is not where the run found it."""
     runs_dir: Path = Path("runs")
     """Folder that holds all runs."""
-    batch_size: int = 8
-    """Tiles per network call."""
-    unfinished: bool = False
-    """Accept folds whose training has stopped before its last epoch, with their best model so far."""
-    mask: MaskOverrides = field(default_factory=MaskOverrides)
-    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
-
-    def problems(self) -> list[str]:
-        """What does not make sense, one sentence each."""
-        return at_least_one("batch_size", self.batch_size)
-
-
-@dataclass(frozen=True)
-class EnsembleConfig:
-    """Average the flows of all fold models, then make masks once."""
-
-    images: Path
-    """Image, folder of images, or dataset folder."""
-    runs: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Run folders or names; without any the newest run. All folds of all of them are members."""
-    name: str | None = None
-    """Name of the result; without it the names of the runs joined by +."""
-    runs_dir: Path = Path("runs")
-    """Folder that holds all runs."""
-    out: Path = Path("predictions")
-    """Folder for results: OUT/NAME/masks/ID.tif and OUT/NAME/submission.csv."""
-    ensembles_dir: Path = Path("ensembles")
-    """Folder for the record of members and thresholds: ENSEMBLES_DIR/NAME/ensemble.json."""
+    policy: Literal["auto", "dataset", "type", "image"] = "auto"
+    """Where diameters come from. dataset: the mean of the training images, as Cellpose. type: the mean of the
+    image's cell type. image: an estimate per image. auto: a pass with each, and the best of them is kept."""
     diameter: float | None = None
-    """Cell diameter in pixels; without it each member's mean training diameter."""
+    """Cell diameter in pixels for all images, instead of a policy."""
     batch_size: int = 8
     """Tiles per network call."""
     unfinished: bool = False
     """Accept folds whose training has stopped before its last epoch, with their best model so far."""
-    overwrite: bool = False
-    """Replace an earlier result of this name."""
     mask: MaskOverrides = field(default_factory=MaskOverrides)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
@@ -66,12 +39,133 @@ class EnsembleConfig:
         found = at_least_one("batch_size", self.batch_size)
         if self.diameter is not None:
             found += positive("diameter", self.diameter)
-        return found + (name_problems(self.name) if self.name is not None else [])
+            if self.policy != "auto":
+                found.append("--diameter and --policy exclude each other; give one of them")
+        return found
+
+
+@dataclass(frozen=True)
+class InferenceConfig:
+    """How members look at an image, and how their flows are averaged."""
+
+    diameter: float | None = None
+    """Cell diameter in pixels; without it what the run's diameter policy says."""
+    cell_type: str | None = None
+    """Cell type of all images; without it the members' style models tell it, image by image."""
+    tta: bool = False
+    """Every member sees the image flipped along rows, columns and both as well: four times the time."""
+    scales: tuple[float, ...] = (1.0,)
+    """Factors on the scale at which every member sees every image, such as 0.9 1 1.1."""
+    augment: bool = False
+    """Overlap tiles by half and flip every other one, as Cellpose's --augment."""
+    batch_size: int = 8
+    """Tiles per network call."""
+
+    def problems(self) -> list[str]:
+        """What does not make sense, one sentence each."""
+        found = at_least_one("batch_size", self.batch_size)
+        if self.diameter is not None:
+            found += positive("diameter", self.diameter)
+        if not self.scales:
+            found.append("--scales needs at least one factor, such as 1")
+        for scale in self.scales:
+            found += positive("scales", scale)
+        return found
+
+
+@dataclass(frozen=True)
+class OutputConfig:
+    """Where results go, and what is written."""
+
+    name: str | None = None
+    """Name of the result; without it the names of the models joined by +."""
+    out: Path = Path("predictions")
+    """Folder for results: OUT/NAME/masks/ID.tif, OUT/NAME/cells.csv and OUT/NAME/submission.csv."""
+    masks: bool = True
+    """Label maps, masks/ID.tif."""
+    submission: bool = True
+    """Run-length rows, submission.csv."""
+    cells: bool = True
+    """One row per cell with its size, place, shape, intensity and confidence, cells.csv."""
+    outlines: bool = False
+    """Pictures of the outlines, outlines/ID.png."""
+    overwrite: bool = False
+    """Replace an earlier result of this name; without it the same command goes on where it stopped."""
+    dry_run: bool = False
+    """Predict nothing: measure one image and say how long all will take."""
+
+    def problems(self) -> list[str]:
+        """What does not make sense, one sentence each."""
+        found = name_problems(self.name) if self.name is not None else []
+        if not (self.masks or self.submission or self.cells or self.outlines):
+            found.append(
+                "nothing would be written: leave one of masks, submission, cells, outlines on"
+            )
+        return found
+
+
+@dataclass(frozen=True)
+class EnsembleConfig:
+    """Average the flows of all fold models of one or more runs, then make masks once."""
+
+    images: Path
+    """Image, folder of images, dataset folder, or text file with one path a line."""
+    runs: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Run folders, names, or model files; without any the newest run. All folds of all of them are members.
+    RUN@TYPE joins only for images of that cell type."""
+    runs_dir: Path = Path("runs")
+    """Folder that holds all runs."""
+    ensembles_dir: Path = Path("ensembles")
+    """Folder for the record of members and thresholds: ENSEMBLES_DIR/NAME/ensemble.json."""
+    flows: tuple[Path, ...] = ()
+    """Folders of flows of other origin that join the average: ID.npz with flow, cellprob and scale."""
+    weights: Literal["equal", "cv"] = "equal"
+    """equal: every member counts the same. cv: as its fold's best score."""
+    average: Literal["auto", "plain", "cellprob", "direction"] = "auto"
+    """How flows are averaged. auto: what calibration chose for this ensemble, else plain."""
+    calibrated: bool = True
+    """Use calibrated thresholds where there are any; else those of the training."""
+    unfinished: bool = False
+    """Accept folds whose training has stopped before its last epoch, with their best model so far."""
+    output: OutputConfig = field(default_factory=OutputConfig)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    mask: MaskOverrides = field(default_factory=MaskOverrides)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+    def problems(self) -> list[str]:
+        """What does not make sense, one sentence each."""
+        return []
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Segment images with a run or a model file."""
+
+    images: tyro.conf.Positional[Path]
+    """Image, folder of images, dataset folder, or text file with one path a line."""
+    model: Annotated[str | None, tyro.conf.arg(aliases=["--pretrained_model"])] = None
+    """Run by name or folder, or a model file of cellflow or Cellpose 3; without it the newest run."""
+    runs_dir: Path = Path("runs")
+    """Folder that holds all runs."""
+    ensembles_dir: Path = Path("ensembles")
+    """Folder with calibrations of ensembles."""
+    calibrated: bool = True
+    """Use calibrated thresholds where there are any; else those of the training."""
+    unfinished: bool = False
+    """Accept folds whose training has stopped before its last epoch, with their best model so far."""
+    output: OutputConfig = field(default_factory=OutputConfig)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    mask: MaskOverrides = field(default_factory=MaskOverrides)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+    def problems(self) -> list[str]:
+        """What does not make sense, one sentence each."""
+        return []
 
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """The whole job on built-in images: prepare, folds, train, oof, ensemble, submission."""
+    """The whole job on built-in images: prepare, folds, train, oof, calibrate, ensemble, submission."""
 
     out: Path = Path("cellflow-demo")
     """Folder to write; an earlier demo there is replaced."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Literal
+
+from cellflow.config.checks import not_negative, share
 
 MAX_LOGIT = 100.0
 
@@ -22,10 +23,16 @@ class MaskConfig:
     """Masks with fewer pixels are removed."""
     niter: int = 0
     """Steps that pixels follow the flow; 0: 200 per 30 pixels of diameter, as Cellpose."""
+    max_size_fraction: float = 0.4
+    """Masks with more than this part of the image are removed."""
+    score_per_pixel: float = 0.0
+    """Masks whose pixels have a lower mean cell probability (0 to 1) are removed; 0 turns the check off."""
+    fill_holes: bool = True
+    """Fill holes in masks."""
 
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
-        return _mask_problems(self.cellprob_threshold, self.flow_threshold, self.niter)
+        return _mask_problems(self)
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,12 @@ class MaskOverrides:
     """Masks with fewer pixels are removed."""
     niter: int | None = None
     """Steps that pixels follow the flow; 0: 200 per 30 pixels of diameter, as Cellpose."""
+    max_size_fraction: float | None = None
+    """Masks with more than this part of the image are removed."""
+    score_per_pixel: float | None = None
+    """Masks whose pixels have a lower mean cell probability (0 to 1) are removed; 0 turns the check off."""
+    fill_holes: bool | None = None
+    """Fill holes in masks."""
 
     def apply(self, mask: MaskConfig) -> MaskConfig:
         """A mask config with those settings replaced that were given."""
@@ -48,9 +61,7 @@ class MaskOverrides:
 
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
-        return _mask_problems(
-            self.cellprob_threshold or 0, self.flow_threshold or 0, self.niter or 0
-        )
+        return _mask_problems(self.apply(MaskConfig()))
 
 
 @dataclass(frozen=True)
@@ -76,14 +87,16 @@ class RuntimeConfig:
         return found
 
 
-def _mask_problems(cellprob_threshold: float, flow_threshold: float, niter: int) -> list[str]:
+def _mask_problems(mask: MaskConfig) -> list[str]:
     found = []
-    if not abs(cellprob_threshold) <= MAX_LOGIT:
+    if not abs(mask.cellprob_threshold) <= MAX_LOGIT:
         found.append(
-            f"--cellprob_threshold must lie within +-{MAX_LOGIT:g}, found {cellprob_threshold}"
+            f"--cellprob_threshold must lie within +-{MAX_LOGIT:g}, found {mask.cellprob_threshold}"
         )
-    if not 0 <= flow_threshold < math.inf:
-        found.append(f"--flow_threshold must not be negative, found {flow_threshold}")
-    if niter < 0:
-        found.append(f"--niter must not be negative, found {niter}")
-    return found
+    found += not_negative("flow_threshold", mask.flow_threshold)
+    found += not_negative("niter", mask.niter)
+    if not 0 < mask.max_size_fraction <= 1:
+        found.append(
+            f"--max_size_fraction must be above 0 and at most 1, found {mask.max_size_fraction}"
+        )
+    return found + share("score_per_pixel", mask.score_per_pixel)

@@ -15,17 +15,20 @@ from numpy.typing import NDArray
 from skimage.io import imsave
 
 from cellflow.config import (
+    CalibrateConfig,
     DemoConfig,
     EnsembleConfig,
     FoldsConfig,
     ModelConfig,
     OofConfig,
     OptimConfig,
+    OutputConfig,
     PrepareConfig,
     SamplingConfig,
     TrainConfig,
     check_config,
 )
+from cellflow.engine.calibrate import calibrate
 from cellflow.engine.ensemble import ensemble
 from cellflow.engine.folds import make_folds
 from cellflow.engine.oof import oof
@@ -75,7 +78,7 @@ class DemoResult:
 
 
 def demo(config: DemoConfig) -> DemoResult:
-    """Make images, prepare, split, train all folds, predict out of fold, average, submit, and score.
+    """Make images, prepare, split, train all folds, predict out of fold, calibrate, average, submit, score.
 
     Raises
     ------
@@ -97,14 +100,20 @@ def demo(config: DemoConfig) -> DemoResult:
     )
     make_folds(FoldsConfig(data=data, k=config.k, seed=config.seed))
     train(_recipe(config, data, runs_dir))
-    cv = oof(OofConfig(run="demo", runs_dir=runs_dir, runtime=config.runtime)).cv
+    oof(OofConfig(run="demo", runs_dir=runs_dir, runtime=config.runtime))
+    (cv,) = calibrate(
+        CalibrateConfig(
+            runs=("demo",), runs_dir=runs_dir, ensembles_dir=config.out / "ensembles",
+            runtime=config.runtime,
+        )
+    ).cv  # fmt: skip
     result = ensemble(
         EnsembleConfig(
             images=config.out / "unseen" / "images",
             runs=("demo",),
             runs_dir=runs_dir,
-            out=config.out / "predictions",
             ensembles_dir=config.out / "ensembles",
+            output=OutputConfig(out=config.out / "predictions"),
             runtime=config.runtime,
         )
     )

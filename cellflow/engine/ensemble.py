@@ -1,167 +1,273 @@
-"""Flow-averaged prediction of all fold models of one or more runs."""
+"""Flow-averaged prediction: all members of one or more runs, one mask step."""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Generator
-from contextlib import closing
+import math
+import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from tqdm import tqdm
-
-from cellflow.config import EnsembleConfig, MaskConfig, MaskOverrides, check_config
+from cellflow.config import EnsembleConfig, check_config
+from cellflow.engine.image_source import ImageReaders, find_images
 from cellflow.engine.machine import Machine, choose_machine
-from cellflow.engine.runs import check_models, run_mask, versions
-from cellflow.engine.segment import Member, Prediction, Segmenter, load_member
+from cellflow.engine.models import Opened, describe_members, open_models
+from cellflow.engine.result_folder import Exports, ResultFolder, predict_images
+from cellflow.engine.runs import versions
+from cellflow.engine.segment import FLIPS, Member, Segmenter
 from cellflow.errors import DataError, RunError
 from cellflow.io.dataset import Dataset
-from cellflow.io.images import list_images, read_image, write_labels
-from cellflow.io.submission import write_submission
-from cellflow.numeric.normalize import select_channels
-from cellflow.numeric.rle import rles_from_labels
-from cellflow.storage.atomic import atomic_folder, write_json
-from cellflow.storage.run_folder import RunFolder, find_run
+from cellflow.io.foreign_flows import read_foreign_flows
 
-__all__ = ["EnsembleResult", "ensemble", "find_images"]
+__all__ = ["EnsembleResult", "PredictionPlan", "ensemble", "plan_ensemble"]
+
+TIMED_IMAGES = 2
+"""Images that a dry run predicts, the first of which warms up."""
 
 _log = logging.getLogger(__name__)
-
-MAX_PROBLEMS = 20
-
-ImageReaders = dict[str, Callable[[], NDArray[Any]]]
 
 
 @dataclass(frozen=True)
 class EnsembleResult:
-    """Where the results of an ensemble lie.
+    """Where the results of a prediction lie.
 
     Attributes
     ----------
+    folder : Path
+        Folder of the result.
     submission : Path
         CSV with a row per cell.
     masks : Path
         Folder of label TIFFs.
+    table : Path
+        CSV with the size, place, shape, intensity and confidence of every cell.
     cells : dict of str to int
         Cells found per image.
+    failed : dict of str to str
+        What is wrong with the images that could not be predicted.
     members : int
         Number of networks averaged.
     """
 
+    folder: Path
     submission: Path
     masks: Path
+    table: Path
     cells: dict[str, int]
+    failed: dict[str, str]
     members: int
 
 
+@dataclass(frozen=True)
+class PredictionPlan:
+    """What a prediction would take.
+
+    Attributes
+    ----------
+    images, done, members, views : int
+        Images, those that are there already, networks, and views each of them takes of an image.
+    seconds_per_image : float
+        Measured on the first images.
+    machine, thresholds : str
+        In words.
+    folder : Path
+        Where results would go.
+    """
+
+    images: int
+    done: int
+    members: int
+    views: int
+    seconds_per_image: float
+    machine: str
+    thresholds: str
+    folder: Path
+
+    @property
+    def seconds(self) -> float:
+        """Time for the images that are left."""
+        return self.seconds_per_image * (self.images - self.done)
+
+
 def ensemble(config: EnsembleConfig) -> EnsembleResult:
-    """Average the flows of all members at native size, make masks once, write TIFFs and a submission.
+    """Average the flows of all members at native size, make masks once, write the results.
+
+    Results are written image by image; the same call again goes on where it stopped. Images that cannot
+    be used are told of at the end and do not stop the others.
 
     Raises
     ------
     RunError, DataError, CheckpointError
-        If a run is incomplete, members do not fit together, or an image cannot be read. Nothing is
-        written then.
+        If a run is incomplete, members do not fit together, or there is no image.
     """
-    check_config(config)
-    runs = [find_run(name, config.runs_dir) for name in config.runs or (None,)]
-    name = config.name or "+".join(run.name for run in runs)
-    record = config.ensembles_dir / name / "ensemble.json"
-    _check_free([config.out / name, record], overwrite=config.overwrite)
-    mask = _common_mask(runs, config.mask)
-    readers = find_images(config.images)
-    machine = choose_machine(config.runtime)
-    members = [m for run in runs for m in _members(run, machine.device, config.unfinished)]
-    segmenter = Segmenter(
-        members, mask, amp=machine.amp, batch_size=config.batch_size, diameter=config.diameter
-    )
-    _check_images(readers, members[0])
-    _warn_of_training_data(config.images, members)
-    _log.info("%d images, %d members of %s", len(readers), len(members), name)
-    goal = config.out / name
-    cells: dict[str, int] = {}
-    with (
-        atomic_folder(goal, replace=config.overwrite) as folder,
-        closing(_predict(segmenter, readers, folder / "masks", cells)) as predictions,
-    ):
-        write_submission(folder / "submission.csv", predictions)
-    write_json(record, _record(config, segmenter, machine, cells))
-    if not sum(cells.values()):
+    job = _open(config)
+    output = config.output
+    exports = Exports(output.masks, output.submission, output.cells, output.outlines)
+    _warn_of_training_data(config.images, job.opened.members)
+    _log.info(
+        "%d images, %d members of %s; thresholds: %s",
+        len(job.readers), len(job.opened.members), job.opened.name, job.opened.thresholds.source,
+    )  # fmt: skip
+    with ResultFolder.open(
+        job.folder, _identity(job), exports=exports, overwrite=output.overwrite
+    ) as folder:
+        summary = predict_images(job.segmenter, job.readers, folder, title=job.opened.name)
+    if summary.cells and not sum(summary.cells.values()):
         _log.warning("no cell was found in any image; a lower --cellprob_threshold finds more")
-    _log.info("thresholds are those of single models: not calibrated for the ensemble")
-    return EnsembleResult(goal / "submission.csv", goal / "masks", cells, len(members))
+    return EnsembleResult(
+        job.folder,
+        folder.submission,
+        folder.masks,
+        folder.cells,
+        summary.cells,
+        summary.failed,
+        len(job.opened.members),
+    )
 
 
-def find_images(source: Path) -> ImageReaders:
-    """Images of a dataset folder, a folder or a file, as id and a function that reads it.
+def plan_ensemble(config: EnsembleConfig) -> PredictionPlan:
+    """Measure what a prediction would take, on its first images. Nothing is written.
 
     Raises
     ------
-    DataError
-        If there is none, or two files of a folder have the same id.
+    RunError, DataError, CheckpointError
+        As `ensemble`.
     """
-    if (source / "dataset.json").is_file():
-        dataset = Dataset.open(source)
-        return {name: lambda name=name: dataset.image(name) for name in dataset.ids}  # type: ignore[misc]
-    if source.is_file():
-        paths = [source]
-    elif source.is_dir():
-        paths = list_images(source)
-    else:
-        raise DataError(f"--images {source}: no such file or folder.")
-    if not paths:
-        raise DataError(f"--images {source}: no images in this folder (png, tif, jpg, bmp).")
-    readers: ImageReaders = {}
-    for path in paths:
-        if path.stem in readers:
-            raise DataError(
-                f"{source} has two images with the id {path.stem!r}; ids are names without ending."
-            )
-        readers[path.stem] = lambda path=path: read_image(path)  # type: ignore[misc]
-    return readers
+    job = _open(config)
+    done = {path.stem for path in (job.folder / "masks").glob("*.tif")} & job.readers.keys()
+    names = [name for name in job.readers if name not in done] or list(job.readers)
+    seconds = math.nan
+    for name in names[:TIMED_IMAGES]:
+        started = time.perf_counter()
+        job.segmenter.predict(job.readers[name](), name)
+        seconds = time.perf_counter() - started
+    return PredictionPlan(
+        images=len(job.readers),
+        done=len(done),
+        members=len(job.opened.members),
+        views=len(job.segmenter.flips) * len(job.segmenter.scales),
+        seconds_per_image=seconds,
+        machine=", ".join(f"{key} {value}" for key, value in job.machine.describe().items()),
+        thresholds=job.opened.thresholds.source,
+        folder=job.folder,
+    )
 
 
-def _check_free(paths: list[Path], *, overwrite: bool) -> None:
-    for path in paths:
-        if path.exists() and not overwrite:
-            raise DataError(
-                f"{path} exists already. Choose another --name, or add --overwrite to replace it."
-            )
+@dataclass(frozen=True)
+class _Job:
+    """What is predicted with what, and where it goes."""
+
+    config: EnsembleConfig
+    machine: Machine
+    opened: Opened
+    segmenter: Segmenter
+    readers: ImageReaders
+    folder: Path
 
 
-def _common_mask(runs: list[RunFolder], overrides: MaskOverrides) -> MaskConfig:
-    """Thresholds that were given, and those that all runs were trained with."""
-    masks = [overrides.apply(run_mask(run)) for run in runs]
-    if len(set(masks)) > 1:
-        found = "; ".join(f"{run.name}: {mask}" for run, mask in zip(runs, masks, strict=True))
+def _open(config: EnsembleConfig) -> _Job:
+    check_config(config)
+    readers = find_images(config.images)
+    machine = choose_machine(config.runtime)
+    opened = open_models(
+        config.runs,
+        machine.device,
+        runs_dir=config.runs_dir,
+        ensembles_dir=config.ensembles_dir,
+        unfinished=config.unfinished,
+        calibrated=config.calibrated,
+        overrides=config.mask,
+    )
+    folder = config.output.out / (config.output.name or opened.name)
+    return _Job(config, machine, opened, _segmenter(config, opened, machine), readers, folder)
+
+
+def _segmenter(config: EnsembleConfig, opened: Opened, machine: Machine) -> Segmenter:
+    inference = config.inference
+    for folder in config.flows:
+        if not folder.is_dir():
+            raise DataError(f"--flows {folder}: expected a folder with ID.npz files, found none.")
+    return Segmenter(
+        opened.members,
+        opened.thresholds.shared,
+        amp=machine.amp,
+        batch_size=inference.batch_size,
+        diameter=inference.diameter,
+        policy=opened.policy,
+        per_type=opened.thresholds.per_type,
+        cell_type=_known_type(inference.cell_type, opened),
+        flips=FLIPS if inference.tta else ("",),
+        scales=inference.scales,
+        augment=inference.augment,
+        weights=_weights(opened, len(config.flows)) if config.weights == "cv" else None,
+        average=opened.average if config.average == "auto" else config.average,
+        foreign=[partial(_foreign, folder) for folder in config.flows],
+    )
+
+
+def _foreign(folder: Path, name: str) -> Any:
+    return read_foreign_flows(folder / f"{name}.npz")
+
+
+def _weights(opened: Opened, foreign: int) -> list[float]:
+    """Best validation score of each member; foreign flows count as their mean."""
+    unknown = [
+        member.name
+        for member, score in zip(opened.members, opened.scores, strict=True)
+        if not score >= 0
+    ]
+    if unknown or not sum(opened.scores):
         raise RunError(
-            f"The runs were trained with different thresholds ({found}). Say which ones to use: "
-            "--cellprob_threshold, --flow_threshold, --min_size and --niter."
+            f"--weights cv needs a cross-validation score of every member; {unknown[0] if unknown else 'none'}"
+            " has one above 0. Use --weights equal."
         )
-    return masks[0]
+    scores = list(opened.scores)
+    return scores + [sum(scores) / len(scores)] * foreign
 
 
-def _check_images(readers: ImageReaders, member: Member) -> None:
-    """Read every image once before the network starts, so that a bad one costs seconds, not hours."""
-    problems = []
-    for name, read in tqdm(readers.items(), "reading", unit="image", disable=None, leave=False):
-        try:
-            select_channels(read(), member.chan, member.chan2)
-        except DataError as error:
-            problems.append(f"{name}: {error}")
-    if problems:
-        rest = len(problems) - MAX_PROBLEMS
-        more = [f"and {rest} more"] if rest > 0 else []
-        title = f"{len(problems)} of {len(readers)} images cannot be used:"
-        raise DataError("\n".join([title, *problems[:MAX_PROBLEMS], *more]))
+def _known_type(cell_type: str | None, opened: Opened) -> str:
+    """The type that was given, if any model or threshold knows it."""
+    if not cell_type:
+        return ""
+    known = set(opened.thresholds.per_type)
+    for member in opened.members:
+        known |= {member.only_type} if member.only_type else set()
+        known |= set(member.styles.type_diameters) if member.styles is not None else set()
+    if known and cell_type not in known:
+        raise DataError(f"--cell_type {cell_type}: expected one of {', '.join(sorted(known))}.")
+    return cell_type
 
 
-def _warn_of_training_data(source: Path, members: list[Member]) -> None:
+def _identity(job: _Job) -> dict[str, Any]:
+    """What makes the result what it is; batch size, device and threads do not."""
+    segmenter = job.segmenter
+    return {
+        "members": describe_members(job.opened),
+        "thresholds": {
+            "source": job.opened.thresholds.source,
+            "shared": dataclasses.asdict(segmenter.mask),
+            "per_type": {
+                name: dataclasses.asdict(mask) for name, mask in segmenter.per_type.items()
+            },
+        },
+        "diameter": segmenter.diameter,
+        "policy": segmenter.policy,
+        "cell_type": segmenter.cell_type,
+        "flips": list(segmenter.flips),
+        "scales": list(segmenter.scales),
+        "augment": segmenter.augment,
+        "weights": None if segmenter.weights is None else list(segmenter.weights),
+        "average": segmenter.average,
+        "foreign": [str(folder) for folder in job.config.flows],
+        "amp": job.machine.describe()["amp"],
+        "versions": versions(),
+    }
+
+
+def _warn_of_training_data(source: Path, members: tuple[Member, ...]) -> None:
     if not (source / "dataset.json").is_file():
         return
     data_hash = Dataset.open(source).hash
@@ -171,43 +277,3 @@ def _warn_of_training_data(source: Path, members: list[Member]) -> None:
             "images they have not seen; for that use: cellflow oof",
             source,
         )
-
-
-def _members(run: RunFolder, device: torch.device, unfinished: bool) -> list[Member]:
-    """All fold models of a run."""
-    models = check_models(run, unfinished=unfinished)
-    return [load_member(path, f"{run.name} fold {fold}", device) for fold, path in models.items()]
-
-
-def _predict(
-    segmenter: Segmenter, readers: ImageReaders, masks: Path, cells: dict[str, int]
-) -> Generator[tuple[str, list[str]], None, None]:
-    """Segment image after image, write their masks and count their cells; yields the submission's rows."""
-
-    def finish(name: str, result: Prediction) -> tuple[str, int, list[str]]:
-        write_labels(masks / f"{name}.tif", result.labels)
-        return name, int(np.max(result.labels, initial=0)), rles_from_labels(result.labels)
-
-    images = ((name, read()) for name, read in readers.items())
-    with closing(segmenter.stream(images, finish)) as stream:
-        for name, count, rles in tqdm(
-            stream, "ensemble", len(readers), unit="image", disable=None, leave=False
-        ):
-            cells[name] = count
-            yield name, rles
-
-
-def _record(
-    config: EnsembleConfig, segmenter: Segmenter, machine: Machine, cells: dict[str, int]
-) -> dict[str, Any]:
-    """What made the predictions."""
-    return {
-        "members": [
-            {"name": m.name, "hash": m.hash, "diameter": config.diameter or m.diam_labels}
-            for m in segmenter.members
-        ],
-        "mask": dataclasses.asdict(segmenter.mask) | {"calibrated_for_ensemble": False},
-        "machine": machine.describe(),
-        "images": {"source": str(config.images), "cells": cells},
-        "versions": versions(),
-    }

@@ -30,6 +30,7 @@ __all__ = [
     "check_leaks",
     "copy_folds",
     "folds_hash",
+    "image_groups",
     "load_folds",
     "make_folds",
     "read_folds",
@@ -330,6 +331,17 @@ def _log_table(
         kind = images[stratify].astype(str)
         table = pd.crosstab(folds, kind, margins=True, margins_name="total")
     _log.info("Images per fold (groups: %s)\n%s", group or "every image", table.to_string())
+
+
+def image_groups(dataset: Dataset, folds_path: Path) -> pd.Series[str]:
+    """Group of every image, by id: what the fold table was made with, else the default column, else the id."""
+    images = dataset.images
+    facts = read_fold_facts(folds_path)
+    column = facts.get("group") if "group" in facts else _default(images, _GROUP_COLUMNS)
+    if column not in images:
+        column = None
+    names = images[column].astype(str) if column else pd.Series(images.index, images.index, str)
+    return names.rename("group")
 
 
 def wanted_folds(asked: tuple[str, ...], there: list[int], dataset: Dataset) -> list[int]:

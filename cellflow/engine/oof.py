@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from contextlib import closing
+import shutil
+from collections.abc import Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,21 +16,38 @@ import pandas as pd
 from tqdm import tqdm
 
 from cellflow.config import MaskConfig, OofConfig, check_config
+from cellflow.engine.cross_validation import cross_validation
 from cellflow.engine.evaluate import SCORE_COLUMNS, score_row
-from cellflow.engine.folds import folds_hash, read_folds
+from cellflow.engine.folds import folds_hash, image_groups, read_folds
 from cellflow.engine.machine import Machine, choose_machine
 from cellflow.engine.runs import check_models, read_table, run_dataset, run_mask, versions
-from cellflow.engine.segment import Member, Prediction, Segmenter, load_member
-from cellflow.errors import RunError
+from cellflow.engine.segment import (
+    POLICIES,
+    Member,
+    Policy,
+    Prediction,
+    Segmenter,
+    load_member,
+)
+from cellflow.engine.selection import selection_bias
+from cellflow.engine.styles import fit_style_models, read_style_models, write_style_models
+from cellflow.errors import CheckpointError, RunError
 from cellflow.io.dataset import Dataset
 from cellflow.io.flow_store import FlowStore
+from cellflow.io.fold_table import RESERVED
 from cellflow.io.images import write_labels
 from cellflow.numeric.rle import rles_from_labels
 from cellflow.storage.atomic import atomic_folder, write_csv, write_json
 from cellflow.storage.hashing import hash_file, hash_json
 from cellflow.storage.run_folder import RunFolder, find_run
+from cellflow.style_models import StyleModels
 
-__all__ = ["OofResult", "cross_validation", "oof"]
+__all__ = ["OofResult", "oof", "run_folds"]
+
+MIN_POLICY_GAIN = 0.002
+"""A diameter policy that is less simple must score better by this."""
+RECOGNITION_COLUMNS = ["median_diameter", "diameter", "style_diameter", "predicted_type"]
+"""True diameter, the one used, the style's estimate, and the style's cell type ("" where unsure)."""
 
 _log = logging.getLogger(__name__)
 
@@ -55,8 +74,11 @@ class OofResult:
 def oof(config: OofConfig) -> OofResult:
     """Predict each image with the model of the fold that validates on it, and score it.
 
-    Writes ``oof/flows.zarr``, ``oof/masks/<id>.tif``, ``oof/predictions.csv``, ``oof/scores.csv``,
-    ``oof/oof.json`` (what made them) and ``cv.csv`` in the run folder.
+    Fits each fold model's style models (cell type, diameter) on its own training images first. Each
+    diameter policy is a pass of its own; the best one is kept. Writes ``oof/flows.zarr``,
+    ``oof/masks/<id>.tif``, ``oof/predictions.csv``, ``oof/scores.csv``, ``oof/cell_types.csv`` (confusion
+    matrix of the style models), ``oof/oof.json`` (what made them), ``fold_K/styles.json`` and ``cv.csv``
+    in the run folder.
 
     Raises
     ------
@@ -66,64 +88,123 @@ def oof(config: OofConfig) -> OofResult:
     check_config(config)
     run = find_run(config.run, config.runs_dir)
     dataset = run_dataset(run, config.data)
-    folds = _run_folds(run, dataset)
+    folds = run_folds(run, dataset)
     models = check_models(run, unfinished=config.unfinished)
     mask = config.mask.apply(run_mask(run))
-    last = _last_epochs(run, list(models)) if mask == run_mask(run) else None
     machine = choose_machine(config.runtime)
+    evaluations = {fold: _evaluations(run.fold(fold).evaluations) for fold in models}
+    last = _last_epochs(run, evaluations)
+    job = _Job(run, dataset, folds, models, mask, config, machine)
+    styles = {fold: _style_models(job, fold) for fold in models}
     with atomic_folder(run.oof, replace=True) as folder:
-        store = FlowStore(folder / "flows.zarr", mode="w")
-        done: list[_Done] = []
-        for fold, path in models.items():
-            member = load_member(path, f"{run.name} fold {fold}", machine.device)
-            segmenter = Segmenter([member], mask, amp=machine.amp, batch_size=config.batch_size)
-            names = [str(name) for name in folds.index if folds[name] == fold]
-            done += _predict_fold(segmenter, dataset, names, folder, store)
-        write_csv(folder / "predictions.csv", _predictions(done))
-        scores = _with_last_epoch(pd.DataFrame([item.scores for item in done]), last)
+        passes = {
+            policy: _predict_all(job, policy, styles, folder / f"policy_{policy}")
+            for policy in _policies(config, dataset)
+        }
+        best = _best_policy({policy: _mean(done) for policy, done in passes.items()})
+        _keep_pass(folder, best)
+        write_csv(folder / "predictions.csv", _predictions(passes[best]))
+        scores = _scores_table(job, passes[best], evaluations, last)
         write_csv(folder / "scores.csv", scores)
-        write_json(folder / "oof.json", _record(run, mask, models, machine))
+        _write_confusion(folder / "cell_types.csv", scores)
+        write_json(folder / "oof.json", _record(job, best, passes))
+    run.thresholds.unlink(missing_ok=True)  # they were fitted on other flows
     cv = cross_validation(scores)
     write_csv(run.cv, cv)
     return OofResult(run, scores, cv)
 
 
-def cross_validation(scores: pd.DataFrame) -> pd.DataFrame:
-    """Means over images, per fold, per cell type and overall.
+@dataclass(frozen=True)
+class _Job:
+    """What is predicted with what."""
 
-    Parameters
-    ----------
-    scores : pandas.DataFrame
-        A row per image, as in ``scores.csv``.
+    run: RunFolder
+    dataset: Dataset
+    folds: pd.Series[int]
+    models: dict[int, Path]
+    mask: MaskConfig
+    config: OofConfig
+    machine: Machine
 
-    Returns
-    -------
-    pandas.DataFrame
-        `scope`, `name`, numbers of images and cells, `best_epoch` (mean competition score of the best
-        epoch: optimistic, the epoch was chosen on these images), `last_epoch`, `ap50`, `ap75`.
-    """
-    rows = [_mean_row("fold", str(fold), part) for fold, part in scores.groupby("fold")]
-    if scores["cell_type"].nunique() > 1:
-        groups = scores.groupby("cell_type")
-        rows += [_mean_row("cell_type", str(cell_type), part) for cell_type, part in groups]
-    rows.append(_mean_row("overall", "all", scores))
-    return pd.DataFrame(rows)
+    def member(self, fold: int, styles: StyleModels | None = None) -> Member:
+        """The model of a fold."""
+        name = f"{self.run.name} fold {fold}"
+        return load_member(self.models[fold], name, self.machine.device, styles=styles)
 
 
-def _mean_row(scope: str, name: str, part: pd.DataFrame) -> dict[str, Any]:
-    return {
-        "scope": scope,
-        "name": name,
-        "images": len(part),
-        "cells": int(part["n_true"].sum()),
-        "best_epoch": float(part["score"].mean()),
-        "last_epoch": float(part["last_epoch_score"].mean()),
-        "ap50": float(part["ap50"].mean()),
-        "ap75": float(part["ap75"].mean()),
-    }
+def _policies(config: OofConfig, dataset: Dataset) -> tuple[Policy, ...]:
+    """The diameter policies to compare; with one given diameter there is nothing to choose."""
+    if config.diameter is not None:
+        return ("dataset",)
+    if config.policy != "auto":
+        return (config.policy,)
+    types = dataset.images["cell_type"].nunique() if "cell_type" in dataset.images else 0
+    return tuple(policy for policy in POLICIES if policy != "type" or types > 1)
 
 
-def _run_folds(run: RunFolder, dataset: Dataset) -> pd.Series[int]:
+def _style_models(job: _Job, fold: int) -> StyleModels | None:
+    """Those of a fold's model, fitted on its training images unless that was done before."""
+    path, wanted = job.run.fold(fold).styles, hash_file(job.models[fold])
+    if path.exists():
+        with suppress(CheckpointError):  # a damaged or older file is made again
+            models = read_style_models(path)
+            if models.model_hash == wanted:
+                return models
+    training = [str(name) for name in job.folds.index if job.folds[name] not in (RESERVED, fold)]
+    models = fit_style_models(
+        job.member(fold),
+        job.dataset,
+        training,
+        amp=job.machine.amp,
+        batch_size=job.config.batch_size,
+    )
+    write_style_models(path, models)
+    return models
+
+
+def _predict_all(
+    job: _Job, policy: Policy, styles: Mapping[int, StyleModels | None], folder: Path
+) -> list[_Done]:
+    """One pass over all images, each with the model that never saw it."""
+    store = FlowStore(folder / "flows.zarr", mode="w")
+    done: list[_Done] = []
+    for fold in job.models:
+        segmenter = Segmenter(
+            [job.member(fold, styles[fold])],
+            job.mask,
+            amp=job.machine.amp,
+            batch_size=job.config.batch_size,
+            diameter=job.config.diameter,
+            policy=policy,
+        )
+        names = [str(name) for name in job.folds.index if job.folds[name] == fold]
+        done += _predict_fold(segmenter, job.dataset, names, folder, store)
+    _log.info("diameter policy %s: score %.4f", job.config.diameter or policy, _mean(done))
+    return done
+
+
+def _mean(done: list[_Done]) -> float:
+    return float(np.mean([item.scores["score"] for item in done]))
+
+
+def _best_policy(scores: dict[Policy, float]) -> Policy:
+    """The policy with the best score; a simpler one unless the gain is worth it."""
+    best = next(iter(scores))
+    for policy, score in scores.items():
+        if score > scores[best] + MIN_POLICY_GAIN:
+            best = policy
+    return best
+
+
+def _keep_pass(folder: Path, best: Policy) -> None:
+    """Move one pass's flows and masks up, and remove the others."""
+    for item in (folder / f"policy_{best}").iterdir():
+        item.rename(folder / item.name)
+    for part in folder.glob("policy_*"):
+        shutil.rmtree(part)
+
+
+def run_folds(run: RunFolder, dataset: Dataset) -> pd.Series[int]:
     """The run's own copy of the split, unchanged since the run was started."""
     folds = read_folds(run.folds, dataset)
     expected, found = run.read_record()["folds_hash"], folds_hash(folds)
@@ -152,11 +233,13 @@ def _predict_fold(
     member = segmenter.members[0]
     fold, epoch = member.facts["fold"], member.facts["epoch"]
     _log.info("fold %d: %d images with the model of epoch %g", fold, len(names), epoch)
+    masks = folder / "masks"
+    masks.mkdir(exist_ok=True)
 
     def finish(name: str, result: Prediction) -> _Done:
         facts = {"fold": fold, "model_hash": member.hash, "diameter": result.diameter}
         store.write(name, result.flow, result.cellprob, **facts)
-        write_labels(folder / "masks" / f"{name}.tif", result.labels)
+        write_labels(masks / f"{name}.tif", result.labels)
         scores = _score_row(dataset, name, member, result)
         return _Done(name, rles_from_labels(result.labels), scores)
 
@@ -167,10 +250,16 @@ def _predict_fold(
 
 
 def _score_row(dataset: Dataset, name: str, member: Member, result: Prediction) -> dict[str, Any]:
-    cell_type = dataset.images.loc[name].get("cell_type", "")
-    facts = {"id": name, "fold": member.facts["fold"], "cell_type": cell_type}
+    image = dataset.images.loc[name].to_dict()
+    facts = {"id": name, "fold": member.facts["fold"], "cell_type": image.get("cell_type", "")}
     scores = score_row(dataset.instances(name), result.labels)
-    return facts | {"epoch": member.facts["epoch"]} | scores
+    found = {
+        "median_diameter": float(image["median_diameter"]),
+        "diameter": result.diameter,
+        "style_diameter": result.recognition.diameter,
+        "predicted_type": result.recognition.cell_type,
+    }
+    return facts | {"epoch": member.facts["epoch"]} | scores | found
 
 
 def _predictions(done: list[_Done]) -> pd.DataFrame:
@@ -179,13 +268,12 @@ def _predictions(done: list[_Done]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["id", "predicted"])
 
 
-def _last_epochs(run: RunFolder, folds: list[int]) -> pd.DataFrame:
-    """Each image's score at the last evaluation of its fold: id, last_epoch_score.
+def _last_epochs(run: RunFolder, tables: Mapping[int, pd.DataFrame]) -> pd.Series[float]:
+    """Each image's score at the last evaluation of its fold, by id.
 
     Where a run has a moving average of the weights, it is the average's score and no other: which of
     the two counts must not depend on the scores.
     """
-    tables = {fold: _evaluations(run.fold(fold).evaluations) for fold in folds}
     averaged = any((table["weights"] == "ema").any() for table in tables.values())
     weights = "ema" if averaged else "net"
     parts = []
@@ -198,8 +286,7 @@ def _last_epochs(run: RunFolder, folds: list[int]) -> pd.DataFrame:
                 "writes the table again from last.pt."
             )
         parts.append(rows[rows["epoch"] == rows["epoch"].max()])
-    last: pd.DataFrame = pd.concat(parts)[["id", "score"]]
-    return last.rename(columns={"score": "last_epoch_score"})
+    return pd.concat(parts).set_index("id")["score"]
 
 
 def _evaluations(path: Path) -> pd.DataFrame:
@@ -209,24 +296,53 @@ def _evaluations(path: Path) -> pd.DataFrame:
     return table.assign(weights=weights)  # rows without them come from an older cellflow
 
 
-def _with_last_epoch(scores: pd.DataFrame, last: pd.DataFrame | None) -> pd.DataFrame:
-    """Add the scores at the last epoch; empty where they were made with other thresholds."""
-    if last is None:
-        last = pd.DataFrame({"id": scores["id"], "last_epoch_score": np.nan})
-    merged = scores.merge(last, on="id", how="left")
-    return merged[["id", "fold", "cell_type", "epoch", *SCORE_COLUMNS, "last_epoch_score"]]
+def _scores_table(
+    job: _Job, done: list[_Done], evaluations: Mapping[int, pd.DataFrame], last: pd.Series[float]
+) -> pd.DataFrame:
+    """Scores of a pass with each image's group, its score at the last epoch, and the selection bias.
+
+    The last epoch's scores are those of the training; they are left out where other thresholds or a
+    given diameter were asked for, because the two could not be compared.
+    """
+    scores = pd.DataFrame([item.scores for item in done])
+    scores["group"] = scores["id"].map(image_groups(job.dataset, job.run.folds))
+    as_trained = job.mask == run_mask(job.run) and job.config.diameter is None
+    scores["last_epoch_score"] = scores["id"].map(last) if as_trained else np.nan
+    scores["selection_bias"] = scores["id"].map(_selection_biases(scores, evaluations))
+    columns = ["id", "fold", "cell_type", "group", "epoch", *SCORE_COLUMNS, "last_epoch_score"]
+    return scores[[*columns, "selection_bias", *RECOGNITION_COLUMNS]]
 
 
-def _record(
-    run: RunFolder, mask: MaskConfig, models: dict[int, Path], machine: Machine
-) -> dict[str, Any]:
+def _selection_biases(
+    scores: pd.DataFrame, evaluations: Mapping[int, pd.DataFrame]
+) -> pd.Series[float]:
+    """How much choosing the epoch flatters each image, from its fold's evaluations; by id."""
+    groups = dict(zip(scores["id"], scores["group"], strict=True))
+    parts = [
+        selection_bias(table, {name: groups[name] for name in set(table["id"])})
+        for table in evaluations.values()
+    ]
+    return pd.concat(parts)
+
+
+def _write_confusion(path: Path, scores: pd.DataFrame) -> None:
+    """True against predicted cell type of images that their model never saw; "unsure" where it was."""
+    true, found = scores["cell_type"], scores["predicted_type"].replace("", "unsure")
+    table = pd.crosstab(true, found).rename_axis(index="true", columns=None).reset_index()
+    write_csv(path, table)
+
+
+def _record(job: _Job, best: Policy, passes: Mapping[Policy, list[_Done]]) -> dict[str, Any]:
     """What made the out-of-fold predictions."""
-    record = run.read_record()
+    record = job.run.read_record()
     return {
-        "run": run.name,
-        "models": {str(fold): hash_file(path) for fold, path in models.items()},
-        "mask": dataclasses.asdict(mask),
-        "machine": machine.describe(),
+        "run": job.run.name,
+        "models": {str(fold): hash_file(path) for fold, path in job.models.items()},
+        "mask": dataclasses.asdict(job.mask),
+        "diameter": job.config.diameter,
+        "policy": best,
+        "policies": {policy: _mean(done) for policy, done in passes.items()},
+        "machine": job.machine.describe(),
         "data_hash": record["data_hash"],
         "folds_hash": record["folds_hash"],
         "config_hash": hash_json(record["config"]),

@@ -2,33 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from cellflow.config import MaskConfig
+from cellflow.engine.cells import measure_cells
 from cellflow.engine.stages import run_stages
 from cellflow.errors import RunError
 from cellflow.nn.checkpoint import load_model_file
-from cellflow.nn.forward import Flows, image_to_flows
+from cellflow.nn.forward import Flows, image_to_flows, image_to_style
 from cellflow.nn.precision import choose_layout
 from cellflow.nn.unet import diameters_of, set_layout
-from cellflow.numeric.averaging import average_flows
+from cellflow.numeric.averaging import Variant, average_flows
 from cellflow.numeric.dynamics import flows_to_labels
 from cellflow.numeric.normalize import normalize_percentile, select_channels
+from cellflow.numeric.tta import VIEWS, Axes, flip_image, unflip_flow
 from cellflow.storage.hashing import hash_file
+from cellflow.style_models import StyleModels, average_probabilities, choose_type
 
-__all__ = ["Member", "Prediction", "Segmenter", "load_member", "make_labels"]
+__all__ = [
+    "FLIPS",
+    "POLICIES",
+    "Member",
+    "Policy",
+    "Prediction",
+    "Recognition",
+    "Segmenter",
+    "load_member",
+    "make_labels",
+    "niter_of",
+]
 
 Key = TypeVar("Key")
 Result = TypeVar("Result")
+ForeignFlows = Callable[[Any], tuple[NDArray[Any], NDArray[Any]]]
+Policy = Literal["dataset", "type", "image"]
 
+POLICIES: tuple[Policy, ...] = ("dataset", "type", "image")
+FLIPS: tuple[Axes, ...] = VIEWS
+"""The views of full test-time flips."""
 NITER_AT_30_PIXELS = 200
 """Steps that pixels follow the flow per 30 pixels of diameter, as in ``CellposeModel.eval``."""
 
@@ -51,6 +72,10 @@ class Member:
         Hash of the model file; empty for a network that is being trained.
     facts : dict
         What cellflow stored with the model file; empty for a file that Cellpose wrote.
+    styles : StyleModels or None
+        What this network's style vectors say of cell type and diameter, where that was fitted.
+    only_type : str
+        Cell type of the images that it joins for; empty for all.
     """
 
     name: str
@@ -61,6 +86,24 @@ class Member:
     diam_labels: float
     hash: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
+    styles: StyleModels | None = None
+    only_type: str = ""
+
+
+class Recognition(NamedTuple):
+    """What the members' style vectors say of an image.
+
+    `probabilities` maps cell types to their mean probability over the members; `cell_type` is the most
+    probable one, empty where that is unsure; `diameter` is the geometric mean of the members' estimates
+    in pixels, 0 where there is none.
+    """
+
+    cell_type: str
+    probabilities: dict[str, float]
+    diameter: float
+
+
+UNKNOWN = Recognition("", {}, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +122,12 @@ class Prediction:
         Label map, 0 background.
     diameter : float
         Diameter in pixels that was used, the mean over members.
+    intensity : (H, W) float32 ndarray
+        The segmented channel in the image's own units.
+    cell_type : str
+        Cell type whose settings were used; empty where it is unknown or unsure.
+    recognition : Recognition
+        What the style vectors say.
     """
 
     flow: NDArray[np.float32]
@@ -86,6 +135,27 @@ class Prediction:
     disagreement: NDArray[np.float32]
     labels: NDArray[np.int32]
     diameter: float
+    intensity: NDArray[np.float32]
+    cell_type: str = ""
+    recognition: Recognition = UNKNOWN
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        """One row per cell: area, place, shape, intensity, confidence; see `measure_cells`."""
+        return measure_cells(
+            self.labels,
+            intensity=self.intensity,
+            cellprob=self.cellprob,
+            disagreement=self.disagreement,
+            cell_type=self.cell_type,
+        )
+
+
+class _Input(NamedTuple):
+    """An image as the network wants it, and its segmented channel in native units."""
+
+    normal: NDArray[np.float32]
+    intensity: NDArray[np.float32]
 
 
 class _Means(NamedTuple):
@@ -94,6 +164,10 @@ class _Means(NamedTuple):
     flow: NDArray[np.float32]
     cellprob: NDArray[np.float32]
     disagreement: NDArray[np.float32]
+    diameter: float
+    intensity: NDArray[np.float32]
+    cell_type: str
+    recognition: Recognition
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +185,28 @@ class Segmenter:
     batch_size : int
         Tiles per network call.
     diameter : float or None
-        Cell diameter in pixels; None takes each member's mean training diameter, as Cellpose does.
+        Cell diameter in pixels; None leaves it to the policy.
+    policy : {"dataset", "type", "image"}
+        Where diameters come from: each member's mean training diameter, as Cellpose does; the mean of
+        the image's cell type; or an estimate from the image's style. What the style models cannot tell
+        falls back to the first.
+    per_type : mapping of str to MaskConfig
+        Thresholds of cell types; `mask` is for images of another or of an unsure type.
+    cell_type : str
+        Cell type of all images; empty leaves it to the style models.
+    flips : sequence of {"", "y", "x", "yx"}
+        Views that every member sees; `FLIPS` are all of them.
+    scales : sequence of float
+        Factors on the scale at which every member sees every view.
+    augment : bool
+        Whether tiles overlap by half and every other one is flipped, as Cellpose's ``--augment``.
+    weights : sequence of float or None
+        Weight of each member, then of each foreign flow; equal by default.
+    average : {"plain", "cellprob", "direction"}
+        How flows are averaged, see `average_flows`.
+    foreign : sequence of callable
+        Flows of other origin that join the average: each gets an image's key and returns ``(flow,
+        cellprob)`` at native size.
     """
 
     members: Sequence[Member]
@@ -119,11 +214,20 @@ class Segmenter:
     amp: torch.dtype | None = None
     batch_size: int = 8
     diameter: float | None = None
+    policy: Policy = "dataset"
+    per_type: Mapping[str, MaskConfig] = field(default_factory=dict)
+    cell_type: str = ""
+    flips: Sequence[Axes] = ("",)
+    scales: Sequence[float] = (1.0,)
+    augment: bool = False
+    weights: Sequence[float] | None = None
+    average: Variant = "plain"
+    foreign: Sequence[ForeignFlows] = ()
 
     def __post_init__(self) -> None:
         if not self.members:
             raise RunError("An ensemble needs at least one member, found none.")
-        hashes = [member.hash for member in self.members if member.hash]
+        hashes = [(member.hash, member.only_type) for member in self.members if member.hash]
         if len(set(hashes)) < len(hashes):
             names = ", ".join(member.name for member in self.members)
             raise RunError(f"One and the same model is a member twice: {names}.")
@@ -131,10 +235,18 @@ class Segmenter:
         if len(wanted) > 1:
             found = ", ".join(f"{m.name}: {m.chan} {m.chan2}" for m in self.members)
             raise RunError(f"Members must have the same --chan and --chan2, found {found}.")
+        count = len(self.members) + len(self.foreign)
+        if self.weights is not None and len(self.weights) != count:
+            raise RunError(
+                f"Weights: expected one for each of {count} members, found {len(self.weights)}."
+            )
 
-    def predict(self, image: NDArray[Any]) -> Prediction:
-        """Segment one image of shape ``(H, W)`` or ``(H, W, C)``, any numeric type."""
-        return self._label(self._average(self._normalize(image)))
+    def predict(self, image: NDArray[Any], key: Any = None) -> Prediction:
+        """Segment one image of shape ``(H, W)`` or ``(H, W, C)``, any numeric type.
+
+        `key` is what foreign flows are asked for.
+        """
+        return self._label(self._average(key, self._read(image)))
 
     def stream(
         self,
@@ -169,13 +281,13 @@ class Segmenter:
         closed; use ``contextlib.closing`` where it may be left early.
         """
 
-        def prepare(item: tuple[Key, NDArray[Any]]) -> tuple[Key, NDArray[np.float32]]:
+        def prepare(item: tuple[Key, NDArray[Any]]) -> tuple[Key, _Input]:
             key, image = item
-            return key, self._normalize(image)
+            return key, self._read(image)
 
-        def compute(item: tuple[Key, NDArray[np.float32]]) -> tuple[Key, _Means]:
-            key, normal = item
-            return key, self._average(normal)
+        def compute(item: tuple[Key, _Input]) -> tuple[Key, _Means]:
+            key, ready = item
+            return key, self._average(key, ready)
 
         def label_and_finish(item: tuple[Key, _Means]) -> Result:
             key, means = item
@@ -183,32 +295,154 @@ class Segmenter:
 
         return run_stages(images, prepare, compute, label_and_finish)
 
-    def _normalize(self, image: NDArray[Any]) -> NDArray[np.float32]:
-        """The channels the members want, ``(2, H, W)``."""
-        member = self.members[0]
-        return normalize_percentile(select_channels(image, member.chan, member.chan2))
+    def member_flows(
+        self, image: NDArray[Any], key: Any = None
+    ) -> tuple[list[tuple[NDArray[Any], NDArray[Any]]], float, str]:
+        """What `predict` averages: flow and logit of every member and view, diameter, and cell type."""
+        normal = self._read(image).normal
+        known = self._recognize(normal)
+        joining = self._joining(self._type_of(known))
+        flows = list(self._flows(normal, key, joining, known, {}))
+        diameters = [self._diameter(member, known) for member in joining.values()]
+        return flows, float(np.mean(diameters)), self._type_of(known)
 
-    def _average(self, normal: NDArray[np.float32]) -> _Means:
+    def _read(self, image: NDArray[Any]) -> _Input:
+        """The channels the members want; one of a single value says nothing, and counts as 0."""
+        member = self.members[0]
+        selected = select_channels(image, member.chan, member.chan2)
+        normal = normalize_percentile(selected)
+        normal[normal.min(axis=(1, 2)) == normal.max(axis=(1, 2))] = 0
+        return _Input(normal, selected[0].copy())
+
+    def _average(self, key: Any, item: _Input) -> _Means:
         """The networks' part."""
-        flows = self._flows(normal)
-        return _Means(*average_flows((item.flow, item.cellprob) for item in flows))
+        known = self._recognize(item.normal) if self._needs_styles_first else None
+        cell_type = self._type_of(known)
+        joining = self._joining(cell_type)
+        styles: dict[int, NDArray[np.float32]] = {}
+        flows = self._flows(item.normal, key, joining, known, styles)
+        weights = self._view_weights(joining)
+        means = average_flows(flows, weights, variant=self.average)
+        if known is None:
+            known = self._combine(styles)
+            cell_type = self._type_of(known)
+        diameters = [self._diameter(member, known) for member in joining.values()]
+        return _Means(*means, float(np.mean(diameters)), item.intensity, cell_type, known)
 
     def _label(self, means: _Means) -> Prediction:
         """The mask step."""
-        diameter = float(np.mean([self._diameter(member) for member in self.members]))
-        labels = make_labels(means.flow, means.cellprob, diameter, self.mask)
-        return Prediction(*means, labels, diameter)
+        mask = self.per_type.get(means.cell_type, self.mask)
+        labels = make_labels(means.flow, means.cellprob, means.diameter, mask)
+        return Prediction(
+            means.flow, means.cellprob, means.disagreement, labels, means.diameter,
+            means.intensity, means.cell_type, means.recognition,
+        )  # fmt: skip
 
-    def _flows(self, normal: NDArray[np.float32]) -> Iterator[Flows]:
-        """Flows of one member after the other, so that memory does not grow with their number."""
-        for member in self.members:
-            rescale = member.diam_mean / self._diameter(member)
-            yield image_to_flows(
-                member.net, normal, rescale=rescale, batch_size=self.batch_size, amp=self.amp
-            )
+    @property
+    def _needs_styles_first(self) -> bool:
+        """Whether styles are needed before the flows; else they come with the plain view at no cost."""
+        plain = self.diameter is None and self.policy == "dataset"
+        plain &= "" in self.flips and 1.0 in self.scales and not self.augment
+        return not plain or any(member.only_type for member in self.members)
 
-    def _diameter(self, member: Member) -> float:
-        return member.diam_labels if self.diameter is None else self.diameter
+    def _recognize(self, normal: NDArray[np.float32]) -> Recognition:
+        """What the members' styles say; the way down of each network only."""
+        return self._combine(
+            {
+                place: image_to_style(
+                    member.net, normal, rescale=member.diam_mean / member.diam_labels,
+                    batch_size=self.batch_size, amp=self.amp,
+                )
+                for place, member in enumerate(self.members)
+                if member.styles is not None and not member.only_type
+            }
+        )  # fmt: skip
+
+    def _combine(self, styles: Mapping[int, NDArray[np.float32]]) -> Recognition:
+        """Mean probabilities and mean log diameter over the members that have style models."""
+        votes, logs = [], []
+        for place, style in styles.items():
+            models = self.members[place].styles
+            if models is None or self.members[place].only_type:
+                continue
+            logs.append(np.log(models.diameter.diameters(style[np.newaxis])[0]))
+            if models.cell_type is not None:
+                votes.append(
+                    (models.cell_type, models.cell_type.probabilities(style[np.newaxis])[0])
+                )
+        if not logs:
+            return UNKNOWN
+        probabilities = average_probabilities(votes) if votes else {}
+        cell_type = choose_type(probabilities) if probabilities else ""
+        return Recognition(cell_type, probabilities, float(np.exp(np.mean(logs))))
+
+    def _type_of(self, known: Recognition | None) -> str:
+        return self.cell_type or (known.cell_type if known is not None else "")
+
+    def _joining(self, cell_type: str) -> dict[int, Member]:
+        """The members that an image of a cell type is for, by their place; all where it is for none."""
+        chosen = {
+            place: member
+            for place, member in enumerate(self.members)
+            if member.only_type in ("", cell_type)
+        }
+        return chosen or dict(enumerate(self.members))
+
+    def _view_weights(self, joining: Mapping[int, Member]) -> list[float] | None:
+        """A weight for every flow of `_flows`: that of the member, shared by its views."""
+        given = self.weights or [1.0] * (len(self.members) + len(self.foreign))
+        views = len(self.flips) * len(self.scales)
+        own = [given[place] / views for place in joining for _ in range(views)]
+        return own + list(given[len(self.members) :])
+
+    def _flows(
+        self,
+        normal: NDArray[np.float32],
+        key: Any,
+        joining: Mapping[int, Member],
+        known: Recognition | None,
+        styles: dict[int, NDArray[np.float32]],
+    ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """Flows of one member and view after the other, so that memory does not grow with their number.
+
+        Puts the style of each member's plain view at its default scale into `styles`.
+        """
+        for place, member in joining.items():
+            rescale = member.diam_mean / self._diameter(member, known)
+            for scale in self.scales:
+                for axes in self.flips:
+                    found = image_to_flows(
+                        member.net, flip_image(normal, axes), rescale=rescale * scale,
+                        batch_size=self.batch_size, amp=self.amp, augment=self.augment,
+                    )  # fmt: skip
+                    if not axes and scale == 1.0:  # read only where this is the default scale
+                        styles[place] = found.style
+                    yield _turned_back(found, axes)
+        for flows_of in self.foreign:
+            yield flows_of(key)
+
+    def _diameter(self, member: Member, known: Recognition | None) -> float:
+        """Diameter for a member, by what was given, the policy, and what is known of the image."""
+        if self.diameter is not None:
+            return self.diameter
+        if self.policy == "type":
+            return self._type_diameter(self._type_of(known)) or member.diam_labels
+        if self.policy == "image" and known is not None and known.diameter > 0:
+            return known.diameter
+        return member.diam_labels
+
+    def _type_diameter(self, cell_type: str) -> float:
+        """Mean diameter of a cell type in the training images of the members that know it; else 0."""
+        known = [
+            member.styles.type_diameters[cell_type]
+            for member in self.members
+            if member.styles is not None and cell_type in member.styles.type_diameters
+        ]
+        return float(np.mean(known)) if known else 0.0
+
+
+def _turned_back(found: Flows, axes: Axes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    return unflip_flow(found.flow, found.cellprob, axes) if axes else (found.flow, found.cellprob)
 
 
 def make_labels(
@@ -233,15 +467,31 @@ def make_labels(
         cellprob_threshold=mask.cellprob_threshold,
         flow_threshold=mask.flow_threshold,
         min_size=mask.min_size,
-        niter=mask.niter or max(1, int(NITER_AT_30_PIXELS * diameter / 30)),
+        max_size_fraction=mask.max_size_fraction,
+        score_per_pixel=mask.score_per_pixel,
+        fill_holes=mask.fill_holes,
+        niter=niter_of(mask, diameter),
         check_scale=False,  # a network at the start of its training puts out short flows
     )
 
 
-def load_member(path: Path, name: str, device: torch.device) -> Member:
+def niter_of(mask: MaskConfig, diameter: float) -> int:
+    """Steps that pixels follow the flow: the config's, else as many as the diameter asks for."""
+    return mask.niter or max(1, int(NITER_AT_30_PIXELS * diameter / 30))
+
+
+def load_member(
+    path: Path,
+    name: str,
+    device: torch.device,
+    *,
+    styles: StyleModels | None = None,
+    only_type: str = "",
+) -> Member:
     """Load a model file as a member of an ensemble.
 
-    A file that Cellpose wrote says nothing of channels; it is taken as trained on grey images.
+    A file that Cellpose wrote says nothing of channels; it is taken as trained on grey images. `styles`
+    and `only_type` are those of `Member`.
     """
     net, facts = load_model_file(path)
     set_layout(net, choose_layout(device))
@@ -255,4 +505,6 @@ def load_member(path: Path, name: str, device: torch.device) -> Member:
         diam_labels=diam_labels,
         hash=hash_file(path),
         facts=facts,
+        styles=styles,
+        only_type=only_type,
     )

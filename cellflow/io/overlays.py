@@ -1,19 +1,21 @@
-"""Pictures of images with true and predicted outlines."""
+"""Pictures of images with outlines: true and predicted ones side by side, or those of a prediction."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import imagecodecs
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from cellflow.errors import DataError
 from cellflow.numeric.labels import outlines
 from cellflow.storage.atomic import atomic_path
 
-__all__ = ["Panel", "write_overlays"]
+__all__ = ["Panel", "write_outlines", "write_overlays"]
 
 TRUE_COLOR, PREDICTED_COLOR = (0.0, 0.9, 0.35), (1.0, 0.25, 0.75)
 
@@ -52,6 +54,39 @@ def write_overlays(path: Path, panels: list[Panel]) -> None:
     legend.get_frame().set_facecolor("0.75")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=100, format="png")
+
+
+def write_outlines(path: Path, image: NDArray[Any], labels: NDArray[Any]) -> None:
+    """Write an RGB PNG of the image's own size with the outlines of a label map on it, atomically.
+
+    Parameters
+    ----------
+    path : Path
+        File to write, ends in .png.
+    image : (H, W) or (H, W, C) ndarray
+        Any real dtype. Three channels are shown as red, green and blue, each scaled by its own
+        percentiles 0.5 and 99.5; the mean of any other number of channels is shown in grey.
+    labels : (H, W) integer ndarray
+        0 background. Lines are one pixel wide, inside the cells, in the pink of predictions, which is
+        seen on dark and on bright pixels.
+
+    Raises
+    ------
+    DataError
+        If the label map is not of the image's size.
+    """
+    if image.ndim not in (2, 3) or image.shape[:2] != labels.shape:
+        raise DataError(
+            f"{path}: expected an image (H, W) or (H, W, C) and its label map (H, W), found the shapes "
+            f"{image.shape} and {labels.shape}."
+        )
+    coloured = image.ndim == 3 and image.shape[2] == 3
+    planes = [image[..., channel] for channel in range(3)] if coloured else [image]
+    shades = [np.rint(255 * _grey(plane)).astype(np.uint8) for plane in planes]
+    picture = np.stack(shades if coloured else shades * 3, axis=-1)
+    picture[outlines(labels)] = np.rint(255 * np.array(PREDICTED_COLOR)).astype(np.uint8)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(imagecodecs.png_encode(picture))
 
 
 def _overlay(

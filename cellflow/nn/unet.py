@@ -13,6 +13,7 @@ __all__ = [
     "STYLE_SIZE",
     "build_unet",
     "diameters_of",
+    "encode",
     "freeze_encoder",
     "set_diam_labels",
     "set_layout",
@@ -69,6 +70,26 @@ def set_layout(net: nn.Module, layout: torch.memory_format) -> None:
     for parameter in net.parameters():
         if parameter.ndim == 4:
             parameter.data = parameter.data.contiguous(memory_format=layout)
+
+
+def encode(net: nn.Module, tiles: torch.Tensor) -> torch.Tensor:
+    """The style of each tile: the way down of the network and no more.
+
+    Parameters
+    ----------
+    net : torch.nn.Module
+        Made by `build_unet`.
+    tiles : (N, 2, H, W) Tensor
+        Sides divisible by 8.
+
+    Returns
+    -------
+    (N, 256) Tensor
+        The second output of the forward pass, to the bit: the deepest feature maps, averaged over the
+        tile and scaled to length 1, as ``cellpose.resnet_torch.CPnet.forward`` makes it.
+    """
+    features = cast("nn.Module", net.downsample)(tiles)
+    return cast("torch.Tensor", cast("nn.Module", net.make_style)(features[-1]))
 
 
 def freeze_encoder(net: nn.Module) -> None:

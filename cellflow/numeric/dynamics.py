@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from cellflow.errors import DataError
 from cellflow.numeric import _diffusion, _follow, _regions
@@ -66,6 +67,8 @@ def flows_to_labels(
     flow_threshold: float | None = 0.4,
     min_size: int = 15,
     max_size_fraction: float = 0.4,
+    score_per_pixel: float = 0.0,
+    fill_holes: bool = True,
     niter: int | None = None,
     method: Method = "basin",
     check_scale: bool = True,
@@ -73,8 +76,8 @@ def flows_to_labels(
     """Turn the network's output into labels.
 
     The steps, in this order: round to float16; foreground; follow the flows; seeds where many pixels
-    end; labels; drop the too large; drop those whose flow does not agree with their shape; drop the
-    too small; fill holes over background; number. The thresholds, seeds and the growth of seeds are
+    end; labels; drop the too large; drop those whose flow does not agree with their shape, the too small
+    and the improbable; fill holes over background; number. The thresholds, seeds and the growth of seeds are
     those of ``cellpose.dynamics.compute_masks`` 3.1.1; holes are filled over background only (there a
     cell in the hole of another is overwritten).
 
@@ -92,6 +95,10 @@ def flows_to_labels(
         Labels with fewer pixels are dropped; 0 or less keeps all.
     max_size_fraction : float
         Labels with more than this part of the image are dropped.
+    score_per_pixel : float
+        Labels whose pixels have a lower mean probability ``sigmoid(cellprob)`` are dropped; 0 keeps all.
+    fill_holes : bool
+        Whether holes over background are filled; some annotators leave cells hollow.
     niter : int, optional
         Steps of one unit flow each; 200 by default.
     method : {"basin", "trace"}
@@ -130,7 +137,9 @@ def flows_to_labels(
         numbers = (np.flatnonzero(keep) + 1).astype(np.int32)
         errors = candidate_errors(candidates, numbers)
         keep[numbers[errors > np.float32(flow_threshold)] - 1] = False
-    return finish(candidates, keep)
+    if score_per_pixel > 0:
+        keep &= candidate_probabilities(candidates, cellprob) >= score_per_pixel
+    return finish(candidates, keep, fill_holes=fill_holes)
 
 
 def flow_errors(labels: Any, flow: Any) -> Floats:
@@ -232,7 +241,17 @@ def candidate_errors(candidates: Candidates, numbers: Ints) -> Floats:
     return errors
 
 
-def finish(candidates: Candidates, keep: NDArray[np.bool_]) -> Ints:
+def candidate_probabilities(candidates: Candidates, cellprob: Floats) -> NDArray[np.float64]:
+    """Mean probability of each label's pixels, ``(n,)``, from logits rounded to float16; 0 for no pixel."""
+    flat, n_labels = candidates.labels.reshape(-1), len(candidates.areas)
+    inside = np.flatnonzero(flat)
+    logit = cellprob.reshape(-1)[inside].astype(np.float16).astype(np.float64)
+    sums = np.bincount(flat[inside], expit(logit), n_labels + 1)[1:]
+    counts = np.bincount(flat[inside], minlength=n_labels + 1)[1:]
+    return np.asarray(sums / np.maximum(counts, 1), dtype=np.float64)
+
+
+def finish(candidates: Candidates, keep: NDArray[np.bool_], *, fill_holes: bool = True) -> Ints:
     """Drop all labels but those to keep, number by first pixel, fill holes; in place.
 
     Holes are filled over background only, so no label loses pixels and a second look at the minimum
@@ -244,7 +263,8 @@ def finish(candidates: Candidates, keep: NDArray[np.bool_]) -> Ints:
     table = np.zeros(len(keep) + 1, dtype=np.int32)
     table[kept + 1] = np.arange(1, len(kept) + 1, dtype=np.int32)
     relabel(labels, table)
-    close_holes(labels, candidates.boxes[kept])
+    if fill_holes:
+        close_holes(labels, candidates.boxes[kept])
     return labels
 
 

@@ -59,6 +59,11 @@ class FoldFolder:
         return self.path / "summary.json"
 
     @property
+    def styles(self) -> Path:
+        """What the best model's style vectors say of cell type and diameter, JSON."""
+        return self.path / "styles.json"
+
+    @property
     def log(self) -> Path:
         """What was said while training."""
         return self.path / "log.txt"
@@ -99,6 +104,31 @@ class RunFolder:
     def oof(self) -> Path:
         """Folder of out-of-fold predictions."""
         return self.path / "oof"
+
+    @property
+    def flows(self) -> Path:
+        """Flows of the out-of-fold predictions."""
+        return self.oof / "flows.zarr"
+
+    @property
+    def scores(self) -> Path:
+        """Scores of the out-of-fold predictions, a row per image."""
+        return self.oof / "scores.csv"
+
+    @property
+    def oof_record(self) -> Path:
+        """What made the out-of-fold predictions, JSON."""
+        return self.oof / "oof.json"
+
+    @property
+    def thresholds(self) -> Path:
+        """Calibrated thresholds, JSON."""
+        return self.path / "thresholds.json"
+
+    @property
+    def calibration(self) -> Path:
+        """Folder of what `cellflow calibrate` draws and tabulates."""
+        return self.path / "calibration"
 
     def fold(self, fold: int) -> FoldFolder:
         """Folder of one fold."""

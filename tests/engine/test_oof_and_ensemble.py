@@ -16,9 +16,11 @@ from skimage.io import imsave
 
 from cellflow.config import (
     EnsembleConfig,
+    InferenceConfig,
     MaskConfig,
     MaskOverrides,
     OofConfig,
+    OutputConfig,
     RuntimeConfig,
     TrainConfig,
 )
@@ -216,8 +218,8 @@ def ensemble_config(config: TrainConfig, tmp_path: Path, images: Path) -> Ensemb
         images=images,
         runs=("tiny",),
         runs_dir=config.runs_dir,
-        out=tmp_path / "predictions",
         ensembles_dir=tmp_path / "ensembles",
+        output=OutputConfig(out=tmp_path / "predictions"),
         mask=LOOSER,
         runtime=CPU,
     )
@@ -245,11 +247,14 @@ def test_ensemble(trained: TrainConfig, tmp_path: Path, images: Path) -> None:
         labels = read_labels(result.masks / f"{name}.tif")
         assert labels.shape == shape
         assert len([rle for rle in rows[name] if rle]) == labels.max() == result.cells[name]
-    record = json.loads((tmp_path / "ensembles" / "tiny" / "ensemble.json").read_text())
+    record = json.loads((result.folder / "prediction.json").read_text())["identity"]
     hashes = [hash_file(RunFolder(trained.runs_dir / "tiny").fold(fold).best) for fold in (0, 1)]
     assert [member["hash"] for member in record["members"]] == hashes
-    assert record["mask"]["calibrated_for_ensemble"] is False
-    assert record["mask"]["cellprob_threshold"] == -2.0
+    assert "not calibrated" in record["thresholds"]["source"]
+    assert record["thresholds"]["shared"]["cellprob_threshold"] == -2.0
+    table = pd.read_csv(result.table)
+    assert table.groupby("id").size().to_dict() == {"cells": result.cells["cells"]}
+    assert table["confidence"].between(0, 1).all()
 
 
 def test_ensemble_is_one_mask_step_on_the_mean_of_the_members(
@@ -266,46 +271,48 @@ def test_ensemble_is_one_mask_step_on_the_mean_of_the_members(
     np.testing.assert_array_equal(read_labels(result.masks / "cells.tif"), expected)
 
 
-def test_ensemble_does_not_overwrite_unasked(
+def test_the_same_ensemble_again_and_another_in_its_place(
     trained: TrainConfig, tmp_path: Path, images: Path
 ) -> None:
     config = ensemble_config(trained, tmp_path, images)
-    ensemble(config)
-    with pytest.raises(DataError, match="--overwrite"):
-        ensemble(config)
-    assert ensemble(replace(config, overwrite=True)).members == 2
+    first = ensemble(config)
+    before = {path: path.stat().st_mtime_ns for path in first.masks.iterdir()}
+    assert ensemble(config).cells == first.cells  # goes on: nothing is left to do
+    assert {path: path.stat().st_mtime_ns for path in first.masks.iterdir()} == before
+    other = replace(config, mask=MaskOverrides(cellprob_threshold=1.0, flow_threshold=0.0))
+    with pytest.raises(DataError, match=r"cellprob_threshold: -2\.0 -> 1\.0(.|\n)*--overwrite"):
+        ensemble(other)
+    again = replace(other, output=replace(other.output, overwrite=True))
+    assert ensemble(again).cells["cells"] <= first.cells["cells"]
 
 
-def test_ensemble_of_a_truncated_image_leaves_nothing(
+def test_a_truncated_image_does_not_stop_the_others(
     trained: TrainConfig, tmp_path: Path, images: Path
 ) -> None:
     (images / "cut.png").write_bytes((images / "cells.png").read_bytes()[:200])
-    with pytest.raises(DataError, match=r"cut\.png"):
-        ensemble(ensemble_config(trained, tmp_path, images))
-    assert not (tmp_path / "predictions").exists()
+    result = ensemble(ensemble_config(trained, tmp_path, images))
+    assert set(result.cells) == {"cells", "empty"}
+    assert list(result.failed) == ["cut"]
+    assert "cut.png" in result.failed["cut"]
+    assert set(read_submission(result.submission)) == {"cells", "empty"}
 
 
-@pytest.mark.parametrize("broken", ["write_labels", "rles_from_labels", "write_submission"])
-def test_an_ensemble_that_fails_midway_leaves_nothing(
-    broken: str,
-    trained: TrainConfig,
-    tmp_path: Path,
-    images: Path,
-    monkeypatch: pytest.MonkeyPatch,
+def test_the_result_does_not_depend_on_batches(
+    trained: TrainConfig, tmp_path: Path, images: Path
 ) -> None:
-    """Neither files, nor a thread that would write some more."""
-    from cellflow.engine import ensemble as module
-
-    def fail(*args: Any) -> None:
-        if broken == "write_submission":
-            next(args[1])
-        raise OSError("disk full")
-
-    monkeypatch.setattr(module, broken, fail)
-    with pytest.raises(OSError, match="disk full"):
-        ensemble(ensemble_config(trained, tmp_path, images))
-    assert not [t.name for t in threading.enumerate() if t.name.startswith(THREAD_NAME)]
-    assert not list((tmp_path / "predictions").iterdir())
+    config = ensemble_config(trained, tmp_path, images)
+    one = replace(
+        config,
+        inference=InferenceConfig(batch_size=1),
+        output=replace(config.output, name="one"),
+        runtime=replace(CPU, threads=1),
+    )
+    first, second = ensemble(config), ensemble(one)
+    for name in first.cells:
+        np.testing.assert_array_equal(
+            read_labels(first.masks / f"{name}.tif"), read_labels(second.masks / f"{name}.tif")
+        )
+    assert first.submission.read_bytes() == second.submission.read_bytes()
 
 
 def test_oof_that_fails_midway_keeps_what_was_there(

@@ -255,3 +255,31 @@ def test_real_flows_basin_against_trace(shared):
     trace = flows_to_labels(flow, cellprob, method="trace")
     assert trace.max() > 5
     assert average_precision(trace, flows_to_labels(flow, cellprob), [0.95]).mean >= 0.9
+
+
+def test_score_per_pixel_drops_what_is_improbable(cells):
+    """Against a slow twin, which looks at every label before holes are filled."""
+    plain = flows_to_labels(cells.flow, cells.cellprob, fill_holes=False, **RAW)
+    probability = 1 / (1 + np.exp(-cells.cellprob.astype(np.float16).astype(np.float64)))
+    means = [probability[plain == number].mean() for number in range(1, plain.max() + 1)]
+    for limit in (0.0, float(np.median(means)), 0.999999):
+        found = flows_to_labels(
+            cells.flow, cells.cellprob, fill_holes=False, score_per_pixel=limit, **RAW
+        )
+        dropped = [number for number, mean in enumerate(means, 1) if mean < limit]
+        expected = renumber(np.where(np.isin(plain, dropped), 0, plain))
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_holes_stay_when_they_are_to(cells):
+    cellprob = cells.cellprob.copy()
+    labels = flows_to_labels(cells.flow, cellprob, **RAW)
+    place = np.argwhere(ndimage.binary_erosion(labels == 1, iterations=3))[0]
+    cellprob[tuple(place)] = -9.0
+    filled = flows_to_labels(cells.flow, cellprob, **RAW)
+    hollow = flows_to_labels(cells.flow, cellprob, fill_holes=False, **RAW)
+    assert filled[tuple(place)] > 0
+    assert hollow[tuple(place)] == 0
+    changed = filled != hollow
+    assert changed[tuple(place)]
+    assert (hollow[changed] == 0).all()

@@ -1,0 +1,42 @@
+"""Settings of `run`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from cellflow.config.checks import seed_problems
+from cellflow.config.training import TrainConfig
+
+
+@dataclass(frozen=True)
+class ChainConfig:
+    """The whole chain for one experiment: folds, train all, oof, calibrate, ensemble."""
+
+    images: Path | None = None
+    """Images for the ensemble at the end; without it the chain ends with the calibration."""
+    k: int = 5
+    """Number of folds, where the dataset has no folds.csv yet."""
+    group: str | None = None
+    """Column of what must not be split over folds, where the dataset has no folds.csv yet."""
+    calibration: float = 0.0
+    """Share of the images reserved from all folds for thresholds of the ensemble, where there is no folds.csv."""
+    policy: Literal["auto", "dataset", "type", "image"] = "auto"
+    """Where diameters come from, see cellflow oof."""
+    tta: bool = False
+    """Flip images at the end, see cellflow ensemble."""
+    predictions_dir: Path = Path("predictions")
+    """Folder for results of the ensemble."""
+    ensembles_dir: Path = Path("ensembles")
+    """Folder for thresholds of the ensemble."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def problems(self) -> list[str]:
+        """What does not make sense, one sentence each."""
+        found = list(self.train.problems()) + seed_problems(self.train.seed)
+        if self.train.fold != ("all",):
+            found.append("cellflow run trains all folds; for one fold use cellflow train --fold")
+        if self.train.dry_run:
+            found.append("--dry_run is for cellflow train; cellflow run has no plan of its own")
+        return found

@@ -1,0 +1,41 @@
+"""Settings of `score`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+
+@dataclass(frozen=True)
+class ScoreConfig:
+    """Score any masks against the truth; with --versus, say which of two is better."""
+
+    pred: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PRED")]
+    """Folder of label maps (ID.tif, ID.png, or ending in _masks or _cp_masks), results folder with masks/
+    in it, CSV with id and predicted, or a run by folder or name: its out-of-fold masks."""
+    truth: Annotated[Path | None, tyro.conf.arg(aliases=["--data", "--dir"])] = None
+    """Dataset folder, folder of label maps, or CSV with id, annotation, width and height. Without it the
+    data of the run."""
+    versus: str | None = None
+    """Other masks, in any form of PRED. Only images that both have are compared."""
+    group: str | None = None
+    """Column whose values are resampled whole for the intervals. Without it that of the folds, else group
+    or sample_id, else the image. id makes every image its own group."""
+    subset: bool = False
+    """Accept masks that lack images of the truth, and score those there are."""
+    runs_dir: Path = Path("runs")
+    """Folder that holds all runs."""
+    out: Path | None = None
+    """CSV to write, a row per image."""
+
+    def problems(self) -> list[str]:
+        """What does not make sense, one sentence each."""
+        found = [] if self.pred else ["PRED must not be empty"]
+        read = {"PRED": self.pred, "--truth": self.truth, "--versus": self.versus}
+        if self.out is not None:
+            same = [name for name, path in read.items() if path and Path(path) == self.out]
+            found += [f"--out would overwrite {name}: {self.out}" for name in same]
+        return found

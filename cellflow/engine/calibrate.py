@@ -1,0 +1,369 @@
+"""Thresholds per cell type from stored flows, with an honest score."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from cellflow.config import CalibrateConfig, MaskConfig, check_config, config_to_dict
+from cellflow.engine.cross_validation import cross_validation
+from cellflow.engine.folds import image_groups
+from cellflow.engine.machine import choose_machine
+from cellflow.engine.models import Opened, ensemble_record, open_models
+from cellflow.engine.oof import run_folds
+from cellflow.engine.runs import check_models, read_table, run_dataset, run_mask, versions
+from cellflow.engine.segment import Segmenter
+from cellflow.engine.threshold_search import CalibrationImages, ThresholdSearch
+from cellflow.engine.thresholds import Thresholds, write_thresholds
+from cellflow.errors import RunError
+from cellflow.io.dataset import Dataset
+from cellflow.io.flow_store import FlowStore
+from cellflow.io.fold_table import RESERVED
+from cellflow.numeric.averaging import VARIANTS, Variant, average_flows
+from cellflow.report.calibration import plot_curves
+from cellflow.storage.atomic import write_csv
+from cellflow.storage.hashing import hash_file
+from cellflow.storage.run_folder import RunFolder, find_run
+
+__all__ = ["CalibrationResult", "calibrate"]
+
+RESERVED_FOLDS = 5
+"""Parts that reserved images are cut into, whole groups, to score thresholds fitted on the others."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationResult:
+    """What a calibration gave.
+
+    Attributes
+    ----------
+    runs : tuple of RunFolder
+        The runs; each has a `thresholds.json`.
+    thresholds : tuple of Thresholds
+        One for each run.
+    cv : tuple of pandas.DataFrame
+        Cross-validation of each run with the cross-fitted score.
+    ensemble : Thresholds or None
+        Thresholds of the ensemble where it could be calibrated.
+    record : Path or None
+        Where those lie.
+    """
+
+    runs: tuple[RunFolder, ...]
+    thresholds: tuple[Thresholds, ...]
+    cv: tuple[pd.DataFrame, ...]
+    ensemble: Thresholds | None
+    record: Path | None
+
+
+def calibrate(config: CalibrateConfig) -> CalibrationResult:
+    """Fit thresholds per cell type on out-of-fold flows; no network runs but for reserved images.
+
+    Writes ``thresholds.json``, ``cv.csv`` and ``calibration/`` (a row per image, a picture per type) in
+    every run's folder. Thresholds of an ensemble, by the rules of the design: several runs of one split
+    are fitted on the mean of their out-of-fold flows; else images that `folds` reserved are predicted
+    with all members and fitted on, drawn towards the single models' optimum; else there are none.
+
+    Raises
+    ------
+    RunError, DataError
+        If a run has no out-of-fold flows, or runs do not belong together.
+    """
+    check_config(config)
+    runs = tuple(find_run(name, config.runs_dir) for name in config.runs or (None,))
+    parts = [_OofRun.open(run, config) for run in runs]
+    _check_same(parts)
+    results = [_calibrate_run(part, config) for part in parts]
+    ensemble = _calibrate_ensemble(parts, [item.search for item in results], config)
+    return CalibrationResult(
+        runs,
+        tuple(item.thresholds for item in results),
+        tuple(item.cv for item in results),
+        *(ensemble or (None, None)),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _OofRun:
+    """A run with its out-of-fold flows."""
+
+    run: RunFolder
+    dataset: Dataset
+    folds: pd.Series[int]
+    store: FlowStore
+    scores: pd.DataFrame
+    hashes: tuple[str, ...]
+    mask: MaskConfig
+
+    @classmethod
+    def open(cls, run: RunFolder, config: CalibrateConfig) -> _OofRun:
+        """Open them, and make sure that the run's models made them."""
+        dataset = run_dataset(run, config.data)
+        folds = run_folds(run, dataset)
+        models = check_models(run, unfinished=config.unfinished)
+        if not run.scores.exists():
+            raise RunError(
+                f"Run {run.name!r} has no out-of-fold flows. Make them: cellflow oof {run.name}"
+            )
+        store, scores = (
+            FlowStore(run.flows),
+            read_table(run.scores, ["id", "fold", "cell_type", "group"]),
+        )
+        hashes = {fold: hash_file(path) for fold, path in models.items()}
+        for fold, name in zip(scores["fold"].tolist(), scores["id"], strict=True):
+            if store.facts(name).get("model_hash") != hashes.get(fold):
+                raise RunError(
+                    f"The out-of-fold flows of run {run.name!r} were not made by its model of fold {fold}. "
+                    f"Make them again: cellflow oof {run.name}"
+                )
+        for column in ("cell_type", "predicted_type", "group"):
+            scores[column] = scores[column].fillna("").astype(str)
+        return cls(run, dataset, folds, store, scores, tuple(hashes.values()), run_mask(run))
+
+    def flows(self, name: str) -> tuple[NDArray[Any], NDArray[Any], float]:
+        """Flow, logit and diameter of an image."""
+        flow, cellprob = self.store.read(name)
+        return flow, cellprob, float(self.store.facts(name)["diameter"])
+
+    def images(self, flows: Callable[[str], Any]) -> CalibrationImages:
+        """The run's images with flows from anywhere."""
+        return CalibrationImages(
+            tuple(self.scores["id"]),
+            tuple(self.scores["cell_type"]),
+            tuple(int(fold) for fold in self.scores["fold"]),
+            tuple(self.scores["predicted_type"]),
+            self.dataset.instances,
+            flows,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Calibrated:
+    search: ThresholdSearch
+    thresholds: Thresholds
+    cv: pd.DataFrame
+
+
+def _calibrate_run(part: _OofRun, config: CalibrateConfig) -> _Calibrated:
+    """Thresholds of a run's single models, its cross-fitted score, its tables and pictures."""
+    search = _search(part.images(part.flows), part.mask, config)
+    thresholds = dataclasses.replace(
+        search.fit(),
+        source=f"out-of-fold flows of {len(part.scores)} images of run {part.run.name}",
+        members=part.hashes,
+    )
+    cross_fitted, fitted = search.cross_fit()
+    scores = part.scores.assign(cross_fitted=cross_fitted)
+    cv = cross_validation(scores, seed=config.seed)
+    facts = _facts(search, thresholds, cross_fitted, config) | {
+        "folds": {str(fold): item.to_dict() for fold, item in fitted.items()}
+    }
+    thresholds = dataclasses.replace(thresholds, facts=facts)
+    folder = part.run.calibration
+    write_csv(folder / "scores.csv", scores)
+    for name, curves in facts["curves"].items():
+        chosen = dataclasses.asdict(thresholds.of(name))
+        title = f"{part.run.name}, {name}: score at the chosen thresholds but one"
+        plot_curves(folder / f"{name}.png", curves, title=title, chosen=chosen)
+    write_csv(part.run.cv, cv)
+    write_thresholds(part.run.thresholds, thresholds)
+    return _Calibrated(search, thresholds, cv)
+
+
+def _calibrate_ensemble(
+    parts: Sequence[_OofRun], searches: Sequence[ThresholdSearch], config: CalibrateConfig
+) -> tuple[Thresholds, Path] | None:
+    """Thresholds of the ensemble of all members, by the first rule that applies."""
+    reserved = [str(name) for name in parts[0].folds.index if parts[0].folds[name] == RESERVED]
+    if len(parts) > 1:
+        found = _from_seeds(parts, config)
+    elif reserved and config.reserved:
+        found = _from_reserved(parts[0], reserved, searches[0], config)
+    else:
+        return None
+    record = ensemble_record(config.ensembles_dir, "+".join(part.run.name for part in parts))
+    members = tuple(hash_ for part in parts for hash_ in part.hashes)
+    thresholds = dataclasses.replace(found, members=members)
+    write_thresholds(record, thresholds)
+    return thresholds, record
+
+
+def _from_seeds(parts: Sequence[_OofRun], config: CalibrateConfig) -> Thresholds:
+    """Fit on the mean of the out-of-fold flows of several trainings of one split."""
+
+    def flows_with(variant: Variant) -> Callable[[str], Any]:
+        def flows(name: str) -> tuple[NDArray[Any], NDArray[Any], float]:
+            found = [part.flows(name) for part in parts]
+            mean = average_flows(((item[0], item[1]) for item in found), variant=variant)
+            return mean[0], mean[1], float(np.mean([item[2] for item in found]))
+
+        return flows
+
+    images = {variant: parts[0].images(flows_with(variant)) for variant in VARIANTS}
+    names = " and ".join(part.run.name for part in parts)
+    source = f"mean out-of-fold flows of {names}, {len(parts[0].scores)} images"
+    return _best_variant(images, source, parts[0].mask, None, config)
+
+
+def _from_reserved(
+    part: _OofRun, names: list[str], prior: ThresholdSearch, config: CalibrateConfig
+) -> Thresholds:
+    """Fit on images that no member trained or was selected on, predicted by all of them."""
+    machine = choose_machine(config.runtime)
+    opened = open_models(
+        [str(part.run.path)], machine.device, unfinished=config.unfinished, calibrated=False
+    )
+    types = _column(part.dataset, "cell_type", names)
+    groups = image_groups(part.dataset, part.run.folds).loc[names]
+    pieces = pd.factorize(groups, sort=True)[0] % RESERVED_FOLDS
+    with tempfile.TemporaryDirectory(prefix="cellflow-") as folder:
+        stores, found = _predict_reserved(part.dataset, names, opened, Path(folder), machine.amp)
+
+        def flows_with(variant: Variant) -> Callable[[str], Any]:
+            def flows(name: str) -> tuple[NDArray[Any], NDArray[Any], float]:
+                mean = average_flows((store.read(name) for store in stores), variant=variant)
+                return mean[0], mean[1], found[name][0]
+
+            return flows
+
+        guessed = tuple(found[name][1] for name in names)
+        images = {
+            variant: CalibrationImages(
+                tuple(names),
+                types,
+                tuple(map(int, pieces)),
+                guessed,
+                part.dataset.instances,
+                flows_with(variant),
+            )
+            for variant in VARIANTS
+        }
+        source = (
+            f"{len(names)} reserved images, all {len(opened.members)} members of {part.run.name}"
+        )
+        return _best_variant(images, source, part.mask, prior, config)
+
+
+def _predict_reserved(
+    dataset: Dataset, names: list[str], opened: Opened, folder: Path, amp: Any
+) -> tuple[list[FlowStore], dict[str, tuple[float, str]]]:
+    """Flows of every member, and for each image the diameter and the cell type that were taken."""
+    stores = [FlowStore(folder / f"{place}.zarr", mode="w") for place in range(len(opened.members))]
+    segmenter = Segmenter(opened.members, MaskConfig(), amp=amp, policy=opened.policy)
+    found = {}
+    for name in tqdm(names, "reserved images", unit="image", disable=None, leave=False):
+        flows, diameter, cell_type = segmenter.member_flows(dataset.image(name))
+        found[name] = diameter, cell_type
+        for store, (flow, cellprob) in zip(stores, flows, strict=True):
+            store.write(name, flow, cellprob)
+    return stores, found
+
+
+def _best_variant(
+    images: Mapping[Variant, CalibrationImages],
+    source: str,
+    mask: MaskConfig,
+    prior: ThresholdSearch | None,
+    config: CalibrateConfig,
+) -> Thresholds:
+    """Thresholds with the way of averaging that scores best when cross-fitted."""
+    fits: dict[Variant, tuple[float, Thresholds]] = {}
+    for variant, part in images.items():
+        search = _search(part, mask, config, prior)
+        cross_fitted = search.cross_fit()[0]
+        thresholds = search.fit()
+        facts = _facts(search, thresholds, cross_fitted, config) | {"average": variant}
+        fits[variant] = float(cross_fitted.mean()), dataclasses.replace(thresholds, facts=facts)
+    best = max(fits, key=lambda variant: fits[variant][0])
+    if fits[best][0] <= fits["plain"][0] + MIN_VARIANT_GAIN:
+        best = "plain"
+    compared = {variant: score for variant, (score, _) in fits.items()}
+    thresholds = fits[best][1]
+    facts = {**thresholds.facts, "averages_compared": compared}
+    return dataclasses.replace(thresholds, source=source, facts=facts)
+
+
+MIN_VARIANT_GAIN = 0.002
+"""Another way of averaging than the plain mean must score better by this."""
+
+
+def _search(
+    images: CalibrationImages,
+    mask: MaskConfig,
+    config: CalibrateConfig,
+    prior: ThresholdSearch | None = None,
+) -> ThresholdSearch:
+    return ThresholdSearch(images, config.grid, mask, config.shrinkage, config.smoothing, prior)
+
+
+def _facts(
+    search: ThresholdSearch,
+    thresholds: Thresholds,
+    cross_fitted: NDArray[np.float64],
+    config: CalibrateConfig,
+) -> dict[str, Any]:
+    """What people want to know of fitted thresholds: scores, curves, settings, versions."""
+    types = np.array(search.images.types)
+    rows = {"all": np.arange(len(types))}
+    rows |= {name: np.flatnonzero(types == name) for name in thresholds.per_type}
+    scores, curves = {}, {}
+    for name, part in rows.items():
+        cell_type = "" if name == "all" else name
+        scores[name] = {
+            "images": len(part),
+            "training_thresholds": float(search.score_rows(part, search.base).mean()),
+            "cross_fitted": float(cross_fitted[part].mean()),
+            "fitted_on_itself": float(_fitted(search, thresholds, part).mean()),
+        }
+        curves[name] = search.curves(thresholds.of(cell_type), cell_type)
+    settings = {key: value for key, value in config_to_dict(config).items() if key in _SETTINGS}
+    return {"scores": scores, "curves": curves, "settings": settings, "versions": versions()}
+
+
+_SETTINGS = ("grid", "shrinkage", "smoothing", "seed")
+
+
+def _fitted(
+    search: ThresholdSearch, thresholds: Thresholds, rows: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Scores at thresholds that were fitted on these very images."""
+    found = [thresholds.of(search.images.found_types[row]) for row in rows]
+    return np.array(
+        [search.score_rows([row], mask)[0] for row, mask in zip(rows, found, strict=True)]
+    )
+
+
+def _column(dataset: Dataset, name: str, ids: list[str]) -> tuple[str, ...]:
+    if name not in dataset.images:
+        return ("",) * len(ids)
+    return tuple(str(value) for value in dataset.images.loc[ids, name])
+
+
+def _check_same(parts: Sequence[_OofRun]) -> None:
+    """Flows of different images or splits must not be averaged."""
+    for part in parts[1:]:
+        for key in ("data_hash", "folds_hash"):
+            found = [item.run.read_record()[key] for item in (parts[0], part)]
+            if found[0] != found[1]:
+                raise RunError(
+                    f"Runs {parts[0].run.name!r} and {part.run.name!r} do not belong together: expected "
+                    f"one {key}, found {found[0]} and {found[1]}. Only runs of one dataset and split can be "
+                    "calibrated together; calibrate each alone."
+                )
+        if part.mask != parts[0].mask:
+            raise RunError(
+                f"Runs {parts[0].run.name!r} and {part.run.name!r} were trained with different "
+                "thresholds, from which the search would start. Calibrate each alone."
+            )

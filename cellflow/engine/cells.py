@@ -1,0 +1,125 @@
+"""One row per cell of an image: place, shape, intensity, and how sure the network is of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import expit
+from skimage.measure import regionprops_table
+
+from cellflow.errors import DataError
+from cellflow.numeric.labels import check_labels
+
+__all__ = ["CELL_COLUMNS", "measure_cells"]
+
+_SHAPES = {
+    "label": ("label", np.int64),
+    "area": ("area", np.int64),
+    "centroid-0": ("centroid_y", np.float64),
+    "centroid-1": ("centroid_x", np.float64),
+    "bbox-0": ("box_y0", np.int64),
+    "bbox-1": ("box_x0", np.int64),
+    "bbox-2": ("box_y1", np.int64),
+    "bbox-3": ("box_x1", np.int64),
+    "eccentricity": ("eccentricity", np.float64),
+}
+"""Names of scikit-image, and ours with their dtypes."""
+
+CELL_COLUMNS = (
+    *(name for name, _ in _SHAPES.values()),
+    "mean_intensity", "cellprob", "disagreement", "confidence", "cell_type",
+)  # fmt: skip
+"""Columns of a cell table, in order."""
+
+
+def measure_cells(
+    labels: Any,
+    *,
+    intensity: NDArray[Any],
+    cellprob: NDArray[Any],
+    disagreement: NDArray[Any],
+    cell_type: str = "",
+) -> pd.DataFrame:
+    """Measure every cell of a label map.
+
+    Parameters
+    ----------
+    labels : (H, W) integer ndarray
+        0 background; a number that is missing gives no row.
+    intensity : (H, W) ndarray
+        The segmented channel, in any unit.
+    cellprob : (H, W) ndarray
+        Logit.
+    disagreement : (H, W) ndarray
+        How far the members are apart, in unit flows; 0 for a single one. See `average_flows`.
+    cell_type : str
+        Cell type of the image, empty where it is unknown.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per cell in the order of the labels, with `label`, `area` (pixels), `centroid_y`,
+        `centroid_x`, `box_y0`, `box_x0`, `box_y1`, `box_x1` (pixels, the ends not part of the box),
+        `eccentricity` (of the ellipse with the same second moments: 0 a circle, towards 1 a line),
+        `mean_intensity` (unit of the intensity), `cellprob` (mean logit), `disagreement` (mean, unit
+        flows), `confidence` and `cell_type`. The same columns and dtypes where there are no cells.
+
+    Raises
+    ------
+    DataError
+        If `labels` is not a label map or the other maps are not of its shape.
+
+    Notes
+    -----
+    `confidence`, from 0 to 1, is the mean of ``sigmoid(cellprob)`` over the cell, times 1 minus its
+    mean disagreement (at most 1). It is a rank: it says which cells to look at first. It is not a
+    calibrated probability that the cell is right. Shapes are those of
+    ``skimage.measure.regionprops``.
+    """
+    array = check_labels(labels)
+    maps = {"intensity": intensity, "cellprob": cellprob, "disagreement": disagreement}
+    for name, values in maps.items():
+        if np.shape(values) != array.shape:
+            raise DataError(
+                f"{name}: expected the shape of the labels, {array.shape}, found {np.shape(values)}"
+            )
+    table = _measure_shapes(array)
+    means = _means(array, table["label"].to_numpy(), maps | {"sure": expit(cellprob)})
+    table["mean_intensity"] = means["intensity"]
+    table["cellprob"] = means["cellprob"]
+    table["disagreement"] = means["disagreement"]
+    table["confidence"] = means["sure"] * (1 - np.minimum(1, means["disagreement"]))
+    table["cell_type"] = pd.Series([cell_type] * len(table), index=table.index, dtype=object)
+    return table
+
+
+def _measure_shapes(labels: NDArray[Any]) -> pd.DataFrame:
+    """Place and shape of every cell."""
+    names = ("label", "area", "centroid", "bbox", "eccentricity")
+    found: dict[str, Any] = {}
+    if (
+        labels.any()
+    ):  # what scikit-image returns for no cells has other dtypes from version to version
+        found = regionprops_table(labels, properties=names)
+    return pd.DataFrame(
+        {
+            name: np.asarray(found.get(theirs, []), dtype=dtype)
+            for theirs, (name, dtype) in _SHAPES.items()
+        }
+    )
+
+
+def _means(
+    labels: NDArray[Any], numbers: NDArray[np.int64], maps: dict[str, NDArray[Any]]
+) -> dict[str, NDArray[np.float64]]:
+    """Mean of every map over every cell, ``(n,)`` each, all cells in one pass over the pixels."""
+    inside = np.flatnonzero(labels)
+    place = np.searchsorted(numbers, labels.reshape(-1)[inside])
+    counts = np.bincount(place, minlength=len(numbers))
+    return {
+        name: np.bincount(place, np.asarray(values).reshape(-1)[inside], len(numbers)) / counts
+        for name, values in maps.items()
+    }

@@ -1,0 +1,534 @@
+"""The folder that a prediction writes, image by image; the same command goes on where it stopped.
+
+::
+
+    prediction.json    what makes the prediction (identity), what is written (exports) and, once the
+                       tables are there, how many cells each image in them has
+    masks/<id>.tif     label maps
+    outlines/<id>.png  the images with the outlines of their cells
+    cells.csv          a row per cell: id, then the columns of `measure_cells`
+    submission.csv     id,predicted: a row per cell, row-major 1-indexed runs
+    .parts/            while images are missing: <id>.csv, rows of the cell table; <id>.tif, label maps
+                       that are not to stay
+    .lock              held by the process that writes
+
+An image's label map is written last, so an image whose label map is there is done.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import shutil
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from cellflow.config import config_differences
+from cellflow.engine.cells import CELL_COLUMNS
+from cellflow.errors import DataError, NotFiniteError, RunError
+from cellflow.io.images import read_labels, write_labels
+from cellflow.io.overlays import write_outlines
+from cellflow.io.submission import write_submission
+from cellflow.numeric.rle import rles_from_labels
+from cellflow.storage.atomic import atomic_path, remove_leftovers, write_json
+from cellflow.storage.locks import hold_lock
+
+if TYPE_CHECKING:
+    from cellflow.engine.image_source import ImageReaders
+    from cellflow.engine.segment import Prediction, Segmenter
+
+__all__ = ["Exports", "PredictSummary", "ResultFolder", "predict_images"]
+
+_log = logging.getLogger(__name__)
+
+MAX_PROBLEMS = 20
+
+_FORMAT = "cellflow-prediction"
+_VERSION = 1
+_LOCK = ".lock"
+_WORK = ("masks", "outlines", ".parts", "cells.csv", "submission.csv", "prediction.json")
+"""What a result consists of, in the order in which it is removed."""
+
+Rows = dict[str, list[list[str]]]
+
+
+@dataclass(frozen=True)
+class Exports:
+    """What a prediction writes.
+
+    Attributes
+    ----------
+    masks : bool
+        Label TIFFs.
+    submission : bool
+        ``submission.csv``.
+    cells : bool
+        ``cells.csv``.
+    outlines : bool
+        PNGs of the images with outlines.
+    """
+
+    masks: bool = True
+    submission: bool = True
+    cells: bool = True
+    outlines: bool = False
+
+
+@dataclass(frozen=True)
+class PredictSummary:
+    """What came of a prediction.
+
+    Attributes
+    ----------
+    cells : dict of str to int
+        Cells of every image that is done, now or by an earlier command, in the order of the images.
+    failed : dict of str to str
+        What is wrong with the images that could not be predicted.
+    """
+
+    cells: dict[str, int]
+    failed: dict[str, str]
+
+
+class ResultFolder:
+    """Results of a prediction on disk. Get one with `open`, which holds the folder's lock.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    identity : dict
+        What makes the results what they are, of JSON types: hashes of members, thresholds, settings,
+        versions. A folder is only continued with an equal one.
+    exports : Exports
+        What is written; as good as part of the identity.
+    """
+
+    def __init__(self, path: Path, *, identity: dict[str, Any], exports: Exports) -> None:
+        self.path = Path(path)
+        self.exports = exports
+        self._record: dict[str, Any] = {
+            "format": _FORMAT,
+            "version": _VERSION,
+            "identity": json.loads(json.dumps(identity)),  # as it is read back, to be compared
+            "exports": asdict(exports),
+            "cells": {},
+        }
+        self._parts = self.path / ".parts"
+
+    @property
+    def record_path(self) -> Path:
+        """What made the results, JSON."""
+        return self.path / "prediction.json"
+
+    @property
+    def masks(self) -> Path:
+        """Folder of label TIFFs."""
+        return self.path / "masks"
+
+    @property
+    def outlines(self) -> Path:
+        """Folder of pictures with outlines."""
+        return self.path / "outlines"
+
+    @property
+    def cells(self) -> Path:
+        """Table with a row per cell."""
+        return self.path / "cells.csv"
+
+    @property
+    def submission(self) -> Path:
+        """CSV with the runs of every cell."""
+        return self.path / "submission.csv"
+
+    @classmethod
+    @contextmanager
+    def open(
+        cls,
+        path: Path,
+        identity: dict[str, Any],
+        *,
+        exports: Exports | None = None,
+        overwrite: bool = False,
+    ) -> Iterator[ResultFolder]:
+        """Start a result, or go on with one; the folder is locked while the context lasts.
+
+        Parameters
+        ----------
+        path, identity, exports
+            As the class takes them; all exports but outlines by default.
+        overwrite : bool
+            Remove what is there first, if it is a result of a prediction. Other files in the folder stay.
+
+        Raises
+        ------
+        DataError
+            If there is something else, or a result with another identity or other exports.
+        RunError
+            If another process writes there.
+        """
+        folder = cls(path, identity=identity, exports=exports or Exports())
+        _check_place(folder.path, overwrite=overwrite)
+        with _only_writer(folder.path):
+            if overwrite:
+                for name in _WORK:
+                    _remove(folder.path / name)
+            folder._start()
+            yield folder
+
+    def done(self) -> set[str]:
+        """Ids of the images of which everything is there."""
+        listed = set(self._listed())
+        done = _ids(self._marks, ".tif")
+        if not self.exports.masks:
+            done |= listed
+        if self.exports.cells:
+            done &= _ids(self._parts, ".csv") | listed
+        if self.exports.outlines:
+            done &= _ids(self.outlines, ".png")
+        return done
+
+    def write(self, image_id: str, prediction: Prediction, image: NDArray[Any]) -> None:
+        """Write all that belongs to one image, its label map last.
+
+        Parameters
+        ----------
+        image_id : str
+            Names the files.
+        prediction : Prediction
+            What was predicted for it.
+        image : (H, W) or (H, W, C) ndarray
+            The native image, for the outlines.
+        """
+        if self.exports.outlines:
+            write_outlines(self.outlines / f"{image_id}.png", image, prediction.labels)
+        if self.exports.cells:
+            table = prediction.cells.copy()
+            table.insert(0, "id", image_id)
+            with atomic_path(self._parts / f"{image_id}.csv") as temporary:
+                table.to_csv(temporary, index=False, header=False, lineterminator="\n")
+        write_labels(self._mask(image_id), prediction.labels)
+
+    def finish(self, ids: Iterable[str]) -> dict[str, int]:
+        """Write the tables; they hold the images of `ids` that are done, in their order, and no others.
+
+        What only served to go on is removed when all of `ids` are done. Does nothing if the tables are
+        there and hold just these.
+
+        Parameters
+        ----------
+        ids : iterable of str
+            All images that were asked for, each once.
+
+        Returns
+        -------
+        dict of str to int
+            Cells of every image in the tables.
+        """
+        wanted, done = list(ids), self.done()
+        names = [name for name in wanted if name in done]
+        listed = self._listed()
+        counts = {name: listed[name] for name in names if name in listed}
+        if list(listed) != names or not self._tables_are_there(every=True):
+            # Images that leave the tables are not to pass for done if the next lines are interrupted.
+            self._list(counts)
+            if self.exports.cells:
+                self._write_cells(names)
+            counts = self._write_submission(names, counts)
+            self._list(counts)
+        if len(names) == len(wanted):
+            _remove(self._parts)
+        return counts
+
+    def _start(self) -> None:
+        """Write the record of a new result, or check that the one there is the same."""
+        for place in (self.path, self.masks, self.outlines, self._parts):
+            remove_leftovers(place)
+        if not self.record_path.exists():
+            write_json(self.record_path, self._record)
+            return
+        old = _read_record(self.record_path)
+        if old is None:
+            raise DataError(_not_ours(self.path))
+        changes = config_differences(_compared(old), _compared(self._record))
+        if changes:
+            raise DataError(
+                f"{self.path} holds a prediction made with something else (old -> new):\n"
+                + "\n".join(f"  - {line}" for line in changes)
+                + "\nGo back to the old to continue it, add --overwrite to replace it, or choose "
+                "another --name."
+            )
+        self._record = old
+
+    def _listed(self) -> dict[str, int]:
+        """Images in the tables with their cells; none if a table that cannot be made again is missing."""
+        return dict(self._record["cells"]) if self._tables_are_there() else {}
+
+    def _list(self, cells: dict[str, int]) -> None:
+        if list(self._record["cells"].items()) != list(cells.items()):
+            self._record = self._record | {"cells": dict(cells)}
+            write_json(self.record_path, self._record)
+
+    def _tables_are_there(self, *, every: bool = False) -> bool:
+        """Whether the tables are there: all that were asked for, or those that masks do not hold too."""
+        asked = [self.cells] if self.exports.cells else []
+        if self.exports.submission and (every or not self.exports.masks):
+            asked.append(self.submission)
+        return all(path.is_file() for path in asked)
+
+    @property
+    def _marks(self) -> Path:
+        """Folder of the label maps that say which images are done."""
+        return self.masks if self.exports.masks else self._parts
+
+    def _mask(self, image_id: str) -> Path:
+        return self._marks / f"{image_id}.tif"
+
+    def _write_cells(self, names: Sequence[str]) -> None:
+        """The rows of the images' parts, and those of the old table where the parts are gone."""
+        parts = {name: self._parts / f"{name}.csv" for name in names}
+        kept = {name for name, part in parts.items() if not part.is_file()}
+        old = _read_table(self.cells, kept)
+        with (
+            atomic_path(self.cells) as temporary,
+            temporary.open("w", encoding="utf-8", newline="") as file,
+        ):
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(["id", *CELL_COLUMNS])
+            for name, part in parts.items():
+                if name in kept:
+                    writer.writerows(old.get(name, []))
+                else:
+                    file.write(part.read_bytes().decode())
+
+    def _write_submission(self, names: Sequence[str], listed: dict[str, int]) -> dict[str, int]:
+        """The rows of the label maps, and those of the old table where they are gone; counts cells."""
+        counts: dict[str, int] = {}
+        kept = {name for name in names if not self._mask(name).is_file()}
+        old = _read_table(self.submission, kept) if self.exports.submission else {}
+
+        def rows() -> Iterator[tuple[str, list[str]]]:
+            for name in tqdm(names, "submission", unit="image", disable=None, leave=False):
+                if name in kept:
+                    runs = [row[1] for row in old.get(name, []) if row[1]]
+                else:
+                    runs = rles_from_labels(read_labels(self._mask(name)))
+                counts[name] = len(runs)
+                yield name, runs
+
+        if self.exports.submission:
+            write_submission(self.submission, rows())
+            return counts
+        return {
+            name: listed[name] if name in kept else _count_cells(self._mask(name)) for name in names
+        }
+
+
+def predict_images(
+    segmenter: Segmenter, readers: ImageReaders, folder: ResultFolder, *, title: str
+) -> PredictSummary:
+    """Predict the images that are not done, write them, and finish the folder.
+
+    An image that cannot be read, or that the network or the mask step refuses (`DataError`,
+    `NotFiniteError`), is left out and told of in the summary and in one warning. It is tried again when
+    the command is repeated.
+
+    Parameters
+    ----------
+    segmenter : Segmenter
+        The members.
+    readers : dict of str to callable
+        Images, see `find_images`. Ids are the keys that foreign flows are asked for.
+    folder : ResultFolder
+        Opened.
+    title : str
+        Of the progress bar.
+
+    Raises
+    ------
+    BaseException
+        Whatever else goes wrong (a full disk, Ctrl-C) ends the pass; images that were done stay so, and
+        no thread stays.
+    """
+    done = folder.done()
+    todo = deque(name for name in readers if name not in done)
+    if len(todo) < len(readers):
+        _log.info(
+            "%s: %d of %d images are there", folder.path, len(readers) - len(todo), len(readers)
+        )
+    failed: dict[str, str] = {}
+    initial = len(readers) - len(todo)
+    with tqdm(
+        total=len(readers), desc=title, initial=initial, unit="image", disable=None, leave=False
+    ) as bar:
+        work = _Pass(segmenter, readers, folder, todo, failed, bar)
+        while todo:
+            work.stream()
+    cells = folder.finish(readers)
+    failed = {name: failed[name] for name in readers if name in failed}
+    _warn(failed, len(readers))
+    return PredictSummary(cells, failed)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pass:
+    """One way through the images that are not done; `todo` shrinks, `failed` grows."""
+
+    segmenter: Segmenter
+    readers: ImageReaders
+    folder: ResultFolder
+    todo: deque[str]
+    failed: dict[str, str]
+    bar: tqdm[Any]
+
+    def stream(self) -> None:
+        """Predict to the end of `todo`, or until the segmenter refuses an image, which ends a stream.
+
+        An error comes at the turn of its image, so the refused one is the first that was read and is not
+        finished. Those that were read after it go back to the front of `todo`.
+        """
+        under_way: dict[str, NDArray[Any]] = {}
+
+        def images() -> Iterator[tuple[str, NDArray[Any]]]:
+            while self.todo:
+                name = self.todo.popleft()
+                image = self._read(name)
+                if image is not None:
+                    under_way[name] = image
+                    yield name, image
+
+        def finish(name: str, prediction: Prediction) -> str:
+            self.folder.write(name, prediction, under_way[name])
+            return name
+
+        try:
+            with closing(self.segmenter.stream(images(), finish)) as stream:
+                for name in stream:
+                    del under_way[name]
+                    self.bar.update()
+        except (DataError, NotFiniteError) as error:
+            if not under_way:
+                raise
+            refused, *rest = under_way
+            self._fail(refused, error)
+            self.todo.extendleft(reversed(rest))
+
+    def _read(self, name: str) -> NDArray[Any] | None:
+        """An image, or None if it cannot be read."""
+        try:
+            return self.readers[name]()
+        except DataError as error:
+            self._fail(name, error)
+            return None
+
+    def _fail(self, name: str, error: Exception) -> None:
+        self.failed[name] = str(error)
+        self.bar.update()
+
+
+def _warn(failed: dict[str, str], total: int) -> None:
+    if not failed:
+        return
+    lines = [f"  - {name}: {message}" for name, message in failed.items()]
+    rest = len(lines) - MAX_PROBLEMS
+    more = [f"  and {rest} more"] if rest > 0 else []
+    _log.warning(
+        "%d of %d images could not be predicted and are in no table:\n%s\nRepair or remove them and "
+        "repeat the command: it predicts only what is missing.",
+        len(failed), total, "\n".join([*lines[:MAX_PROBLEMS], *more]),
+    )  # fmt: skip
+
+
+@contextmanager
+def _only_writer(path: Path) -> Iterator[None]:
+    """Hold the lock of a folder."""
+    lock = path / _LOCK
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(hold_lock(lock, str(path)))
+        except RunError as error:
+            holder = lock.read_text(encoding="utf-8").strip() or "another process"
+            raise RunError(
+                f"{path} is being written by {holder}. Wait for it, or choose another --name."
+            ) from error
+        yield
+
+
+def _check_place(path: Path, *, overwrite: bool) -> None:
+    """Refuse a folder of something else, before anything is written into it."""
+    if path.exists() and not path.is_dir():
+        raise DataError(f"{path}: expected a folder for the results, found a file.")
+    there = {item.name for item in path.iterdir()} - {_LOCK} if path.is_dir() else set()
+    if not there or _read_record(path / "prediction.json") is not None:
+        return
+    # What `cellflow ensemble` wrote before there was a record in the folder. Nothing less will do: a
+    # folder with images/ and masks/ may well be somebody's annotations.
+    older = "submission.csv" in there and there <= {"masks", "submission.csv"}
+    if not older:
+        raise DataError(_not_ours(path))
+    if not overwrite:
+        raise DataError(
+            f"{path} holds the result of an older cellflow. Add --overwrite to replace it, or choose "
+            "another --name."
+        )
+
+
+def _not_ours(path: Path) -> str:
+    return (
+        f"{path}: expected no folder, an empty one or a result of `cellflow predict`; found files and "
+        "no prediction.json of cellflow. It is not overwritten: choose another --name, or move it away."
+    )
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """What made a result, or None if the file is missing or not ours."""
+    with suppress(OSError, ValueError):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(record, dict) and record.get("format") == _FORMAT:
+            kinds = [isinstance(record.get(key), dict) for key in ("identity", "exports", "cells")]
+            return record if all(kinds) else None
+    return None
+
+
+def _compared(record: dict[str, Any]) -> dict[str, Any]:
+    """The part of a record that must be equal, with the names people know on top."""
+    rest = {"exports": record["exports"], "format version": record["version"]}
+    return dict(record["identity"], **rest)
+
+
+def _read_table(path: Path, names: set[str]) -> Rows:
+    """Rows of some images in a table whose first column is the id; none if there is no table."""
+    found: Rows = {}
+    if names and path.is_file():
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.reader(file):
+                if row and row[0] in names:
+                    found.setdefault(row[0], []).append(row)
+    return found
+
+
+def _ids(folder: Path, ending: str) -> set[str]:
+    """Names without ending of the files in a folder; none if there is no folder."""
+    if not folder.is_dir():
+        return set()
+    return {item.name.removesuffix(ending) for item in folder.iterdir() if item.suffix == ending}
+
+
+def _count_cells(path: Path) -> int:
+    return int(np.max(read_labels(path), initial=0))
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,265 @@
+"""Search for thresholds on stored flows: scores over a grid, optima per cell type, cross-fitting."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from cellflow.config import MaskConfig
+from cellflow.config.calibration import GridConfig
+from cellflow.engine.segment import make_labels, niter_of
+from cellflow.engine.thresholds import Thresholds
+from cellflow.numeric._jit import thread_count
+from cellflow.numeric.grid_optimum import grid_optimum, shrink
+from cellflow.numeric.score import competition_score
+from cellflow.numeric.sweep import sweep
+from cellflow.types import Instances
+
+__all__ = ["CalibrationImages", "ThresholdSearch"]
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Place = tuple[int, int, int]
+
+MIN_EXTRA_GAIN = 0.001
+"""What an extra must gain to be taken: a setting with one switch more has to be worth it."""
+EXTRAS: dict[str, tuple[Any, ...]] = {
+    "score_per_pixel": (0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95),
+    "max_size_fraction": (0.2, 0.1, 0.05, 0.02),
+    "fill_holes": (False,),
+}
+"""Tried one after the other, each at the optimum so far."""
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationImages:
+    """Images with known cells and stored flows.
+
+    Attributes
+    ----------
+    ids, types, folds : tuple
+        Id, true cell type ("" for none) and fold of every image.
+    found_types : tuple of str
+        Cell type that prediction would take ("" for unsure).
+    truth : callable
+        Cells of an id.
+    flows : callable
+        Flow ``(2, H, W)``, logit ``(H, W)`` and diameter in pixels of an id.
+    """
+
+    ids: tuple[str, ...]
+    types: tuple[str, ...]
+    folds: tuple[int, ...]
+    found_types: tuple[str, ...]
+    truth: Callable[[str], Instances]
+    flows: Callable[[str], tuple[NDArray[Any], NDArray[Any], float]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, eq=False)
+class ThresholdSearch:
+    """Scores of images over a grid of thresholds, and what is best.
+
+    Attributes
+    ----------
+    images : CalibrationImages
+        What is scored.
+    grid : GridConfig
+        Thresholds that are tried.
+    base : MaskConfig
+        Where the search starts: the training's thresholds.
+    shrinkage, smoothing : float
+        See `CalibrateConfig`.
+    prior : ThresholdSearch or None
+        Search on other flows, towards whose optima this one is shrunk (single models for an ensemble).
+    """
+
+    images: CalibrationImages
+    grid: GridConfig
+    base: MaskConfig
+    shrinkage: float = 10.0
+    smoothing: float = 0.7
+    prior: ThresholdSearch | None = None
+    _known: dict[tuple[str, MaskConfig], float] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def axes(self) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
+        """Cellprob thresholds, flow thresholds (0, no check, at the end) and minimum sizes, in order."""
+        flow = sorted(set(self.grid.flow_thresholds), key=lambda value: value or np.inf)
+        sizes = sorted(set(self.grid.min_sizes))
+        return self.grid.cellprob_thresholds, tuple(flow), tuple(sizes)
+
+    @cached_property
+    def scores(self) -> NDArray[np.float32]:
+        """Score of every image at every setting, ``(N, C, F, M)``."""
+        jobs = self._over_images(self._sweep, self.images.ids, "thresholds")
+        return np.stack(list(jobs))
+
+    def fit(self, rows: Bools | None = None) -> Thresholds:
+        """The best thresholds for some of the images: shared, and per type shrunk towards shared."""
+        rows = np.ones(len(self.images), np.bool_) if rows is None else rows
+        shared = self._refine(rows, self._mask(self._place(rows)))
+        names = sorted({name for name in np.array(self.images.types)[rows] if name})
+        if len(names) < 2:
+            return Thresholds(shared)
+        per_type = {}
+        for name in names:
+            own = rows & (np.array(self.images.types) == name)
+            per_type[name] = self._refine(own, self._mask(self._place(own, rows, name)))
+        return Thresholds(shared, per_type)
+
+    def cross_fit(self) -> tuple[Floats, dict[int, Thresholds]]:
+        """Score of every image at the thresholds fitted on the other folds, and these thresholds."""
+        folds, scores = np.array(self.images.folds), np.zeros(len(self.images))
+        fitted = {}
+        for fold in np.unique(folds).tolist():
+            fitted[fold] = self.fit(folds != fold)
+            for row in np.flatnonzero(folds == fold):
+                mask = fitted[fold].of(self.images.found_types[row])
+                scores[row] = self.score_rows([row], mask)[0]
+        return scores, fitted
+
+    def score_rows(self, rows: Iterable[int], mask: MaskConfig) -> Floats:
+        """Scores of images, by their places, at one setting: from the grid where it is there."""
+        rows = [int(row) for row in rows]
+        place = self._place_of(mask)
+        if place is not None:
+            return np.asarray(self.scores[(rows, *place)], dtype=np.float64)
+        ids = [self.images.ids[row] for row in rows]
+        missing = [name for name in ids if (name, mask) not in self._known]
+        if missing:
+            found = self._over_images(lambda name: self._score(name, mask), missing, None)
+            self._known.update(zip([(name, mask) for name in missing], found, strict=True))
+        return np.array([self._known[name, mask] for name in ids])
+
+    def curves(self, thresholds: MaskConfig, cell_type: str = "") -> dict[str, list[list[float]]]:
+        """Mean score along each axis through the nearest grid setting, as ``[value, score]`` pairs."""
+        rows = np.array([cell_type in ("", name) for name in self.images.types])
+        surface = self._surface(rows)
+        place = self._nearest(thresholds)
+        result = {}
+        for axis, (name, values) in enumerate(zip(AXIS_NAMES, self.axes, strict=True)):
+            line = np.moveaxis(surface, axis, 0)[(slice(None), *np.delete(place, axis))]
+            pairs = zip(values, line, strict=True)
+            result[name] = [[float(value), round(float(score), 5)] for value, score in pairs]
+        return result
+
+    def _sweep(self, name: str) -> NDArray[np.float32]:
+        flow, cellprob, diameter = self.images.flows(name)
+        cellprobs, flows, sizes = self.axes
+        counts = sweep(
+            flow,
+            cellprob,
+            self.images.truth(name),
+            cellprob_thresholds=cellprobs,
+            flow_thresholds=flows,
+            min_sizes=[int(size) for size in sizes],
+            niter=niter_of(self.base, diameter),
+            max_size_fraction=self.base.max_size_fraction,
+        )
+        return counts.scores.astype(np.float32)
+
+    def _score(self, name: str, mask: MaskConfig) -> float:
+        flow, cellprob, diameter = self.images.flows(name)
+        labels = make_labels(flow, cellprob, diameter, mask)
+        return float(competition_score(self.images.truth(name), labels).mean)
+
+    def _over_images(
+        self, task: Callable[[str], Any], names: Sequence[str], title: str | None
+    ) -> Iterable[Any]:
+        """Work on images side by side; kernels release the GIL."""
+        with ThreadPoolExecutor(thread_count(), thread_name_prefix="cellflow-search") as pool:
+            made = pool.map(task, names)
+            hidden = None if title else True
+            yield from tqdm(made, title, len(names), unit="image", disable=hidden, leave=False)
+
+    def _surface(self, rows: Bools) -> Floats:
+        return np.asarray(self.scores[rows].mean(axis=0, dtype=np.float64), dtype=np.float64)
+
+    def _place(self, own: Bools, wider: Bools | None = None, cell_type: str = "") -> Place:
+        """Best grid setting of some images, shrunk towards a wider set and the prior search."""
+        surface, count = self._surface(own), float(own.sum())
+        prior = None if wider is None else self._surface(wider)
+        if self.prior is not None:
+            prior = self.prior.surface_of(cell_type)
+        if prior is not None:
+            surface = shrink(surface, count, prior, self.shrinkage)
+        place = grid_optimum(surface, self._nearest(self.base), smoothing=self.smoothing)
+        return place[0], place[1], place[2]
+
+    def surface_of(self, cell_type: str) -> Floats:
+        """Mean scores of a type's images, shrunk towards all; of all for "" or an unknown type."""
+        everything = np.ones(len(self.images), np.bool_)
+        own = np.array(self.images.types) == cell_type
+        if not cell_type or not own.any():
+            return self._surface(everything)
+        both = self._surface(own), self._surface(everything)
+        return shrink(both[0], float(own.sum()), both[1], self.shrinkage)
+
+    def _refine(self, own: Bools, mask: MaskConfig) -> MaskConfig:
+        """Take extras that gain something, one after the other."""
+        if not self.grid.extras:
+            return mask
+        for name, values in EXTRAS.items():
+            gains = {
+                value: self._gain(own, mask, dataclasses.replace(mask, **{name: value}))
+                for value in values
+            }
+            best = max(gains, key=lambda value: gains[value])
+            if gains[best] > MIN_EXTRA_GAIN:
+                mask = dataclasses.replace(mask, **{name: best})
+        return mask
+
+    def _gain(self, own: Bools, before: MaskConfig, after: MaskConfig) -> float:
+        """Mean gain of one setting over another, few images drawn towards no gain.
+
+        The gain of a few images is noise as likely as not; it counts as ``n / (n + shrinkage)`` of
+        itself.
+        """
+        rows = np.flatnonzero(own)
+        gain = float(np.mean(self.score_rows(rows, after) - self.score_rows(rows, before)))
+        return gain * len(rows) / (len(rows) + self.shrinkage)
+
+    def _mask(self, place: Place) -> MaskConfig:
+        """The setting at a place of the grid."""
+        cellprob, flow, size = (axis[index] for axis, index in zip(self.axes, place, strict=True))
+        return dataclasses.replace(
+            self.base, cellprob_threshold=cellprob, flow_threshold=flow, min_size=int(size)
+        )
+
+    def _place_of(self, mask: MaskConfig) -> Place | None:
+        """Where a setting lies on the grid; None where it does not."""
+        place = self._nearest(mask)
+        return place if self._mask(place) == mask else None
+
+    def _nearest(self, mask: MaskConfig) -> Place:
+        cellprobs, flows, sizes = (np.array(axis, dtype=np.float64) for axis in self.axes)
+        limits = np.where(flows > 0, flows, 1e3)  # no check lies beyond every threshold
+        limit = mask.flow_threshold or 1e3
+        return (
+            int(np.abs(cellprobs - mask.cellprob_threshold).argmin()),
+            int(np.abs(limits - limit).argmin()),
+            int(np.abs(sizes - mask.min_size).argmin()),
+        )
+
+
+AXIS_NAMES = ("cellprob_threshold", "flow_threshold", "min_size")
+"""Settings along the axes of the grid."""
+
+
+def describe(thresholds: Mapping[str, Any] | MaskConfig) -> str:
+    """A setting as people read it: what differs from Cellpose's defaults, and the three thresholds."""
+    values = dataclasses.asdict(thresholds) if isinstance(thresholds, MaskConfig) else thresholds
+    default = dataclasses.asdict(MaskConfig())
+    shown = [name for name in values if name in AXIS_NAMES or values[name] != default[name]]
+    return ", ".join(f"{name} {values[name]:g}" for name in shown)

@@ -1,0 +1,110 @@
+"""Thresholds per cell type with what they were made from, and the file that keeps them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cellflow.config import MaskConfig, MaskOverrides, check_config
+from cellflow.errors import ConfigError, RunError
+from cellflow.storage.atomic import write_json
+
+__all__ = ["Thresholds", "read_thresholds", "write_thresholds"]
+
+SCHEMA = "cellflow-thresholds"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Thresholds of the mask step.
+
+    Attributes
+    ----------
+    shared : MaskConfig
+        For images of unknown or unsure type, and of types that have none of their own.
+    per_type : mapping of str to MaskConfig
+        By cell type.
+    source : str
+        What they were fitted on, for people; empty for those of the training.
+    members : tuple of str
+        Hashes of the model files whose flows they were fitted on.
+    facts : mapping
+        Settings, scores and curves, JSON types only.
+    """
+
+    shared: MaskConfig
+    per_type: Mapping[str, MaskConfig] = field(default_factory=dict)
+    source: str = ""
+    members: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def override(self, overrides: MaskOverrides) -> Thresholds:
+        """The same with those settings replaced, for all types, that were given."""
+        per_type = {name: overrides.apply(mask) for name, mask in self.per_type.items()}
+        return dataclasses.replace(self, shared=overrides.apply(self.shared), per_type=per_type)
+
+    def of(self, cell_type: str) -> MaskConfig:
+        """Thresholds of a cell type."""
+        return self.per_type.get(cell_type, self.shared)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "schema": SCHEMA,
+            "version": VERSION,
+            "source": self.source,
+            "members": list(self.members),
+            "shared": dataclasses.asdict(self.shared),
+            "per_type": {name: dataclasses.asdict(mask) for name, mask in self.per_type.items()},
+            **self.facts,
+        }
+
+
+def write_thresholds(path: Path, thresholds: Thresholds) -> None:
+    """Write thresholds as JSON, atomically."""
+    write_json(path, thresholds.to_dict())
+
+
+def read_thresholds(path: Path) -> Thresholds:
+    """Read thresholds.
+
+    Raises
+    ------
+    RunError
+        If the file cannot be read, is of another schema, or holds values out of range.
+    """
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(
+            f"{path} cannot be read ({error}). Make it with: cellflow calibrate"
+        ) from None
+    found = (plain.get("schema"), plain.get("version")) if isinstance(plain, dict) else (None, None)
+    if found != (SCHEMA, VERSION):
+        raise RunError(
+            f"{path}: expected the schema {SCHEMA} of version {VERSION}, found {found[0]} of version "
+            f"{found[1]}. Make it again with: cellflow calibrate"
+        )
+    known = ("schema", "version", "source", "members", "shared", "per_type")
+    try:
+        shared = _mask(plain["shared"])
+        per_type = {str(name): _mask(mask) for name, mask in plain["per_type"].items()}
+        members = tuple(map(str, plain["members"]))
+    except (KeyError, TypeError, AttributeError, ConfigError) as error:
+        raise RunError(
+            f"{path}: expected thresholds as cellflow calibrate writes them, found {error}. Make it "
+            "again with: cellflow calibrate"
+        ) from None
+    facts = {key: value for key, value in plain.items() if key not in known}
+    return Thresholds(shared, per_type, str(plain.get("source", "")), members, facts)
+
+
+def _mask(values: dict[str, Any]) -> MaskConfig:
+    mask = MaskConfig(**values)
+    check_config(mask)
+    return mask

@@ -1,0 +1,133 @@
+"""Masks made by anything: folders of label maps, and CSV tables with one run-length row per cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellflow.errors import DataError
+from cellflow.io.images import IMAGE_SUFFIXES, list_images, read_masks
+from cellflow.io.submission import read_submission
+from cellflow.numeric.labels import labels_from_instances, renumber
+from cellflow.numeric.rle import instances_from_rles
+
+__all__ = ["PredictedMasks", "label_map_files", "read_predicted_masks"]
+
+_ENDINGS = ("_cp_masks", "_masks")
+"""Endings of label maps that lie beside their images, as Cellpose writes and reads them."""
+
+
+@dataclass(frozen=True)
+class PredictedMasks:
+    """Predicted cells of many images, read one image at a time.
+
+    Attributes
+    ----------
+    path : Path
+        Where they are.
+    ids : tuple of str
+        Images that have a prediction, sorted; an image without cells is one of them.
+    read : callable
+        Takes an id and the ``(H, W)`` of its image; gives labels, ``(H, W)`` int32, 1..n without gaps.
+        Raises DataError, with the id, if the cells do not fit that size or cannot be read.
+    """
+
+    path: Path
+    ids: tuple[str, ...]
+    read: Callable[[str, tuple[int, int]], NDArray[np.int32]]
+
+
+def read_predicted_masks(path: Path) -> PredictedMasks:
+    """Find predicted masks.
+
+    Parameters
+    ----------
+    path : Path
+        Folder of label maps, folder with such a folder ``masks/`` in it, or CSV with the columns id and
+        predicted (row-major 1-indexed runs, a row per cell; an image without cells has one row with an
+        empty value).
+
+    Raises
+    ------
+    DataError
+        If there are none, or two files have the same id.
+    """
+    path = Path(path)
+    if path.is_file():
+        return _from_table(path)
+    files = label_map_files(path)
+
+    def read(image_id: str, shape: tuple[int, int]) -> NDArray[np.int32]:
+        labels = read_masks(files[image_id])
+        if labels.shape != shape:
+            raise DataError(
+                f"{files[image_id]}: the masks of image {image_id} are {_size(labels.shape)}, the truth "
+                f"is {_size(shape)} (height x width). Export the masks at the size of the image."
+            )
+        return renumber(labels)
+
+    return PredictedMasks(path, tuple(sorted(files)), read)
+
+
+def label_map_files(folder: Path) -> dict[str, Path]:
+    """Label maps of a folder, or of ``masks/`` in it, by the id of their image.
+
+    Where names end in ``_cp_masks`` or ``_masks``, only those are label maps and the ending is no part
+    of the id; the others are images, or what else Cellpose puts beside them.
+
+    Raises
+    ------
+    DataError
+        If there are none, or two have the same id.
+    """
+    folder = folder / "masks" if (folder / "masks").is_dir() else folder
+    paths = list_images(folder)
+    ending = next((e for e in _ENDINGS if any(path.stem.endswith(e) for path in paths)), "")
+    files: dict[str, Path] = {}
+    for path in (path for path in paths if path.stem.endswith(ending)):
+        image_id = path.stem.removesuffix(ending)
+        if image_id in files:
+            raise DataError(
+                f"{folder}: {files[image_id].name} and {path.name} are both masks of the image "
+                f"{image_id!r}. Remove one."
+            )
+        files[image_id] = path
+    if not files:
+        raise DataError(
+            f"{folder}: expected label maps (ID.tif, ID.png, or ending in _masks or _cp_masks), found "
+            "no image file. Check the path."
+        )
+    return files
+
+
+def _from_table(path: Path) -> PredictedMasks:
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        raise DataError(
+            f"{path}: expected a folder of label maps or a CSV, found a single image. Name its folder."
+        )
+    rles = read_submission(path)
+
+    def read(image_id: str, shape: tuple[int, int]) -> NDArray[np.int32]:
+        try:
+            cells = instances_from_rles(rles[image_id], shape)
+        except DataError as error:
+            raise DataError(
+                f"{path}: image {image_id}, of size {_size(shape)} (height x width): {error}"
+            ) from error
+        labels = labels_from_instances(cells)
+        if np.count_nonzero(labels) < cells.areas.sum():
+            raise DataError(
+                f"{path}: cells of image {image_id} overlap; every pixel may belong to one predicted "
+                "cell only, as the competition asks. Give disputed pixels to one of the cells."
+            )
+        return labels
+
+    return PredictedMasks(path, tuple(sorted(rles)), read)
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

@@ -1,0 +1,134 @@
+"""Annotated cells to score against: a dataset folder, label maps, or a table in the Kaggle layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from cellflow.errors import DataError
+from cellflow.io.dataset import Dataset
+from cellflow.io.fold_table import read_fold_facts
+from cellflow.io.images import read_masks
+from cellflow.io.predictions import label_map_files
+from cellflow.io.tables import Row, read_rows
+from cellflow.numeric.labels import instances_from_labels
+from cellflow.numeric.rle import instances_from_rles
+from cellflow.types import Instances
+
+__all__ = ["Truth", "dataset_truth", "read_truth"]
+
+_TABLE_COLUMNS = ("id", "annotation", "width", "height")
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """Annotated cells of many images, read one image at a time.
+
+    Attributes
+    ----------
+    path : Path
+        Where they are.
+    images : DataFrame
+        A row per image, indexed by id (text), sorted; columns are what is known of the images, such as
+        cell_type and groups.
+    instances : callable
+        Takes an id and gives its cells, which may overlap.
+    fold_facts : dict
+        How the folds of the dataset were made; empty where there are none.
+    """
+
+    path: Path
+    images: pd.DataFrame
+    instances: Callable[[str], Instances]
+    fold_facts: dict[str, object]
+
+
+def read_truth(path: Path) -> Truth:
+    """Find annotated cells.
+
+    Parameters
+    ----------
+    path : Path
+        Dataset folder made by `cellflow prepare`; folder of label maps, or with ``masks/`` in it; CSV
+        with the columns id, annotation, width and height (row-major 1-indexed runs, a row per cell; an
+        image without cells has one row with an empty annotation), or a folder with ``train.csv`` in it.
+
+    Raises
+    ------
+    DataError
+        If there are none, or a table is not what it should be.
+    """
+    path = Path(path)
+    if (path / "dataset.json").is_file():
+        return dataset_truth(Dataset.open(path))
+    if (path / "train.csv").is_file():
+        return _from_table(path / "train.csv")
+    return _from_table(path) if path.is_file() else _from_label_maps(path)
+
+
+def dataset_truth(dataset: Dataset) -> Truth:
+    """The cells of a prepared dataset."""
+    facts = read_fold_facts(dataset.folds_path)
+    return Truth(dataset.path, dataset.images, dataset.instances, facts)
+
+
+def _from_label_maps(folder: Path) -> Truth:
+    files = label_map_files(folder)
+
+    def read(image_id: str) -> Instances:
+        return instances_from_labels(read_masks(files[image_id]))
+
+    images = pd.DataFrame(index=pd.Index(sorted(files), name="id", dtype=str))
+    return Truth(folder, images, read, {})
+
+
+def _from_table(path: Path) -> Truth:
+    columns, rows = read_rows(path, _TABLE_COLUMNS)
+    firsts: dict[str, Row] = {}
+    annotations: dict[str, list[str]] = {}
+    varying: set[str] = set()
+    for row in rows:
+        values = row.values
+        annotation, first = values.pop("annotation"), firsts.setdefault(values["id"], row)
+        varying |= {name for name in values if values[name] != first.values[name]}
+        if varying & {"width", "height"}:
+            raise DataError(
+                f"{path} line {row.line}: the image {values['id']} is {_size(row)} here and "
+                f"{_size(first)} in line {first.line} (height x width). Correct the table."
+            )
+        annotations.setdefault(values["id"], [])
+        annotations[values["id"]] += [annotation] if annotation else []
+    if not firsts:
+        raise DataError(f"{path}: expected a row per cell, found none.")
+    shapes = {image_id: _shape(path, row) for image_id, row in firsts.items()}
+
+    def read(image_id: str) -> Instances:
+        try:
+            return instances_from_rles(annotations[image_id], shapes[image_id])
+        except DataError as error:
+            raise DataError(f"{path}: image {image_id}: {error}") from error
+
+    # A column that differs between the cells of an image says nothing of the image.
+    kept = [name for name in columns if name not in varying | {"annotation"}]
+    images = pd.DataFrame([row.values for row in firsts.values()], columns=kept, dtype=str)
+    return Truth(path, images.set_index("id").sort_index(), read, {})
+
+
+def _shape(path: Path, row: Row) -> tuple[int, int]:
+    try:
+        shape = int(row.values["height"]), int(row.values["width"])
+    except ValueError:
+        shape = 0, 0
+    if min(shape) < 1:
+        raise DataError(
+            f"{path} line {row.line} (image {row.values['id']}): expected a height and a width of at "
+            f"least 1, found {_size(row)}."
+        )
+    return shape
+
+
+def _size(row: Row) -> str:
+    return f"{row.values['height']} x {row.values['width']}"
