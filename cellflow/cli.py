@@ -19,6 +19,8 @@ from cellflow.errors import CellflowError, ConfigError
 
 __all__ = ["main", "run_command"]
 
+_TRAINING = (configs.TrainConfig, configs.ChainConfig)
+"""Settings that take --sgd, --adam and --SGD."""
 EXIT_ERROR, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_TERMINATED = 1, 2, 130, 143
 
 
@@ -30,8 +32,6 @@ class Command:
     run: Callable[[Any], None]
     again: str = "nothing half-written remains; the same command starts over"
     """What the same command does after an interruption."""
-    trains: bool = False
-    """Whether it takes --sgd, --adam and --SGD."""
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -66,7 +66,7 @@ def run_command(name: str, words: Sequence[str], *, prog: str | None = None) -> 
     settings = tyro.cli(
         command.config,
         prog=prog or f"cellflow {name}",
-        args=_optimizer_flags(words) if command.trains else list(words),
+        args=_optimizer_flags(words) if command.config in _TRAINING else list(words),
         config=(tyro.conf.OmitArgPrefixes,),
     )
     _log_to_console()
@@ -319,12 +319,12 @@ COMMANDS = {
     "demo": Command(configs.DemoConfig, _demo),
     "prepare": Command(configs.PrepareConfig, _prepare),
     "folds": Command(configs.FoldsConfig, _folds),
-    "train": Command(configs.TrainConfig, _train, _GOES_ON, trains=True),
+    "train": Command(configs.TrainConfig, _train, _GOES_ON),
     "oof": Command(configs.OofConfig, _oof),
     "calibrate": Command(configs.CalibrateConfig, _calibrate),
     "ensemble": Command(configs.EnsembleConfig, _ensemble, _GOES_ON),
     "predict": Command(configs.PredictConfig, _predict, _GOES_ON),
-    "run": Command(configs.ChainConfig, _run, _GOES_ON, trains=True),
+    "run": Command(configs.ChainConfig, _run, _GOES_ON),
     "score": Command(configs.ScoreConfig, _score),
 }
 

@@ -8,12 +8,17 @@ import pytest
 
 from cellflow import cli
 from cellflow.config import (
+    CalibrateConfig,
+    ChainConfig,
     DemoConfig,
-    EnsembleConfig,
     FoldsConfig,
+    GridConfig,
+    InferenceConfig,
     MaskConfig,
     ModelConfig,
+    OofConfig,
     OptimConfig,
+    OutputConfig,
     TrainConfig,
     check_config,
     config_differences,
@@ -117,11 +122,24 @@ def test_all_problems_at_once() -> None:
         DemoConfig(unseen=0),
         FoldsConfig(k=1),
         FoldsConfig(calibration=1.0),
-        EnsembleConfig(Path("x"), diameter=-1),
+        InferenceConfig(diameter=-1),
+        InferenceConfig(scales=()),
+        OutputConfig(name="a/b"),
+        OutputConfig(masks=False, submission=False, cells=False),
+        GridConfig(n_thresholds=0),
+        GridConfig(min_sizes=()),
+        GridConfig(n_thresholds=3000, threshold_step=0.01),
+        CalibrateConfig(runs=("a", "a")),
+        CalibrateConfig(shrinkage=-1),
+        OofConfig(diameter=3, policy="type"),
+        ChainConfig(train=TrainConfig(fold=("1",))),
     ],
 )
 def test_single_problems(config: object) -> None:
-    with pytest.raises(ConfigError, match=r"found|learning rate of 0"):
+    with pytest.raises(
+        ConfigError,
+        match=r"found|learning rate of 0|needs at least|exclude|nothing would|named twice|one fold",
+    ):
         check_config(config)
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from cellflow.config.checks import seed_problems
 from cellflow.config.training import TrainConfig
 
 
@@ -34,7 +33,7 @@ class ChainConfig:
 
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
-        found = list(self.train.problems()) + seed_problems(self.train.seed)
+        found = []
         if self.train.fold != ("all",):
             found.append("cellflow run trains all folds; for one fold use cellflow train --fold")
         if self.train.dry_run:

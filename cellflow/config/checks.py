@@ -6,20 +6,25 @@ import dataclasses
 import math
 import re
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from cellflow.errors import ConfigError
 
 
 def check_config(config: Any) -> None:
     """Raise one ConfigError with every problem of a config and of the groups inside it."""
-    found = list(config.problems())
-    groups: list[Any] = [getattr(config, item.name) for item in dataclasses.fields(config)]
-    for group in groups:
-        if dataclasses.is_dataclass(group):
-            found += cast("Any", group).problems()
+    found = _problems(config)
     if found:
         raise ConfigError.from_problems(found)
+
+
+def _problems(config: Any) -> list[str]:
+    found = list(config.problems())
+    for item in dataclasses.fields(config):
+        group = getattr(config, item.name)
+        if dataclasses.is_dataclass(group):
+            found += _problems(group)
+    return found
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:

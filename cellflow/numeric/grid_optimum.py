@@ -44,7 +44,9 @@ def shrink(own: Any, count: float, prior: Any, strength: float) -> Floats:
     return np.asarray((count * own + strength * prior) / (count + strength), dtype=np.float64)
 
 
-def grid_optimum(scores: Any, default: tuple[int, ...], *, smoothing: float = 0.7) -> tuple[int, ...]:
+def grid_optimum(
+    scores: Any, default: tuple[int, ...], *, smoothing: float = 0.7
+) -> tuple[int, ...]:
     """Place of the best setting of a grid.
 
     Scores are smoothed along every axis (a Gaussian, edges repeated), so that a setting counts with

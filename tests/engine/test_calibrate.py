@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -233,8 +234,6 @@ def test_an_ensemble_of_two_seeds_is_fitted_on_its_mean_flows(
 def test_reserved_images_calibrate_the_ensemble(
     tiny_data: Path, copied: TrainConfig, tmp_path: Path
 ) -> None:
-    import shutil
-
     data = tmp_path / "data"
     shutil.copytree(tiny_data, data)
     make_folds(FoldsConfig(data=data, k=2, calibration=0.3, overwrite=True))
@@ -244,7 +243,7 @@ def test_reserved_images_calibrate_the_ensemble(
     result = calibrate(calibration(config, tmp_path, "reserving"))
     assert result.ensemble is not None
     assert "reserved images, all 2 members" in result.ensemble.source
-    assert result.ensemble.facts["scores"]["all"]["images"] == 2
+    assert result.ensemble.facts["scores"]["all"]["images"] == 3
     images = ensemble(
         EnsembleConfig(
             images=data,
@@ -262,8 +261,6 @@ def test_reserved_images_calibrate_the_ensemble(
 def test_runs_of_other_splits_are_not_mixed(
     copied: TrainConfig, tiny_data: Path, tmp_path: Path
 ) -> None:
-    import shutil
-
     data = tmp_path / "data"
     shutil.copytree(tiny_data, data)
     make_folds(FoldsConfig(data=data, k=2, seed=3, overwrite=True))
@@ -284,8 +281,6 @@ def test_flows_of_other_models(copied: TrainConfig, tmp_path: Path) -> None:
     again = replace(copied, name="second", seed=1)
     train(again)
     other = oof_of(copied, "second")
-    import shutil
-
     shutil.rmtree(run.flows)
     shutil.copytree(other.flows, run.flows)
     with pytest.raises(RunError, match="were not made by its model of fold"):
