@@ -82,7 +82,7 @@ class CalibrateConfig:
     reserved: bool = True
     """Where images are reserved from all folds, fit the ensemble's thresholds on them (runs the network)."""
     seed: int = 0
-    """Seed of half-splits and bootstrap."""
+    """Seed of the intervals."""
     unfinished: bool = False
     """Accept folds whose training has stopped before its last epoch."""
     grid: GridConfig = field(default_factory=GridConfig)

@@ -286,7 +286,8 @@ def _last_epochs(run: RunFolder, tables: Mapping[int, pd.DataFrame]) -> pd.Serie
                 "writes the table again from last.pt."
             )
         parts.append(rows[rows["epoch"] == rows["epoch"].max()])
-    return pd.concat(parts).set_index("id")["score"]
+    last: pd.DataFrame = pd.concat(parts)
+    return pd.Series(last["score"].to_numpy(np.float64), last["id"])
 
 
 def _evaluations(path: Path) -> pd.DataFrame:

@@ -1,0 +1,125 @@
+"""Score a run on images that no fold has seen: single models, ensemble, thresholds, flips, and cellpose.
+
+    python benchmarks/unseen.py RUN --data UNSEEN_DATASET
+
+UNSEEN_DATASET is a dataset made by `cellflow prepare` from images that are not in the run's data (nor
+crops of them). Printed is a Markdown table with the competition score: the mean and the best of the single
+fold models, the ensemble, each with the training's thresholds and with the calibrated ones, with and
+without test-time flips; and `CellposeModel.eval` at its defaults with each fold's model. Beside it stand
+the run's own numbers: cross-fitted score, selection bias, what is expected of a single model.
+
+Every flow is computed once and kept in memory, so the table costs one pass a member and view.
+"""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from cellpose.models import CellposeModel
+from tqdm import tqdm
+
+from cellflow.config import MaskConfig, RuntimeConfig
+from cellflow.engine.machine import choose_machine
+from cellflow.engine.models import open_models
+from cellflow.engine.segment import FLIPS, Segmenter, make_labels
+from cellflow.io.dataset import Dataset
+from cellflow.numeric.averaging import average_flows
+from cellflow.numeric.bootstrap import bootstrap_mean
+from cellflow.numeric.score import competition_score
+from cellflow.storage.run_folder import find_run
+
+warnings.simplefilter("ignore")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--runs_dir", type=Path, default=Path("runs"))
+    parser.add_argument("--ensembles_dir", type=Path, default=Path("ensembles"))
+    parser.add_argument("--no_cellpose", action="store_true")
+    parser.add_argument("--out", type=Path, help="CSV with the score of every image and row")
+    options = parser.parse_args()
+    machine = choose_machine(RuntimeConfig())
+    places = {"runs_dir": options.runs_dir, "ensembles_dir": options.ensembles_dir}
+    everyone = open_models([options.run], machine.device, **places)
+    run = find_run(options.run, options.runs_dir)
+    folds = sorted(run.path.glob("fold_*/best.pt"))
+    single = open_models([str(folds[0])], machine.device, **places).thresholds
+    dataset = Dataset.open(options.data)
+    settings = {
+        "default thresholds": {"single": lambda _: MaskConfig(), "ensemble": lambda _: MaskConfig()},
+        "calibrated thresholds": {"single": single.of, "ensemble": everyone.thresholds.of},
+    }
+    rows: list[dict[str, object]] = []
+    for name in tqdm(dataset.ids, "unseen", disable=None):
+        image, truth = dataset.image(name), dataset.instances(name)
+        cell_type = dataset.images.loc[name].get("cell_type", "")
+
+        def keep(what, thresholds, view, labels, name=name, truth=truth, cell_type=cell_type):
+            score = competition_score(truth, labels).mean
+            rows.append(
+                {"id": name, "cell_type": cell_type, "what": what, "thresholds": thresholds,
+                 "flips": view, "score": score}
+            )  # fmt: skip
+
+        for view, flips in (("no", ("",)), ("yes", FLIPS)):
+            count = len(flips)
+            segmenter = Segmenter(
+                everyone.members, MaskConfig(), amp=machine.amp, policy=everyone.policy, flips=flips
+            )
+            flows, diameter, found_type = segmenter.member_flows(image)
+            plain = {}
+            for place in range(len(everyone.members)):
+                own = flows[place * count : (place + 1) * count]
+                plain[f"fold {place}"] = average_flows(own)[:2]
+            plain["ensemble"] = average_flows(flows, variant=everyone.average)[:2]
+            for what, (flow, cellprob) in plain.items():
+                kind = "ensemble" if what == "ensemble" else "single"
+                for thresholds, of in settings.items():
+                    labels = make_labels(flow, cellprob, diameter, of[kind](found_type))
+                    keep(what, thresholds, view, labels)
+    if not options.no_cellpose:
+        for place, path in enumerate(folds):
+            theirs = CellposeModel(gpu=machine.device.type == "cuda", pretrained_model=str(path))
+            for name in tqdm(dataset.ids, f"cellpose, fold {place}", disable=None):
+                labels = theirs.eval(dataset.image(name), channels=[0, 0])[0].astype(np.int32)
+                score = competition_score(dataset.instances(name), labels).mean
+                cell_type = dataset.images.loc[name].get("cell_type", "")
+                rows.append(
+                    {"id": name, "cell_type": cell_type, "what": f"cellpose, fold {place}",
+                     "thresholds": "cellpose's defaults", "flips": "no", "score": score}
+                )  # fmt: skip
+    table = pd.DataFrame(rows)
+    if options.out:
+        table.to_csv(options.out, index=False)
+    print_table(table)
+    cv = pd.read_csv(run.cv)
+    print("\nthe run's own cross-validation:\n")
+    print(cv[cv["scope"] != "fold"].round(4).to_string(index=False))
+
+
+def print_table(table: pd.DataFrame) -> None:
+    """A row per kind of prediction; intervals resample images."""
+    types = sorted(table["cell_type"].unique())
+    print(f"\n| what | thresholds | flips | score | 95 % interval | {' | '.join(types)} |")
+    print("|" + "---|" * (5 + len(types)))
+    singles = table[table["what"].str.startswith("fold")]
+    mean = singles.groupby(["id", "cell_type", "thresholds", "flips"], as_index=False)["score"].mean()
+    parts = [mean.assign(what="mean of the single models"), table]
+    every = pd.concat(parts, ignore_index=True)
+    for (what, thresholds, flips), part in every.groupby(["what", "thresholds", "flips"], sort=False):
+        interval = bootstrap_mean(part["score"].to_numpy())
+        cells = [f"{part.loc[part['cell_type'] == name, 'score'].mean():.4f}" for name in types]
+        print(
+            f"| {what} | {thresholds} | {flips} | {interval.mean:.4f} | {interval.low:.4f} to "
+            f"{interval.high:.4f} | {' | '.join(cells)} |"
+        )
+
+
+if __name__ == "__main__":
+    main()
