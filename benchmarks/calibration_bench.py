@@ -56,7 +56,7 @@ def main() -> None:
         start_threshold=-4.0,
         threshold_step=0.4,
         n_thresholds=20,
-        flow_thresholds=tuple(np.round(np.arange(0.1, 2.0, 0.1), 2).tolist()) + (0.0,),
+        flow_thresholds=(*np.round(np.arange(0.1, 2.0, 0.1), 2).tolist(), 0.0),
         min_sizes=tuple(range(15, 415, 20)),
         extras=options.extras,
     )

@@ -33,9 +33,10 @@ from inputs import SHARED
 from cellflow.config import MaskConfig, PrepareConfig, RuntimeConfig
 from cellflow.engine.evaluate import score_images, score_row
 from cellflow.engine.machine import Machine, choose_machine
+from cellflow.engine.members import load_member
 from cellflow.engine.prepare import prepare
 from cellflow.engine.samples import CachedSamples, cache_samples
-from cellflow.engine.segment import Segmenter, load_member
+from cellflow.engine.segment import Segmenter
 from cellflow.io.dataset import Dataset
 from cellflow.io.images import read_image, read_labels, write_labels
 from cellflow.nn.dataset import Batch, CropDataset, EpochSampler, make_loader

@@ -25,7 +25,8 @@ from tqdm import tqdm
 from cellflow.config import MaskConfig, RuntimeConfig
 from cellflow.engine.machine import choose_machine
 from cellflow.engine.models import open_models
-from cellflow.engine.segment import FLIPS, Segmenter, make_labels
+from cellflow.engine.prediction import make_labels
+from cellflow.engine.segment import FLIPS, Segmenter
 from cellflow.io.dataset import Dataset
 from cellflow.numeric.averaging import average_flows
 from cellflow.numeric.bootstrap import bootstrap_mean
@@ -52,9 +53,15 @@ def main() -> None:
     single = open_models([str(folds[0])], machine.device, **places).thresholds
     dataset = Dataset.open(options.data)
     settings = {
-        "default thresholds": {"single": lambda _: MaskConfig(), "ensemble": lambda _: MaskConfig()},
+        "default thresholds": {
+            "single": lambda _: MaskConfig(),
+            "ensemble": lambda _: MaskConfig(),
+        },
         "calibrated thresholds": {"single": single.of, "ensemble": everyone.thresholds.of},
     }
+    segmenter = Segmenter(
+        everyone.members, MaskConfig(), amp=machine.amp, policy=everyone.policy, flips=FLIPS
+    )
     rows: list[dict[str, object]] = []
     for name in tqdm(dataset.ids, "unseen", disable=None):
         image, truth = dataset.image(name), dataset.instances(name)
@@ -67,18 +74,13 @@ def main() -> None:
                  "flips": view, "score": score}
             )  # fmt: skip
 
-        for view, flips in (("no", ("",)), ("yes", FLIPS)):
-            count = len(flips)
-            segmenter = Segmenter(
-                everyone.members, MaskConfig(), amp=machine.amp, policy=everyone.policy, flips=flips
-            )
-            flows, diameter, found_type = segmenter.member_flows(image)
-            plain = {}
-            for place in range(len(everyone.members)):
-                own = flows[place * count : (place + 1) * count]
-                plain[f"fold {place}"] = average_flows(own)[:2]
-            plain["ensemble"] = average_flows(flows, variant=everyone.average)[:2]
-            for what, (flow, cellprob) in plain.items():
+        flows, diameter, found_type = segmenter.member_flows(image)
+        for view, count in (("no", 1), ("yes", len(FLIPS))):
+            views = [flows[start : start + count] for start in range(0, len(flows), len(FLIPS))]
+            means = {f"fold {place}": average_flows(own)[:2] for place, own in enumerate(views)}
+            every = [view for own in views for view in own]
+            means["ensemble"] = average_flows(every, variant=everyone.average)[:2]
+            for what, (flow, cellprob) in means.items():
                 kind = "ensemble" if what == "ensemble" else "single"
                 for thresholds, of in settings.items():
                     labels = make_labels(flow, cellprob, diameter, of[kind](found_type))
@@ -98,9 +100,33 @@ def main() -> None:
     if options.out:
         table.to_csv(options.out, index=False)
     print_table(table)
-    cv = pd.read_csv(run.cv)
-    print("\nthe run's own cross-validation:\n")
-    print(cv[cv["scope"] != "fold"].round(4).to_string(index=False))
+    print_agreement(table, pd.read_csv(run.cv))
+
+
+def print_agreement(table: pd.DataFrame, cv: pd.DataFrame) -> None:
+    """What the cross-validation expects of a single model, beside what single models got."""
+    singles = table[table["what"].str.startswith("fold") & (table["flips"] == "no")]
+    got = (
+        singles[singles["thresholds"] == "calibrated thresholds"]
+        .groupby("cell_type")["score"]
+        .mean()
+    )
+    head = ["cell type", "cross-fitted", "bias of the epoch", "expected", "95 % interval"]
+    print(
+        f"\n| {' | '.join(head)} | unseen, mean of the single models |\n|---|---|---|---|---|---|"
+    )
+    types = cv[(cv["scope"] == "cell_type") & cv["name"].isin(got.index)]
+    for row in types.itertuples():
+        print(
+            f"| {row.name} | {row.cross_fitted:.4f} | {row.selection_bias:.4f} | {row.expected:.4f} | "
+            f"{row.low:.4f} to {row.high:.4f} | {got[row.name]:.4f} |"
+        )
+    row = cv[cv["scope"] == "overall"].iloc[0]
+    mixed = float(np.average(got[types["name"]], weights=types["images"]))
+    print(
+        f"| all, mixed as in the run | {row.cross_fitted:.4f} | {row.selection_bias:.4f} | "
+        f"{row.expected:.4f} | {row.low:.4f} to {row.high:.4f} | {mixed:.4f} |"
+    )
 
 
 def print_table(table: pd.DataFrame) -> None:
@@ -109,10 +135,14 @@ def print_table(table: pd.DataFrame) -> None:
     print(f"\n| what | thresholds | flips | score | 95 % interval | {' | '.join(types)} |")
     print("|" + "---|" * (5 + len(types)))
     singles = table[table["what"].str.startswith("fold")]
-    mean = singles.groupby(["id", "cell_type", "thresholds", "flips"], as_index=False)["score"].mean()
+    mean = singles.groupby(["id", "cell_type", "thresholds", "flips"], as_index=False)[
+        "score"
+    ].mean()
     parts = [mean.assign(what="mean of the single models"), table]
     every = pd.concat(parts, ignore_index=True)
-    for (what, thresholds, flips), part in every.groupby(["what", "thresholds", "flips"], sort=False):
+    for (what, thresholds, flips), part in every.groupby(
+        ["what", "thresholds", "flips"], sort=False
+    ):
         interval = bootstrap_mean(part["score"].to_numpy())
         cells = [f"{part.loc[part['cell_type'] == name, 'score'].mean():.4f}" for name in types]
         print(

@@ -44,7 +44,7 @@ _HOME = {
     "demo": "engine.demo",
     "ensemble": "engine.ensemble",
     "Model": "engine.model",
-    "Prediction": "engine.segment",
+    "Prediction": "engine.prediction",
     "load_model": "engine.model",
     "make_folds": "engine.folds",
     "oof": "engine.oof",

@@ -26,9 +26,9 @@ from cellflow.engine.model import Model as Model
 from cellflow.engine.model import load_model as load_model
 from cellflow.engine.oof import oof as oof
 from cellflow.engine.predict import predict as predict
+from cellflow.engine.prediction import Prediction as Prediction
 from cellflow.engine.prepare import prepare as prepare
 from cellflow.engine.score import score_masks as score_masks
-from cellflow.engine.segment import Prediction as Prediction
 from cellflow.engine.train import train as train
 from cellflow.errors import CellflowError as CellflowError
 from cellflow.numeric.averaging import average_flows as average_flows

@@ -14,10 +14,11 @@ from typing import Any
 from cellflow.config import EnsembleConfig, check_config
 from cellflow.engine.image_source import ImageReaders, find_images
 from cellflow.engine.machine import Machine, choose_machine
+from cellflow.engine.members import Member
 from cellflow.engine.models import Opened, describe_members, open_models
 from cellflow.engine.result_folder import Exports, ResultFolder, predict_images
 from cellflow.engine.runs import versions
-from cellflow.engine.segment import FLIPS, Member, Segmenter
+from cellflow.engine.segment import FLIPS, Segmenter
 from cellflow.errors import DataError, RunError
 from cellflow.io.dataset import Dataset
 from cellflow.io.foreign_flows import read_foreign_flows

@@ -11,7 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cellflow.engine.segment import Prediction, Segmenter
+from cellflow.engine.prediction import Prediction
+from cellflow.engine.segment import Segmenter
 from cellflow.io.dataset import Dataset
 from cellflow.numeric.score import competition_score
 from cellflow.types import Instances

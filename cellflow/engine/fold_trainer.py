@@ -20,10 +20,10 @@ from cellflow.engine.crops import make_crops, make_sampler
 from cellflow.engine.evaluate import mean_score
 from cellflow.engine.interrupt import Interrupted, Interruption
 from cellflow.engine.machine import Machine
+from cellflow.engine.members import Member
 from cellflow.engine.progress import EpochSums, Progress
 from cellflow.engine.runs import versions
 from cellflow.engine.samples import CachedSamples
-from cellflow.engine.segment import Member
 from cellflow.engine.start import is_pretrained, start_stepper
 from cellflow.engine.validate import Validator
 from cellflow.errors import CellflowError, CheckpointError, NotFiniteError

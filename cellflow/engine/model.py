@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from cellflow.config import MaskOverrides, RuntimeConfig, check_config
 from cellflow.engine.machine import choose_machine
 from cellflow.engine.models import Opened, open_models
-from cellflow.engine.segment import FLIPS, Prediction, Segmenter
+from cellflow.engine.prediction import Prediction
+from cellflow.engine.segment import FLIPS, Segmenter
 from cellflow.engine.styles import image_style
 from cellflow.errors import DataError
 

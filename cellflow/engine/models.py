@@ -13,8 +13,9 @@ from typing import Any, cast
 import torch
 
 from cellflow.config import MaskConfig, MaskOverrides
+from cellflow.engine.members import Member, load_member
 from cellflow.engine.runs import check_models, run_mask
-from cellflow.engine.segment import POLICIES, Member, Policy, load_member
+from cellflow.engine.segment import POLICIES, Policy
 from cellflow.engine.styles import read_style_models
 from cellflow.engine.thresholds import Thresholds, read_thresholds
 from cellflow.errors import CellflowError, RunError

@@ -20,15 +20,10 @@ from cellflow.engine.cross_validation import cross_validation
 from cellflow.engine.evaluate import SCORE_COLUMNS, score_row
 from cellflow.engine.folds import folds_hash, image_groups, read_folds
 from cellflow.engine.machine import Machine, choose_machine
+from cellflow.engine.members import Member, load_member
+from cellflow.engine.prediction import Prediction
 from cellflow.engine.runs import check_models, read_table, run_dataset, run_mask, versions
-from cellflow.engine.segment import (
-    POLICIES,
-    Member,
-    Policy,
-    Prediction,
-    Segmenter,
-    load_member,
-)
+from cellflow.engine.segment import POLICIES, Policy, Segmenter
 from cellflow.engine.selection import selection_bias
 from cellflow.engine.styles import fit_style_models, read_style_models, write_style_models
 from cellflow.errors import CheckpointError, RunError

@@ -15,7 +15,7 @@ from cellflow.config import TrainConfig, check_config
 from cellflow.engine.crops import fold_samples, make_crops, make_sampler
 from cellflow.engine.folds import load_folds, validation_folds, wanted_folds
 from cellflow.engine.machine import Machine, choose_machine
-from cellflow.engine.segment import Member
+from cellflow.engine.members import Member
 from cellflow.engine.start import start_stepper
 from cellflow.engine.validate import Validator
 from cellflow.io.dataset import Dataset

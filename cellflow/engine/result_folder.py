@@ -44,7 +44,8 @@ from cellflow.storage.locks import hold_lock
 
 if TYPE_CHECKING:
     from cellflow.engine.image_source import ImageReaders
-    from cellflow.engine.segment import Prediction, Segmenter
+    from cellflow.engine.prediction import Prediction
+    from cellflow.engine.segment import Segmenter
 
 __all__ = ["Exports", "PredictSummary", "ResultFolder", "predict_images"]
 

@@ -4,42 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
-import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from cellflow.config import MaskConfig
-from cellflow.engine.cells import measure_cells
+from cellflow.engine.members import Member
+from cellflow.engine.prediction import UNKNOWN, Prediction, Recognition, make_labels
 from cellflow.engine.stages import run_stages
 from cellflow.errors import RunError
-from cellflow.nn.checkpoint import load_model_file
 from cellflow.nn.forward import Flows, image_to_flows, image_to_style
-from cellflow.nn.precision import choose_layout
-from cellflow.nn.unet import diameters_of, set_layout
 from cellflow.numeric.averaging import Variant, average_flows
-from cellflow.numeric.dynamics import flows_to_labels
 from cellflow.numeric.normalize import normalize_percentile, select_channels
 from cellflow.numeric.tta import VIEWS, Axes, flip_image, unflip_flow
-from cellflow.storage.hashing import hash_file
-from cellflow.style_models import StyleModels, average_probabilities, choose_type
+from cellflow.style_models import average_probabilities, choose_type
 
 __all__ = [
     "FLIPS",
     "POLICIES",
-    "Member",
     "Policy",
-    "Prediction",
-    "Recognition",
     "Segmenter",
-    "load_member",
-    "make_labels",
-    "niter_of",
 ]
 
 Key = TypeVar("Key")
@@ -50,105 +36,6 @@ Policy = Literal["dataset", "type", "image"]
 POLICIES: tuple[Policy, ...] = ("dataset", "type", "image")
 FLIPS: tuple[Axes, ...] = VIEWS
 """The views of full test-time flips."""
-NITER_AT_30_PIXELS = 200
-"""Steps that pixels follow the flow per 30 pixels of diameter, as in ``CellposeModel.eval``."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """One network of an ensemble and how it wants its images.
-
-    Attributes
-    ----------
-    name : str
-        For messages and records.
-    net : torch.nn.Module
-        In evaluation mode, on its device.
-    chan, chan2 : int
-        Channels as in Cellpose.
-    diam_mean, diam_labels : float
-        Diameter the network works at, and mean diameter of its training images, in pixels.
-    hash : str
-        Hash of the model file; empty for a network that is being trained.
-    facts : dict
-        What cellflow stored with the model file; empty for a file that Cellpose wrote.
-    styles : StyleModels or None
-        What this network's style vectors say of cell type and diameter, where that was fitted.
-    only_type : str
-        Cell type of the images that it joins for; empty for all.
-    """
-
-    name: str
-    net: nn.Module
-    chan: int
-    chan2: int
-    diam_mean: float
-    diam_labels: float
-    hash: str = ""
-    facts: dict[str, Any] = field(default_factory=dict)
-    styles: StyleModels | None = None
-    only_type: str = ""
-
-
-class Recognition(NamedTuple):
-    """What the members' style vectors say of an image.
-
-    `probabilities` maps cell types to their mean probability over the members; `cell_type` is the most
-    probable one, empty where that is unsure; `diameter` is the geometric mean of the members' estimates
-    in pixels, 0 where there is none.
-    """
-
-    cell_type: str
-    probabilities: dict[str, float]
-    diameter: float
-
-
-UNKNOWN = Recognition("", {}, 0.0)
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """What was predicted for one image, at its native size.
-
-    Attributes
-    ----------
-    flow : (2, H, W) float32 ndarray
-        Mean flow of the members, dY then dX, 5 times the unit flow.
-    cellprob : (H, W) float32 ndarray
-        Mean logit.
-    disagreement : (H, W) float32 ndarray
-        How far the members are apart at each pixel; 0 for a single member.
-    labels : (H, W) int32 ndarray
-        Label map, 0 background.
-    diameter : float
-        Diameter in pixels that was used, the mean over members.
-    intensity : (H, W) float32 ndarray
-        The segmented channel in the image's own units.
-    cell_type : str
-        Cell type whose settings were used; empty where it is unknown or unsure.
-    recognition : Recognition
-        What the style vectors say.
-    """
-
-    flow: NDArray[np.float32]
-    cellprob: NDArray[np.float32]
-    disagreement: NDArray[np.float32]
-    labels: NDArray[np.int32]
-    diameter: float
-    intensity: NDArray[np.float32]
-    cell_type: str = ""
-    recognition: Recognition = UNKNOWN
-
-    @cached_property
-    def cells(self) -> pd.DataFrame:
-        """One row per cell: area, place, shape, intensity, confidence; see `measure_cells`."""
-        return measure_cells(
-            self.labels,
-            intensity=self.intensity,
-            cellprob=self.cellprob,
-            disagreement=self.disagreement,
-            cell_type=self.cell_type,
-        )
 
 
 class _Input(NamedTuple):
@@ -443,68 +330,3 @@ class Segmenter:
 
 def _turned_back(found: Flows, axes: Axes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     return unflip_flow(found.flow, found.cellprob, axes) if axes else (found.flow, found.cellprob)
-
-
-def make_labels(
-    flow: NDArray[Any], cellprob: NDArray[Any], diameter: float, mask: MaskConfig
-) -> NDArray[np.int32]:
-    """The mask step with a config's thresholds, for live or stored flows.
-
-    Parameters
-    ----------
-    flow : (2, H, W) ndarray
-        5 times the unit flow.
-    cellprob : (H, W) ndarray
-        Logit.
-    diameter : float
-        Diameter in pixels; sets the number of steps unless the config does.
-    mask : MaskConfig
-        Thresholds.
-    """
-    return flows_to_labels(
-        flow,
-        cellprob,
-        cellprob_threshold=mask.cellprob_threshold,
-        flow_threshold=mask.flow_threshold,
-        min_size=mask.min_size,
-        max_size_fraction=mask.max_size_fraction,
-        score_per_pixel=mask.score_per_pixel,
-        fill_holes=mask.fill_holes,
-        niter=niter_of(mask, diameter),
-        check_scale=False,  # a network at the start of its training puts out short flows
-    )
-
-
-def niter_of(mask: MaskConfig, diameter: float) -> int:
-    """Steps that pixels follow the flow: the config's, else as many as the diameter asks for."""
-    return mask.niter or max(1, int(NITER_AT_30_PIXELS * diameter / 30))
-
-
-def load_member(
-    path: Path,
-    name: str,
-    device: torch.device,
-    *,
-    styles: StyleModels | None = None,
-    only_type: str = "",
-) -> Member:
-    """Load a model file as a member of an ensemble.
-
-    A file that Cellpose wrote says nothing of channels; it is taken as trained on grey images. `styles`
-    and `only_type` are those of `Member`.
-    """
-    net, facts = load_model_file(path)
-    set_layout(net, choose_layout(device))
-    diam_mean, diam_labels = diameters_of(net)
-    return Member(
-        name=name,
-        net=net.to(device),
-        chan=int(facts.get("chan", 0)),
-        chan2=int(facts.get("chan2", 0)),
-        diam_mean=diam_mean,
-        diam_labels=diam_labels,
-        hash=hash_file(path),
-        facts=facts,
-        styles=styles,
-        only_type=only_type,
-    )

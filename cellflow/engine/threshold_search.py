@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from cellflow.config import MaskConfig
 from cellflow.config.calibration import GridConfig
-from cellflow.engine.segment import make_labels, niter_of
+from cellflow.engine.prediction import make_labels, niter_of
 from cellflow.engine.thresholds import Thresholds
 from cellflow.numeric._jit import thread_count
 from cellflow.numeric.grid_optimum import grid_optimum, shrink

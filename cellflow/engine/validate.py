@@ -12,8 +12,9 @@ from torch import nn
 from cellflow.config import TrainConfig
 from cellflow.engine.evaluate import score_images
 from cellflow.engine.machine import Machine
+from cellflow.engine.members import Member
 from cellflow.engine.samples import CachedSamples
-from cellflow.engine.segment import Member, Segmenter
+from cellflow.engine.segment import Segmenter
 from cellflow.errors import NotFiniteError
 from cellflow.io.dataset import Dataset
 from cellflow.nn.dataset import Batch, CropDataset, Slot

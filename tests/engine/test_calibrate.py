@@ -25,7 +25,7 @@ from cellflow.engine.ensemble import ensemble
 from cellflow.engine.folds import make_folds
 from cellflow.engine.models import open_models
 from cellflow.engine.oof import oof
-from cellflow.engine.segment import make_labels
+from cellflow.engine.prediction import make_labels
 from cellflow.engine.threshold_search import CalibrationImages, ThresholdSearch
 from cellflow.engine.thresholds import read_thresholds
 from cellflow.engine.train import train

@@ -25,8 +25,10 @@ from cellflow.config import (
     TrainConfig,
 )
 from cellflow.engine.ensemble import ensemble
+from cellflow.engine.members import load_member
 from cellflow.engine.oof import oof
-from cellflow.engine.segment import Segmenter, load_member, make_labels
+from cellflow.engine.prediction import make_labels
+from cellflow.engine.segment import Segmenter
 from cellflow.engine.stages import THREAD_NAME
 from cellflow.engine.train import train
 from cellflow.errors import DataError, RunError

@@ -23,9 +23,11 @@ from cellflow.config import (
     TrainConfig,
 )
 from cellflow.engine.ensemble import ensemble
+from cellflow.engine.members import Member, load_member
 from cellflow.engine.oof import oof
 from cellflow.engine.predict import plan_prediction, predict
-from cellflow.engine.segment import FLIPS, Member, Segmenter, load_member, make_labels
+from cellflow.engine.prediction import make_labels
+from cellflow.engine.segment import FLIPS, Segmenter
 from cellflow.errors import CheckpointError, DataError, RunError
 from cellflow.io.dataset import Dataset
 from cellflow.io.foreign_flows import read_foreign_flows

@@ -27,8 +27,9 @@ from cellflow.config import MaskConfig
 from cellflow.engine import result_folder, segment
 from cellflow.engine.cells import CELL_COLUMNS, measure_cells
 from cellflow.engine.image_source import ImageReaders, find_images
+from cellflow.engine.members import Member
 from cellflow.engine.result_folder import Exports, PredictSummary, ResultFolder, predict_images
-from cellflow.engine.segment import Member, Segmenter
+from cellflow.engine.segment import Segmenter
 from cellflow.engine.stages import THREAD_NAME
 from cellflow.errors import DataError, RunError
 from cellflow.io.images import read_image, read_labels, write_labels

@@ -16,7 +16,9 @@ from torch import nn
 from cellflow.config import MaskConfig, TrainConfig
 from cellflow.engine import segment
 from cellflow.engine.evaluate import SCORE_COLUMNS, score_images, score_row
-from cellflow.engine.segment import Member, Prediction, Segmenter
+from cellflow.engine.members import Member
+from cellflow.engine.prediction import Prediction
+from cellflow.engine.segment import Segmenter
 from cellflow.engine.stages import THREAD_NAME
 from cellflow.errors import CellflowError, DataError
 from cellflow.io.dataset import Dataset

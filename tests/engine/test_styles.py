@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from cellflow.engine.segment import Member, load_member
+from cellflow.engine.members import Member, load_member
 from cellflow.engine.styles import (
     fit_style_models,
     image_style,

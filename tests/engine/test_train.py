@@ -17,8 +17,9 @@ from skimage.io import imread, imsave
 from cellflow.config import FoldsConfig, ModelConfig, PrepareConfig, TrainConfig
 from cellflow.engine.fold_trainer import FoldTrainer
 from cellflow.engine.folds import make_folds
+from cellflow.engine.members import load_member
 from cellflow.engine.prepare import prepare
-from cellflow.engine.segment import Segmenter, load_member
+from cellflow.engine.segment import Segmenter
 from cellflow.engine.train import train
 from cellflow.errors import (
     CellflowError,

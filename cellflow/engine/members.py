@@ -1,0 +1,84 @@
+"""Networks as members of an ensemble."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cellflow.nn.checkpoint import load_model_file
+from cellflow.nn.precision import choose_layout
+from cellflow.nn.unet import diameters_of, set_layout
+from cellflow.storage.hashing import hash_file
+from cellflow.style_models import StyleModels
+
+__all__ = ["Member", "load_member"]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One network of an ensemble and how it wants its images.
+
+    Attributes
+    ----------
+    name : str
+        For messages and records.
+    net : torch.nn.Module
+        In evaluation mode, on its device.
+    chan, chan2 : int
+        Channels as in Cellpose.
+    diam_mean, diam_labels : float
+        Diameter the network works at, and mean diameter of its training images, in pixels.
+    hash : str
+        Hash of the model file; empty for a network that is being trained.
+    facts : dict
+        What cellflow stored with the model file; empty for a file that Cellpose wrote.
+    styles : StyleModels or None
+        What this network's style vectors say of cell type and diameter, where that was fitted.
+    only_type : str
+        Cell type of the images that it joins for; empty for all.
+    """
+
+    name: str
+    net: nn.Module
+    chan: int
+    chan2: int
+    diam_mean: float
+    diam_labels: float
+    hash: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+    styles: StyleModels | None = None
+    only_type: str = ""
+
+
+def load_member(
+    path: Path,
+    name: str,
+    device: torch.device,
+    *,
+    styles: StyleModels | None = None,
+    only_type: str = "",
+) -> Member:
+    """Load a model file as a member of an ensemble.
+
+    A file that Cellpose wrote says nothing of channels; it is taken as trained on grey images. `styles`
+    and `only_type` are those of `Member`.
+    """
+    net, facts = load_model_file(path)
+    set_layout(net, choose_layout(device))
+    diam_mean, diam_labels = diameters_of(net)
+    return Member(
+        name=name,
+        net=net.to(device),
+        chan=int(facts.get("chan", 0)),
+        chan2=int(facts.get("chan2", 0)),
+        diam_mean=diam_mean,
+        diam_labels=diam_labels,
+        hash=hash_file(path),
+        facts=facts,
+        styles=styles,
+        only_type=only_type,
+    )
