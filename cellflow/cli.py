@@ -219,18 +219,19 @@ def _print_calibration(result: Any) -> None:
 
 def thresholds_text(thresholds: Any) -> str:
     """Thresholds with their source and what they gain, as lines of text."""
-    from cellflow.engine.threshold_search import describe
+    from cellflow.engine.threshold_search import ALL_TYPES, describe
 
     lines = [f"thresholds from {thresholds.source}:"]
-    for name, mask in {"all": thresholds.shared, **thresholds.per_type}.items():
-        scores = thresholds.facts["scores"].get(name)
-        gain = ""
-        if scores:
-            gain = (
-                f"  score {scores['training_thresholds']:.4f} -> {scores['cross_fitted']:.4f} "
-                f"cross-fitted, {scores['images']} images"
-            )
-        lines.append(f"  {name:12} {describe(mask)}{gain}")
+    for name, mask in {ALL_TYPES: thresholds.shared, **thresholds.per_type}.items():
+        scores = thresholds.facts["scores"][name]
+        found = scores["cross_fitted"]
+        after = (
+            "-> one group, not cross-fitted" if found is None else f"-> {found:.4f} cross-fitted"
+        )
+        lines.append(f"  {name:12} {describe(mask)}")
+        lines.append(
+            f"  {'':12} score {scores['training_thresholds']:.4f} {after}, {scores['images']} images"
+        )
     return "\n".join(lines)
 
 

@@ -50,6 +50,10 @@ class InferenceConfig:
 
     diameter: float | None = None
     """Cell diameter in pixels; without it what the run's diameter policy says."""
+    chan: int | None = None
+    """Channel to segment, for model files of Cellpose, which do not say theirs: 0 grey, 1 red, 2 green, 3 blue."""
+    chan2: int | None = None
+    """Nuclear channel, for model files of Cellpose."""
     cell_type: str | None = None
     """Cell type of all images; without it the members' style models tell it, image by image."""
     tta: bool = False
@@ -66,6 +70,9 @@ class InferenceConfig:
         found = at_least_one("batch_size", self.batch_size)
         if self.diameter is not None:
             found += positive("diameter", self.diameter)
+        for name, value in (("chan", self.chan), ("chan2", self.chan2)):
+            if value is not None and value not in range(4):
+                found.append(f"--{name} must be 0, 1, 2 or 3, found {value}")
         if not self.scales:
             found.append("--scales needs at least one factor, such as 1")
         for scale in self.scales:

@@ -19,11 +19,11 @@ from cellflow.config import CalibrateConfig, MaskConfig, check_config, config_to
 from cellflow.engine.cross_validation import cross_validation
 from cellflow.engine.folds import image_groups
 from cellflow.engine.machine import choose_machine
-from cellflow.engine.models import Opened, ensemble_record, open_models
+from cellflow.engine.models import Opened, ensemble_record, open_models, run_policy
 from cellflow.engine.oof import run_folds
 from cellflow.engine.runs import check_models, read_table, run_dataset, run_mask, versions
-from cellflow.engine.segment import Segmenter
-from cellflow.engine.threshold_search import CalibrationImages, ThresholdSearch
+from cellflow.engine.segment import Policy, Segmenter
+from cellflow.engine.threshold_search import ALL_TYPES, CalibrationImages, ThresholdSearch
 from cellflow.engine.thresholds import Thresholds, write_thresholds
 from cellflow.errors import RunError
 from cellflow.io.dataset import Dataset
@@ -37,8 +37,10 @@ from cellflow.storage.run_folder import RunFolder, find_run
 
 __all__ = ["CalibrationResult", "calibrate"]
 
-RESERVED_FOLDS = 5
-"""Parts that reserved images are cut into, whole groups, to score thresholds fitted on the others."""
+OOF_COLUMNS = [
+    "id", "fold", "cell_type", "group", "score", "last_epoch_score", "selection_bias", "predicted_type",
+]  # fmt: skip
+"""What is needed of the table that `cellflow oof` writes."""
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +85,8 @@ def calibrate(config: CalibrateConfig) -> CalibrationResult:
     """
     check_config(config)
     runs = tuple(find_run(name, config.runs_dir) for name in config.runs or (None,))
+    if len({run.path.resolve() for run in runs}) < len(runs):
+        raise RunError(f"One run is named twice: {', '.join(str(run.path) for run in runs)}.")
     parts = [_OofRun.open(run, config) for run in runs]
     _check_same(parts)
     results = [_calibrate_run(part, config) for part in parts]
@@ -106,6 +110,8 @@ class _OofRun:
     scores: pd.DataFrame
     hashes: tuple[str, ...]
     mask: MaskConfig
+    policy: Policy
+    diameter: float | None
 
     @classmethod
     def open(cls, run: RunFolder, config: CalibrateConfig) -> _OofRun:
@@ -117,10 +123,8 @@ class _OofRun:
             raise RunError(
                 f"Run {run.name!r} has no out-of-fold flows. Make them: cellflow oof {run.name}"
             )
-        store, scores = (
-            FlowStore(run.flows),
-            read_table(run.scores, ["id", "fold", "cell_type", "group"]),
-        )
+        again = f"Make it again with: cellflow oof {run.name}"
+        store, scores = FlowStore(run.flows), read_table(run.scores, OOF_COLUMNS, remedy=again)
         hashes = {fold: hash_file(path) for fold, path in models.items()}
         for fold, name in zip(scores["fold"].tolist(), scores["id"], strict=True):
             if store.facts(name).get("model_hash") != hashes.get(fold):
@@ -128,9 +132,18 @@ class _OofRun:
                     f"The out-of-fold flows of run {run.name!r} were not made by its model of fold {fold}. "
                     f"Make them again: cellflow oof {run.name}"
                 )
-        for column in ("cell_type", "predicted_type", "group"):
-            scores[column] = scores[column].fillna("").astype(str)
-        return cls(run, dataset, folds, store, scores, tuple(hashes.values()), run_mask(run))
+        policy, diameter = run_policy(run)
+        return cls(
+            run,
+            dataset,
+            folds,
+            store,
+            scores,
+            tuple(hashes.values()),
+            run_mask(run),
+            policy,
+            diameter,
+        )
 
     def flows(self, name: str) -> tuple[NDArray[Any], NDArray[Any], float]:
         """Flow, logit and diameter of an image."""
@@ -143,6 +156,7 @@ class _OofRun:
             tuple(self.scores["id"]),
             tuple(self.scores["cell_type"]),
             tuple(int(fold) for fold in self.scores["fold"]),
+            tuple(self.scores["group"]),
             tuple(self.scores["predicted_type"]),
             self.dataset.instances,
             flows,
@@ -163,9 +177,13 @@ def _calibrate_run(part: _OofRun, config: CalibrateConfig) -> _Calibrated:
         search.fit(),
         source=f"out-of-fold flows of {len(part.scores)} images of run {part.run.name}",
         members=part.hashes,
+        policy=part.policy,
+        diameter=part.diameter,
     )
     cross_fitted, fitted = search.cross_fit()
-    scores = part.scores.assign(cross_fitted=cross_fitted)
+    # The pass may have been made with other thresholds; side by side they all start from one setting.
+    default = search.score_rows(range(len(part.scores)), part.mask)
+    scores = part.scores.assign(score=default, cross_fitted=cross_fitted)
     cv = cross_validation(scores, seed=config.seed)
     facts = _facts(search, thresholds, cross_fitted, config) | {
         "folds": {str(fold): item.to_dict() for fold, item in fitted.items()}
@@ -174,7 +192,7 @@ def _calibrate_run(part: _OofRun, config: CalibrateConfig) -> _Calibrated:
     folder = part.run.calibration
     write_csv(folder / "scores.csv", scores)
     for name, curves in facts["curves"].items():
-        chosen = dataclasses.asdict(thresholds.of(name))
+        chosen = dataclasses.asdict(thresholds.of("" if name == ALL_TYPES else name))
         title = f"{part.run.name}, {name}: score at the chosen thresholds but one"
         plot_curves(folder / f"{name}.png", curves, title=title, chosen=chosen)
     write_csv(part.run.cv, cv)
@@ -193,9 +211,11 @@ def _calibrate_ensemble(
         found = _from_reserved(parts[0], reserved, searches[0], config)
     else:
         return None
-    record = ensemble_record(config.ensembles_dir, "+".join(part.run.name for part in parts))
+    record = ensemble_record(config.ensembles_dir, [part.run.name for part in parts])
     members = tuple(hash_ for part in parts for hash_ in part.hashes)
-    thresholds = dataclasses.replace(found, members=members)
+    thresholds = dataclasses.replace(
+        found, members=members, policy=parts[0].policy, diameter=parts[0].diameter
+    )
     write_thresholds(record, thresholds)
     return thresholds, record
 
@@ -214,7 +234,9 @@ def _from_seeds(parts: Sequence[_OofRun], config: CalibrateConfig) -> Thresholds
     images = {variant: parts[0].images(flows_with(variant)) for variant in VARIANTS}
     names = " and ".join(part.run.name for part in parts)
     source = f"mean out-of-fold flows of {names}, {len(parts[0].scores)} images"
-    return _best_variant(images, source, parts[0].mask, None, config)
+    masks = {part.mask for part in parts}
+    start = masks.pop() if len(masks) == 1 else MaskConfig()
+    return _best_variant(images, source, start, None, config)
 
 
 def _from_reserved(
@@ -226,8 +248,7 @@ def _from_reserved(
         [str(part.run.path)], machine.device, unfinished=config.unfinished, calibrated=False
     )
     types = _column(part.dataset, "cell_type", names)
-    groups = image_groups(part.dataset, part.run.folds).loc[names]
-    pieces = pd.factorize(groups, sort=True)[0] % RESERVED_FOLDS
+    groups = tuple(image_groups(part.dataset, part.run.folds).loc[names])
     with tempfile.TemporaryDirectory(prefix="cellflow-") as folder:
         stores, found = _predict_reserved(part.dataset, names, opened, Path(folder), machine.amp)
 
@@ -243,7 +264,8 @@ def _from_reserved(
             variant: CalibrationImages(
                 tuple(names),
                 types,
-                tuple(map(int, pieces)),
+                (RESERVED,) * len(names),
+                groups,
                 guessed,
                 part.dataset.instances,
                 flows_with(variant),
@@ -261,7 +283,9 @@ def _predict_reserved(
 ) -> tuple[list[FlowStore], dict[str, tuple[float, str]]]:
     """Flows of every member, and for each image the diameter and the cell type that were taken."""
     stores = [FlowStore(folder / f"{place}.zarr", mode="w") for place in range(len(opened.members))]
-    segmenter = Segmenter(opened.members, MaskConfig(), amp=amp, policy=opened.policy)
+    segmenter = Segmenter(
+        opened.members, MaskConfig(), amp=amp, policy=opened.policy, diameter=opened.diameter
+    )
     found = {}
     for name in tqdm(names, "reserved images", unit="image", disable=None, leave=False):
         flows, diameter, cell_type = segmenter.member_flows(dataset.image(name))
@@ -286,10 +310,11 @@ def _best_variant(
         thresholds = search.fit()
         facts = _facts(search, thresholds, cross_fitted, config) | {"average": variant}
         fits[variant] = float(cross_fitted.mean()), dataclasses.replace(thresholds, facts=facts)
-    best = max(fits, key=lambda variant: fits[variant][0])
-    if fits[best][0] <= fits["plain"][0] + MIN_VARIANT_GAIN:
-        best = "plain"
-    compared = {variant: score for variant, (score, _) in fits.items()}
+    best: Variant = "plain"
+    for variant, (score, _) in fits.items():
+        if score > max(fits["plain"][0] + MIN_VARIANT_GAIN, fits[best][0]):  # never where it is nan
+            best = variant
+    compared = {variant: _known(score) for variant, (score, _) in fits.items()}
     thresholds = fits[best][1]
     facts = {**thresholds.facts, "averages_compared": compared}
     return dataclasses.replace(thresholds, source=source, facts=facts)
@@ -316,20 +341,24 @@ def _facts(
 ) -> dict[str, Any]:
     """What people want to know of fitted thresholds: scores, curves, settings, versions."""
     types = np.array(search.images.types)
-    rows = {"all": np.arange(len(types))}
-    rows |= {name: np.flatnonzero(types == name) for name in thresholds.per_type}
     scores, curves = {}, {}
-    for name, part in rows.items():
-        cell_type = "" if name == "all" else name
+    for cell_type in ("", *thresholds.per_type):
+        part = np.flatnonzero((types == cell_type) | (cell_type == ""))
+        name = cell_type or ALL_TYPES
         scores[name] = {
             "images": len(part),
             "training_thresholds": float(search.score_rows(part, search.base).mean()),
-            "cross_fitted": float(cross_fitted[part].mean()),
+            "cross_fitted": _known(float(cross_fitted[part].mean())),
             "fitted_on_itself": float(_fitted(search, thresholds, part).mean()),
         }
         curves[name] = search.curves(thresholds.of(cell_type), cell_type)
     settings = {key: value for key, value in config_to_dict(config).items() if key in _SETTINGS}
     return {"scores": scores, "curves": curves, "settings": settings, "versions": versions()}
+
+
+def _known(score: float) -> float | None:
+    """A score as JSON has it."""
+    return None if np.isnan(score) else score
 
 
 _SETTINGS = ("grid", "shrinkage", "smoothing", "seed")
@@ -362,8 +391,10 @@ def _check_same(parts: Sequence[_OofRun]) -> None:
                     f"one {key}, found {found[0]} and {found[1]}. Only runs of one dataset and split can be "
                     "calibrated together; calibrate each alone."
                 )
-        if part.mask != parts[0].mask:
+        given = [item.diameter or item.policy for item in (parts[0], part)]
+        if given[0] != given[1]:
             raise RunError(
-                f"Runs {parts[0].run.name!r} and {part.run.name!r} were trained with different "
-                "thresholds, from which the search would start. Calibrate each alone."
+                f"Runs {parts[0].run.name!r} and {part.run.name!r} have out-of-fold flows with different "
+                f"diameters: {given[0]} and {given[1]}. Make both with one policy, such as: "
+                f"cellflow oof {part.run.name} --policy {parts[0].policy}"
             )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import logging
 from dataclasses import dataclass
-from pathlib import Path
 
 from cellflow.config import (
     CalibrateConfig,
@@ -21,8 +22,10 @@ from cellflow.engine.ensemble import EnsembleResult, ensemble
 from cellflow.engine.fold_trainer import FoldResult
 from cellflow.engine.folds import make_folds
 from cellflow.engine.oof import oof
+from cellflow.engine.runs import run_mask
 from cellflow.engine.train import train
 from cellflow.io.dataset import Dataset
+from cellflow.storage.hashing import hash_file
 from cellflow.storage.run_folder import RunFolder
 
 __all__ = ["ChainResult", "run_chain"]
@@ -78,7 +81,7 @@ def run_chain(config: ChainConfig) -> ChainResult:
         _log.info("time is up; the same command goes on")
         return ChainResult(folds)
     run = RunFolder(training.runs_dir / training.name)
-    if not _is_newer(run.oof_record, [run.fold(item.fold).best for item in folds]):
+    if not _is_predicted(run, config):
         oof(
             OofConfig(
                 run=str(run.path),
@@ -112,8 +115,17 @@ def run_chain(config: ChainConfig) -> ChainResult:
     return ChainResult(folds, calibration, result)
 
 
-def _is_newer(path: Path, sources: list[Path]) -> bool:
-    """Whether a file is there and was written after all of the others."""
-    if not path.exists():
+def _is_predicted(run: RunFolder, config: ChainConfig) -> bool:
+    """Whether the out-of-fold pass is there, made by these models with these settings."""
+    try:
+        record = json.loads(run.oof_record.read_text(encoding="utf-8"))
+        models = {str(fold): hash_file(run.fold(fold).best) for fold in run.read_record()["folds"]}
+        same = record["models"] == models and record["mask"] == dataclasses.asdict(run_mask(run))
+        return bool(
+            same
+            and record["diameter"] is None
+            and (len(record["policies"]) > 1 or config.policy == record["policy"])
+            and config.policy in ("auto", record["policy"])
+        )
+    except (OSError, ValueError, KeyError, TypeError):
         return False
-    return all(path.stat().st_mtime >= source.stat().st_mtime for source in sources)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cellflow.numeric.bootstrap import bootstrap_mean
+from cellflow.numeric.bootstrap import Interval, bootstrap_mean
 
 __all__ = ["CV_NAMES", "cross_validation", "cv_text"]
 
@@ -64,8 +64,11 @@ def cv_text(cv: pd.DataFrame) -> str:
 
 def _row(scope: str, name: str, part: pd.DataFrame, seed: int) -> dict[str, Any]:
     deployed = part["score"].where(part["cross_fitted"].isna(), part["cross_fitted"])
-    expected = deployed - part["selection_bias"].fillna(0.0)
-    interval = bootstrap_mean(expected.to_numpy(), part["group"].to_numpy(), seed=seed)
+    # Images of a fold with one validation group have no bias of their own.
+    bias = part["selection_bias"].fillna(part["selection_bias"].mean())
+    interval = Interval(np.nan, np.nan, np.nan)
+    if bias.notna().all():
+        interval = bootstrap_mean((deployed - bias).to_numpy(), part["group"].to_numpy(), seed=seed)
     return {
         "scope": scope,
         "name": name,

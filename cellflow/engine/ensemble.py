@@ -6,22 +6,24 @@ import dataclasses
 import logging
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cellflow.config import EnsembleConfig, check_config
-from cellflow.engine.image_source import ImageReaders, find_images
+from cellflow.engine.image_source import ImageReaders, find_images, fingerprints
 from cellflow.engine.machine import Machine, choose_machine
 from cellflow.engine.members import Member
-from cellflow.engine.models import Opened, describe_members, open_models
+from cellflow.engine.models import Opened, check_type, describe_members, open_models
 from cellflow.engine.result_folder import Exports, ResultFolder, predict_images
 from cellflow.engine.runs import versions
 from cellflow.engine.segment import FLIPS, Segmenter
-from cellflow.errors import DataError, RunError
+from cellflow.errors import DataError, NotFiniteError, RunError
 from cellflow.io.dataset import Dataset
 from cellflow.io.foreign_flows import read_foreign_flows
+from cellflow.storage.hashing import hash_json
 
 __all__ = ["EnsembleResult", "PredictionPlan", "ensemble", "plan_ensemble"]
 
@@ -113,7 +115,11 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
         len(job.readers), len(job.opened.members), job.opened.name, job.opened.thresholds.source,
     )  # fmt: skip
     with ResultFolder.open(
-        job.folder, _identity(job), exports=exports, overwrite=output.overwrite
+        job.folder,
+        _identity(job),
+        exports=exports,
+        overwrite=output.overwrite,
+        fingerprints=fingerprints(config.images),
     ) as folder:
         summary = predict_images(job.segmenter, job.readers, folder, title=job.opened.name)
     if summary.cells and not sum(summary.cells.values()):
@@ -140,17 +146,23 @@ def plan_ensemble(config: EnsembleConfig) -> PredictionPlan:
     job = _open(config)
     done = {path.stem for path in (job.folder / "masks").glob("*.tif")} & job.readers.keys()
     names = [name for name in job.readers if name not in done] or list(job.readers)
-    seconds = math.nan
-    for name in names[:TIMED_IMAGES]:
+    times: list[float] = []
+    for name in names:
         started = time.perf_counter()
-        job.segmenter.predict(job.readers[name](), name)
-        seconds = time.perf_counter() - started
+        try:
+            job.segmenter.predict(job.readers[name](), name)
+        except (DataError, NotFiniteError) as error:
+            _log.warning("%s cannot be used: %s", name, error)
+            continue
+        times.append(time.perf_counter() - started)
+        if len(times) == TIMED_IMAGES:
+            break
     return PredictionPlan(
         images=len(job.readers),
         done=len(done),
         members=len(job.opened.members),
         views=len(job.segmenter.flips) * len(job.segmenter.scales),
-        seconds_per_image=seconds,
+        seconds_per_image=times[-1] if times else math.nan,
         machine=", ".join(f"{key} {value}" for key, value in job.machine.describe().items()),
         thresholds=job.opened.thresholds.source,
         folder=job.folder,
@@ -181,9 +193,28 @@ def _open(config: EnsembleConfig) -> _Job:
         unfinished=config.unfinished,
         calibrated=config.calibrated,
         overrides=config.mask,
+        foreign=bool(config.flows),
+        channels=_channels(config),
     )
+    _check_channels(config, opened)
     folder = config.output.out / (config.output.name or opened.name)
     return _Job(config, machine, opened, _segmenter(config, opened, machine), readers, folder)
+
+
+def _channels(config: EnsembleConfig) -> tuple[int, int] | None:
+    """Channels that were given for files that do not say theirs."""
+    given = config.inference.chan, config.inference.chan2
+    return None if given == (None, None) else (given[0] or 0, given[1] or 0)
+
+
+def _check_channels(config: EnsembleConfig, opened: Opened) -> None:
+    wanted = _channels(config)
+    for member in opened.members:
+        if wanted is not None and (member.chan, member.chan2) != wanted:
+            raise RunError(
+                f"{member.name} was trained with --chan {member.chan} --chan2 {member.chan2}, found "
+                f"--chan {wanted[0]} --chan2 {wanted[1]}. Leave them out: they travel with the model."
+            )
 
 
 def _segmenter(config: EnsembleConfig, opened: Opened, machine: Machine) -> Segmenter:
@@ -196,10 +227,10 @@ def _segmenter(config: EnsembleConfig, opened: Opened, machine: Machine) -> Segm
         opened.thresholds.shared,
         amp=machine.amp,
         batch_size=inference.batch_size,
-        diameter=inference.diameter,
+        diameter=inference.diameter or opened.diameter,
         policy=opened.policy,
         per_type=opened.thresholds.per_type,
-        cell_type=_known_type(inference.cell_type, opened),
+        cell_type=check_type(inference.cell_type, opened),
         flips=FLIPS if inference.tta else ("",),
         scales=inference.scales,
         augment=inference.augment,
@@ -211,6 +242,14 @@ def _segmenter(config: EnsembleConfig, opened: Opened, machine: Machine) -> Segm
 
 def _foreign(folder: Path, name: str) -> Any:
     return read_foreign_flows(folder / f"{name}.npz")
+
+
+def _foreign_facts(folder: Path, names: Iterable[str]) -> dict[str, Any]:
+    """Where foreign flows lie, and what tells whether they have changed."""
+    files = [folder / f"{name}.npz" for name in names]
+    facts = [(path.name, path.stat()) for path in files if path.exists()]
+    marks = [f"{name} {fact.st_size} {fact.st_mtime_ns}" for name, fact in facts]
+    return {"folder": str(folder.resolve()), "hash": hash_json(marks)}
 
 
 def _weights(opened: Opened, foreign: int) -> list[float]:
@@ -229,23 +268,11 @@ def _weights(opened: Opened, foreign: int) -> list[float]:
     return scores + [sum(scores) / len(scores)] * foreign
 
 
-def _known_type(cell_type: str | None, opened: Opened) -> str:
-    """The type that was given, if any model or threshold knows it."""
-    if not cell_type:
-        return ""
-    known = set(opened.thresholds.per_type)
-    for member in opened.members:
-        known |= {member.only_type} if member.only_type else set()
-        known |= set(member.styles.type_diameters) if member.styles is not None else set()
-    if known and cell_type not in known:
-        raise DataError(f"--cell_type {cell_type}: expected one of {', '.join(sorted(known))}.")
-    return cell_type
-
-
 def _identity(job: _Job) -> dict[str, Any]:
     """What makes the result what it is; batch size, device and threads do not."""
     segmenter = job.segmenter
     return {
+        "images": str(job.config.images.resolve()),
         "members": describe_members(job.opened),
         "thresholds": {
             "source": job.opened.thresholds.source,
@@ -262,7 +289,7 @@ def _identity(job: _Job) -> dict[str, Any]:
         "augment": segmenter.augment,
         "weights": None if segmenter.weights is None else list(segmenter.weights),
         "average": segmenter.average,
-        "foreign": [str(folder) for folder in job.config.flows],
+        "foreign": [_foreign_facts(folder, job.readers) for folder in job.config.flows],
         "amp": job.machine.describe()["amp"],
         "versions": versions(),
     }

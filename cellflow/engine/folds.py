@@ -340,8 +340,9 @@ def image_groups(dataset: Dataset, folds_path: Path) -> pd.Series[str]:
     column = facts.get("group") if "group" in facts else _default(images, _GROUP_COLUMNS)
     if column not in images:
         column = None
-    names = images[column].astype(str) if column else pd.Series(images.index, images.index, str)
-    return names.rename("group")
+    ids = pd.Series(images.index, images.index, dtype=str)
+    names = images[column].astype(str) if column else ids
+    return names.where(names != "", ids).rename("group")
 
 
 def wanted_folds(asked: tuple[str, ...], there: list[int], dataset: Dataset) -> list[int]:

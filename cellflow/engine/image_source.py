@@ -13,13 +13,29 @@ from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset
 from cellflow.io.images import IMAGE_SUFFIXES, list_images, read_image
 
-__all__ = ["ImageReaders", "find_images"]
+__all__ = ["ImageReaders", "find_images", "fingerprints"]
 
 ImageReaders = dict[str, Callable[[], NDArray[Any]]]
 """From id to a function that reads the image."""
 
 LIST_SUFFIX = ".txt"
 MAX_PROBLEMS = 20
+
+
+def fingerprints(source: Path) -> dict[str, str]:
+    """What tells whether an image is still the same, by id: its pixels' hash, or its file's size and time.
+
+    Parameters
+    ----------
+    source : Path
+        As `find_images` takes it.
+    """
+    source = Path(source)
+    if (source / "dataset.json").is_file():
+        hashes = Dataset.open(source).images["pixel_hash"]
+        return {str(name): str(value) for name, value in hashes.items()}
+    facts = {name: path.stat() for name, path in _by_id(source, _paths(source)).items()}
+    return {name: f"{fact.st_size} {fact.st_mtime_ns}" for name, fact in facts.items()}
 
 
 def find_images(source: Path) -> ImageReaders:
@@ -50,6 +66,13 @@ def find_images(source: Path) -> ImageReaders:
     if (source / "dataset.json").is_file():
         dataset = Dataset.open(source)
         return {name: partial(dataset.image, name) for name in dataset.ids}
+    return {
+        name: partial(read_image, path) for name, path in _by_id(source, _paths(source)).items()
+    }
+
+
+def _paths(source: Path) -> list[Path]:
+    """Image files of a folder, a list, or a single one."""
     if source.is_dir():
         paths, missing = list_images(source), "no images in this folder"
     elif source.is_file():
@@ -63,7 +86,7 @@ def find_images(source: Path) -> ImageReaders:
     if not paths:
         endings = ", ".join(ending.lstrip(".") for ending in IMAGE_SUFFIXES)
         raise DataError(f"{source}: {missing} ({endings}).")
-    return {name: partial(read_image, path) for name, path in _by_id(source, paths).items()}
+    return paths
 
 
 def _by_id(source: Path, paths: list[Path]) -> dict[str, Path]:

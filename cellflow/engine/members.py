@@ -61,20 +61,22 @@ def load_member(
     *,
     styles: StyleModels | None = None,
     only_type: str = "",
+    channels: tuple[int, int] | None = None,
 ) -> Member:
     """Load a model file as a member of an ensemble.
 
-    A file that Cellpose wrote says nothing of channels; it is taken as trained on grey images. `styles`
-    and `only_type` are those of `Member`.
+    A file that Cellpose wrote says nothing of channels: `channels` are taken, else it counts as trained
+    on grey images. `styles` and `only_type` are those of `Member`.
     """
     net, facts = load_model_file(path)
     set_layout(net, choose_layout(device))
     diam_mean, diam_labels = diameters_of(net)
+    chan, chan2 = channels or (0, 0)
     return Member(
         name=name,
         net=net.to(device),
-        chan=int(facts.get("chan", 0)),
-        chan2=int(facts.get("chan2", 0)),
+        chan=int(facts.get("chan", chan)),
+        chan2=int(facts.get("chan2", chan2)),
         diam_mean=diam_mean,
         diam_labels=diam_labels,
         hash=hash_file(path),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cellflow.config import MaskOverrides, RuntimeConfig, check_config
 from cellflow.engine.machine import choose_machine
-from cellflow.engine.models import Opened, open_models
+from cellflow.engine.models import Opened, check_type, open_models
 from cellflow.engine.prediction import Prediction
 from cellflow.engine.segment import FLIPS, Segmenter
 from cellflow.engine.styles import image_style
@@ -76,8 +76,8 @@ class Model:
             self.segmenter,
             mask=thresholds.shared,
             per_type=thresholds.per_type,
-            diameter=diameter,
-            cell_type=cell_type,
+            diameter=diameter or self.opened.diameter,
+            cell_type=check_type(cell_type, self.opened),
             flips=FLIPS if tta else ("",),
         )
         return segmenter.predict(image)
@@ -102,7 +102,8 @@ class Model:
         diameter, cellprob_threshold, flow_threshold, min_size, niter
             As in `predict`; a diameter of 0 is none.
         channels : [int, int], optional
-            Must be the channels the model was trained on: they travel with it.
+            The channels the model was trained on, which travel with it. A file of Cellpose does not say
+            its channels, and takes these.
 
         Returns
         -------
@@ -113,12 +114,12 @@ class Model:
             Style of the first member.
             For a list of images, a list of each.
         """
+        if channels is not None:
+            return self._with_channels(channels).eval(
+                image, diameter=diameter, cellprob_threshold=cellprob_threshold,
+                flow_threshold=flow_threshold, min_size=min_size, niter=niter,
+            )  # fmt: skip
         member = self.segmenter.members[0]
-        if channels is not None and list(channels) != [member.chan, member.chan2]:
-            raise DataError(
-                f"channels: this model was trained on {[member.chan, member.chan2]}, found "
-                f"{list(channels)}. Leave it out."
-            )
         if isinstance(image, (list, tuple)):
             rows = [
                 self.eval(
@@ -144,6 +145,19 @@ class Model:
         )
         style = image_style(member, array, amp=self.segmenter.amp)
         return result.labels, [None, result.flow, result.cellprob], style
+
+    def _with_channels(self, channels: Sequence[int]) -> Model:
+        """The model for channels that were named; those of the training where it says them."""
+        chan, chan2 = channels
+        members = []
+        for member in self.segmenter.members:
+            if member.facts and (member.chan, member.chan2) != (chan, chan2):
+                raise DataError(
+                    f"channels: this model was trained on {[member.chan, member.chan2]}, found "
+                    f"{list(channels)}. Leave them out: they travel with the model."
+                )
+            members.append(dataclasses.replace(member, chan=chan, chan2=chan2))
+        return Model(self.opened, dataclasses.replace(self.segmenter, members=members))
 
 
 def load_model(
@@ -187,6 +201,7 @@ def load_model(
         opened.thresholds.shared,
         amp=machine.amp,
         policy=opened.policy,
+        diameter=opened.diameter,
         per_type=opened.thresholds.per_type,
         average=opened.average,
     )

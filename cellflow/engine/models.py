@@ -18,14 +18,22 @@ from cellflow.engine.runs import check_models, run_mask
 from cellflow.engine.segment import POLICIES, Policy
 from cellflow.engine.styles import read_style_models
 from cellflow.engine.thresholds import Thresholds, read_thresholds
-from cellflow.errors import CellflowError, RunError
+from cellflow.errors import CellflowError, DataError, RunError
 from cellflow.nn.checkpoint import find_model_file
 from cellflow.numeric.averaging import VARIANTS, Variant
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.run_folder import FoldFolder, RunFolder, find_run
 from cellflow.style_models import StyleModels
 
-__all__ = ["Opened", "ensemble_record", "open_models", "run_policy"]
+__all__ = [
+    "Opened",
+    "check_type",
+    "describe_members",
+    "ensemble_record",
+    "known_types",
+    "open_models",
+    "run_policy",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -47,6 +55,8 @@ class Opened:
         Calibrated for exactly these members where there is such a calibration; `source` says so.
     policy : {"dataset", "type", "image"}
         Where diameters come from.
+    diameter : float or None
+        One for all images instead, where out-of-fold predictions and thresholds were made with it.
     average : {"plain", "cellprob", "direction"}
         How flows are averaged.
     scores : tuple of float
@@ -57,6 +67,7 @@ class Opened:
     members: tuple[Member, ...]
     thresholds: Thresholds
     policy: Policy
+    diameter: float | None
     average: Variant
     scores: tuple[float, ...]
 
@@ -80,6 +91,8 @@ def open_models(
     unfinished: bool = False,
     calibrated: bool = True,
     overrides: MaskOverrides | None = None,
+    foreign: bool = False,
+    channels: tuple[int, int] | None = None,
 ) -> Opened:
     """Open runs and model files.
 
@@ -98,6 +111,10 @@ def open_models(
         Use calibrated thresholds where there are any.
     overrides : MaskOverrides or None
         Thresholds that were given, and go before all others.
+    foreign : bool
+        Whether flows of other origin join, so that thresholds of these members alone do not fit.
+    channels : (int, int) or None
+        Channels for files of Cellpose, which do not say theirs; by default grey.
 
     Raises
     ------
@@ -105,34 +122,54 @@ def open_models(
         If there is no such thing, a run is incomplete, or thresholds of a damaged or other schema.
     """
     sources = [_find(name, runs_dir, unfinished) for name in names or (None,)]
-    members = tuple(member for source in sources for member in _members(source, device))
-    name = "+".join(source.name for source in sources)
-    runs = [source.run for source in sources if source.run is not None]
+    members = tuple(member for source in sources for member in _members(source, device, channels))
+    _check_types(members)
     given = overrides or MaskOverrides()
-    record = ensemble_record(ensembles_dir, name)
-    found = _calibrated(sources, members, record) if calibrated else None
-    thresholds, average = found or (_of_training(runs, given), "plain")
-    thresholds = thresholds.override(given)
-    scores = tuple(float(member.facts.get("score", "nan")) for member in members)
-    return Opened(name, members, thresholds, _common_policy(runs), average, scores)
+    found = None
+    if calibrated:
+        found = _calibrated(sources, members, ensembles_dir, foreign=foreign)
+    thresholds = (found or _of_training(sources, members, given)).override(given)
+    average = cast("Variant", thresholds.facts.get("average", "plain"))
+    return Opened(
+        "+".join(source.name for source in sources),
+        members,
+        thresholds,
+        thresholds.policy if thresholds.policy in POLICIES else "dataset",
+        thresholds.diameter,
+        average if average in VARIANTS else "plain",
+        tuple(float(member.facts.get("score", "nan")) for member in members),
+    )
 
 
-def ensemble_record(ensembles_dir: Path, name: str) -> Path:
-    """File with the members of an ensemble and the thresholds calibrated for them."""
-    return ensembles_dir / name / "ensemble.json"
+def ensemble_record(ensembles_dir: Path, names: Iterable[str]) -> Path:
+    """File with the members of an ensemble and the thresholds calibrated for them, in any order."""
+    return ensembles_dir / "+".join(sorted(names)) / "ensemble.json"
 
 
-def run_policy(run: RunFolder) -> Policy:
-    """Diameter policy that the run's out-of-fold pass chose; without one that of Cellpose."""
+def run_policy(run: RunFolder, hashes: Iterable[str] | None = None) -> tuple[Policy, float | None]:
+    """Diameter policy of the run's out-of-fold pass, and the diameter given for it, if any.
+
+    That of Cellpose where there is no such pass, or `hashes` are not those of models that made it.
+    """
     try:
-        policy = json.loads(run.oof_record.read_text(encoding="utf-8")).get("policy")
-    except (OSError, ValueError, AttributeError):
-        return "dataset"
-    return cast("Policy", policy) if policy in POLICIES else "dataset"
+        record = json.loads(run.oof_record.read_text(encoding="utf-8"))
+        policy, diameter = record["policy"], record.get("diameter")
+        known = set(record["models"].values())
+    except FileNotFoundError:
+        return "dataset", None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{run.oof_record} is damaged ({error}). Make it again with: cellflow oof {run.name}"
+        ) from None
+    if policy not in POLICIES or (hashes is not None and not set(hashes) <= known):
+        return "dataset", None
+    return cast("Policy", policy), None if diameter is None else float(diameter)
 
 
 def _find(name: str | None, runs_dir: Path, unfinished: bool) -> _Source:
-    text, _, only_type = (name or "").partition("@")
+    text, _, only_type = (name or "").rpartition("@")
+    if name and (not text or Path(name).exists()):
+        text, only_type = name, ""
     if not text or not Path(text).is_file():
         try:
             run = find_run(text or None, runs_dir)
@@ -157,12 +194,16 @@ def _model_file(name: str, no_run: RunError | None) -> tuple[str, RunFolder | No
     return path.stem, None, (path,)
 
 
-def _members(source: _Source, device: torch.device) -> Iterable[Member]:
+def _members(
+    source: _Source, device: torch.device, channels: tuple[int, int] | None
+) -> Iterable[Member]:
     for path in source.files:
         own = source.run is not None
         name = f"{source.name} {path.parent.name.replace('_', ' ')}" if own else str(path)
         styles = _styles(path) if own else None
-        yield load_member(path, name, device, styles=styles, only_type=source.only_type)
+        yield load_member(
+            path, name, device, styles=styles, only_type=source.only_type, channels=channels
+        )
 
 
 def _styles(model: Path) -> StyleModels | None:
@@ -174,47 +215,96 @@ def _styles(model: Path) -> StyleModels | None:
     return models if models.model_hash == hash_file(model) else None
 
 
+def known_types(members: Iterable[Member]) -> set[str]:
+    """Cell types that the style models of members for all types can tell."""
+    return {
+        name
+        for member in members
+        if member.styles is not None
+        and member.styles.cell_type is not None
+        and not member.only_type
+        for name in member.styles.cell_type.classes
+    }
+
+
+def _check_types(members: tuple[Member, ...]) -> None:
+    """A member for one cell type needs others that can tell it."""
+    known = known_types(members)
+    for member in members:
+        if member.only_type and known and member.only_type not in known:
+            raise RunError(
+                f"{member.name} is to join for images of type {member.only_type!r}, but the types that "
+                f"the other members can tell are {', '.join(sorted(known))}."
+            )
+
+
 def _calibrated(
-    sources: list[_Source], members: tuple[Member, ...], record: Path
-) -> tuple[Thresholds, Variant] | None:
+    sources: list[_Source], members: tuple[Member, ...], ensembles_dir: Path, *, foreign: bool
+) -> Thresholds | None:
     """Thresholds by the rules for ensembles: their own, else those of a run's single models."""
-    if record.exists():
+    record = ensemble_record(ensembles_dir, [source.name for source in sources])
+    alike = not foreign and not any(source.only_type for source in sources)
+    if alike and record.exists():
         found = read_thresholds(record)
         if sorted(found.members) == sorted(member.hash for member in members):
-            average = found.facts.get("average", "plain")
-            return found, cast("Variant", average) if average in VARIANTS else "plain"
+            return found
         _log.warning("%s was calibrated for other members and is not used", record)
     run = sources[0].run
     if len(sources) > 1 or run is None or not run.thresholds.exists():
         return None
     found = read_thresholds(run.thresholds)
     if {member.hash for member in members} <= set(found.members):
-        source = SINGLE_MODELS if len(members) > 1 else found.source
-        return dataclasses.replace(found, source=source), "plain"
+        several = len(members) > 1 or foreign
+        return dataclasses.replace(found, source=SINGLE_MODELS if several else found.source)
     _log.warning("%s was made with other models and is not used", run.thresholds)
     return None
 
 
-def _of_training(runs: list[RunFolder], given: MaskOverrides) -> Thresholds:
-    """Thresholds that all runs were trained with, where none were given."""
+def _of_training(
+    sources: list[_Source], members: tuple[Member, ...], given: MaskOverrides
+) -> Thresholds:
+    """Thresholds that all runs were trained with, where none were given; policy of their OOF passes."""
+    runs = [source.run for source in sources if source.run is not None]
     masks = [given.apply(run_mask(run)) for run in runs] or [MaskConfig()]
     if len(set(masks)) > 1:
         found = "; ".join(f"{run.name}: {mask}" for run, mask in zip(runs, masks, strict=True))
         raise RunError(
             f"The runs were trained with different thresholds ({found}). Calibrate them together with: "
             f"cellflow calibrate {' '.join(run.name for run in runs)}; or say which ones to use: "
-            "--cellprob_threshold, --flow_threshold, --min_size and --niter."
+            "--cellprob_threshold, --flow_threshold, --min_size and so on."
         )
-    return Thresholds(masks[0], source=NOT_CALIBRATED)
-
-
-def _common_policy(runs: list[RunFolder]) -> Policy:
-    policies: set[Policy] = {run_policy(run) for run in runs}
-    if len(policies) == 1:
-        return policies.pop()
+    policies = {run_policy(run, _hashes(source)) for source in sources if (run := source.run)}
+    policy, diameter = policies.pop() if len(policies) == 1 else ("dataset", None)
     if policies:
         _log.warning("the runs chose different diameter policies; that of the data set is used")
-    return "dataset"
+    return Thresholds(masks[0], source=NOT_CALIBRATED, policy=policy, diameter=diameter)
+
+
+def _hashes(source: _Source) -> list[str]:
+    return [hash_file(path) for path in source.files]
+
+
+def check_type(cell_type: str | None, opened: Opened) -> str:
+    """The cell type that was given, "" for none.
+
+    Raises
+    ------
+    DataError
+        If no member and no threshold knows it, or none is given and members for one type need to be told.
+    """
+    single = {member.only_type for member in opened.members} - {""}
+    can_tell = known_types(opened.members)
+    if not cell_type:
+        if single and not can_tell:
+            raise DataError(
+                "Members that join for one cell type need to know the type of each image: give it with "
+                "--cell_type, or add a run whose out-of-fold pass has fitted style models (cellflow oof)."
+            )
+        return ""
+    known = can_tell | single | set(opened.thresholds.per_type)
+    if known and cell_type not in known:
+        raise DataError(f"--cell_type {cell_type}: expected one of {', '.join(sorted(known))}.")
+    return cell_type
 
 
 def describe_members(opened: Opened) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ from cellflow.engine.runs import check_models, read_table, run_dataset, run_mask
 from cellflow.engine.segment import POLICIES, Policy, Segmenter
 from cellflow.engine.selection import selection_bias
 from cellflow.engine.styles import fit_style_models, read_style_models, write_style_models
-from cellflow.errors import CheckpointError, RunError
+from cellflow.errors import CheckpointError, DataError, RunError
 from cellflow.io.dataset import Dataset
 from cellflow.io.flow_store import FlowStore
 from cellflow.io.fold_table import RESERVED
@@ -89,17 +89,19 @@ def oof(config: OofConfig) -> OofResult:
     machine = choose_machine(config.runtime)
     evaluations = {fold: _evaluations(run.fold(fold).evaluations) for fold in models}
     last = _last_epochs(run, evaluations)
+    bias = _selection_biases(dataset, run, folds, evaluations)
     job = _Job(run, dataset, folds, models, mask, config, machine)
+    policies = _policies(config, dataset)
     styles = {fold: _style_models(job, fold) for fold in models}
     with atomic_folder(run.oof, replace=True) as folder:
         passes = {
             policy: _predict_all(job, policy, styles, folder / f"policy_{policy}")
-            for policy in _policies(config, dataset)
+            for policy in policies
         }
         best = _best_policy({policy: _mean(done) for policy, done in passes.items()})
         _keep_pass(folder, best)
         write_csv(folder / "predictions.csv", _predictions(passes[best]))
-        scores = _scores_table(job, passes[best], evaluations, last)
+        scores = _scores_table(job, passes[best], last, bias)
         write_csv(folder / "scores.csv", scores)
         _write_confusion(folder / "cell_types.csv", scores)
         write_json(folder / "oof.json", _record(job, best, passes))
@@ -131,9 +133,16 @@ def _policies(config: OofConfig, dataset: Dataset) -> tuple[Policy, ...]:
     """The diameter policies to compare; with one given diameter there is nothing to choose."""
     if config.diameter is not None:
         return ("dataset",)
+    types = 0
+    if "cell_type" in dataset.images:
+        types = dataset.images["cell_type"].replace("", np.nan).nunique()
+    if config.policy == "type" and types < 2:
+        raise DataError(
+            f"--policy type needs two cell types, found {types} in {dataset.path / 'images.csv'}. Choose "
+            "dataset, image or auto."
+        )
     if config.policy != "auto":
         return (config.policy,)
-    types = dataset.images["cell_type"].nunique() if "cell_type" in dataset.images else 0
     return tuple(policy for policy in POLICIES if policy != "type" or types > 1)
 
 
@@ -293,7 +302,7 @@ def _evaluations(path: Path) -> pd.DataFrame:
 
 
 def _scores_table(
-    job: _Job, done: list[_Done], evaluations: Mapping[int, pd.DataFrame], last: pd.Series[float]
+    job: _Job, done: list[_Done], last: pd.Series[float], bias: pd.Series[float]
 ) -> pd.DataFrame:
     """Scores of a pass with each image's group, its score at the last epoch, and the selection bias.
 
@@ -304,20 +313,26 @@ def _scores_table(
     scores["group"] = scores["id"].map(image_groups(job.dataset, job.run.folds))
     as_trained = job.mask == run_mask(job.run) and job.config.diameter is None
     scores["last_epoch_score"] = scores["id"].map(last) if as_trained else np.nan
-    scores["selection_bias"] = scores["id"].map(_selection_biases(scores, evaluations))
+    scores["selection_bias"] = scores["id"].map(bias)
     columns = ["id", "fold", "cell_type", "group", "epoch", *SCORE_COLUMNS, "last_epoch_score"]
     return scores[[*columns, "selection_bias", *RECOGNITION_COLUMNS]]
 
 
 def _selection_biases(
-    scores: pd.DataFrame, evaluations: Mapping[int, pd.DataFrame]
+    dataset: Dataset, run: RunFolder, folds: pd.Series[int], evaluations: Mapping[int, pd.DataFrame]
 ) -> pd.Series[float]:
     """How much choosing the epoch flatters each image, from its fold's evaluations; by id."""
-    groups = dict(zip(scores["id"], scores["group"], strict=True))
-    parts = [
-        selection_bias(table, {name: groups[name] for name in set(table["id"])})
-        for table in evaluations.values()
-    ]
+    groups = image_groups(dataset, run.folds).to_dict()
+    parts = []
+    for fold, table in evaluations.items():
+        own = table["id"].isin(folds.index[folds == fold])
+        if own.all() and len(own):
+            parts.append(selection_bias(table, {name: groups[name] for name in set(table["id"])}))
+            continue
+        raise RunError(
+            f"{run.fold(fold).evaluations}: expected scores of the images that fold {fold} validates on, "
+            "found others. Repeat the command that trained this fold: it writes the table again."
+        )
     return pd.concat(parts)
 
 

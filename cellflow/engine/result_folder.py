@@ -2,8 +2,9 @@
 
 ::
 
-    prediction.json    what makes the prediction (identity), what is written (exports) and, once the
-                       tables are there, how many cells each image in them has
+    prediction.json    what makes the prediction (identity), what is written (exports), what tells whether
+                       an image has changed, and, once the tables are there, how many cells each image in
+                       them has
     masks/<id>.tif     label maps
     outlines/<id>.png  the images with the outlines of their cells
     cells.csv          a row per cell: id, then the columns of `measure_cells`
@@ -22,7 +23,7 @@ import json
 import logging
 import shutil
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -122,6 +123,7 @@ class ResultFolder:
             "version": _VERSION,
             "identity": json.loads(json.dumps(identity)),  # as it is read back, to be compared
             "exports": asdict(exports),
+            "images": {},
             "cells": {},
         }
         self._parts = self.path / ".parts"
@@ -160,6 +162,7 @@ class ResultFolder:
         *,
         exports: Exports | None = None,
         overwrite: bool = False,
+        fingerprints: Mapping[str, str] | None = None,
     ) -> Iterator[ResultFolder]:
         """Start a result, or go on with one; the folder is locked while the context lasts.
 
@@ -169,6 +172,9 @@ class ResultFolder:
             As the class takes them; all exports but outlines by default.
         overwrite : bool
             Remove what is there first, if it is a result of a prediction. Other files in the folder stay.
+        fingerprints : mapping, optional
+            What tells whether an image is still the same, by id. An image that has changed since it was
+            predicted counts as not done.
 
         Raises
         ------
@@ -184,6 +190,7 @@ class ResultFolder:
                 for name in _WORK:
                     _remove(folder.path / name)
             folder._start()
+            folder._forget_changed(fingerprints or {})
             yield folder
 
     def done(self) -> set[str]:
@@ -269,6 +276,19 @@ class ResultFolder:
                 "another --name."
             )
         self._record = old
+
+    def _forget_changed(self, fingerprints: Mapping[str, str]) -> None:
+        """Remove what was made of images that are others now, before the new ones are known."""
+        known: dict[str, str] = self._record.get("images", {})
+        changed = {name for name, text in fingerprints.items() if known.get(name, text) != text}
+        for name in changed:
+            for path in (self._mask(name), self._parts / f"{name}.csv"):
+                path.unlink(missing_ok=True)
+        cells = {name: n for name, n in self._record["cells"].items() if name not in changed}
+        images = dict(sorted({**known, **fingerprints}.items()))
+        if changed or images != known:
+            self._record = self._record | {"images": images, "cells": cells}
+            write_json(self.record_path, self._record)
 
     def _listed(self) -> dict[str, int]:
         """Images in the tables with their cells; none if a table that cannot be made again is missing."""

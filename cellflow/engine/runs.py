@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +32,8 @@ _NOT_IDENTITY = (
     "fold", "data", "name", "runs_dir", "savedir", "time_budget", "dry_run", "runtime",
 )  # fmt: skip
 """What may differ between two commands of one run: where things lie, which fold, time, and the machine."""
+_TEXT_COLUMNS = ("id", "cell_type", "predicted_type", "group")
+"""Columns that stay text, whatever it looks like."""
 
 
 def versions() -> dict[str, str]:
@@ -81,7 +84,11 @@ def open_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> RunFold
         run.write_record(record)
         return run
     old = run.read_record()
-    changes = config_differences(old["config"], record["config"])
+    before = dict(old["config"])
+    before["mask"] = dataclasses.asdict(MaskConfig()) | before.get(
+        "mask", {}
+    )  # settings since added
+    changes = config_differences(before, record["config"])
     if old["data_hash"] != record["data_hash"]:
         changes.append(f"data: {dataset.path} is not the data the run was started with")
     if old["folds_hash"] != record["folds_hash"]:
@@ -160,25 +167,27 @@ def run_mask(run: RunFolder) -> MaskConfig:
     return MaskConfig(**run.read_record()["config"]["mask"])
 
 
-def read_table(path: Path, columns: list[str]) -> pd.DataFrame:
-    """A table of a run, with ids as text.
+def read_table(path: Path, columns: list[str], *, remedy: str = "") -> pd.DataFrame:
+    """A table of a run, with ids, groups and cell types as the text they are.
+
+    `remedy` says how the table is made again; by default by the training.
 
     Raises
     ------
     RunError
         If it is missing, damaged, or lacks a column.
     """
+    remedy = remedy or (
+        "Repeat the command that trained this fold: it writes the table again from last.pt."
+    )
     try:
-        table = pd.read_csv(path, dtype={"id": str})
+        table = pd.read_csv(path, converters=dict.fromkeys(_TEXT_COLUMNS, str))
     except (OSError, ValueError) as error:
-        raise RunError(
-            f"{path} cannot be read ({error}). Repeat the command that trained this fold: it writes "
-            "the table again from last.pt."
-        ) from None
+        raise RunError(f"{path} cannot be read ({error}). {remedy}") from None
     missing = [name for name in columns if name not in table]
     if missing:
         raise RunError(
-            f"{path}: expected the columns {', '.join(columns)}; {missing[0]} is missing."
+            f"{path}: expected the columns {', '.join(columns)}; {missing[0]} is missing. {remedy}"
         )
     return table
 

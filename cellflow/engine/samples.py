@@ -23,7 +23,7 @@ from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset
 from cellflow.nn.dataset import Sample
 from cellflow.numeric.labels import labels_from_instances, median_diameter
-from cellflow.numeric.normalize import normalize_percentile, select_channels
+from cellflow.numeric.normalize import network_channels
 from cellflow.numeric.targets import labels_to_flows
 from cellflow.storage.atomic import atomic_path
 from cellflow.storage.hashing import hash_array, hash_file, hash_json
@@ -35,7 +35,7 @@ MIN_DIAMETER = 5.0
 MAX_THREADS = 4
 """Images that are worked on at once, at most: each takes some 20 bytes a pixel."""
 
-_VERSION = 3
+_VERSION = 4
 _log = logging.getLogger(__name__)
 
 
@@ -160,7 +160,7 @@ def _image(dataset: Dataset, name: str, chan: int, chan2: int) -> NDArray[np.flo
     pixels = dataset.image(name)
     if hash_array(pixels) != dataset.images.at[name, "pixel_hash"]:
         raise DataError(_changed(dataset, f"the image {name!r}"))
-    image = normalize_percentile(select_channels(pixels, chan, chan2))
+    image = network_channels(pixels, chan, chan2)
     return image if image[1].any() else image[:1]
 
 

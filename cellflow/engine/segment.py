@@ -17,7 +17,7 @@ from cellflow.engine.stages import run_stages
 from cellflow.errors import RunError
 from cellflow.nn.forward import Flows, image_to_flows, image_to_style
 from cellflow.numeric.averaging import Variant, average_flows
-from cellflow.numeric.normalize import normalize_percentile, select_channels
+from cellflow.numeric.normalize import network_channels, select_channels
 from cellflow.numeric.tta import VIEWS, Axes, flip_image, unflip_flow
 from cellflow.style_models import average_probabilities, choose_type
 
@@ -194,12 +194,10 @@ class Segmenter:
         return flows, float(np.mean(diameters)), self._type_of(known)
 
     def _read(self, image: NDArray[Any]) -> _Input:
-        """The channels the members want; one of a single value says nothing, and counts as 0."""
+        """The channels the members want."""
         member = self.members[0]
-        selected = select_channels(image, member.chan, member.chan2)
-        normal = normalize_percentile(selected)
-        normal[normal.min(axis=(1, 2)) == normal.max(axis=(1, 2))] = 0
-        return _Input(normal, selected[0].copy())
+        normal = network_channels(image, member.chan, member.chan2)
+        return _Input(normal, select_channels(image, member.chan, member.chan2)[0].copy())
 
     def _average(self, key: Any, item: _Input) -> _Means:
         """The networks' part."""

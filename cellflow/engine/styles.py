@@ -16,7 +16,7 @@ from cellflow.engine.members import Member
 from cellflow.errors import CheckpointError, DataError
 from cellflow.io.dataset import Dataset
 from cellflow.nn.forward import image_to_style
-from cellflow.numeric.normalize import normalize_percentile, select_channels
+from cellflow.numeric.normalize import network_channels
 from cellflow.storage.atomic import write_json
 from cellflow.style_models import CellTypeModel, DiameterModel, StyleModels
 
@@ -57,7 +57,7 @@ def image_style(
     NotFiniteError
         If the network's features are not numbers.
     """
-    normal = normalize_percentile(select_channels(image, member.chan, member.chan2))
+    normal = network_channels(image, member.chan, member.chan2)
     rescale = member.diam_mean / member.diam_labels
     return image_to_style(member.net, normal, rescale=rescale, batch_size=batch_size, amp=amp)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,6 +31,8 @@ Place = tuple[int, int, int]
 
 MIN_EXTRA_GAIN = 0.001
 """What an extra must gain to be taken: a setting with one switch more has to be worth it."""
+PIECES = 5
+"""Parts for cross-fitting where there are no folds."""
 EXTRAS: dict[str, tuple[Any, ...]] = {
     "score_per_pixel": (0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95),
     "max_size_fraction": (0.2, 0.1, 0.05, 0.02),
@@ -45,8 +47,8 @@ class CalibrationImages:
 
     Attributes
     ----------
-    ids, types, folds : tuple
-        Id, true cell type ("" for none) and fold of every image.
+    ids, types, folds, groups : tuple
+        Id, true cell type ("" for none), fold and group of every image.
     found_types : tuple of str
         Cell type that prediction would take ("" for unsure).
     truth : callable
@@ -58,6 +60,7 @@ class CalibrationImages:
     ids: tuple[str, ...]
     types: tuple[str, ...]
     folds: tuple[int, ...]
+    groups: tuple[str, ...]
     found_types: tuple[str, ...]
     truth: Callable[[str], Instances]
     flows: Callable[[str], tuple[NDArray[Any], NDArray[Any], float]]
@@ -119,8 +122,14 @@ class ThresholdSearch:
         return Thresholds(shared, per_type)
 
     def cross_fit(self) -> tuple[Floats, dict[int, Thresholds]]:
-        """Score of every image at the thresholds fitted on the other folds, and these thresholds."""
-        folds, scores = np.array(self.images.folds), np.zeros(len(self.images))
+        """Score of every image at the thresholds fitted on the other folds, and these thresholds.
+
+        Images of one fold only (a holdout split, reserved images) are cut into `PIECES` parts, groups
+        whole. Scores are nan where there is a single group: nothing is left to fit on.
+        """
+        folds, scores = self._pieces(), np.full(len(self.images), np.nan)
+        if len(np.unique(folds)) < 2:
+            return scores, {}
         fitted = {}
         for fold in np.unique(folds).tolist():
             fitted[fold] = self.fit(folds != fold)
@@ -128,6 +137,13 @@ class ThresholdSearch:
                 mask = fitted[fold].of(self.images.found_types[row])
                 scores[row] = self.score_rows([row], mask)[0]
         return scores, fitted
+
+    def _pieces(self) -> NDArray[np.int64]:
+        folds = np.array(self.images.folds)
+        if len(np.unique(folds)) > 1:
+            return folds
+        numbers = np.unique(np.array(self.images.groups), return_inverse=True)[1]
+        return np.asarray(numbers % PIECES, dtype=np.int64)
 
     def score_rows(self, rows: Iterable[int], mask: MaskConfig) -> Floats:
         """Scores of images, by their places, at one setting: from the grid where it is there."""
@@ -166,6 +182,8 @@ class ThresholdSearch:
             min_sizes=[int(size) for size in sizes],
             niter=niter_of(self.base, diameter),
             max_size_fraction=self.base.max_size_fraction,
+            score_per_pixel=self.base.score_per_pixel,
+            fill_holes=self.base.fill_holes,
         )
         return counts.scores.astype(np.float32)
 
@@ -253,13 +271,15 @@ class ThresholdSearch:
         )
 
 
+ALL_TYPES = "all types"
+"""Name of what is shared, beside the cell types."""
 AXIS_NAMES = ("cellprob_threshold", "flow_threshold", "min_size")
 """Settings along the axes of the grid."""
 
 
-def describe(thresholds: Mapping[str, Any] | MaskConfig) -> str:
-    """A setting as people read it: what differs from Cellpose's defaults, and the three thresholds."""
-    values = dataclasses.asdict(thresholds) if isinstance(thresholds, MaskConfig) else thresholds
+def describe(mask: MaskConfig) -> str:
+    """A setting as people read it: the three thresholds, and what else differs from the defaults."""
+    values = dataclasses.asdict(mask)
     default = dataclasses.asdict(MaskConfig())
     shown = [name for name in values if name in AXIS_NAMES or values[name] != default[name]]
     return ", ".join(f"{name} {values[name]:g}" for name in shown)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cellflow.config import MaskConfig, MaskOverrides, check_config
-from cellflow.errors import ConfigError, RunError
+from cellflow.errors import RunError
 from cellflow.storage.atomic import write_json
 
 __all__ = ["Thresholds", "read_thresholds", "write_thresholds"]
@@ -33,6 +33,10 @@ class Thresholds:
         What they were fitted on, for people; empty for those of the training.
     members : tuple of str
         Hashes of the model files whose flows they were fitted on.
+    policy : str
+        Diameter policy of these flows, and so of predictions that use the thresholds.
+    diameter : float or None
+        Diameter in pixels where one was given for all images instead.
     facts : mapping
         Settings, scores and curves, JSON types only.
     """
@@ -41,12 +45,23 @@ class Thresholds:
     per_type: Mapping[str, MaskConfig] = field(default_factory=dict)
     source: str = ""
     members: tuple[str, ...] = ()
+    policy: str = "dataset"
+    diameter: float | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def override(self, overrides: MaskOverrides) -> Thresholds:
         """The same with those settings replaced, for all types, that were given."""
+        given = {k: v for k, v in dataclasses.asdict(overrides).items() if v is not None}
+        if not given:
+            return self
         per_type = {name: overrides.apply(mask) for name, mask in self.per_type.items()}
-        return dataclasses.replace(self, shared=overrides.apply(self.shared), per_type=per_type)
+        words = ", ".join(f"{name} {value}" for name, value in given.items())
+        return dataclasses.replace(
+            self,
+            shared=overrides.apply(self.shared),
+            per_type=per_type,
+            source=f"{self.source}; given: {words}",
+        )
 
     def of(self, cell_type: str) -> MaskConfig:
         """Thresholds of a cell type."""
@@ -59,6 +74,8 @@ class Thresholds:
             "version": VERSION,
             "source": self.source,
             "members": list(self.members),
+            "policy": self.policy,
+            "diameter": self.diameter,
             "shared": dataclasses.asdict(self.shared),
             "per_type": {name: dataclasses.asdict(mask) for name, mask in self.per_type.items()},
             **self.facts,
@@ -90,18 +107,24 @@ def read_thresholds(path: Path) -> Thresholds:
             f"{path}: expected the schema {SCHEMA} of version {VERSION}, found {found[0]} of version "
             f"{found[1]}. Make it again with: cellflow calibrate"
         )
-    known = ("schema", "version", "source", "members", "shared", "per_type")
+    known = (
+        "schema", "version", "source", "members", "policy", "diameter", "shared", "per_type",
+    )  # fmt: skip
     try:
         shared = _mask(plain["shared"])
         per_type = {str(name): _mask(mask) for name, mask in plain["per_type"].items()}
         members = tuple(map(str, plain["members"]))
-    except (KeyError, TypeError, AttributeError, ConfigError) as error:
+        policy, diameter = str(plain["policy"]), plain["diameter"]
+        diameter = None if diameter is None else float(diameter)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(
             f"{path}: expected thresholds as cellflow calibrate writes them, found {error}. Make it "
             "again with: cellflow calibrate"
         ) from None
     facts = {key: value for key, value in plain.items() if key not in known}
-    return Thresholds(shared, per_type, str(plain.get("source", "")), members, facts)
+    return Thresholds(
+        shared, per_type, str(plain.get("source", "")), members, policy, diameter, facts
+    )
 
 
 def _mask(values: dict[str, Any]) -> MaskConfig:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,7 +37,8 @@ class FlowStore:
         self.path = Path(path)
         if mode == "r" and not self.path.is_dir():
             raise DataError(f"No flows at {self.path}. Make them with: cellflow oof")
-        self._root = zarr.open_group(self.path, mode="w" if mode == "w" else "r")
+        with self._damage_told():
+            self._root = zarr.open_group(self.path, mode="w" if mode == "w" else "r")
 
     def __len__(self) -> int:
         return sum(1 for _ in self._root.array_keys())
@@ -68,12 +70,16 @@ class FlowStore:
 
     def read(self, name: str) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
         """Flow ``(2, H, W)`` and logit ``(H, W)`` of an image, float16."""
-        stacked = np.asarray(self._array(name)[:], dtype=np.float16)
+        with self._damage_told():
+            stacked = np.asarray(self._array(name)[:], dtype=np.float16)
+        if stacked.ndim != 3 or len(stacked) != 3:
+            raise DataError(f"{self.path}: expected (3, H, W) for {name!r}, found {stacked.shape}.")
         return stacked[:2], stacked[2]
 
     def facts(self, name: str) -> dict[str, Any]:
         """What was stored with an image's flows."""
-        return dict(self._array(name).attrs)
+        with self._damage_told():
+            return dict(self._array(name).attrs)
 
     def _array(self, name: str) -> zarr.Array[Any]:
         if name not in self._root:
@@ -81,3 +87,16 @@ class FlowStore:
                 f"No flows of image {name!r} in {self.path}, which has {len(self)} images."
             )
         return cast("zarr.Array[Any]", self._root[name])
+
+    @contextmanager
+    def _damage_told(self) -> Iterator[None]:
+        """Turn what zarr and its codecs raise on damaged files into one message."""
+        try:
+            yield
+        except DataError:
+            raise
+        except (ValueError, RuntimeError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{self.path} is damaged ({type(error).__name__}: {error}). Make it again with: "
+                "cellflow oof"
+            ) from error

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,25 +39,34 @@ def read_foreign_flows(path: Path) -> tuple[NDArray[np.float32], NDArray[np.floa
         If the file is missing, damaged, lacks an array, or shapes or the scale do not fit.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [key for key in _KEYS if key not in file]
-            if missing:
-                raise DataError(
-                    f"{path}: expected the arrays {', '.join(_KEYS)}, not found: {', '.join(missing)}."
-                )
-            flow, cellprob, scale = (np.asarray(file[key]) for key in _KEYS)
+        return _checked(*_load(path))
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
-    except (ValueError, zipfile.BadZipFile, EOFError) as error:
-        if isinstance(error, DataError):
-            raise
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: not an .npz file of plain arrays ({error}).") from error
+
+
+def _load(path: Path) -> tuple[NDArray[Any], ...]:
+    with np.load(path, allow_pickle=False) as file:
+        missing = [key for key in _KEYS if key not in file]
+        if missing:
+            raise DataError(
+                f"expected the arrays {', '.join(_KEYS)}, not found: {', '.join(missing)}."
+            )
+        return tuple(np.asarray(file[key]) for key in _KEYS)
+
+
+def _checked(
+    flow: NDArray[Any], cellprob: NDArray[Any], scale: NDArray[Any]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Both fields as float32, the flow at the network's scale."""
     if cellprob.ndim != 2 or flow.shape != (2, *cellprob.shape):
         raise DataError(
-            f"{path}: expected flow (2, H, W) and cellprob (H, W), found {flow.shape} and "
-            f"{cellprob.shape}."
+            f"expected flow (2, H, W) and cellprob (H, W), found {flow.shape} and {cellprob.shape}."
         )
-    if scale.size != 1 or not np.isfinite(scale).all() or float(scale.reshape(-1)[0]) <= 0:
-        raise DataError(f"{path}: expected one positive scale, found {scale}.")
+    if scale.size != 1 or not 0 < float(scale.reshape(-1)[0]) < np.inf:
+        raise DataError(f"expected one positive scale, found {scale}.")
     factor = FLOW_SCALE / float(scale.reshape(-1)[0])
     return (flow * factor).astype(np.float32), cellprob.astype(np.float32)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 
-__all__ = ["normalize_percentile", "resize_linear", "select_channels"]
+__all__ = ["network_channels", "normalize_percentile", "resize_linear", "select_channels"]
 
 Floats = NDArray[np.float32]
 
@@ -110,6 +110,36 @@ def select_channels(image: Any, chan: int = 0, chan2: int = 0) -> Floats:
     if chan2 > 0:
         out[1] = array[:, :, chan2 - 1]
     return out
+
+
+def network_channels(image: Any, chan: int = 0, chan2: int = 0) -> Floats:
+    """The two channels that the network sees: selected, and normalised each by its percentiles.
+
+    A channel of a single value says nothing and becomes 0 (Cellpose hands on the value itself, which
+    the network may take for anything).
+
+    Parameters
+    ----------
+    image : (H, W) or (H, W, C) ndarray
+        At least one pixel.
+    chan, chan2 : int
+        As in `select_channels`.
+
+    Returns
+    -------
+    (2, H, W) float32 ndarray
+
+    Raises
+    ------
+    DataError
+        As `select_channels` and `normalize_percentile`; also if the image has no pixels.
+    """
+    selected = select_channels(image, chan, chan2)
+    if not selected.size:
+        raise DataError(f"image: expected at least one pixel, found shape {np.shape(image)}")
+    normal = normalize_percentile(selected)
+    normal[normal.min(axis=(1, 2)) == normal.max(axis=(1, 2))] = 0
+    return normal
 
 
 def resize_linear(image: Any, shape: tuple[int, int]) -> Floats:

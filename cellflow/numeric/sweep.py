@@ -16,6 +16,7 @@ from cellflow.numeric.dynamics import (
     Candidates,
     Method,
     candidate_errors,
+    candidate_probabilities,
     check_fields,
     find_candidates,
 )
@@ -81,6 +82,8 @@ def sweep(
     niter: int | None = None,
     method: Method = "basin",
     max_size_fraction: float = 0.4,
+    score_per_pixel: float = 0.0,
+    fill_holes: bool = True,
     check_scale: bool = False,
 ) -> SweepCounts:
     """Count what `flows_to_labels` and `competition_score` would for every combination.
@@ -98,7 +101,7 @@ def sweep(
     truth : Instances or (H, W) integer ndarray
     cellprob_thresholds, flow_thresholds, min_sizes : sequence of numbers
         The grid. Flow threshold None or 0 is "no check".
-    niter, method, max_size_fraction, check_scale
+    niter, method, max_size_fraction, score_per_pixel, fill_holes, check_scale
         As in `flows_to_labels`; the scale is not checked by default, because at a very low cellprob
         threshold nearly all of an image may be background.
 
@@ -132,7 +135,10 @@ def sweep(
                 method=method,
                 check_scale=check_scale,
             )
-            counts[:, index] = _count_grid(candidates, real, grid)
+            wanted = candidates.areas > 0
+            if score_per_pixel > 0:
+                wanted &= candidate_probabilities(candidates, cellprob) >= score_per_pixel
+            counts[:, index] = _count_grid(candidates, real, grid, wanted, fill_holes=fill_holes)
 
     run_blocks(count, len(grid.cellprob), 1 if cellprob.size <= _SMALL else len(grid.cellprob))
     iou = np.array(COMPETITION_THRESHOLDS)
@@ -177,27 +183,38 @@ class _Grid:
         return np.asarray(agrees[:, None] & large, dtype=np.bool_)
 
 
-def _count_grid(candidates: Candidates, truth: Instances, grid: _Grid) -> Ints:
-    """TP, FP, FN for all flow thresholds and sizes, ``(3, F, M, T)``."""
-    wanted = (candidates.areas > 0) & (candidates.areas >= grid.size.min())
-    present = np.flatnonzero(wanted)
+def _count_grid(
+    candidates: Candidates,
+    truth: Instances,
+    grid: _Grid,
+    wanted: NDArray[np.bool_],
+    *,
+    fill_holes: bool,
+) -> Ints:
+    """TP, FP, FN of the wanted labels for all flow thresholds and sizes, ``(3, F, M, T)``."""
+    present = np.flatnonzero(wanted & (candidates.areas >= grid.size.min()))
     present = present[np.argsort(candidates.first[present], kind="stable")]
     errors = np.zeros(len(present), dtype=np.float32)
     if grid.checks:
         errors = candidate_errors(candidates, (present + 1).astype(np.int32))
     ranks = grid.ranks(errors, candidates.areas[present])
     counts = np.zeros((3, *grid.shape[1:], len(COMPETITION_THRESHOLDS)), dtype=np.int64)
-    for where, labels in _filled_maps(candidates, present, grid, ranks):
+    for where, labels in _label_maps(candidates, present, grid, ranks, fill_holes=fill_holes):
         sums = grid.totals(ranks, _hits_per_label(truth, labels, len(present)))[where]
         counts[0][where], counts[1][where] = np.split(sums, 2, axis=-1)
     counts[2] = len(truth) - counts[0]
     return counts
 
 
-def _filled_maps(
-    candidates: Candidates, present: Ints, grid: _Grid, ranks: tuple[Ints, Ints]
+def _label_maps(
+    candidates: Candidates,
+    present: Ints,
+    grid: _Grid,
+    ranks: tuple[Ints, Ints],
+    *,
+    fill_holes: bool,
 ) -> Iterator[tuple[Any, NDArray[np.int32]]]:
-    """Label maps with filled holes, each with the combinations for which it is right.
+    """Label maps, with filled holes if so wanted, each with the combinations for which it is right.
 
     What a label gains by filling depends on the others only where one of them lies in its hole: that
     one is either kept, or it is background and filled as well. There is one map for each way in which
@@ -207,6 +224,9 @@ def _filled_maps(
     table = np.zeros(len(candidates.areas) + 1, dtype=np.int32)
     table[present + 1] = np.arange(1, len(present) + 1, dtype=np.int32)
     raw = relabel(candidates.labels, table)
+    if not fill_holes:
+        yield slice(None), raw
+        return
     full = raw.copy()
     nested = np.flatnonzero(close_holes(full, boxes)[1:])
     if not len(nested):

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import cellflow
 from cellflow.config import (
     CalibrateConfig,
     EnsembleConfig,
@@ -29,7 +30,7 @@ from cellflow.engine.prediction import make_labels
 from cellflow.engine.threshold_search import CalibrationImages, ThresholdSearch
 from cellflow.engine.thresholds import read_thresholds
 from cellflow.engine.train import train
-from cellflow.errors import RunError
+from cellflow.errors import DataError, RunError
 from cellflow.io.dataset import Dataset
 from cellflow.io.flow_store import FlowStore
 from cellflow.nn.precision import choose_device
@@ -73,7 +74,7 @@ def images() -> CalibrationImages:
     truth = {item.id: instances_from_labels(item.labels) for item in items}
     folds = tuple(place // 2 % 3 for place in range(12))
     ids = tuple(item.id for item in items)
-    return CalibrationImages(ids, types, folds, types, truth.__getitem__, flows.__getitem__)
+    return CalibrationImages(ids, types, folds, ids, types, truth.__getitem__, flows.__getitem__)
 
 
 def test_scores_are_those_of_single_calls(images: CalibrationImages) -> None:
@@ -93,6 +94,32 @@ def test_scores_are_those_of_single_calls(images: CalibrationImages) -> None:
     labels = make_labels(flow, cellprob, diameter, off_grid)
     expected = competition_score(images.truth(images.ids[3]), labels).mean
     assert search.score_rows([3], off_grid)[0] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "base", [MaskConfig(score_per_pixel=0.9), MaskConfig(fill_holes=False, max_size_fraction=0.05)]
+)
+def test_the_grid_keeps_the_other_settings_of_the_training(
+    images: CalibrationImages, base: MaskConfig
+) -> None:
+    search = ThresholdSearch(images, GRID, base)
+    for row in (0, 7):
+        flow, cellprob, diameter = images.flows(images.ids[row])
+        labels = make_labels(flow, cellprob, diameter, base)
+        expected = competition_score(images.truth(images.ids[row]), labels).mean
+        assert search.score_rows([row], base)[0] == pytest.approx(expected, abs=1e-6)
+    assert search.fit().shared.fill_holes == base.fill_holes
+
+
+def test_one_fold_is_cut_by_groups_and_one_group_is_not_cross_fitted(
+    images: CalibrationImages,
+) -> None:
+    held = replace(images, folds=(0,) * 12, groups=tuple("uvw"[place % 3] for place in range(12)))
+    scores, fitted = ThresholdSearch(held, GRID, MaskConfig()).cross_fit()
+    assert len(fitted) == 3 and np.isfinite(scores).all()
+    same = replace(held, groups=("u",) * 12)
+    scores, fitted = ThresholdSearch(same, GRID, MaskConfig()).cross_fit()
+    assert fitted == {} and np.isnan(scores).all()
 
 
 def test_types_get_what_they_need(images: CalibrationImages) -> None:
@@ -118,6 +145,7 @@ def test_cross_fitting_never_sees_the_fold_it_scores(images: CalibrationImages) 
             ids=tuple(images.ids[row] for row in rows),
             types=tuple(images.types[row] for row in rows),
             folds=tuple(images.folds[row] for row in rows),
+            groups=tuple(images.groups[row] for row in rows),
             found_types=tuple(images.found_types[row] for row in rows),
         )
         alone = ThresholdSearch(others, GRID, MaskConfig(), smoothing=0).fit()
@@ -173,8 +201,8 @@ def test_calibrate_a_run(copied: TrainConfig, tmp_path: Path) -> None:
     assert overall["low"] <= overall["expected"] <= overall["high"]
     thresholds = read_thresholds(run.thresholds)
     assert set(thresholds.members) == {hash_file(run.fold(fold).best) for fold in (0, 1)}
-    assert set(thresholds.facts["curves"]) == {"all", *thresholds.per_type}
-    assert (run.calibration / "all.png").stat().st_size > 10_000
+    assert set(thresholds.facts["curves"]) == {"all types", *thresholds.per_type}
+    assert (run.calibration / "all types.png").stat().st_size > 10_000
     # the same again gives the same to the byte
     before = run.thresholds.read_bytes()
     calibrate(calibration(copied, tmp_path))
@@ -207,7 +235,7 @@ def test_an_ensemble_of_two_seeds_is_fitted_on_its_mean_flows(
     runs = [oof_of(copied, name) for name in ("tiny", "second")]
     result = calibrate(calibration(copied, tmp_path, "tiny", "second"))
     assert result.ensemble is not None and result.record is not None
-    assert result.record.parent.name == "tiny+second"
+    assert result.record.parent.name == "second+tiny"
     # the score at the training's thresholds is that of the mean flows
     dataset = Dataset.open(copied.data)
     stores = [FlowStore(run.flows) for run in runs]
@@ -219,7 +247,7 @@ def test_an_ensemble_of_two_seeds_is_fitted_on_its_mean_flows(
         scores.append(competition_score(dataset.instances(name), labels).mean)
     facts = result.ensemble.facts
     if facts["average"] == "plain":
-        found = facts["scores"]["all"]["training_thresholds"]
+        found = facts["scores"]["all types"]["training_thresholds"]
         assert found == pytest.approx(np.mean(scores), abs=1e-6)
     opened = open_models(
         ["tiny", "second"],
@@ -229,6 +257,14 @@ def test_an_ensemble_of_two_seeds_is_fitted_on_its_mean_flows(
     )
     assert opened.thresholds.source.startswith("mean out-of-fold flows of tiny and second")
     assert len(opened.members) == 4
+    places = {"runs_dir": copied.runs_dir, "ensembles_dir": tmp_path / "ensembles"}
+    device = choose_device("cpu")
+    turned = open_models(["second", "tiny"], device, **places)
+    assert turned.thresholds.source == opened.thresholds.source
+    typed = open_models(["tiny", "second@round"], device, **places)
+    assert "not calibrated" in typed.thresholds.source
+    with pytest.raises(RunError, match=r"is to join for images of type 'nope'"):
+        open_models(["tiny", "second@nope"], device, **places)
 
 
 def test_reserved_images_calibrate_the_ensemble(
@@ -243,7 +279,7 @@ def test_reserved_images_calibrate_the_ensemble(
     result = calibrate(calibration(config, tmp_path, "reserving"))
     assert result.ensemble is not None
     assert "reserved images, all 2 members" in result.ensemble.source
-    assert result.ensemble.facts["scores"]["all"]["images"] == 3
+    assert result.ensemble.facts["scores"]["all types"]["images"] == 3
     images = ensemble(
         EnsembleConfig(
             images=data,
@@ -269,6 +305,53 @@ def test_runs_of_other_splits_are_not_mixed(
         oof_of(copied, name)
     with pytest.raises(RunError, match="do not belong together: expected one folds_hash"):
         calibrate(calibration(copied, tmp_path, "tiny", "second"))
+
+
+def test_a_holdout_split(tiny_data: Path, copied: TrainConfig, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data, data)
+    make_folds(FoldsConfig(data=data, split="holdout", holdout=0.5, overwrite=True))
+    config = replace(copied, data=data, name="held")
+    train(config)
+    run = oof_of(config, "held")
+    (cv,) = calibrate(calibration(config, tmp_path, "held")).cv
+    assert cv.iloc[-1]["images"] == len(pd.read_csv(run.scores))
+    assert np.isfinite(cv.iloc[-1]["cross_fitted"])
+
+
+def test_cell_types_that_are_numbers(copied: TrainConfig, tmp_path: Path) -> None:
+    run = oof_of(copied)
+    table = pd.read_csv(run.scores, dtype=str)
+    table["cell_type"] = [f"0{place % 2}" for place in range(len(table))]
+    table["predicted_type"] = ["", *table["cell_type"][1:]]
+    table.to_csv(run.scores, index=False)
+    (thresholds,) = calibrate(calibration(copied, tmp_path)).thresholds
+    assert set(thresholds.per_type) == {"00", "01"}
+
+
+def test_damaged_flows(copied: TrainConfig, tmp_path: Path) -> None:
+    run = oof_of(copied)
+    name = Dataset.open(copied.data).ids[0]
+    (run.flows / name / "zarr.json").write_text("{")
+    with pytest.raises(DataError, match=r"flows\.zarr is damaged(.|\n)*cellflow oof"):
+        calibrate(calibration(copied, tmp_path))
+
+
+def test_runs_with_other_diameters_are_not_mixed(copied: TrainConfig, tmp_path: Path) -> None:
+    train(replace(copied, name="second", seed=1))
+    oof_of(copied)
+    oof(OofConfig(run="second", runs_dir=copied.runs_dir, policy="image", runtime=CPU))
+    with pytest.raises(RunError, match="different diameters: dataset and image"):
+        calibrate(calibration(copied, tmp_path, "tiny", "second"))
+
+
+def test_a_given_diameter_travels_with_the_thresholds(copied: TrainConfig, tmp_path: Path) -> None:
+    oof(OofConfig(run="tiny", runs_dir=copied.runs_dir, diameter=20.0, runtime=CPU))
+    calibrate(calibration(copied, tmp_path))
+    model = cellflow.load_model("tiny", runs_dir=copied.runs_dir, device="cpu", amp="off")
+    image = Dataset.open(copied.data).image(Dataset.open(copied.data).ids[0])
+    assert model.predict(image).diameter == 20.0
+    assert model.predict(image, diameter=25.0).diameter == 25.0
 
 
 def test_without_out_of_fold_flows(copied: TrainConfig, tmp_path: Path) -> None:

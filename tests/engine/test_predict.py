@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -177,12 +178,18 @@ def test_members_for_one_cell_type() -> None:
         np.full((40, 50), 7, np.uint16),
         np.full((33, 1), 3, np.uint8),
         np.full((64, 64, 3), 9, np.uint8),
+        np.full((64, 64, 3), (200, 0, 90), np.uint8),
     ],
 )
 def test_images_that_show_nothing_have_no_cells_at_the_defaults(image) -> None:
     result = Segmenter([member(0)], MaskConfig()).predict(image)
     assert result.labels.shape == image.shape[:2]
     assert len(result.cells) == result.labels.max()
+
+
+def test_an_image_without_pixels() -> None:
+    with pytest.raises(DataError, match="at least one pixel"):
+        Segmenter([member(0)], MaskConfig()).predict(np.zeros((0, 5), np.uint8))
 
 
 def test_flows_with_augment_equal_cellpose(shared: Path) -> None:
@@ -211,8 +218,9 @@ def test_eval_is_called_and_answered_as_cellpose(shared: Path) -> None:
     assert cellflow.average_precision(masks.astype(int), found, [0.75]).mean > 0.9
     several = model.eval([image, image])
     np.testing.assert_array_equal(several[0][0], several[0][1])
-    with pytest.raises(DataError, match=r"was trained on \[0, 0\], found \[2, 1\]"):
-        model.eval(image, channels=[2, 1])
+    colour = np.stack([image * 0, image, image * 0], axis=-1)
+    green, _, _ = model.eval(colour, channels=[2, 0], diameter=40.0)
+    np.testing.assert_array_equal(green, found)  # a file of Cellpose does not say its channels
 
 
 def test_load_model(trained: TrainConfig, tmp_path: Path) -> None:
@@ -229,6 +237,8 @@ def test_load_model(trained: TrainConfig, tmp_path: Path) -> None:
         RunFolder(trained.runs_dir / "tiny").fold(0).best, device="cpu", amp="off"
     )
     assert len(one.opened.members) == 1
+    with pytest.raises(DataError, match=r"was trained on \[0, 0\], found \[2, 1\]"):
+        one.eval(image, channels=[2, 1])
     with pytest.raises(CheckpointError, match="No model file"):
         cellflow.load_model(tmp_path / "nowhere.pt")
     with pytest.raises(RunError, match=r"No run 'nope'.*tiny"):
@@ -255,6 +265,35 @@ def config_of(trained: TrainConfig, folder: Path, **more) -> PredictConfig:
         runtime=CPU,
         **more,
     )
+
+
+def test_a_changed_image_is_predicted_again(trained: TrainConfig, folder: Path) -> None:
+    config = config_of(trained, folder)
+    first = predict(config)
+    paths = sorted(folder.glob("*.png"))
+    kept, changed = (first.masks / f"{path.stem}.tif" for path in paths)
+    before = kept.stat().st_mtime_ns
+    imsave(paths[1], np.zeros((31, 44), np.uint8), check_contrast=False)
+    again = predict(config)
+    assert read_labels(changed).shape == (31, 44)
+    assert kept.stat().st_mtime_ns == before
+    assert again.cells[paths[1].stem] == 0
+    assert paths[1].stem not in set(pd.read_csv(again.table)["id"])
+
+
+def test_another_folder_under_the_same_name_is_refused(trained: TrainConfig, folder: Path) -> None:
+    predict(config_of(trained, folder))
+    other = folder.parent / "other_images"
+    folder.rename(other)
+    with pytest.raises(DataError, match=r"images: .*images -> .*other_images(.|\n)*--name"):
+        predict(replace(config_of(trained, folder), images=other))
+
+
+def test_a_run_whose_path_has_an_at_sign(trained: TrainConfig, tmp_path: Path) -> None:
+    place = tmp_path / "me@lab"
+    shutil.copytree(trained.runs_dir, place / "runs")
+    model = cellflow.load_model(place / "runs" / "tiny", device="cpu", amp="off")
+    assert len(model.opened.members) == 2
 
 
 def test_predict_equals_the_ensemble(trained: TrainConfig, folder: Path) -> None:
@@ -325,6 +364,16 @@ def test_foreign_flows_that_do_not_fit(tmp_path: Path, arrays, says: str) -> Non
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(DataError, match=says):
         read_foreign_flows(tmp_path / "a.npz")
+    np.savez_compressed(tmp_path / "c.npz", flow=np.random.default_rng(0).normal(size=(2, 60, 60)))
+    data = bytearray((tmp_path / "c.npz").read_bytes())
+    data[300:340] = b"x" * 40
+    (tmp_path / "c.npz").write_bytes(data)
+    np.save(tmp_path / "d.npy", np.zeros(3))
+    (tmp_path / "d.npy").rename(tmp_path / "d.npz")
+    np.savez(tmp_path / "e.npz", flow=np.zeros((2, 3, 4)), cellprob=np.zeros((3, 4)), scale="x")
+    for name in "cde":
+        with pytest.raises(DataError, match=rf"{name}\.npz"):
+            read_foreign_flows(tmp_path / f"{name}.npz")
     (tmp_path / "b.npz").write_bytes(b"no zip")
     with pytest.raises(DataError, match=r"b\.npz"):
         read_foreign_flows(tmp_path / "b.npz")

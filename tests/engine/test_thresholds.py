@@ -14,6 +14,8 @@ THRESHOLDS = Thresholds(
     {"cort": MaskConfig(flow_threshold=0.0, min_size=90, fill_holes=False)},
     "a test",
     ("abc", "def"),
+    "type",
+    None,
     {"scores": {"all": {"images": 3}}},
 )
 
@@ -29,6 +31,8 @@ def test_which_apply() -> None:
     given = THRESHOLDS.override(MaskOverrides(min_size=7))
     assert given.of("cort") == MaskConfig(flow_threshold=0.0, min_size=7, fill_holes=False)
     assert given.shared == MaskConfig(cellprob_threshold=-0.5, min_size=7)
+    assert given.source == "a test; given: min_size 7"
+    assert THRESHOLDS.override(MaskOverrides()) == THRESHOLDS
 
 
 @pytest.mark.parametrize(
