@@ -104,6 +104,7 @@ def oof(config: OofConfig) -> OofResult:
         scores = _scores_table(job, passes[best], last, bias)
         write_csv(folder / "scores.csv", scores)
         _write_confusion(folder / "cell_types.csv", scores)
+        _say_recognition(scores)
         write_json(folder / "oof.json", _record(job, best, passes))
     run.thresholds.unlink(missing_ok=True)  # they were fitted on other flows
     cv = cross_validation(scores)
@@ -341,6 +342,19 @@ def _write_confusion(path: Path, scores: pd.DataFrame) -> None:
     true, found = scores["cell_type"], scores["predicted_type"].replace("", "unsure")
     table = pd.crosstab(true, found).rename_axis(index="true", columns=None).reset_index()
     write_csv(path, table)
+
+
+def _say_recognition(scores: pd.DataFrame) -> None:
+    """How good the style models are on images that their network never saw."""
+    typed = scores[scores["cell_type"] != ""]
+    if len(typed):
+        right = int((typed["cell_type"] == typed["predicted_type"]).sum())
+        unsure = int((typed["predicted_type"] == "").sum())
+        _log.info("cell types told by style: %d of %d right, %d unsure", right, len(typed), unsure)
+    sized = scores[(scores["median_diameter"] > 0) & (scores["style_diameter"] > 0)]
+    if len(sized):
+        error = np.abs(np.log(sized["style_diameter"] / sized["median_diameter"])).median()
+        _log.info("diameters told by style: median error %.0f %%", 100 * np.expm1(error))
 
 
 def _record(job: _Job, best: Policy, passes: Mapping[Policy, list[_Done]]) -> dict[str, Any]:

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cellflow.config import ChainConfig, TrainConfig
+from cellflow.engine.chain import run_chain
+from cellflow.storage.run_folder import RunFolder
+
+
+@pytest.fixture
+def chain(tiny_data: Path, tiny_config: TrainConfig, tmp_path: Path) -> ChainConfig:
+    """A dataset that is not split yet, and an experiment of seconds on it."""
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data, data)
+    for name in ("folds.csv", "folds.json"):
+        (data / name).unlink()
+    return ChainConfig(
+        images=data / "images",
+        k=2,
+        policy="dataset",
+        predictions_dir=tmp_path / "predictions",
+        ensembles_dir=tmp_path / "ensembles",
+        train=replace(tiny_config, data=data, runs_dir=tmp_path / "runs", name="chained"),
+    )
+
+
+def test_the_whole_chain_and_the_same_again(chain: ChainConfig) -> None:
+    first = run_chain(chain)
+    assert [item.fold for item in first.folds] == [0, 1]
+    assert first.calibration is not None and first.ensemble is not None
+    run = RunFolder(chain.train.runs_dir / "chained")
+    assert run.cv.exists() and run.thresholds.exists()
+    assert set(first.ensemble.cells) == {path.stem for path in chain.images.iterdir()}  # type: ignore[union-attr]
+    made = run.oof_record.stat().st_mtime_ns
+    again = run_chain(chain)
+    assert run.oof_record.stat().st_mtime_ns == made  # kept
+    assert again.ensemble is not None and again.ensemble.cells == first.ensemble.cells
+    # another policy is another pass, and its predictions do not pass for those of the first
+    other = replace(chain, policy="image", images=None)
+    run_chain(other)
+    assert json.loads(run.oof_record.read_text())["policy"] == "image"
+
+
+def test_a_training_that_runs_out_of_time_ends_the_chain(chain: ChainConfig) -> None:
+    short = replace(chain, train=replace(chain.train, time_budget="0.001s"))
+    result = run_chain(short)
+    assert result.calibration is None and result.ensemble is None
+    assert not RunFolder(chain.train.runs_dir / "chained").oof.exists()
+    assert run_chain(chain).ensemble is not None
