@@ -1,6 +1,6 @@
 """Score a run on images that no fold has seen: single models, ensemble, thresholds, flips, and cellpose.
 
-    python benchmarks/unseen.py RUN --data UNSEEN_DATASET
+    python benchmarks/unseen.py RUN --data UNSEEN_DATASET [--most 40]
 
 UNSEEN_DATASET is a dataset made by `cellflow prepare` from images that are not in the run's data (nor
 crops of them). Printed is a Markdown table with the competition score: the mean and the best of the single
@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--runs_dir", type=Path, default=Path("runs"))
     parser.add_argument("--ensembles_dir", type=Path, default=Path("ensembles"))
+    parser.add_argument("--most", type=int, help="images of each cell type, the first by id")
     parser.add_argument("--no_cellpose", action="store_true")
     parser.add_argument("--out", type=Path, help="CSV with the score of every image and row")
     options = parser.parse_args()
@@ -52,6 +53,9 @@ def main() -> None:
     folds = sorted(run.path.glob("fold_*/best.pt"))
     single = open_models([str(folds[0])], machine.device, **places).thresholds
     dataset = Dataset.open(options.data)
+    names = dataset.ids
+    if options.most:
+        names = list(dataset.images.groupby("cell_type").head(options.most).index)
     settings = {
         "default thresholds": {
             "single": lambda _: MaskConfig(),
@@ -63,7 +67,7 @@ def main() -> None:
         everyone.members, MaskConfig(), amp=machine.amp, policy=everyone.policy, flips=FLIPS
     )
     rows: list[dict[str, object]] = []
-    for name in tqdm(dataset.ids, "unseen", disable=None):
+    for name in tqdm(names, "unseen"):
         image, truth = dataset.image(name), dataset.instances(name)
         cell_type = dataset.images.loc[name].get("cell_type", "")
 
@@ -88,7 +92,7 @@ def main() -> None:
     if not options.no_cellpose:
         for place, path in enumerate(folds):
             theirs = CellposeModel(gpu=machine.device.type == "cuda", pretrained_model=str(path))
-            for name in tqdm(dataset.ids, f"cellpose, fold {place}", disable=None):
+            for name in tqdm(names, f"cellpose, fold {place}"):
                 labels = theirs.eval(dataset.image(name), channels=[0, 0])[0].astype(np.int32)
                 score = competition_score(dataset.instances(name), labels).mean
                 cell_type = dataset.images.loc[name].get("cell_type", "")
