@@ -8,7 +8,7 @@ fold models, the ensemble, each with the training's thresholds and with the cali
 without test-time flips; and `CellposeModel.eval` at its defaults with each fold's model. Beside it stand
 the run's own numbers: cross-fitted score, selection bias, what is expected of a single model.
 
-Every flow is computed once and kept in memory, so the table costs one pass a member and view.
+Flows are computed once and kept under --flows, so that the same command again costs no network pass.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ def main() -> None:
     parser.add_argument("--runs_dir", type=Path, default=Path("runs"))
     parser.add_argument("--ensembles_dir", type=Path, default=Path("ensembles"))
     parser.add_argument("--most", type=int, help="images of each cell type, the first by id")
+    parser.add_argument(
+        "--flows", type=Path, default=Path("unseen_flows"), help="where flows are kept"
+    )
     parser.add_argument("--no_cellpose", action="store_true")
     parser.add_argument("--out", type=Path, help="CSV with the score of every image and row")
     options = parser.parse_args()
@@ -64,31 +67,31 @@ def main() -> None:
         "calibrated thresholds": {"single": single.of, "ensemble": everyone.thresholds.of},
     }
     segmenter = Segmenter(
-        everyone.members, MaskConfig(), amp=machine.amp, policy=everyone.policy, flips=FLIPS
-    )
+        everyone.members, MaskConfig(), amp=machine.amp, policy=everyone.policy,
+        diameter=everyone.diameter, flips=FLIPS,
+    )  # fmt: skip
     rows: list[dict[str, object]] = []
     for name in tqdm(names, "unseen"):
-        image, truth = dataset.image(name), dataset.instances(name)
-        cell_type = dataset.images.loc[name].get("cell_type", "")
-
-        def keep(what, thresholds, view, labels, name=name, truth=truth, cell_type=cell_type):
-            score = competition_score(truth, labels).mean
-            rows.append(
-                {"id": name, "cell_type": cell_type, "what": what, "thresholds": thresholds,
-                 "flips": view, "score": score}
-            )  # fmt: skip
-
-        flows, diameter, found_type = segmenter.member_flows(image)
-        for view, count in (("no", 1), ("yes", len(FLIPS))):
-            views = [flows[start : start + count] for start in range(0, len(flows), len(FLIPS))]
-            means = {f"fold {place}": average_flows(own)[:2] for place, own in enumerate(views)}
-            every = [view for own in views for view in own]
-            means["ensemble"] = average_flows(every, variant=everyone.average)[:2]
+        flows, diameter, found_type = kept_flows(options.flows, segmenter, dataset, name)
+        truth = dataset.instances(name)
+        facts = {"id": name, "cell_type": dataset.images.loc[name].get("cell_type", "")}
+        for view in ("no", "yes"):
+            means = {f"fold {place}": own for place, own in enumerate(flows[view])}
+            means["ensemble"] = average_flows(flows[view], variant=everyone.average)[:2]
             for what, (flow, cellprob) in means.items():
                 kind = "ensemble" if what == "ensemble" else "single"
                 for thresholds, of in settings.items():
                     labels = make_labels(flow, cellprob, diameter, of[kind](found_type))
-                    keep(what, thresholds, view, labels)
+                    score = competition_score(truth, labels).mean
+                    rows.append(
+                        {
+                            **facts,
+                            "what": what,
+                            "thresholds": thresholds,
+                            "flips": view,
+                            "score": score,
+                        }
+                    )
     if not options.no_cellpose:
         for place, path in enumerate(folds):
             theirs = CellposeModel(gpu=machine.device.type == "cuda", pretrained_model=str(path))
@@ -105,6 +108,31 @@ def main() -> None:
         table.to_csv(options.out, index=False)
     print_table(table)
     print_agreement(table, pd.read_csv(run.cv))
+
+
+def kept_flows(folder: Path, segmenter: Segmenter, dataset: Dataset, name: str):
+    """Flows of every member without and with flips, diameter and type; from disk where they are there."""
+    path = folder / f"{name}.npz"
+    if not path.exists():
+        flows, diameter, found_type = segmenter.member_flows(dataset.image(name))
+        views = [flows[at : at + len(FLIPS)] for at in range(0, len(flows), len(FLIPS))]
+        kinds = {
+            "no": [own[0] for own in views],
+            "yes": [average_flows(own)[:2] for own in views],
+        }
+        stacked = {
+            kind: np.stack([np.concatenate([flow, logit[None]]) for flow, logit in members])
+            for kind, members in kinds.items()
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        halves = {kind: array.astype(np.float16) for kind, array in stacked.items()}
+        np.savez(path, diameter=diameter, found_type=found_type, **halves)
+    with np.load(path, allow_pickle=False) as file:
+        flows = {
+            kind: [(member[:2], member[2]) for member in file[kind].astype(np.float32)]
+            for kind in ("no", "yes")
+        }
+        return flows, float(file["diameter"]), str(file["found_type"])
 
 
 def print_agreement(table: pd.DataFrame, cv: pd.DataFrame) -> None:

@@ -15,12 +15,11 @@ from tqdm import tqdm
 
 from cellflow.config import MaskConfig
 from cellflow.config.calibration import GridConfig
-from cellflow.engine.prediction import make_labels, niter_of
+from cellflow.engine.prediction import niter_of
 from cellflow.engine.thresholds import Thresholds
 from cellflow.numeric._jit import thread_count
 from cellflow.numeric.grid_optimum import grid_optimum, shrink
-from cellflow.numeric.score import competition_score
-from cellflow.numeric.sweep import sweep
+from cellflow.numeric.sweep import MaskFilter, score_filters, sweep
 from cellflow.types import Instances
 
 __all__ = ["CalibrationImages", "ThresholdSearch"]
@@ -109,16 +108,21 @@ class ThresholdSearch:
         return np.stack(list(jobs))
 
     def fit(self, rows: Bools | None = None) -> Thresholds:
-        """The best thresholds for some of the images: shared, and per type shrunk towards shared."""
+        """The best thresholds for some of the images: shared, and per type shrunk towards shared.
+
+        What was fitted must score better than what it replaces (the training's thresholds; for a type
+        the shared ones) by more than the standard error of the difference, else it is not taken.
+        """
         rows = np.ones(len(self.images), np.bool_) if rows is None else rows
-        shared = self._refine(rows, self._mask(self._place(rows)))
+        shared = self._worth(rows, self.base, self._refine(rows, self._mask(self._place(rows))))
         names = sorted({name for name in np.array(self.images.types)[rows] if name})
         if len(names) < 2:
             return Thresholds(shared)
         per_type = {}
         for name in names:
             own = rows & (np.array(self.images.types) == name)
-            per_type[name] = self._refine(own, self._mask(self._place(own, rows, name)))
+            fitted = self._refine(own, self._mask(self._place(own, rows, name)))
+            per_type[name] = self._worth(own, shared, fitted)
         return Thresholds(shared, per_type)
 
     def cross_fit(self) -> tuple[Floats, dict[int, Thresholds]]:
@@ -151,12 +155,22 @@ class ThresholdSearch:
         place = self._place_of(mask)
         if place is not None:
             return np.asarray(self.scores[(rows, *place)], dtype=np.float64)
+        self._learn(rows, [mask])
+        return np.array([self._known[self.images.ids[row], mask] for row in rows])
+
+    def _learn(self, rows: Iterable[int], masks: Sequence[MaskConfig]) -> None:
+        """Score images at settings that are not on the grid; those of one base at once."""
         ids = [self.images.ids[row] for row in rows]
-        missing = [name for name in ids if (name, mask) not in self._known]
-        if missing:
-            found = self._over_images(lambda name: self._score(name, mask), missing, None)
-            self._known.update(zip([(name, mask) for name in missing], found, strict=True))
-        return np.array([self._known[name, mask] for name in ids])
+        todo = {name: [mask for mask in masks if (name, mask) not in self._known] for name in ids}
+        names = [name for name in ids if todo[name]]
+        for name, scores in zip(
+            names,
+            self._over_images(lambda name: self._score(name, todo[name]), names, None),
+            strict=True,
+        ):
+            self._known.update(
+                ((name, mask), score) for mask, score in zip(todo[name], scores, strict=True)
+            )
 
     def curves(self, thresholds: MaskConfig, cell_type: str = "") -> dict[str, list[list[float]]]:
         """Mean score along each axis through the nearest grid setting, as ``[value, score]`` pairs."""
@@ -187,10 +201,21 @@ class ThresholdSearch:
         )
         return counts.scores.astype(np.float32)
 
-    def _score(self, name: str, mask: MaskConfig) -> float:
+    def _score(self, name: str, masks: Sequence[MaskConfig]) -> list[float]:
+        """Scores of an image at settings that differ in what `MaskFilter` holds."""
         flow, cellprob, diameter = self.images.flows(name)
-        labels = make_labels(flow, cellprob, diameter, mask)
-        return float(competition_score(self.images.truth(name), labels).mean)
+        base = masks[0]
+        scores = score_filters(
+            flow,
+            cellprob,
+            self.images.truth(name),
+            [MaskFilter(m.max_size_fraction, m.score_per_pixel, m.fill_holes) for m in masks],
+            cellprob_threshold=base.cellprob_threshold,
+            flow_threshold=base.flow_threshold,
+            min_size=base.min_size,
+            niter=niter_of(base, diameter),
+        )
+        return [float(score) for score in scores]
 
     def _over_images(
         self, task: Callable[[str], Any], names: Sequence[str], title: str | None
@@ -228,6 +253,12 @@ class ThresholdSearch:
         """Take extras that gain something, one after the other."""
         if not self.grid.extras:
             return mask
+        every = [
+            dataclasses.replace(mask, **{name: value})
+            for name, values in EXTRAS.items()
+            for value in values
+        ]
+        self._learn(np.flatnonzero(own).tolist(), every)  # all at once: most often none is taken
         for name, values in EXTRAS.items():
             gains = {
                 value: self._gain(own, mask, dataclasses.replace(mask, **{name: value}))
@@ -237,6 +268,15 @@ class ThresholdSearch:
             if gains[best] > MIN_EXTRA_GAIN:
                 mask = dataclasses.replace(mask, **{name: best})
         return mask
+
+    def _worth(self, own: Bools, before: MaskConfig, after: MaskConfig) -> MaskConfig:
+        """The later setting if it gains more than the standard error of the gain, groups whole."""
+        rows = np.flatnonzero(own)
+        gains = self.score_rows(rows, after) - self.score_rows(rows, before)
+        groups = np.unique(np.array(self.images.groups)[rows], return_inverse=True)[1]
+        spread = np.bincount(groups, gains - gains.mean())
+        error = float(np.sqrt((spread**2).sum())) / len(rows)
+        return after if gains.mean() > max(error, 0.0) else before
 
     def _gain(self, own: Bools, before: MaskConfig, after: MaskConfig) -> float:
         """Mean gain of one setting over another, few images drawn towards no gain.

@@ -7,7 +7,7 @@ from cellflow.errors import DataError
 from cellflow.numeric.dynamics import flows_to_labels
 from cellflow.numeric.rle import instances_from_rles, rle_encode
 from cellflow.numeric.score import competition_score
-from cellflow.numeric.sweep import sweep
+from cellflow.numeric.sweep import MaskFilter, score_filters, sweep
 from cellflow.numeric.targets import labels_to_flows
 
 GRID = {  # in no order, one value twice
@@ -92,3 +92,19 @@ def test_bad_grids(cells):
         sweep(cells.flow, cells.cellprob, cells.labels, **{**GRID, "min_sizes": []})
     with pytest.raises(DataError, match="size of cellprob"):
         sweep(cells.flow, cells.cellprob, cells.labels[1:], **GRID)
+
+
+def test_filters_equal_single_calls(cells):
+    filters = [
+        MaskFilter(size, score, fill)
+        for size in (1.0, 0.4, 0.02)
+        for score in (0.0, 0.9, 0.99)
+        for fill in (True, False)
+    ]
+    setting = {"cellprob_threshold": -0.5, "flow_threshold": 0.6, "min_size": 20}
+    found = score_filters(cells.flow, cells.cellprob, cells.labels, filters, **setting)
+    for score, item in zip(found, filters, strict=True):
+        labels = flows_to_labels(
+            cells.flow, cells.cellprob, check_scale=False, **setting, **item._asdict()
+        )
+        assert score == competition_score(cells.labels, labels).mean
