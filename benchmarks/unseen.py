@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument(
         "--flows", type=Path, default=Path("unseen_flows"), help="where flows are kept"
     )
-    parser.add_argument("--no_cellpose", action="store_true")
+    parser.add_argument("--cellpose", type=int, default=1, help="fold models that cellpose runs")
     parser.add_argument("--out", type=Path, help="CSV with the score of every image and row")
     options = parser.parse_args()
     machine = choose_machine(RuntimeConfig())
@@ -92,17 +92,16 @@ def main() -> None:
                             "score": score,
                         }
                     )
-    if not options.no_cellpose:
-        for place, path in enumerate(folds):
-            theirs = CellposeModel(gpu=machine.device.type == "cuda", pretrained_model=str(path))
-            for name in tqdm(names, f"cellpose, fold {place}"):
-                labels = theirs.eval(dataset.image(name), channels=[0, 0])[0].astype(np.int32)
-                score = competition_score(dataset.instances(name), labels).mean
-                cell_type = dataset.images.loc[name].get("cell_type", "")
-                rows.append(
-                    {"id": name, "cell_type": cell_type, "what": f"cellpose, fold {place}",
-                     "thresholds": "cellpose's defaults", "flips": "no", "score": score}
-                )  # fmt: skip
+    for place, path in enumerate(folds[: options.cellpose]):
+        theirs = CellposeModel(gpu=machine.device.type == "cuda", pretrained_model=str(path))
+        for name in tqdm(names, f"cellpose, fold {place}"):
+            labels = theirs.eval(dataset.image(name), channels=[0, 0])[0].astype(np.int32)
+            score = competition_score(dataset.instances(name), labels).mean
+            cell_type = dataset.images.loc[name].get("cell_type", "")
+            rows.append(
+                {"id": name, "cell_type": cell_type, "what": f"cellpose, fold {place}",
+                 "thresholds": "cellpose's defaults", "flips": "no", "score": score}
+            )  # fmt: skip
     table = pd.DataFrame(rows)
     if options.out:
         table.to_csv(options.out, index=False)

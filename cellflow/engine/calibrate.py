@@ -193,7 +193,7 @@ def _calibrate_run(part: _OofRun, config: CalibrateConfig) -> _Calibrated:
     write_csv(folder / "scores.csv", scores)
     for name, curves in facts["curves"].items():
         chosen = dataclasses.asdict(thresholds.of("" if name == ALL_TYPES else name))
-        title = f"{part.run.name}, {name}: score at the chosen thresholds but one"
+        title = f"{part.run.name}, {name}: one threshold varied, the others as chosen"
         plot_curves(folder / f"{name}.png", curves, title=title, chosen=chosen)
     write_csv(part.run.cv, cv)
     write_thresholds(part.run.thresholds, thresholds)

@@ -150,17 +150,17 @@ def test_the_next_image_is_read_and_normalised_beside_the_network(
 ) -> None:
     count, numbers = 4, iter(range(4))
     normal = [threading.Event() for _ in range(count)]
-    real = segment.normalize_percentile
+    real = segment.network_channels
 
-    def noted(image: Any) -> NDArray[np.float32]:
-        result = real(image)
+    def noted(image: Any, *channels: int) -> NDArray[np.float32]:
+        result = real(image, *channels)
         normal[next(numbers)].set()
         return result
 
     def before(number: int) -> None:
         assert number + 1 == count or normal[number + 1].wait(PATIENCE)
 
-    monkeypatch.setattr(segment, "normalize_percentile", noted)
+    monkeypatch.setattr(segment, "network_channels", noted)
     assert len(list(bright_segmenter(before).stream(keyed(cells(count)), both))) == count
 
 
