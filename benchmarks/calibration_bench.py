@@ -44,7 +44,7 @@ def stored_images(folder: Path, count: int, distinct: int) -> CalibrationImages:
     def flows(name: str):
         return *store.read(name), DIAMETER
 
-    return CalibrationImages(ids, types, folds, types, truth.__getitem__, flows)
+    return CalibrationImages(ids, types, folds, ids, types, truth.__getitem__, flows)
 
 
 def main() -> None:
