@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -145,7 +144,8 @@ def plan_ensemble(config: EnsembleConfig) -> PredictionPlan:
     """
     job = _open(config)
     done = {path.stem for path in (job.folder / "masks").glob("*.tif")} & job.readers.keys()
-    names = [name for name in job.readers if name not in done] or list(job.readers)
+    # those that are done come last: they are timed where none of the others can be used
+    names = sorted(job.readers, key=lambda name: name in done)
     times: list[float] = []
     for name in names:
         started = time.perf_counter()
@@ -157,12 +157,14 @@ def plan_ensemble(config: EnsembleConfig) -> PredictionPlan:
         times.append(time.perf_counter() - started)
         if len(times) == TIMED_IMAGES:
             break
+    if not times:
+        raise DataError(f"{config.images}: none of {len(names)} images can be used, see above.")
     return PredictionPlan(
         images=len(job.readers),
         done=len(done),
         members=len(job.opened.members),
         views=len(job.segmenter.flips) * len(job.segmenter.scales),
-        seconds_per_image=times[-1] if times else math.nan,
+        seconds_per_image=times[-1],
         machine=", ".join(f"{key} {value}" for key, value in job.machine.describe().items()),
         thresholds=job.opened.thresholds.source,
         folder=job.folder,

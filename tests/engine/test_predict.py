@@ -323,6 +323,17 @@ def test_a_dry_run_writes_nothing(trained: TrainConfig, folder: Path) -> None:
     assert not plan.folder.exists()
 
 
+def test_a_dry_run_where_only_damaged_images_are_left(trained: TrainConfig, folder: Path) -> None:
+    config = config_of(trained, folder)
+    predict(config)
+    (folder / "cut.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    plan = plan_prediction(config)
+    assert (plan.images, plan.done) == (3, 2)
+    assert plan.seconds > 0
+    with pytest.raises(DataError, match="none of 1 images can be used"):
+        plan_prediction(replace(config, images=folder / "cut.png"))
+
+
 def test_foreign_flows_join(trained: TrainConfig, folder: Path) -> None:
     flows = folder.parent / "flows"
     flows.mkdir()
