@@ -110,20 +110,51 @@ class ThresholdSearch:
     def fit(self, rows: Bools | None = None) -> Thresholds:
         """The best thresholds for some of the images: shared, and per type shrunk towards shared.
 
-        What was fitted must score better than what it replaces (the training's thresholds; for a type
-        the shared ones) by more than the standard error of the difference, else it is not taken.
+        What was fitted is taken where it holds on images it was not fitted on: fitted on all pieces but
+        one and scored on that one, it must gain more than the standard error over what it replaces (the
+        training's thresholds; for a type the shared ones). With a single group nothing can be held out,
+        and the training's thresholds stay.
         """
         rows = np.ones(len(self.images), np.bool_) if rows is None else rows
-        shared = self._worth(rows, self.base, self._refine(rows, self._mask(self._place(rows))))
+        fitted, held_out = self._fit(rows), self._held_out(rows)
+        if held_out is None:
+            return Thresholds(self.base)
+        shared, own = held_out
+        base = np.full(len(rows), np.nan)
+        places = np.flatnonzero(rows)
+        base[places] = self.score_rows(places, self.base)
+        better = self._gains(rows, shared - base)
+        taken, before = (fitted.shared, shared) if better else (self.base, base)
+        per_type = {}
+        for name, mask in fitted.per_type.items():
+            of_type = rows & (np.array(self.images.types) == name)
+            per_type[name] = mask if self._gains(of_type, own - before) else taken
+        return Thresholds(taken, per_type)
+
+    def _fit(self, rows: Bools) -> Thresholds:
+        """Optima on the images they are fitted on, whether they hold elsewhere or not."""
+        shared = self._refine(rows, self._mask(self._place(rows)))
         names = sorted({name for name in np.array(self.images.types)[rows] if name})
         if len(names) < 2:
             return Thresholds(shared)
         per_type = {}
         for name in names:
             own = rows & (np.array(self.images.types) == name)
-            fitted = self._refine(own, self._mask(self._place(own, rows, name)))
-            per_type[name] = self._worth(own, shared, fitted)
+            per_type[name] = self._refine(own, self._mask(self._place(own, rows, name)))
         return Thresholds(shared, per_type)
+
+    def _held_out(self, rows: Bools) -> tuple[Floats, Floats] | None:
+        """Scores at shared and at the type's own thresholds, each fitted on the other pieces."""
+        pieces = self._pieces(rows)
+        if len(np.unique(pieces[rows])) < 2:
+            return None
+        shared, own = np.full((2, len(rows)), np.nan)
+        for piece in np.unique(pieces[rows]):
+            fitted = self._fit(rows & (pieces != piece))
+            for row in np.flatnonzero(rows & (pieces == piece)).tolist():
+                shared[row] = self.score_rows([row], fitted.shared)[0]
+                own[row] = self.score_rows([row], fitted.of(self.images.types[row]))[0]
+        return shared, own
 
     def cross_fit(self) -> tuple[Floats, dict[int, Thresholds]]:
         """Score of every image at the thresholds fitted on the other folds, and these thresholds.
@@ -131,7 +162,8 @@ class ThresholdSearch:
         Images of one fold only (a holdout split, reserved images) are cut into `PIECES` parts, groups
         whole. Scores are nan where there is a single group: nothing is left to fit on.
         """
-        folds, scores = self._pieces(), np.full(len(self.images), np.nan)
+        every = np.ones(len(self.images), np.bool_)
+        folds, scores = self._pieces(every), np.full(len(self.images), np.nan)
         if len(np.unique(folds)) < 2:
             return scores, {}
         fitted = {}
@@ -142,12 +174,15 @@ class ThresholdSearch:
                 scores[row] = self.score_rows([row], mask)[0]
         return scores, fitted
 
-    def _pieces(self) -> NDArray[np.int64]:
+    def _pieces(self, rows: Bools) -> NDArray[np.int64]:
+        """What is held out together: folds; parts of whole groups where the images are of one fold."""
         folds = np.array(self.images.folds)
-        if len(np.unique(folds)) > 1:
+        if len(np.unique(folds[rows])) > 1:
             return folds
-        numbers = np.unique(np.array(self.images.groups), return_inverse=True)[1]
-        return np.asarray(numbers % PIECES, dtype=np.int64)
+        numbers = np.unique(np.array(self.images.groups)[rows], return_inverse=True)[1]
+        pieces = np.zeros(len(folds), np.int64)
+        pieces[rows] = numbers % PIECES
+        return pieces
 
     def score_rows(self, rows: Iterable[int], mask: MaskConfig) -> Floats:
         """Scores of images, by their places, at one setting: from the grid where it is there."""
@@ -269,14 +304,13 @@ class ThresholdSearch:
                 mask = dataclasses.replace(mask, **{name: best})
         return mask
 
-    def _worth(self, own: Bools, before: MaskConfig, after: MaskConfig) -> MaskConfig:
-        """The later setting if it gains more than the standard error of the gain, groups whole."""
-        rows = np.flatnonzero(own)
-        gains = self.score_rows(rows, after) - self.score_rows(rows, before)
-        groups = np.unique(np.array(self.images.groups)[rows], return_inverse=True)[1]
-        spread = np.bincount(groups, gains - gains.mean())
-        error = float(np.sqrt((spread**2).sum())) / len(rows)
-        return after if gains.mean() > max(error, 0.0) else before
+    def _gains(self, own: Bools, gains: Floats) -> bool:
+        """Whether the mean gain of some images is larger than its standard error, groups whole."""
+        found = gains[own]
+        groups = np.unique(np.array(self.images.groups)[own], return_inverse=True)[1]
+        spread = np.bincount(groups, found - found.mean())
+        error = float(np.sqrt((spread**2).sum())) / len(found)
+        return bool(found.mean() > max(error, 0.0))
 
     def _gain(self, own: Bools, before: MaskConfig, after: MaskConfig) -> float:
         """Mean gain of one setting over another, few images drawn towards no gain.

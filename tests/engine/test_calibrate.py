@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -128,9 +129,35 @@ def test_types_get_what_they_need(images: CalibrationImages) -> None:
     assert fitted.per_type["b"].cellprob_threshold > fitted.per_type["a"].cellprob_threshold
 
 
+def shifted(images: CalibrationImages, shifts: Sequence[float]) -> CalibrationImages:
+    """The same images with other logits: too high by a shift of each."""
+    items = synthetic_dataset(12, shape=(72, 80), seed=11, per_group=1)
+    flows = {
+        item.id: (*noisy(item, place, shift), 17.0)
+        for place, (item, shift) in enumerate(zip(items, shifts, strict=True))
+    }
+    return replace(images, flows=flows.__getitem__)
+
+
 def test_few_images_follow_the_shared_optimum(images: CalibrationImages) -> None:
-    fitted = ThresholdSearch(images, GRID, MaskConfig(), shrinkage=1e9, smoothing=0).fit()
+    high = shifted(images, [2.0] * 12)
+    fitted = ThresholdSearch(high, GRID, MaskConfig(), shrinkage=1e9, smoothing=0).fit()
+    assert fitted.shared.cellprob_threshold == 2.0
     assert fitted.per_type["a"] == fitted.per_type["b"] == fitted.shared
+
+
+def test_what_does_not_hold_on_other_folds_is_not_taken(images: CalibrationImages) -> None:
+    """Every fold wants another threshold: the best for all is no better than chance on the next."""
+    search = ThresholdSearch(
+        shifted(images, [(3.0, -3.0, 4.0)[fold] for fold in images.folds]),
+        GRID, MaskConfig(), shrinkage=0.1, smoothing=0,
+    )  # fmt: skip
+    means = search.scores.mean(axis=0)
+    best = search.axes[0][int(means.max(axis=(1, 2)).argmax())]
+    assert best != MaskConfig().cellprob_threshold  # in sample something else looks better
+    fitted = search.fit()
+    assert fitted.shared == MaskConfig()
+    assert set(fitted.per_type.values()) == {MaskConfig()}
 
 
 def test_cross_fitting_never_sees_the_fold_it_scores(images: CalibrationImages) -> None:
