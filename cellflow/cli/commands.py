@@ -1,0 +1,173 @@
+"""The commands: one config, one engine call, and what is printed of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from cellflow import config as configs
+from cellflow.cli.console import fail, say
+from cellflow.cli.texts import plan_text, prediction_plan_text, thresholds_text
+
+__all__ = ["COMMANDS", "Command"]
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: what it takes and what it does."""
+
+    config: type[Any]
+    run: Callable[[Any], None]
+    again: str = "nothing half-written remains; the same command starts over"
+    """What the same command does after an interruption."""
+
+
+def _prepare(config: configs.PrepareConfig) -> None:
+    from cellflow.engine.prepare import prepare
+
+    dataset = prepare(config)
+    cells = int(dataset.images["n_instances"].sum())
+    say(f"{len(dataset.ids)} images with {cells} cells in {dataset.path}")
+    say("Next: cellflow folds" + _data_flag(config.out))
+
+
+def _folds(config: configs.FoldsConfig) -> None:
+    from cellflow.engine.folds import make_folds
+
+    folds = make_folds(config)
+    say(f"{len(folds)} images in {config.data / 'folds.csv'}")
+    say("Next: cellflow train --fold all" + _data_flag(config.data))
+
+
+def _train(config: configs.TrainConfig) -> None:
+    if config.dry_run:
+        from cellflow.engine.plan import plan_training
+
+        say(plan_text(plan_training(config)))
+        return
+    from cellflow.engine.train import train
+
+    unfinished = False
+    for result in train(config):
+        say(
+            f"fold {result.fold}: best score {result.best_score:.4f} at epoch {result.best_epoch:g}"
+        )
+        unfinished |= not result.finished
+    if unfinished:
+        say(
+            "Time is up. The same command goes on; cellflow oof --unfinished takes the best so far."
+        )
+
+
+def _oof(config: configs.OofConfig) -> None:
+    from cellflow.engine.cross_validation import cv_text
+    from cellflow.engine.oof import oof
+
+    result = oof(config)
+    say(cv_text(result.cv))
+    say(f"Written: {result.run.cv}, {result.run.oof}")
+    say(f"Next: cellflow calibrate {result.run.name}")
+
+
+def _calibrate(config: configs.CalibrateConfig) -> None:
+    from cellflow.engine.calibrate import calibrate
+
+    _print_calibration(calibrate(config))
+
+
+def _print_calibration(result: Any) -> None:
+    from cellflow.engine.cross_validation import cv_text
+
+    for run, thresholds, cv in zip(result.runs, result.thresholds, result.cv, strict=True):
+        say(cv_text(cv))
+        say(f"\n{thresholds_text(thresholds)}")
+        say(f"Written: {run.thresholds}, {run.cv}, {run.calibration}")
+    if result.ensemble is not None:
+        say(f"\nensemble: {thresholds_text(result.ensemble)}")
+        say(f"Written: {result.record}")
+
+
+def _ensemble(config: configs.EnsembleConfig) -> None:
+    from cellflow.engine.ensemble import ensemble, plan_ensemble
+
+    if config.output.dry_run:
+        say(prediction_plan_text(plan_ensemble(config)))
+        return
+    _print_prediction(ensemble(config))
+
+
+def _predict(config: configs.PredictConfig) -> None:
+    from cellflow.engine.predict import plan_prediction, predict
+
+    if config.output.dry_run:
+        say(prediction_plan_text(plan_prediction(config)))
+        return
+    _print_prediction(predict(config))
+
+
+def _print_prediction(result: Any) -> None:
+    found = sum(result.cells.values())
+    say(f"{found} cells in {len(result.cells)} images, mean flow of {result.members} models")
+    say(f"Written: {result.folder}")
+    if result.failed:
+        total = len(result.cells) + len(result.failed)
+        fail(f"{len(result.failed)} of {total} images could not be used, see above")
+
+
+def _run(config: configs.ChainConfig) -> None:
+    from cellflow.engine.chain import run_chain
+
+    result = run_chain(config)
+    if result.calibration is None:
+        say("Time is up. The same command goes on.")
+        return
+    _print_calibration(result.calibration)
+    if result.ensemble is not None:
+        _print_prediction(result.ensemble)
+
+
+def _score(config: configs.ScoreConfig) -> None:
+    from cellflow.engine.score import score_masks
+
+    result = score_masks(config)
+    say(result.table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
+    if result.conclusion:
+        say(result.conclusion)
+    if config.out is not None:
+        say(f"Written: {config.out}")
+
+
+def _demo(config: configs.DemoConfig) -> None:
+    from cellflow.engine.cross_validation import cv_text
+    from cellflow.engine.demo import demo
+
+    result = demo(config)
+    say(cv_text(result.cv))
+    say(
+        f"\nensemble of {result.members} models on {result.unseen} unseen images: {result.score:.4f}"
+    )
+    say(f"submission  {result.submission}")
+    say(f"masks       {result.masks}")
+    say(f"picture     {result.picture}")
+    say(f"time        {result.seconds:.0f} s")
+
+
+def _data_flag(path: Any) -> str:
+    return "" if str(path) == "cellflow-data" else f" --data {path}"
+
+
+_GOES_ON = "the same command goes on where it stopped"
+
+COMMANDS = {
+    "demo": Command(configs.DemoConfig, _demo),
+    "prepare": Command(configs.PrepareConfig, _prepare),
+    "folds": Command(configs.FoldsConfig, _folds),
+    "train": Command(configs.TrainConfig, _train, _GOES_ON),
+    "oof": Command(configs.OofConfig, _oof),
+    "calibrate": Command(configs.CalibrateConfig, _calibrate),
+    "ensemble": Command(configs.EnsembleConfig, _ensemble, _GOES_ON),
+    "predict": Command(configs.PredictConfig, _predict, _GOES_ON),
+    "run": Command(configs.ChainConfig, _run, _GOES_ON),
+    "score": Command(configs.ScoreConfig, _score),
+}

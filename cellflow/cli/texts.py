@@ -1,0 +1,66 @@
+"""What commands print, as text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["plan_text", "prediction_plan_text", "thresholds_text"]
+
+
+def plan_text(plan: Any) -> str:
+    """A training plan as lines of text."""
+    steps, total = plan.steps_per_epoch * plan.epochs, plan.fold_seconds * len(plan.folds)
+    folds = ", ".join(map(str, plan.folds))
+    lines = {
+        "folds": f"{folds}; in fold {plan.folds[0]}, {plan.training} images train, "
+        f"{plan.validation} validate",
+        "length": f"{plan.epochs} epochs of {plan.steps_per_epoch} steps: {steps} steps and "
+        f"{plan.evaluations} evaluations a fold",
+        "machine": plan.machine.replace("amp None", "float32"),
+        "step": f"{plan.step_seconds:.2f} s with {plan.crop_seconds:.3f} s of processor time for crops",
+        "evaluation": f"{_duration(plan.evaluation_seconds)}",
+        "memory": f"{plan.memory_bytes / 2**30:.1f} GiB at most",
+        "disk": f"{(plan.state_bytes * len(plan.folds)) / 2**20:.0f} MiB of states",
+        "time": f"{_duration(plan.fold_seconds)} a fold, {_duration(total)} one after the other",
+        "picture": str(plan.picture),
+    }
+    return "\n".join(f"{name:11}{text}" for name, text in lines.items())
+
+
+def thresholds_text(thresholds: Any) -> str:
+    """Thresholds with their source and what they gain, as lines of text."""
+    from cellflow.engine.threshold_search import ALL_TYPES, describe
+
+    lines = [f"thresholds from {thresholds.source}:"]
+    for name, mask in {ALL_TYPES: thresholds.shared, **thresholds.per_type}.items():
+        scores = thresholds.facts["scores"][name]
+        found = scores["cross_fitted"]
+        after = (
+            "-> one group, not cross-fitted" if found is None else f"-> {found:.4f} cross-fitted"
+        )
+        lines.append(f"  {name:12} {describe(mask)}")
+        lines.append(
+            f"  {'':12} score {scores['training_thresholds']:.4f} {after}, {scores['images']} images"
+        )
+    return "\n".join(lines)
+
+
+def prediction_plan_text(plan: Any) -> str:
+    """A plan of a prediction as lines of text."""
+    lines = {
+        "images": f"{plan.images}, {plan.done} of them done",
+        "members": f"{plan.members} networks, {plan.views} views each",
+        "thresholds": plan.thresholds,
+        "machine": plan.machine.replace("amp None", "float32"),
+        "an image": f"{plan.seconds_per_image:.2f} s, measured on the first ones",
+        "time": f"{_duration(plan.seconds)} for those that are left",
+        "results": str(plan.folder),
+    }
+    return "\n".join(f"{name:11}{text}" for name, text in lines.items())
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"

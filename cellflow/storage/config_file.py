@@ -1,0 +1,58 @@
+"""Settings of a command as a YAML file that can be run again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cellflow.config import config_to_dict
+from cellflow.errors import ConfigError
+from cellflow.storage.atomic import write_text
+
+__all__ = ["read_config_file", "write_config_file"]
+
+COMMAND = "command"
+"""Key of the command that the settings are for; a file without it fits any."""
+
+
+def read_config_file(path: Path, command: str) -> dict[str, Any]:
+    """Settings of a file, flat or in sections.
+
+    Parameters
+    ----------
+    path : Path
+        YAML.
+    command : str
+        The command they are for.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read or is for another command.
+    """
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"--config {path} cannot be read: {error}") from None
+    if not isinstance(found, dict):
+        raise ConfigError(
+            f"--config {path}: expected lines of NAME: VALUE, such as n_epochs: 100, found "
+            f"{type(found).__name__}"
+        )
+    if "data_hash" in found and "config" in found:
+        raise ConfigError(
+            f"--config {path} is the record of a run, found instead of settings. The settings of the "
+            f"command that made it lie beside it: {path.with_name('train.yaml')}"
+        )
+    made_for = found.pop(COMMAND, command)
+    if made_for != command:
+        raise ConfigError(f"--config {path} is for cellflow {made_for}, not for cellflow {command}")
+    return {str(key): value for key, value in found.items()}
+
+
+def write_config_file(path: Path, command: str, config: Any) -> None:
+    """Write all settings of a command, defaults too; ``cellflow COMMAND --config PATH`` runs it again."""
+    text = yaml.safe_dump({COMMAND: command, **config_to_dict(config)}, sort_keys=False)
+    write_text(path, f"# cellflow {command} --config {path.name}\n{text}")
