@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import signal
 import sys
 from collections.abc import Sequence
@@ -54,8 +53,12 @@ def run_command(name: str, words: Sequence[str], *, prog: str | None = None) -> 
     prog : str or None
         How the program is called in help texts.
     """
+    from cellflow.engine.logs import (
+        log_to_console,  # not before a command is to run: it costs imports
+    )
+
     command = COMMANDS[name]
-    _log_to_console()
+    log_to_console()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         command.run(parse(name, words, config=command.config, prog=prog))
@@ -95,10 +98,11 @@ def _overview() -> str:
         "",
     ]
     for name, command in COMMANDS.items():
-        lines.append(f"  {name:10} {(command.config.__doc__ or '').splitlines()[0]}")
+        lines.append(f"  {name:15} {(command.config.__doc__ or '').splitlines()[0]}")
     lines += [
         "",
         "cellflow COMMAND --help lists the options; hyphens and underscores are equal in flags.",
+        "--config FILE.yaml takes them from a file.",
     ]
     return "\n".join(lines)
 
@@ -110,13 +114,3 @@ def _os_error(error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission{where}. Change its permissions, or choose another place."
     return f"{error.strerror or error}{where}"
-
-
-def _log_to_console() -> None:
-    logger = logging.getLogger("cellflow")
-    logger.setLevel(logging.INFO)
-    if not any(getattr(handler, "cellflow_console", False) for handler in logger.handlers):
-        handler = logging.StreamHandler(sys.stderr)
-        handler.cellflow_console = True  # type: ignore[attr-defined]
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)

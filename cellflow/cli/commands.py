@@ -8,7 +8,13 @@ from typing import Any
 
 from cellflow import config as configs
 from cellflow.cli.console import fail, say
-from cellflow.cli.texts import plan_text, prediction_plan_text, thresholds_text
+from cellflow.cli.texts import (
+    plan_text,
+    prediction_plan_text,
+    publication_text,
+    size_text,
+    thresholds_text,
+)
 
 __all__ = ["COMMANDS", "Command"]
 
@@ -123,8 +129,68 @@ def _run(config: configs.ChainConfig) -> None:
         say("Time is up. The same command goes on.")
         return
     _print_calibration(result.calibration)
+    if result.publication is not None:
+        say(publication_text(result.publication))
+    if result.notebook is not None:
+        say(f"Written: {result.notebook}")
     if result.ensemble is not None:
         _print_prediction(result.ensemble)
+
+
+def _queue(config: configs.QueueConfig) -> None:
+    from cellflow.engine.queue import queue_text, run_queue
+
+    result = run_queue(config)
+    say(queue_text(result))
+    if result.failed and not config.dry_run:
+        fail(f"failed: {', '.join(result.failed)}; the same command tries them again")
+
+
+def _publish(config: configs.PublishConfig) -> None:
+    from cellflow.engine.publish import plan_publication, publish
+
+    say(publication_text(plan_publication(config) if config.dry_run else publish(config)))
+
+
+def _kaggle_notebook(config: configs.NotebookConfig) -> None:
+    from cellflow.engine.notebook import write_notebook
+
+    say(f"Written: {write_notebook(config)}")
+
+
+def _runs(config: configs.RunsConfig) -> None:
+    from cellflow.engine.catalog import list_runs, runs_text
+
+    say(runs_text(list_runs(config)))
+
+
+def _compare(config: configs.CompareConfig) -> None:
+    from cellflow.engine.compare import compare_runs, comparison_text
+
+    say(comparison_text(compare_runs(config)))
+
+
+def _prune(config: configs.PruneConfig) -> None:
+    from cellflow.engine.prune import plan_prune, prune, prune_text
+
+    plan = plan_prune(config)
+    say(prune_text(plan))
+    if not config.yes:
+        say("Nothing was removed; --yes removes it.")
+        return
+    result = prune(plan)
+    for text in result.kept:
+        say(text)
+    say(f"Removed: {size_text(result.bytes)}")
+
+
+def _checks(config: configs.ChecksConfig) -> None:
+    from cellflow.engine.checks import checks_text, run_checks
+
+    checks = run_checks(config)
+    say(checks_text(checks, as_json=config.json))
+    if not checks.ok:
+        fail("something is not as it must be, see above")
 
 
 def _score(config: configs.ScoreConfig) -> None:
@@ -170,4 +236,11 @@ COMMANDS = {
     "predict": Command(configs.PredictConfig, _predict, _GOES_ON),
     "run": Command(configs.ChainConfig, _run, _GOES_ON),
     "score": Command(configs.ScoreConfig, _score),
+    "queue": Command(configs.QueueConfig, _queue, _GOES_ON),
+    "runs": Command(configs.RunsConfig, _runs),
+    "compare": Command(configs.CompareConfig, _compare),
+    "prune": Command(configs.PruneConfig, _prune),
+    "publish": Command(configs.PublishConfig, _publish),
+    "kaggle-notebook": Command(configs.NotebookConfig, _kaggle_notebook),
+    "checks": Command(configs.ChecksConfig, _checks),
 }

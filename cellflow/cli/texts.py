@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["plan_text", "prediction_plan_text", "thresholds_text"]
+__all__ = [
+    "plan_text",
+    "prediction_plan_text",
+    "publication_text",
+    "size_text",
+    "thresholds_text",
+]
 
 
 def plan_text(plan: Any) -> str:
@@ -57,6 +63,28 @@ def prediction_plan_text(plan: Any) -> str:
         "results": str(plan.folder),
     }
     return "\n".join(f"{name:11}{text}" for name, text in lines.items())
+
+
+def publication_text(publication: Any) -> str:
+    """What goes, or went, to Kaggle, as lines of text."""
+    sizes = [f"  {size_text(size):>9}  {name}" for name, size in publication.files]
+    seen = "public" if publication.public else "private"
+    where = publication.url or publication.reference
+    version = f", version {publication.version}" if publication.version else ""
+    done = "Published" if publication.url else "Would be published"
+    head = (
+        f"{done}: {publication.title!r}, {seen}, {where}{version}, {size_text(publication.total)}"
+    )
+    return "\n".join([head, *sizes])
+
+
+def size_text(size: float) -> str:
+    """Bytes as people read them."""
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
 
 
 def _duration(seconds: float) -> str:

@@ -5,9 +5,11 @@ not make sense, so that one error can report all of it.
 """
 
 from cellflow.config.calibration import CalibrateConfig, GridConfig
+from cellflow.config.catalog import CompareConfig, PruneConfig, RunsConfig
 from cellflow.config.chain import ChainConfig
 from cellflow.config.checks import check_config, config_differences, config_to_dict
 from cellflow.config.data import FoldsConfig, PrepareConfig
+from cellflow.config.host import ChecksConfig
 from cellflow.config.prediction import (
     DemoConfig,
     EnsembleConfig,
@@ -16,13 +18,18 @@ from cellflow.config.prediction import (
     OutputConfig,
     PredictConfig,
 )
+from cellflow.config.publishing import NotebookConfig, PublishConfig
+from cellflow.config.queue import QueueConfig
 from cellflow.config.scoring import ScoreConfig
 from cellflow.config.shared import MaskConfig, MaskOverrides, RuntimeConfig
+from cellflow.config.tracking import TrackingConfig
 from cellflow.config.training import ModelConfig, OptimConfig, SamplingConfig, TrainConfig
 
 __all__ = [
     "CalibrateConfig",
     "ChainConfig",
+    "ChecksConfig",
+    "CompareConfig",
     "DemoConfig",
     "EnsembleConfig",
     "FoldsConfig",
@@ -31,14 +38,20 @@ __all__ = [
     "MaskConfig",
     "MaskOverrides",
     "ModelConfig",
+    "NotebookConfig",
     "OofConfig",
     "OptimConfig",
     "OutputConfig",
     "PredictConfig",
     "PrepareConfig",
+    "PruneConfig",
+    "PublishConfig",
+    "QueueConfig",
+    "RunsConfig",
     "RuntimeConfig",
     "SamplingConfig",
     "ScoreConfig",
+    "TrackingConfig",
     "TrainConfig",
     "check_config",
     "config_differences",

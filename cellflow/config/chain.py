@@ -29,6 +29,10 @@ class ChainConfig:
     """Folder for results of the ensemble."""
     ensembles_dir: Path = Path("ensembles")
     """Folder for thresholds of the ensemble."""
+    publish: Literal["no", "kaggle"] = "no"
+    """Publish the run at the end, see cellflow publish; a debug run only lists what would go."""
+    notebook: bool = False
+    """Write a notebook for Kaggle at the end, RUN/NAME-kaggle.ipynb, see cellflow kaggle-notebook."""
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def problems(self) -> list[str]:

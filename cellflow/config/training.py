@@ -19,6 +19,7 @@ from cellflow.config.checks import (
     share,
 )
 from cellflow.config.shared import MaskConfig, RuntimeConfig
+from cellflow.config.tracking import TrackingConfig
 
 DEFAULT_LEARNING_RATES = {"sgd": 0.2, "adamw": 0.005}
 """Upstream's defaults: `cellpose --train` (SGD) and `cellpose.train.train_seg` (AdamW)."""
@@ -180,11 +181,14 @@ class TrainConfig:
     state; the same command goes on from there."""
     dry_run: bool = False
     """Train nothing: print the plan with the memory and time it will take, and draw one batch."""
+    debug: bool = False
+    """Try everything in a minute: few images, few steps, no upload, wandb offline. The run is called NAME-debug."""
     model: ModelConfig = field(default_factory=ModelConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     mask: MaskConfig = field(default_factory=MaskConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""

@@ -6,7 +6,8 @@ import dataclasses
 import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from cellflow.engine.folds import image_groups
 from cellflow.engine.machine import choose_machine
 from cellflow.engine.models import Opened, ensemble_record, open_models, run_policy
 from cellflow.engine.oof import run_folds
+from cellflow.engine.recording import recorded
 from cellflow.engine.runs import check_models, read_table, run_dataset, run_mask, versions
 from cellflow.engine.segment import Policy, Segmenter
 from cellflow.engine.threshold_search import ALL_TYPES, CalibrationImages, ThresholdSearch
@@ -32,6 +34,7 @@ from cellflow.io.fold_table import RESERVED
 from cellflow.numeric.averaging import VARIANTS, Variant, average_flows
 from cellflow.report.calibration import plot_curves
 from cellflow.storage.atomic import write_csv
+from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.run_folder import RunFolder, find_run
 
@@ -87,8 +90,18 @@ def calibrate(config: CalibrateConfig) -> CalibrationResult:
     runs = tuple(find_run(name, config.runs_dir) for name in config.runs or (None,))
     if len({run.path.resolve() for run in runs}) < len(runs):
         raise RunError(f"One run is named twice: {', '.join(str(run.path) for run in runs)}.")
+    with ExitStack() as stack:
+        for run in runs:
+            stack.enter_context(recorded(run, "calibration"))
+        return _calibrate(runs, config)
+
+
+def _calibrate(runs: tuple[RunFolder, ...], config: CalibrateConfig) -> CalibrationResult:
     parts = [_OofRun.open(run, config) for run in runs]
     _check_same(parts)
+    used = replace(config, runs=tuple(str(run.path) for run in runs))
+    for run in runs:
+        write_config_file(run.settings("calibrate"), "calibrate", used)
     results = [_calibrate_run(part, config) for part in parts]
     ensemble = _calibrate_ensemble(parts, [item.search for item in results], config)
     return CalibrationResult(

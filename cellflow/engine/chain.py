@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from cellflow.config import (
     CalibrateConfig,
@@ -13,18 +14,25 @@ from cellflow.config import (
     EnsembleConfig,
     FoldsConfig,
     InferenceConfig,
+    NotebookConfig,
     OofConfig,
     OutputConfig,
+    PublishConfig,
     check_config,
 )
 from cellflow.engine.calibrate import CalibrationResult, calibrate
+from cellflow.engine.debug import debug_config, debug_images
 from cellflow.engine.ensemble import EnsembleResult, ensemble
-from cellflow.engine.fold_trainer import FoldResult
+from cellflow.engine.fold_result import FoldResult
 from cellflow.engine.folds import make_folds
+from cellflow.engine.notebook import write_notebook
 from cellflow.engine.oof import oof
+from cellflow.engine.publish import Publication, plan_publication, publish
+from cellflow.engine.recording import recorded
 from cellflow.engine.runs import run_mask
 from cellflow.engine.train import train
 from cellflow.io.dataset import Dataset
+from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.run_folder import RunFolder
 
@@ -45,15 +53,21 @@ class ChainResult:
         Thresholds and cross-validation.
     ensemble : EnsembleResult or None
         Where images were given.
+    publication : Publication or None
+        Where the run was to be published; of a debug run what would have been.
+    notebook : Path or None
+        Where one was to be written.
     """
 
     folds: list[FoldResult]
     calibration: CalibrationResult | None = None
     ensemble: EnsembleResult | None = None
+    publication: Publication | None = None
+    notebook: Path | None = None
 
 
 def run_chain(config: ChainConfig) -> ChainResult:
-    """Folds, training of all of them, out-of-fold predictions, calibration, ensemble.
+    """Folds, training of all of them, out-of-fold predictions, calibration, ensemble, publication.
 
     The same call again goes on: folds that are there are kept, finished trainings skipped, out-of-fold
     predictions of the same models kept, and the ensemble goes on image by image.
@@ -64,23 +78,45 @@ def run_chain(config: ChainConfig) -> ChainResult:
         What the steps raise.
     """
     check_config(config)
-    training = config.train
-    dataset = Dataset.open(training.data)
-    if not dataset.folds_path.exists():
-        make_folds(
-            FoldsConfig(
-                data=training.data,
-                k=config.k,
-                group=config.group,
-                calibration=config.calibration,
-                seed=training.seed,
-            )
+    if config.train.debug:
+        config = replace(config, train=debug_config(config.train, folds=config.k))
+    run = RunFolder(config.train.runs_dir / config.train.name)
+    _make_folds(config)
+    with recorded(run, "the experiment"):
+        folds = train(config.train)
+        write_config_file(run.settings("run"), "run", config)
+        if not all(item.finished for item in folds):
+            _log.info("time is up; the same command goes on")
+            return ChainResult(folds)
+        calibration = _cross_validate(config, run)
+        return ChainResult(
+            folds,
+            calibration,
+            _predict(config, run),
+            _publish(config, run),
+            _write_notebook(config, run),
         )
-    folds = train(training)
-    if not all(item.finished for item in folds):
-        _log.info("time is up; the same command goes on")
-        return ChainResult(folds)
-    run = RunFolder(training.runs_dir / training.name)
+
+
+def _make_folds(config: ChainConfig) -> None:
+    """Folds, where the dataset has none yet."""
+    data = config.train.data
+    if Dataset.open(data).folds_path.exists():
+        return
+    make_folds(
+        FoldsConfig(
+            data=data,
+            k=config.k,
+            group=config.group,
+            calibration=config.calibration,
+            seed=config.train.seed,
+        )
+    )
+
+
+def _cross_validate(config: ChainConfig, run: RunFolder) -> CalibrationResult:
+    """Out-of-fold predictions, unless they are there, and thresholds."""
+    training = config.train
     if not _is_predicted(run, config):
         oof(
             OofConfig(
@@ -91,7 +127,7 @@ def run_chain(config: ChainConfig) -> ChainResult:
                 runtime=training.runtime,
             )
         )
-    calibration = calibrate(
+    return calibrate(
         CalibrateConfig(
             runs=(str(run.path),),
             data=training.data,
@@ -100,11 +136,15 @@ def run_chain(config: ChainConfig) -> ChainResult:
             runtime=training.runtime,
         )
     )
+
+
+def _predict(config: ChainConfig, run: RunFolder) -> EnsembleResult | None:
     if config.images is None:
-        return ChainResult(folds, calibration)
-    result = ensemble(
+        return None
+    training, images = config.train, config.images
+    return ensemble(
         EnsembleConfig(
-            images=config.images,
+            images=debug_images(training, images) if training.debug else images,
             runs=(str(run.path),),
             ensembles_dir=config.ensembles_dir,
             output=OutputConfig(out=config.predictions_dir),
@@ -112,7 +152,32 @@ def run_chain(config: ChainConfig) -> ChainResult:
             runtime=training.runtime,
         )
     )
-    return ChainResult(folds, calibration, result)
+
+
+def _publish(config: ChainConfig, run: RunFolder) -> Publication | None:
+    if config.publish == "no":
+        return None
+    wanted = PublishConfig(
+        what=str(run.path),
+        to=config.publish,
+        ensembles_dir=config.ensembles_dir,
+        dry_run=config.train.debug,
+    )
+    return plan_publication(wanted) if wanted.dry_run else publish(wanted)
+
+
+def _write_notebook(config: ChainConfig, run: RunFolder) -> Path | None:
+    if not config.notebook:
+        return None
+    inference = InferenceConfig(tta=config.tta, batch_size=config.train.optim.batch_size)
+    return write_notebook(
+        NotebookConfig(
+            run=str(run.path),
+            out=run.path / f"{run.name}-kaggle.ipynb",
+            overwrite=True,
+            inference=inference,
+        )
+    )
 
 
 def _is_predicted(run: RunFolder, config: ChainConfig) -> bool:
@@ -123,6 +188,7 @@ def _is_predicted(run: RunFolder, config: ChainConfig) -> bool:
         same = record["models"] == models and record["mask"] == dataclasses.asdict(run_mask(run))
         return bool(
             same
+            and run.flows.is_dir()  # cellflow prune --flows removes them
             and record["diameter"] is None
             and (len(record["policies"]) > 1 or config.policy == record["policy"])
             and config.policy in ("auto", record["policy"])

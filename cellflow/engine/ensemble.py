@@ -22,6 +22,7 @@ from cellflow.engine.segment import FLIPS, Segmenter
 from cellflow.errors import DataError, NotFiniteError, RunError
 from cellflow.io.dataset import Dataset
 from cellflow.io.foreign_flows import read_foreign_flows
+from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_json
 
 __all__ = ["EnsembleResult", "PredictionPlan", "ensemble", "plan_ensemble"]
@@ -120,6 +121,7 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
         overwrite=output.overwrite,
         fingerprints=fingerprints(config.images),
     ) as folder:
+        write_config_file(folder.settings, "ensemble", config)
         summary = predict_images(job.segmenter, job.readers, folder, title=job.opened.name)
     if summary.cells and not sum(summary.cells.values()):
         _log.warning("no cell was found in any image; a lower --cellprob_threshold finds more")

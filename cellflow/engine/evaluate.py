@@ -19,18 +19,18 @@ from cellflow.types import Instances
 
 __all__ = ["SCORE_COLUMNS", "mean_score", "score_images", "score_row"]
 
-SCORE_COLUMNS = ["score", "ap50", "ap75", "n_true", "n_predicted"]
-"""What is kept for each scored image: competition score, precision at IoU 0.5 and 0.75, numbers of cells."""
+PRECISIONS = [f"ap{percent}" for percent in range(50, 100, 5)]
+"""Precision at IoU 0.50, 0.55 ... 0.95."""
+SCORE_COLUMNS = ["score", *PRECISIONS, "n_true", "n_predicted"]
+"""What is kept for each scored image: competition score, the precisions it is the mean of, numbers of cells."""
 
 
 def score_row(truth: Instances, labels: NDArray[np.int32]) -> dict[str, Any]:
     """Scores of one image, a value per name in `SCORE_COLUMNS`."""
     score = competition_score(truth, labels)
-    precision = dict(zip(np.round(score.thresholds, 2), score.precision[0], strict=True))
     return {
         "score": float(score.mean),
-        "ap50": float(precision[0.5]),
-        "ap75": float(precision[0.75]),
+        **dict(zip(PRECISIONS, map(float, score.precision[0]), strict=True)),
         "n_true": len(truth),
         "n_predicted": int(labels.max(initial=0)),
     }
@@ -42,6 +42,7 @@ def score_images(
     names: Sequence[str],
     *,
     check: Callable[[], None] | None = None,
+    kept: dict[str, NDArray[np.int32]] | None = None,
 ) -> list[dict[str, Any]]:
     """Segment images of a dataset and score them.
 
@@ -55,6 +56,8 @@ def score_images(
         Ids of the images.
     check : callable, optional
         Called in the caller's thread before every image. What it raises ends the evaluation.
+    kept : dict, optional
+        Gets the label maps of the images that are its keys.
 
     Returns
     -------
@@ -63,6 +66,8 @@ def score_images(
     """
 
     def finish(name: str, result: Prediction) -> dict[str, Any]:
+        if kept is not None and name in kept:
+            kept[name] = result.labels
         return {"id": name} | score_row(dataset.instances(name), result.labels)
 
     images = ((name, dataset.image(name)) for name in names)

@@ -7,7 +7,6 @@ import math
 import shutil
 import signal
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -18,6 +17,8 @@ from cellflow.config import TrainConfig
 from cellflow.engine.budget import Budget
 from cellflow.engine.crops import make_crops, make_sampler
 from cellflow.engine.evaluate import mean_score
+from cellflow.engine.fold_recorder import FoldRecorder
+from cellflow.engine.fold_result import FoldResult, copy_best
 from cellflow.engine.interrupt import Interrupted, Interruption
 from cellflow.engine.machine import Machine
 from cellflow.engine.members import Member
@@ -35,10 +36,11 @@ from cellflow.nn.step import Stepper
 from cellflow.nn.unet import diameters_of
 from cellflow.report.history import plot_history
 from cellflow.storage.atomic import atomic_path, remove_leftovers, write_csv, write_json
-from cellflow.storage.hashing import hash_file, hash_json
+from cellflow.storage.hashing import hash_json
 from cellflow.storage.run_folder import RunFolder
+from cellflow.tracking import NO_TRACKERS, Trackers
 
-__all__ = ["FoldResult", "FoldTrainer"]
+__all__ = ["FoldTrainer"]
 
 SAVE_SECONDS = 30.0
 """Seconds of training between two states, at least; an evaluation always ends with one."""
@@ -54,20 +56,6 @@ LOWER = 0.2
 STATE_KEYS = ("net", "optimizer", "scaler", "average", "pieces", "progress", "machine")
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class FoldResult:
-    """What came out of a fold's training.
-
-    `finished` says why it is complete ("epochs", "patience"); it is empty where time ran out before.
-    """
-
-    fold: int
-    best_score: float
-    best_epoch: float
-    epochs: float
-    finished: str
 
 
 class FoldTrainer:
@@ -89,6 +77,8 @@ class FoldTrainer:
         Where and how to compute.
     budget : Budget
         Time for this fold.
+    trackers : Trackers
+        Where it is recorded besides the run's folder.
     """
 
     def __init__(
@@ -102,9 +92,11 @@ class FoldTrainer:
         validation: CachedSamples,
         machine: Machine,
         budget: Budget,
+        trackers: Trackers = NO_TRACKERS,
     ):
         self.config, self.fold, self.run = config, fold, run
         self.training, self.machine, self.budget = training, machine, budget
+        self.told = FoldRecorder(trackers, fold, dataset, validation.ids)
         self.files, self.record = run.fold(fold), run.read_record()
         self.first = machine.ranks.first
         self.stepper = self._start()
@@ -132,6 +124,7 @@ class FoldTrainer:
         with self.signals:
             try:
                 self._resume()
+                self.told.start(self.config, self.run, len(self.training))
                 self._train()
             except Interrupted:
                 self._save_state()
@@ -260,6 +253,7 @@ class FoldTrainer:
             self._record(epoch, row)
         else:
             progress.history.append(self._with_columns(row))
+            self.told.epoch(progress.history[-1])
         self._say(progress.history[-1])
 
     def _record(self, epoch: float, row: dict[str, Any]) -> None:
@@ -268,6 +262,7 @@ class FoldTrainer:
         self._save_state()
         if self.first and self.progress.best_epoch == epoch:
             self._save_best()
+        self.told.evaluation(self.progress.history[-1], self.progress.evaluations)
 
     def _with_columns(self, row: dict[str, Any]) -> dict[str, Any]:
         """A row of the history in the order of its columns; what was not measured is nan."""
@@ -286,7 +281,8 @@ class FoldTrainer:
         scores, rows = {}, []
         for weights, net in self._candidates().items():
             net.eval()
-            found = self.validator.score(self._member(net), self.signals.check)
+            kept = self.told.wanted() if weights == "net" else None
+            found = self.validator.score(self._member(net), self.signals.check, kept)
             rows += [{"epoch": epoch, "weights": weights} | row for row in found]
             scores[weights] = mean_score(pd.DataFrame(found))
         loss = self.validator.loss(self.stepper.net)
@@ -366,13 +362,7 @@ class FoldTrainer:
         self._copy_best()
 
     def _copy_best(self) -> None:
-        """Copy the best model to --savedir, unless it is there."""
-        if self.config.savedir is None or not self.files.best.exists():
-            return
-        goal = self.config.savedir / f"{self.run.name}_fold_{self.fold}.pt"
-        if not goal.exists() or hash_file(goal) != hash_file(self.files.best):
-            with atomic_path(goal) as temporary:
-                shutil.copyfile(self.files.best, temporary)
+        copy_best(self.config, self.fold, self.files.best)
 
     def _save_sometimes(self) -> None:
         """Save the state now and then, never one that may be the cause of failing steps."""
@@ -468,20 +458,20 @@ class FoldTrainer:
             return
         self._copy_best()
         progress = self.progress
-        write_json(
-            self.files.summary,
-            {
-                "fold": self.fold,
-                "finished": progress.finished,
-                "epochs": progress.position(len(self.sampler)),
-                "best_score": progress.best_score,
-                "best_epoch": progress.best_epoch,
-                "best_weights": progress.best_weights,
-                "skipped_steps": self._skipped_steps(),
-                "events": progress.events,
-            },
-        )
+        summary = {
+            "fold": self.fold,
+            "finished": progress.finished,
+            "epochs": progress.position(len(self.sampler)),
+            "best_score": progress.best_score,
+            "best_epoch": progress.best_epoch,
+            "best_weights": progress.best_weights,
+            "skipped_steps": self._skipped_steps(),
+            "events": progress.events,
+        }
+        write_json(self.files.summary, summary)
         self._plot()
+        if progress.finished:
+            self.told.end(summary, self.files.best)
         if self.paused and not progress.finished:
             self._say_where("is out of time")
 

@@ -25,6 +25,7 @@ from cellflow.io.fold_table import (
     write_fold_table,
 )
 from cellflow.storage.atomic import atomic_path
+from cellflow.storage.config_file import write_config_file
 
 __all__ = [
     "check_leaks",
@@ -95,6 +96,7 @@ def make_folds(config: FoldsConfig) -> pd.DataFrame:
     write_fold_table(
         dataset.folds_path, result, {**facts, **size, "calibration": config.calibration}
     )
+    write_config_file(dataset.folds_path.with_suffix(".yaml"), "folds", config)
     _log_table(images, result, group, stratify)
     return result.rename_axis("id").reset_index()
 

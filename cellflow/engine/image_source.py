@@ -13,7 +13,7 @@ from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset
 from cellflow.io.images import IMAGE_SUFFIXES, list_images, read_image
 
-__all__ = ["ImageReaders", "find_images", "fingerprints"]
+__all__ = ["ImageReaders", "find_images", "fingerprints", "image_paths"]
 
 ImageReaders = dict[str, Callable[[], NDArray[Any]]]
 """From id to a function that reads the image."""
@@ -69,6 +69,15 @@ def find_images(source: Path) -> ImageReaders:
     return {
         name: partial(read_image, path) for name, path in _by_id(source, _paths(source)).items()
     }
+
+
+def image_paths(source: Path) -> list[Path]:
+    """Files of the images that `find_images` finds, in its order."""
+    source = Path(source)
+    if (source / "dataset.json").is_file():
+        dataset = Dataset.open(source)
+        return [source / "images" / str(name) for name in dataset.images["file"]]
+    return list(_by_id(source, _paths(source)).values())
 
 
 def _paths(source: Path) -> list[Path]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import torch
 
 from cellflow.config import RuntimeConfig
+from cellflow.environment import take_snapshot
 from cellflow.nn.precision import choose_amp, choose_device
 from cellflow.nn.ranks import ALONE, Ranks, ranks_asked
 
@@ -45,6 +45,6 @@ def choose_machine(runtime: RuntimeConfig) -> Machine:
         torch.set_num_threads(runtime.threads)
     workers = runtime.workers
     if workers is None:
-        share = max(1, (os.cpu_count() or 1) // world)
+        share = max(1, take_snapshot(quick=True).usable_cores // world)
         workers = 0 if device.type == "cpu" else min(MAX_GPU_WORKERS, share)
     return Machine(device, choose_amp(runtime.amp, device), workers)

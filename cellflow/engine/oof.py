@@ -7,7 +7,7 @@ import logging
 import shutil
 from collections.abc import Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ from cellflow.engine.folds import folds_hash, image_groups, read_folds
 from cellflow.engine.machine import Machine, choose_machine
 from cellflow.engine.members import Member, load_member
 from cellflow.engine.prediction import Prediction
+from cellflow.engine.recording import recorded
 from cellflow.engine.runs import check_models, read_table, run_dataset, run_mask, versions
 from cellflow.engine.segment import POLICIES, Policy, Segmenter
 from cellflow.engine.selection import selection_bias
@@ -33,6 +34,7 @@ from cellflow.io.fold_table import RESERVED
 from cellflow.io.images import write_labels
 from cellflow.numeric.rle import rles_from_labels
 from cellflow.storage.atomic import atomic_folder, write_csv, write_json
+from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_file, hash_json
 from cellflow.storage.run_folder import RunFolder, find_run
 from cellflow.style_models import StyleModels
@@ -82,6 +84,12 @@ def oof(config: OofConfig) -> OofResult:
     """
     check_config(config)
     run = find_run(config.run, config.runs_dir)
+    with recorded(run, "out-of-fold predictions"):
+        write_config_file(run.settings("oof"), "oof", replace(config, run=str(run.path)))
+        return _oof(run, config)
+
+
+def _oof(run: RunFolder, config: OofConfig) -> OofResult:
     dataset = run_dataset(run, config.data)
     folds = run_folds(run, dataset)
     models = check_models(run, unfinished=config.unfinished)

@@ -18,6 +18,7 @@ from cellflow.io.images import read_image
 from cellflow.io.kaggle import is_kaggle_layout, read_kaggle
 from cellflow.io.source import Problems, Source, SourceImage, check_id, read_image_table
 from cellflow.storage.atomic import atomic_folder
+from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_array
 
 __all__ = ["prepare"]
@@ -53,6 +54,7 @@ def prepare(config: PrepareConfig) -> Dataset:
         with atomic_folder(config.out, replace=config.overwrite) as folder:
             _write(source, folder, problems)
             _keep_folds(config.out, folder)
+            write_config_file(folder / "prepare.yaml", "prepare", config)
     except OSError as error:
         raise DataError(
             f"{config.out}: could not be written ({error.strerror or error}). Nothing half-written "

@@ -9,6 +9,7 @@
     outlines/<id>.png  the images with the outlines of their cells
     cells.csv          a row per cell: id, then the columns of `measure_cells`
     submission.csv     id,predicted: a row per cell, row-major 1-indexed runs
+    ensemble.yaml      settings of the command, which ``cellflow ensemble --config`` takes
     .parts/            while images are missing: <id>.csv, rows of the cell table; <id>.tif, label maps
                        that are not to stay
     .lock              held by the process that writes
@@ -57,7 +58,9 @@ MAX_PROBLEMS = 20
 _FORMAT = "cellflow-prediction"
 _VERSION = 1
 _LOCK = ".lock"
-_WORK = ("masks", "outlines", ".parts", "cells.csv", "submission.csv", "prediction.json")
+_WORK = (
+    "masks", "outlines", ".parts", "cells.csv", "submission.csv", "ensemble.yaml", "prediction.json",
+)  # fmt: skip
 """What a result consists of, in the order in which it is removed."""
 
 Rows = dict[str, list[list[str]]]
@@ -147,6 +150,11 @@ class ResultFolder:
     def cells(self) -> Path:
         """Table with a row per cell."""
         return self.path / "cells.csv"
+
+    @property
+    def settings(self) -> Path:
+        """Settings of the command, YAML."""
+        return self.path / "ensemble.yaml"
 
     @property
     def submission(self) -> Path:

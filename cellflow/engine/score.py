@@ -23,7 +23,7 @@ from cellflow.numeric.bootstrap import bootstrap_mean
 from cellflow.storage.atomic import write_csv
 from cellflow.storage.run_folder import RunFolder, find_run
 
-__all__ = ["MIN_GROUPS", "ScoreResult", "score_masks"]
+__all__ = ["MIN_GROUPS", "ScoreResult", "mean_row", "score_masks"]
 
 _log = logging.getLogger(__name__)
 
@@ -252,11 +252,12 @@ def _summary(images: pd.DataFrame) -> pd.DataFrame:
     rows = []
     if images["cell_type"].nunique() > 1:
         types = images.groupby("cell_type")
-        rows = [_mean_row("cell_type", str(name), part) for name, part in types]
-    return pd.DataFrame([*rows, _mean_row("overall", "all", images)])
+        rows = [mean_row("cell_type", str(name), part) for name, part in types]
+    return pd.DataFrame([*rows, mean_row("overall", "all", images)])
 
 
-def _mean_row(scope: str, name: str, part: pd.DataFrame) -> dict[str, Any]:
+def mean_row(scope: str, name: str, part: pd.DataFrame) -> dict[str, Any]:
+    """A row of the table: mean score of some images with its interval, and of what they are compared to."""
     groups = part["group"].to_numpy(str)
     score = bootstrap_mean(part["score"], groups)
     row: dict[str, Any] = {

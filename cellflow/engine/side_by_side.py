@@ -19,7 +19,7 @@ import torch
 
 from cellflow.config import RuntimeConfig, TrainConfig
 from cellflow.engine.budget import Budget
-from cellflow.engine.fold_trainer import FoldResult
+from cellflow.engine.fold_result import FoldResult
 from cellflow.engine.interrupt import Interruption
 from cellflow.engine.machine import Machine
 from cellflow.errors import CellflowError

@@ -12,10 +12,13 @@ import torch
 from cellflow.config import TrainConfig, check_config
 from cellflow.engine.budget import Budget
 from cellflow.engine.crops import fold_samples
-from cellflow.engine.fold_trainer import FoldResult, FoldTrainer
+from cellflow.engine.debug import debug_config
+from cellflow.engine.fold_result import FoldResult, copy_best, finished_without_state
+from cellflow.engine.fold_trainer import FoldTrainer
 from cellflow.engine.folds import load_folds, validation_folds, wanted_folds
 from cellflow.engine.logs import log_to
 from cellflow.engine.machine import Machine, choose_machine
+from cellflow.engine.recording import record_start, recorded
 from cellflow.engine.runs import open_run
 from cellflow.engine.samples import CachedSamples
 from cellflow.engine.side_by_side import devices_for, train_side_by_side
@@ -26,6 +29,7 @@ from cellflow.nn.checkpoint import find_model_file
 from cellflow.nn.ranks import join_ranks
 from cellflow.storage.locks import hold_lock
 from cellflow.storage.run_folder import RunFolder
+from cellflow.tracking import NO_TRACKERS, Trackers, open_trackers
 
 __all__ = ["train"]
 
@@ -56,20 +60,44 @@ def train(config: TrainConfig) -> list[FoldResult]:
     check_config(config)
     if config.dry_run:
         raise ConfigError("A dry run trains nothing; its plan comes from plan_training(config).")
+    if config.debug:
+        config = debug_config(config)
     machine = choose_machine(config.runtime)
     with join_ranks(machine.device) as ranks:
         machine = replace(machine, ranks=ranks)
         if not ranks.first:
             logging.disable(logging.WARNING)  # one process speaks for all
         job = _open(config, machine)
-        devices = devices_for(job.folds, config.runtime, machine)
-        if len(devices) > 1:
-            return train_side_by_side(config, job.folds, devices, train)
-        budget = Budget.of(config.time_budget)
+        if not ranks.first:
+            return _train_folds(job)
+        record_start(job.run, config)
+        with recorded(job.run, "training"):
+            devices = devices_for(job.folds, config.runtime, machine)
+            if len(devices) > 1:
+                return train_side_by_side(config, job.folds, devices, _train_apart)
+            return _train_folds(job)
+
+
+def _train_apart(config: TrainConfig) -> list[FoldResult]:
+    """Train a fold in a process of its own, beside others of the run that is recorded elsewhere."""
+    return _train_folds(_open(config, choose_machine(config.runtime)))
+
+
+def _train_folds(job: Job) -> list[FoldResult]:
+    """Train folds one after the other."""
+    budget = Budget.of(job.config.time_budget)
+    with _trackers(job) as trackers:
         return [
-            _train_fold(job, fold, budget.part(len(job.folds) - place))
+            _train_fold(job, fold, budget.part(len(job.folds) - place), trackers)
             for place, fold in enumerate(job.folds)
         ]
+
+
+def _trackers(job: Job) -> Trackers:
+    """Where the first process records for all."""
+    if not job.machine.ranks.first:
+        return NO_TRACKERS
+    return open_trackers(job.config.tracking, job.run.path, experiment=job.run.name)
 
 
 @dataclass(frozen=True)
@@ -129,9 +157,15 @@ def _log_file(job: Job, fold: int) -> AbstractContextManager[None]:
     return log_to(job.run.fold(fold).log) if job.machine.ranks.first else nullcontext()
 
 
-def _train_fold(job: Job, fold: int, budget: Budget) -> FoldResult:
+def _train_fold(job: Job, fold: int, budget: Budget, trackers: Trackers) -> FoldResult:
     files = job.run.fold(fold)
     with _sole_trainer(job, fold), _log_file(job, fold):
+        done = finished_without_state(fold, files)  # as cellflow prune leaves it
+        if done is not None:
+            if job.machine.ranks.first:
+                copy_best(job.config, fold, files.best)
+            _log.info("fold %d is complete: best score %.4f, %s", fold, done.best_score, files.best)
+            return done
         training, validation = _samples(job, fold)
         _log.info(
             "fold %d: %d images train, %d validate, mean diameter %.1f pixels",
@@ -140,6 +174,7 @@ def _train_fold(job: Job, fold: int, budget: Budget) -> FoldResult:
         trainer = FoldTrainer(
             job.config, fold, job.run, job.dataset,
             training=training, validation=validation, machine=job.machine, budget=budget,
+            trackers=trackers,
         )  # fmt: skip
         result = trainer.fit()
         if result.finished:

@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from cellflow.config import TrainConfig
@@ -56,7 +58,12 @@ class Validator:
         self.config, self.dataset, self.machine = config, dataset, machine
         self.ids, self.crops = samples.ids, crops
 
-    def score(self, member: Member, check: Callable[[], None]) -> list[dict[str, Any]]:
+    def score(
+        self,
+        member: Member,
+        check: Callable[[], None],
+        kept: dict[str, NDArray[np.int32]] | None = None,
+    ) -> list[dict[str, Any]]:
         """A row of scores per image, segmented as prediction would. Processes share the images.
 
         Parameters
@@ -65,6 +72,8 @@ class Validator:
             The network, in evaluation mode.
         check : callable
             Called before every image; may raise to end the evaluation.
+        kept : dict, optional
+            Gets the label maps of the images that are its keys, where one process does all.
         """
         segmenter = Segmenter(
             [member],
@@ -78,7 +87,7 @@ class Validator:
             rows = self._scored_by_all(segmenter, own)
             place = {name: number for number, name in enumerate(self.ids)}
             return sorted(rows, key=lambda row: place[row["id"]])
-        return score_images(segmenter, self.dataset, own, check=check)
+        return score_images(segmenter, self.dataset, own, check=check, kept=kept)
 
     def _scored_by_all(self, segmenter: Segmenter, own: Sequence[str]) -> list[dict[str, Any]]:
         """Rows of all processes; an output that is not a number in one of them fails in all."""

@@ -100,6 +100,9 @@ class Dataset:
         """Ids of all images, sorted."""
         return [str(image_id) for image_id in self.images.index]
 
+    own_columns = _COLUMNS
+    """Columns of `images` that `cellflow prepare` computed; all others came with the source."""
+
     @property
     def folds_path(self) -> Path:
         """Where the fold table lies."""

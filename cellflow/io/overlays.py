@@ -15,7 +15,7 @@ from cellflow.errors import DataError
 from cellflow.numeric.labels import outlines
 from cellflow.storage.atomic import atomic_path
 
-__all__ = ["Panel", "write_outlines", "write_overlays"]
+__all__ = ["Panel", "draw_outlines", "write_outlines", "write_overlays"]
 
 TRUE_COLOR, PREDICTED_COLOR = (0.0, 0.9, 0.35), (1.0, 0.25, 0.75)
 
@@ -75,18 +75,27 @@ def write_outlines(path: Path, image: NDArray[Any], labels: NDArray[Any]) -> Non
     DataError
         If the label map is not of the image's size.
     """
+    try:
+        picture = draw_outlines(image, labels)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(imagecodecs.png_encode(picture))
+
+
+def draw_outlines(image: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.uint8]:
+    """The picture that `write_outlines` writes, ``(H, W, 3)``."""
     if image.ndim not in (2, 3) or image.shape[:2] != labels.shape:
         raise DataError(
-            f"{path}: expected an image (H, W) or (H, W, C) and its label map (H, W), found the shapes "
+            "Expected an image (H, W) or (H, W, C) and its label map (H, W), found the shapes "
             f"{image.shape} and {labels.shape}."
         )
     coloured = image.ndim == 3 and image.shape[2] == 3
     planes = [image[..., channel] for channel in range(3)] if coloured else [image]
     shades = [np.rint(255 * _grey(plane)).astype(np.uint8) for plane in planes]
-    picture = np.stack(shades if coloured else shades * 3, axis=-1)
+    picture: NDArray[np.uint8] = np.stack(shades if coloured else shades * 3, axis=-1)
     picture[outlines(labels)] = np.rint(255 * np.array(PREDICTED_COLOR)).astype(np.uint8)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(imagecodecs.png_encode(picture))
+    return picture
 
 
 def _overlay(

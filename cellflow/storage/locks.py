@@ -15,7 +15,7 @@ try:
 except ImportError:  # Windows: one trainer a fold is then up to the user
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["hold_lock"]
+__all__ = ["hold_lock", "is_locked"]
 
 
 @contextmanager
@@ -49,3 +49,16 @@ def hold_lock(path: Path, what: str) -> Iterator[None]:
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
         yield
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of `hold_lock`; the file is left as it is."""
+    try:
+        with path.open("rb") as file:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False

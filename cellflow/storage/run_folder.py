@@ -130,9 +130,52 @@ class RunFolder:
         """Folder of what `cellflow calibrate` draws and tabulates."""
         return self.path / "calibration"
 
+    @property
+    def metadata(self) -> Path:
+        """What there is to know of the run, in one JSON file."""
+        return self.path / "metadata.json"
+
+    @property
+    def tracking(self) -> Path:
+        """Settings of the trackers and links to what they keep, JSON."""
+        return self.path / "tracking.json"
+
+    @property
+    def publication(self) -> Path:
+        """Where the run was published, JSON."""
+        return self.path / "publication.json"
+
+    @property
+    def environment(self) -> Path:
+        """Host that the run was started on, JSON."""
+        return self.path / "environment.json"
+
+    @property
+    def journal(self) -> Path:
+        """What happened, one JSON object a line."""
+        return self.path / "events.jsonl"
+
+    @property
+    def debug_data(self) -> Path:
+        """Dataset of the few images of a debug run."""
+        return self.path / "data"
+
+    @property
+    def debug_images(self) -> Path:
+        """List of the few images that a debug run predicts."""
+        return self.path / "images.txt"
+
+    def settings(self, command: str) -> Path:
+        """Settings of the last command of a kind, YAML; ``cellflow COMMAND --config`` runs them again."""
+        return self.path / f"{command}.yaml"
+
     def fold(self, fold: int) -> FoldFolder:
         """Folder of one fold."""
         return FoldFolder(self.path / f"fold_{fold}")
+
+    def fold_folders(self) -> list[FoldFolder]:
+        """Folders of folds that are there, whatever the record says."""
+        return [FoldFolder(path) for path in sorted(self.path.glob("fold_*")) if path.is_dir()]
 
     def exists(self) -> bool:
         """Whether a run has a record here."""

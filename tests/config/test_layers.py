@@ -96,7 +96,7 @@ def test_later_layers_go_on_top_and_leave_the_rest() -> None:
     ],
 )
 def test_what_does_not_fit_is_named(values: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigError, match="some.yaml") as caught:
+    with pytest.raises(ConfigError, match=r"some\.yaml") as caught:
         with_settings(TrainConfig(), values, "some.yaml")
     assert words in str(caught.value)
 

@@ -33,6 +33,7 @@ from cellflow.errors import (
 from cellflow.io.dataset import Dataset
 from cellflow.io.images import write_labels
 from cellflow.nn.checkpoint import load_model_file, load_state
+from cellflow.storage.hashing import hash_file
 from cellflow.storage.run_folder import RunFolder, find_run
 
 
@@ -343,3 +344,18 @@ def test_the_newest_run_is_one_that_has_a_model(copied: TrainConfig) -> None:
     with pytest.raises(CheckpointError):
         train(empty)
     assert find_run(None, copied.runs_dir).name == "tiny"
+
+
+def test_a_finished_fold_whose_state_was_pruned_is_not_trained_again(
+    copied: TrainConfig, tmp_path: Path
+) -> None:
+    before = train(copied)
+    run = RunFolder(copied.runs_dir / copied.name)
+    made = {fold: run.fold(fold).best.stat().st_mtime_ns for fold in (0, 1)}
+    for fold in (0, 1):
+        run.fold(fold).last.unlink()
+    assert train(replace(copied, savedir=tmp_path / "saved")) == before
+    assert {fold: run.fold(fold).best.stat().st_mtime_ns for fold in (0, 1)} == made
+    assert not run.fold(0).last.exists()
+    saved = tmp_path / "saved" / f"{run.name}_fold_1.pt"
+    assert hash_file(saved) == hash_file(run.fold(1).best)

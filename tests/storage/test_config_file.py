@@ -32,7 +32,7 @@ def test_written_settings_are_read_back(tmp_path: Path) -> None:
 def test_other_files_are_refused(tmp_path: Path, text: str, words: str) -> None:
     path = tmp_path / "some.yaml"
     path.write_text(text)
-    with pytest.raises(ConfigError, match="some.yaml") as caught:
+    with pytest.raises(ConfigError, match=r"some\.yaml") as caught:
         read_config_file(path, "train")
     assert words in str(caught.value)
     with pytest.raises(ConfigError, match="cannot be read"):

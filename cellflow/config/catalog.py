@@ -1,0 +1,77 @@
+"""Settings of `runs`, `compare` and `prune`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from cellflow.config.checks import not_negative
+
+
+@dataclass(frozen=True)
+class RunsConfig:
+    """List runs with their status, cross-validation score, date and comment."""
+
+    runs_dir: Path = Path("runs")
+    """Folder that holds all runs."""
+    sort: Literal["date", "cv", "name"] = "date"
+    """date: newest first. cv: best first, by the cross-fitted score, before calibration by the raw one."""
+    most: int = 0
+    """Show at most so many; 0: all."""
+
+    def problems(self) -> list[str]:
+        """What does not make sense, one sentence each."""
+        return not_negative("most", self.most)
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """Compare two runs: what differs in their settings, and in their scores on the images both have."""
+
+    a: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="A")]
+    """Run folder or name."""
+    b: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="B")]
+    """The other one; differences are B minus A."""
+    runs_dir: Path = Path("runs")
+    """Folder that holds all runs."""
+    out: Path | None = None
+    """CSV to write, a row per image."""
+
+    def problems(self) -> list[str]:
+        """What does not make sense, one sentence each."""
+        return [f"a run is compared with itself: {self.a}"] if self.a == self.b else []
+
+
+@dataclass(frozen=True)
+class PruneConfig:
+    """Show what is redundant in runs, and with --yes remove it. Best models and tables always stay."""
+
+    runs: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Run folders or names; without any all of RUNS_DIR. Runs that are trained now, or not to their end, are
+    left alone."""
+    runs_dir: Path = Path("runs")
+    """Folder that holds all runs."""
+    ensembles_dir: Path = Path("ensembles")
+    """Folder with calibrations of ensembles, for leftovers of writes that were killed."""
+    predictions_dir: Path = Path("predictions")
+    """Folder with results of predictions, for the same."""
+    yes: bool = False
+    """Remove it; without this nothing is."""
+    states: bool = True
+    """Training states (last.pt, good.pt) of finished folds, which nothing goes on from."""
+    caches: bool = True
+    """Training samples beside the data, where no run of RUNS_DIR still trains on it. They are computed again
+    when they are needed. Runs elsewhere that train on the same data now would fail."""
+    flows: bool = False
+    """Out-of-fold flows. cellflow calibrate needs them: it would take cellflow oof first."""
+    debug_runs: bool = False
+    """Whole runs that were made with --debug."""
+
+    def problems(self) -> list[str]:
+        """What does not make sense, one sentence each."""
+        if len(set(self.runs)) < len(self.runs):
+            return [f"a run is named twice: {' '.join(self.runs)}"]
+        return []

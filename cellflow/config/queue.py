@@ -1,0 +1,29 @@
+"""Settings of `queue`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+
+@dataclass(frozen=True)
+class QueueConfig:
+    """Run a file of experiments one after the other; the same command again goes on."""
+
+    file: tyro.conf.Positional[Path]
+    """YAML with experiments (a list) or grid (lists of values), and defaults for all of them; settings are
+    those of cellflow run, by the names of their flags."""
+    queues_dir: Path = Path("queues")
+    """Folder for settings, logs and states: QUEUES_DIR/NAME_OF_FILE/EXPERIMENT.yaml, EXPERIMENT.log, queue.json."""
+    debug: bool = False
+    """Run all of them as debug runs: few images, few steps, no upload."""
+    again: bool = False
+    """Run what is done again too; every step then finds what is there."""
+    dry_run: bool = False
+    """Run nothing: show the experiments and how far each one is."""
+
+    def problems(self) -> list[str]:
+        """What does not make sense, one sentence each."""
+        return []

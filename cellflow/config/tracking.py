@@ -1,0 +1,58 @@
+"""Settings of where experiments are recorded."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+_NOT_IN_PROJECTS = set("/\\#?%:")
+"""What wandb does not take in the name of a project."""
+
+
+@dataclass(frozen=True)
+class TrackingConfig:
+    """Where a run records itself, besides its own folder."""
+
+    wandb: bool = False
+    """Record in Weights & Biases: settings, losses, scores, example pictures, thresholds, best models. With
+    WANDB_MODE=offline, or where wandb cannot be reached, into RUN/wandb, for `wandb sync` later."""
+    wandb_project: str = "cellflow"
+    """Project in wandb."""
+    wandb_offline: bool = False
+    """Record for wandb in RUN/wandb only, whatever WANDB_MODE says; `wandb sync` uploads it."""
+    wandb_entity: str | None = None
+    """User or team in wandb; without it the account's own."""
+    sheet: str | None = None
+    """URL or name of a Google Sheet that gets a row per fold and one per run. Credentials come from
+    GOOGLE_APPLICATION_CREDENTIALS or from gspread's own places."""
+    slack: bool = False
+    """Tell Slack when a run ends or fails; the webhook comes from SLACK_WEBHOOK_URL."""
+    comment: str = ""
+    """What the experiment is about, for every record."""
+    environment: str | None = None
+    """What the host is called in records; without it what was detected."""
+
+    def problems(self) -> list[str]:
+        """What does not make sense, one sentence each."""
+        found = []
+        project = self.wandb_project
+        if not project.strip() or len(project) > 128 or _NOT_IN_PROJECTS & set(project):
+            found.append(
+                "--wandb_project must have 1 to 128 characters and none of / \\ # ? % :, "
+                f"found {project!r}"
+            )
+        for name in ("wandb_entity", "sheet", "environment"):
+            value = getattr(self, name)
+            if value is not None and not value.strip():
+                found.append(f"--{name} must not be empty; leave it out instead")
+        if self.sheet and "://" in self.sheet and not _holds_key(self.sheet):
+            found.append(
+                "--sheet must be the name of a Google Sheet, or a URL such as "
+                f"https://docs.google.com/spreadsheets/d/KEY/edit, found {self.sheet!r}"
+            )
+        return found
+
+
+def _holds_key(url: str) -> bool:
+    """Whether a URL names a sheet, by the rules of gspread."""
+    return re.search(r"/spreadsheets/d/[\w-]+|[?&]key=[^&#]+", url) is not None

@@ -1,0 +1,52 @@
+"""What came out of the training of a fold, and what is on disk of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from cellflow.config import TrainConfig
+from cellflow.storage.atomic import atomic_path
+from cellflow.storage.hashing import hash_file
+from cellflow.storage.run_folder import FoldFolder
+
+__all__ = ["FoldResult", "copy_best", "finished_without_state"]
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """What came out of a fold's training.
+
+    `finished` says why it is complete ("epochs", "patience"); it is empty where time ran out before.
+    """
+
+    fold: int
+    best_score: float
+    best_epoch: float
+    epochs: float
+    finished: str
+
+
+def finished_without_state(fold: int, files: FoldFolder) -> FoldResult | None:
+    """Result of a fold that was trained to its end and has its model, but no state any more."""
+    if files.last.exists() or not files.best.exists():
+        return None
+    try:
+        facts = json.loads(files.summary.read_text(encoding="utf-8"))
+        finished = str(facts["finished"])
+        score, best_epoch, epochs = (facts[key] for key in ("best_score", "best_epoch", "epochs"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return FoldResult(fold, score, best_epoch, epochs, finished) if finished else None
+
+
+def copy_best(config: TrainConfig, fold: int, best: Path) -> None:
+    """Copy a fold's best model to --savedir, unless it is there."""
+    if config.savedir is None or not best.exists():
+        return
+    goal = config.savedir / f"{config.name}_fold_{fold}.pt"
+    if not goal.exists() or hash_file(goal) != hash_file(best):
+        with atomic_path(goal) as temporary:
+            shutil.copyfile(best, temporary)

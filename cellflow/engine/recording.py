@@ -1,0 +1,62 @@
+"""What a command on a run leaves behind besides its results: settings, host, metadata, trackers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from cellflow.config import TrainConfig
+from cellflow.engine.metadata import write_metadata
+from cellflow.environment import detect_host, environment_record, take_snapshot
+from cellflow.storage.atomic import write_json
+from cellflow.storage.config_file import write_config_file
+from cellflow.storage.run_folder import RunFolder
+from cellflow.tracking import reopen_trackers
+
+__all__ = ["record_start", "recorded"]
+
+_inside: ContextVar[bool] = ContextVar("inside a recorded command", default=False)
+
+
+def record_start(run: RunFolder, config: TrainConfig) -> None:
+    """Keep the settings of a training, so that it can be run again, and the host it runs on."""
+    write_config_file(run.settings("train"), "train", config)
+    snapshot = take_snapshot(run.path)
+    label = config.tracking.environment
+    write_json(run.environment, environment_record(snapshot, detect_host(snapshot), label=label))
+
+
+@contextmanager
+def recorded(run: RunFolder, what: str) -> Iterator[None]:
+    """Record how a command on a run ends: in metadata.json, and in the trackers of the run's training.
+
+    Commands may call each other: the outermost tells the trackers of the end or of the failure, those
+    inside only how far the run has come. An interruption is no failure, and nothing is told.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run, whose training was started.
+    what : str
+        The command, for the message about its failure.
+    """
+    outermost = not _inside.get()
+    token = _inside.set(True)
+    try:
+        yield
+        _update(run, finished=outermost)
+    except Exception as error:
+        if outermost:
+            with reopen_trackers(run.path, experiment=run.name) as trackers:
+                trackers.fail(what, str(error) or type(error).__name__)
+        raise
+    finally:
+        _inside.reset(token)
+
+
+def _update(run: RunFolder, *, finished: bool) -> None:
+    metadata = write_metadata(run)
+    with reopen_trackers(run.path, experiment=run.name) as trackers:
+        (trackers.finish if finished else trackers.update_run)(metadata)
+    write_metadata(run)  # with the links that the trackers have now

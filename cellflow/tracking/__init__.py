@@ -1,0 +1,23 @@
+"""Where experiments are recorded: one adapter a file behind one `Tracker`.
+
+The journal (`events.jsonl` in the run folder) is always written. Others join by `TrackingConfig`; one that
+fails warns once and never stops a training.
+"""
+
+from cellflow.tracking.journal import read_journal
+from cellflow.tracking.protocol import Links, Tracker, TrackerUnavailableError
+from cellflow.tracking.secrets import RedactSecrets, redact
+from cellflow.tracking.trackers import NO_TRACKERS, Trackers, open_trackers, reopen_trackers
+
+__all__ = [
+    "NO_TRACKERS",
+    "Links",
+    "RedactSecrets",
+    "Tracker",
+    "TrackerUnavailableError",
+    "Trackers",
+    "open_trackers",
+    "read_journal",
+    "redact",
+    "reopen_trackers",
+]

@@ -1,0 +1,144 @@
+"""A line of JSON per event, in the run folder, always."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+from cellflow.tracking._values import plain
+from cellflow.tracking.protocol import Links, Pictures
+
+try:
+    import fcntl
+except ImportError:  # Windows: single writes to the end are then all there is
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["Journal", "read_journal"]
+
+_BLOCK = 1 << 16
+
+
+class Journal:
+    """Appends events to a file. Several processes may share it.
+
+    Parameters
+    ----------
+    path : Path
+        File of lines ``{"time": UTC, "event": name, ...}``; made with the first event. What was not
+        measured (nan) is null.
+    """
+
+    name = "events.jsonl"
+    advice = "check that the disk of the run folder is not full"
+    takes_pictures = False
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def start_fold(self, fold: int, start: Mapping[str, Any]) -> None:
+        """Event start, with everything that is known."""
+        self._append("start", fold=fold, start=start)
+
+    def log_epoch(self, fold: int, row: Mapping[str, float]) -> None:
+        """Event epoch."""
+        self._append("epoch", fold=fold, row=row)
+
+    def log_examples(self, fold: int, epoch: float, pictures: Pictures) -> None:
+        """Event examples; of the pictures only their ids."""
+        self._append("examples", fold=fold, epoch=epoch, images=list(pictures))
+
+    def end_fold(self, fold: int, summary: Mapping[str, Any], model: Path) -> None:
+        """Event end."""
+        self._append("end", fold=fold, summary=summary, model=model.name)
+
+    def update_run(self, metadata: Mapping[str, Any]) -> None:
+        """Event run; metadata.json has the rest."""
+        self._append("run", **_main_facts(metadata))
+
+    def fail(self, what: str, message: str) -> None:
+        """Event failed."""
+        self._append("failed", what=what, message=message)
+
+    def finish(self, metadata: Mapping[str, Any]) -> None:
+        """Event finished."""
+        self._append("finished", **_main_facts(metadata))
+
+    def close(self) -> None:
+        """Nothing is open between events."""
+
+    def links(self) -> Links:
+        """None: the journal is where the run is."""
+        return {}
+
+    def _append(self, event: str, **content: Any) -> None:
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        values = {"time": now, "event": event} | plain(content)
+        line = (json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with FileIO(self._path, "a+") as file, _locked(file):
+            _mend(file)
+            written = file.write(line)
+            if written != len(line):
+                raise OSError(f"{self._path}: only {written} of {len(line)} bytes were written")
+            os.fsync(file.fileno())
+
+
+def read_journal(path: Path) -> list[dict[str, Any]]:
+    """Events of a run in the order they came.
+
+    What was trained again after a resume counts once: of the same fold and epoch the last row stays.
+    Lines that are not whole are left out. Without a file there are no events.
+    """
+    events: list[dict[str, Any]] = []
+    with suppress(FileNotFoundError):
+        for line in path.read_bytes().split(b"\n"):
+            with suppress(ValueError):
+                event = json.loads(line)
+                if isinstance(event, dict) and "event" in event:
+                    events.append(event)
+    last = {_epoch_key(event): place for place, event in enumerate(events)}
+    return [
+        event
+        for place, event in enumerate(events)
+        if _epoch_key(event) is None or last[_epoch_key(event)] == place
+    ]
+
+
+def _epoch_key(event: dict[str, Any]) -> tuple[Any, Any] | None:
+    if event["event"] != "epoch" or not isinstance(event.get("row"), dict):
+        return None
+    return event.get("fold"), event["row"].get("epoch")
+
+
+def _main_facts(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    names = ("status", "comment", "environment", "cv", "thresholds", "publication")
+    return {name: metadata.get(name) for name in names}
+
+
+@contextmanager
+def _locked(file: FileIO) -> Iterator[None]:
+    """Exclusive while the context lasts; the lock goes with the file. File systems without locks do without."""
+    if fcntl is not None:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+    yield
+
+
+def _mend(file: FileIO) -> None:
+    """Cut off a line without an end, which a kill or a full disk has left."""
+    end = file.seek(0, os.SEEK_END)
+    place, whole = end, 0
+    while place and not whole:
+        start = max(0, place - _BLOCK)
+        file.seek(start)
+        at = file.read(place - start).rfind(b"\n")
+        whole = start + at + 1 if at >= 0 else 0
+        place = start
+    if whole < end:
+        file.truncate(whole)

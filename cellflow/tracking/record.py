@@ -1,0 +1,107 @@
+"""`tracking.json`: what trackers must remember from one command of a run to the next."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from cellflow.config.tracking import TrackingConfig
+from cellflow.storage.atomic import write_json
+from cellflow.tracking.protocol import Links
+from cellflow.tracking.secrets import redact_tree
+
+try:
+    import fcntl
+except ImportError:  # Windows: starting two folds within the same moment is then up to the user
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["TrackingRecord", "merge_links"]
+
+
+class TrackingRecord:
+    """The file of a run that holds its uid, its settings and links to its records.
+
+    Several processes may share it: reading and writing happens under a lock. All ids in trackers are made
+    from the uid, which is drawn once, so that they come out the same in every process and after a resume.
+
+    Parameters
+    ----------
+    path : Path
+        File ``{"format", "version", "uid", "settings": TrackingConfig, "links"}``.
+    environ : mapping
+        Environment variables, whose secrets are kept out.
+    """
+
+    def __init__(self, path: Path, environ: Mapping[str, str] = os.environ):
+        self._path, self._environ = path, environ
+
+    def remember(self, config: TrackingConfig) -> str:
+        """Keep settings for later commands, and give the run's uid."""
+        settings = redact_tree(dataclasses.asdict(config), self._environ)
+        with self._locked():
+            old = self._read()
+            new = old | {"settings": settings}
+            if new != old or not self._path.is_file():
+                write_json(self._path, new)
+        return str(new["uid"])
+
+    def settings(self) -> TrackingConfig:
+        """Settings that were remembered; the defaults where there are none."""
+        known = {field.name: field.default for field in dataclasses.fields(TrackingConfig)}
+        found = self._read()["settings"]
+        return TrackingConfig(**{name: found.get(name, value) for name, value in known.items()})
+
+    def links(self) -> Links:
+        """Links from all processes and commands."""
+        return dict(self._read()["links"])
+
+    def add_links(self, links: Links) -> None:
+        """Keep links beside those that are there."""
+        if not links:
+            return
+        with self._locked():
+            old = self._read()
+            new = old | {"links": merge_links(old["links"], redact_tree(links, self._environ))}
+            if new != old:
+                write_json(self._path, new)
+
+    def _read(self) -> dict[str, Any]:
+        """The content; a new one where the file is missing or damaged."""
+        content: Any = None
+        with suppress(OSError, ValueError):
+            content = json.loads(self._path.read_text(encoding="utf-8"))
+        content = content if isinstance(content, dict) else {}
+        uid = content.get("uid")
+        parts = {name: content.get(name) for name in ("settings", "links")}
+        return {
+            "format": "cellflow-tracking",
+            "version": 1,
+            "uid": uid if isinstance(uid, str) and uid else uuid4().hex[:12],
+            **{name: part if isinstance(part, dict) else {} for name, part in parts.items()},
+        }
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Exclusive while the context lasts, on file systems that have locks."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.with_name(".tracking.lock").open("a") as file:
+            if fcntl is not None:
+                with suppress(OSError):
+                    fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def merge_links(old: Links, new: Links) -> Links:
+    """Links of both; the newer ones where they differ."""
+    found = dict(old)
+    for name, link in new.items():
+        there = found.get(name)
+        both = isinstance(there, dict) and isinstance(link, dict)
+        found[name] = {**there, **link} if both else link  # type: ignore[dict-item]
+    return found

@@ -1,0 +1,183 @@
+"""A row per fold and one per run in a Google Sheet."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from cellflow.config.checks import config_to_dict
+from cellflow.config.training import TrainConfig
+from cellflow.tracking._values import flatten, round_score
+from cellflow.tracking.protocol import Links, Pictures
+from cellflow.tracking.sheet_table import Row, SheetTable
+
+__all__ = ["COLUMNS", "SheetTracker"]
+
+COLUMNS = (
+    "date", "comment", "model", "fold", "experiment", "CV raw", "CV with post-processing", "public LB",
+    "configuration", "submission link", "environment", "run link", "run id",
+)  # fmt: skip
+"""Columns of the sheet. "public LB" is for a person and is never written. "run id" tells rows apart."""
+
+_ALL = "all"
+_NOT_SHOWN = (
+    "data", "runs_dir", "savedir", "name", "fold", "runtime", "time_budget", "dry_run", "tracking",
+)  # fmt: skip
+"""Where a run lies, what it runs on and where it is recorded is no part of its configuration."""
+_LONGEST = 5000
+_KEPT = frozenset({"date"})
+
+
+class SheetTracker:
+    """Keeps the rows of a run in a Google Sheet up to date.
+
+    Rows are found by their run id, made from the run's uid; where a person has emptied that cell, by
+    experiment and fold. Nothing known is ever overwritten by nothing.
+
+    Parameters
+    ----------
+    target : str
+        URL or name of the sheet.
+    experiment : str
+        Name of the run.
+    uid : str
+        What run ids begin with; the same after a resume.
+    environ : mapping
+        Environment variables, for credentials.
+    first_wait, patience : float
+        See `SheetTable`.
+    """
+
+    name = "sheet"
+    advice = "check the network, and that the sheet is shared with the account of the credentials"
+    takes_pictures = False
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        experiment: str,
+        uid: str,
+        environ: Mapping[str, str] = os.environ,
+        first_wait: float = 1.0,
+        patience: float = 90.0,
+    ):
+        self._experiment, self._uid = experiment, uid
+        self._table = SheetTable(
+            target, COLUMNS, key="run id", environ=environ, first_wait=first_wait, patience=patience
+        )
+
+    def start_fold(self, fold: int, start: Mapping[str, Any]) -> None:
+        """Add or update the row of a fold."""
+        self._table.upsert([self._row(fold, _start_values(fold, start))])
+
+    def log_epoch(self, fold: int, row: Mapping[str, float]) -> None:
+        """The sheet has no epochs."""
+
+    def log_examples(self, fold: int, epoch: float, pictures: Pictures) -> None:
+        """The sheet has no pictures."""
+
+    def end_fold(self, fold: int, summary: Mapping[str, Any], model: Path) -> None:
+        """Write the best score of a fold."""
+        score = round_score(summary.get("best_score"))
+        self._table.upsert([self._row(fold, {"CV raw": score})])
+
+    def update_run(self, metadata: Mapping[str, Any]) -> None:
+        """Add or update the row of the run, and those of its folds."""
+        rows = {_ALL: _run_values(metadata)} | dict(_fold_values(metadata))
+        self._table.upsert([self._row(fold, values) for fold, values in rows.items()])
+
+    def fail(self, what: str, message: str) -> None:
+        """The row stays as it is: without a score."""
+
+    def finish(self, metadata: Mapping[str, Any]) -> None:
+        """As `update_run`."""
+        self.update_run(metadata)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def links(self) -> Links:
+        """URL of the sheet."""
+        return {"sheet": self._table.url} if self._table.url else {}
+
+    def _row(self, fold: int | str, values: Mapping[str, Any]) -> Row:
+        own = {"fold": fold, "experiment": self._experiment}
+        key = f"{self._uid}-{fold if fold == _ALL else f'fold_{fold}'}"
+        same = {name: str(value) for name, value in own.items()}
+        filled = {name: value if value != "" else None for name, value in values.items()}
+        return Row(key, own | filled, same=same, keep=_KEPT)
+
+
+def _start_values(fold: int, start: Mapping[str, Any]) -> dict[str, Any]:
+    config = start.get("config") or {}
+    return {
+        "date": _date(start.get("started")),
+        "comment": start.get("comment"),
+        "model": _model(config),
+        "configuration": _configuration(config),
+        "environment": start.get("environment"),
+        "run link": _wandb_link(start, f"fold_{fold}"),
+    }
+
+
+def _run_values(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    cv, config = metadata.get("cv") or {}, metadata.get("config") or {}
+    return {
+        "date": _date(metadata.get("created")),
+        "comment": metadata.get("comment"),
+        "model": _model(config, (metadata.get("model") or {}).get("network")),
+        "CV raw": round_score(cv.get("raw")),
+        "CV with post-processing": round_score(cv.get("post")),
+        "configuration": _configuration(config),
+        "submission link": (metadata.get("publication") or {}).get("url"),
+        "environment": metadata.get("environment"),
+        "run link": _wandb_link(metadata, "run"),
+    }
+
+
+def _fold_values(metadata: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Values of each fold that has got as far as a score."""
+    shared = _run_values(metadata)
+    scores = (metadata.get("cv") or {}).get("per_fold") or {}
+    for item in (metadata.get("model") or {}).get("folds") or []:
+        fold = item.get("fold")
+        own = scores.get(str(fold)) or {}
+        raw = own.get("best_epoch")
+        values = {
+            "CV raw": round_score(item.get("score") if raw is None else raw),
+            "CV with post-processing": round_score(own.get("cross_fitted")),
+            "run link": _wandb_link(metadata, f"fold_{fold}"),
+        }
+        if values["CV raw"] is not None:
+            yield fold, shared | values
+
+
+def _date(text: Any) -> str | None:
+    """Day and minute of an ISO time."""
+    return text[:16].replace("T", " ") if isinstance(text, str) else None
+
+
+def _model(config: Mapping[str, Any], network: str | None = None) -> str:
+    start = str((config.get("model") or {}).get("pretrained_model") or "none")
+    name = network or "cellpose CPnet"
+    return name if start.lower() == "none" else f"{name} from {Path(start).name}"
+
+
+def _configuration(config: Mapping[str, Any]) -> str:
+    """What differs from the defaults, as flags are named."""
+    usual = dict(flatten(config_to_dict(TrainConfig()), "."))
+    shown = {name: value for name, value in config.items() if name not in _NOT_SHOWN}
+    given = [
+        f"{name.rpartition('.')[2]}={value}"
+        for name, value in flatten(shown, ".")
+        if usual.get(name) != value
+    ]
+    return (", ".join(given) or "defaults")[:_LONGEST]
+
+
+def _wandb_link(facts: Mapping[str, Any], which: str) -> str | None:
+    links = (facts.get("trackers") or {}).get("wandb")
+    return links.get(which) if isinstance(links, dict) else None

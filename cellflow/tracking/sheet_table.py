@@ -1,0 +1,262 @@
+"""A table in a Google Sheet whose rows are found by a key and whose columns are found by their names."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cellflow.tracking.google import connect
+from cellflow.tracking.protocol import TrackerUnavailableError
+
+__all__ = ["Row", "SheetTable"]
+
+_BUSY = (429, 500, 502, 503, 504)
+_QUOTA_REASONS = ("rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded")
+_HEADER_ROWS = 20
+"""The header is looked for in so many rows: people put titles above it."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """Values of a row by column name.
+
+    Attributes
+    ----------
+    key : str
+        What the key column holds, unlike any other row's.
+    values : dict
+        Cells to write; None leaves the cell as it is.
+    same : dict
+        Columns that tell the row where its key is gone.
+    keep : set of str
+        Columns that are written only where the cell is empty.
+    """
+
+    key: str
+    values: Mapping[str, str | float | int | None]
+    same: Mapping[str, str] = field(default_factory=dict)
+    keep: frozenset[str] = frozenset()
+
+
+class SheetTable:
+    """Rows that are added or updated. Whatever else people do in the sheet stays as it is.
+
+    Parameters
+    ----------
+    target : str
+        URL or name of the sheet; a URL with ``gid=`` names the tab, otherwise it is the first one.
+    columns : sequence of str
+        Names of the columns. Those that the header lacks are added at its right end.
+    key : str
+        Column of the keys.
+    environ : mapping
+        Environment variables, for credentials.
+    first_wait, patience : float
+        Seconds before the second attempt when Google is busy, doubled each time; and seconds after which it
+        is given up. Quotas are per minute.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        columns: Sequence[str],
+        *,
+        key: str,
+        environ: Mapping[str, str] = os.environ,
+        first_wait: float = 1.0,
+        patience: float = 90.0,
+    ):
+        self._target, self._columns, self._key = target, columns, key
+        self._environ, self._first_wait, self._patience = environ, first_wait, patience
+        self._client, self._account = connect(environ)
+        self._sheet: Any = None
+
+    @property
+    def url(self) -> str | None:
+        """Link for people, once the sheet was opened."""
+        return self._sheet.url if self._sheet is not None else None
+
+    def upsert(self, rows: Sequence[Row]) -> None:
+        """Update the rows that are there, add the others.
+
+        An attempt starts with reading the sheet: a row that an earlier attempt has added, although its
+        answer was lost, is then updated and not added again.
+        """
+        self._patiently(lambda: self._upsert(rows))
+
+    def _upsert(self, rows: Sequence[Row]) -> None:
+        if self._sheet is None:
+            self._sheet = self._open()
+        grid: list[list[str]] = self._sheet.get_all_values()
+        place, header = self._header(grid)
+        changes = [
+            change
+            for row in rows
+            if (number := self._find(grid, place, header, row)) is not None
+            for change in _changes(grid[number - 1], number, header, self._cells(row), row.keep)
+        ]
+        if changes:
+            self._sheet.batch_update(changes, value_input_option="RAW")
+        for row in rows:
+            if self._find(grid, place, header, row) is None:
+                self._append(place, header, self._cells(row))
+
+    def _cells(self, row: Row) -> dict[str, str | float | int | None]:
+        return {**row.values, self._key: row.key}
+
+    def _header(self, grid: list[list[str]]) -> tuple[int, dict[str, int]]:
+        """Row of the header and column of each name, both from 1; missing names are written."""
+        known = {_fold(name) for name in self._columns}
+        counts = [len(known & set(map(_fold, line))) for line in grid[:_HEADER_ROWS]]
+        place = counts.index(max(counts)) + 1 if counts else 1
+        line = grid[place - 1] if grid else []
+        header: dict[str, int] = {}
+        for number, name in enumerate(line, start=1):
+            header.setdefault(_fold(name), number)
+        header.pop("", None)
+        width = max(header.values(), default=0)
+        missing = [name for name in self._columns if _fold(name) not in header]
+        if missing:
+            self._widen(width + len(missing))
+            change = {"range": f"{_a1(place, width + 1)}:{_a1(place, width + len(missing))}"}
+            self._sheet.batch_update([change | {"values": [missing]}], value_input_option="RAW")
+            header |= {_fold(name): width + at for at, name in enumerate(missing, start=1)}
+        return place, header
+
+    def _widen(self, width: int) -> None:
+        lacking = width - self._sheet.col_count
+        if lacking > 0:
+            self._sheet.add_cols(lacking)
+
+    def _find(
+        self, grid: list[list[str]], place: int, header: Mapping[str, int], row: Row
+    ) -> int | None:
+        """Number of a row, by its key; else of one without key that the other columns tell."""
+        second = None
+        for number, line in enumerate(grid[place:], start=place + 1):
+            key = _cell(line, header, self._key)
+            if key == row.key:
+                return number
+            if not key and row.same and second is None:
+                alike = all(_cell(line, header, name) == value for name, value in row.same.items())
+                second = number if alike else None
+        return second
+
+    def _append(
+        self, place: int, header: Mapping[str, int], cells: Mapping[str, str | float | int | None]
+    ) -> None:
+        """Add a row below the table, which is safe beside others who do so at the same time."""
+        first, last = min(header.values()), max(header.values())
+        values: list[Any] = [None] * (last - first + 1)
+        for name, value in cells.items():
+            values[header[_fold(name)] - first] = value
+        answer = self._sheet.append_row(
+            values,
+            value_input_option="RAW",
+            insert_data_option="INSERT_ROWS",
+            table_range=f"{_a1(place, first)}:{_a1(place, last)}",
+        )
+        number, column = _corner(answer["updates"]["updatedRange"])
+        if column != first:  # Google took a part of the columns for the table: put the row right
+            wrong = f"{_a1(number, column)}:{_a1(number, column + len(values) - 1)}"
+            right = f"{_a1(number, first)}:{_a1(number, last)}"
+            self._widen(column + len(values) - 1)
+            self._sheet.batch_clear([wrong])
+            self._sheet.batch_update(
+                [{"range": right, "values": [values]}], value_input_option="RAW"
+            )
+
+    def _open(self) -> Any:
+        import gspread
+
+        try:
+            if "://" not in self._target:
+                return self._client.open(self._target).sheet1
+            book = self._client.open_by_url(self._target)
+            tab = self._target.partition("gid=")[2].partition("&")[0]
+            return book.get_worksheet_by_id(tab) if tab.isdecimal() else book.sheet1
+        except gspread.WorksheetNotFound as error:
+            raise TrackerUnavailableError(f"the Google Sheet has no such tab: {error}") from None
+        except (gspread.SpreadsheetNotFound, PermissionError):
+            whom = self._account or "the account that the credentials belong to"
+            raise TrackerUnavailableError(
+                f"there is no Google Sheet {self._target!r}, or it is not shared; "
+                f"check --sheet, and share the sheet with {whom} as editor"
+            ) from None
+
+    def _patiently(self, attempt: Callable[[], None]) -> None:
+        """Try again while Google is busy, and for a shorter time while it cannot be reached."""
+        started, wait = time.monotonic(), self._first_wait
+        while True:
+            try:
+                return attempt()
+            except Exception as error:
+                patience = self._patience * _hope(error)
+                asked = _retry_after(error)
+                pause = max(wait * random.uniform(1.0, 1.25), asked)
+                if time.monotonic() - started + pause > patience:
+                    raise
+            time.sleep(pause)
+            wait *= 2
+
+
+def _hope(error: Exception) -> float:
+    """How much of the patience an error is worth: all for quotas, a bit for the network, else none."""
+    import gspread
+    import requests
+
+    if isinstance(error, gspread.exceptions.APIError):
+        reasons = [item.get("reason") for item in error.error.get("errors", ())]
+        busy = error.response.status_code in _BUSY
+        return float(busy or any(reason in _QUOTA_REASONS for reason in reasons))
+    return 0.1 if isinstance(error, requests.ConnectionError | requests.Timeout) else 0.0
+
+
+def _retry_after(error: Exception) -> float:
+    """Seconds that the server asks to wait."""
+    response = getattr(error, "response", None)
+    text = response.headers.get("Retry-After", "") if response is not None else ""
+    return float(text) if text.isdecimal() else 0.0
+
+
+def _changes(
+    line: Sequence[str],
+    number: int,
+    header: Mapping[str, int],
+    cells: Mapping[str, str | float | int | None],
+    keep: frozenset[str],
+) -> Iterator[dict[str, Any]]:
+    """Cells of a row that are to change."""
+    for name, value in cells.items():
+        there = _cell(line, header, name)
+        if value is None or there == str(value) or (name in keep and there):
+            continue
+        yield {"range": _a1(number, header[_fold(name)]), "values": [[value]]}
+
+
+def _cell(line: Sequence[str], header: Mapping[str, int], name: str) -> str:
+    column = header[_fold(name)]
+    return line[column - 1].strip() if column <= len(line) else ""
+
+
+def _fold(name: str) -> str:
+    """Name of a column without case and with single blanks."""
+    return " ".join(name.split()).casefold()
+
+
+def _a1(row: int, column: int) -> str:
+    from gspread.utils import rowcol_to_a1
+
+    return rowcol_to_a1(row, column)
+
+
+def _corner(label: str) -> tuple[int, int]:
+    """Row and column where a range such as 'Sheet 1'!A5:M5 begins."""
+    from gspread.utils import a1_to_rowcol
+
+    row, column = a1_to_rowcol(label.rpartition("!")[2].partition(":")[0].replace("$", ""))
+    return row, column

@@ -1,0 +1,140 @@
+"""A message in Slack when an experiment ends or fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from cellflow.errors import CellflowError
+from cellflow.tracking._values import round_score
+from cellflow.tracking.protocol import Links, Pictures, TrackerUnavailableError
+
+__all__ = ["SlackTracker"]
+
+WEBHOOK = "SLACK_WEBHOOK_URL"
+_TIMEOUT = 10.0
+_LONGEST = 3000
+"""Slack cuts longer texts."""
+
+
+class SlackTracker:
+    """Posts to the webhook that the environment variable SLACK_WEBHOOK_URL holds.
+
+    Parameters
+    ----------
+    experiment : str
+        Name of the run.
+    environ : mapping
+        Environment variables.
+    """
+
+    name = "slack"
+    advice = f"check {WEBHOOK} and the network"
+    takes_pictures = False
+
+    def __init__(self, experiment: str, environ: Mapping[str, str] = os.environ):
+        self._experiment, self._environ = experiment, environ
+        self._webhook()
+
+    def start_fold(self, fold: int, start: Mapping[str, Any]) -> None:
+        """Nothing to tell yet."""
+
+    def log_epoch(self, fold: int, row: Mapping[str, float]) -> None:
+        """Nothing to tell yet."""
+
+    def log_examples(self, fold: int, epoch: float, pictures: Pictures) -> None:
+        """Slack gets no pictures."""
+
+    def end_fold(self, fold: int, summary: Mapping[str, Any], model: Path) -> None:
+        """One message for all folds comes at the end."""
+
+    def update_run(self, metadata: Mapping[str, Any]) -> None:
+        """One message comes at the end."""
+
+    def fail(self, what: str, message: str) -> None:
+        """Post what failed, and why."""
+        self._post(f":x: *{_escape(self._experiment)}*: {_escape(what)} failed\n{_escape(message)}")
+
+    def finish(self, metadata: Mapping[str, Any]) -> None:
+        """Post the scores."""
+        self._post("\n".join(_report(self._experiment, metadata)))
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def links(self) -> Links:
+        """Slack gives none."""
+        return {}
+
+    def _webhook(self) -> str:
+        url = self._environ.get(WEBHOOK, "").strip()
+        if not url:
+            raise TrackerUnavailableError(
+                f"{WEBHOOK} is not set; put the URL of an incoming webhook there, or leave --slack out"
+            )
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise TrackerUnavailableError(f"{WEBHOOK} holds no URL that begins with https://")
+        return url
+
+    def _post(self, text: str) -> None:
+        body = json.dumps({"text": text[:_LONGEST]}).encode()
+        request = urllib.request.Request(
+            self._webhook(), data=body, headers={"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=_TIMEOUT):
+                pass
+        except urllib.error.HTTPError as error:
+            raise CellflowError(f"the webhook answered {error.code}") from None
+        except (
+            OSError
+        ) as error:  # URLError and timeouts are among these; none of them names the URL
+            reason = getattr(error, "reason", error)
+            raise CellflowError(f"the webhook cannot be reached ({reason})") from None
+
+
+def _report(experiment: str, metadata: Mapping[str, Any]) -> Iterator[str]:
+    """Lines about a complete experiment."""
+    where, comment = metadata.get("environment"), metadata.get("comment")
+    yield f":white_check_mark: *{_escape(experiment)}* is complete" + (
+        f" on {_escape(where)}" if where else ""
+    )
+    if comment:
+        yield f"_{_escape(comment)}_"
+    cv = metadata.get("cv") or {}
+    names = {"raw": "CV", "post": "with fitted thresholds", "expected": "expected on unseen images"}
+    scores = {text: round_score(cv.get(key)) for key, text in names.items()}
+    known = [f"{text} {score:.4f}" for text, score in scores.items() if score is not None]
+    if known:
+        yield ", ".join(known)
+    folds = (metadata.get("model") or {}).get("folds") or []
+    best = [(item.get("fold"), round_score(item.get("score"))) for item in folds]
+    if best:
+        yield "folds: " + ", ".join(
+            f"{fold}: {score:.4f}" if score is not None else f"{fold}: none" for fold, score in best
+        )
+    yield from (f"<{url}>" for url in _urls(metadata))
+
+
+def _urls(metadata: Mapping[str, Any]) -> Iterator[str]:
+    trackers = metadata.get("trackers") or {}
+    publication = metadata.get("publication") or {}
+    wandb = trackers.get("wandb")
+    for url in (
+        wandb.get("run") if isinstance(wandb, dict) else None,
+        trackers.get("sheet"),
+        publication.get("url"),
+    ):
+        if isinstance(url, str) and url.startswith("http"):
+            yield url
+
+
+def _escape(text: object) -> str:
+    """Text that Slack shows as it is."""
+    return str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

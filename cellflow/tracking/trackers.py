@@ -1,0 +1,263 @@
+"""All trackers of a run as one, which never stops a training."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from cellflow.config.tracking import TrackingConfig
+from cellflow.storage.run_folder import RunFolder
+from cellflow.tracking._values import plain
+from cellflow.tracking.journal import Journal
+from cellflow.tracking.protocol import Links, Pictures, Tracker
+from cellflow.tracking.record import TrackingRecord, merge_links
+from cellflow.tracking.secrets import redact, redact_tree
+from cellflow.tracking.slot import Slot, reason_of
+
+__all__ = ["NO_TRACKERS", "Trackers", "open_trackers", "reopen_trackers"]
+
+_log = logging.getLogger(__name__)
+
+
+def open_trackers(
+    config: TrackingConfig,
+    folder: Path,
+    *,
+    experiment: str,
+    environ: Mapping[str, str] = os.environ,
+) -> Trackers:
+    """Trackers of a run, for a command that is told where to record.
+
+    The settings are kept in the run folder (tracking.json), so that `reopen_trackers` records to the same
+    places. Several processes may do this for one run at the same time.
+
+    Parameters
+    ----------
+    config : TrackingConfig
+        Where to record; the journal is always written.
+    folder : Path
+        Run folder.
+    experiment : str
+        Name of the run.
+    environ : mapping
+        Environment variables, for credentials and the secrets to keep out.
+
+    Returns
+    -------
+    Trackers
+        To be used as a context, or closed. A tracker that cannot be opened gives a warning and is left out.
+    """
+    run = RunFolder(folder)
+    record = TrackingRecord(run.tracking, environ)
+    try:
+        uid = record.remember(config)
+    except OSError as error:
+        _log.warning("nothing is tracked: %s cannot be written (%s)", run.tracking, error)
+        return Trackers((), environ=environ)
+    makers = _makers(config, folder, experiment=experiment, uid=uid, environ=environ)
+    trackers = list(_opened(makers, environ))
+    return Trackers(trackers, config=config, record=record, environ=environ)
+
+
+def reopen_trackers(
+    folder: Path, *, experiment: str, environ: Mapping[str, str] = os.environ
+) -> Trackers:
+    """Trackers of a run, for a later command: they record to where its training did."""
+    config = TrackingRecord(RunFolder(folder).tracking, environ).settings()
+    return open_trackers(config, folder, experiment=experiment, environ=environ)
+
+
+class Trackers:
+    """Hands every event to each tracker; what one raises becomes a warning, once per tracker.
+
+    A tracker that failed is asked again for everything that comes rarely, and after a pause for what comes
+    with every epoch; one that says it is unavailable is left out. KeyboardInterrupt passes.
+
+    Parameters
+    ----------
+    trackers : sequence of Tracker
+        In the order in which they are asked; a later one sees the links of those before.
+    config : TrackingConfig
+        Comment and environment for all of them.
+    record : TrackingRecord, optional
+        Where links are kept.
+    environ : mapping
+        Environment variables, whose secrets no tracker is given.
+    """
+
+    def __init__(
+        self,
+        trackers: Sequence[Tracker] = (),
+        *,
+        config: TrackingConfig | None = None,
+        record: TrackingRecord | None = None,
+        environ: Mapping[str, str] = os.environ,
+    ):
+        self._config, self._record, self._environ = config or TrackingConfig(), record, environ
+        self._slots = [Slot(tracker, environ) for tracker in trackers]
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to record to."""
+        return bool(self._slots)
+
+    def __enter__(self) -> Trackers:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def takes_pictures(self) -> bool:
+        """Whether it is worth drawing examples for `log_examples`."""
+        return any(slot.tracker.takes_pictures and not slot.left_out for slot in self._slots)
+
+    def start_fold(self, fold: int, start: Mapping[str, Any]) -> None:
+        """A fold starts or goes on; see `Tracker.start_fold`. Comment and environment are filled in."""
+        if not self._slots:
+            return
+        start = self._labelled(self._clean(start))
+        self._tell(
+            f"the start of fold {fold}",
+            lambda tracker: tracker.start_fold(fold, start | {"trackers": self.links()}),
+        )
+        self._keep_links()
+
+    def log_epoch(self, fold: int, row: Mapping[str, float]) -> None:
+        """A row of the history; see `Tracker.log_epoch`."""
+        what = f"epoch {row.get('epoch')} of fold {fold}"
+        self._tell(what, lambda tracker: tracker.log_epoch(fold, row), often=True)
+
+    def log_examples(self, fold: int, epoch: float, pictures: Pictures) -> None:
+        """Pictures of an evaluation; see `Tracker.log_examples`."""
+        what = f"pictures of epoch {epoch} of fold {fold}"
+        self._tell(what, lambda tracker: tracker.log_examples(fold, epoch, pictures), often=True)
+
+    def end_fold(self, fold: int, summary: Mapping[str, Any], model: Path) -> None:
+        """A fold has ended; see `Tracker.end_fold`."""
+        summary = self._clean(summary)
+        self._tell(
+            f"the end of fold {fold}", lambda tracker: tracker.end_fold(fold, summary, model)
+        )
+        self._keep_links()
+
+    def update_run(self, metadata: Mapping[str, Any]) -> None:
+        """The run has come further; see `Tracker.update_run`."""
+        self._tell_all_of_run("the state of the run", metadata, lambda tracker: tracker.update_run)
+
+    def fail(self, what: str, message: str) -> None:
+        """Something went wrong for good; see `Tracker.fail`."""
+        clean = redact(message, self._environ)
+        self._tell(f"the failure of {what}", lambda tracker: tracker.fail(what, clean))
+
+    def finish(self, metadata: Mapping[str, Any]) -> None:
+        """The experiment is complete; see `Tracker.finish`."""
+        self._tell_all_of_run("the end of the run", metadata, lambda tracker: tracker.finish)
+
+    def close(self) -> None:
+        """Let go of everything; nothing may be recorded afterwards."""
+        self._tell("the end", lambda tracker: tracker.close())
+        self._slots = []
+
+    def links(self) -> Links:
+        """Where people find the records of this run, as metadata.json has them under trackers."""
+        found = self._record.links() if self._record else {}
+        for slot in self._slots:
+            found = merge_links(found, slot.tracker.links())
+        return found
+
+    def _tell(self, what: str, tell: Callable[[Tracker], None], *, often: bool = False) -> None:
+        for slot in self._slots:
+            slot.tell(what, tell, often=often)
+
+    def _tell_all_of_run(
+        self,
+        what: str,
+        metadata: Mapping[str, Any],
+        method: Callable[[Tracker], Callable[[Mapping[str, Any]], None]],
+    ) -> None:
+        if not self._slots:
+            return
+        known = self._labelled(self._clean(metadata))
+        self._tell(what, lambda tracker: method(tracker)(known | {"trackers": self.links()}))
+        self._keep_links()
+
+    def _labelled(self, values: dict[str, Any]) -> dict[str, Any]:
+        """With the comment and the environment that people gave, else those that are there."""
+        host = values.get("host")
+        detected = host.get("environment") if isinstance(host, dict) else None
+        config: dict[str, Any] = self._clean(
+            {"comment": self._config.comment, "environment": self._config.environment}
+        )
+        return values | {
+            "comment": config["comment"] or values.get("comment") or "",
+            "environment": config["environment"] or values.get("environment") or detected or "",
+        }
+
+    def _clean(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Plain values without secrets."""
+        clean: dict[str, Any] = redact_tree(plain(values), self._environ)
+        return clean
+
+    def _keep_links(self) -> None:
+        if self._record is None:
+            return
+        try:
+            self._record.add_links(self.links())
+        except OSError as error:
+            _log.debug("links of trackers were not kept: %s", error)
+
+
+NO_TRACKERS = Trackers()
+"""Records nothing, at no cost."""
+
+
+_Maker = tuple[str, Callable[[], Tracker]]
+
+
+def _makers(
+    config: TrackingConfig,
+    folder: Path,
+    *,
+    experiment: str,
+    uid: str,
+    environ: Mapping[str, str],
+) -> Iterator[_Maker]:
+    """Name of each wanted tracker and how it is made; packages are imported only then."""
+    yield "journal", lambda: Journal(RunFolder(folder).journal)
+    if config.wandb:
+        from cellflow.tracking.wandb_tracker import WandbTracker
+
+        yield (
+            "wandb",
+            lambda: WandbTracker(config, folder, experiment=experiment, uid=uid, environ=environ),
+        )
+    if config.sheet:
+        from cellflow.tracking.sheet import SheetTracker
+
+        target = config.sheet
+        yield (
+            "sheet",
+            lambda: SheetTracker(target, experiment=experiment, uid=uid, environ=environ),
+        )
+    if config.slack:
+        from cellflow.tracking.slack import SlackTracker
+
+        yield "slack", lambda: SlackTracker(experiment, environ)
+
+
+def _opened(makers: Iterator[_Maker], environ: Mapping[str, str]) -> Iterator[Tracker]:
+    for name, make in makers:
+        try:
+            yield make()
+        except Exception as error:
+            reason = reason_of(error, environ)
+            _log.warning("%s records nothing: %s. The run goes on without.", name, reason)

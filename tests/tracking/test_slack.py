@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cellflow.errors import CellflowError
+from cellflow.tracking import TrackerUnavailableError
+from cellflow.tracking.slack import SlackTracker
+
+
+def test_scores_at_the_end(hook: Any, metadata: dict[str, Any]) -> None:
+    metadata |= {
+        "comment": "less <augment> & more",
+        "trackers": {
+            "wandb": {"run": "https://wandb.example/r"},
+            "sheet": "https://sheets.example/s",
+        },
+    }
+    SlackTracker("exp", {"SLACK_WEBHOOK_URL": hook.url}).finish(metadata)
+    (text,) = hook.texts
+    assert "*exp* is complete on kaggle" in text
+    assert "less &lt;augment&gt; &amp; more" in text
+    assert "CV 0.3123, with fitted thresholds 0.3301, expected on unseen images 0.3200" in text
+    assert "folds: 0: 0.3100, 1: none" in text
+    assert "<https://wandb.example/r>" in text and "<https://sheets.example/s>" in text
+
+
+def test_run_without_cv(hook: Any) -> None:
+    SlackTracker("exp", {"SLACK_WEBHOOK_URL": hook.url}).finish({"cv": None})
+    assert hook.texts == [":white_check_mark: *exp* is complete"]
+
+
+def test_failure(hook: Any) -> None:
+    SlackTracker("exp", {"SLACK_WEBHOOK_URL": hook.url}).fail("fold 2", "no <disk>")
+    assert hook.texts == [":x: *exp*: fold 2 failed\nno &lt;disk&gt;"]
+
+
+@pytest.mark.parametrize("url", ["", "hooks.slack.com/services/T0/B0/abcdef"])
+def test_no_webhook_says_what_to_do(url: str) -> None:
+    with pytest.raises(TrackerUnavailableError, match="SLACK_WEBHOOK_URL") as caught:
+        SlackTracker("exp", {"SLACK_WEBHOOK_URL": url})
+    assert "abcdef" not in str(caught.value)
+
+
+def test_errors_never_name_the_webhook(hook: Any) -> None:
+    hook.status = 404
+    with pytest.raises(CellflowError, match="answered 404") as caught:
+        SlackTracker("exp", {"SLACK_WEBHOOK_URL": hook.url}).fail("a", "b")
+    nowhere = "http://127.0.0.1:9/services/T000/B000/s3cr3t-path"
+    with pytest.raises(CellflowError, match="cannot be reached") as second:
+        SlackTracker("exp", {"SLACK_WEBHOOK_URL": nowhere}).fail("a", "b")
+    assert "s3cr3t" not in f"{caught.value}{second.value}"
