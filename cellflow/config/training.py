@@ -176,6 +176,9 @@ class TrainConfig:
     """Seed of weights, order and augmentation."""
     eval_every: int = 50
     """Epochs between evaluations on the fold's validation images; the last epoch is always evaluated."""
+    eval_diameter: Literal["dataset", "image"] = "dataset"
+    """Diameters at evaluations. dataset: the mean of the training images, as Cellpose. image: an estimate per
+    image from the network's styles of up to 64 training images, as prediction makes one where that is better."""
     time_budget: str | None = None
     """Time for this command, such as 8h or 90m, shared by its folds. It ends with an evaluation and a saved
     state; the same command goes on from there."""

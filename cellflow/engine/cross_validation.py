@@ -12,7 +12,7 @@ from cellflow.numeric.bootstrap import Interval, bootstrap_mean
 __all__ = ["CV_NAMES", "cross_validation", "cv_text"]
 
 CV_NAMES = {
-    "last_epoch": "last epoch, default thresholds, at the data set's mean diameter: as training evaluates",
+    "last_epoch": "last epoch, default thresholds, at the diameters of training's evaluations (--eval_diameter)",
     "best_epoch": "best epoch, default thresholds: optimistic, the epoch was chosen on these images",
     "cross_fitted": "best epoch, thresholds fitted on the other folds",
     "selection_bias": "how much choosing the epoch flatters, from halves of the validation groups",

@@ -107,7 +107,9 @@ class FoldTrainer:
         fixed = make_crops(
             config, fold, validation, self.diam_mean, self.diam_labels, augmented=False
         )
-        self.validator = Validator(config, dataset, validation, fixed, machine)
+        self.validator = Validator(
+            config, dataset, training=training, samples=validation, crops=fixed, machine=machine
+        )
         self.progress = Progress()
         self.signals = Interruption()
         self.paused = False

@@ -242,9 +242,8 @@ def _calibrated(
     sources: list[_Source], members: tuple[Member, ...], ensembles_dir: Path, *, foreign: bool
 ) -> Thresholds | None:
     """Thresholds by the rules for ensembles: their own, else those of a run's single models."""
-    record = ensemble_record(ensembles_dir, [source.name for source in sources])
     alike = not foreign and not any(source.only_type for source in sources)
-    if alike and record.exists():
+    for record in _ensemble_records(sources, ensembles_dir) if alike else ():
         found = read_thresholds(record)
         if sorted(found.members) == sorted(member.hash for member in members):
             return found
@@ -258,6 +257,15 @@ def _calibrated(
         return dataclasses.replace(found, source=SINGLE_MODELS if several else found.source)
     _log.warning("%s was made with other models and is not used", run.thresholds)
     return None
+
+
+def _ensemble_records(sources: list[_Source], ensembles_dir: Path) -> list[Path]:
+    """Where thresholds of these members together may lie; a published run brings its own along."""
+    found = [ensemble_record(ensembles_dir, [source.name for source in sources])]
+    run = sources[0].run
+    if len(sources) == 1 and run is not None and len(sources[0].files) > 1:
+        found += sorted(run.path.glob("ensembles/*/ensemble.json"))
+    return [path for path in found if path.exists()]
 
 
 def _of_training(

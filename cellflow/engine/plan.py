@@ -108,7 +108,9 @@ def plan_training(config: TrainConfig) -> Plan:
     shown = [tensor[:MAX_CROPS].numpy() for tensor in batch]
     plot_batch(picture, *shown, title=f"First batch of fold {folds[0]}, augmented")
     compute_seconds = _step_seconds(stepper, batch, machine)
-    validator = Validator(config, dataset, validation, crops, machine)
+    validator = Validator(
+        config, dataset, training=training, samples=validation, crops=crops, machine=machine
+    )
     model = config.model
     member = Member("plan", stepper.net.eval(), model.chan, model.chan2, *diameters)
     epochs, every = config.optim.n_epochs, config.eval_every

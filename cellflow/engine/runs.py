@@ -32,6 +32,8 @@ _NOT_IDENTITY = (
     "fold", "data", "name", "runs_dir", "savedir", "time_budget", "dry_run", "runtime", "tracking",
 )  # fmt: skip
 """What may differ between two commands of one run: where things lie, which fold, time, and the machine."""
+_SINCE = {"debug": False, "eval_diameter": "dataset"}
+"""Settings that came later, with what runs from before them have: those go on."""
 _TEXT_COLUMNS = ("id", "cell_type", "predicted_type", "group")
 """Columns that stay text, whatever it looks like."""
 
@@ -45,8 +47,9 @@ def versions() -> dict[str, str]:
 def identity(config: TrainConfig) -> dict[str, Any]:
     """The part of a config that makes two runs the same; a start model counts by its content."""
     plain = {key: item for key, item in config_to_dict(config).items() if key not in _NOT_IDENTITY}
-    if not config.debug:
-        del plain["debug"]  # runs from before there was such a thing go on
+    for key, default in _SINCE.items():
+        if plain[key] == default:
+            del plain[key]
     name = config.model.pretrained_model
     if name.lower() != "none":
         path = find_model_file(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,7 @@ def fit_style_models(
     *,
     amp: torch.dtype | None = None,
     batch_size: int = 8,
+    check: Callable[[], None] | None = None,
 ) -> StyleModels:
     """Fit a network's models of cell type and diameter.
 
@@ -85,6 +86,8 @@ def fit_style_models(
         Type for mixed precision.
     batch_size : int
         Tiles per network call.
+    check : callable, optional
+        Called before every image. What it raises ends the fit.
 
     Raises
     ------
@@ -97,10 +100,12 @@ def fit_style_models(
             f"{dataset.path}: expected cells in at least one of {len(names)} training images, found "
             "none. The diameter cannot be learnt from these images."
         )
-    bar = tqdm(names, "styles", len(names), unit="image", disable=None, leave=False)
-    styles = np.stack(
-        [image_style(member, dataset.image(name), amp=amp, batch_size=batch_size) for name in bar]
-    )
+    found = []
+    for name in tqdm(names, "styles", len(names), unit="image", disable=None, leave=False):
+        if check is not None:
+            check()
+        found.append(image_style(member, dataset.image(name), amp=amp, batch_size=batch_size))
+    styles = np.stack(found)
     typed, with_cells = types != "", diameters > 0
     return StyleModels(
         cell_type=CellTypeModel.fit(styles[typed], types[typed].tolist()) if typed.any() else None,

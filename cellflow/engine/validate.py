@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from cellflow.engine.machine import Machine
 from cellflow.engine.members import Member
 from cellflow.engine.samples import CachedSamples
 from cellflow.engine.segment import Segmenter
+from cellflow.engine.styles import fit_style_models
 from cellflow.errors import NotFiniteError
 from cellflow.io.dataset import Dataset
 from cellflow.nn.dataset import Batch, CropDataset, Slot
@@ -26,6 +28,8 @@ from cellflow.nn.step import to_device
 
 __all__ = ["Validator"]
 
+STYLED = 64
+"""Training images, at most, whose styles tell the diameters at an evaluation."""
 VALIDATION_EPOCH = -1
 """Epoch in the key of the validation crops' randomness: the same crops at every evaluation."""
 
@@ -39,6 +43,8 @@ class Validator:
         Thresholds, batch size.
     dataset : Dataset
         Images and their cells.
+    training : CachedSamples
+        The images that train, for estimates of the diameter.
     samples : CachedSamples
         The images that validate.
     crops : CropDataset
@@ -51,12 +57,16 @@ class Validator:
         self,
         config: TrainConfig,
         dataset: Dataset,
+        *,
+        training: CachedSamples,
         samples: CachedSamples,
         crops: CropDataset,
         machine: Machine,
     ):
         self.config, self.dataset, self.machine = config, dataset, machine
         self.ids, self.crops = samples.ids, crops
+        step = -(-len(training.ids) // STYLED)
+        self.styled = training.ids[::step] if config.eval_diameter == "image" else []
 
     def score(
         self,
@@ -75,12 +85,7 @@ class Validator:
         kept : dict, optional
             Gets the label maps of the images that are its keys, where one process does all.
         """
-        segmenter = Segmenter(
-            [member],
-            self.config.mask,
-            amp=self.machine.amp,
-            batch_size=self.config.optim.batch_size,
-        )
+        segmenter = self._segmenter(member, self.styled, check)
         ranks = self.machine.ranks
         own = self.ids[ranks.rank :: ranks.world]
         if ranks.world > 1:
@@ -102,10 +107,26 @@ class Validator:
 
     def estimate(self, member: Member) -> float:
         """Seconds that an evaluation will take, from one image."""
-        segmenter = Segmenter([member], self.config.mask, amp=self.machine.amp)
+        started = time.monotonic()
+        segmenter = self._segmenter(member, self.styled[:1])
+        styled = (time.monotonic() - started) * len(self.styled)
         started = time.monotonic()
         score_images(segmenter, self.dataset, self.ids[:1])
-        return (time.monotonic() - started) * len(self.ids) / self.machine.ranks.world
+        scored = (time.monotonic() - started) * len(self.ids)
+        return styled + scored / self.machine.ranks.world
+
+    def _segmenter(
+        self, member: Member, styled: Sequence[str], check: Callable[[], None] | None = None
+    ) -> Segmenter:
+        """The network with the diameters that were asked for."""
+        amp, size = self.machine.amp, self.config.optim.batch_size
+        if styled:
+            models = fit_style_models(
+                member, self.dataset, styled, amp=amp, batch_size=size, check=check
+            )
+            member = replace(member, styles=models)
+        policy = self.config.eval_diameter
+        return Segmenter([member], self.config.mask, amp=amp, batch_size=size, policy=policy)
 
     def loss(self, net: nn.Module) -> float:
         """Loss on one fixed crop of every image."""

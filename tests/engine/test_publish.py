@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from cellflow.config import (
     CalibrateConfig,
@@ -28,6 +29,7 @@ from cellflow.config import (
 from cellflow.config.publishing import PublishConfig
 from cellflow.engine.calibrate import calibrate
 from cellflow.engine.installed_wheels import installed, make_wheel
+from cellflow.engine.models import open_models
 from cellflow.engine.oof import oof
 from cellflow.engine.predict import predict
 from cellflow.engine.publish import plan_publication, publish
@@ -422,3 +424,16 @@ def test_torch_is_left_to_kaggle_unless_all_is_asked_for() -> None:
     assert {"torch", "sympy"} <= every - less
     assert {"cellpose", "fastremap", "tyro", "zarr", "numba"} <= less < every
     assert "pytest" not in every
+
+
+def test_a_published_run_brings_the_thresholds_of_its_ensemble(
+    run: RunFolder, config: PublishConfig, server: Any, tiny_data: Path, tmp_path: Path
+) -> None:
+    calibrated_ensemble(run, tmp_path / "ensembles")
+    folder = server.mount(tmp_path / "input") if publish(config) else tmp_path
+    folder = next(folder.iterdir())
+    cpu = torch.device("cpu")
+    there = open_models([str(folder)], cpu, ensembles_dir=tmp_path / "none")
+    here = open_models([str(run.path)], cpu, ensembles_dir=tmp_path / "ensembles")
+    assert there.thresholds == here.thresholds and there.thresholds.source == "a test"
+    assert (there.policy, there.average) == (here.policy, here.average)

@@ -327,3 +327,19 @@ def test_history_table_and_log_agree(trained: TrainConfig) -> None:
         assert f"epoch {row.epoch}/3  loss {row.train_loss:.4f}  lr {row.learning_rate:.2g}" in log
         if not math.isnan(row.val_score):
             assert f"score {row.val_score:.4f}" in log
+
+
+def test_evaluations_at_diameters_per_image_are_what_prediction_gives(config: TrainConfig) -> None:
+    """One evaluation, at the end, so the best model is the last one: its scores are the OOF scores."""
+    wanted = replace(config, eval_diameter="image", eval_every=99, fold=("all",))
+    train(wanted)
+    found = oof(
+        OofConfig(run=wanted.name, runs_dir=wanted.runs_dir, policy="image", runtime=wanted.runtime)
+    )
+    pd.testing.assert_series_equal(
+        found.scores["score"], found.scores["last_epoch_score"], check_names=False
+    )
+    run = RunFolder(wanted.runs_dir / wanted.name)
+    assert run.read_record()["config"]["eval_diameter"] == "image"
+    with pytest.raises(RunError, match="eval_diameter"):
+        train(replace(wanted, eval_diameter="dataset"))
