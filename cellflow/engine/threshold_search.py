@@ -110,38 +110,50 @@ class ThresholdSearch:
     def fit(self, rows: Bools | None = None) -> Thresholds:
         """The best thresholds for some of the images: shared, and per type shrunk towards shared.
 
-        What was fitted is taken where it holds on images it was not fitted on: fitted on all pieces but
-        one and scored on that one, it must gain more than the standard error over what it replaces (the
-        training's thresholds; for a type the shared ones). With a single group nothing can be held out,
-        and the training's thresholds stay.
+        An optimum of the grid is taken where it holds on images it was not fitted on: fitted on all
+        pieces but one and scored on that one, it must gain more than the standard error over what it
+        replaces (the training's thresholds; for a type the shared ones). With a single group nothing can
+        be held out, and the training's thresholds stay. Extras are tried on top of what was taken.
         """
         rows = np.ones(len(self.images), np.bool_) if rows is None else rows
-        fitted, held_out = self._fit(rows), self._held_out(rows)
-        if held_out is None:
-            return Thresholds(self.base)
-        shared, own = held_out
-        base = np.full(len(rows), np.nan)
-        places = np.flatnonzero(rows)
-        base[places] = self.score_rows(places, self.base)
-        better = self._gains(rows, shared - base)
-        taken, before = (fitted.shared, shared) if better else (self.base, base)
-        per_type = {}
-        for name, mask in fitted.per_type.items():
-            of_type = rows & (np.array(self.images.types) == name)
-            per_type[name] = mask if self._gains(of_type, own - before) else taken
-        return Thresholds(taken, per_type)
+        confirmed = self._confirmed(rows, self._fit(rows))
+        shared = self._refine(rows, confirmed.shared)
+        per_type = {
+            name: self._refine(self._of_type(rows, name), mask)
+            for name, mask in confirmed.per_type.items()
+        }
+        return Thresholds(shared, per_type)
 
     def _fit(self, rows: Bools) -> Thresholds:
-        """Optima on the images they are fitted on, whether they hold elsewhere or not."""
-        shared = self._refine(rows, self._mask(self._place(rows)))
+        """Optima of the grid on the images they are fitted on, whether they hold elsewhere or not."""
+        shared = self._mask(self._place(rows))
         names = sorted({name for name in np.array(self.images.types)[rows] if name})
         if len(names) < 2:
             return Thresholds(shared)
-        per_type = {}
-        for name in names:
-            own = rows & (np.array(self.images.types) == name)
-            per_type[name] = self._refine(own, self._mask(self._place(own, rows, name)))
+        per_type = {
+            name: self._mask(self._place(self._of_type(rows, name), rows, name)) for name in names
+        }
         return Thresholds(shared, per_type)
+
+    def _confirmed(self, rows: Bools, fitted: Thresholds) -> Thresholds:
+        """Of fitted thresholds those that hold on images they were not fitted on."""
+        held_out = self._held_out(rows)
+        if held_out is None:
+            return Thresholds(self.base, dict.fromkeys(fitted.per_type, self.base))
+        shared, own = held_out
+        before = np.full(len(rows), np.nan)
+        before[rows] = self.score_rows(np.flatnonzero(rows), self.base)
+        taken = self.base
+        if self._gains(rows, shared - before):
+            taken, before = fitted.shared, shared
+        per_type = {}
+        for name, mask in fitted.per_type.items():
+            better = self._gains(self._of_type(rows, name), own - before)
+            per_type[name] = mask if better else taken
+        return Thresholds(taken, per_type)
+
+    def _of_type(self, rows: Bools, cell_type: str) -> Bools:
+        return np.asarray(rows & (np.array(self.images.types) == cell_type), dtype=np.bool_)
 
     def _held_out(self, rows: Bools) -> tuple[Floats, Floats] | None:
         """Scores at shared and at the type's own thresholds, each fitted on the other pieces."""
@@ -285,7 +297,11 @@ class ThresholdSearch:
         return shrink(both[0], float(own.sum()), both[1], self.shrinkage)
 
     def _refine(self, own: Bools, mask: MaskConfig) -> MaskConfig:
-        """Take extras that gain something, one after the other."""
+        """Take extras that gain something, one after the other.
+
+        The gain of a few images is noise as likely as not: it counts as ``n / (n + shrinkage)`` of
+        itself, and must be larger than its standard error.
+        """
         if not self.grid.extras:
             return mask
         every = [
@@ -295,32 +311,33 @@ class ThresholdSearch:
         ]
         self._learn(np.flatnonzero(own).tolist(), every)  # all at once: most often none is taken
         for name, values in EXTRAS.items():
-            gains = {
-                value: self._gain(own, mask, dataclasses.replace(mask, **{name: value}))
-                for value in values
-            }
-            best = max(gains, key=lambda value: gains[value])
-            if gains[best] > MIN_EXTRA_GAIN:
-                mask = dataclasses.replace(mask, **{name: best})
+            tried = {value: dataclasses.replace(mask, **{name: value}) for value in values}
+            gains = {value: self._gain(own, mask, other) for value, other in tried.items()}
+            best = max(gains, key=lambda value: gains[value].mean())
+            shrunk = gains[best].mean() * own.sum() / (own.sum() + self.shrinkage)
+            spread = np.full(len(own), np.nan)
+            spread[own] = gains[best]
+            if shrunk > MIN_EXTRA_GAIN and self._gains(own, spread):
+                mask = tried[best]
         return mask
 
     def _gains(self, own: Bools, gains: Floats) -> bool:
-        """Whether the mean gain of some images is larger than its standard error, groups whole."""
+        """Whether the mean gain of some images is larger than its standard error, groups whole.
+
+        The error of a single group is not known, so nothing is gained there.
+        """
         found = gains[own]
-        groups = np.unique(np.array(self.images.groups)[own], return_inverse=True)[1]
+        names, groups = np.unique(np.array(self.images.groups)[own], return_inverse=True)
+        if len(names) < 2:
+            return False
         spread = np.bincount(groups, found - found.mean())
         error = float(np.sqrt((spread**2).sum())) / len(found)
         return bool(found.mean() > max(error, 0.0))
 
-    def _gain(self, own: Bools, before: MaskConfig, after: MaskConfig) -> float:
-        """Mean gain of one setting over another, few images drawn towards no gain.
-
-        The gain of a few images is noise as likely as not; it counts as ``n / (n + shrinkage)`` of
-        itself.
-        """
+    def _gain(self, own: Bools, before: MaskConfig, after: MaskConfig) -> Floats:
+        """What one setting gains over another, image by image."""
         rows = np.flatnonzero(own)
-        gain = float(np.mean(self.score_rows(rows, after) - self.score_rows(rows, before)))
-        return gain * len(rows) / (len(rows) + self.shrinkage)
+        return np.asarray(self.score_rows(rows, after) - self.score_rows(rows, before))
 
     def _mask(self, place: Place) -> MaskConfig:
         """The setting at a place of the grid."""
