@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import tyro
 
 from cellflow import config as configs
 from cellflow.config.layers import blank_config, with_settings
+from cellflow.engine.host_settings import with_host_defaults
 from cellflow.errors import ConfigError
 from cellflow.storage.config_file import read_config_file
 
@@ -49,7 +49,7 @@ def parse(
         If a config file or the optimizer flags do not fit. For all else `tyro` prints and leaves.
     """
     rest, files = _config_files(words)
-    default = _with_host(blank_config(config), name)
+    default = with_host_defaults(blank_config(config), name)
     for path in files:
         default = with_settings(default, read_config_file(path, name), f"--config {path}")
     return tyro.cli(
@@ -60,35 +60,6 @@ def parse(
         args=_optimizer_flags(rest) if config in _TRAINING else rest,
         config=(tyro.conf.OmitArgPrefixes,),
     )
-
-
-def _with_host(config: Any, command: str) -> Any:
-    """Defaults that suit the host, where a setting still has the plain one."""
-    from cellflow.environment import detect_host, host_defaults, take_snapshot
-
-    snapshot = take_snapshot(quick=True)
-    found = host_defaults(detect_host(snapshot), snapshot)
-    places = {
-        "cellflow-data": found.data_out if command == "prepare" else found.data,
-        "runs": found.runs_dir,
-        "predictions": found.predictions_dir,
-        "ensembles": found.ensembles_dir,
-    }
-    return _replaced(config, {Path(plain): place for plain, place in places.items()}, found.workers)
-
-
-def _replaced(config: Any, places: Mapping[Path, Path | None], workers: int | None) -> Any:
-    """A config with plain default places exchanged, in the groups inside it too."""
-    changes: dict[str, Any] = {}
-    for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
-        if dataclasses.is_dataclass(value):
-            changes[item.name] = _replaced(value, places, workers)
-        elif isinstance(value, Path):
-            changes[item.name] = places.get(value) or value
-        elif isinstance(config, configs.RuntimeConfig) and item.name == "workers":
-            changes[item.name] = workers
-    return dataclasses.replace(config, **changes)
 
 
 def _config_files(words: Sequence[str]) -> tuple[list[str], list[Path]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from cellflow.config.publishing import MAX_TITLE
 from cellflow.config.training import TrainConfig
 
 
@@ -42,4 +43,10 @@ class ChainConfig:
             found.append("cellflow run trains all folds; for one fold use cellflow train --fold")
         if self.train.dry_run:
             found.append("--dry_run is for cellflow train; cellflow run has no plan of its own")
+        longest = MAX_TITLE - len("-debug_0.1234")
+        if self.publish != "no" and len(self.train.name) > longest:
+            found.append(
+                f"--name may have {longest} characters where the run is published, as Kaggle takes "
+                f"{MAX_TITLE} with the score; found {len(self.train.name)}: {self.train.name}"
+            )
         return found

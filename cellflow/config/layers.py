@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -155,7 +156,7 @@ def _plain(hint: Any, value: Any) -> Any:
     if hint is bool and isinstance(value, bool):
         return value
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int and number and value == int(value):
+    if hint is int and number and math.isfinite(value) and value == int(value):
         return int(value)
     if hint is float and number:
         return float(value)

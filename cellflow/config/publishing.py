@@ -12,6 +12,8 @@ import tyro
 from cellflow.config.prediction import InferenceConfig
 from cellflow.config.shared import MaskOverrides
 
+MAX_TITLE = 50
+"""Characters that Kaggle takes in the name of a dataset."""
 COMPETITION = "sartorius-cell-instance-segmentation"
 
 
@@ -53,9 +55,9 @@ class PublishConfig:
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
         found = []
-        if self.title is not None and not 6 <= len(self.title.strip()) <= 50:
+        if self.title is not None and not 6 <= len(self.title.strip()) <= MAX_TITLE:
             found.append(
-                f"--title must have 6 to 50 characters, as Kaggle wants it, found {self.title!r}"
+                f"--title must have 6 to {MAX_TITLE} characters, as Kaggle wants it, found {self.title!r}"
             )
         if self.owner is not None and not re.fullmatch(r"[A-Za-z0-9_-]+", self.owner):
             found.append(f"--owner is the name in the owner's Kaggle address, found {self.owner!r}")

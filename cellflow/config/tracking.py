@@ -41,6 +41,8 @@ class TrackingConfig:
                 "--wandb_project must have 1 to 128 characters and none of / \\ # ? % :, "
                 f"found {project!r}"
             )
+        if self.wandb_offline and not self.wandb:
+            found.append("--wandb_offline needs --wandb")
         for name in ("wandb_entity", "sheet", "environment"):
             value = getattr(self, name)
             if value is not None and not value.strip():

@@ -202,6 +202,8 @@ class TrainConfig:
             )
         if self.eval_every < 1:
             found.append(f"--eval_every must be at least 1, found {self.eval_every}")
+        if self.debug and self.dry_run:
+            found.append("--debug and --dry_run exclude each other; give one of them")
         if self.time_budget is not None and seconds_of(self.time_budget) is None:
             found.append(f"--time_budget takes 8h, 90m or 1h30m, found {self.time_budget!r}")
         return found + seed_problems(self.seed) + name_problems(self.name)

@@ -92,7 +92,7 @@ def calibrate(config: CalibrateConfig) -> CalibrationResult:
         raise RunError(f"One run is named twice: {', '.join(str(run.path) for run in runs)}.")
     with ExitStack() as stack:
         for run in runs:
-            stack.enter_context(recorded(run, "calibration"))
+            stack.enter_context(recorded(run, "calibration", ensembles_dir=config.ensembles_dir))
         return _calibrate(runs, config)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,22 +19,25 @@ from cellflow.config import (
     OofConfig,
     OutputConfig,
     PublishConfig,
+    TrainConfig,
     check_config,
 )
 from cellflow.engine.calibrate import CalibrationResult, calibrate
 from cellflow.engine.debug import debug_config, debug_images
 from cellflow.engine.ensemble import EnsembleResult, ensemble
 from cellflow.engine.fold_result import FoldResult
-from cellflow.engine.folds import make_folds
+from cellflow.engine.folds import load_folds, make_folds, validation_folds
 from cellflow.engine.notebook import write_notebook
 from cellflow.engine.oof import oof
 from cellflow.engine.publish import Publication, plan_publication, publish
 from cellflow.engine.recording import recorded
-from cellflow.engine.runs import run_mask
+from cellflow.engine.runs import open_run, run_mask
 from cellflow.engine.train import train
+from cellflow.errors import CheckpointError
 from cellflow.io.dataset import Dataset
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_file
+from cellflow.storage.locks import hold_lock
 from cellflow.storage.run_folder import RunFolder
 
 __all__ = ["ChainResult", "run_chain"]
@@ -80,11 +84,18 @@ def run_chain(config: ChainConfig) -> ChainResult:
     check_config(config)
     if config.train.debug:
         config = replace(config, train=debug_config(config.train, folds=config.k))
-    run = RunFolder(config.train.runs_dir / config.train.name)
+    training = config.train
+    run = RunFolder(training.runs_dir / training.name)
     _make_folds(config)
-    with recorded(run, "the experiment"):
-        folds = train(config.train)
+    _check_run(training)
+    with (
+        hold_lock(run.lock, f"Run {run.name!r}"),
+        recorded(
+            run, "the experiment", tracking=training.tracking, ensembles_dir=config.ensembles_dir
+        ),
+    ):
         write_config_file(run.settings("run"), "run", config)
+        folds = train(training)
         if not all(item.finished for item in folds):
             _log.info("time is up; the same command goes on")
             return ChainResult(folds)
@@ -96,6 +107,13 @@ def run_chain(config: ChainConfig) -> ChainResult:
             _publish(config, run),
             _write_notebook(config, run),
         )
+
+
+def _check_run(training: TrainConfig) -> None:
+    """Refuse a used name before anything is told of that other run."""
+    dataset = Dataset.open(training.data)
+    with suppress(CheckpointError):  # a start model that is not there: the training says so
+        open_run(training, dataset, validation_folds(dataset, load_folds(dataset)))
 
 
 def _make_folds(config: ChainConfig) -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 import pandas as pd
 
 from cellflow.config import TrainConfig
-from cellflow.engine.folds import load_folds
+from cellflow.engine.folds import folds_hash, load_folds
 from cellflow.engine.image_source import image_paths
+from cellflow.engine.metadata import read_json
 from cellflow.io.dataset import Dataset, DatasetWriter
 from cellflow.io.fold_table import read_fold_facts, write_fold_table
 from cellflow.io.source import SourceImage
-from cellflow.storage.atomic import atomic_folder, write_text
+from cellflow.storage.atomic import atomic_folder, write_json, write_text
 from cellflow.storage.run_folder import RunFolder
 
 __all__ = ["debug_config", "debug_images", "debug_name"]
@@ -27,6 +28,8 @@ EACH = 2
 """Images of every cell type in every fold."""
 EPOCHS, CROPS, BATCH, SIDE = 2, 4, 2, 96
 """Epochs, crops an epoch, crops a step, and the side of a crop."""
+SOURCE = "source.json"
+"""File that says what the few images were taken from."""
 UNSEEN = 8
 """Images for the ensemble."""
 
@@ -49,13 +52,15 @@ def debug_config(config: TrainConfig, *, folds: int | None = None) -> TrainConfi
     DataError, FoldError
         If the dataset or its folds cannot be used.
     """
-    if config.name == debug_name(config.name):
-        return config
     run = RunFolder(config.runs_dir / debug_name(config.name))
+    if config.data.resolve() == run.debug_data.resolve():
+        return config
     dataset = Dataset.open(config.data)
     split = load_folds(dataset) if folds is None or dataset.folds_path.exists() else None
-    if not run.debug_data.exists():
+    source = {"data": dataset.hash, "folds": folds_hash(split) if split is not None else folds}
+    if not run.debug_data.exists() or read_json(run.debug_data / SOURCE) != source:
         _cut(dataset, run.debug_data, split, folds or 0)
+        write_json(run.debug_data / SOURCE, source)
     _log.info(
         "debug run %s: %d images, %d epochs", run.path, len(Dataset.open(run.debug_data)), EPOCHS
     )
@@ -69,7 +74,9 @@ def debug_config(config: TrainConfig, *, folds: int | None = None) -> TrainConfi
         sampling=dataclasses.replace(
             config.sampling, nimg_per_epoch=CROPS, min_train_masks=0, bsize=SIDE
         ),
-        tracking=dataclasses.replace(config.tracking, wandb_offline=True, slack=False),
+        tracking=dataclasses.replace(
+            config.tracking, wandb_offline=config.tracking.wandb, slack=False
+        ),
     )
 
 
@@ -89,7 +96,7 @@ def debug_images(config: TrainConfig, images: Path) -> Path:
 def _cut(dataset: Dataset, folder: Path, split: pd.Series[int] | None, folds: int) -> None:
     """Write a dataset of a few images of every fold and cell type, with its part of the fold table."""
     chosen = _choose(dataset.images, split, folds)
-    with atomic_folder(folder) as temporary:
+    with atomic_folder(folder, replace=True) as temporary:
         writer = DatasetWriter(temporary)
         for name in chosen:
             writer.add(

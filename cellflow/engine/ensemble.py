@@ -24,6 +24,7 @@ from cellflow.io.dataset import Dataset
 from cellflow.io.foreign_flows import read_foreign_flows
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_json
+from cellflow.storage.run_folder import find_run
 
 __all__ = ["EnsembleResult", "PredictionPlan", "ensemble", "plan_ensemble"]
 
@@ -121,7 +122,7 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
         overwrite=output.overwrite,
         fingerprints=fingerprints(config.images),
     ) as folder:
-        write_config_file(folder.settings, "ensemble", config)
+        write_config_file(folder.settings, "ensemble", _with_runs(config))
         summary = predict_images(job.segmenter, job.readers, folder, title=job.opened.name)
     if summary.cells and not sum(summary.cells.values()):
         _log.warning("no cell was found in any image; a lower --cellprob_threshold finds more")
@@ -134,6 +135,13 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
         summary.failed,
         len(job.opened.members),
     )
+
+
+def _with_runs(config: EnsembleConfig) -> EnsembleConfig:
+    """With the newest run named, where none was: it will be another one some day."""
+    if config.runs:
+        return config
+    return dataclasses.replace(config, runs=(str(find_run(None, config.runs_dir).path),))
 
 
 def plan_ensemble(config: EnsembleConfig) -> PredictionPlan:

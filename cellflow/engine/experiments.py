@@ -27,6 +27,7 @@ import yaml
 
 from cellflow.config import ChainConfig, check_config
 from cellflow.config.layers import blank_config, check_complete, with_settings
+from cellflow.engine.host_settings import with_host_defaults
 from cellflow.errors import ConfigError
 
 __all__ = ["Experiment", "read_experiments"]
@@ -67,7 +68,7 @@ def read_experiments(path: Path, *, debug: bool = False) -> list[Experiment]:
         own = _mapping(item, f"experiment {number}", path)
         both = {**grid, **_mapping(own.pop("grid", None), f"grid of experiment {number}", path)}
         for values, suffix in _combinations(both, path):
-            found.append(_experiment({**defaults, **own, **values}, suffix, path, debug))
+            found.append(_experiment((defaults, own, values), suffix, path, debug))
     names = [item.name for item in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -77,12 +78,15 @@ def read_experiments(path: Path, *, debug: bool = False) -> list[Experiment]:
     return found
 
 
-def _experiment(values: dict[str, Any], suffix: str, path: Path, debug: bool) -> Experiment:
-    name = f"{values.get('name', 'exp')}{suffix}"
+def _experiment(
+    layers: tuple[dict[str, Any], ...], suffix: str, path: Path, debug: bool
+) -> Experiment:
+    names = [str(layer["name"]) for layer in layers if "name" in layer]
+    name = f"{names[-1] if names else 'exp'}{suffix}"
     source = f"{path}: experiment {name}"
-    config = with_settings(blank_config(ChainConfig), {**values, "name": name}, source)
-    if debug:
-        config = with_settings(config, {"debug": True}, source)
+    config = with_host_defaults(blank_config(ChainConfig), "run")
+    for layer in (*layers, {"name": name}, {"debug": True} if debug else {}):
+        config = with_settings(config, layer, source)
     check_complete(config, source)
     try:
         check_config(config)
@@ -104,7 +108,7 @@ def _combinations(grid: Mapping[str, Any], path: Path) -> Iterator[tuple[dict[st
 
 
 def _in_name(value: Any) -> str:
-    return re.sub(r"[^A-Za-z0-9.+]+", "-", str(value)).strip("-") or "none"
+    return re.sub(r"[^A-Za-z0-9.+-]+", "-", str(value)).rstrip("-") or "none"
 
 
 def _read(path: Path) -> dict[str, Any]:

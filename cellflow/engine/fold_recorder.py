@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +20,8 @@ from cellflow.storage.run_folder import RunFolder
 from cellflow.tracking import Trackers
 
 __all__ = ["FoldRecorder"]
+
+_log = logging.getLogger(__name__)
 
 EXAMPLES = 3
 """Validation images whose outlines are shown; the first of as many cell types as there are."""
@@ -86,14 +89,22 @@ class FoldRecorder:
         epoch = row["epoch"]
         own = [item for item in scores if item["epoch"] == epoch and item["weights"] == "net"]
         self._trackers.log_epoch(self._fold, {**row, **self._type_scores(own)})
-        drawn = {
-            name: draw_outlines(self._dataset.image(name), labels)
-            for name, labels in self._kept.items()
-            if labels.ndim == 2
-        }
+        drawn = self._drawn()
         if drawn:
             self._trackers.log_examples(self._fold, epoch, drawn)
-        self._kept = {}
+
+    def _drawn(self) -> dict[str, NDArray[np.uint8]]:
+        """Pictures of the examples of this evaluation, once; none where one cannot be drawn."""
+        kept, self._kept = self._kept, {}
+        try:
+            return {
+                name: draw_outlines(self._dataset.image(name), labels)
+                for name, labels in kept.items()
+                if labels.ndim == 2
+            }
+        except Exception as error:
+            _log.warning("examples of fold %d could not be drawn: %s", self._fold, error)
+            return {}
 
     def end(self, summary: Mapping[str, Any], model: Path) -> None:
         """The fold is complete."""

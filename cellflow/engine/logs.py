@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from cellflow.tracking.secrets import RedactSecrets
+from cellflow.storage.secrets import RedactSecrets
 
 __all__ = ["log_to", "log_to_console"]
 

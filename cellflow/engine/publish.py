@@ -25,7 +25,8 @@ from tempfile import TemporaryDirectory
 from cellflow import __version__
 from cellflow.config import check_config
 from cellflow.config.publishing import PublishConfig
-from cellflow.engine.published_files import data_files, run_files
+from cellflow.engine.published_files import data_files, public_records, run_files
+from cellflow.engine.recording import record_state
 from cellflow.engine.runs import check_models, read_table
 from cellflow.engine.wheels import collect_wheels
 from cellflow.errors import ConfigError, RunError
@@ -137,6 +138,7 @@ def publish(config: PublishConfig) -> Publication:
     done = dataclasses.replace(plan, url=url, version=version)
     if isinstance(subject, RunFolder):
         _record(subject, config, done)
+        record_state(subject, ensembles_dir=config.ensembles_dir)
     return done
 
 
@@ -177,6 +179,7 @@ def _plan(
             state=config.state,
             flows=config.flows,
         )
+        sources |= public_records(subject, folder)
         if config.wheels != "none":
             wheels = collect_wheels(
                 folder / WHEELS, which=config.wheels, python=config.wheels_python

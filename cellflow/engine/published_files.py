@@ -10,14 +10,19 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from cellflow.engine.metadata import read_metadata
 from cellflow.engine.models import ensemble_record
 from cellflow.engine.thresholds import read_thresholds
 from cellflow.errors import RunError
 from cellflow.io.dataset import Dataset
+from cellflow.storage.atomic import write_json
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.run_folder import FoldFolder, RunFolder
 
-__all__ = ["data_files", "run_files"]
+__all__ = ["data_files", "public_records", "run_files"]
+
+_PRIVATE = ("hostname", "folder", "variables")
+"""What the record of the host says of a person's machine rather than of the experiment."""
 
 _LEFTOVER = re.compile(r"\.tmp$|\.old$|^\..*")
 _CACHES = ("__pycache__",)
@@ -70,6 +75,31 @@ def run_files(
     record = ensemble_record(ensembles_dir, [run.name])
     if record.is_file() and _belongs(record, models.values()):
         found[f"ensembles/{run.name}/{record.name}"] = record
+    return found
+
+
+def public_records(run: RunFolder, folder: Path) -> dict[str, Path]:
+    """Copies of the run's records without what is nobody's business: paths, host name, trackers.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    folder : Path
+        Where the copies are written.
+    """
+    record = run.read_record()
+    copy = RunFolder(folder)
+    copy.write_record(record | {"data": Path(str(record["data"])).name})
+    found = {copy.record_path.name: copy.record_path}
+    metadata = read_metadata(run)
+    if metadata is not None:
+        host = metadata.get("host")
+        if isinstance(host, dict):
+            host = {name: value for name, value in host.items() if name not in _PRIVATE}
+        data = dict(metadata["data"], path=Path(str(metadata["data"]["path"])).name)
+        write_json(copy.metadata, metadata | {"host": host, "data": data, "trackers": {}})
+        found[copy.metadata.name] = copy.metadata
     return found
 
 

@@ -28,7 +28,7 @@ from cellflow.engine.metadata import overall_cv, run_state
 from cellflow.storage.atomic import write_json
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_json
-from cellflow.storage.locks import hold_lock
+from cellflow.storage.locks import hold_lock, is_locked
 from cellflow.storage.run_folder import RunFolder
 
 __all__ = ["QueueResult", "queue_text", "run_queue"]
@@ -36,6 +36,7 @@ __all__ = ["QueueResult", "queue_text", "run_queue"]
 _log = logging.getLogger(__name__)
 
 WAITING, RUNNING, DONE, FAILED, STOPPED = "waiting", "running", "done", "failed", "stopped"
+LOCK = ".lock"
 PATIENCE_SECONDS = 120.0
 """How long a queue waits for a run that somebody else is training, such as what a killed queue left."""
 LAST_LINES = 5
@@ -78,7 +79,7 @@ def run_queue(config: QueueConfig) -> QueueResult:
     queue = _Queue(folder, experiments)
     if config.dry_run:
         return QueueResult(queue.table())
-    with hold_lock(folder / ".lock", f"Queue {folder}"):
+    with hold_lock(folder / LOCK, f"Queue {folder}"):
         for place, experiment in enumerate(experiments, 1):
             where = f"{experiment.name} ({place} of {len(experiments)})"
             if queue.is_done(experiment) and not config.again:
@@ -145,14 +146,19 @@ class _Queue:
 
     def table(self) -> pd.DataFrame:
         """A row per experiment."""
-        return pd.DataFrame([self._row(experiment) for experiment in self._experiments])
+        table = pd.DataFrame([self._row(experiment) for experiment in self._experiments])
+        for name in ("cv_raw", "cv_post", "minutes"):
+            table[name] = pd.to_numeric(table[name])
+        return table
 
     def _row(self, experiment: Experiment) -> dict[str, Any]:
         state, run = self._states.get(experiment.name, {}), _run(experiment)
         cv = overall_cv(run)
         status = str(state.get("status", WAITING))
-        if status in (DONE, RUNNING) and not self.is_done(experiment):
-            status = WAITING if status == DONE else STOPPED
+        if status == DONE and not self.is_done(experiment):
+            status = WAITING
+        if status == RUNNING and not is_locked(self._folder / LOCK):
+            status = STOPPED
         return {
             "name": experiment.name,
             "status": status,
@@ -195,10 +201,14 @@ def _run(experiment: Experiment) -> RunFolder:
 def _wait_for(run: RunFolder) -> None:
     """Give a process that was left behind by a kill the time to save and to end."""
     until = time.monotonic() + PATIENCE_SECONDS
-    if is_trained_now(run):
-        _log.info("%s is being trained by another process; waiting for it to end", run.path)
-    while is_trained_now(run) and time.monotonic() < until:
+    if _is_busy(run):
+        _log.info("another process works on %s; waiting for it to end", run.path)
+    while _is_busy(run) and time.monotonic() < until:
         time.sleep(0.5)
+
+
+def _is_busy(run: RunFolder) -> bool:
+    return is_locked(run.lock) or is_trained_now(run)
 
 
 def _run_apart(experiment: Experiment, settings: Path, log: Path) -> tuple[int, list[str]]:
@@ -235,6 +245,7 @@ def _run_apart(experiment: Experiment, settings: Path, log: Path) -> tuple[int, 
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
+                file.writelines(process.stdout or [])  # what it says while it saves
                 process.wait()
 
 

@@ -143,12 +143,15 @@ class ThresholdSearch:
         shared, own = held_out
         before = np.full(len(rows), np.nan)
         before[rows] = self.score_rows(np.flatnonzero(rows), self.base)
-        taken = self.base
+        taken, pieces = self.base, self._pieces(rows)
         if self._gains(rows, shared - before):
             taken, before = fitted.shared, shared
         per_type = {}
         for name, mask in fitted.per_type.items():
-            better = self._gains(self._of_type(rows, name), own - before)
+            of_type = self._of_type(rows, name)
+            # a type of one piece is in no fit without it: what is scored is not its own optimum
+            apart = len(np.unique(pieces[of_type])) > 1
+            better = apart and self._gains(of_type, own - before)
             per_type[name] = mask if better else taken
         return Thresholds(taken, per_type)
 

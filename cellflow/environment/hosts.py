@@ -109,7 +109,12 @@ def host_defaults(host: Host, snapshot: Snapshot) -> HostDefaults:
     base, notes = _results_base(host, snapshot)
     own = base / DATA
     data = own
-    if str(Path(snapshot.folder) / own) not in snapshot.datasets:
+    here = Path(snapshot.folder)
+    if str(here / own) in snapshot.datasets:
+        pass
+    elif str(here / DATA) in snapshot.datasets:  # prepared before, or copied to the fast disk
+        data = Path(DATA)
+    else:
         attached = [path for path in snapshot.datasets if _inside(path, INPUT)]
         if len(attached) == 1:
             data = Path(attached[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 from cellflow.config import config_to_dict
 from cellflow.errors import ConfigError
 from cellflow.storage.atomic import write_text
+from cellflow.storage.secrets import redact
 
 __all__ = ["read_config_file", "write_config_file"]
 
@@ -55,4 +57,4 @@ def read_config_file(path: Path, command: str) -> dict[str, Any]:
 def write_config_file(path: Path, command: str, config: Any) -> None:
     """Write all settings of a command, defaults too; ``cellflow COMMAND --config PATH`` runs it again."""
     text = yaml.safe_dump({COMMAND: command, **config_to_dict(config)}, sort_keys=False)
-    write_text(path, f"# cellflow {command} --config {path.name}\n{text}")
+    write_text(path, redact(f"# cellflow {command} --config {path.name}\n{text}", os.environ))

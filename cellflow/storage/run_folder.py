@@ -165,6 +165,11 @@ class RunFolder:
         """List of the few images that a debug run predicts."""
         return self.path / "images.txt"
 
+    @property
+    def lock(self) -> Path:
+        """File that a process working on the whole run holds a lock on."""
+        return self.path / ".lock"
+
     def settings(self, command: str) -> Path:
         """Settings of the last command of a kind, YAML; ``cellflow COMMAND --config`` runs them again."""
         return self.path / f"{command}.yaml"

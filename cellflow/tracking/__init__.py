@@ -4,9 +4,9 @@ The journal (`events.jsonl` in the run folder) is always written. Others join by
 fails warns once and never stops a training.
 """
 
+from cellflow.storage.secrets import RedactSecrets, redact
 from cellflow.tracking.journal import read_journal
 from cellflow.tracking.protocol import Links, Tracker, TrackerUnavailableError
-from cellflow.tracking.secrets import RedactSecrets, redact
 from cellflow.tracking.trackers import NO_TRACKERS, Trackers, open_trackers, reopen_trackers
 
 __all__ = [

@@ -13,8 +13,8 @@ from uuid import uuid4
 
 from cellflow.config.tracking import TrackingConfig
 from cellflow.storage.atomic import write_json
+from cellflow.storage.secrets import redact_tree
 from cellflow.tracking.protocol import Links
-from cellflow.tracking.secrets import redact_tree
 
 try:
     import fcntl

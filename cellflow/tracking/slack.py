@@ -99,12 +99,20 @@ class SlackTracker:
             raise CellflowError(f"the webhook cannot be reached ({reason})") from None
 
 
+_STATES = {
+    "training": (":hourglass:", "has stopped before its training ended"),
+    "trained": (":white_check_mark:", "is trained"),
+    "predicted": (":white_check_mark:", "is predicted out of fold"),
+    "calibrated": (":white_check_mark:", "is complete"),
+}
+"""What the status in metadata.json means for people."""
+
+
 def _report(experiment: str, metadata: Mapping[str, Any]) -> Iterator[str]:
-    """Lines about a complete experiment."""
+    """Lines about how far an experiment has come."""
     where, comment = metadata.get("environment"), metadata.get("comment")
-    yield f":white_check_mark: *{_escape(experiment)}* is complete" + (
-        f" on {_escape(where)}" if where else ""
-    )
+    mark, state = _STATES.get(str(metadata.get("status")), (":hourglass:", "has come further"))
+    yield f"{mark} *{_escape(experiment)}* {state}" + (f" on {_escape(where)}" if where else "")
     if comment:
         yield f"_{_escape(comment)}_"
     cv = metadata.get("cv") or {}

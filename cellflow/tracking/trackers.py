@@ -11,11 +11,11 @@ from typing import Any
 
 from cellflow.config.tracking import TrackingConfig
 from cellflow.storage.run_folder import RunFolder
+from cellflow.storage.secrets import redact, redact_tree
 from cellflow.tracking._values import plain
 from cellflow.tracking.journal import Journal
 from cellflow.tracking.protocol import Links, Pictures, Tracker
 from cellflow.tracking.record import TrackingRecord, merge_links
-from cellflow.tracking.secrets import redact, redact_tree
 from cellflow.tracking.slot import Slot, reason_of
 
 __all__ = ["NO_TRACKERS", "Trackers", "open_trackers", "reopen_trackers"]

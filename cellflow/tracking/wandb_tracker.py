@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from cellflow.config.tracking import TrackingConfig
+from cellflow.storage.secrets import redact
 from cellflow.tracking._values import flatten, plain
 from cellflow.tracking.protocol import Links, Pictures
-from cellflow.tracking.secrets import redact
 from cellflow.tracking.wandb_process import has_credentials, import_wandb, is_reachable, unpatched
 
 __all__ = ["WandbTracker"]
@@ -130,7 +130,8 @@ class WandbTracker:
         run.log({name: self._table(rows) for name, rows in tables.items() if rows})
 
     def fail(self, what: str, message: str) -> None:
-        """Mark what is open as failed."""
+        """Mark what is open, and the wandb run of the experiment, as failed."""
+        self._run(_RUN)
         for key in list(self._open):
             self._open[key].summary["failed"] = f"{what}: {message}"
             self._finish(key, exit_code=1)

@@ -185,7 +185,7 @@ def test_a_run_that_is_being_trained(place: Place) -> None:
         assert not place.plan().items and "it is being trained" in place.plan().kept[0]
         result = prune(plan)  # planned before the training began
     assert run.fold(0).last.exists() and run.fold(1).last.exists()
-    assert "exp is left alone: fold_1 is being trained by process" in result.kept[0]
+    assert "exp is left alone: fold_1 is being worked on by process" in result.kept[0]
 
 
 def test_a_run_that_goes_on_after_the_plan(place: Place) -> None:

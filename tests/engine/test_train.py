@@ -241,7 +241,7 @@ def test_two_trainers_of_one_fold(copied: TrainConfig) -> None:
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(RunError, match=rf"being trained by process {other.pid} on "):
+        with pytest.raises(RunError, match=rf"being worked on by process {other.pid} on "):
             train(replace(copied, fold=("0",)))
         other.kill()
     # The lock ended with its process.

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from cellflow.storage.secrets import is_secret, redact_tree
 from cellflow.tracking import RedactSecrets, redact
-from cellflow.tracking.secrets import is_secret, redact_tree
 
 
 @pytest.mark.parametrize(
