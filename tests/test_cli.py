@@ -210,3 +210,27 @@ def test_scripts_are_real_entry_points(script: str) -> None:
     assert done.returncode == 0, done.stderr
     assert f"{script}.py" in done.stdout
     assert len(path.read_text().splitlines()) <= 30
+
+
+def test_flags_go_on_top_of_a_config_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("command: train\nn_epochs: 7\noptim: {optimizer: adamw}\nseed: 3\n")
+    found = parsed(monkeypatch, "--config", str(path), "--seed", "4")
+    assert (found.optim.n_epochs, found.optim.optimizer, found.seed) == (7, "adamw", 4)
+    assert parsed(monkeypatch, f"--config={path}", "--sgd").optim.optimizer == "sgd"
+
+
+def test_a_config_file_that_does_not_fit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "settings.yaml"
+    path.write_text("epochs: 7\n")
+    for words, message in (
+        (["--config", str(path)], "epochs: no such setting; did you mean n_epochs?"),
+        (["--config"], "--config takes a YAML file"),
+        (["--config", str(tmp_path / "none")], "cannot be read"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            cli.run_command("train", words)
+        assert caught.value.code == 2
+        assert message in capsys.readouterr().err

@@ -115,3 +115,9 @@ def test_what_must_be_given_is_missing_until_it_is() -> None:
     full = with_settings(blank, {"images": "i"}, "file")
     check_complete(full, "experiment a")
     assert full == dataclasses.replace(EnsembleConfig(images=Path("i")))
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_no_whole_number(value: float) -> None:
+    with pytest.raises(ConfigError, match="n_epochs: expected a whole number"):
+        with_settings(TrainConfig(), {"n_epochs": value}, "file")

@@ -416,3 +416,16 @@ def test_one_diameter_for_all(copied: TrainConfig) -> None:
     result = oof(OofConfig(run="tiny", runs_dir=copied.runs_dir, diameter=20.0, runtime=CPU))
     assert set(result.scores["diameter"]) == {20.0}
     assert result.scores["last_epoch_score"].isna().all()
+
+
+def test_a_type_of_one_fold_has_no_thresholds_of_its_own(images: CalibrationImages) -> None:
+    """Without its fold nothing of it is left to fit on, so its own optimum was never tested."""
+    types = tuple("b" if fold == 0 else "a" for fold in images.folds)
+    shifts = [2.0 if kind == "b" else 0.0 for kind in types]
+    alone = replace(shifted(images, shifts), types=types, found_types=types)
+    search = ThresholdSearch(alone, GRID, MaskConfig(), shrinkage=0.1, smoothing=0)
+    rows = np.array(types) == "b"
+    best = search.axes[0][int(search.scores[rows].mean(axis=0).max(axis=(1, 2)).argmax())]
+    assert best == 2.0  # what it would have taken
+    fitted = search.fit()
+    assert fitted.per_type["b"] == fitted.shared

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from cellflow.config import ChainConfig, TrainConfig
+from cellflow.config import ChainConfig, ModelConfig, TrainConfig
 from cellflow.engine.chain import run_chain
+from cellflow.errors import CheckpointError, RunError
 from cellflow.storage.run_folder import RunFolder
+from cellflow.tracking import read_journal
 
 
 @pytest.fixture
@@ -52,3 +54,24 @@ def test_a_training_that_runs_out_of_time_ends_the_chain(chain: ChainConfig) -> 
     assert result.calibration is None and result.ensemble is None
     assert not RunFolder(chain.train.runs_dir / "chained").oof.exists()
     assert run_chain(chain).ensemble is not None
+
+
+def test_a_used_name_is_refused_without_a_word_to_its_trackers(chain: ChainConfig) -> None:
+    run_chain(replace(chain, images=None))
+    run = RunFolder(chain.train.runs_dir / "chained")
+    before = run.journal.read_bytes()
+    other = replace(chain.train, optim=replace(chain.train.optim, n_epochs=9))
+    with pytest.raises(RunError, match="n_epochs"):
+        run_chain(replace(chain, train=other))
+    assert run.journal.read_bytes() == before
+
+
+def test_a_failure_before_the_training_is_told(chain: ChainConfig, tmp_path: Path) -> None:
+    model = ModelConfig(pretrained_model=str(tmp_path / "none.pt"))
+    with pytest.raises(CheckpointError):
+        run_chain(replace(chain, train=replace(chain.train, model=model)))
+    run = RunFolder(chain.train.runs_dir / "chained")
+    (event,) = read_journal(run.journal)
+    assert event["event"] == "failed"
+    assert "none.pt" in json.dumps(event)
+    assert run_chain(replace(chain, images=None)).calibration is not None  # the name is free

@@ -57,7 +57,7 @@ def test_without_folds_there_is_an_error_that_names_the_whole_dataset(
 
 
 def test_a_debug_training_is_tiny_marked_and_uploads_nothing(wanted: TrainConfig) -> None:
-    tracking = TrackingConfig(wandb=False, slack=True)
+    tracking = TrackingConfig(wandb=True, slack=True)
     config = debug_config(replace(wanted, tracking=tracking))
     assert config.tracking.wandb_offline and not config.tracking.slack
     train(replace(wanted, fold=("0",)))
@@ -71,3 +71,22 @@ def test_few_images_are_predicted(wanted: TrainConfig, tiny_data: Path) -> None:
     listed = debug_images(config, tiny_data).read_text().splitlines()
     assert 0 < len(listed) <= 8
     assert all(Path(line).is_file() for line in listed)
+
+
+def test_a_name_does_not_make_a_debug_run(wanted: TrainConfig) -> None:
+    config = debug_config(replace(wanted, name="mine-debug"))
+    assert config.name == "mine-debug"
+    assert config.data == wanted.runs_dir / "mine-debug" / "data"
+    assert config.optim.n_epochs == 2
+
+
+def test_other_data_is_cut_again(wanted: TrainConfig, tmp_path: Path, tiny_data: Path) -> None:
+    before = Dataset.open(debug_config(wanted).data).folds()
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data, data)
+    table = (data / "folds.csv").read_text()
+    (data / "folds.csv").write_text(
+        table.replace(",0", ",x").replace(",1", ",0").replace(",x", ",1")
+    )
+    after = Dataset.open(debug_config(replace(wanted, data=data)).data).folds()
+    assert (before != after).all()

@@ -71,3 +71,32 @@ def test_what_is_wrong_is_said(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=r"season\.yaml") as caught:
         read_experiments(path)
     assert words in str(caught.value)
+
+
+def test_sections_of_layers_are_merged(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        """
+        defaults: {optim: {n_epochs: 7, batch_size: 3}}
+        experiments: [{name: a, optim: {optimizer: adamw}}]
+        """,
+    )
+    (found,) = read_experiments(path)
+    optim = found.config.train.optim
+    assert (optim.n_epochs, optim.batch_size, optim.optimizer) == (7, 3, "adamw")
+
+
+def test_a_sign_is_part_of_a_name(tmp_path: Path) -> None:
+    found = read_experiments(write(tmp_path, "grid: {cellprob_threshold: [-1, 1]}"))
+    assert [item.name for item in found] == [
+        "exp_cellprob_threshold--1",
+        "exp_cellprob_threshold-1",
+    ]
+
+
+def test_places_are_those_of_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CELLFLOW_HOST", "jarvislabs")
+    (found,) = read_experiments(write(tmp_path, "experiments: [{name: a, ensembles_dir: mine}]"))
+    assert found.config.train.runs_dir == Path("/home/cellflow/runs")
+    assert found.config.predictions_dir == Path("/home/cellflow/predictions")
+    assert found.config.ensembles_dir == Path("mine")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cellflow.config import TrainConfig
+from cellflow.config import TrackingConfig, TrainConfig
 from cellflow.config.layers import with_settings
 from cellflow.errors import ConfigError
 from cellflow.storage.config_file import read_config_file, write_config_file
@@ -37,3 +37,10 @@ def test_other_files_are_refused(tmp_path: Path, text: str, words: str) -> None:
     assert words in str(caught.value)
     with pytest.raises(ConfigError, match="cannot be read"):
         read_config_file(tmp_path / "none.yaml", "train")
+
+
+def test_no_secret_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef-key")
+    config = TrainConfig(tracking=TrackingConfig(comment="with 0123456789abcdef-key in it"))
+    write_config_file(tmp_path / "train.yaml", "train", config)
+    assert "0123456789abcdef-key" not in (tmp_path / "train.yaml").read_text()

@@ -26,9 +26,15 @@ def test_scores_at_the_end(hook: Any, metadata: dict[str, Any]) -> None:
     assert "<https://wandb.example/r>" in text and "<https://sheets.example/s>" in text
 
 
-def test_run_without_cv(hook: Any) -> None:
-    SlackTracker("exp", {"SLACK_WEBHOOK_URL": hook.url}).finish({"cv": None})
-    assert hook.texts == [":white_check_mark: *exp* is complete"]
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [("trained", "is trained"), ("training", "has stopped before its training ended")],
+)
+def test_what_is_not_complete_is_not_called_so(hook: Any, status: str, words: str) -> None:
+    tracker = SlackTracker("exp", {"SLACK_WEBHOOK_URL": hook.url})
+    tracker.finish({"cv": None, "status": status})
+    (text,) = hook.texts
+    assert text.endswith(f"*exp* {words}")
 
 
 def test_failure(hook: Any) -> None:

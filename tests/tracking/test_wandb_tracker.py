@@ -157,12 +157,17 @@ def test_resume_in_another_process_goes_on_under_the_same_id(tmp_path: Path) -> 
     assert second.metrics["*"] == "epoch"
 
 
-def test_failure_marks_the_open_fold(tmp_path: Path, start: dict[str, Any]) -> None:
+@pytest.mark.parametrize("opened", [True, False])
+def test_failure_marks_what_is_open_and_the_run(
+    tmp_path: Path, start: dict[str, Any], opened: bool
+) -> None:
     wandb = tracker(tmp_path)
-    wandb.start_fold(0, start)
+    if opened:
+        wandb.start_fold(0, start)
     wandb.fail("fold 0", "no disk")
-    (found,) = recorded(tmp_path)
-    assert (found.summary["failed"], found.exit_code) == ("fold 0: no disk", 1)
+    found = recorded(tmp_path)
+    assert len(found) == 1 + opened
+    assert {(item.summary["failed"], item.exit_code) for item in found} == {("fold 0: no disk", 1)}
 
 
 def test_without_credentials_it_asks_nobody_and_records_offline(tmp_path: Path) -> None:
