@@ -299,7 +299,7 @@ def test_a_run_whose_path_has_an_at_sign(trained: TrainConfig, tmp_path: Path) -
 def test_predict_equals_the_ensemble(trained: TrainConfig, folder: Path) -> None:
     result = predict(config_of(trained, folder))
     assert sorted(path.name for path in result.folder.iterdir() if path.name[0] != ".") == [
-        "cells.csv", "masks", "outlines", "prediction.json", "submission.csv",
+        "cells.csv", "ensemble.yaml", "masks", "outlines", "prediction.json", "submission.csv",
     ]  # fmt: skip
     other = ensemble(
         EnsembleConfig(

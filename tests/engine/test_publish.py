@@ -12,6 +12,7 @@ from importlib.metadata import distribution, version
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
@@ -29,6 +30,7 @@ from cellflow.config import (
 from cellflow.config.publishing import PublishConfig
 from cellflow.engine.calibrate import calibrate
 from cellflow.engine.installed_wheels import installed, make_wheel
+from cellflow.engine.metadata import schema, write_metadata
 from cellflow.engine.models import open_models
 from cellflow.engine.oof import oof
 from cellflow.engine.predict import predict
@@ -139,8 +141,10 @@ def test_a_dry_run_lists_what_inference_and_readers_need_and_nothing_else(
         for path in run.path.rglob("*")
         if path.is_file()
     }
-    assert all(found[name] == size for name, size in plan.files)
-    assert plan.total == sum(found[name] for name in names(plan))
+    reduced = {"config.yaml", "metadata.json"}  # copies without what is private
+    assert all(found[name] == size for name, size in plan.files if name not in reduced)
+    assert plan.total == sum(size for _, size in plan.files)
+    assert names(plan) <= set(found)
     kept_back = set(found) - names(plan)
     for name in ("fold_0/last.pt", "fold_0/.lock", "fold_0/log.txt", "tracking.json", "notes.txt"):
         assert name in kept_back
@@ -437,3 +441,20 @@ def test_a_published_run_brings_the_thresholds_of_its_ensemble(
     here = open_models([str(run.path)], cpu, ensembles_dir=tmp_path / "ensembles")
     assert there.thresholds == here.thresholds and there.thresholds.source == "a test"
     assert (there.policy, there.average) == (here.policy, here.average)
+
+
+def test_what_is_private_stays_here(
+    run: RunFolder, config: PublishConfig, server: Any, tmp_path: Path
+) -> None:
+    facts = {"environment": "plain", "hostname": "annas-laptop", "folder": "/home/anna", "cores": 2}
+    run.environment.write_text(json.dumps(facts))
+    write_metadata(run)
+    assert "annas-laptop" in run.metadata.read_text()
+    publish(config)
+    (folder,) = server.mount(tmp_path / "input").iterdir()
+    words = ["annas-laptop", "/home/anna", str(tmp_path), run.read_record()["data"]]
+    for path in (item for item in folder.rglob("*") if item.is_file()):
+        assert not [word for word in words if word.encode() in path.read_bytes()], path
+    metadata = json.loads((folder / "metadata.json").read_text())
+    assert metadata["host"]["cores"] == 2 and metadata["trackers"] == {}
+    jsonschema.validate(metadata, schema())
