@@ -12,9 +12,9 @@ from cellflow.cli.texts import (
     plan_text,
     prediction_plan_text,
     publication_text,
-    size_text,
     thresholds_text,
 )
+from cellflow.storage.sizes import size_text
 
 __all__ = ["COMMANDS", "Command"]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from cellflow.storage.sizes import size_text
+
 __all__ = [
     "plan_text",
     "prediction_plan_text",
     "publication_text",
-    "size_text",
     "thresholds_text",
 ]
 
@@ -76,15 +77,6 @@ def publication_text(publication: Any) -> str:
         f"{done}: {publication.title!r}, {seen}, {where}{version}, {size_text(publication.total)}"
     )
     return "\n".join([head, *sizes])
-
-
-def size_text(size: float) -> str:
-    """Bytes as people read them."""
-    for unit in ("B", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"
 
 
 def _duration(seconds: float) -> str:

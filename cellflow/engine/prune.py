@@ -22,6 +22,7 @@ from cellflow.engine.metadata import RunState, is_debug, run_state
 from cellflow.errors import RunError
 from cellflow.storage.locks import hold_lock, is_locked
 from cellflow.storage.run_folder import RunFolder, find_run
+from cellflow.storage.sizes import size_text
 
 __all__ = ["PrunePlan", "PruneResult", "Redundant", "plan_prune", "prune", "prune_text"]
 
@@ -151,8 +152,8 @@ def prune(plan: PrunePlan) -> PruneResult:
 
 def prune_text(plan: PrunePlan) -> str:
     """A plan for people."""
-    lines = [f"{_size(item.bytes):>10}  {item.path}  ({item.why})" for item in plan.items]
-    lines.append(f"{_size(plan.bytes):>10}  in all")
+    lines = [f"{size_text(item.bytes):>10}  {item.path}  ({item.why})" for item in plan.items]
+    lines.append(f"{size_text(plan.bytes):>10}  in all")
     return "\n".join([*lines, *plan.kept])
 
 
@@ -178,9 +179,7 @@ def _of_run(run: RunFolder, state: RunState, config: PruneConfig) -> Iterator[Re
         return
     yield from _leftovers(root, root)
     if config.states:
-        why = (
-            "training state of a finished fold: it could not be trained on exactly, and need not be"
-        )
+        why = "training state of a finished fold: without it the fold cannot be trained further, and need not be"
         for files in (run.fold(fold.fold) for fold in state.folds):
             for path in (files.last, files.good):
                 if path.is_file() and zipfile.is_zipfile(files.best) and _inside(path, root):
@@ -311,11 +310,3 @@ def _infos(path: Path) -> Iterator[os.stat_result]:
             yield item.lstat()
         except OSError:  # gone meanwhile
             continue
-
-
-def _size(size: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
