@@ -16,6 +16,7 @@ from tqdm import tqdm
 from cellflow.config import MaskConfig
 from cellflow.config.calibration import GridConfig
 from cellflow.engine.prediction import niter_of
+from cellflow.engine.score import MIN_GROUPS
 from cellflow.engine.thresholds import Thresholds
 from cellflow.numeric._jit import thread_count
 from cellflow.numeric.grid_optimum import grid_optimum, shrink
@@ -112,8 +113,8 @@ class ThresholdSearch:
 
         An optimum of the grid is taken where it holds on images it was not fitted on: fitted on all
         pieces but one and scored on that one, it must gain more than the standard error over what it
-        replaces (the training's thresholds; for a type the shared ones). With a single group nothing can
-        be held out, and the training's thresholds stay. Extras are tried on top of what was taken.
+        replaces (the training's thresholds; for a type the shared ones). With fewer than `MIN_GROUPS` groups
+        that cannot be told, and what was there stays. Extras are tried on top of what was taken.
         """
         rows = np.ones(len(self.images), np.bool_) if rows is None else rows
         confirmed = self._confirmed(rows, self._fit(rows))
@@ -327,11 +328,11 @@ class ThresholdSearch:
     def _gains(self, own: Bools, gains: Floats) -> bool:
         """Whether the mean gain of some images is larger than its standard error, groups whole.
 
-        The error of a single group is not known, so nothing is gained there.
+        The error of a few groups is not known, so nothing is gained there.
         """
         found = gains[own]
         names, groups = np.unique(np.array(self.images.groups)[own], return_inverse=True)
-        if len(names) < 2:
+        if len(names) < MIN_GROUPS:
             return False
         spread = np.bincount(groups, found - found.mean())
         error = float(np.sqrt((spread**2).sum())) / len(found)
