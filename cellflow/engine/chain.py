@@ -27,6 +27,7 @@ from cellflow.engine.debug import debug_config, debug_images
 from cellflow.engine.ensemble import EnsembleResult, ensemble
 from cellflow.engine.fold_result import FoldResult
 from cellflow.engine.folds import load_folds, make_folds, validation_folds
+from cellflow.engine.image_source import find_images
 from cellflow.engine.notebook import write_notebook
 from cellflow.engine.oof import oof
 from cellflow.engine.publish import Publication, plan_publication, publish
@@ -82,6 +83,8 @@ def run_chain(config: ChainConfig) -> ChainResult:
         What the steps raise.
     """
     check_config(config)
+    if config.images is not None:
+        find_images(config.images)  # a wrong path is not to show after the training
     if config.train.debug:
         config = replace(config, train=debug_config(config.train, folds=config.k))
     training = config.train

@@ -9,7 +9,7 @@ import pytest
 
 from cellflow.config import ChainConfig, ModelConfig, TrainConfig
 from cellflow.engine.chain import run_chain
-from cellflow.errors import CheckpointError, RunError
+from cellflow.errors import CheckpointError, DataError, RunError
 from cellflow.storage.run_folder import RunFolder
 from cellflow.tracking import read_journal
 
@@ -64,6 +64,12 @@ def test_a_used_name_is_refused_without_a_word_to_its_trackers(chain: ChainConfi
     with pytest.raises(RunError, match="n_epochs"):
         run_chain(replace(chain, train=other))
     assert run.journal.read_bytes() == before
+
+
+def test_missing_images_are_known_before_the_training(chain: ChainConfig, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="tset"):
+        run_chain(replace(chain, images=tmp_path / "tset"))
+    assert not (chain.train.runs_dir / "chained").exists()
 
 
 def test_a_failure_before_the_training_is_told(chain: ChainConfig, tmp_path: Path) -> None:
