@@ -68,11 +68,6 @@ def make_folds(config: FoldsConfig) -> pd.DataFrame:
     """
     check_config(config)
     dataset = Dataset.open(config.data)
-    if dataset.folds_path.exists() and not config.overwrite:
-        raise FoldError(
-            f"{dataset.folds_path} exists already. Add --overwrite to replace it; runs that used it "
-            "cannot be mixed with runs of the new one."
-        )
     images = dataset.images
     group = _column(images, config.group, _GROUP_COLUMNS, "--group")
     stratify = _column(images, config.stratify, ("cell_type",), "--stratify")
@@ -91,6 +86,11 @@ def make_folds(config: FoldsConfig) -> pd.DataFrame:
         folds[free] = np.where(_choose(groups[free], strata[free], config.holdout, rng), 0, 1)
     result = pd.Series(folds, index=images.index, name="fold")
     check_leaks(images, result, group)
+    if dataset.folds_path.exists() and not config.overwrite:
+        raise FoldError(
+            f"{dataset.folds_path} exists already. Add --overwrite to replace it; runs that used it "
+            "cannot be mixed with runs of the new one."
+        )
     facts = {"group": group, "stratify": stratify, "split": config.split, "seed": config.seed}
     size = {"k": config.k} if config.split == "kfold" else {"holdout": config.holdout}
     write_fold_table(

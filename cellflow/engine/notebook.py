@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from pprint import pformat
@@ -20,6 +21,8 @@ from cellflow.storage.hashing import hash_file
 from cellflow.storage.run_folder import RunFolder, find_run
 
 __all__ = ["write_notebook"]
+
+_log = logging.getLogger(__name__)
 
 
 def write_notebook(config: NotebookConfig) -> Path:
@@ -52,6 +55,10 @@ def write_notebook(config: NotebookConfig) -> Path:
             "to replace it."
         )
     write_text(path, text)
+    if dataset_title(run) is None:
+        _log.info(
+            "it needs the published run, which there is not yet: cellflow publish %s", run.name
+        )
     return path
 
 

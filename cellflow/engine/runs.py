@@ -102,7 +102,8 @@ def open_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> RunFold
         raise RunError(
             f"The run {config.name!r} in {run.path} was started with something else (old -> new):\n"
             + "\n".join(f"  - {line}" for line in changes)
-            + "\nGo back to the old to continue it, or choose another --name."
+            + "\nGo back to the old to continue it, or choose another --name. All old settings at once: "
+            f"--config {run.settings('train')}"
         )
     return run
 

@@ -164,7 +164,7 @@ def _matched(sides: list[_Side], truth: Truth, *, subset: bool) -> dict[str, lis
     for side in sides:
         ids = _ids_in_truth(side, truth)
         missing = [str(name) for name in truth.images.index if name not in ids]
-        if missing and side.run is None and not subset:
+        if missing and ids and side.run is None and not subset:
             raise DataError(
                 f"{side}: no masks for {len(missing)} of the {len(truth.images)} images of "
                 f"{truth.path} ({_some(missing)}). Add them (an image without cells needs a label map "

@@ -190,6 +190,8 @@ def test_existing_table_is_kept(tmp_path: Path) -> None:
     before = folds_hash(split(dataset, k=2))
     with pytest.raises(FoldError, match=r"folds\.csv exists already. Add --overwrite"):
         split(dataset, k=3)
+    with pytest.raises(FoldError, match="--group nope"):  # no advice to overwrite with a mistake
+        split(dataset, k=3, group="nope")
     assert dataset.folds_hash() == before
 
 

@@ -160,6 +160,14 @@ def test_truth_may_overlap(tmp_path: Path) -> None:
     assert images.loc["empty", ["score", "n_true", "n_predicted"]].tolist() == [1, 0, 0]
 
 
+def test_where_no_name_matches_both_are_shown(poor: Path, dataset: Dataset) -> None:
+    for path in sorted(poor.glob("*.tif")):
+        path.rename(path.with_name(f"other{path.name}"))
+    with pytest.raises(DataError, match="in common; the truth has") as caught:
+        score(poor, dataset.path)
+    assert f"other{dataset.ids[0]}" in str(caught.value) and "--subset" not in str(caught.value)
+
+
 def test_missing_images_are_refused(poor: Path, dataset: Dataset, tmp_path: Path) -> None:
     gone = dataset.ids[:2]
     for name in gone:
