@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from cellflow.config import MaskConfig, OofConfig, check_config
 from cellflow.engine.cross_validation import cross_validation
@@ -22,6 +21,7 @@ from cellflow.engine.folds import folds_hash, image_groups, read_folds
 from cellflow.engine.machine import Machine, choose_machine
 from cellflow.engine.members import Member, load_member
 from cellflow.engine.prediction import Prediction
+from cellflow.engine.progress_lines import follow
 from cellflow.engine.recording import recorded
 from cellflow.engine.runs import check_models, read_table, run_dataset, run_mask, versions
 from cellflow.engine.segment import POLICIES, Policy, Segmenter
@@ -258,8 +258,7 @@ def _predict_fold(
 
     images = ((name, dataset.image(name)) for name in names)
     with closing(segmenter.stream(images, finish)) as stream:
-        bar = tqdm(stream, f"fold {fold}", len(names), unit="image", disable=None, leave=False)
-        return list(bar)
+        return list(follow(stream, f"fold {fold}", len(names)))
 
 
 def _score_row(dataset: Dataset, name: str, member: Member, result: Prediction) -> dict[str, Any]:

@@ -32,10 +32,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from cellflow.config import config_differences
 from cellflow.engine.cells import CELL_COLUMNS
+from cellflow.engine.progress_lines import WorkProgress, follow, show_progress
 from cellflow.errors import DataError, NotFiniteError, RunError
 from cellflow.io.images import read_labels, write_labels
 from cellflow.io.overlays import write_outlines
@@ -346,7 +346,7 @@ class ResultFolder:
         old = _read_table(self.submission, kept) if self.exports.submission else {}
 
         def rows() -> Iterator[tuple[str, list[str]]]:
-            for name in tqdm(names, "submission", unit="image", disable=None, leave=False):
+            for name in follow(names, "submission"):
                 if name in kept:
                     runs = [row[1] for row in old.get(name, []) if row[1]]
                 else:
@@ -396,9 +396,7 @@ def predict_images(
         )
     failed: dict[str, str] = {}
     initial = len(readers) - len(todo)
-    with tqdm(
-        total=len(readers), desc=title, initial=initial, unit="image", disable=None, leave=False
-    ) as bar:
+    with show_progress(title, len(readers), initial=initial) as bar:
         work = _Pass(segmenter, readers, folder, todo, failed, bar)
         while todo:
             work.stream()
@@ -417,7 +415,7 @@ class _Pass:
     folder: ResultFolder
     todo: deque[str]
     failed: dict[str, str]
-    bar: tqdm[Any]
+    bar: WorkProgress
 
     def stream(self) -> None:
         """Predict to the end of `todo`, or until the segmenter refuses an image, which ends a stream.
