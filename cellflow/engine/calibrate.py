@@ -300,7 +300,7 @@ def _predict_reserved(
         opened.members, MaskConfig(), amp=amp, policy=opened.policy, diameter=opened.diameter
     )
     found = {}
-    for name in follow(names, "reserved images"):
+    for name in follow(names, "reserved images", brief=True):
         flows, diameter, cell_type = segmenter.member_flows(dataset.image(name))
         found[name] = diameter, cell_type
         for store, (flow, cellprob) in zip(stores, flows, strict=True):

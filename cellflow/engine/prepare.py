@@ -136,7 +136,7 @@ def _check_ids(source: Source, problems: Problems) -> None:
 
 def _write(source: Source, folder: Path, problems: Problems) -> None:
     writer = DatasetWriter(folder)
-    for image in follow(source.images, "prepare"):
+    for image in follow(source.images, "prepare", brief=True):
         try:
             _add(image, writer)
         except DataError as error:

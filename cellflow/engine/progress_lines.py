@@ -41,10 +41,20 @@ class WorkProgress:
         How many were done before; they do not count for the time.
     unit : str
         What they are, in the singular.
+    brief : bool
+        Whether nothing is said of work that is done within a second.
     """
 
-    def __init__(self, title: str, total: int, *, initial: int = 0, unit: str = "image") -> None:
-        self.title, self.total, self.unit = title, total, unit
+    def __init__(
+        self,
+        title: str,
+        total: int,
+        *,
+        initial: int = 0,
+        unit: str = "image",
+        brief: bool = False,
+    ) -> None:
+        self.title, self.total, self.unit, self.brief = title, total, unit, brief
         self.done = self._initial = self._said = initial
         self._started = self._last = time.monotonic()
         self._bar: tqdm[Any] | None = None
@@ -62,7 +72,7 @@ class WorkProgress:
         now = time.monotonic()
         quiet = now - self._last
         part = (self.done - self._said) / max(1, self.total) >= LINE_SHARE - 1e-9
-        last = self.done >= self.total
+        last = self.done >= self.total and not (self.brief and now - self._started < QUIET_SECONDS)
         if last or quiet >= LINE_SECONDS or (part and quiet >= QUIET_SECONDS):
             self._said, self._last = self.done, now
             _log.info("%s", self._line(now - self._started))
@@ -82,15 +92,13 @@ class WorkProgress:
 
 
 @contextmanager
-def show_progress(
-    title: str, total: int, *, initial: int = 0, unit: str = "image"
-) -> Iterator[WorkProgress]:
-    """A `WorkProgress` while the context lasts.
+def show_progress(title: str, total: int, **settings: Any) -> Iterator[WorkProgress]:
+    """A `WorkProgress` of these settings while the context lasts.
 
     On a terminal it is a bar with the time that is left. Else a line is logged each 10 %, but not within
     a second of another, and each 30 seconds; the last always.
     """
-    progress = WorkProgress(title, total, initial=initial, unit=unit)
+    progress = WorkProgress(title, total, **settings)
     try:
         yield progress
     finally:
@@ -98,11 +106,11 @@ def show_progress(
 
 
 def follow(
-    items: Iterable[Item], title: str, total: int | None = None, *, unit: str = "image"
+    items: Iterable[Item], title: str, total: int | None = None, **settings: Any
 ) -> Iterator[Item]:
     """The items, with their progress shown as `show_progress` does; `total` is their number by default."""
     count = len(items) if total is None else total  # type: ignore[arg-type]
-    with show_progress(title, count, unit=unit) as progress:
+    with show_progress(title, count, **settings) as progress:
         for item in items:
             yield item
             progress.update()
@@ -113,7 +121,7 @@ def _on_terminal() -> bool:
     return stream is not None and stream.isatty()
 
 
-def _bar_size() -> dict[str, int]:
+def _bar_size() -> dict[str, Any]:
     """A size for terminals that do not know theirs, as those of `script` and of containers: tqdm takes
     it for 0 and shows nothing.
     """

@@ -346,7 +346,7 @@ class ResultFolder:
         old = _read_table(self.submission, kept) if self.exports.submission else {}
 
         def rows() -> Iterator[tuple[str, list[str]]]:
-            for name in follow(names, "submission"):
+            for name in follow(names, "submission", brief=True):
                 if name in kept:
                     runs = [row[1] for row in old.get(name, []) if row[1]]
                 else:

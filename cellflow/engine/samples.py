@@ -104,7 +104,7 @@ def cache_samples(dataset: Dataset, ids: list[str], *, chan: int, chan2: int) ->
     make = partial(_cached, dataset, _cache_folder(dataset.path), chan, chan2)
     with _threads() as pool:
         made = pool.map(make, ids)
-        files = list(follow(made, "flow targets", len(ids)))
+        files = list(follow(made, "flow targets", len(ids), brief=True))
     return CachedSamples(
         tuple(ids),
         tuple(item.image for item in files),

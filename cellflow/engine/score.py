@@ -114,7 +114,7 @@ def score_masks(config: ScoreConfig) -> ScoreResult:
     names = _matched(sides, truth, subset=config.subset)
     images = _with_facts(truth, list(names), _group_column(config.group, sides, truth))
     rows = []
-    for name, ids in follow(names.items(), "score"):
+    for name, ids in follow(names.items(), "score", brief=True):
         rows.append({"id": name} | _scores(truth, sides, name, ids))
     images = images.merge(pd.DataFrame(rows), on="id", validate="one_to_one")
     result = ScoreResult(config.pred, config.versus, images, _summary(images))

@@ -101,7 +101,7 @@ def fit_style_models(
             "none. The diameter cannot be learnt from these images."
         )
     found = []
-    for name in follow(names, "styles"):
+    for name in follow(names, "styles", brief=True):
         if check is not None:
             check()
         found.append(image_style(member, dataset.image(name), amp=amp, batch_size=batch_size))

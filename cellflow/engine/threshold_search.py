@@ -274,7 +274,7 @@ class ThresholdSearch:
         """Work on images side by side; kernels release the GIL."""
         with ThreadPoolExecutor(thread_count(), thread_name_prefix="cellflow-search") as pool:
             made = pool.map(task, names)
-            yield from follow(made, title, len(names)) if title else made
+            yield from follow(made, title, len(names), brief=True) if title else made
 
     def _surface(self, rows: Bools) -> Floats:
         return np.asarray(self.scores[rows].mean(axis=0, dtype=np.float64), dtype=np.float64)

@@ -60,6 +60,10 @@ def test_a_line_each_half_minute(clock: Clock, caplog: pytest.LogCaptureFixture)
 
 def test_quick_work_says_one_line(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     assert lines_of(clock, caplog, 1000, 0.0001) == ["work: 1000 of 1000 images, 0.1 s"]
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "cellflow"):
+        assert list(follow("abc", "side work", brief=True)) == ["a", "b", "c"]
+    assert not caplog.records
 
 
 def test_what_was_done_before_takes_no_time(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
