@@ -15,6 +15,10 @@
     .lock              held by the process that writes
 
 An image's label map is written last, so an image whose label map is there is done.
+
+What is written may change from command to command: what is asked for anew is added for all images, from the
+label maps (or the runs) that are there where they are enough, and what an earlier command asked for is kept up
+to date, so that everything in the folder always fits together.
 """
 
 from __future__ import annotations
@@ -40,7 +44,8 @@ from cellflow.errors import DataError, NotFiniteError, RunError
 from cellflow.io.images import read_labels, write_labels
 from cellflow.io.overlays import write_outlines
 from cellflow.io.submission import write_submission
-from cellflow.numeric.rle import rles_from_labels
+from cellflow.numeric.labels import labels_from_instances
+from cellflow.numeric.rle import instances_from_rles, rles_from_labels
 from cellflow.storage.atomic import atomic_path, remove_leftovers, write_json
 from cellflow.storage.locks import hold_lock
 
@@ -115,7 +120,7 @@ class ResultFolder:
         What makes the results what they are, of JSON types: hashes of members, thresholds, settings,
         versions. A folder is only continued with an equal one.
     exports : Exports
-        What is written; as good as part of the identity.
+        What is written.
     """
 
     def __init__(self, path: Path, *, identity: dict[str, Any], exports: Exports) -> None:
@@ -177,7 +182,8 @@ class ResultFolder:
         Parameters
         ----------
         path, identity, exports
-            As the class takes them; all exports but outlines by default.
+            As the class takes them; all exports but outlines by default. What an earlier command wrote
+            there is written as well.
         overwrite : bool
             Remove what is there first, if it is a result of a prediction. Other files in the folder stay.
         fingerprints : mapping, optional
@@ -187,7 +193,7 @@ class ResultFolder:
         Raises
         ------
         DataError
-            If there is something else, or a result with another identity or other exports.
+            If there is something else, or a result with another identity.
         RunError
             If another process writes there.
         """
@@ -207,11 +213,49 @@ class ResultFolder:
         done = _ids(self._marks, ".tif")
         if not self.exports.masks:
             done |= listed
-        if self.exports.cells:
-            done &= _ids(self._parts, ".csv") | listed
         if self.exports.outlines:
             done &= _ids(self.outlines, ".png")
-        return done
+        return done & self._measured(listed)
+
+    def complete(self, readers: ImageReaders) -> None:
+        """Make what is missing of images where the label maps that are there are enough for it.
+
+        What cannot be made so, because an image or its label map is damaged, is left to be predicted.
+
+        Parameters
+        ----------
+        readers : mapping of str to callable
+            Images, see `find_images`.
+        """
+        listed = set(self._listed())
+        maps = _ids(self.masks, ".tif") | _ids(self._parts, ".tif")
+        known = (maps | listed if self.exports.submission else maps) & self._measured(listed)
+        missing = known - self.done()
+        names = [name for name in readers if name in missing]
+        runs = _read_table(self.submission, missing - maps)
+        for name in follow(names, "from label maps", brief=True):
+            with suppress(DataError):
+                image = readers[name]()
+                labels = self._known_labels(name, image.shape[:2], runs)
+                if self.exports.outlines:
+                    write_outlines(self.outlines / f"{name}.png", image, labels)
+                write_labels(self._mask(name), labels)
+
+    def _measured(self, listed: set[str]) -> set[str]:
+        """Ids of the images whose cells are in a table; of all where no table is wanted."""
+        if self.exports.cells:
+            return _ids(self._parts, ".csv") | listed
+        return listed | _ids(self.masks, ".tif") | _ids(self._parts, ".tif")
+
+    def _known_labels(self, image_id: str, shape: tuple[int, ...], runs: Rows) -> NDArray[np.int32]:
+        """The label map of an image, from its file or from its rows in the submission."""
+        for folder in (self.masks, self._parts):
+            if (folder / f"{image_id}.tif").is_file():
+                return read_labels(folder / f"{image_id}.tif")
+        if image_id not in runs:
+            raise DataError(f"{self.submission}: expected rows of the image {image_id!r}.")
+        cells = [row[1] for row in runs[image_id] if row[1]]
+        return labels_from_instances(instances_from_rles(cells, (shape[0], shape[1])))
 
     def write(self, image_id: str, prediction: Prediction, image: NDArray[Any]) -> None:
         """Write all that belongs to one image, its label map last.
@@ -284,13 +328,30 @@ class ResultFolder:
                 "another --name."
             )
         self._record = old
+        self._widen(Exports(**old["exports"]))
+
+    def _widen(self, old: Exports) -> None:
+        """Write what was asked for before as well, so that nothing in the folder grows old."""
+        asked = asdict(self.exports)
+        kept = [name for name, was in asdict(old).items() if was and not asked[name]]
+        self.exports = Exports(**(asked | dict.fromkeys(kept, True)))
+        if kept:
+            _log.info(
+                "%s: %s of an earlier command %s kept up to date; --overwrite starts anew without",
+                self.path, " and ".join(kept), "is" if kept == ["submission"] else "are",
+            )  # fmt: skip
+        if self.exports != old:
+            self._record = self._record | {"exports": asdict(self.exports)}
+            write_json(self.record_path, self._record)
 
     def _forget_changed(self, fingerprints: Mapping[str, str]) -> None:
         """Remove what was made of images that are others now, before the new ones are known."""
         known: dict[str, str] = self._record.get("images", {})
         changed = {name for name, text in fingerprints.items() if known.get(name, text) != text}
         for name in changed:
-            for path in (self._mask(name), self._parts / f"{name}.csv"):
+            maps = [folder / f"{name}.tif" for folder in (self.masks, self._parts)]
+            others = self._parts / f"{name}.csv", self.outlines / f"{name}.png"
+            for path in (*maps, *others):
                 path.unlink(missing_ok=True)
         cells = {name: n for name, n in self._record["cells"].items() if name not in changed}
         images = dict(sorted({**known, **fingerprints}.items()))
@@ -388,6 +449,7 @@ def predict_images(
         Whatever else goes wrong (a full disk, Ctrl-C) ends the pass; images that were done stay so, and
         no thread stays.
     """
+    folder.complete(readers)
     done = folder.done()
     todo = deque(name for name in readers if name not in done)
     if len(todo) < len(readers):
@@ -522,14 +584,14 @@ def _read_record(path: Path) -> dict[str, Any] | None:
         record = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(record, dict) and record.get("format") == _FORMAT:
             kinds = [isinstance(record.get(key), dict) for key in ("identity", "exports", "cells")]
-            return record if all(kinds) else None
+            known = all(kinds) and record["exports"].keys() == asdict(Exports()).keys()
+            return record if known else None
     return None
 
 
 def _compared(record: dict[str, Any]) -> dict[str, Any]:
     """The part of a record that must be equal, with the names people know on top."""
-    rest = {"exports": record["exports"], "format version": record["version"]}
-    return dict(record["identity"], **rest)
+    return dict(record["identity"], **{"format version": record["version"]})
 
 
 def _read_table(path: Path, names: set[str]) -> Rows:
