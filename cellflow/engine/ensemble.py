@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cellflow.config import EnsembleConfig, check_config
+from cellflow.engine.doubts import warn_of_diameter, warn_of_diameters, warn_of_no_cells
 from cellflow.engine.image_source import FoundImage, find_images, source_folders
 from cellflow.engine.machine import Machine, choose_machine
 from cellflow.engine.members import Member
@@ -123,8 +124,10 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
     ) as folder:
         write_config_file(folder.settings, "ensemble", _with_runs(config))
         summary = predict_images(job.segmenter, job.images, folder, title=job.opened.name)
-    if summary.cells and not sum(summary.cells.values()):
-        _log.warning("no cell was found in any image; a lower --cellprob_threshold finds more")
+    members = job.opened.members
+    if job.segmenter.diameter is None:
+        warn_of_diameters(summary.facts, members)
+    warn_of_no_cells(summary.facts, job.segmenter.mask, job.segmenter.per_type, members)
     return EnsembleResult(
         job.folder,
         folder.submission,
@@ -211,7 +214,9 @@ def _open(config: EnsembleConfig) -> _Job:
     )
     _check_channels(config, opened)
     folder = config.output.out / (config.output.name or opened.name)
-    return _Job(config, machine, opened, _segmenter(config, opened, machine), images, folder)
+    segmenter = _segmenter(config, opened, machine)
+    warn_of_diameter(segmenter.diameter, opened.members)
+    return _Job(config, machine, opened, segmenter, images, folder)
 
 
 def _channels(config: EnsembleConfig) -> tuple[int, int] | None:

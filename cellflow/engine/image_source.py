@@ -18,6 +18,7 @@ from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset
 from cellflow.io.folders import split_outputs
 from cellflow.io.images import IMAGE_SUFFIXES, list_images, read_image
+from cellflow.storage.sizes import few_text, plural
 
 __all__ = ["FoundImage", "ImageReaders", "find_images", "source_folders"]
 
@@ -26,8 +27,6 @@ ImageReaders = Mapping[str, Callable[[], NDArray[Any]]]
 
 LIST_SUFFIX = ".txt"
 MAX_PROBLEMS = 20
-FEW = 3
-"""Names that a message gives of many."""
 HINT_LEVELS = 2
 """How deep sub-folders are searched for images that --recursive would take."""
 FOLDER_JOINT = "__"
@@ -220,7 +219,7 @@ class _Search:
             self._tell(
                 "passed over: %s that Cellpose or somebody else made of images, by the endings of their "
                 "names (%s); to predict such files, name them in a list (%s)",
-                _plural(len(outputs), "file"), _few(path.name for path in outputs), LIST_SUFFIX,
+                plural(len(outputs), "file"), few_text(path.name for path in outputs), LIST_SUFFIX,
             )  # fmt: skip
         return images, outputs
 
@@ -317,18 +316,7 @@ def _same_id(name: str, first: Path, second: Path) -> str:
 def _counted(paths: list[Path], folder: Path) -> str:
     """How many images lie in which folders."""
     places = dict.fromkeys(str(path.parent.relative_to(folder)) for path in paths)
-    return f"{_plural(len(paths), 'image')} ({_few(places)})"
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def _few(names: Iterable[str]) -> str:
-    """The first names, and how many more there are."""
-    all_names = list(names)
-    rest = len(all_names) - FEW
-    return ", ".join(all_names[:FEW] + ([f"and {rest} more"] if rest > 0 else []))
+    return f"{plural(len(paths), 'image')} ({few_text(places)})"
 
 
 def _read_list(source: Path) -> list[Path]:

@@ -16,6 +16,7 @@ import pandas as pd
 
 from cellflow.config import MaskConfig, OofConfig, check_config
 from cellflow.engine.cross_validation import cross_validation
+from cellflow.engine.doubts import warn_of_diameter
 from cellflow.engine.evaluate import SCORE_COLUMNS, score_row
 from cellflow.engine.folds import folds_hash, image_groups, read_folds
 from cellflow.engine.machine import Machine, choose_machine
@@ -190,6 +191,8 @@ def _predict_all(
             diameter=job.config.diameter,
             policy=policy,
         )
+        if fold == min(job.models):
+            warn_of_diameter(segmenter.diameter, segmenter.members)
         names = [str(name) for name in job.folds.index if job.folds[name] == fold]
         done += _predict_fold(segmenter, job.dataset, names, folder, store)
     _log.info("diameter policy %s: score %.4f", job.config.diameter or policy, _mean(done))

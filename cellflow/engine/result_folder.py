@@ -30,7 +30,7 @@ import shutil
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 
 from cellflow.config import config_differences
 from cellflow.engine.cells import CELL_COLUMNS
+from cellflow.engine.doubts import ImageFacts, facts_of
 from cellflow.engine.progress_lines import WorkProgress, follow, show_progress
 from cellflow.errors import DataError, NotFiniteError, RunError
 from cellflow.io.images import read_labels, write_labels
@@ -103,10 +104,13 @@ class PredictSummary:
         Cells of every image that is done, now or by an earlier command, in the order of the images.
     failed : dict of str to str
         What is wrong with the images that could not be predicted.
+    facts : list of ImageFacts
+        What may be of interest of the images that were predicted now.
     """
 
     cells: dict[str, int]
     failed: dict[str, str]
+    facts: list[ImageFacts] = field(default_factory=list, compare=False)
 
 
 class ResultFolder:
@@ -459,13 +463,13 @@ def predict_images(
     failed: dict[str, str] = {}
     initial = len(readers) - len(todo)
     with show_progress(title, len(readers), initial=initial) as bar:
-        work = _Pass(segmenter, readers, folder, todo, failed, bar)
+        work = _Pass(segmenter, readers, folder, todo, failed, bar, [])
         while todo:
             work.stream()
     cells = folder.finish(readers)
     failed = {name: failed[name] for name in readers if name in failed}
     _warn(failed, len(readers))
-    return PredictSummary(cells, failed)
+    return PredictSummary(cells, failed, work.facts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -478,6 +482,7 @@ class _Pass:
     todo: deque[str]
     failed: dict[str, str]
     bar: WorkProgress
+    facts: list[ImageFacts]
 
     def stream(self) -> None:
         """Predict to the end of `todo`, or until the segmenter refuses an image, which ends a stream.
@@ -497,6 +502,7 @@ class _Pass:
 
         def finish(name: str, prediction: Prediction) -> str:
             self.folder.write(name, prediction, under_way[name])
+            self.facts.append(facts_of(name, prediction))
             return name
 
         try:
@@ -520,7 +526,9 @@ class _Pass:
             return None
 
     def _fail(self, name: str, error: Exception) -> None:
-        self.failed[name] = str(error)
+        path, message = getattr(self.readers[name], "path", None), str(error)
+        named = path is None or str(path) in message
+        self.failed[name] = message if named else f"{path}: {message}"
         self.bar.update()
 
 
