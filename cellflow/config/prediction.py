@@ -17,6 +17,8 @@ from cellflow.config.checks import (
 )
 from cellflow.config.shared import MaskOverrides, RuntimeConfig
 
+SENSIBLE_PIXELS = 1e-5, 1e4
+"""Micrometres between which a pixel of an image of cells can lie: of an electron microscope, of a camera."""
 NO_IMAGES = (
     "no images were named: give a folder, image files, a dataset, a pattern in quotes such as "
     "'plate/*.tif', or a text file with one path a line"
@@ -63,10 +65,17 @@ class FilesConfig:
     """Take the images of sub-folders too; their ids have the folders in front: day1__a for day1/a.tif."""
     img_filter: str = ""
     """Ending of the names of images, as in Cellpose: of a_img.tif with _img, whose id is a."""
+    pixel_size: float | None = None
+    """Micrometres per pixel of all images, for label maps and tables; without it what the files say."""
 
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
-        return []
+        low, high = SENSIBLE_PIXELS
+        if self.pixel_size is None or low <= self.pixel_size <= high:
+            return []
+        return [
+            f"--pixel_size must lie between {low:g} and {high:g} micrometres, found {self.pixel_size}"
+        ]
 
 
 @dataclass(frozen=True)

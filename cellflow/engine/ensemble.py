@@ -299,6 +299,7 @@ def _identity(job: _Job) -> dict[str, Any]:
                 name: dataclasses.asdict(mask) for name, mask in segmenter.per_type.items()
             },
         },
+        "pixel_size": job.config.files.pixel_size,
         "diameter": segmenter.diameter,
         "policy": segmenter.policy,
         "cell_type": segmenter.cell_type,

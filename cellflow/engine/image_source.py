@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from glob import glob
 from pathlib import Path
@@ -18,6 +18,7 @@ from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset
 from cellflow.io.folders import split_outputs
 from cellflow.io.images import IMAGE_SUFFIXES, list_images, read_image
+from cellflow.io.pixel_size import PixelSize, read_pixel_size
 from cellflow.storage.sizes import few_text, plural
 
 __all__ = ["FoundImage", "ImageReaders", "find_images", "source_folders"]
@@ -47,15 +48,25 @@ class FoundImage:
         The dataset that it belongs to.
     name : str
         Its id there.
+    given_size : float or None
+        Micrometres per pixel that were given for it.
     """
 
     path: Path
     dataset: Dataset | None = None
     name: str = ""
+    given_size: float | None = None
 
     def __call__(self) -> NDArray[Any]:
         """The pixels, ``(H, W)`` or ``(H, W, C)``; what is wrong is a `DataError`."""
         return read_image(self.path) if self.dataset is None else self.dataset.image(self.name)
+
+    def pixel_size(self) -> PixelSize | None:
+        """Micrometres per pixel: those that were given, else what the dataset or the file says."""
+        if self.given_size is not None:
+            return PixelSize(self.given_size, self.given_size)
+        known = self.dataset.pixel_size(self.name) if self.dataset is not None else None
+        return known or read_pixel_size(self.path)
 
     @property
     def fingerprint(self) -> str:
@@ -71,6 +82,7 @@ def find_images(
     *,
     recursive: bool = False,
     img_filter: str = "",
+    pixel_size: float | None = None,
     log: logging.Logger | None = _log,
 ) -> dict[str, FoundImage]:
     """Images of dataset folders, folders, files, patterns or lists, by id.
@@ -92,6 +104,8 @@ def find_images(
     img_filter : str
         Ending of the names of images, as Cellpose's ``--img_filter``: other files are passed over, and
         ids are names without it.
+    pixel_size : float or None
+        Micrometres per pixel of all images, whatever their files say.
     log : logging.Logger or None
         Gets one line for every kind of file that was passed over.
 
@@ -113,7 +127,7 @@ def find_images(
     for name, image in search.images(_as_list(sources)):
         if name in found:
             raise DataError(_same_id(name, found[name].path, image.path))
-        found[name] = image
+        found[name] = replace(image, given_size=pixel_size)
     return found
 
 

@@ -26,11 +26,12 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import math
 import shutil
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,10 +41,12 @@ from numpy.typing import NDArray
 from cellflow.config import config_differences
 from cellflow.engine.cells import CELL_COLUMNS
 from cellflow.engine.doubts import ImageFacts, facts_of
+from cellflow.engine.image_source import FoundImage, ImageReaders
 from cellflow.engine.progress_lines import WorkProgress, follow, show_progress
 from cellflow.errors import DataError, NotFiniteError, RunError
 from cellflow.io.images import read_labels, write_labels
 from cellflow.io.overlays import write_outlines
+from cellflow.io.pixel_size import PixelSize
 from cellflow.io.submission import write_submission
 from cellflow.numeric.labels import labels_from_instances
 from cellflow.numeric.rle import instances_from_rles, rles_from_labels
@@ -51,7 +54,6 @@ from cellflow.storage.atomic import atomic_path, remove_leftovers, write_json
 from cellflow.storage.locks import hold_lock
 
 if TYPE_CHECKING:
-    from cellflow.engine.image_source import ImageReaders
     from cellflow.engine.prediction import Prediction
     from cellflow.engine.segment import Segmenter
 
@@ -243,7 +245,7 @@ class ResultFolder:
                 labels = self._known_labels(name, image.shape[:2], runs)
                 if self.exports.outlines:
                     write_outlines(self.outlines / f"{name}.png", image, labels)
-                write_labels(self._mask(name), labels)
+                write_labels(self._mask(name), labels, _pixel_size(readers[name]))
 
     def _measured(self, listed: set[str]) -> set[str]:
         """Ids of the images whose cells are in a table; of all where no table is wanted."""
@@ -261,7 +263,13 @@ class ResultFolder:
         cells = [row[1] for row in runs[image_id] if row[1]]
         return labels_from_instances(instances_from_rles(cells, (shape[0], shape[1])))
 
-    def write(self, image_id: str, prediction: Prediction, image: NDArray[Any]) -> None:
+    def write(
+        self,
+        image_id: str,
+        prediction: Prediction,
+        image: NDArray[Any],
+        pixel_size: PixelSize | None = None,
+    ) -> None:
         """Write all that belongs to one image, its label map last.
 
         Parameters
@@ -272,15 +280,18 @@ class ResultFolder:
             What was predicted for it.
         image : (H, W) or (H, W, C) ndarray
             The native image, for the outlines.
+        pixel_size : PixelSize, optional
+            Micrometres per pixel, for the label map and the cells.
         """
         if self.exports.outlines:
             write_outlines(self.outlines / f"{image_id}.png", image, prediction.labels)
         if self.exports.cells:
-            table = prediction.cells.copy()
+            area = math.nan if pixel_size is None else pixel_size.area
+            table = replace(prediction, pixel_area=area).cells
             table.insert(0, "id", image_id)
             with atomic_path(self._parts / f"{image_id}.csv") as temporary:
                 table.to_csv(temporary, index=False, header=False, lineterminator="\n")
-        write_labels(self._mask(image_id), prediction.labels)
+        write_labels(self._mask(image_id), prediction.labels, pixel_size)
 
     def finish(self, ids: Iterable[str]) -> dict[str, int]:
         """Write the tables; they hold the images of `ids` that are done, in their order, and no others.
@@ -374,10 +385,11 @@ class ResultFolder:
 
     def _tables_are_there(self, *, every: bool = False) -> bool:
         """Whether the tables are there: all that were asked for, or those that masks do not hold too."""
-        asked = [self.cells] if self.exports.cells else []
+        asked = []
         if self.exports.submission and (every or not self.exports.masks):
             asked.append(self.submission)
-        return all(path.is_file() for path in asked)
+        measured = not self.exports.cells or _has_all_columns(self.cells)
+        return measured and all(path.is_file() for path in asked)
 
     @property
     def _marks(self) -> Path:
@@ -501,7 +513,8 @@ class _Pass:
                     yield name, image
 
         def finish(name: str, prediction: Prediction) -> str:
-            self.folder.write(name, prediction, under_way[name])
+            size = _pixel_size(self.readers[name])
+            self.folder.write(name, prediction, under_way[name], size)
             self.facts.append(facts_of(name, prediction))
             return name
 
@@ -526,10 +539,16 @@ class _Pass:
             return None
 
     def _fail(self, name: str, error: Exception) -> None:
-        path, message = getattr(self.readers[name], "path", None), str(error)
-        named = path is None or str(path) in message
-        self.failed[name] = message if named else f"{path}: {message}"
+        reader, message = self.readers[name], str(error)
+        if isinstance(reader, FoundImage) and str(reader.path) not in message:
+            message = f"{reader.path}: {message}"
+        self.failed[name] = message
         self.bar.update()
+
+
+def _pixel_size(reader: Callable[[], Any]) -> PixelSize | None:
+    """Micrometres per pixel of an image that knows them."""
+    return reader.pixel_size() if isinstance(reader, FoundImage) else None
 
 
 def _warn(failed: dict[str, str], total: int) -> None:
@@ -611,6 +630,13 @@ def _read_table(path: Path, names: set[str]) -> Rows:
                 if row and row[0] in names:
                     found.setdefault(row[0], []).append(row)
     return found
+
+
+def _has_all_columns(cells: Path) -> bool:
+    """Whether a cell table is there, and not one of an older cellflow that measured less."""
+    with suppress(OSError, UnicodeDecodeError), cells.open(encoding="utf-8", newline="") as file:
+        return next(csv.reader(file), []) == ["id", *CELL_COLUMNS]
+    return False
 
 
 def _ids(folder: Path, ending: str) -> set[str]:

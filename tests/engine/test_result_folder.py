@@ -156,7 +156,7 @@ def test_what_is_written(tmp_path: Path) -> None:
         assert summary.cells[name] == labels.max()
         table = measure_cells(
             labels, intensity=PICTURES[name], cellprob=result.cellprob,
-            disagreement=result.disagreement, cell_type="cort",
+            disagreement=result.disagreement, cell_type="cort", diameter=17.0,
         )  # fmt: skip
         table.insert(0, "id", name)
         tables.append(table)
@@ -441,10 +441,10 @@ def test_images_that_are_refused_do_not_stop_the_others(
             raise DataError("no mask")
         return real_labels(*args)
 
-    def write(place: Path, values: Any) -> None:
+    def write(place: Path, *values: Any) -> None:
         if stage == "writing" and place.stem in wrong:
             raise DataError("no labels")
-        write_labels(place, values)
+        write_labels(place, *values)
 
     logits = [segmenter.predict(PICTURES[name]).cellprob for name in wrong]
     with monkeypatch.context() as patched:
