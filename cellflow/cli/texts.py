@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from cellflow.storage.sizes import duration_text, size_text
+from cellflow.storage.sizes import duration_text, plural, size_text
 
 __all__ = [
     "plan_text",
     "prediction_plan_text",
+    "prediction_text",
     "publication_text",
     "thresholds_text",
 ]
@@ -64,6 +65,29 @@ def prediction_plan_text(plan: Any) -> str:
         "results": str(plan.folder),
     }
     return "\n".join(f"{name:11}{text}" for name, text in lines.items())
+
+
+def prediction_text(result: Any) -> str:
+    """What a prediction found, what of it lies where, and how to look at it."""
+    members = "" if result.members == 1 else f", mean flow of {result.members} models"
+    parts = {
+        "masks": f"masks/ ({plural(len(result.cells), 'label map')})",
+        "outlines": "outlines/ (pictures)",
+        "cells.csv": "cells.csv (a row per cell)",
+        "submission.csv": "submission.csv (runs)",
+    }
+    there = [text for name, text in parts.items() if (result.folder / name).exists()]
+    lines = [
+        f"{plural(sum(result.cells.values()), 'cell')} in {plural(len(result.cells), 'image')}{members}",
+        f"Written: {result.folder}: {', '.join(there)}",
+    ]
+    shown = max(result.cells, key=lambda name: result.cells[name], default="")
+    mask, outline = result.masks / f"{shown}.tif", result.folder / "outlines" / f"{shown}.png"
+    if outline.is_file():
+        lines.append(f"Open: {outline}")
+    elif mask.is_file():
+        lines.append(f"Open: napari --layer-type labels {mask}, or drag it onto Fiji")
+    return "\n".join(lines)
 
 
 def publication_text(publication: Any) -> str:
