@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset
-from cellflow.io.folders import split_outputs
+from cellflow.io.folders import OUTPUT_ENDINGS, split_outputs
 from cellflow.io.images import IMAGE_SUFFIXES, list_images, read_image
 from cellflow.io.pixel_size import PixelSize, read_pixel_size
 from cellflow.storage.sizes import few_text, plural
@@ -28,6 +28,11 @@ ImageReaders = Mapping[str, Callable[[], NDArray[Any]]]
 
 LIST_SUFFIX = ".txt"
 MAX_PROBLEMS = 20
+_OTHER_KINDS = (
+    ".czi", ".dcm", ".dv", ".gif", ".heic", ".ics", ".ims", ".jp2", ".lif", ".lsm", ".nd2", ".ndpi", ".npy",
+    ".oib", ".oif", ".stk", ".svs", ".vsi", ".webp", ".zvi",
+)  # fmt: skip
+"""Endings of pictures that others write and `read_image` does not take."""
 HINT_LEVELS = 2
 """How deep sub-folders are searched for images that --recursive would take."""
 FOLDER_JOINT = "__"
@@ -198,8 +203,11 @@ class _Search:
     def _folder(self, folder: Path) -> list[Path]:
         """The image files of a folder, and of its sub-folders where they are wanted."""
         own = self._filtered(list_images(folder))
+        self._tell_of_others(folder)
         below = self._filtered(_below(folder, levels=None if self.recursive else HINT_LEVELS))
         if self.recursive:
+            for place in dict.fromkeys(path.parent for path in below):
+                self._tell_of_others(place)
             return self._without_outputs(
                 _some(own + below, f"{folder}: no images in this folder or below{self._wanted}")
             )[0]
@@ -220,7 +228,13 @@ class _Search:
 
     def _filtered(self, paths: list[Path]) -> list[Path]:
         """Those whose names have the ending that was asked for."""
-        return [path for path in paths if path.stem.endswith(self.img_filter)]
+        odd = [path for path in paths if not _is_text(path.name)]
+        if odd:
+            self._tell(
+                "%s: passed over %s whose name is not UTF-8: %s. Rename it.",
+                odd[0].parent, plural(len(odd), "image"), few_text(ascii(path.name) for path in odd),
+            )  # fmt: skip
+        return [path for path in paths if path.stem.endswith(self.img_filter) and path not in odd]
 
     def _without_outputs(
         self, paths: list[Path], *, named: bool = False
@@ -237,6 +251,21 @@ class _Search:
             )  # fmt: skip
         return images, outputs
 
+    def _tell_of_others(self, folder: Path) -> None:
+        """Say which files look like images of people but are none that can be read."""
+        items = [path for path in folder.iterdir() if path.name[0] != "."]
+        links = [path.name for path in items if _has_suffix(path) and not path.exists()]
+        others = [path for path in items if path.suffix.lower() in _OTHER_KINDS]
+        kinds = [path.name for path in others if not path.stem.endswith(OUTPUT_ENDINGS)]
+        for names, what in (
+            (links, "links that lead nowhere"),
+            (kinds, "files of kinds that are not read, to be saved as TIFF"),
+        ):
+            if names:
+                self._tell(
+                    "%s: passed over %s (%d): %s", folder, what, len(names), few_text(sorted(names))
+                )
+
     def _tell(self, message: str, *words: Any) -> None:
         if self.log is not None:
             self.log.warning(message, *words)
@@ -248,6 +277,15 @@ def _as_list(sources: Path | Iterable[Path]) -> list[Path]:
 
 def _has_suffix(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name can be written into a table: bytes that are not UTF-8 cannot."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_image_file(path: Path) -> bool:

@@ -149,3 +149,26 @@ def test_a_run_in_the_place_of_images(tmp_path: Path) -> None:
         (tmp_path / name).write_text("x")
     with pytest.raises(DataError, match=r"expected images, found a run.*before --images"):
         find_images(tmp_path)
+
+
+def test_what_cannot_be_read_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images(tmp_path, "a.png", "b/c.png")
+    (tmp_path / "lost.tif").symlink_to(tmp_path / "nowhere.tif")
+    for name in ("d.czi", "e.ND2", "b/f.lif", "table.csv", "notes.txt", "a_seg.npy"):
+        (tmp_path / name).write_text("x")
+    assert list(find_images(tmp_path, recursive=True)) == ["a", "b__c"]
+    lines = said(caplog).splitlines()
+    assert any("links that lead nowhere (1): lost.tif" in line for line in lines)
+    assert any("kinds that are not read" in line and "(2): d.czi, e.ND2" in line for line in lines)
+    assert any("f.lif" in line for line in lines)
+    assert len(lines) == 3
+
+
+def test_names_that_no_table_can_hold(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    one, two = images(tmp_path, "a.png", "b.png")
+    try:
+        two.rename(os.fsdecode(bytes(tmp_path) + b"/b\xff.png"))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    assert list(find_images(tmp_path)) == [one.stem]
+    assert r"1 image whose name is not UTF-8: 'b\udcff.png'" in said(caplog)
