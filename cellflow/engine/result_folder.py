@@ -19,7 +19,6 @@ An image's label map is written last, so an image whose label map is there is do
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import shutil
@@ -40,9 +39,12 @@ from cellflow.errors import DataError, NotFiniteError, RunError
 from cellflow.io.images import read_labels, write_labels
 from cellflow.io.overlays import write_outlines
 from cellflow.io.submission import write_submission
+from cellflow.io.tables import read_rows
 from cellflow.numeric.rle import rles_from_labels
 from cellflow.storage.atomic import atomic_path, remove_leftovers, write_json
+from cellflow.storage.csv_text import csv_writer, write_frame
 from cellflow.storage.locks import hold_lock
+from cellflow.storage.records import load_json
 
 if TYPE_CHECKING:
     from cellflow.engine.image_source import ImageReaders
@@ -230,8 +232,11 @@ class ResultFolder:
         if self.exports.cells:
             table = prediction.cells.copy()
             table.insert(0, "id", image_id)
-            with atomic_path(self._parts / f"{image_id}.csv") as temporary:
-                table.to_csv(temporary, index=False, header=False, lineterminator="\n")
+            with (
+                atomic_path(self._parts / f"{image_id}.csv") as temporary,
+                temporary.open("w", encoding="utf-8", newline="") as file,
+            ):
+                write_frame(file, table, header=False)
         write_labels(self._mask(image_id), prediction.labels)
 
     def finish(self, ids: Iterable[str]) -> dict[str, int]:
@@ -331,7 +336,7 @@ class ResultFolder:
             atomic_path(self.cells) as temporary,
             temporary.open("w", encoding="utf-8", newline="") as file,
         ):
-            writer = csv.writer(file, lineterminator="\n")
+            writer = csv_writer(file)
             writer.writerow(["id", *CELL_COLUMNS])
             for name, part in parts.items():
                 if name in kept:
@@ -521,10 +526,13 @@ def _not_ours(path: Path) -> str:
 def _read_record(path: Path) -> dict[str, Any] | None:
     """What made a result, or None if the file is missing or not ours."""
     with suppress(OSError, ValueError):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(record, dict) and record.get("format") == _FORMAT:
-            kinds = [isinstance(record.get(key), dict) for key in ("identity", "exports", "cells")]
-            return record if all(kinds) else None
+        record = load_json(path)
+        if isinstance(record, dict) and record.get("format") == _FORMAT and "version" in record:
+            parts = [record.get(key) for key in ("identity", "exports", "cells")]
+            images, cells = record.get("images", {}), record.get("cells")
+            if all(isinstance(part, dict) for part in (*parts, images)):
+                whole = all(type(count) is int for count in cells.values())
+                return record if whole else None
     return None
 
 
@@ -535,13 +543,12 @@ def _compared(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_table(path: Path, names: set[str]) -> Rows:
-    """Rows of some images in a table whose first column is the id; none if there is no table."""
+    """Rows of some images in a table of ours, by their id; none if there is no table."""
     found: Rows = {}
     if names and path.is_file():
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.reader(file):
-                if row and row[0] in names:
-                    found.setdefault(row[0], []).append(row)
+        for row in read_rows(path, ("id",), exact=True)[1]:
+            if row.values["id"] in names:
+                found.setdefault(row.values["id"], []).append(list(row.values.values()))
     return found
 
 
