@@ -23,7 +23,6 @@ to date, so that everything in the folder always fits together.
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import math
@@ -48,10 +47,13 @@ from cellflow.io.images import read_labels, write_labels
 from cellflow.io.overlays import write_outlines
 from cellflow.io.pixel_size import PixelSize
 from cellflow.io.submission import write_submission
+from cellflow.io.tables import read_rows
 from cellflow.numeric.labels import labels_from_instances
 from cellflow.numeric.rle import instances_from_rles, rles_from_labels
 from cellflow.storage.atomic import atomic_path, remove_leftovers, write_json
+from cellflow.storage.csv_text import csv_writer, write_frame
 from cellflow.storage.locks import hold_lock
+from cellflow.storage.records import load_json
 
 if TYPE_CHECKING:
     from cellflow.engine.prediction import Prediction
@@ -289,8 +291,11 @@ class ResultFolder:
             area = math.nan if pixel_size is None else pixel_size.area
             table = replace(prediction, pixel_area=area).cells
             table.insert(0, "id", image_id)
-            with atomic_path(self._parts / f"{image_id}.csv") as temporary:
-                table.to_csv(temporary, index=False, header=False, lineterminator="\n")
+            with (
+                atomic_path(self._parts / f"{image_id}.csv") as temporary,
+                temporary.open("w", encoding="utf-8", newline="") as file,
+            ):
+                write_frame(file, table, header=False)
         write_labels(self._mask(image_id), prediction.labels, pixel_size)
 
     def finish(self, ids: Iterable[str]) -> dict[str, int]:
@@ -408,7 +413,7 @@ class ResultFolder:
             atomic_path(self.cells) as temporary,
             temporary.open("w", encoding="utf-8", newline="") as file,
         ):
-            writer = csv.writer(file, lineterminator="\n")
+            writer = csv_writer(file)
             writer.writerow(["id", *CELL_COLUMNS])
             for name, part in parts.items():
                 if name in kept:
@@ -608,11 +613,14 @@ def _not_ours(path: Path) -> str:
 def _read_record(path: Path) -> dict[str, Any] | None:
     """What made a result, or None if the file is missing or not ours."""
     with suppress(OSError, ValueError):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(record, dict) and record.get("format") == _FORMAT:
-            kinds = [isinstance(record.get(key), dict) for key in ("identity", "exports", "cells")]
-            known = all(kinds) and record["exports"].keys() == asdict(Exports()).keys()
-            return record if known else None
+        record = load_json(path)
+        if isinstance(record, dict) and record.get("format") == _FORMAT and "version" in record:
+            parts = [record.get(key) for key in ("identity", "exports", "cells")]
+            images, cells = record.get("images", {}), record.get("cells", {})
+            if all(isinstance(part, dict) for part in (*parts, images)):
+                whole = all(type(count) is int for count in cells.values())
+                whole &= record["exports"].keys() == asdict(Exports()).keys()
+                return record if whole else None
     return None
 
 
@@ -622,20 +630,19 @@ def _compared(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _read_table(path: Path, names: set[str]) -> Rows:
-    """Rows of some images in a table whose first column is the id; none if there is no table."""
+    """Rows of some images in a table of ours, by their id; none if there is no table."""
     found: Rows = {}
     if names and path.is_file():
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.reader(file):
-                if row and row[0] in names:
-                    found.setdefault(row[0], []).append(row)
+        for row in read_rows(path, ("id",), exact=True)[1]:
+            if row.values["id"] in names:
+                found.setdefault(row.values["id"], []).append(list(row.values.values()))
     return found
 
 
 def _has_all_columns(cells: Path) -> bool:
     """Whether a cell table is there, and not one of an older cellflow that measured less."""
-    with suppress(OSError, UnicodeDecodeError), cells.open(encoding="utf-8", newline="") as file:
-        return next(csv.reader(file), []) == ["id", *CELL_COLUMNS]
+    with suppress(DataError):
+        return list(read_rows(cells, ("id",), exact=True)[0]) == ["id", *CELL_COLUMNS]
     return False
 
 
