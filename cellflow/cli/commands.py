@@ -11,6 +11,7 @@ from cellflow.cli.console import fail, say
 from cellflow.cli.texts import (
     plan_text,
     prediction_plan_text,
+    prediction_text,
     publication_text,
     thresholds_text,
 )
@@ -113,9 +114,7 @@ def _predict(config: configs.PredictConfig) -> None:
 
 
 def _print_prediction(result: Any) -> None:
-    found = sum(result.cells.values())
-    say(f"{found} cells in {len(result.cells)} images, mean flow of {result.members} models")
-    say(f"Written: {result.folder}")
+    say(prediction_text(result))
     if result.failed:
         total = len(result.cells) + len(result.failed)
         fail(f"{len(result.failed)} of {total} images could not be used, see above")

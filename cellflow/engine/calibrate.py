@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from cellflow.config import CalibrateConfig, MaskConfig, check_config, config_to_dict
 from cellflow.engine.cross_validation import cross_validation
@@ -22,6 +21,7 @@ from cellflow.engine.folds import image_groups
 from cellflow.engine.machine import choose_machine
 from cellflow.engine.models import Opened, ensemble_record, open_models, run_policy
 from cellflow.engine.oof import run_folds
+from cellflow.engine.progress_lines import follow
 from cellflow.engine.recording import recorded
 from cellflow.engine.runs import check_models, read_table, run_dataset, run_mask, versions
 from cellflow.engine.segment import Policy, Segmenter
@@ -300,7 +300,7 @@ def _predict_reserved(
         opened.members, MaskConfig(), amp=amp, policy=opened.policy, diameter=opened.diameter
     )
     found = {}
-    for name in tqdm(names, "reserved images", unit="image", disable=None, leave=False):
+    for name in follow(names, "reserved images", brief=True):
         flows, diameter, cell_type = segmenter.member_flows(dataset.image(name))
         found[name] = diameter, cell_type
         for store, (flow, cellprob) in zip(stores, flows, strict=True):

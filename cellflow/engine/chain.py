@@ -13,6 +13,7 @@ from cellflow.config import (
     CalibrateConfig,
     ChainConfig,
     EnsembleConfig,
+    FilesConfig,
     FoldsConfig,
     InferenceConfig,
     NotebookConfig,
@@ -83,8 +84,8 @@ def run_chain(config: ChainConfig) -> ChainResult:
         What the steps raise.
     """
     check_config(config)
-    if config.images is not None:
-        find_images(config.images)  # a wrong path is not to show after the training
+    if config.images:  # a wrong path is not to show after the training
+        find_images(config.images, **vars(config.files), log=None)
     if config.train.debug:
         config = replace(config, train=debug_config(config.train, folds=config.k))
     training = config.train
@@ -160,12 +161,15 @@ def _cross_validate(config: ChainConfig, run: RunFolder) -> CalibrationResult:
 
 
 def _predict(config: ChainConfig, run: RunFolder) -> EnsembleResult | None:
-    if config.images is None:
+    if not config.images:
         return None
-    training, images = config.train, config.images
+    training, images, files = config.train, config.images, config.files
+    if training.debug:
+        images, files = (debug_images(training, images, files),), FilesConfig()
     return ensemble(
         EnsembleConfig(
-            images=debug_images(training, images) if training.debug else images,
+            images=images,
+            files=files,
             runs=(str(run.path),),
             ensembles_dir=config.ensembles_dir,
             output=OutputConfig(out=config.predictions_dir),

@@ -109,7 +109,7 @@ def demo(config: DemoConfig) -> DemoResult:
     ).cv  # fmt: skip
     result = ensemble(
         EnsembleConfig(
-            images=config.out / "unseen" / "images",
+            images=(config.out / "unseen" / "images",),
             runs=("demo",),
             runs_dir=runs_dir,
             ensembles_dir=config.out / "ensembles",

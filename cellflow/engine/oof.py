@@ -13,15 +13,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from cellflow.config import MaskConfig, OofConfig, check_config
 from cellflow.engine.cross_validation import cross_validation
+from cellflow.engine.doubts import warn_of_diameter
 from cellflow.engine.evaluate import SCORE_COLUMNS, score_row
 from cellflow.engine.folds import folds_hash, image_groups, read_folds
 from cellflow.engine.machine import Machine, choose_machine
 from cellflow.engine.members import Member, load_member
 from cellflow.engine.prediction import Prediction
+from cellflow.engine.progress_lines import follow
 from cellflow.engine.recording import recorded
 from cellflow.engine.runs import check_models, read_table, run_dataset, run_mask, versions
 from cellflow.engine.segment import POLICIES, Policy, Segmenter
@@ -190,6 +191,8 @@ def _predict_all(
             diameter=job.config.diameter,
             policy=policy,
         )
+        if fold == min(job.models):
+            warn_of_diameter(segmenter.diameter, segmenter.members)
         names = [str(name) for name in job.folds.index if job.folds[name] == fold]
         done += _predict_fold(segmenter, job.dataset, names, folder, store)
     _log.info("diameter policy %s: score %.4f", job.config.diameter or policy, _mean(done))
@@ -258,8 +261,7 @@ def _predict_fold(
 
     images = ((name, dataset.image(name)) for name in names)
     with closing(segmenter.stream(images, finish)) as stream:
-        bar = tqdm(stream, f"fold {fold}", len(names), unit="image", disable=None, leave=False)
-        return list(bar)
+        return list(follow(stream, f"fold {fold}", len(names)))
 
 
 def _score_row(dataset: Dataset, name: str, member: Member, result: Prediction) -> dict[str, Any]:

@@ -12,8 +12,10 @@ import pandas as pd
 
 from cellflow.config import MaskConfig, TrainConfig, config_differences, config_to_dict
 from cellflow.engine.folds import copy_folds
-from cellflow.errors import RunError
+from cellflow.engine.metadata import TEXT_COLUMNS
+from cellflow.errors import DataError, RunError
 from cellflow.io.dataset import Dataset
+from cellflow.io.tables import read_frame
 from cellflow.nn.checkpoint import find_model_file, load_model_file
 from cellflow.storage.hashing import hash_file, hash_json
 from cellflow.storage.run_folder import FoldFolder, RunFolder
@@ -34,8 +36,6 @@ _NOT_IDENTITY = (
 """What may differ between two commands of one run: where things lie, which fold, time, and the machine."""
 _SINCE = {"debug": False, "eval_diameter": "dataset"}
 """Settings that came later, with what runs from before them have: those go on."""
-_TEXT_COLUMNS = ("id", "cell_type", "predicted_type", "group")
-"""Columns that stay text, whatever it looks like."""
 
 
 def versions() -> dict[str, str]:
@@ -187,14 +187,14 @@ def read_table(path: Path, columns: list[str], *, remedy: str = "") -> pd.DataFr
         "Repeat the command that trained this fold: it writes the table again from last.pt."
     )
     try:
-        table = pd.read_csv(path, converters=dict.fromkeys(_TEXT_COLUMNS, str))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}). {remedy}") from None
-    missing = [name for name in columns if name not in table]
-    if missing:
-        raise RunError(
-            f"{path}: expected the columns {', '.join(columns)}; {missing[0]} is missing. {remedy}"
-        )
+        table = read_frame(path, columns, text=TEXT_COLUMNS)
+    except DataError as error:
+        raise RunError(f"{error} {remedy}") from None
+    for name in {"id", "fold", "epoch"} & set(columns):  # everything else may be unknown
+        if (table[name] == "").any() if name in TEXT_COLUMNS else table[name].isna().any():
+            raise RunError(f"{path}: expected a value as {name} in every row. {remedy}")
+    if table.empty:
+        raise RunError(f"{path}: expected rows, found none. {remedy}")
     return table
 
 

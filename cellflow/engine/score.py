@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
 from cellflow.config import ScoreConfig, check_config
 from cellflow.engine.evaluate import SCORE_COLUMNS, score_row
+from cellflow.engine.progress_lines import follow
 from cellflow.engine.runs import run_dataset
 from cellflow.errors import ConfigError, DataError, RunError
 from cellflow.io.fold_table import read_fold_facts
@@ -114,7 +114,7 @@ def score_masks(config: ScoreConfig) -> ScoreResult:
     names = _matched(sides, truth, subset=config.subset)
     images = _with_facts(truth, list(names), _group_column(config.group, sides, truth))
     rows = []
-    for name, ids in tqdm(names.items(), "score", unit="image", disable=None, leave=False):
+    for name, ids in follow(names.items(), "score", brief=True):
         rows.append({"id": name} | _scores(truth, sides, name, ids))
     images = images.merge(pd.DataFrame(rows), on="id", validate="one_to_one")
     result = ScoreResult(config.pred, config.versus, images, _summary(images))

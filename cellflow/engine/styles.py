@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from cellflow.engine.members import Member
+from cellflow.engine.progress_lines import follow
 from cellflow.errors import CheckpointError, DataError
 from cellflow.io.dataset import Dataset
 from cellflow.nn.forward import image_to_style
@@ -101,7 +101,7 @@ def fit_style_models(
             "none. The diameter cannot be learnt from these images."
         )
     found = []
-    for name in tqdm(names, "styles", len(names), unit="image", disable=None, leave=False):
+    for name in follow(names, "styles", brief=True):
         if check is not None:
             check()
         found.append(image_style(member, dataset.image(name), amp=amp, batch_size=batch_size))

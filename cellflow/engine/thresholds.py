@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from cellflow.config import MaskConfig, MaskOverrides, check_config
 from cellflow.errors import RunError
 from cellflow.storage.atomic import write_json
+from cellflow.storage.records import load_json
 
 __all__ = ["Thresholds", "read_thresholds", "write_thresholds"]
 
@@ -96,7 +96,7 @@ def read_thresholds(path: Path) -> Thresholds:
         If the file cannot be read, is of another schema, or holds values out of range.
     """
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = load_json(path)
     except (OSError, ValueError) as error:
         raise RunError(
             f"{path} cannot be read ({error}). Make it with: cellflow calibrate"
@@ -116,7 +116,7 @@ def read_thresholds(path: Path) -> Thresholds:
         members = tuple(map(str, plain["members"]))
         policy, diameter = str(plain["policy"]), plain["diameter"]
         diameter = None if diameter is None else float(diameter)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise RunError(
             f"{path}: expected thresholds as cellflow calibrate writes them, found {error}. Make it "
             "again with: cellflow calibrate"

@@ -13,7 +13,7 @@ from cellflow.io.dataset import Dataset
 from cellflow.io.fold_table import read_fold_facts
 from cellflow.io.images import read_masks
 from cellflow.io.predictions import label_map_files
-from cellflow.io.tables import Row, read_rows
+from cellflow.io.tables import Row, find_table, read_rows, whole_number
 from cellflow.numeric.labels import instances_from_labels
 from cellflow.numeric.rle import instances_from_rles
 from cellflow.types import Instances
@@ -54,7 +54,8 @@ def read_truth(path: Path) -> Truth:
     path : Path
         Dataset folder made by `cellflow prepare`; folder of label maps, or with ``masks/`` in it; CSV
         with the columns id, annotation, width and height (row-major 1-indexed runs, a row per cell; an
-        image without cells has one row with an empty annotation), or a folder with ``train.csv`` in it.
+        image without cells has one row with an empty annotation), or a folder with ``train.csv`` in it;
+        either may be gzipped.
 
     Raises
     ------
@@ -64,8 +65,9 @@ def read_truth(path: Path) -> Truth:
     path = Path(path)
     if (path / "dataset.json").is_file():
         return dataset_truth(Dataset.open(path))
-    if (path / "train.csv").is_file():
-        return _from_table(path / "train.csv")
+    table = find_table(path, "train.csv")
+    if table is not None:
+        return _from_table(table)
     return _from_table(path) if path.is_file() else _from_label_maps(path)
 
 
@@ -92,6 +94,9 @@ def _from_table(path: Path) -> Truth:
     varying: set[str] = set()
     for row in rows:
         values = row.values
+        for name in ("height", "width"):  # 64.0 in one row is 64 in another
+            whole = whole_number(values[name])
+            values[name] = values[name] if whole is None else str(whole)
         annotation, first = values.pop("annotation"), firsts.setdefault(values["id"], row)
         varying |= {name for name in values if values[name] != first.values[name]}
         if varying & {"width", "height"}:
@@ -118,10 +123,7 @@ def _from_table(path: Path) -> Truth:
 
 
 def _shape(path: Path, row: Row) -> tuple[int, int]:
-    try:
-        shape = int(row.values["height"]), int(row.values["width"])
-    except ValueError:
-        shape = 0, 0
+    shape = whole_number(row.values["height"]) or 0, whole_number(row.values["width"]) or 0
     if min(shape) < 1:
         raise DataError(
             f"{path} line {row.line} (image {row.values['id']}): expected a height and a width of at "
