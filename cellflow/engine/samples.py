@@ -35,7 +35,7 @@ MIN_DIAMETER = 5.0
 MAX_THREADS = 4
 """Images that are worked on at once, at most: each takes some 20 bytes a pixel."""
 
-_VERSION = 4
+_VERSION = 5
 _log = logging.getLogger(__name__)
 
 

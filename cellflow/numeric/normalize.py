@@ -14,14 +14,19 @@ __all__ = ["network_channels", "normalize_percentile", "resize_linear", "select_
 
 Floats = NDArray[np.float32]
 
-_FLAT = 1e-3  # a smaller range between the percentiles counts as no signal
+_ROUNDING = 4 * np.finfo(np.float32).eps
+"""A range that is a smaller part of the values than this is rounding, not signal."""
+_SAFE = 1e30
+"""Values beyond this, or all below one over it, are scaled before they become float32."""
 
 
 def normalize_percentile(image: Any, lower: float = 1, upper: float = 99) -> Floats:
     """Scale every channel so that its lower percentile becomes 0 and its upper one 1.
 
     Equal to ``cellpose.transforms.normalize_img``, with percentiles over all pixels (there a channel
-    of more than 224**3 pixels is thinned out first).
+    of more than 224**3 pixels is thinned out first), where the percentiles differ by more than 0.001.
+    Cellpose makes everything else 0; here an image means the same whatever its unit, and where most
+    pixels share one value (a few cells on an empty ground) the range goes up to the largest one.
 
     Parameters
     ----------
@@ -33,8 +38,8 @@ def normalize_percentile(image: Any, lower: float = 1, upper: float = 99) -> Flo
     Returns
     -------
     (C, H, W) float32 ndarray
-        A copy. A constant channel stays as it is; one whose percentiles differ by 0.001 or less
-        becomes 0. Never NaN.
+        A copy. A constant channel stays as it is; one that varies by rounding only becomes 0. Never
+        NaN.
 
     Raises
     ------
@@ -57,12 +62,20 @@ def normalize_percentile(image: Any, lower: float = 1, upper: float = 99) -> Flo
             continue
         # one call each: with a list NumPy interpolates in float64, and the last bits differ
         low, high = np.percentile(channel, lower), np.percentile(channel, upper)
-        if high - low > _FLAT:
+        if high == low:
+            low, high = _whole_range(channel, low)
+        if high - low > _ROUNDING * max(abs(low), abs(high)):
             channel -= low
             channel /= high - low
         else:
             channel[:] = 0
     return out
+
+
+def _whole_range(channel: Floats, common: np.float32) -> tuple[np.float32, np.float32]:
+    """From the value that nearly all pixels have to the largest; from the smallest where that is it."""
+    top = channel.max()
+    return (common, top) if top > common else (channel.min(), common)
 
 
 def select_channels(image: Any, chan: int = 0, chan2: int = 0) -> Floats:
@@ -87,7 +100,7 @@ def select_channels(image: Any, chan: int = 0, chan2: int = 0) -> Floats:
     DataError
         If the image is not of that shape or has no such channel.
     """
-    array = np.asarray(image)
+    array = _in_reach(np.asarray(image))
     if array.ndim == 2:
         array = array[:, :, np.newaxis]
     if array.ndim != 3 or not array.shape[2]:
@@ -175,4 +188,12 @@ def _as_float32(image: Any, name: str) -> Floats:
     array = np.asarray(image)
     if array.dtype.kind not in "buif":
         raise DataError(f"{name}: expected real numbers, found dtype {array.dtype}")
-    return np.array(array, dtype=np.float32, order="C")
+    return np.array(_in_reach(array), dtype=np.float32, order="C")
+
+
+def _in_reach(array: NDArray[Any]) -> NDArray[Any]:
+    """The same, scaled where float32 cannot hold its values, which only float64 can bring."""
+    if array.dtype.kind != "f" or array.dtype.itemsize <= 4 or not array.size:
+        return array
+    peak = np.abs(array).max()
+    return array / peak if np.isfinite(peak) and peak and not 1 / _SAFE < peak < _SAFE else array
