@@ -138,6 +138,7 @@ class _OofRun:
             )
         again = f"Make it again with: cellflow oof {run.name}"
         store, scores = FlowStore(run.flows), read_table(run.scores, OOF_COLUMNS, remedy=again)
+        _check_rows(run, scores, folds)
         hashes = {fold: hash_file(path) for fold, path in models.items()}
         for fold, name in zip(scores["fold"].tolist(), scores["id"], strict=True):
             if store.facts(name).get("model_hash") != hashes.get(fold):
@@ -391,6 +392,16 @@ def _column(dataset: Dataset, name: str, ids: list[str]) -> tuple[str, ...]:
     if name not in dataset.images:
         return ("",) * len(ids)
     return tuple(str(value) for value in dataset.images.loc[ids, name])
+
+
+def _check_rows(run: RunFolder, scores: pd.DataFrame, folds: pd.Series[int]) -> None:
+    """The table of scores has one row for every image of the folds that were trained."""
+    trained = folds[folds.isin(run.read_record()["folds"])]
+    if sorted(scores["id"]) != sorted(trained.index):
+        raise RunError(
+            f"{run.scores}: expected one row for each of {len(trained)} images, found {len(scores)} rows "
+            f"of {scores['id'].nunique()} images. Make it again with: cellflow oof {run.name}"
+        )
 
 
 def _check_same(parts: Sequence[_OofRun]) -> None:
