@@ -38,9 +38,9 @@ from cellflow.config import config_differences
 from cellflow.engine.cells import CELL_COLUMNS
 from cellflow.errors import DataError, NotFiniteError, RunError
 from cellflow.io.images import read_labels, write_labels
-from cellflow.io.overlays import write_outlines
 from cellflow.io.submission import write_submission
 from cellflow.numeric.rle import rles_from_labels
+from cellflow.report.overlays import write_outlines
 from cellflow.storage.atomic import atomic_path, remove_leftovers, write_json
 from cellflow.storage.locks import hold_lock
 
