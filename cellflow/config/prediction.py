@@ -44,6 +44,9 @@ class OofConfig:
     """Tiles per network call."""
     unfinished: bool = False
     """Accept folds whose training has stopped before its last epoch, with their best model so far."""
+    outlines: bool = False
+    """Pictures of truth and prediction over each image, the worst first: RUN/oof/outlines/RANK_SCORE_ID.png,
+    and the worst ones on one sheet, worst.png. For a pass that is there: cellflow score RUN --outlines."""
     mask: MaskOverrides = field(default_factory=MaskOverrides)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 

@@ -44,12 +44,12 @@ from cellflow.engine.image_source import FoundImage, ImageReaders
 from cellflow.engine.progress_lines import WorkProgress, follow, show_progress
 from cellflow.errors import DataError, NotFiniteError, RunError
 from cellflow.io.images import read_labels, write_labels
-from cellflow.io.overlays import write_outlines
 from cellflow.io.pixel_size import PixelSize
 from cellflow.io.submission import write_submission
 from cellflow.io.tables import read_rows
 from cellflow.numeric.labels import labels_from_instances
 from cellflow.numeric.rle import instances_from_rles, rles_from_labels
+from cellflow.report.overlays import write_outlines
 from cellflow.storage.atomic import atomic_path, remove_leftovers, write_json
 from cellflow.storage.csv_text import csv_writer, write_frame
 from cellflow.storage.locks import hold_lock
