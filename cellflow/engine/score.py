@@ -121,7 +121,7 @@ class _Pictures:
     ) -> _Pictures:
         """Find the images, and refuse what would fail after all is scored."""
         if config.images is not None:
-            readers = find_images(config.images)
+            readers: ImageReaders = find_images(config.images)
         elif truth.image is not None:
             readers = {name: partial(truth.image, name) for name in names}
         else:

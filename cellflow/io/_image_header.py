@@ -82,10 +82,10 @@ def claimed_bytes(data: bytes, kind: str) -> int | None:
     """Bytes that the pixels take as the header has it, None where it does not say."""
     if kind == "PNG":
         head = png_header(data)
-        return head.shape[0] * head.shape[1] * 4 * np.dtype(head.dtype).itemsize
+        return int(head.shape[0] * head.shape[1] * 4 * np.dtype(head.dtype).itemsize)
     if kind == "BMP" and len(data) >= PNG_HEAD:
         width, height = struct.unpack("<ii", data[18:26])
-        return abs(width * height) * 4
+        return int(abs(width * height) * 4)
     for marker, payload in _jpeg_segments(data) if kind == "JPEG" else ():
         if marker in _JPEG_SIZES and len(payload) >= 6:
             height, width, channels = struct.unpack(">HHB", payload[1:6])

@@ -195,11 +195,11 @@ def _masks(cells: Instances) -> Iterator[tuple[tuple[slice, slice], Bools]]:
 
 
 def _enlarged(array: NDArray[Any], scale: int) -> NDArray[Any]:
-    return array.repeat(scale, axis=0).repeat(scale, axis=1)
+    return np.asarray(array.repeat(scale, axis=0).repeat(scale, axis=1))
 
 
 def _bytes(color: tuple[float, float, float]) -> Colors:
-    return np.rint(255 * np.array(color)).astype(np.uint8)
+    return np.asarray(np.rint(255 * np.array(color)), dtype=np.uint8)
 
 
 def _short(text: str, limit: int) -> str:

@@ -25,7 +25,9 @@ from cellflow.types import Instances
 
 Labels = NDArray[np.int32]
 
-MAPS = hnp.arrays(np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 3))
+MAPS = hnp.arrays(
+    np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 3)
+)
 
 
 def discs(shape: tuple[int, int] = (96, 128), radius: int = 7) -> Labels:
@@ -121,7 +123,9 @@ def test_background_that_is_not_0() -> None:
 def test_order_is_told_by_compactness() -> None:
     cells = discs()
     both = {
-        order: [(instances_from_rles(rles, cells.shape), instances_from_rles(rles, cells.shape, "F"))]
+        order: [
+            (instances_from_rles(rles, cells.shape), instances_from_rles(rles, cells.shape, "F"))
+        ]
         for order in ("C", "F")
         for rles in [rles_from_labels(cells, order)]
     }
@@ -129,7 +133,10 @@ def test_order_is_told_by_compactness() -> None:
     assert order_of_runs(both["F"]) == "F"
     assert order_of_runs([]) == "C"
     square = discs((128, 128))
-    same = [instances_from_rles(rles_from_labels(square, "F"), (128, 128), order) for order in ("C", "F")]
+    same = [
+        instances_from_rles(rles_from_labels(square, "F"), (128, 128), order)
+        for order in ("C", "F")
+    ]
     assert order_of_runs([(same[0], same[1])]) == "C", "a square image says nothing"
 
 
