@@ -105,7 +105,7 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
     Raises
     ------
     RunError, DataError, CheckpointError
-        If a run is incomplete, members do not fit together, or there is no image.
+        If a run has no model, members do not fit together, or there is no image.
     """
     job = _open(config)
     output = config.output
@@ -286,6 +286,7 @@ def _identity(job: _Job) -> dict[str, Any]:
     return {
         "images": str(job.config.images.resolve()),
         "members": describe_members(job.opened),
+        **({"partial": job.opened.partial} if job.opened.partial else {}),
         "thresholds": {
             "source": job.opened.thresholds.source,
             "shared": dataclasses.asdict(segmenter.mask),

@@ -167,6 +167,7 @@ def load_model(
     ensembles_dir: Path | str = "ensembles",
     device: str = "auto",
     amp: str = "auto",
+    unfinished: bool = False,
 ) -> Model:
     """Load all folds of a run, several runs, one checkpoint, or a Cellpose 3 model file.
 
@@ -180,11 +181,13 @@ def load_model(
         auto, cpu, cuda, cuda:1, mps.
     amp : {"auto", "bfloat16", "float16", "off"}
         Mixed precision.
+    unfinished : bool
+        Also take folds whose training has not reached its last epoch, with their best model so far.
 
     Raises
     ------
     RunError, CheckpointError
-        If there is no such model, or it is incomplete or damaged.
+        If there is no such model, or it is damaged. Folds that a run lacks are left out with a warning.
     """
     runtime = RuntimeConfig(device=device, amp=amp)  # type: ignore[arg-type]
     check_config(runtime)
@@ -195,6 +198,7 @@ def load_model(
         machine.device,
         runs_dir=Path(runs_dir),
         ensembles_dir=Path(ensembles_dir),
+        unfinished=unfinished,
     )
     segmenter = Segmenter(
         opened.members,
