@@ -25,6 +25,7 @@ from cellflow.io.foreign_flows import read_foreign_flows
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_json
 from cellflow.storage.run_folder import find_run
+from cellflow.types import one_line
 
 __all__ = ["EnsembleResult", "PredictionPlan", "ensemble", "plan_ensemble"]
 
@@ -34,6 +35,7 @@ TIMED_IMAGES = 2
 _log = logging.getLogger(__name__)
 
 
+@one_line
 @dataclass(frozen=True)
 class EnsembleResult:
     """Where the results of a prediction lie.

@@ -24,6 +24,7 @@ from cellflow.numeric.averaging import VARIANTS, Variant
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.run_folder import FoldFolder, RunFolder, find_run
 from cellflow.style_models import StyleModels
+from cellflow.types import one_line
 
 __all__ = [
     "Opened",
@@ -41,6 +42,7 @@ NOT_CALIBRATED = "those of the training, not calibrated"
 SINGLE_MODELS = "those of single models: not calibrated for the ensemble"
 
 
+@one_line
 @dataclass(frozen=True)
 class Opened:
     """Members with what goes with them.

@@ -22,6 +22,7 @@ from cellflow.io.truth import Truth, dataset_truth, read_truth
 from cellflow.numeric.bootstrap import bootstrap_mean
 from cellflow.storage.atomic import write_csv
 from cellflow.storage.run_folder import RunFolder, find_run
+from cellflow.types import one_line
 
 __all__ = ["MIN_GROUPS", "ScoreResult", "mean_row", "score_masks"]
 
@@ -35,6 +36,7 @@ _MAX_NAMED = 10
 _GROUP_COLUMNS = ("group", "sample_id")
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class ScoreResult:
     """Scores of predicted masks, and how they compare with others.
