@@ -170,7 +170,8 @@ class EnsembleConfig:
     calibrated: bool = True
     """Use calibrated thresholds where there are any; else those of the training."""
     unfinished: bool = False
-    """Accept folds whose training has stopped before its last epoch, with their best model so far."""
+    """Also take folds whose training has stopped before its last epoch, with their best model so far. Folds that
+    are not taken, or have no model yet, are left out with a warning."""
     files: FilesConfig = field(default_factory=FilesConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
@@ -200,7 +201,8 @@ class PredictConfig:
     calibrated: bool = True
     """Use calibrated thresholds where there are any; else those of the training."""
     unfinished: bool = False
-    """Accept folds whose training has stopped before its last epoch, with their best model so far."""
+    """Also take folds whose training has stopped before its last epoch, with their best model so far. Folds that
+    are not taken, or have no model yet, are left out with a warning."""
     files: FilesConfig = field(default_factory=FilesConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)

@@ -37,6 +37,7 @@ from cellflow.storage.atomic import write_csv
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.run_folder import RunFolder, find_run
+from cellflow.types import one_line
 
 __all__ = ["CalibrationResult", "calibrate"]
 
@@ -48,6 +49,7 @@ OOF_COLUMNS = [
 _log = logging.getLogger(__name__)
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class CalibrationResult:
     """What a calibration gave.

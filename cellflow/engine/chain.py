@@ -41,12 +41,14 @@ from cellflow.storage.hashing import hash_file
 from cellflow.storage.locks import hold_lock
 from cellflow.storage.records import load_json
 from cellflow.storage.run_folder import RunFolder
+from cellflow.types import one_line
 
 __all__ = ["ChainResult", "run_chain"]
 
 _log = logging.getLogger(__name__)
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class ChainResult:
     """What a chain gave; what comes after a training that ran out of time is None.

@@ -25,6 +25,7 @@ from cellflow.io.foreign_flows import read_foreign_flows
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_json
 from cellflow.storage.run_folder import find_run
+from cellflow.types import one_line
 
 __all__ = ["EnsembleResult", "PredictionPlan", "ensemble", "plan_ensemble"]
 
@@ -34,6 +35,7 @@ TIMED_IMAGES = 2
 _log = logging.getLogger(__name__)
 
 
+@one_line
 @dataclass(frozen=True)
 class EnsembleResult:
     """Where the results of a prediction lie.
@@ -105,7 +107,7 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
     Raises
     ------
     RunError, DataError, CheckpointError
-        If a run is incomplete, members do not fit together, or there is no image.
+        If a run has no model, members do not fit together, or there is no image.
     """
     job = _open(config)
     output = config.output
@@ -292,6 +294,7 @@ def _identity(job: _Job) -> dict[str, Any]:
     return {
         "images": source_folders(job.config.images),
         "members": describe_members(job.opened),
+        **({"partial": job.opened.partial} if job.opened.partial else {}),
         "thresholds": {
             "source": job.opened.thresholds.source,
             "shared": dataclasses.asdict(segmenter.mask),

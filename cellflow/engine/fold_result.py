@@ -11,10 +11,12 @@ from cellflow.storage.atomic import atomic_path
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.records import load_json
 from cellflow.storage.run_folder import FoldFolder
+from cellflow.types import one_line
 
 __all__ = ["FoldResult", "copy_best", "finished_without_state"]
 
 
+@one_line
 @dataclass(frozen=True)
 class FoldResult:
     """What came out of a fold's training.

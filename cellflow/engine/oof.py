@@ -41,6 +41,7 @@ from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_file, hash_json
 from cellflow.storage.run_folder import RunFolder, find_run
 from cellflow.style_models import StyleModels
+from cellflow.types import one_line
 
 __all__ = ["OofResult", "oof", "run_folds"]
 
@@ -52,6 +53,7 @@ RECOGNITION_COLUMNS = ["median_diameter", "diameter", "style_diameter", "predict
 _log = logging.getLogger(__name__)
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class OofResult:
     """What an out-of-fold pass gave.

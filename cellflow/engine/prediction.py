@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cellflow.config import MaskConfig
 from cellflow.engine.cells import measure_cells
 from cellflow.numeric.dynamics import flows_to_labels
+from cellflow.types import one_line
 
 __all__ = ["UNKNOWN", "Prediction", "Recognition", "make_labels", "niter_of"]
 
@@ -37,6 +38,7 @@ class Recognition(NamedTuple):
 UNKNOWN = Recognition("", {}, 0.0)
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """What was predicted for one image, at its native size.

@@ -170,7 +170,7 @@ def _plan(
         title = config.title or subject.path.resolve().name
         sources = data_files(subject)
     else:
-        models = check_models(subject, unfinished=config.unfinished)
+        models = check_models(subject, unfinished=config.unfinished, partial=config.unfinished)
         title = config.title or f"{subject.name}_{_cv(subject, models):.4f}"
         sources = run_files(
             subject,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,22 +15,28 @@ import pandas as pd
 from cellflow.config import MaskConfig, TrainConfig, config_differences, config_to_dict
 from cellflow.engine.folds import copy_folds
 from cellflow.engine.metadata import TEXT_COLUMNS
+from cellflow.engine.start_file import start_identity
 from cellflow.engine.thresholds import mask_from_dict
-from cellflow.errors import DataError, RunError
+from cellflow.errors import ConfigError, DataError, RunError
 from cellflow.io.dataset import Dataset
 from cellflow.io.tables import read_frame
-from cellflow.nn.checkpoint import find_model_file, load_model_file
-from cellflow.storage.hashing import hash_file, hash_json
+from cellflow.nn.checkpoint import load_model_file
+from cellflow.storage.config_file import read_config_file
+from cellflow.storage.hashing import hash_json
+from cellflow.storage.locks import is_locked
 from cellflow.storage.records import load_json
 from cellflow.storage.run_folder import FoldFolder, RunFolder
 
 __all__ = [
     "check_models",
+    "former_hashes",
     "identity",
+    "is_of_this_length",
     "open_run",
     "read_table",
     "run_dataset",
     "run_mask",
+    "train_command",
     "versions",
 ]
 
@@ -37,6 +46,8 @@ _NOT_IDENTITY = (
 """What may differ between two commands of one run: where things lie, which fold, time, and the machine."""
 _SINCE = {"debug": False, "eval_diameter": "dataset"}
 """Settings that came later, with what runs from before them have: those go on."""
+
+_log = logging.getLogger(__name__)
 
 
 def versions() -> dict[str, str]:
@@ -53,8 +64,7 @@ def identity(config: TrainConfig) -> dict[str, Any]:
             del plain[key]
     name = config.model.pretrained_model
     if name.lower() != "none":
-        path = find_model_file(name)
-        plain["model"]["pretrained_model"] = f"{path.name} ({hash_file(path)})"
+        plain["model"]["pretrained_model"] = start_identity(name)
     return plain
 
 
@@ -109,7 +119,9 @@ def open_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> RunFold
     return run
 
 
-def check_models(run: RunFolder, *, unfinished: bool = False) -> dict[int, Path]:
+def check_models(
+    run: RunFolder, *, unfinished: bool = False, partial: bool = False
+) -> dict[int, Path]:
     """Model file of every fold of a run, each trained on the run's data, split and fold.
 
     Parameters
@@ -118,47 +130,129 @@ def check_models(run: RunFolder, *, unfinished: bool = False) -> dict[int, Path]
         The run.
     unfinished : bool
         Accept folds whose training has not reached its last epoch.
+    partial : bool
+        Take the folds that are there, and warn of the others.
 
     Raises
     ------
     RunError
-        Naming every fold that is missing, unfinished or does not fit.
+        Naming every fold that is missing, unfinished or does not fit; where `partial`, if none is left.
     """
     record = run.read_record()
-    wanted = {
-        "data_hash": record["data_hash"],
-        "folds_hash": record["folds_hash"],
-        "config_hash": hash_json(record["config"]),
-    }
-    last_epoch = record["config"].get("optim", {}).get("n_epochs", "?")
-    models = {fold: run.fold(fold).best for fold in record["folds"]}
-    problems = []
-    for fold, path in models.items():
-        name = "" if run.name == "exp" else f" --name {run.name}"
-        command = f"cellflow train --fold {fold}{name} and the settings in {run.record_path}"
-        if not path.is_file():
-            problems.append(f"fold {fold} has no model; train it with: {command}")
-            continue
-        if not unfinished and not _is_finished(run.fold(fold)):
-            epochs = read_table(run.fold(fold).history, ["epoch"])["epoch"].max()
-            problems.append(
-                f"fold {fold} has stopped after epoch {epochs:g} of {last_epoch}; finish it with: "
-                f"{command}; or add --unfinished to take its best model so far"
-            )
-        facts = load_model_file(path).facts
-        expected = {"fold": fold} | wanted
-        problems += [
-            f"{path}: expected {key} {value}, found {facts.get(key)}"
-            for key, value in expected.items()
-            if facts.get(key) != value
-        ]
-    if problems:
-        lines = [
-            f"Run {run.name!r} has no complete set of models:",
-            *(f"  - {p}" for p in problems),
-        ]
+    best = {fold: run.fold(fold).best for fold in record["folds"]}
+    missing = [fold for fold, path in best.items() if not path.is_file()]
+    stopped = [
+        fold
+        for fold in best
+        if fold not in missing and not unfinished and not _is_finished(run.fold(fold))
+    ]
+    models = {fold: path for fold, path in best.items() if fold not in missing + stopped}
+    lacking = _missing(run, missing) + [_stopped(run, fold) for fold in stopped]
+    misfits = [line for fold, path in models.items() for line in _misfits(path, fold, record)]
+    if misfits or (lacking and not (partial and models)):
+        lines = [f"Run {run.name!r} has no complete set of models:"]
+        lines += [f"  - {line}" for line in lacking + misfits]
         raise RunError("\n".join(lines))
+    if lacking:
+        _log.warning(
+            "run %r: with %s of %d; %s",
+            run.name, _named(list(models)), len(best), "\n".join(lacking),
+        )  # fmt: skip
     return models
+
+
+def _named(folds: Sequence[int]) -> str:
+    return f"fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}"
+
+
+def _missing(run: RunFolder, folds: list[int]) -> list[str]:
+    """Folds without a model and what trains them, in one line; none where there are none."""
+    if not folds:
+        return []
+    have, them = ("have", "them") if len(folds) > 1 else ("has", "it")
+    return [f"{_named(folds)} {have} no model; train {them} with: {train_command(run, folds)}"]
+
+
+def _stopped(run: RunFolder, fold: int) -> str:
+    """How far a fold has come, and what finishes it."""
+    files = run.fold(fold)
+    try:
+        epochs = read_table(files.history, ["epoch"])["epoch"].max()
+        last = run.read_record()["config"]["optim"]["n_epochs"]
+        where = f"after epoch {epochs:g} of {last}"
+    except (RunError, KeyError, TypeError):  # a damaged table or record does not hide the advice
+        where = "before its last epoch"
+    if is_locked(files.lock):
+        return (
+            f"fold {fold} is in training, {where}; add --unfinished to take its best model so far"
+        )
+    return (
+        f"fold {fold} has stopped {where}; add --unfinished to take its best model so far, or finish it "
+        f"with: {train_command(run, [fold])}"
+    )
+
+
+def _misfits(path: Path, fold: int, record: Mapping[str, Any]) -> list[str]:
+    """What a model file says of its origin that is not so of the run."""
+    facts = load_model_file(path).facts
+    expected = {
+        "fold": [fold],
+        "data_hash": [record["data_hash"]],
+        "folds_hash": [record["folds_hash"]],
+        "config_hash": [hash_json(record["config"]), *former_hashes(record)],
+    }
+    return [
+        f"{path}: expected {key} {values[0]}, found {facts.get(key)}"
+        for key, values in expected.items()
+        if facts.get(key) not in values
+    ]
+
+
+def train_command(run: RunFolder, folds: Iterable[int] | None, **changes: object) -> str:
+    """The command line that trains folds of a run with its settings, whatever folder one is in.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    folds : iterable of int or None
+        Folds to train; None for all.
+    **changes
+        Other values of settings, by the names of their flags.
+    """
+    settings, record = run.settings("train"), run.read_record()
+    try:
+        known = read_config_file(settings, "train")
+    except ConfigError:
+        known = {}
+    flags: dict[str, object] = {"fold": "all" if folds is None else " ".join(map(str, folds))}
+    if {run.name, known.get("name", "exp")} != {"exp"}:
+        flags["name"] = run.name
+    if known:
+        flags["config"] = settings
+    # The settings hold paths as they were typed, and the run may have been moved since.
+    for key, now in (("runs_dir", run.path.parent), ("data", record["data"])):
+        if _absolute(known.get(key)) != _absolute(now):
+            flags[key] = _absolute(now)
+    words = ["cellflow train"]
+    for name, value in (flags | changes).items():
+        words.append(f"--{name} {value if name == 'fold' else shlex.quote(str(value))}")
+    command = " ".join(words)
+    return command if known else f"{command}, and the settings in {run.record_path}"
+
+
+def _absolute(path: object) -> str:
+    return str(Path(str(path)).resolve())
+
+
+def former_hashes(record: Mapping[str, Any]) -> list[str]:
+    """Hashes of the configs that a run had before it was lengthened."""
+    return [str(item["config_hash"]) for item in record.get("lengthened", ())]
+
+
+def is_of_this_length(run: RunFolder, made_by: Mapping[str, Any]) -> bool:
+    """Whether what a record of results describes was made since the run was last lengthened."""
+    return made_by.get("config_hash") not in former_hashes(run.read_record())
 
 
 def _is_finished(files: FoldFolder) -> bool:

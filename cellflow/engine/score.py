@@ -25,6 +25,7 @@ from cellflow.numeric.bootstrap import bootstrap_mean
 from cellflow.report.comparison import Comparison
 from cellflow.storage.atomic import write_csv
 from cellflow.storage.run_folder import RunFolder, find_run
+from cellflow.types import one_line
 
 __all__ = ["MIN_GROUPS", "ScoreResult", "mean_row", "score_masks"]
 
@@ -37,6 +38,7 @@ in one case of 16: no result of theirs would be surprising at 5 %, whatever a bo
 _GROUP_COLUMNS = ("group", "sample_id")
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class ScoreResult:
     """Scores of predicted masks, and how they compare with others.

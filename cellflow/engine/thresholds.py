@@ -12,6 +12,7 @@ from cellflow.config import MaskConfig, MaskOverrides, check_config
 from cellflow.errors import RunError
 from cellflow.storage.atomic import write_json
 from cellflow.storage.records import load_json
+from cellflow.types import one_line
 
 __all__ = ["Thresholds", "mask_from_dict", "read_thresholds", "write_thresholds"]
 
@@ -19,6 +20,7 @@ SCHEMA = "cellflow-thresholds"
 VERSION = 1
 
 
+@one_line
 @dataclass(frozen=True)
 class Thresholds:
     """Thresholds of the mask step.

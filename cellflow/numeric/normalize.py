@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -10,7 +11,14 @@ from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 
-__all__ = ["network_channels", "normalize_percentile", "resize_linear", "select_channels"]
+__all__ = [
+    "AS_TRAINED",
+    "Normalization",
+    "network_channels",
+    "normalize_percentile",
+    "resize_linear",
+    "select_channels",
+]
 
 Floats = NDArray[np.float32]
 
@@ -18,6 +26,44 @@ _ROUNDING = 4 * np.finfo(np.float32).eps
 """A range that is a smaller part of the values than this is rounding, not signal."""
 _SAFE = 1e30
 """Values beyond this, or all below one over it, are scaled before they become float32."""
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """How an image is brought to the scale of the network; by default as it was in training.
+
+    Attributes
+    ----------
+    percentiles : (float, float) or None
+        Percentiles of each channel that become 0 and 1; None leaves the values as they are.
+    bounds : tuple of (float, float)
+        Values that become 0 and 1 instead: for both channels, or for the segmented and the nuclear one.
+    invert : bool
+        Whether 0 and 1 are exchanged afterwards, for dark cells.
+    """
+
+    percentiles: tuple[float, float] | None = (1.0, 99.0)
+    bounds: tuple[tuple[float, float], ...] = ()
+    invert: bool = False
+
+    def __post_init__(self) -> None:
+        if self.percentiles is not None:
+            low, high = self.percentiles
+            if not 0 <= low < high <= 100:
+                raise DataError(
+                    f"expected percentiles 0 <= lower < upper <= 100, found {low}, {high}"
+                )
+        if len(self.bounds) > 2 or not all(low < high for low, high in self.bounds):
+            raise DataError(
+                "expected one or two pairs of a lower and a higher value to become 0 and 1, found "
+                f"{list(self.bounds)}"
+            )
+        if self.invert and self.percentiles is None and not self.bounds:
+            raise DataError("an image that is not normalised cannot be inverted")
+
+
+AS_TRAINED = Normalization()
+"""Percentiles 1 and 99, as the training of every network here."""
 
 
 def normalize_percentile(image: Any, lower: float = 1, upper: float = 99) -> Floats:
@@ -125,11 +171,13 @@ def select_channels(image: Any, chan: int = 0, chan2: int = 0) -> Floats:
     return out
 
 
-def network_channels(image: Any, chan: int = 0, chan2: int = 0) -> Floats:
+def network_channels(
+    image: Any, chan: int = 0, chan2: int = 0, normalization: Normalization = AS_TRAINED
+) -> Floats:
     """The two channels that the network sees: selected, and normalised each by its percentiles.
 
     A channel of a single value says nothing and becomes 0 (Cellpose hands on the value itself, which
-    the network may take for anything).
+    the network may take for anything), unless values are to be left as they are.
 
     Parameters
     ----------
@@ -137,6 +185,8 @@ def network_channels(image: Any, chan: int = 0, chan2: int = 0) -> Floats:
         At least one pixel.
     chan, chan2 : int
         As in `select_channels`.
+    normalization : Normalization
+        By default percentiles 1 and 99.
 
     Returns
     -------
@@ -150,9 +200,26 @@ def network_channels(image: Any, chan: int = 0, chan2: int = 0) -> Floats:
     selected = select_channels(image, chan, chan2)
     if not selected.size:
         raise DataError(f"image: expected at least one pixel, found shape {np.shape(image)}")
-    normal = normalize_percentile(selected)
-    normal[normal.min(axis=(1, 2)) == normal.max(axis=(1, 2))] = 0
+    if normalization.bounds:
+        normal = _normalize_bounds(selected, normalization.bounds)
+    elif normalization.percentiles is not None:
+        normal = normalize_percentile(selected, *normalization.percentiles)
+    elif np.isfinite(selected).all():
+        return selected
+    else:
+        raise DataError("image: it holds NaN or infinity; repair or mask it first")
+    flat = normal.min(axis=(1, 2)) == normal.max(axis=(1, 2))
+    if normalization.invert:
+        normal = 1 - normal
+    normal[flat] = 0
     return normal
+
+
+def _normalize_bounds(image: Floats, bounds: tuple[tuple[float, float], ...]) -> Floats:
+    if not np.isfinite(image).all():
+        raise DataError("image: it holds NaN or infinity; repair or mask it first")
+    low, high = np.array(bounds * (3 - len(bounds)), np.float32).T[..., np.newaxis, np.newaxis]
+    return np.asarray((image - low) / (high - low), np.float32)
 
 
 def resize_linear(image: Any, shape: tuple[int, int]) -> Floats:
