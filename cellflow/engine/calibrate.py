@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from cellflow.config import CalibrateConfig, MaskConfig, check_config, config_to_dict
 from cellflow.engine.cross_validation import cross_validation
@@ -22,6 +21,7 @@ from cellflow.engine.folds import image_groups
 from cellflow.engine.machine import choose_machine
 from cellflow.engine.models import Opened, ensemble_record, open_models, run_policy
 from cellflow.engine.oof import run_folds
+from cellflow.engine.progress_lines import follow
 from cellflow.engine.recording import recorded
 from cellflow.engine.runs import check_models, read_table, run_dataset, run_mask, versions
 from cellflow.engine.segment import Policy, Segmenter
@@ -138,6 +138,7 @@ class _OofRun:
             )
         again = f"Make it again with: cellflow oof {run.name}"
         store, scores = FlowStore(run.flows), read_table(run.scores, OOF_COLUMNS, remedy=again)
+        _check_rows(run, scores, folds)
         hashes = {fold: hash_file(path) for fold, path in models.items()}
         for fold, name in zip(scores["fold"].tolist(), scores["id"], strict=True):
             if store.facts(name).get("model_hash") != hashes.get(fold):
@@ -300,7 +301,7 @@ def _predict_reserved(
         opened.members, MaskConfig(), amp=amp, policy=opened.policy, diameter=opened.diameter
     )
     found = {}
-    for name in tqdm(names, "reserved images", unit="image", disable=None, leave=False):
+    for name in follow(names, "reserved images", brief=True):
         flows, diameter, cell_type = segmenter.member_flows(dataset.image(name))
         found[name] = diameter, cell_type
         for store, (flow, cellprob) in zip(stores, flows, strict=True):
@@ -391,6 +392,16 @@ def _column(dataset: Dataset, name: str, ids: list[str]) -> tuple[str, ...]:
     if name not in dataset.images:
         return ("",) * len(ids)
     return tuple(str(value) for value in dataset.images.loc[ids, name])
+
+
+def _check_rows(run: RunFolder, scores: pd.DataFrame, folds: pd.Series[int]) -> None:
+    """The table of scores has one row for every image of the folds that were trained."""
+    trained = folds[folds.isin(run.read_record()["folds"])]
+    if sorted(scores["id"]) != sorted(trained.index):
+        raise RunError(
+            f"{run.scores}: expected one row for each of {len(trained)} images, found {len(scores)} rows "
+            f"of {scores['id'].nunique()} images. Make it again with: cellflow oof {run.name}"
+        )
 
 
 def _check_same(parts: Sequence[_OofRun]) -> None:

@@ -79,10 +79,10 @@ def make_folds(config: FoldsConfig) -> pd.DataFrame:
     if config.calibration:
         free = ~_choose(groups, strata, config.calibration, rng)
     if config.split == "kfold":
-        _check_enough(groups[free], strata[free], config.k, images, stratify)
+        _check_enough(groups[free], strata[free], config.k, images, (group, stratify))
         folds[free] = _kfold(groups[free], strata[free], config.k, config.seed)
     else:
-        _check_enough(groups[free], strata[free], 2, images, stratify)
+        _check_enough(groups[free], strata[free], 2, images, (group, stratify))
         folds[free] = np.where(_choose(groups[free], strata[free], config.holdout, rng), 0, 1)
     result = pd.Series(folds, index=images.index, name="fold")
     check_leaks(images, result, group)
@@ -287,13 +287,24 @@ def _check_enough(
     strata: NDArray[np.int64],
     k: int,
     images: pd.DataFrame,
-    stratify: str | None,
+    columns: tuple[str | None, str | None],
 ) -> None:
+    """Check that there are groups for all folds; `columns` are those of groups and of strata."""
+    group, stratify = columns
     n_groups = len(np.unique(groups))
     if n_groups < k:
+        free = f"{len(groups)} images" + (" not reserved" if len(groups) < len(images) else "")
+        ways = ["Add images"]
+        ways += ["reserve fewer images"] if len(groups) < len(images) else []
+        ways += ["lower --k"] if n_groups > 1 and k > 2 else []
+        if group is not None:
+            values = images[group].astype(str).unique()
+            free += f", groups from the column {group}"
+            free += f", which is {values[0]!r} for all" if len(values) == 1 else ""
+            ways += ["name another column with --group"]
+            ways += ["say --group id if every image stands for itself"]
         raise FoldError(
-            f"{k} folds need at least {k} groups, found {n_groups} (reserved images left out). "
-            f"Lower --k, reserve fewer images, or choose another --group."
+            f"{k} folds need at least {k} groups, found {n_groups} ({free}). {', or '.join(ways)}."
         )
     if stratify is None:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -58,6 +59,8 @@ class Prediction:
         Cell type whose settings were used; empty where it is unknown or unsure.
     recognition : Recognition
         What the style vectors say.
+    pixel_area : float
+        Square micrometres of a pixel, nan where they are unknown.
     """
 
     flow: NDArray[np.float32]
@@ -68,6 +71,7 @@ class Prediction:
     intensity: NDArray[np.float32]
     cell_type: str = ""
     recognition: Recognition = UNKNOWN
+    pixel_area: float = math.nan
 
     @cached_property
     def cells(self) -> pd.DataFrame:
@@ -78,6 +82,8 @@ class Prediction:
             cellprob=self.cellprob,
             disagreement=self.disagreement,
             cell_type=self.cell_type,
+            diameter=self.diameter,
+            pixel_area=self.pixel_area,
         )
 
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
 from cellflow.config import PrepareConfig, check_config
+from cellflow.engine.progress_lines import follow
 from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset, DatasetWriter
 from cellflow.io.folders import read_folders
@@ -136,7 +136,7 @@ def _check_ids(source: Source, problems: Problems) -> None:
 
 def _write(source: Source, folder: Path, problems: Problems) -> None:
     writer = DatasetWriter(folder)
-    for image in tqdm(source.images, "prepare", unit="image", disable=None, leave=False):
+    for image in follow(source.images, "prepare", brief=True):
         try:
             _add(image, writer)
         except DataError as error:

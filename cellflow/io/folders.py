@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,10 +12,43 @@ from cellflow.io.source import Problems, Source, SourceImage
 from cellflow.numeric.labels import instances_from_labels
 from cellflow.types import Instances
 
-__all__ = ["read_folders"]
+__all__ = ["OUTPUT_ENDINGS", "read_folders", "split_outputs"]
 
-_OUTPUT_ENDINGS = ("_flows", "_masks", "_cp_masks", "_cp_output", "_cp_outlines")
-"""Endings of files that Cellpose writes beside an image."""
+OUTPUT_ENDINGS = ("_flows", "_masks", "_cp_masks", "_cp_output", "_cp_outlines", "_seg")
+"""Endings of names of files that Cellpose writes beside an image."""
+
+
+def split_outputs(
+    paths: Sequence[Path], *, only_beside_image: bool = False
+) -> tuple[list[Path], list[Path]]:
+    """Tell images from the files that Cellpose wrote beside them, by the endings of their names.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Image files.
+    only_beside_image : bool
+        Whether a name counts only where the image that it was made of is among the `paths`. It is so in
+        any case where all names end like outputs: then some are images.
+
+    Returns
+    -------
+    images, outputs : list of Path
+        In their order.
+    """
+    there = {path.with_suffix("") for path in paths}
+    outputs = {path for path in paths if path.stem.endswith(OUTPUT_ENDINGS)}
+    if only_beside_image or len(outputs) == len(paths):
+        outputs = {
+            path
+            for path in outputs
+            for ending in OUTPUT_ENDINGS
+            if path.stem.endswith(ending)
+            and path.with_name(path.stem.removesuffix(ending)) in there
+        }
+    return [path for path in paths if path not in outputs], [
+        path for path in paths if path in outputs
+    ]
 
 
 def read_folders(
@@ -81,7 +115,7 @@ def read_folders(
 def _split_paired(folder: Path, mask_filter: str) -> tuple[list[Path], list[Path]]:
     files = list_images(folder)
     maps = [path for path in files if path.stem.endswith(mask_filter)]
-    images = [path for path in files if not path.stem.endswith((mask_filter, *_OUTPUT_ENDINGS))]
+    images = [path for path in files if not path.stem.endswith((mask_filter, *OUTPUT_ENDINGS))]
     return images, maps
 
 

@@ -23,6 +23,7 @@ from PIL.PngImagePlugin import PngImageFile
 from cellflow.errors import DataError
 from cellflow.io import _image_header as header
 from cellflow.io import _tiff
+from cellflow.io.pixel_size import MICROMETRES_PER_CM, PixelSize
 from cellflow.storage.atomic import atomic_path
 
 __all__ = [
@@ -185,7 +186,7 @@ def _read_indices(path: Path) -> NDArray[Any]:
     return read_image(path)
 
 
-def write_labels(path: Path, labels: NDArray[Any]) -> None:
+def write_labels(path: Path, labels: NDArray[Any], pixel_size: PixelSize | None = None) -> None:
     """Write a label map atomically as a zlib-compressed TIFF.
 
     Parameters
@@ -194,6 +195,9 @@ def write_labels(path: Path, labels: NDArray[Any]) -> None:
         Ends in .tif.
     labels : (H, W) integer ndarray
         Non-negative; stored as uint16, or as uint32 when there are more than 65,535 cells.
+    pixel_size : PixelSize, optional
+        Micrometres per pixel. Written as ImageJ writes them, so that Fiji shows the scale; ImageJ knows no
+        uint32, which gets resolution tags in centimetres instead.
     """
     if labels.ndim != 2 or labels.dtype.kind not in "iu":
         raise DataError(
@@ -204,7 +208,18 @@ def write_labels(path: Path, labels: NDArray[Any]) -> None:
         raise DataError(f"{path}: expected labels from 0 to 4,294,967,295.")
     small = labels.astype(np.uint16 if top < 2**16 else np.uint32)
     with atomic_path(Path(path)) as temporary:
-        tifffile.imwrite(temporary, small, compression="zlib")
+        tifffile.imwrite(temporary, small, compression="zlib", **_resolution(small, pixel_size))
+
+
+def _resolution(labels: NDArray[Any], pixel_size: PixelSize | None) -> dict[str, Any]:
+    """How tifffile is told of a pixel size."""
+    if pixel_size is None:
+        return {}
+    unit = 1.0 if labels.dtype == np.uint16 else MICROMETRES_PER_CM
+    per_unit = unit / pixel_size.width, unit / pixel_size.height
+    if labels.dtype != np.uint16:
+        return {"resolution": per_unit, "resolutionunit": "CENTIMETER"}
+    return {"imagej": True, "resolution": per_unit, "metadata": {"axes": "YX", "unit": "um"}}
 
 
 def read_labels(path: Path) -> NDArray[np.int32]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from cellflow.errors import DataError, RleError
 from cellflow.io.images import IMAGE_SUFFIXES, list_images
 from cellflow.io.source import Problems, Source, SourceImage, match_id
-from cellflow.io.tables import Row, read_rows
+from cellflow.io.tables import Row, find_table, read_rows, whole_number
 from cellflow.numeric.rle import instances_from_rles, rle_decode
 from cellflow.types import Instances
 
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 def is_kaggle_layout(folder: Path) -> bool:
     """Whether a folder holds ``train.csv`` and ``train/``."""
-    return (folder / "train.csv").is_file() and (folder / "train").is_dir()
+    return find_table(folder, "train.csv") is not None and (folder / "train").is_dir()
 
 
 def read_kaggle(
@@ -47,9 +47,10 @@ def read_kaggle(
     Source
         Images sorted by id. Images without a row are left out with a warning.
     """
-    table = folder / "train.csv"
+    table = find_table(folder, "train.csv") or folder / "train.csv"
     files = _files_by_id(folder / "train", problems)
-    columns, rows = read_rows(table, (id_column, annotation_column))
+    options = {id_column: "--id_column", annotation_column: "--annotation_column"}
+    columns, rows = read_rows(table, (id_column, annotation_column), options=options)
     by_image: dict[str, list[Row]] = {}
     for row in rows:
         image_id = match_id(row.values[id_column], files)
@@ -57,8 +58,10 @@ def read_kaggle(
             problems.add(_unknown_id(table, row, id_column))
         else:
             by_image.setdefault(image_id, []).append(row)
+    if not by_image:
+        problems.add(f"{table}: no image of {folder / 'train'} has a row; expected a row per cell.")
     unannotated = sorted(files.keys() - by_image.keys())
-    if unannotated:
+    if by_image and unannotated:
         _log.warning(
             "%d of %d images in %s have no row in %s and are left out (%s ...). "
             "An image without cells needs a row with an empty %s.",
@@ -168,7 +171,7 @@ def _instances(
 def _check_size(table: Path, row: Row, shape: tuple[int, int]) -> None:
     for name, found in (("height", shape[0]), ("width", shape[1])):
         text = row.values.get(name, "")
-        if text and text != str(found):
+        if text and whole_number(text) != found:
             raise DataError(
                 f"{table} line {row.line}: {name} {text}, but the image is "
                 f"{shape[0]} x {shape[1]} (height x width). Replace the image or correct the table."

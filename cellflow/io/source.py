@@ -100,7 +100,7 @@ def read_image_table(
     dict
         From id to the other columns. Unknown, repeated and missing ids go to `problems`.
     """
-    _, rows = read_rows(path, (id_column,))
+    _, rows = read_rows(path, (id_column,), options={id_column: "--id_column"})
     table: dict[str, dict[str, str]] = {}
     for row in rows:
         text = row.values.pop(id_column)

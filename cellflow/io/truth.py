@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset
 from cellflow.io.fold_table import read_fold_facts
 from cellflow.io.images import read_masks
 from cellflow.io.predictions import label_map_files
-from cellflow.io.tables import Row, read_rows
+from cellflow.io.tables import Row, find_table, read_rows, whole_number
 from cellflow.numeric.labels import instances_from_labels
 from cellflow.numeric.rle import instances_from_rles
 from cellflow.types import Instances
@@ -38,15 +40,27 @@ class Truth:
         Takes an id and gives its cells, which may overlap.
     fold_facts : dict
         How the folds of the dataset were made; empty where there are none.
+    kind : str
+        What it is, for people.
+    place : callable
+        Takes an id and gives the file that its cells are in.
+    image : callable or None
+        Takes an id and gives its image, ``(H, W)`` or ``(H, W, C)``; None where the images are not known.
+    ending : str
+        What the names of label maps end in beyond the id.
     """
 
     path: Path
     images: pd.DataFrame
     instances: Callable[[str], Instances]
     fold_facts: dict[str, object]
+    kind: str
+    place: Callable[[str], Path]
+    image: Callable[[str], NDArray[Any]] | None = None
+    ending: str = ""
 
 
-def read_truth(path: Path) -> Truth:
+def read_truth(path: Path, *, ending: str = "") -> Truth:
     """Find annotated cells.
 
     Parameters
@@ -54,7 +68,10 @@ def read_truth(path: Path) -> Truth:
     path : Path
         Dataset folder made by `cellflow prepare`; folder of label maps, or with ``masks/`` in it; CSV
         with the columns id, annotation, width and height (row-major 1-indexed runs, a row per cell; an
-        image without cells has one row with an empty annotation), or a folder with ``train.csv`` in it.
+        image without cells has one row with an empty annotation), or a folder with ``train.csv`` in it;
+        either may be gzipped.
+    ending : str
+        What the names of label maps end in, see `label_map_files`.
 
     Raises
     ------
@@ -64,25 +81,35 @@ def read_truth(path: Path) -> Truth:
     path = Path(path)
     if (path / "dataset.json").is_file():
         return dataset_truth(Dataset.open(path))
-    if (path / "train.csv").is_file():
-        return _from_table(path / "train.csv")
-    return _from_table(path) if path.is_file() else _from_label_maps(path)
+    table = find_table(path, "train.csv")
+    if table is not None:
+        return _from_table(table)
+    return _from_table(path) if path.is_file() else _from_label_maps(path, ending)
 
 
 def dataset_truth(dataset: Dataset) -> Truth:
     """The cells of a prepared dataset."""
     facts = read_fold_facts(dataset.folds_path)
-    return Truth(dataset.path, dataset.images, dataset.instances, facts)
+    return Truth(
+        dataset.path,
+        dataset.images,
+        dataset.instances,
+        facts,
+        "dataset",
+        lambda image_id: dataset.path / "labels" / f"{image_id}.tif",
+        dataset.image,
+    )
 
 
-def _from_label_maps(folder: Path) -> Truth:
-    files = label_map_files(folder)
+def _from_label_maps(folder: Path, ending: str) -> Truth:
+    maps = label_map_files(folder, ending=ending)
+    files = maps.files
 
     def read(image_id: str) -> Instances:
         return instances_from_labels(read_masks(files[image_id]))
 
     images = pd.DataFrame(index=pd.Index(sorted(files), name="id", dtype=str))
-    return Truth(folder, images, read, {})
+    return Truth(folder, images, read, {}, maps.kind, files.__getitem__, ending=maps.ending)
 
 
 def _from_table(path: Path) -> Truth:
@@ -92,6 +119,9 @@ def _from_table(path: Path) -> Truth:
     varying: set[str] = set()
     for row in rows:
         values = row.values
+        for name in ("height", "width"):  # 64.0 in one row is 64 in another
+            whole = whole_number(values[name])
+            values[name] = values[name] if whole is None else str(whole)
         annotation, first = values.pop("annotation"), firsts.setdefault(values["id"], row)
         varying |= {name for name in values if values[name] != first.values[name]}
         if varying & {"width", "height"}:
@@ -114,14 +144,12 @@ def _from_table(path: Path) -> Truth:
     # A column that differs between the cells of an image says nothing of the image.
     kept = [name for name in columns if name not in varying | {"annotation"}]
     images = pd.DataFrame([row.values for row in firsts.values()], columns=kept, dtype=str)
-    return Truth(path, images.set_index("id").sort_index(), read, {})
+    kind = "table with a row per cell"
+    return Truth(path, images.set_index("id").sort_index(), read, {}, kind, lambda _: path)
 
 
 def _shape(path: Path, row: Row) -> tuple[int, int]:
-    try:
-        shape = int(row.values["height"]), int(row.values["width"])
-    except ValueError:
-        shape = 0, 0
+    shape = whole_number(row.values["height"]) or 0, whole_number(row.values["width"]) or 0
     if min(shape) < 1:
         raise DataError(
             f"{path} line {row.line} (image {row.values['id']}): expected a height and a width of at "

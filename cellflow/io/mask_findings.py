@@ -1,0 +1,148 @@
+"""What is said of masks that people bring: pictures, backgrounds, classes, foreground, empty sets."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from cellflow.errors import DataError
+from cellflow.io.images import read_image, read_masks
+from cellflow.numeric.mask_checks import MapFacts, PartFacts, map_facts, part_facts
+from cellflow.types import Instances
+
+__all__ = ["MaskReview", "looks_like_label_map", "read_label_map", "some"]
+
+_log = logging.getLogger(__name__)
+
+_MAX_NAMED = 5
+_JPEG_IN_TIFF = tuple(tifffile.COMPRESSION[name] for name in ("OJPEG", "JPEG", "ALT_JPEG"))
+_JPEG = b"\xff\xd8\xff"
+
+
+def read_label_map(path: Path) -> NDArray[np.int64]:
+    """Read a label map made elsewhere, and refuse what cannot be one.
+
+    Returns
+    -------
+    (H, W) int64 ndarray
+        0 background; gaps and labels of several parts stay.
+
+    Raises
+    ------
+    DataError
+        If it is not one whole non-negative number per pixel, if it is a picture (a photograph, a lossy
+        or smoothed label map), or if its background is not 0.
+    """
+    masks = read_masks(path)
+    if masks.any() and _is_jpeg(path):
+        raise DataError(
+            f"{path}: label maps cannot be JPEG, which changes the numbers of pixels (here "
+            f"{len(np.unique(masks[masks > 0]))} values beside 0). Export the masks again as PNG or TIFF."
+        )
+    facts = map_facts(masks)
+    if facts.background:
+        raise DataError(_background_text(path, facts))
+    if facts.is_picture:
+        raise DataError(
+            f"{path}: expected a label map (0 is background, each cell has a number of its own), found a "
+            f"picture: {facts.n_values} values, {facts.parts.speck_share:.0%} of the pixels in specks of 1 "
+            "or 2. Images look like this, and masks that were saved as JPEG or resized with smoothing. "
+            "Give the label maps, as PNG or TIFF, resized without smoothing (nearest)."
+        )
+    return masks
+
+
+def _is_jpeg(path: Path) -> bool:
+    """Whether a file that was read as an image is a JPEG, or a TIFF packed like one."""
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start[:3] == _JPEG:
+        return True
+    if start[:2] not in (b"II", b"MM"):
+        return False
+    with tifffile.TiffFile(path) as tiff:
+        return getattr(tiff.pages[0], "compression", None) in _JPEG_IN_TIFF
+
+
+def _background_text(path: Path, facts: MapFacts) -> str:
+    value, share = facts.background, facts.background_share
+    if share == 1:
+        return (
+            f"{path}: every pixel is {value}: one cell over the whole image. Where this stands for an image "
+            "without cells, the mask must be 0 everywhere; export it again."
+        )
+    return (
+        f"{path}: the value {value} lies around everything ({share:.0%} of the image, all four sides); "
+        "expected a background of 0. Set these pixels to 0, and give each cell a number of its own from 1 on."
+    )
+
+
+def looks_like_label_map(path: Path) -> bool:
+    """Whether an image file would pass for a label map with cells: images and masks may be swapped."""
+    try:
+        pixels: NDArray[Any] = read_image(path)
+    except DataError:
+        return False
+    if pixels.ndim != 2 or pixels.dtype.kind not in "iu" or (pixels < 0).any():
+        return False
+    facts = map_facts(pixels)
+    return facts.n_values > 0 and not facts.is_picture and not facts.background
+
+
+class MaskReview:
+    """Looks at the cells of every image, and says at the end what is odd about the set."""
+
+    def __init__(self) -> None:
+        self._facts: dict[str, PartFacts] = {}
+
+    def add(self, image_id: str, instances: Instances) -> None:
+        """Look at one image."""
+        self._facts[image_id] = part_facts(instances)
+
+    def warn(self, way_out: str) -> None:
+        """Log one line for each odd thing.
+
+        Parameters
+        ----------
+        way_out : str
+            What to do about labels that hold many cells, as a sentence.
+        """
+        facts = self._facts
+        with_cells = [name for name, fact in facts.items() if fact.n_cells]
+        merged = [name for name in with_cells if facts[name].holds_many_cells_in_one]
+        if facts and not with_cells:
+            _log.warning(
+                "No image has a cell: all %d masks are empty. Check that these are the masks.",
+                len(facts),
+            )
+        if merged:
+            _log.warning(
+                "In %d of %d images labels have many separate parts, so that many cells count as one: %s. "
+                "If the masks show foreground and background, or classes, or if numbers were used twice: "
+                "each cell needs a number of its own. %s",
+                *(len(merged), len(facts)),
+                some([f"{name} ({_parts_text(facts[name])})" for name in merged], "; "),
+                way_out,
+            )
+        elif len(with_cells) > 2 and all(facts[name].n_cells == 1 for name in with_cells):
+            _log.warning(
+                "Every image has exactly one cell (%d images). If the masks show foreground and "
+                "background only, number the cells first: each needs a value of its own.",
+                len(with_cells),
+            )
+
+
+def _parts_text(fact: PartFacts) -> str:
+    labels = "1 label" if fact.n_cells == 1 else f"{fact.n_cells} labels"
+    return f"{labels} in {fact.n_large} parts"
+
+
+def some(names: list[str], separator: str = ", ") -> str:
+    """The first names of many, as text."""
+    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    return separator.join(names[:_MAX_NAMED]) + more
