@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cellflow.errors import DataError
+
 __all__ = [
     "PNG_HEAD",
+    "Claim",
     "PngHeader",
-    "claimed_bytes",
+    "claim",
     "kind_of",
     "orientation",
     "png_header",
@@ -36,6 +39,8 @@ _SIGNATURES = {
 }
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 1, 6: 3}
 """By colour type, alpha dropped."""
+_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""By colour type, as they are stored."""
 _PALETTE = 3
 _ORIENTATION = 274
 """The tag of TIFF and EXIF."""
@@ -43,8 +48,10 @@ _JPEG_SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 """Markers of segments that say the size of a JPEG."""
 _START_OF_SCAN = 0xDA
 
-SMALL = 2**28
+SMALL = 2**26
 """Bytes that any file may unpack to."""
+LARGEST = 2**34
+"""Bytes that no file may unpack to."""
 _RATIOS = {
     "PNG": 1_100, "JPEG": 5_000, "BMP": 300,
     "none": 1, "packbits": 130, "deflate": 1_100, "LZW": 3_000,
@@ -60,6 +67,17 @@ class PngHeader(NamedTuple):
     channels: int
     dtype: str
     palette: bool
+    bits: int
+    """Of a pixel, as it is stored."""
+
+
+class Claim(NamedTuple):
+    """How many bytes of pixels a file claims to hold."""
+
+    unpacked: int
+    """In memory."""
+    stored: int
+    """Before their compression: pixels of 1 bit take an eighth of a byte, indices of a palette one."""
 
 
 def kind_of(data: bytes) -> str | None:
@@ -75,30 +93,37 @@ def png_header(data: bytes) -> PngHeader:
     if not width or not height:
         raise ValueError(f"a size of {height} x {width}")
     dtype = "uint16" if bits == 16 else "uint8"
-    return PngHeader((height, width), _PNG_CHANNELS[colour], dtype, colour == _PALETTE)
+    return PngHeader(
+        (height, width),
+        _PNG_CHANNELS[colour],
+        dtype,
+        colour == _PALETTE,
+        bits * _PNG_SAMPLES[colour],
+    )
 
 
-def claimed_bytes(data: bytes, kind: str) -> int | None:
+def claim(data: bytes, kind: str) -> Claim | None:
     """Bytes that the pixels take as the header has it, None where it does not say."""
     if kind == "PNG":
         head = png_header(data)
-        return int(head.shape[0] * head.shape[1] * 4 * np.dtype(head.dtype).itemsize)
+        pixels = head.shape[0] * head.shape[1]
+        return Claim(pixels * 4 * np.dtype(head.dtype).itemsize, pixels * head.bits // 8)
     if kind == "BMP" and len(data) >= PNG_HEAD:
-        width, height = struct.unpack("<ii", data[18:26])
-        return int(abs(width * height) * 4)
+        width, height, _, bits = struct.unpack("<iiHH", data[18:30])
+        return Claim(abs(width * height) * 4, abs(width * height) * bits // 8)
     for marker, payload in _jpeg_segments(data) if kind == "JPEG" else ():
         if marker in _JPEG_SIZES and len(payload) >= 6:
             height, width, channels = struct.unpack(">HHB", payload[1:6])
-            return int(height * width * channels)
+            return Claim(height * width * channels, height * width * channels)
     return None
 
 
-def refuse_swollen(claimed: int, size: int, packing: str) -> None:
+def refuse_swollen(claimed: Claim, size: int, packing: str) -> None:
     """Refuse a file whose header claims more pixels than its bytes can hold, before memory is taken.
 
     Parameters
     ----------
-    claimed : int
+    claimed : Claim
         Bytes of the pixels.
     size : int
         Bytes of the file.
@@ -109,10 +134,19 @@ def refuse_swollen(claimed: int, size: int, packing: str) -> None:
     ------
     ValueError
         With both sizes.
+    DataError
+        If it is larger than anything that is read whole.
     """
-    if claimed > SMALL and claimed > size * _RATIOS.get(packing, _OTHER_RATIO):
+    can_hold = size * _RATIOS.get(packing, _OTHER_RATIO)
+    if claimed.unpacked > SMALL and claimed.stored > can_hold:
         raise ValueError(
-            f"it claims {claimed / 2**20:,.0f} MiB of pixels, which its {size:,} bytes cannot hold"
+            f"it claims {claimed.unpacked / 2**20:,.0f} MiB of pixels, which its {size:,} bytes cannot "
+            "hold"
+        )
+    if claimed.unpacked > LARGEST:
+        raise DataError(
+            f"its pixels take {claimed.unpacked / 2**30:,.1f} GiB; images of at most "
+            f"{LARGEST // 2**30} GiB are read. Cut it into parts."
         )
 
 

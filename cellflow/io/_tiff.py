@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from tifffile import COMPRESSION, PHOTOMETRIC
 
 from cellflow.errors import DataError
-from cellflow.io._image_header import refuse_swollen, turn, turned_shape
+from cellflow.io._image_header import Claim, refuse_swollen, turn, turned_shape
 
 __all__ = ["is_lossy", "read_info", "read_pixels"]
 
@@ -30,6 +31,8 @@ _PACKINGS = {
     COMPRESSION.DEFLATE: "deflate",
     COMPRESSION.LZW: "LZW",
 }
+_NOT_RGB = {PHOTOMETRIC.SEPARATED, PHOTOMETRIC.CIELAB, PHOTOMETRIC.ICCLAB}
+"""Colours that nobody turns into RGB; YCbCr is, by the codecs of JPEG and its kin."""
 _LOSSY = {COMPRESSION.OJPEG, COMPRESSION.JPEG, COMPRESSION.JPEG_LOSSY}
 
 
@@ -52,6 +55,7 @@ def read_pixels(path: Path, *, colours: bool = True) -> NDArray[Any]:
     """
     with _open(path) as plane:
         _refuse_swollen(plane, path)
+        _refuse_cut_off(plane)
         shape, order = plane.series.shape, plane.order
         others = [axis for axis in range(len(shape)) if axis not in order]
         pixels = np.transpose(plane.series.asarray().reshape(shape), [*order, *others])
@@ -87,10 +91,12 @@ def _open(path: Path) -> Iterator[_Plane]:
         page = series.keyframe
         if any(item is None for item in series.pages):
             raise DataError(
-                "planes of this image are missing: they lie in other files, or were cut off. Put all "
-                "files of the set into one folder, or export the image as one file."
+                f"planes of this image are missing: {_where_planes_lie(tiff, path)}. Put all files of the "
+                "set into one folder, or export the image as one file."
             )
-        if page.photometric in (PHOTOMETRIC.SEPARATED, PHOTOMETRIC.CIELAB, PHOTOMETRIC.ICCLAB):
+        if page.photometric in _NOT_RGB or (
+            page.photometric == PHOTOMETRIC.YCBCR and page.compression in _PACKINGS
+        ):
             raise DataError(f"a TIFF in {page.photometric.name} colours; save it as grey or RGB.")
         indexed = page.photometric == PHOTOMETRIC.PALETTE and page.colormap is not None
         tag = page.tags.get(_ORIENTATION)
@@ -112,6 +118,8 @@ def _only_series(tiff: Any) -> Any:
         for series in tiff.series
         if not series.keyframe.is_reduced and series.name.lower() not in _SIDE_IMAGES
     ]
+    if len(found) > 1:  # those of a set of files, of which each describes all
+        found = [series for series in found if _lies_in(tiff, series)] or found
     if len(found) > 1:
         sizes = ", ".join(" x ".join(map(str, series.shape)) for series in found[:5])
         more = ", ..." if len(found) > 5 else ""
@@ -120,6 +128,19 @@ def _only_series(tiff: Any) -> Any:
             "of its own."
         )
     return found[0] if found else tiff.series[0]
+
+
+def _lies_in(tiff: Any, series: Any) -> bool:
+    """Whether a file has planes of a series, rather than others of its set."""
+    return any(page is not None and page.parent is tiff for page in series.pages)
+
+
+def _where_planes_lie(tiff: Any, path: Path) -> str:
+    """What is known of the files that a set lacks."""
+    named = sorted(set(re.findall(r'\bFileName="([^"]+)"', tiff.ome_metadata or "")))
+    gone = [name for name in named if not (path.parent / name).is_file()]
+    more = ", ..." if len(gone) > 5 else ""
+    return f"no {', '.join(gone[:5])}{more} beside it" if gone else "they were cut off"
 
 
 def _order(axes: str, shape: tuple[int, ...]) -> list[int]:
@@ -153,18 +174,37 @@ def _has_alpha(page: Any) -> bool:
 
 
 def _colours(colormap: Any, indices: NDArray[Any]) -> NDArray[np.uint8]:
-    """The colours that indices stand for, ``(H, W, 3)``; colour maps of TIFF have 16 bits."""
-    table = (np.asarray(colormap) >> 8).astype(np.uint8).T
+    """The colours that indices stand for, ``(H, W, 3)``.
+
+    Colour maps of TIFF have 16 bits, which some programs fill as if they were 8 (so libtiff, too, asks
+    whether any value needs more).
+    """
+    values = np.asarray(colormap)
+    table = (values >> 8 if values.max() > 255 else values).astype(np.uint8).T
     return np.asarray(table[indices])
 
 
 def _refuse_swollen(plane: _Plane, path: Path) -> None:
     """Refuse headers that claim more pixels, or larger pieces of them, than the file can hold."""
-    itemsize = plane.series.dtype.itemsize
-    packing = _PACKINGS.get(plane.page.compression, "other")
+    page = plane.page
+    packing = "JPEG" if page.compression in _LOSSY else _PACKINGS.get(page.compression, "other")
     size = sum(file.stat().st_size for file in _files(plane, path))
-    for lengths in (plane.series.shape, plane.page.chunks):
-        refuse_swollen(int(np.prod(lengths, dtype=object)) * itemsize, size, packing)
+    for lengths in (plane.series.shape, page.chunks):
+        samples = int(np.prod(lengths, dtype=object))
+        stored = samples * page.bitspersample // 8
+        refuse_swollen(Claim(samples * plane.series.dtype.itemsize, stored), size, packing)
+
+
+def _refuse_cut_off(plane: _Plane) -> None:
+    """Refuse a file that ends before its pixels do: codecs fill up what they do not find."""
+    if plane.page.compression == COMPRESSION.NONE:
+        return  # here tifffile says so, and the lengths that files give are often not true
+    for page in plane.series.pages:
+        size = page.parent.filehandle.size
+        pieces = zip(page.dataoffsets, page.databytecounts, strict=False)
+        end = max((place + length for place, length in pieces if place), default=0)
+        if end > size:
+            raise ValueError(f"expected {end:,} bytes, found {size:,}")
 
 
 def _files(plane: _Plane, path: Path) -> set[Path]:

@@ -17,7 +17,8 @@ import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from cellflow.errors import DataError
 from cellflow.io import _image_header as header
@@ -40,11 +41,14 @@ __all__ = [
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 
 _OTHER_FORMATS = {
-    ".avif", ".czi", ".dcm", ".dv", ".gif", ".h5", ".heic", ".ims", ".jp2", ".jpx", ".jxl", ".lif",
-    ".lsm", ".mrc", ".mrxs", ".nd2", ".ndpi", ".npy", ".npz", ".oib", ".oif", ".oir", ".scn", ".stk",
-    ".svs", ".tga", ".vsi", ".webp", ".zarr", ".zvi",
+    ".avif", ".btf", ".czi", ".dcm", ".dv", ".gif", ".h5", ".heic", ".ics", ".ims", ".j2k", ".jfif", ".jp2",
+    ".jpx", ".jxl", ".jxr", ".lif", ".lsm", ".mha", ".mrc", ".mrxs", ".nd2", ".ndpi", ".nii", ".npy", ".npz",
+    ".nrrd", ".oib", ".oif", ".oir", ".pbm", ".pgm", ".pnm", ".ppm", ".psd", ".qptiff", ".scn", ".stk",
+    ".svs", ".tf8", ".tga", ".vsi", ".webp", ".zarr", ".zvi",
 }  # fmt: skip
 """Endings of files that hold images and are not read."""
+_OF_CELLPOSE = ("_seg.npy", "_size.npy")
+"""What Cellpose writes beside images and models."""
 _DECODERS = {
     "PNG": imagecodecs.png_decode,
     "JPEG": imagecodecs.jpeg8_decode,
@@ -172,12 +176,13 @@ def _read_indices(path: Path) -> NDArray[Any]:
             )
         if kind == "TIFF":
             return _checked(_tiff.read_pixels(path, colours=False), path)
-        if kind == "PNG" and header.png_header(data).palette:
+        if kind == "BMP" or (kind == "PNG" and header.png_header(data).palette):
             _refuse_swollen(data, kind)
-            with Image.open(BytesIO(data)) as picture:
-                return _checked(
-                    header.turn(np.asarray(picture), header.orientation(data, kind)), path
-                )
+            # not Image.open, which has a limit of its own on the size
+            with (BmpImageFile if kind == "BMP" else PngImageFile)(BytesIO(data)) as picture:
+                if picture.mode == "P":
+                    indices = header.turn(np.asarray(picture), header.orientation(data, kind))
+                    return _checked(indices, path)
     return read_image(path)
 
 
@@ -255,6 +260,8 @@ def passed_over(folder: Path) -> list[tuple[Path, str]]:
         suffix = item.suffix.lower()
         if suffix not in IMAGE_SUFFIXES and suffix not in _OTHER_FORMATS:
             continue
+        if item.name.endswith(_OF_CELLPOSE):
+            continue
         if not _is_text(item.name):
             name = item.name.encode("utf-8", "backslashreplace").decode()
             found.append((item.with_name(name), "its name is not UTF-8 text; rename it"))
@@ -311,6 +318,11 @@ def _damage_told(path: Path, kind: str) -> Iterator[None]:
         if error.errno is not None:
             raise _unreadable(path, error) from error
         raise _damaged(path, kind, str(error)) from error
+    except MemoryError as error:
+        raise DataError(
+            f"{path}: takes more memory than there is. If the image is not that large, the file is "
+            "damaged: copy or export it again. Else cut it into parts."
+        ) from error
     except Exception as error:  # decoders raise nearly every kind of error on damaged files
         raise _damaged(path, kind, str(error) or type(error).__name__) from error
 
@@ -322,7 +334,7 @@ def _damaged(path: Path, kind: str, reason: str) -> DataError:
 
 
 def _refuse_swollen(data: bytes, kind: str) -> None:
-    claimed = header.claimed_bytes(data, kind)
+    claimed = header.claim(data, kind)
     if claimed is not None:
         header.refuse_swollen(claimed, len(data), kind)
 
