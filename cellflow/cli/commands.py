@@ -31,11 +31,10 @@ class Command:
 
 
 def _prepare(config: configs.PrepareConfig) -> None:
-    from cellflow.engine.prepare import prepare
+    from cellflow.engine.prepare import found_text, prepare
 
     dataset = prepare(config)
-    cells = int(dataset.images["n_instances"].sum())
-    say(f"{len(dataset.ids)} images with {cells} cells in {dataset.path}")
+    say(f"{dataset.path}: {found_text(dataset)}")
     say("Next: cellflow folds" + _data_flag(config.out))
 
 

@@ -41,7 +41,7 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-_GROUP_COLUMNS = ("group", "sample_id")
+GROUP_COLUMNS = ("group", "sample_id")
 _MAX_LEAKS = 10
 
 
@@ -69,7 +69,7 @@ def make_folds(config: FoldsConfig) -> pd.DataFrame:
     check_config(config)
     dataset = Dataset.open(config.data)
     images = dataset.images
-    group = _column(images, config.group, _GROUP_COLUMNS, "--group")
+    group = _column(images, config.group, GROUP_COLUMNS, "--group")
     stratify = _column(images, config.stratify, ("cell_type",), "--stratify")
     groups = _whole_groups(images, group)
     strata = _codes(images, stratify)
@@ -120,7 +120,7 @@ def load_folds(dataset: Dataset) -> pd.Series[int]:
     """
     folds = dataset.folds()
     facts = read_fold_facts(dataset.folds_path)
-    group = facts["group"] if "group" in facts else _default(dataset.images, _GROUP_COLUMNS)
+    group = facts["group"] if "group" in facts else _default(dataset.images, GROUP_COLUMNS)
     check_leaks(dataset.images, folds, _column(dataset.images, group, (), "group in folds.json"))
     return folds
 
@@ -350,7 +350,7 @@ def image_groups(dataset: Dataset, folds_path: Path) -> pd.Series[str]:
     """Group of every image, by id: what the fold table was made with, else the default column, else the id."""
     images = dataset.images
     facts = read_fold_facts(folds_path)
-    column = facts.get("group") if "group" in facts else _default(images, _GROUP_COLUMNS)
+    column = facts.get("group") if "group" in facts else _default(images, GROUP_COLUMNS)
     if column not in images:
         column = None
     ids = pd.Series(images.index, images.index, dtype=str)

@@ -7,21 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 from cellflow.io.images import read_image, read_masks
-from cellflow.numeric.mask_checks import MapFacts, PartFacts, map_facts, part_facts
+from cellflow.io.source import some
+from cellflow.numeric.mask_checks import MapFacts, PartFacts, map_facts, part_facts, without_repeats
 from cellflow.types import Instances
 
-__all__ = ["MaskReview", "looks_like_label_map", "read_label_map", "some"]
+__all__ = ["MaskReview", "looks_like_label_map", "read_label_map"]
 
 _log = logging.getLogger(__name__)
-
-_MAX_NAMED = 5
-_JPEG_IN_TIFF = tuple(tifffile.COMPRESSION[name] for name in ("OJPEG", "JPEG", "ALT_JPEG"))
-_JPEG = b"\xff\xd8\xff"
 
 
 def read_label_map(path: Path) -> NDArray[np.int64]:
@@ -35,15 +31,10 @@ def read_label_map(path: Path) -> NDArray[np.int64]:
     Raises
     ------
     DataError
-        If it is not one whole non-negative number per pixel, if it is a picture (a photograph, a lossy
-        or smoothed label map), or if its background is not 0.
+        If it is not one whole non-negative number per pixel, if it is a picture (a photograph, a label
+        map that was smoothed), or if its background is not 0.
     """
     masks = read_masks(path)
-    if masks.any() and _is_jpeg(path):
-        raise DataError(
-            f"{path}: label maps cannot be JPEG, which changes the numbers of pixels (here "
-            f"{len(np.unique(masks[masks > 0]))} values beside 0). Export the masks again as PNG or TIFF."
-        )
     facts = map_facts(masks)
     if facts.background:
         raise DataError(_background_text(path, facts))
@@ -55,18 +46,6 @@ def read_label_map(path: Path) -> NDArray[np.int64]:
             "Give the label maps, as PNG or TIFF, resized without smoothing (nearest)."
         )
     return masks
-
-
-def _is_jpeg(path: Path) -> bool:
-    """Whether a file that was read as an image is a JPEG, or a TIFF packed like one."""
-    with path.open("rb") as file:
-        start = file.read(4)
-    if start[:3] == _JPEG:
-        return True
-    if start[:2] not in (b"II", b"MM"):
-        return False
-    with tifffile.TiffFile(path) as tiff:
-        return getattr(tiff.pages[0], "compression", None) in _JPEG_IN_TIFF
 
 
 def _background_text(path: Path, facts: MapFacts) -> str:
@@ -99,10 +78,15 @@ class MaskReview:
 
     def __init__(self) -> None:
         self._facts: dict[str, PartFacts] = {}
+        self._repeats: dict[str, int] = {}
 
-    def add(self, image_id: str, instances: Instances) -> None:
-        """Look at one image."""
-        self._facts[image_id] = part_facts(instances)
+    def add(self, image_id: str, instances: Instances) -> Instances:
+        """Look at one image; returns its cells, each once."""
+        single = without_repeats(instances)
+        self._facts[image_id] = part_facts(single)
+        if len(single) < len(instances):
+            self._repeats[image_id] = len(instances) - len(single)
+        return single
 
     def warn(self, way_out: str) -> None:
         """Log one line for each odd thing.
@@ -115,24 +99,31 @@ class MaskReview:
         facts = self._facts
         with_cells = [name for name, fact in facts.items() if fact.n_cells]
         merged = [name for name in with_cells if facts[name].holds_many_cells_in_one]
+        if self._repeats:
+            _log.warning(
+                "%d cells are annotated more than once, in exactly the same pixels, in %d of %d images: %s. "
+                "Each is counted once; remove the repeated rows.",
+                *(sum(self._repeats.values()), len(self._repeats), len(facts)),
+                some([f"{name} ({count})" for name, count in self._repeats.items()]),
+            )
         if facts and not with_cells:
             _log.warning(
-                "No image has a cell: all %d masks are empty. Check that these are the masks.",
+                "No image has a cell: the masks of all %d images are empty. Check that these are the masks.",
                 len(facts),
             )
         if merged:
             _log.warning(
-                "In %d of %d images labels have many separate parts, so that many cells count as one: %s. "
-                "If the masks show foreground and background, or classes, or if numbers were used twice: "
+                "In %d of %d images labels lie in many separate parts, so that many cells count as one: "
+                "%s. If the masks show foreground and background, or classes, or if numbers were used twice: "
                 "each cell needs a number of its own. %s",
                 *(len(merged), len(facts)),
-                some([f"{name} ({_parts_text(facts[name])})" for name in merged], "; "),
+                some([f"{name} ({_parts_text(facts[name])})" for name in merged]),
                 way_out,
             )
         elif len(with_cells) > 2 and all(facts[name].n_cells == 1 for name in with_cells):
             _log.warning(
                 "Every image has exactly one cell (%d images). If the masks show foreground and "
-                "background only, number the cells first: each needs a value of its own.",
+                "background only, number the cells first: each needs a number of its own.",
                 len(with_cells),
             )
 
@@ -140,9 +131,3 @@ class MaskReview:
 def _parts_text(fact: PartFacts) -> str:
     labels = "1 label" if fact.n_cells == 1 else f"{fact.n_cells} labels"
     return f"{labels} in {fact.n_large} parts"
-
-
-def some(names: list[str], separator: str = ", ") -> str:
-    """The first names of many, as text."""
-    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
-    return separator.join(names[:_MAX_NAMED]) + more

@@ -5,8 +5,10 @@ Arithmetic only; what is said of it stands in `cellflow.io.mask_findings`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -14,14 +16,16 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from cellflow.errors import RleError
 from cellflow.numeric.labels import check_labels, instances_from_labels
+from cellflow.numeric.rle import instances_from_rles
 from cellflow.types import Instances
 
 __all__ = [
     "MapFacts",
     "PartFacts",
     "map_facts",
-    "order_of_runs",
+    "order_of_rles",
     "part_facts",
     "split_parts",
     "without_repeats",
@@ -38,6 +42,7 @@ MANY_PARTS = 4
 """Parts that could be cells, from which on one label is hardly one cell."""
 _MANY_LABELS = 20
 """Where there are so many labels, two parts in most of them are told as well: numbers used twice."""
+_MAX_IMAGES = 20
 _PICTURE_SPECKS = 0.03
 _PICTURE_CONTACT = 0.1
 """A picture from these shares on: photographs have specks of 0.1 and contact of 0.4 at least (244 images of
@@ -149,24 +154,27 @@ def map_facts(labels: Any) -> MapFacts:
     return MapFacts(parts.n_cells, parts, _contact(array), background, share)
 
 
-def order_of_runs(cells: Iterable[tuple[Instances, Instances]]) -> Literal["C", "F"]:
+def order_of_rles(images: Iterable[tuple[Sequence[str], tuple[int, int]]]) -> Literal["C", "F"]:
     """Tell row-major from column-major runs: read in the wrong order, cells fall into many parts.
 
     Parameters
     ----------
-    cells : iterable of (Instances, Instances)
-        Per image the same strings, decoded row-major and column-major. Square images say nothing: their
-        cells are as compact one way as the other.
+    images : iterable of (sequence of str, tuple of int)
+        The strings of each image and its ``(H, W)``. Square images say nothing, since their cells are as
+        compact one way as the other, and wrong strings are passed over; the first `_MAX_IMAGES` others
+        are looked at.
 
     Returns
     -------
     "C" or "F"
-        Column-major only where it halves the parts.
+        Column-major only where it at least halves the parts.
     """
+    telling = ((rles, shape) for rles, shape in images if any(rles) and shape[0] != shape[1])
     row_major = column_major = 0
-    for by_rows, by_columns in cells:
-        row_major += len(_parts(by_rows)[1])
-        column_major += len(_parts(by_columns)[1])
+    for rles, shape in islice(telling, _MAX_IMAGES):
+        with suppress(RleError):
+            row_major += len(_parts(instances_from_rles(rles, shape, "C"))[1])
+            column_major += len(_parts(instances_from_rles(rles, shape, "F"))[1])
     return "F" if 0 < 2 * column_major <= row_major else "C"
 
 
