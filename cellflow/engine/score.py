@@ -16,12 +16,14 @@ from cellflow.engine.evaluate import SCORE_COLUMNS, score_row
 from cellflow.engine.runs import run_dataset
 from cellflow.errors import ConfigError, DataError, RunError
 from cellflow.io.fold_table import read_fold_facts
+from cellflow.io.mask_findings import MaskReview
 from cellflow.io.predictions import PredictedMasks, read_predicted_masks
 from cellflow.io.source import match_id
 from cellflow.io.truth import Truth, dataset_truth, read_truth
 from cellflow.numeric.bootstrap import bootstrap_mean
 from cellflow.storage.atomic import write_csv
 from cellflow.storage.run_folder import RunFolder, find_run
+from cellflow.types import Instances
 
 __all__ = ["MIN_GROUPS", "ScoreResult", "mean_row", "score_masks"]
 
@@ -113,9 +115,11 @@ def score_masks(config: ScoreConfig) -> ScoreResult:
     truth = _find_truth(config.truth, sides)
     names = _matched(sides, truth, subset=config.subset)
     images = _with_facts(truth, list(names), _group_column(config.group, sides, truth))
-    rows = []
+    rows, review = [], MaskReview()
     for name, ids in tqdm(names.items(), "score", unit="image", disable=None, leave=False):
-        rows.append({"id": name} | _scores(truth, sides, name, ids))
+        cells = review.add(name, truth.instances(name))
+        rows.append({"id": name} | _scores(cells, sides, ids))
+    review.warn(f"The truth is {truth.path}; `cellflow prepare --split_parts` makes parts cells.")
     images = images.merge(pd.DataFrame(rows), on="id", validate="one_to_one")
     result = ScoreResult(config.pred, config.versus, images, _summary(images))
     if config.out is not None:
@@ -235,9 +239,8 @@ def _with_facts(truth: Truth, names: list[str], column: str | None) -> pd.DataFr
     return pd.DataFrame(facts).reset_index(drop=True)
 
 
-def _scores(truth: Truth, sides: list[_Side], name: str, ids: list[str]) -> dict[str, Any]:
+def _scores(cells: Instances, sides: list[_Side], ids: list[str]) -> dict[str, Any]:
     """Scores of one image on each side."""
-    cells = truth.instances(name)
     rows = [
         score_row(cells, side.masks.read(own, cells.shape))
         for side, own in zip(sides, ids, strict=True)
