@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import yaml
 from scipy import stats
 
@@ -86,7 +85,7 @@ def config_of(options: argparse.Namespace, recipe: str, seed: int) -> TrainConfi
 def last_score(config: TrainConfig) -> float:
     """Mean score of the validation images after the last epoch of the config's only fold."""
     path = RunFolder(config.runs_dir / config.name).fold(int(config.fold[0])).evaluations
-    rows = pd.read_csv(path)
+    rows = read_table(path, ["epoch", "id", "score"])
     last = rows[rows["epoch"] == config.optim.n_epochs]
     if last.empty or last["id"].duplicated().any():
         raise SystemExit(f"{path}: expected one row per image for epoch {config.optim.n_epochs}")

@@ -103,7 +103,9 @@ def main() -> None:
         table.to_csv(options.out, index=False)
     print_table(table)
     for run in runs:
-        print_agreement(table[table["run"] == run.name], pd.read_csv(run.folder.cv), run.name)
+        print_agreement(
+            table[table["run"] == run.name], read_table(run.folder.cv, ["scope", "name"]), run.name
+        )
 
 
 def image_rows(

@@ -145,7 +145,7 @@ def test_images_without_any_table(tmp_path: Path) -> None:
     [
         ["", "", "", "", "", ""],
         ["a", "", "a", "", "a", ""],  # one type, and none
-        ["NA", "nan", "NA", "nan", "", "None"],  # types of those names
+        ["NA", "true", "NA", "total", "", "a/b $_$ {"],  # types of those names
     ],
 )
 def test_blank_and_odd_types(tmp_path: Path, types: list[str]) -> None:
