@@ -40,6 +40,8 @@ from cellflow.io.tables import read_frame, read_rows
 from cellflow.storage.run_folder import RunFolder
 from cellflow.synthetic import synthetic_dataset
 
+pytestmark = pytest.mark.slow
+
 CPU = RuntimeConfig(device="cpu", amp="off")
 
 
