@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -35,7 +36,7 @@ from cellflow.numeric.averaging import VARIANTS, Variant, average_flows
 from cellflow.report.calibration import plot_curves
 from cellflow.storage.atomic import write_csv
 from cellflow.storage.config_file import write_config_file
-from cellflow.storage.hashing import hash_file
+from cellflow.storage.hashing import hash_bytes, hash_file
 from cellflow.storage.run_folder import RunFolder, find_run
 from cellflow.types import one_line
 
@@ -43,6 +44,7 @@ __all__ = ["CalibrationResult", "calibrate"]
 
 OOF_COLUMNS = [
     "id", "fold", "cell_type", "group", "score", "last_epoch_score", "selection_bias", "predicted_type",
+    "ap50", "ap75", "n_true",
 ]  # fmt: skip
 """What is needed of the table that `cellflow oof` writes."""
 
@@ -210,7 +212,7 @@ def _calibrate_run(part: _OofRun, config: CalibrateConfig) -> _Calibrated:
     for name, curves in facts["curves"].items():
         chosen = dataclasses.asdict(thresholds.of("" if name == ALL_TYPES else name))
         title = f"{part.run.name}, {name}: one threshold varied, the others as chosen"
-        plot_curves(folder / f"{name}.png", curves, title=title, chosen=chosen)
+        plot_curves(folder / f"{_file_name(name)}.png", curves, title=title, chosen=chosen)
     write_csv(part.run.cv, cv)
     write_thresholds(part.run.thresholds, thresholds)
     return _Calibrated(search, thresholds, cv)
@@ -394,6 +396,12 @@ def _column(dataset: Dataset, name: str, ids: list[str]) -> tuple[str, ...]:
     if name not in dataset.images:
         return ("",) * len(ids)
     return tuple(str(value) for value in dataset.images.loc[ids, name])
+
+
+def _file_name(cell_type: str) -> str:
+    """A cell type as a file name: what cannot be in one is replaced, and the name made unique again."""
+    safe = re.sub(r"[^\w .+-]", "_", cell_type).strip(". ")[:80]
+    return safe if safe == cell_type else f"{safe}_{hash_bytes(cell_type.encode())[:6]}"
 
 
 def _check_rows(run: RunFolder, scores: pd.DataFrame, folds: pd.Series[int]) -> None:
