@@ -20,7 +20,7 @@ import pandas as pd
 from cellflow.errors import RunError
 from cellflow.storage.atomic import write_json
 from cellflow.storage.hashing import hash_file, hash_json
-from cellflow.storage.run_folder import RunFolder
+from cellflow.storage.run_folder import RunFolder, is_of_this_length
 
 __all__ = [
     "FORMAT",
@@ -146,7 +146,8 @@ def run_state(run: RunFolder, hashes: Mapping[int, str | None] | None = None) ->
     gone = [state.fold for state in folds if state.finished and not state.has_model]
     if gone:
         problem = f"fold {', '.join(map(str, gone))}: trained, but best.pt is gone"
-    predicted = _is_predicted(run, folds, hashes)
+    current = is_of_this_length(record, read_json(run.oof_record) or {})
+    predicted = current and _is_predicted(run, folds, hashes)
     calibrated = predicted and _is_calibrated(run, hashes)
     return RunState(record, problem, folds, predicted, calibrated)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import yaml
 from cellflow.errors import RunError
 from cellflow.storage.atomic import write_text
 
-__all__ = ["FoldFolder", "RunFolder", "find_run"]
+__all__ = ["FoldFolder", "RunFolder", "find_run", "former_hashes", "is_of_this_length"]
 
 _RECORD = {"data": str, "data_hash": str, "folds_hash": str, "folds": list, "config": dict}
 """What a record holds at least, and of which type."""
@@ -213,6 +214,18 @@ class RunFolder:
                     f"a {kind.__name__}. Put the original back, or train under another --name."
                 )
         return dict(record)
+
+
+def former_hashes(record: Mapping[str, Any]) -> list[str]:
+    """Hashes of the configs that a run had before it was lengthened, from its record."""
+    former = record.get("lengthened")
+    items = former if isinstance(former, list) else []
+    return [str(item.get("config_hash")) for item in items if isinstance(item, dict)]
+
+
+def is_of_this_length(record: Mapping[str, Any], made_by: Mapping[str, Any]) -> bool:
+    """Whether results were made since the run was last lengthened, from the records of both."""
+    return made_by.get("config_hash") not in former_hashes(record)
 
 
 def find_run(name: str | None, runs_dir: Path) -> RunFolder:
