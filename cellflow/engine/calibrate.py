@@ -20,11 +20,18 @@ from cellflow.config import CalibrateConfig, MaskConfig, check_config, config_to
 from cellflow.engine.cross_validation import cross_validation
 from cellflow.engine.folds import image_groups
 from cellflow.engine.machine import choose_machine
+from cellflow.engine.metadata import read_json
 from cellflow.engine.models import Opened, ensemble_record, open_models, run_policy
 from cellflow.engine.oof import run_folds
 from cellflow.engine.progress_lines import follow
 from cellflow.engine.recording import recorded
-from cellflow.engine.runs import check_models, read_table, run_dataset, run_mask, versions
+from cellflow.engine.runs import (
+    check_models,
+    read_table,
+    run_dataset,
+    run_mask,
+    versions,
+)
 from cellflow.engine.segment import Policy, Segmenter
 from cellflow.engine.threshold_search import ALL_TYPES, CalibrationImages, ThresholdSearch
 from cellflow.engine.thresholds import Thresholds, write_thresholds
@@ -37,7 +44,7 @@ from cellflow.report.calibration import plot_curves
 from cellflow.storage.atomic import write_csv
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_bytes, hash_file
-from cellflow.storage.run_folder import RunFolder, find_run
+from cellflow.storage.run_folder import RunFolder, find_run, is_of_this_length
 from cellflow.types import one_line
 
 __all__ = ["CalibrationResult", "calibrate"]
@@ -139,6 +146,11 @@ class _OofRun:
         if not run.scores.exists():
             raise RunError(
                 f"Run {run.name!r} has no out-of-fold flows. Make them: cellflow oof {run.name}"
+            )
+        if not is_of_this_length(run.read_record(), read_json(run.oof_record) or {}):
+            raise RunError(
+                f"The out-of-fold flows of run {run.name!r} were made before it was trained for more epochs. "
+                f"Make them again: cellflow oof {run.name}"
             )
         again = f"Make it again with: cellflow oof {run.name}"
         store, scores = FlowStore(run.flows), read_table(run.scores, OOF_COLUMNS, remedy=again)
