@@ -19,7 +19,7 @@ CURVES = {
     "min_size": [[15.0, 0.4], [30.0, 0.39], [60.0, 0.2]],
 }
 CHOSEN = {"cellprob_threshold": 0.0, "flow_threshold": 0.4, "min_size": 15.0}
-ORANGE, BAND = (230, 159, 0), (209, 228, 239)
+ORANGE, BAND = (230, 159, 0), (209, 230, 241)
 
 
 def drawn(path: Path, errors: dict[str, list[Any]], **options: Any) -> np.ndarray[Any, Any]:
@@ -44,4 +44,4 @@ def test_bands_are_drawn_where_errors_are_known(tmp_path: Path) -> None:
     known = drawn(tmp_path / "known.png", {name: [0.1, 0.0, 0.1] for name in CURVES})
     unknown = drawn(tmp_path / "unknown.png", {name: [None] * 3 for name in CURVES})
     assert count(known, BAND) > 3000
-    assert count(unknown, BAND) < 100
+    assert count(unknown, BAND) < 500
