@@ -25,13 +25,8 @@ from cellflow.engine.models import Opened, ensemble_record, open_models, run_pol
 from cellflow.engine.oof import run_folds
 from cellflow.engine.progress_lines import follow
 from cellflow.engine.recording import recorded
-from cellflow.engine.runs import (
-    check_models,
-    read_table,
-    run_dataset,
-    run_mask,
-    versions,
-)
+from cellflow.engine.runs import check_models, read_table, run_dataset, run_mask, versions
+from cellflow.engine.score import MIN_GROUPS
 from cellflow.engine.segment import Policy, Segmenter
 from cellflow.engine.threshold_search import ALL_TYPES, CalibrationImages, ThresholdSearch
 from cellflow.engine.thresholds import Thresholds, write_thresholds
@@ -224,7 +219,14 @@ def _calibrate_run(part: _OofRun, config: CalibrateConfig) -> _Calibrated:
     for name, curves in facts["curves"].items():
         chosen = dataclasses.asdict(thresholds.of("" if name == ALL_TYPES else name))
         title = f"{part.run.name}, {name}: one threshold varied, the others as chosen"
-        plot_curves(folder / f"{_file_name(name)}.png", curves, title=title, chosen=chosen)
+        plot_curves(
+            folder / f"{_file_name(name)}.png",
+            curves,
+            title=title,
+            chosen=chosen,
+            errors=facts["errors"][name],
+            why=facts["decisions"][name]["why"],
+        )
     write_csv(part.run.cv, cv)
     write_thresholds(part.run.thresholds, thresholds)
     return _Calibrated(search, thresholds, cv)
@@ -371,7 +373,7 @@ def _facts(
 ) -> dict[str, Any]:
     """What people want to know of fitted thresholds: scores, curves, settings, versions."""
     types = np.array(search.images.types)
-    scores, curves = {}, {}
+    scores, curves, errors = {}, {}, {}
     for cell_type in ("", *thresholds.per_type):
         part = np.flatnonzero((types == cell_type) | (cell_type == ""))
         name = cell_type or ALL_TYPES
@@ -382,8 +384,27 @@ def _facts(
             "fitted_on_itself": float(_fitted(search, thresholds, part).mean()),
         }
         curves[name] = search.curves(thresholds.of(cell_type), cell_type)
+        errors[name] = search.errors(thresholds.of(cell_type), cell_type)
+    decisions = {
+        name or ALL_TYPES: {
+            "optimum": dataclasses.asdict(item.optimum),
+            "taken": item.taken,
+            "gain": _known(item.gain),
+            "error": _known(item.error) if item.groups >= MIN_GROUPS else None,
+            "groups": item.groups,
+            "why": item.why,
+        }
+        for name, item in search.decisions().items()
+    }
     settings = {key: value for key, value in config_to_dict(config).items() if key in _SETTINGS}
-    return {"scores": scores, "curves": curves, "settings": settings, "versions": versions()}
+    return {
+        "scores": scores,
+        "curves": curves,
+        "errors": errors,
+        "decisions": decisions,
+        "settings": settings,
+        "versions": versions(),
+    }
 
 
 def _known(score: float) -> float | None:
