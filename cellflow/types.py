@@ -15,7 +15,7 @@ __all__ = ["Instances", "Score", "one_line", "shorten"]
 Class = TypeVar("Class", bound=type)
 LINE = 118
 """Characters that the representation of a result takes at most."""
-_ITEM = 40
+_ITEM, _FEW = 40, 12
 
 
 def shorten(text: str, length: int) -> str:
@@ -51,9 +51,9 @@ def _brief(value: Any) -> str:
     if isinstance(value, Path):
         return shorten(str(value), _ITEM)
     if isinstance(value, (list, tuple, dict)) and not hasattr(value, "_fields"):
-        short = all(isinstance(item, (int, str)) for item in value) and not isinstance(value, dict)
-        text = repr(value)
-        return text if short and len(text) <= _ITEM else f"<{len(value)}>"
+        few = not isinstance(value, dict) and len(value) <= _FEW
+        text = repr(value) if few and all(isinstance(item, (int, str)) for item in value) else ""
+        return text if text and len(text) <= _ITEM else f"<{len(value)}>"
     if isinstance(value, str):
         return repr(shorten(value, _ITEM))
     if isinstance(value, (int, type(None))):
