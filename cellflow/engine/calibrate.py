@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -35,13 +36,14 @@ from cellflow.numeric.averaging import VARIANTS, Variant, average_flows
 from cellflow.report.calibration import plot_curves
 from cellflow.storage.atomic import write_csv
 from cellflow.storage.config_file import write_config_file
-from cellflow.storage.hashing import hash_file
+from cellflow.storage.hashing import hash_bytes, hash_file
 from cellflow.storage.run_folder import RunFolder, find_run
 
 __all__ = ["CalibrationResult", "calibrate"]
 
 OOF_COLUMNS = [
     "id", "fold", "cell_type", "group", "score", "last_epoch_score", "selection_bias", "predicted_type",
+    "ap50", "ap75", "n_true",
 ]  # fmt: skip
 """What is needed of the table that `cellflow oof` writes."""
 
@@ -138,6 +140,7 @@ class _OofRun:
             )
         again = f"Make it again with: cellflow oof {run.name}"
         store, scores = FlowStore(run.flows), read_table(run.scores, OOF_COLUMNS, remedy=again)
+        _check_rows(run, scores, folds)
         hashes = {fold: hash_file(path) for fold, path in models.items()}
         for fold, name in zip(scores["fold"].tolist(), scores["id"], strict=True):
             if store.facts(name).get("model_hash") != hashes.get(fold):
@@ -207,7 +210,7 @@ def _calibrate_run(part: _OofRun, config: CalibrateConfig) -> _Calibrated:
     for name, curves in facts["curves"].items():
         chosen = dataclasses.asdict(thresholds.of("" if name == ALL_TYPES else name))
         title = f"{part.run.name}, {name}: one threshold varied, the others as chosen"
-        plot_curves(folder / f"{name}.png", curves, title=title, chosen=chosen)
+        plot_curves(folder / f"{_file_name(name)}.png", curves, title=title, chosen=chosen)
     write_csv(part.run.cv, cv)
     write_thresholds(part.run.thresholds, thresholds)
     return _Calibrated(search, thresholds, cv)
@@ -391,6 +394,22 @@ def _column(dataset: Dataset, name: str, ids: list[str]) -> tuple[str, ...]:
     if name not in dataset.images:
         return ("",) * len(ids)
     return tuple(str(value) for value in dataset.images.loc[ids, name])
+
+
+def _file_name(cell_type: str) -> str:
+    """A cell type as a file name: what cannot be in one is replaced, and the name made unique again."""
+    safe = re.sub(r"[^\w .+-]", "_", cell_type).strip(". ")[:80]
+    return safe if safe == cell_type else f"{safe}_{hash_bytes(cell_type.encode())[:6]}"
+
+
+def _check_rows(run: RunFolder, scores: pd.DataFrame, folds: pd.Series[int]) -> None:
+    """The table of scores has one row for every image of the folds that were trained."""
+    trained = folds[folds.isin(run.read_record()["folds"])]
+    if sorted(scores["id"]) != sorted(trained.index):
+        raise RunError(
+            f"{run.scores}: expected one row for each of {len(trained)} images, found {len(scores)} rows "
+            f"of {scores['id'].nunique()} images. Make it again with: cellflow oof {run.name}"
+        )
 
 
 def _check_same(parts: Sequence[_OofRun]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -39,6 +38,7 @@ from cellflow.io.dataset import Dataset
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.locks import hold_lock
+from cellflow.storage.records import load_json
 from cellflow.storage.run_folder import RunFolder
 
 __all__ = ["ChainResult", "run_chain"]
@@ -204,7 +204,7 @@ def _write_notebook(config: ChainConfig, run: RunFolder) -> Path | None:
 def _is_predicted(run: RunFolder, config: ChainConfig) -> bool:
     """Whether the out-of-fold pass is there, made by these models with these settings."""
     try:
-        record = json.loads(run.oof_record.read_text(encoding="utf-8"))
+        record = load_json(run.oof_record)
         models = {str(fold): hash_file(run.fold(fold).best) for fold in run.read_record()["folds"]}
         same = record["models"] == models and record["mask"] == dataclasses.asdict(run_mask(run))
         return bool(

@@ -298,9 +298,9 @@ def _check_enough(
         ways += ["reserve fewer images"] if len(groups) < len(images) else []
         ways += ["lower --k"] if n_groups > 1 and k > 2 else []
         if group is not None:
-            names = images[group].astype(str).unique()
+            values = images[group].astype(str).unique()
             free += f", groups from the column {group}"
-            free += f", which is {names[0]!r} for all" if len(names) == 1 else ""
+            free += f", which is {values[0]!r} for all" if len(values) == 1 else ""
             ways += ["name another column with --group"]
             ways += ["say --group id if every image stands for itself"]
         raise FoldError(
@@ -342,7 +342,9 @@ def _log_table(
         table = folds.value_counts().sort_index().to_frame("images")
     else:
         kind = images[stratify].astype(str)
-        table = pd.crosstab(folds, kind, margins=True, margins_name="total")
+        table = pd.crosstab(folds, kind)
+        table.loc["total"] = table.sum()
+        table.insert(table.shape[1], "total", table.sum(axis=1), allow_duplicates=True)
     _log.info("Images per fold (groups: %s)\n%s", group or "every image", table.to_string())
 
 

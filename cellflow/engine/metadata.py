@@ -222,7 +222,7 @@ def read_metadata(run: RunFolder) -> dict[str, Any] | None:
     """Metadata as they were written last; None where there are none that can be read."""
     found = read_json(run.metadata)
     known = found is not None and (found.get("format"), found.get("version")) == (FORMAT, VERSION)
-    return found if known else None
+    return found if known and isinstance(found.get("data"), dict) else None  # type: ignore[union-attr]
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -470,6 +470,6 @@ def _number(value: Any) -> float | None:
         return None
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None

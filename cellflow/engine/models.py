@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from cellflow.errors import CellflowError, DataError, RunError
 from cellflow.nn.checkpoint import find_model_file
 from cellflow.numeric.averaging import VARIANTS, Variant
 from cellflow.storage.hashing import hash_file
+from cellflow.storage.records import load_json
 from cellflow.storage.run_folder import FoldFolder, RunFolder, find_run
 from cellflow.style_models import StyleModels
 
@@ -152,18 +152,19 @@ def run_policy(run: RunFolder, hashes: Iterable[str] | None = None) -> tuple[Pol
     That of Cellpose where there is no such pass, or `hashes` are not those of models that made it.
     """
     try:
-        record = json.loads(run.oof_record.read_text(encoding="utf-8"))
+        record = load_json(run.oof_record)
         policy, diameter = record["policy"], record.get("diameter")
+        diameter = None if diameter is None else float(diameter)
         known = set(record["models"].values())
     except FileNotFoundError:
         return "dataset", None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise RunError(
             f"{run.oof_record} is damaged ({error}). Make it again with: cellflow oof {run.name}"
         ) from None
     if policy not in POLICIES or (hashes is not None and not set(hashes) <= known):
         return "dataset", None
-    return cast("Policy", policy), None if diameter is None else float(diameter)
+    return cast("Policy", policy), diameter
 
 
 def _find(name: str | None, runs_dir: Path, unfinished: bool) -> _Source:

@@ -528,11 +528,13 @@ def _read_record(path: Path) -> dict[str, Any] | None:
     with suppress(OSError, ValueError):
         record = load_json(path)
         if isinstance(record, dict) and record.get("format") == _FORMAT and "version" in record:
-            parts = [record.get(key) for key in ("identity", "exports", "cells")]
-            images, cells = record.get("images", {}), record.get("cells")
-            if all(isinstance(part, dict) for part in (*parts, images)):
-                whole = all(type(count) is int for count in cells.values())
-                return record if whole else None
+            parts: dict[str, Any] = {"images": {}, **record}
+            kinds = [
+                isinstance(parts.get(key), dict)
+                for key in ("identity", "exports", "images", "cells")
+            ]
+            if all(kinds) and all(type(count) is int for count in record["cells"].values()):
+                return record
     return None
 
 

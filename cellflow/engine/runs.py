@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,13 @@ import pandas as pd
 from cellflow.config import MaskConfig, TrainConfig, config_differences, config_to_dict
 from cellflow.engine.folds import copy_folds
 from cellflow.engine.metadata import TEXT_COLUMNS
+from cellflow.engine.thresholds import mask_from_dict
 from cellflow.errors import DataError, RunError
 from cellflow.io.dataset import Dataset
 from cellflow.io.tables import read_frame
 from cellflow.nn.checkpoint import find_model_file, load_model_file
 from cellflow.storage.hashing import hash_file, hash_json
+from cellflow.storage.records import load_json
 from cellflow.storage.run_folder import FoldFolder, RunFolder
 
 __all__ = [
@@ -129,7 +130,7 @@ def check_models(run: RunFolder, *, unfinished: bool = False) -> dict[int, Path]
         "folds_hash": record["folds_hash"],
         "config_hash": hash_json(record["config"]),
     }
-    last_epoch = record["config"]["optim"]["n_epochs"]
+    last_epoch = record["config"].get("optim", {}).get("n_epochs", "?")
     models = {fold: run.fold(fold).best for fold in record["folds"]}
     problems = []
     for fold, path in models.items():
@@ -163,14 +164,28 @@ def check_models(run: RunFolder, *, unfinished: bool = False) -> dict[int, Path]
 def _is_finished(files: FoldFolder) -> bool:
     """Whether a fold's training came to its end, by its last epoch or by its patience."""
     try:
-        return bool(json.loads(files.summary.read_text(encoding="utf-8"))["finished"])
+        return bool(load_json(files.summary)["finished"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
 def run_mask(run: RunFolder) -> MaskConfig:
-    """Thresholds that a run was trained with."""
-    return MaskConfig(**run.read_record()["config"]["mask"])
+    """Thresholds that a run was trained with.
+
+    Raises
+    ------
+    RunError
+        If the run's record is damaged.
+    """
+    try:
+        return mask_from_dict(run.read_record()["config"]["mask"])
+    except (KeyError, ValueError, OverflowError) as error:
+        if isinstance(error, RunError):
+            raise
+        raise RunError(
+            f"{run.record_path}: expected the thresholds of the training as mask, found {error}. Put the "
+            "original back, or train under another --name."
+        ) from None
 
 
 def read_table(path: Path, columns: list[str], *, remedy: str = "") -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from cellflow.io.dataset import Dataset
 from cellflow.nn.forward import image_to_style
 from cellflow.numeric.normalize import network_channels
 from cellflow.storage.atomic import write_json
+from cellflow.storage.records import load_json
 from cellflow.style_models import CellTypeModel, DiameterModel, StyleModels
 
 __all__ = ["fit_style_models", "image_style", "read_style_models", "write_style_models"]
@@ -133,7 +133,7 @@ def read_style_models(path: Path) -> StyleModels:
     """
     path = Path(path)
     try:
-        return StyleModels.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return StyleModels.from_dict(load_json(path))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror or error}).") from error
     except CheckpointError as error:

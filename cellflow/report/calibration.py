@@ -34,7 +34,7 @@ def plot_curves(
         Value of each threshold that was chosen.
     """
     figure = Figure(figsize=(4.2 * len(curves), 3.6), layout="constrained")
-    figure.suptitle(title, fontsize=12, fontweight="bold")
+    figure.suptitle(title, fontsize=12, fontweight="bold", parse_math=False)
     panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
     for axes, (name, pairs) in zip(panels, curves.items(), strict=True):
         values, scores = np.array(pairs, dtype=np.float64).T
