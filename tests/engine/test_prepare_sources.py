@@ -251,6 +251,26 @@ def test_packed_table_and_table_without_rows(tmp_path: Path) -> None:
     assert len(fails(source).splitlines()) == 1
 
 
+def test_columns_by_other_names_are_told_with_the_flags_that_read_them(tmp_path: Path) -> None:
+    source = kaggle(tmp_path / "s")
+    table = source / "train.csv"
+    table.write_text(table.read_text().replace("id,annotation", "ImageId,EncodedPixels"))
+    flags = "--id_column ImageId --annotation_column EncodedPixels"
+    assert flags in fails(source)
+    assert len(run(source, id_column="ImageId", annotation_column="EncodedPixels")) == 3
+
+
+def test_half_of_the_kaggle_layout(tmp_path: Path) -> None:
+    source = kaggle(tmp_path / "s")
+    (source / "train.csv").rename(source / "stage1_labels.csv")
+    assert "stage1_labels.csv is there, but no train.csv: rename" in fails(source)
+    (source / "stage1_labels.csv").rename(source / "train.csv")
+    (source / "train").rename(source / "pictures")
+    assert "train.csv is there, but no folder train/: rename" in fails(source)
+    (source / "pictures").rename(source / "Train")
+    assert len(run(source)) == 3
+
+
 # ------------------------------------------------------------------------------------ pairs and names
 
 
