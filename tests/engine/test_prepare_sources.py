@@ -133,6 +133,13 @@ def test_all_masks_empty_and_one_cell_each(
     assert "exactly one cell" in caplog.text
 
 
+def test_points_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    points = np.zeros((96, 128), np.uint16)
+    points[np.arange(5, 95, 10), np.arange(5, 95, 10)] = np.arange(1, 10)
+    run(folders(tmp_path / "s", {"x": points, "y": cells()}))
+    assert "points of 1 or 2 pixels in 1 of 2 images (x)" in caplog.text
+
+
 @pytest.mark.parametrize("value", [1, 255, 65535])
 def test_background_that_is_not_0_is_refused(value: int, tmp_path: Path) -> None:
     shifted = np.where(cells(), cells() + 1, value).astype(np.uint16)
