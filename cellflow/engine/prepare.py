@@ -16,8 +16,9 @@ from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset, DatasetWriter
 from cellflow.io.folders import read_folders
 from cellflow.io.images import read_image
-from cellflow.io.kaggle import is_kaggle_layout, read_kaggle
+from cellflow.io.kaggle import read_kaggle
 from cellflow.io.mask_findings import MaskReview
+from cellflow.io.places import is_kaggle_layout
 from cellflow.io.source import Problems, Source, check_id, counted, read_image_table, some
 from cellflow.numeric.mask_checks import split_parts
 from cellflow.storage.atomic import atomic_folder

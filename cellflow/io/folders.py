@@ -16,6 +16,7 @@ from cellflow.io.places import (
     IMAGE_FOLDERS,
     MASK_FOLDERS,
     find_folder,
+    half_kaggle,
     tell_of_passed_over,
     where_else,
 )
@@ -316,7 +317,7 @@ def _tell_of_subfolders(places: _Folders) -> None:
 
 
 def _nothing_found(folder: Path, places: _Folders, found: _Pairing) -> str:
-    hint = where_else(folder)
+    hint = half_kaggle(folder) or where_else(folder)
     several = _fitting(places, found)
     if several:
         ways = " or ".join(sorted(pairing.flags for pairing in several))

@@ -11,21 +11,16 @@ from typing import Literal
 
 from cellflow.errors import DataError, RleError
 from cellflow.io.images import IMAGE_SUFFIXES, image_info, list_images
-from cellflow.io.places import tell_of_passed_over
+from cellflow.io.places import KAGGLE_FOLDERS, TABLE, find_folder, tell_of_passed_over
 from cellflow.io.source import Problems, Source, SourceImage, match_id
 from cellflow.io.tables import Row, find_table, read_rows, whole_number
 from cellflow.numeric.mask_checks import order_of_rles
 from cellflow.numeric.rle import instances_from_rles, rle_decode
 from cellflow.types import Instances
 
-__all__ = ["is_kaggle_layout", "read_kaggle"]
+__all__ = ["read_kaggle"]
 
 _log = logging.getLogger(__name__)
-
-
-def is_kaggle_layout(folder: Path) -> bool:
-    """Whether a folder holds ``train.csv`` and ``train/``."""
-    return find_table(folder, "train.csv") is not None and (folder / "train").is_dir()
 
 
 def read_kaggle(
@@ -55,8 +50,9 @@ def read_kaggle(
     Source
         Images sorted by id. Images without a row are left out with a warning.
     """
-    table = find_table(folder, "train.csv") or folder / "train.csv"
-    files = _files_by_id(folder / "train", problems)
+    table = find_table(folder, TABLE) or folder / TABLE
+    images = find_folder(folder, KAGGLE_FOLDERS) or folder / "train"
+    files = _files_by_id(images, problems)
     options = {id_column: "--id_column", annotation_column: "--annotation_column"}
     columns, rows = read_rows(table, (id_column, annotation_column), options=options)
     by_image: dict[str, list[Row]] = {}
@@ -67,13 +63,13 @@ def read_kaggle(
         else:
             by_image.setdefault(image_id, []).append(row)
     if not by_image:
-        problems.add(f"{table}: no image of {folder / 'train'} has a row; expected a row per cell.")
+        problems.add(f"{table}: no image of {images} has a row; expected a row per cell.")
     unannotated = sorted(files.keys() - by_image.keys())
     if by_image and unannotated:
         _log.warning(
             "%d of %d images in %s have no row in %s and are left out (%s ...). "
             "An image without cells needs a row with an empty %s.",
-            *(len(unannotated), len(files), folder / "train", table.name, unannotated[0]),
+            *(len(unannotated), len(files), images, table.name, unannotated[0]),
             annotation_column,
         )
     known = {id_column, annotation_column, "width", "height"}
@@ -83,7 +79,7 @@ def read_kaggle(
     order = rle_order
     if order == "auto":
         order = _order(table, files, annotation_column, by_image)
-    tell_of_passed_over(folder / "train")
+    tell_of_passed_over(images)
     return Source(
         "kaggle",
         [

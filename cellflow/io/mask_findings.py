@@ -41,8 +41,9 @@ def read_label_map(path: Path) -> NDArray[np.int64]:
     if facts.is_picture:
         raise DataError(
             f"{path}: expected a label map (0 is background, each cell has a number of its own), found a "
-            f"picture: {facts.n_values} values, {facts.parts.speck_share:.0%} of the pixels in specks of 1 "
-            "or 2. Images look like this, and masks that were saved as JPEG or resized with smoothing. "
+            f"picture: {facts.n_values} values in {facts.parts.n_parts} separate parts, of which "
+            f"{facts.parts.n_parts - facts.parts.n_large} are too small for cells. Images look like this, and "
+            "masks that were saved as JPEG or resized with smoothing. "
             "Give the label maps, as PNG or TIFF, resized without smoothing (nearest)."
         )
     return masks
@@ -111,6 +112,12 @@ class MaskReview:
                 "No image has a cell: the masks of all %d images are empty. Check that these are the masks.",
                 len(facts),
             )
+        points = [name for name in with_cells if facts[name].speck_share > 0.5]
+        if points:
+            _log.warning(
+                "Most cells are points of 1 or 2 pixels in %d of %d images (%s). Give masks of whole cells.",
+                *(len(points), len(facts), some(points)),
+            )
         if merged:
             _log.warning(
                 "In %d of %d images labels lie in many separate parts, so that many cells count as one: "
@@ -120,12 +127,18 @@ class MaskReview:
                 some([f"{name} ({_parts_text(facts[name])})" for name in merged]),
                 way_out,
             )
-        elif len(with_cells) > 2 and all(facts[name].n_cells == 1 for name in with_cells):
+        elif self._one_cell_each(with_cells):
             _log.warning(
-                "Every image has exactly one cell (%d images). If the masks show foreground and "
-                "background only, number the cells first: each needs a number of its own.",
-                len(with_cells),
+                "Every image has exactly one cell (%d of %d images have any). If the masks show foreground and "
+                "background only, number the cells first: each needs a number of its own. %s",
+                *(len(with_cells), len(facts), way_out),
             )
+
+    def _one_cell_each(self, names: list[str]) -> bool:
+        """Whether all have one cell, and are so many, or the cell in such parts, that it may be foreground."""
+        facts = [self._facts[name] for name in names]
+        single = bool(facts) and all(fact.n_cells == 1 for fact in facts)
+        return single and (len(facts) > 2 or any(fact.n_split for fact in facts))
 
 
 def _parts_text(fact: PartFacts) -> str:

@@ -11,13 +11,36 @@ from cellflow.io.images import IMAGE_SUFFIXES, passed_over
 from cellflow.io.source import counted, some
 from cellflow.io.tables import find_table
 
-__all__ = ["IMAGE_FOLDERS", "MASK_FOLDERS", "find_folder", "tell_of_passed_over", "where_else"]
+__all__ = [
+    "IMAGE_FOLDERS",
+    "KAGGLE_FOLDERS",
+    "MASK_FOLDERS",
+    "TABLE",
+    "find_folder",
+    "half_kaggle",
+    "is_kaggle_layout",
+    "tell_of_passed_over",
+    "where_else",
+]
 
 _log = logging.getLogger(__name__)
 
 IMAGE_FOLDERS = ("images", "image")
 MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation")
+KAGGLE_FOLDERS = ("train",)
+TABLE = "train.csv"
 _MAX_LOOKED_AT = 200
+
+
+def half_kaggle(folder: Path) -> str:
+    """A sentence on a folder with only one half of the Kaggle layout; empty where that is not so."""
+    table, images = find_table(folder, TABLE), find_folder(folder, KAGGLE_FOLDERS)
+    if table is not None and images is None:
+        return f" {table.name} is there, but no folder train/: rename the folder of its images to train."
+    tables = sorted(folder.glob("*.csv*")) if images is not None and table is None else []
+    if tables:
+        return f" {tables[0].name} is there, but no {TABLE}: rename the table of run-length masks to {TABLE}."
+    return ""
 
 
 def find_folder(folder: Path, names: tuple[str, ...]) -> Path | None:
@@ -54,6 +77,12 @@ def tell_of_passed_over(*folders: Path) -> None:
             )
 
 
+def is_kaggle_layout(folder: Path) -> bool:
+    """Whether a folder holds ``train.csv`` and ``train/``."""
+    table, images = find_table(folder, TABLE), find_folder(folder, KAGGLE_FOLDERS)
+    return table is not None and images is not None
+
+
 def where_else(folder: Path) -> str:
     """A sentence with the command for the data set that lies around or in a folder; empty without one."""
     parent = folder.resolve().parent
@@ -67,7 +96,7 @@ def where_else(folder: Path) -> str:
 
 def _is_layout(folder: Path) -> bool:
     try:
-        if find_table(folder, "train.csv") is not None and (folder / "train").is_dir():
+        if is_kaggle_layout(folder):
             return True
         folders = find_folder(folder, IMAGE_FOLDERS), find_folder(folder, MASK_FOLDERS)
         return None not in folders or _has_pairs(folder)

@@ -36,6 +36,17 @@ _UNNAMED = re.compile(r"(Unnamed: [\d.]+(_level_\d+)?)?")
 """Columns without a name, and what pandas calls them: most often an index that was saved with a table."""
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?")
 _MAX_NAMED = 10
+_ALSO_CALLED = {
+    "id": ("imageid", "image_id", "image", "img", "filename", "file_name", "file"),
+    "annotation": (
+        "encodedpixels",
+        "encoded_pixels",
+        "rle",
+        "mask_rle",
+        "predicted",
+        "segmentation",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -180,8 +191,15 @@ def _advice(header: list[str], missing: list[str], options: Mapping[str, str]) -
         text = f" Capitals count: rename {', '.join(f'{b} to {a}' for a, b in close.items())}"
         ways = [f"{options[a]} {b}" for a, b in close.items() if a in options]
         return f"{text}, or say {' '.join(ways)}." if ways else f"{text}."
-    ways = [f"{options[name]} NAME" for name in missing if name in options]
+    ways = [f"{options[name]} {_meant(header, name)}" for name in missing if name in options]
     return f" Where they have other names, say which: {' '.join(ways)}." if ways else ""
+
+
+def _meant(header: list[str], name: str) -> str:
+    """The column that other programs and competitions call so; NAME where there is none."""
+    return next(
+        (column for column in header if column.casefold() in _ALSO_CALLED.get(name, ())), "NAME"
+    )
 
 
 def _read(path: Path, separator: str, *, exact: bool = False) -> Iterator[tuple[int, list[str]]]:

@@ -92,7 +92,7 @@ def test_a_table_beside_folders(tmp_path: Path, content: bytes) -> None:
     [
         (LINES.splitlines()[0].encode() + b"\n", "no image of .*train has a row"),
         (LINES.encode("latin-1"), "line 4: expected UTF-8 text, found the byte 0xf6"),
-        (LINES.replace("id,", "Image,", 1).encode(), "say which: --id_column NAME"),
+        (LINES.replace("id,", "Image,", 1).encode(), "say which: --id_column Image"),
         (LINES.replace("id,", "ID,", 1).encode(), "or say --id_column ID"),
         (LINES.replace(",16,", ",16.5,").encode(), "width 16.5, but the image is 12 x 16"),
     ],

@@ -133,6 +133,13 @@ def test_all_masks_empty_and_one_cell_each(
     assert "exactly one cell" in caplog.text
 
 
+def test_points_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    points = np.zeros((96, 128), np.uint16)
+    points[np.arange(5, 95, 10), np.arange(5, 95, 10)] = np.arange(1, 10)
+    run(folders(tmp_path / "s", {"x": points, "y": cells()}))
+    assert "points of 1 or 2 pixels in 1 of 2 images (x)" in caplog.text
+
+
 @pytest.mark.parametrize("value", [1, 255, 65535])
 def test_background_that_is_not_0_is_refused(value: int, tmp_path: Path) -> None:
     shifted = np.where(cells(), cells() + 1, value).astype(np.uint16)
@@ -249,6 +256,26 @@ def test_packed_table_and_table_without_rows(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "data")
     (source / "train.csv.gz").write_bytes(gzip.compress(text.splitlines()[0] + b"\n"))
     assert len(fails(source).splitlines()) == 1
+
+
+def test_columns_by_other_names_are_told_with_the_flags_that_read_them(tmp_path: Path) -> None:
+    source = kaggle(tmp_path / "s")
+    table = source / "train.csv"
+    table.write_text(table.read_text().replace("id,annotation", "ImageId,EncodedPixels"))
+    flags = "--id_column ImageId --annotation_column EncodedPixels"
+    assert flags in fails(source)
+    assert len(run(source, id_column="ImageId", annotation_column="EncodedPixels")) == 3
+
+
+def test_half_of_the_kaggle_layout(tmp_path: Path) -> None:
+    source = kaggle(tmp_path / "s")
+    (source / "train.csv").rename(source / "stage1_labels.csv")
+    assert "stage1_labels.csv is there, but no train.csv: rename" in fails(source)
+    (source / "stage1_labels.csv").rename(source / "train.csv")
+    (source / "train").rename(source / "pictures")
+    assert "train.csv is there, but no folder train/: rename" in fails(source)
+    (source / "pictures").rename(source / "Train")
+    assert len(run(source)) == 3
 
 
 # ------------------------------------------------------------------------------------ pairs and names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
@@ -42,6 +42,7 @@ def discs(shape: tuple[int, int] = (96, 128), radius: int = 7) -> Labels:
     return np.where(near[0] <= radius, marks[tuple(near[1])], 0).astype(np.int32)
 
 
+@settings(deadline=None)
 @given(MAPS)
 def test_parts_are_those_of_scikit_image(labels: Labels) -> None:
     wanted = label(labels, connectivity=2, background=0, return_num=True)
@@ -101,8 +102,11 @@ def test_photographs_are_pictures_and_their_labels_are_not(cell_type: str) -> No
 
 
 def test_smoothed_labels_are_pictures_and_dense_ones_are_not() -> None:
-    smooth = ndimage.zoom((discs() * 20).astype(np.uint8), 1.5, order=1)
-    assert map_facts(smooth).is_picture
+    for scale, order in ((1.5, 1), (0.5, 1), (0.7, 3)):
+        smooth = ndimage.zoom((discs() * 20).astype(np.uint8), scale, order=order)
+        assert map_facts(smooth).is_picture
+    large = np.kron(discs() * 20, np.ones((8, 8), np.int32)).astype(np.uint8)
+    assert map_facts(ndimage.zoom(large, 0.7, order=1)).is_picture
     rows, columns = np.indices((60, 60)) // 4
     assert not map_facts(1 + rows * 15 + columns).is_picture, "small cells without a gap"
 
@@ -116,6 +120,8 @@ def test_background_that_is_not_0() -> None:
         assert facts.background_share == pytest.approx(np.mean(cells == 0))
     assert map_facts(np.where(cells, 0, 255)).background == 255, "inverted"
     assert map_facts(cells).background == 0
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(256, 256)), 4)
+    assert map_facts((noise > 0.06).astype(int)).background == 0, "three corners by chance"
     large = np.hypot(*(np.indices((64, 64)) - 32)) < 40
     assert map_facts(large.astype(int)).background == 0, "one large cell touches all sides"
 
