@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset
 from cellflow.io.folders import OUTPUT_ENDINGS, split_outputs
-from cellflow.io.images import IMAGE_SUFFIXES, list_images, read_image
+from cellflow.io.images import IMAGE_SUFFIXES, image_info, list_images, read_image
 from cellflow.io.pixel_size import PixelSize, read_pixel_size
 from cellflow.storage.sizes import few_text, plural
 
@@ -72,6 +72,14 @@ class FoundImage:
             return PixelSize(self.given_size, self.given_size)
         known = self.dataset.pixel_size(self.name) if self.dataset is not None else None
         return known or read_pixel_size(self.path)
+
+    def channels(self) -> int | None:
+        """How many channels it has, None where its file does not say; what is wrong shows when it is read."""
+        if self.dataset is not None:
+            return int(self.dataset.images.at[self.name, "channels"])
+        with suppress(DataError):
+            return image_info(self.path).channels
+        return None
 
     @property
     def fingerprint(self) -> str:
