@@ -76,7 +76,7 @@ class FoundImage:
     def channels(self) -> int | None:
         """How many channels it has, None where its file does not say; what is wrong shows when it is read."""
         if self.dataset is not None:
-            return int(self.dataset.images.at[self.name, "channels"])
+            return int(self.dataset.images["channels"][self.name])
         with suppress(DataError):
             return image_info(self.path).channels
         return None

@@ -6,6 +6,7 @@ in one `DataError` that names the file.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from cellflow.storage.atomic import atomic_path
 __all__ = [
     "IMAGE_SUFFIXES",
     "ImageInfo",
+    "copy_image",
     "image_info",
     "list_images",
     "passed_over",
@@ -220,6 +222,30 @@ def _resolution(labels: NDArray[Any], pixel_size: PixelSize | None) -> dict[str,
     if labels.dtype != np.uint16:
         return {"resolution": per_unit, "resolutionunit": "CENTIMETER"}
     return {"imagej": True, "resolution": per_unit, "metadata": {"axes": "YX", "unit": "um"}}
+
+
+def copy_image(path: Path, pixels: NDArray[Any], target: Path) -> None:
+    """Copy the file of an image byte for byte; one whose planes lie in several files becomes one file.
+
+    Parameters
+    ----------
+    path : Path
+        The image.
+    pixels : (H, W) or (H, W, C) ndarray
+        What `read_image` makes of it.
+    target : Path
+        With the ending of `path`.
+    """
+    with path.open("rb") as file:
+        kind = header.kind_of(file.read(8))
+    if kind == "TIFF" and _tiff.is_in_several_files(path):
+        planes = pixels if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+        axes = {"axes": "CYX"[-planes.ndim :]}
+        tifffile.imwrite(
+            target, planes, photometric="minisblack", metadata=axes, compression="zlib"
+        )
+    else:
+        shutil.copyfile(path, target)
 
 
 def read_labels(path: Path) -> NDArray[np.int32]:
