@@ -40,6 +40,8 @@ def one_line(cls: Class) -> Class:
 
 def _brief(value: Any) -> str:
     """A value in a few characters."""
+    if isinstance(value, np.generic):
+        value = value.item()
     if hasattr(value, "shape") and hasattr(value, "dtype") and value.shape:
         return f"{value.dtype} {'x'.join(map(str, value.shape))}"
     if hasattr(value, "columns"):
@@ -52,8 +54,10 @@ def _brief(value: Any) -> str:
         short = all(isinstance(item, (int, str)) for item in value) and not isinstance(value, dict)
         text = repr(value)
         return text if short and len(text) <= _ITEM else f"<{len(value)}>"
-    if isinstance(value, (int, str, bool, type(None))):
-        return repr(shorten(value, _ITEM)) if isinstance(value, str) else repr(value)
+    if isinstance(value, str):
+        return repr(shorten(value, _ITEM))
+    if isinstance(value, (int, type(None))):
+        return repr(value)
     name = getattr(value, "name", None)
     return f"{type(value).__name__} {name}" if isinstance(name, str) else type(value).__name__
 

@@ -31,11 +31,11 @@ class Command:
 
 
 def _prepare(config: configs.PrepareConfig) -> None:
-    from cellflow.engine.prepare import found_text, prepare
+    from cellflow.engine.prepare import folds_flags, found_text, prepare
 
     dataset = prepare(config)
     say(f"{dataset.path}: {found_text(dataset)}")
-    say("Next: cellflow folds" + _data_flag(config.out))
+    say(f"Next: cellflow folds{folds_flags(dataset)}{_data_flag(config.out)}")
 
 
 def _folds(config: configs.FoldsConfig) -> None:

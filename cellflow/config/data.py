@@ -20,7 +20,7 @@ class PrepareConfig:
     out: Path = Path("cellflow-data")
     """Dataset folder to write."""
     table: Path | None = None
-    """CSV with an id column and more columns (cell type, group), joined on the id."""
+    """CSV (also .csv.gz) with an id column and more columns (cell type, group), joined on the id."""
     masks: Path | None = None
     """Folder of label maps, when it is not SOURCE/masks."""
     mask_filter: str = "_masks"

@@ -40,7 +40,7 @@ from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.locks import hold_lock
 from cellflow.storage.records import load_json
-from cellflow.storage.run_folder import RunFolder
+from cellflow.storage.run_folder import RunFolder, is_of_this_length
 from cellflow.types import one_line
 
 __all__ = ["ChainResult", "run_chain"]
@@ -215,6 +215,7 @@ def _is_predicted(run: RunFolder, config: ChainConfig) -> bool:
         same = record["models"] == models and record["mask"] == dataclasses.asdict(run_mask(run))
         return bool(
             same
+            and is_of_this_length(run.read_record(), record)
             and run.flows.is_dir()  # cellflow prune --flows removes them
             and record["diameter"] is None
             and (len(record["policies"]) > 1 or config.policy == record["policy"])

@@ -342,7 +342,9 @@ def _log_table(
         table = folds.value_counts().sort_index().to_frame("images")
     else:
         kind = images[stratify].astype(str)
-        table = pd.crosstab(folds, kind, margins=True, margins_name="total")
+        table = pd.crosstab(folds, kind)
+        table.loc["total"] = table.sum()
+        table.insert(table.shape[1], "total", table.sum(axis=1), allow_duplicates=True)
     _log.info("Images per fold (groups: %s)\n%s", group or "every image", table.to_string())
 
 

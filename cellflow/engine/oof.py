@@ -377,8 +377,8 @@ def _selection_biases(
 def _write_confusion(path: Path, scores: pd.DataFrame) -> None:
     """True against predicted cell type of images that their model never saw; "unsure" where it was."""
     true, found = scores["cell_type"], scores["predicted_type"].replace("", "unsure")
-    table = pd.crosstab(true, found).rename_axis(index="true", columns=None).reset_index()
-    write_csv(path, table)
+    table = pd.crosstab(true, found).rename_axis(index="true", columns=None)
+    write_csv(path, table.reset_index(allow_duplicates=True))  # a type may be called true
 
 
 def _say_recognition(scores: pd.DataFrame) -> None:

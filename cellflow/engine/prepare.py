@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from cellflow.config import PrepareConfig, check_config
+from cellflow.config import FoldsConfig, PrepareConfig, check_config
 from cellflow.engine.folds import GROUP_COLUMNS
 from cellflow.engine.progress_lines import follow
 from cellflow.errors import DataError
@@ -18,13 +18,13 @@ from cellflow.io.folders import read_folders
 from cellflow.io.images import read_image
 from cellflow.io.kaggle import is_kaggle_layout, read_kaggle
 from cellflow.io.mask_findings import MaskReview
-from cellflow.io.source import Problems, Source, check_id, read_image_table, some
+from cellflow.io.source import Problems, Source, check_id, counted, read_image_table, some
 from cellflow.numeric.mask_checks import split_parts
 from cellflow.storage.atomic import atomic_folder
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_array
 
-__all__ = ["found_text", "prepare"]
+__all__ = ["folds_flags", "found_text", "prepare"]
 
 _log = logging.getLogger(__name__)
 
@@ -81,26 +81,37 @@ def prepare(config: PrepareConfig) -> Dataset:
 def found_text(dataset: Dataset) -> str:
     """What a dataset holds, in one line: images, cells, cell types, groups, sizes."""
     images = dataset.images
-    parts = [f"{len(dataset)} images", f"{images['n_instances'].sum()} cells"]
+    parts = [counted(len(dataset), "image"), counted(int(images["n_instances"].sum()), "cell")]
     empty = int((images["n_instances"] == 0).sum())
     if empty:
-        parts.append(f"{empty} images without cells")
+        parts.append(f"{counted(empty, 'image')} without cells")
     if "cell_type" in images:
         counts = images["cell_type"].value_counts()
         named = [f"{name or '(none)'} {count}" for name, count in counts.items()]
-        parts.append(f"{len(counts)} cell types ({some(named)})")
-    group = next((name for name in GROUP_COLUMNS if name in images), None)
+        parts.append(f"{counted(len(counts), 'cell type')} ({some(named)})")
+    group = _group_column(images)
     if group is not None:
-        parts.append(f"{images[group].nunique()} groups ({group})")
-    smallest, *others = (
-        images[["height", "width"]].sort_values(["height", "width"]).to_numpy().tolist()
-    )
-    largest = others[-1] if others else smallest
-    sizes = " to ".join(
-        f"{height} x {width}" for height, width in dict.fromkeys(map(tuple, (smallest, largest)))
-    )
-    parts.append(f"{sizes} pixels (height x width)")
+        parts.append(f"{counted(images[group].nunique(), 'group')} ({group})")
+    sizes = images[["height", "width"]].sort_values(["height", "width"]).drop_duplicates()
+    ends = [f"{row.height} x {row.width}" for row in sizes.iloc[[0, -1]].itertuples()]
+    parts.append(f"{' to '.join(dict.fromkeys(ends))} pixels (height x width)")
     return ", ".join(parts)
+
+
+def folds_flags(dataset: Dataset) -> str:
+    """Flags of `cellflow folds` without which it would refuse this dataset, or nothing."""
+    images, group = dataset.images, _group_column(dataset.images)
+    n_groups = len(images)
+    if group is not None:  # an image without a group stands for itself
+        blank = images[group] == ""
+        n_groups = images.loc[~blank, group].nunique() + int(blank.sum())
+    if n_groups == 1 < len(images):
+        return f" --group id --k {min(FoldsConfig().k, len(images))}"
+    return f" --k {n_groups}" if 1 < n_groups < FoldsConfig().k else ""
+
+
+def _group_column(images: pd.DataFrame) -> str | None:
+    return next((name for name in GROUP_COLUMNS if name in images), None)
 
 
 def _check_source(config: PrepareConfig) -> None:

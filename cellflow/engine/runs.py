@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import logging
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ import pandas as pd
 
 from cellflow.config import MaskConfig, TrainConfig, config_differences, config_to_dict
 from cellflow.engine.folds import copy_folds
+from cellflow.engine.lengthen import check_length, lengthen
 from cellflow.engine.metadata import TEXT_COLUMNS
 from cellflow.engine.start_file import start_identity
 from cellflow.engine.thresholds import mask_from_dict
@@ -25,13 +27,11 @@ from cellflow.storage.config_file import read_config_file
 from cellflow.storage.hashing import hash_json
 from cellflow.storage.locks import is_locked
 from cellflow.storage.records import load_json
-from cellflow.storage.run_folder import FoldFolder, RunFolder
+from cellflow.storage.run_folder import FoldFolder, RunFolder, former_hashes
 
 __all__ = [
     "check_models",
-    "former_hashes",
     "identity",
-    "is_of_this_length",
     "open_run",
     "read_table",
     "run_dataset",
@@ -83,7 +83,8 @@ def open_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> RunFold
     Raises
     ------
     RunError
-        If a run of this name has other settings, other data or other folds.
+        If a run of this name has other settings, other data or other folds. More epochs are another
+        setting only where `check_length` says why they cannot be trained.
     """
     run = RunFolder(config.runs_dir / config.name)
     record: dict[str, Any] = {
@@ -100,16 +101,15 @@ def open_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> RunFold
         run.write_record(record)
         return run
     old = run.read_record()
-    before = dict(old["config"])
-    before["mask"] = dataclasses.asdict(MaskConfig()) | before.get(
-        "mask", {}
-    )  # settings since added
-    changes = config_differences(before, record["config"])
+    changes = config_differences(_with_newer_settings(old["config"]), record["config"])
     if old["data_hash"] != record["data_hash"]:
         changes.append(f"data: {dataset.path} is not the data the run was started with")
     if old["folds_hash"] != record["folds_hash"]:
         changes.append(f"folds.csv: not the split the run was started with, which is {run.folds}")
-    if changes:
+    length = int(old["config"]["optim"]["n_epochs"])
+    if len(changes) == 1 and length != config.optim.n_epochs:
+        _change_length(run, config, length)
+    elif changes:
         raise RunError(
             f"The run {config.name!r} in {run.path} was started with something else (old -> new):\n"
             + "\n".join(f"  - {line}" for line in changes)
@@ -117,6 +117,44 @@ def open_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> RunFold
             f"--config {run.settings('train')}"
         )
     return run
+
+
+def _with_newer_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a run, with the thresholds that did not exist when it was started."""
+    return {**config, "mask": dataclasses.asdict(MaskConfig()) | config.get("mask", {})}
+
+
+def _change_length(run: RunFolder, config: TrainConfig, before: int) -> None:
+    """Let a run go on to another last epoch, or say what starts another one from its models."""
+    after = config.optim.n_epochs
+    reason = check_length(run, config.optim, before)
+    if not reason:
+        lengthen(run, identity(config))
+        _log.info("the run %s goes on to epoch %d, started for %d", run.path, after, before)
+        return
+    changes: dict[str, object] = {"name": _unused_name(run), "n_epochs": after}
+    if after > before:
+        changes |= {"n_epochs": after - before, "pretrained_model": run.path}
+        if config.model.diam_mean is not None:
+            changes["diam_mean"] = None  # the model brings its own
+    there = [fold for fold in run.read_record()["folds"] if run.fold(fold).best.is_file()]
+    folds = there if after > before else None
+    what = "starts from its models for the epochs that lack" if after > before else "starts anew"
+    raise RunError(
+        f"The run {config.name!r} in {run.path} was started with n_epochs: {before} -> {after} (old -> "
+        f"new), and {reason}. Another run, which {what}: {train_command(run, folds, **changes)}\n"
+        f"Or go back to --n_epochs {before}."
+    )
+
+
+def _unused_name(run: RunFolder) -> str:
+    """A name for a run that follows on another one."""
+    stem = run.name.rstrip("0123456789") or run.name
+    return next(
+        name
+        for name in (f"{stem}{number}" for number in itertools.count(2))
+        if not (run.path.parent / name).exists()
+    )
 
 
 def check_models(
@@ -228,6 +266,7 @@ def train_command(run: RunFolder, folds: Iterable[int] | None, **changes: object
     flags: dict[str, object] = {"fold": "all" if folds is None else " ".join(map(str, folds))}
     if {run.name, known.get("name", "exp")} != {"exp"}:
         flags["name"] = run.name
+    flags |= {key: value for key, value in changes.items() if key == "name"}
     if known:
         flags["config"] = settings
     # The settings hold paths as they were typed, and the run may have been moved since.
@@ -243,16 +282,6 @@ def train_command(run: RunFolder, folds: Iterable[int] | None, **changes: object
 
 def _absolute(path: object) -> str:
     return str(Path(str(path)).resolve())
-
-
-def former_hashes(record: Mapping[str, Any]) -> list[str]:
-    """Hashes of the configs that a run had before it was lengthened."""
-    return [str(item["config_hash"]) for item in record.get("lengthened", ())]
-
-
-def is_of_this_length(run: RunFolder, made_by: Mapping[str, Any]) -> bool:
-    """Whether what a record of results describes was made since the run was last lengthened."""
-    return made_by.get("config_hash") not in former_hashes(run.read_record())
 
 
 def _is_finished(files: FoldFolder) -> bool:

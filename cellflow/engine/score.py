@@ -19,13 +19,14 @@ from cellflow.engine.runs import run_dataset
 from cellflow.engine.score_names import Names, check_names, match_names, some
 from cellflow.errors import ConfigError, DataError, RunError
 from cellflow.io.fold_table import read_fold_facts
+from cellflow.io.mask_findings import MaskReview
 from cellflow.io.predictions import PredictedMasks, read_predicted_masks
 from cellflow.io.truth import Truth, dataset_truth, read_truth
 from cellflow.numeric.bootstrap import bootstrap_mean
 from cellflow.report.comparison import Comparison
 from cellflow.storage.atomic import write_csv
 from cellflow.storage.run_folder import RunFolder, find_run
-from cellflow.types import one_line
+from cellflow.types import Instances, one_line
 
 __all__ = ["MIN_GROUPS", "ScoreResult", "mean_row", "score_masks"]
 
@@ -194,9 +195,11 @@ def score_masks(config: ScoreConfig) -> ScoreResult:
     names = _matched(sides, truth, matched, subset=config.subset)
     images = _with_facts(truth, list(names), _group_column(config.group, sides, truth))
     pictures = _Pictures.plan(config, sides[0], truth, names) if config.outlines else None
-    rows = []
+    rows, review = [], MaskReview()
     for name, ids in follow(names.items(), "score", brief=True):
-        rows.append({"id": name} | _scores(truth, sides, name, ids))
+        cells = review.add(name, truth.instances(name))
+        rows.append({"id": name} | _scores(truth, cells, sides, name, ids))
+    review.warn(f"The truth is {truth.path}; `cellflow prepare --split_parts` makes parts cells.")
     images = images.merge(pd.DataFrame(rows), on="id", validate="one_to_one")
     if config.out is not None:
         write_csv(config.out, images)
@@ -321,9 +324,10 @@ def _with_facts(truth: Truth, names: list[str], column: str | None) -> pd.DataFr
     return pd.DataFrame(facts).reset_index(drop=True)
 
 
-def _scores(truth: Truth, sides: list[_Side], name: str, ids: list[str]) -> dict[str, Any]:
+def _scores(
+    truth: Truth, cells: Instances, sides: list[_Side], name: str, ids: list[str]
+) -> dict[str, Any]:
     """Scores of one image on each side."""
-    cells = truth.instances(name)
     rows = []
     for side, own in zip(sides, ids, strict=True):
         try:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from shlex import quote
 
 from cellflow.errors import DataError
 from cellflow.io.images import IMAGE_SUFFIXES, list_images, passed_over
@@ -18,7 +19,7 @@ from cellflow.io.places import (
     tell_of_passed_over,
     where_else,
 )
-from cellflow.io.source import Problems, Source, SourceImage, some
+from cellflow.io.source import Problems, Source, SourceImage, counted, some
 from cellflow.numeric.labels import instances_from_labels
 from cellflow.types import Instances
 
@@ -31,6 +32,7 @@ OUTPUT_ENDINGS = ("_flows", "_masks", "_cp_masks", "_cp_output", "_cp_outlines",
 _MASK_ENDINGS = ("_masks", "_cp_masks", "_mask", "_labels", "_label", "-labels", "-label")
 _IMAGE_ENDINGS = ("", "_image", "_img")
 """Endings of names that are tried when those of the options give no pair."""
+_ADVICE = " Check the path, or name the folder of label maps with --masks."
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,8 @@ def read_folders(
         raise DataError(_nothing_found(folder, places, found))
     if found.left_over:
         _log.warning(
-            "%d images do not end in %s and are left out.", found.left_over, found.img_filter
+            "%s without the ending %s: left out.",
+            *(counted(found.left_over, "image"), found.img_filter),
         )
     _add_problems(places, found, problems)
     tell_of_passed_over(*dict.fromkeys((places.images, places.masks)))
@@ -223,8 +226,8 @@ def _other_endings(places: _Folders, found: _Pairing) -> _Pairing:
     if len(fitting) != 1:
         return found
     _log.warning(
-        "No image has a mask that ends in %s; all %d pairs fit %s, so that is taken.",
-        *(found.mask_filter, fitting[0].n_pairs, fitting[0].flags),
+        "No image NAME%s has a mask NAME%s; all %d pairs fit %s, so that is taken.",
+        *(found.img_filter, found.mask_filter, fitting[0].n_pairs, fitting[0].flags),
     )
     return fitting[0]
 
@@ -299,12 +302,16 @@ def _tell_of_subfolders(places: _Folders) -> None:
     if not inside:
         return
     first, other = inside[0], places.masks / inside[0].name
-    masks = f" --masks {other}" if not places.paired and other.is_dir() else ""
+    masks = f" --masks {quote(str(other))}" if not places.paired and other.is_dir() else ""
     _log.warning(
-        "%d images in sub-folders of %s are not read (%s). Read each of them by itself: "
+        "%s in sub-folders of %s: not read (%s). Read each of them by itself: "
         "cellflow prepare %s%s --out %s",
-        *(sum(counts.values()), places.images, some([path.name for path in inside])),
-        *(first, masks, f"{first.name}-data"),
+        *(
+            counted(sum(counts.values()), "image"),
+            places.images,
+            some([path.name for path in inside]),
+        ),
+        *(quote(str(first)), masks, quote(f"{first.name}-data")),
     )
 
 
@@ -315,20 +322,18 @@ def _nothing_found(folder: Path, places: _Folders, found: _Pairing) -> str:
         ways = " or ".join(sorted(pairing.flags for pairing in several))
         hint = f" More than one ending of names would fit: say {ways}." + hint
     if found.images or found.maps:
-        files, missing = ("images", "label map") if found.images else ("label maps", "image")
+        noun, missing = ("image", "label map") if found.images else ("label map", "image")
         some_of = some([f[0].name for f in (found.images or found.maps).values()])
         expected = f"NAME{found.mask_filter}.EXT" if found.images else f"NAME{found.img_filter}.EXT"
         place = places.masks if found.images else places.images
-        ways = "" if several else " Check the path, or name the folder of label maps with --masks."
         return (
-            f"{folder}: {len(found.images or found.maps)} {files} ({some_of}) but no {missing}; "
-            f"expected {expected} in {place}.{_hidden(place)}{hint}{ways}"
+            f"{folder}: {counted(len(found.images or found.maps), noun)} ({some_of}) but no {missing}; "
+            f"expected {expected} in {place}.{_hidden(place)}{hint or _ADVICE}"
         )
     return (
         f"{folder}: no annotated images found. Looked for train.csv with train/ (Kaggle layout), "
         f"for images/ with masks/, and for NAME.EXT beside NAME{found.mask_filter}.EXT "
-        f"(EXT: {' '.join(IMAGE_SUFFIXES)}).{_hidden(folder)}{hint} Check the path, or name the "
-        "folder of label maps with --masks."
+        f"(EXT: {' '.join(IMAGE_SUFFIXES)}).{_hidden(folder)}{hint or _ADVICE}"
     )
 
 
@@ -337,7 +342,7 @@ def _hidden(folder: Path) -> str:
     if not files:
         return ""
     path, reason = files[0]
-    return f" {len(files)} files are passed over ({path.name}: {reason})."
+    return f" Passed over: {counted(len(files), 'file')} ({path.name}: {reason})."
 
 
 def _instances(image: Path, path: Path, shape: tuple[int, int]) -> Instances:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 from cellflow.io.images import read_image, read_masks
-from cellflow.io.source import some
+from cellflow.io.source import counted, some
 from cellflow.numeric.mask_checks import MapFacts, PartFacts, map_facts, part_facts, without_repeats
 from cellflow.types import Instances
 
@@ -101,9 +101,9 @@ class MaskReview:
         merged = [name for name in with_cells if facts[name].holds_many_cells_in_one]
         if self._repeats:
             _log.warning(
-                "%d cells are annotated more than once, in exactly the same pixels, in %d of %d images: %s. "
+                "The same cell more than once, in exactly the same pixels: %s in %d of %d images (%s). "
                 "Each is counted once; remove the repeated rows.",
-                *(sum(self._repeats.values()), len(self._repeats), len(facts)),
+                *(counted(sum(self._repeats.values()), "repeat"), len(self._repeats), len(facts)),
                 some([f"{name} ({count})" for name, count in self._repeats.items()]),
             )
         if facts and not with_cells:
@@ -129,5 +129,4 @@ class MaskReview:
 
 
 def _parts_text(fact: PartFacts) -> str:
-    labels = "1 label" if fact.n_cells == 1 else f"{fact.n_cells} labels"
-    return f"{labels} in {fact.n_large} parts"
+    return f"{counted(fact.n_cells, 'label')} in {fact.n_large} parts"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from shlex import quote
 
 from cellflow.errors import DataError
 from cellflow.io.images import IMAGE_SUFFIXES, passed_over
-from cellflow.io.source import some
+from cellflow.io.source import counted, some
 from cellflow.io.tables import find_table
 
 __all__ = ["IMAGE_FOLDERS", "MASK_FOLDERS", "find_folder", "tell_of_passed_over", "where_else"]
@@ -47,8 +48,8 @@ def tell_of_passed_over(*folders: Path) -> None:
         files = [found for found in passed_over(folder) if not found[0].name.endswith("_seg.npy")]
         if files:
             _log.warning(
-                "%s: %d files are passed over (%s): %s",
-                *(folder, len(files), some([path.name for path, _ in files])),
+                "%s: passed over: %s (%s): %s",
+                *(folder, counted(len(files), "file"), some([path.name for path, _ in files])),
                 "; ".join(dict.fromkeys(reason for _, reason in files)),
             )
 
@@ -60,7 +61,7 @@ def where_else(folder: Path) -> str:
         if _is_layout(path):
             if path == parent and folder.name not in ("", ".."):
                 path = folder.parent
-            return f" {path} looks like the data set; try: cellflow prepare {path}"
+            return f" {path} looks like the data set: cellflow prepare {quote(str(path))}"
     return ""
 
 

@@ -12,7 +12,16 @@ from cellflow.io.images import IMAGE_SUFFIXES
 from cellflow.io.tables import read_rows
 from cellflow.types import Instances
 
-__all__ = ["Problems", "Source", "SourceImage", "check_id", "match_id", "read_image_table", "some"]
+__all__ = [
+    "Problems",
+    "Source",
+    "SourceImage",
+    "check_id",
+    "counted",
+    "match_id",
+    "read_image_table",
+    "some",
+]
 
 _MAX_NAMED = 5
 
@@ -53,7 +62,7 @@ class Problems:
     limit = 20
 
     def __init__(self) -> None:
-        self._causes: dict[str, list[tuple[str, str]]] = {}
+        self._causes: list[list[tuple[str, str]]] = []
 
     def add(self, message: object, name: str = "") -> None:
         """Keep a message; at the limit of causes, raise at once.
@@ -65,18 +74,21 @@ class Problems:
             Whom it is about. Messages that differ in this name and in numbers only have one cause: the
             first is shown, and the names of the others.
         """
-        text = str(message)
-        cause = re.sub(r"[0-9]+", "#", text.replace(name, "<>")) if name else text
-        self._causes.setdefault(cause, []).append((text, name))
+        new = str(message), name
+        for found in self._causes:
+            if _same_cause(found[0], new):
+                found.append(new)
+                return
+        self._causes.append([new])
         if len(self._causes) >= self.limit:
             self.raise_if_any()
 
     def __len__(self) -> int:
-        return sum(len(found) for found in self._causes.values())
+        return sum(len(found) for found in self._causes)
 
     def raise_if_any(self) -> None:
         """Raise one `DataError` with a line for each cause, if there is one."""
-        lines = [_one_line(found) for found in self._causes.values()]
+        lines = [_one_line(found) for found in self._causes]
         if len(lines) == 1:
             raise DataError(lines[0])
         if lines:
@@ -84,6 +96,22 @@ class Problems:
             if len(lines) >= self.limit:
                 head = f"The first {len(self)} problems:"
             raise DataError("\n".join([head, *(f"  - {text}" for text in lines)]))
+
+
+def _same_cause(one: tuple[str, str], other: tuple[str, str]) -> bool:
+    """Whether two messages, each with the name it is about, say the same of two names."""
+    words, others = one[0].split(), other[0].split()
+    return len(words) == len(others) and all(
+        a == b or _without(a, one[1]) == _without(b, other[1])
+        for a, b in zip(words, others, strict=True)
+    )
+
+
+def _without(word: str, name: str) -> str:
+    """A word without numbers and without a name, unless that is part of a longer name."""
+    if name:
+        word = re.sub(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])", "<>", word)
+    return re.sub(r"[0-9]+", "#", word)
 
 
 def _one_line(found: list[tuple[str, str]]) -> str:
@@ -99,6 +127,11 @@ def some(names: Sequence[str]) -> str:
     """The first names of many, as text."""
     more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
     return ", ".join(names[:_MAX_NAMED]) + more
+
+
+def counted(count: int, noun: str) -> str:
+    """A number and what it counts: 1 image, 2 images."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def check_id(image_id: str) -> str | None:

@@ -18,7 +18,7 @@ from scipy.ndimage import binary_erosion
 from cellflow.errors import DataError
 from cellflow.numeric.matching import as_instances
 from cellflow.numeric.score import competition_score, hit_cells
-from cellflow.report._figure import DPI, save_figure
+from cellflow.report._figure import DPI, save_figure, short_name
 from cellflow.report.overlays import PREDICTED_COLOR, TRUE_COLOR, grey_or_rgb
 from cellflow.types import Instances
 
@@ -113,7 +113,7 @@ def write_comparison(path: Path, item: Comparison) -> None:
     figure.figimage(picture, (across - width) // 2, LEGEND)
     tall = height + CAPTION + LEGEND
     figure.text(
-        0.5, 1 - 8 / tall, _short(item.name, 90), va="top", ha="center", weight="bold", size=11
+        0.5, 1 - 8 / tall, short_name(item.name, 90), va="top", ha="center", weight="bold", size=11
     )
     text = f"score {item.score:.2f}    {item.counts} (at IoU 0.5)"
     figure.text(0.5, 1 - 34 / tall, text, va="top", ha="center", size=10)
@@ -139,7 +139,7 @@ def write_overview(path: Path, items: Sequence[Comparison], *, title: str = "") 
     size = (max(PANEL_INCHES * columns, 7.2), (2 * PANEL_INCHES + 0.6) * bands + 0.9)
     figure = Figure(figsize=size, layout="constrained")
     if title:
-        figure.suptitle(title, fontsize=12, fontweight="bold")
+        figure.suptitle(title, fontsize=12, fontweight="bold", parse_math=False)
     panels = figure.subplots(2 * bands, columns, squeeze=False)
     for axes in panels.flat:
         axes.set_axis_off()
@@ -150,7 +150,9 @@ def write_overview(path: Path, items: Sequence[Comparison], *, title: str = "") 
         width = max(1, scale * max(item.image.shape[:2]) // PANEL_SIDE)
         upper, lower = panels[2 * band, column], panels[2 * band + 1, column]
         upper.imshow(grey_or_rgb(item.image), interpolation="antialiased")
-        upper.set_title(f"{_short(item.name, 34)}\nscore {item.score:.2f}", fontsize=9)
+        upper.set_title(
+            f"{short_name(item.name, 34)}\nscore {item.score:.2f}", fontsize=9, parse_math=False
+        )
         lower.imshow(_draw(item, scale, width), interpolation="antialiased")
         lower.set_title(item.counts, fontsize=8)
     _add_legend(figure)
@@ -200,12 +202,6 @@ def _enlarged(array: NDArray[Any], scale: int) -> NDArray[Any]:
 
 def _bytes(color: tuple[float, float, float]) -> Colors:
     return np.asarray(np.rint(255 * np.array(color)), dtype=np.uint8)
-
-
-def _short(text: str, limit: int) -> str:
-    """A long name without its middle."""
-    half = (limit - 3) // 2
-    return text if len(text) <= limit else f"{text[:half]}...{text[-half:]}"
 
 
 def _add_legend(figure: Figure) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from cellflow.errors import RunError
 from cellflow.storage.atomic import write_text
 from cellflow.storage.records import load_yaml
 
-__all__ = ["FoldFolder", "RunFolder", "find_run"]
+__all__ = ["FoldFolder", "RunFolder", "find_run", "former_hashes", "is_of_this_length"]
 
 _SECTIONS = ("model", "optim", "sampling", "mask")
 """Groups of settings in the config of a record."""
@@ -233,6 +234,18 @@ def _record_problem(record: Any) -> str:
     if not record["folds"] or not numbers:
         return f"numbers of folds, found {record['folds']!r:.80}"
     return "data to be a path" if "\0" in record["data"] else ""
+
+
+def former_hashes(record: Mapping[str, Any]) -> list[str]:
+    """Hashes of the configs that a run had before it was lengthened, from its record."""
+    former = record.get("lengthened")
+    items = former if isinstance(former, list) else []
+    return [str(item.get("config_hash")) for item in items if isinstance(item, dict)]
+
+
+def is_of_this_length(record: Mapping[str, Any], made_by: Mapping[str, Any]) -> bool:
+    """Whether results were made since the run was last lengthened, from the records of both."""
+    return made_by.get("config_hash") not in former_hashes(record)
 
 
 def find_run(name: str | None, runs_dir: Path) -> RunFolder:
