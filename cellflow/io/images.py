@@ -32,6 +32,7 @@ __all__ = [
     "ImageInfo",
     "copy_image",
     "image_info",
+    "is_text",
     "list_images",
     "passed_over",
     "read_image",
@@ -267,7 +268,7 @@ def list_images(folder: Path) -> list[Path]:
     return sorted(
         item
         for item in _items(Path(folder))
-        if item.suffix.lower() in IMAGE_SUFFIXES and _is_text(item.name) and item.is_file()
+        if item.suffix.lower() in IMAGE_SUFFIXES and is_text(item.name) and item.is_file()
     )
 
 
@@ -288,7 +289,7 @@ def passed_over(folder: Path) -> list[tuple[Path, str]]:
             continue
         if item.name.endswith(_OF_CELLPOSE):
             continue
-        if not _is_text(item.name):
+        if not is_text(item.name):
             name = item.name.encode("utf-8", "backslashreplace").decode()
             found.append((item.with_name(name), "its name is not UTF-8 text; rename it"))
         elif item.is_symlink() and not item.exists():
@@ -308,7 +309,7 @@ def _items(folder: Path) -> Iterator[Path]:
         raise _unreadable(folder, error) from error
 
 
-def _is_text(name: str) -> bool:
+def is_text(name: str) -> bool:
     """Whether a file name can be written into tables and logs."""
     try:
         name.encode()
