@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cellflow.config import EnsembleConfig, check_config
+from cellflow.engine.channels import needs_colour, warn_of_grey
 from cellflow.engine.doubts import warn_of_diameter, warn_of_diameters, warn_of_no_cells
 from cellflow.engine.image_source import FoundImage, find_images, source_folders
 from cellflow.engine.machine import Machine, choose_machine
@@ -217,6 +218,7 @@ def _open(config: EnsembleConfig) -> _Job:
     _check_channels(config, opened)
     folder = config.output.out / (config.output.name or opened.name)
     segmenter = _segmenter(config, opened, machine)
+    _warn_of_grey(images, opened.members[0])
     warn_of_diameter(segmenter.diameter, opened.members)
     return _Job(config, machine, opened, segmenter, images, folder)
 
@@ -235,6 +237,14 @@ def _check_channels(config: EnsembleConfig, opened: Opened) -> None:
                 f"{member.name} was trained with --chan {member.chan} --chan2 {member.chan2}, found "
                 f"--chan {wanted[0]} --chan2 {wanted[1]}. Leave them out: they travel with the model."
             )
+
+
+def _warn_of_grey(images: dict[str, FoundImage], member: Member) -> None:
+    """Say which images lack channels; their files are looked into only where that can be."""
+    if needs_colour(member.chan, member.chan2):
+        counts = {name: image.channels() for name, image in images.items()}
+        known = {name: count for name, count in counts.items() if count is not None}
+        warn_of_grey(known, member.chan, member.chan2)
 
 
 def _segmenter(config: EnsembleConfig, opened: Opened, machine: Machine) -> Segmenter:

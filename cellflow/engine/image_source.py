@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset
 from cellflow.io.folders import OUTPUT_ENDINGS, split_outputs
-from cellflow.io.images import IMAGE_SUFFIXES, list_images, read_image
+from cellflow.io.images import (
+    IMAGE_SUFFIXES,
+    image_info,
+    is_text,
+    list_images,
+    passed_over,
+    read_image,
+)
 from cellflow.io.pixel_size import PixelSize, read_pixel_size
 from cellflow.storage.sizes import few_text, plural
 
@@ -28,11 +35,6 @@ ImageReaders = Mapping[str, Callable[[], NDArray[Any]]]
 
 LIST_SUFFIX = ".txt"
 MAX_PROBLEMS = 20
-_OTHER_KINDS = (
-    ".czi", ".dcm", ".dv", ".gif", ".heic", ".ics", ".ims", ".jp2", ".lif", ".lsm", ".nd2", ".ndpi", ".npy",
-    ".oib", ".oif", ".stk", ".svs", ".vsi", ".webp", ".zvi",
-)  # fmt: skip
-"""Endings of pictures that others write and `read_image` does not take."""
 HINT_LEVELS = 2
 """How deep sub-folders are searched for images that --recursive would take."""
 FOLDER_JOINT = "__"
@@ -72,6 +74,14 @@ class FoundImage:
             return PixelSize(self.given_size, self.given_size)
         known = self.dataset.pixel_size(self.name) if self.dataset is not None else None
         return known or read_pixel_size(self.path)
+
+    def channels(self) -> int | None:
+        """How many channels it has, None where its file does not say; what is wrong shows when it is read."""
+        if self.dataset is not None:
+            return int(self.dataset.images["channels"][self.name])
+        with suppress(DataError):
+            return image_info(self.path).channels
+        return None
 
     @property
     def fingerprint(self) -> str:
@@ -129,10 +139,19 @@ def find_images(
     """
     search = _Search(recursive, img_filter, log)
     found: dict[str, FoundImage] = {}
+    odd: list[str] = []
     for name, image in search.images(_as_list(sources)):
         if name in found:
             raise DataError(_same_id(name, found[name].path, image.path))
-        found[name] = replace(image, given_size=pixel_size)
+        if is_text(name):
+            found[name] = replace(image, given_size=pixel_size)
+        else:
+            odd.append(ascii(str(image.path)))
+    if odd:
+        text = f"{plural(len(odd), 'image')} whose name is not UTF-8: {few_text(odd)}. Rename it."
+        if not found:
+            raise DataError(text)
+        search.tell("passed over %s", text)
     return found
 
 
@@ -217,7 +236,7 @@ class _Search:
                 "sub-folders. Add --recursive to take them all, or name a sub-folder."
             )
         if below:
-            self._tell("%s in sub-folders of %s not taken; --recursive takes them too",
+            self.tell("%s in sub-folders of %s not taken; --recursive takes them too",
                        _counted(below, folder), folder)  # fmt: skip
         missing = f"{folder}: no images in this folder{self._wanted}"
         return self._without_outputs(_some(own, missing))[0]
@@ -228,13 +247,7 @@ class _Search:
 
     def _filtered(self, paths: list[Path]) -> list[Path]:
         """Those whose names have the ending that was asked for."""
-        odd = [path for path in paths if not _is_text(path.name)]
-        if odd:
-            self._tell(
-                "%s: passed over %s whose name is not UTF-8: %s. Rename it.",
-                odd[0].parent, plural(len(odd), "image"), few_text(ascii(path.name) for path in odd),
-            )  # fmt: skip
-        return [path for path in paths if path.stem.endswith(self.img_filter) and path not in odd]
+        return [path for path in paths if path.stem.endswith(self.img_filter)]
 
     def _without_outputs(
         self, paths: list[Path], *, named: bool = False
@@ -244,7 +257,7 @@ class _Search:
             return paths, []
         images, outputs = split_outputs(paths, only_beside_image=named)
         if outputs:
-            self._tell(
+            self.tell(
                 "passed over: %s that Cellpose or somebody else made of images, by the endings of their "
                 "names (%s); to predict such files, name them in a list (%s)",
                 plural(len(outputs), "file"), few_text(path.name for path in outputs), LIST_SUFFIX,
@@ -253,20 +266,18 @@ class _Search:
 
     def _tell_of_others(self, folder: Path) -> None:
         """Say which files look like images of people but are none that can be read."""
-        items = [path for path in folder.iterdir() if path.name[0] != "."]
-        links = [path.name for path in items if _has_suffix(path) and not path.exists()]
-        others = [path for path in items if path.suffix.lower() in _OTHER_KINDS]
-        kinds = [path.name for path in others if not path.stem.endswith(OUTPUT_ENDINGS)]
-        for names, what in (
-            (links, "links that lead nowhere"),
-            (kinds, "files of kinds that are not read, to be saved as TIFF"),
-        ):
-            if names:
-                self._tell(
-                    "%s: passed over %s (%d): %s", folder, what, len(names), few_text(sorted(names))
-                )
+        reasons: dict[str, list[str]] = {}
+        for path, reason in passed_over(folder):
+            if not path.stem.endswith(OUTPUT_ENDINGS):
+                reasons.setdefault(reason, []).append(path.name)
+        for reason, names in reasons.items():
+            self.tell(
+                "%s: passed over %s (%s): %s",
+                *(folder, plural(len(names), "file"), few_text(names), reason),
+            )
 
-    def _tell(self, message: str, *words: Any) -> None:
+    def tell(self, message: str, *words: Any) -> None:
+        """Say what was passed over, if somebody hears."""
         if self.log is not None:
             self.log.warning(message, *words)
 
@@ -277,15 +288,6 @@ def _as_list(sources: Path | Iterable[Path]) -> list[Path]:
 
 def _has_suffix(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES
-
-
-def _is_text(name: str) -> bool:
-    """Whether a name can be written into a table: bytes that are not UTF-8 cannot."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _is_image_file(path: Path) -> bool:

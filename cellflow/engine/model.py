@@ -19,6 +19,7 @@ from cellflow.engine.cellpose_call import (
     nth,
     stack_answers,
 )
+from cellflow.engine.channels import warn_of_grey
 from cellflow.engine.given_images import as_image, as_planes, is_several
 from cellflow.engine.machine import choose_machine
 from cellflow.engine.members import Member
@@ -103,9 +104,16 @@ class Model:
             cell_type=check_type(cell_type, self.opened),
             flips=FLIPS if tta else ("",),
         )
-        if is_several(image):
-            return [segmenter.predict(as_image(item, channel_axis)) for item in image]
-        return segmenter.predict(as_image(image, channel_axis))
+        several = is_several(image)
+        results, channels = [], {}
+        for place, item in enumerate(image if several else [image]):
+            array = as_image(item, channel_axis)
+            results.append(segmenter.predict(array))
+            name = str(item) if isinstance(item, str | Path) else f"image {place}"
+            channels[name] = array.shape[2] if array.ndim == 3 else 1
+        member = self.opened.members[0]
+        warn_of_grey(channels, member.chan, member.chan2)
+        return results if several else results[0]
 
     def eval(
         self,

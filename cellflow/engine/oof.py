@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from cellflow.config import MaskConfig, OofConfig, check_config
+from cellflow.engine.channels import warn_of_grey
 from cellflow.engine.cross_validation import cross_validation
 from cellflow.engine.doubts import warn_of_diameter
 from cellflow.engine.evaluate import SCORE_COLUMNS, score_row
@@ -108,6 +109,7 @@ def _oof(run: RunFolder, config: OofConfig) -> OofResult:
     bias = _selection_biases(dataset, run, folds, evaluations)
     job = _Job(run, dataset, folds, models, mask, config, machine)
     policies = _policies(config, dataset)
+    _warn_of_grey(job)
     styles = {fold: _style_models(job, fold) for fold in models}
     with atomic_folder(run.oof, replace=True) as folder:
         passes = {
@@ -155,6 +157,13 @@ class _Job:
         """The model of a fold."""
         name = f"{self.run.name} fold {fold}"
         return load_member(self.models[fold], name, self.machine.device, styles=styles)
+
+
+def _warn_of_grey(job: _Job) -> None:
+    """Say which of the images lack the channels of the first model, which all share."""
+    member = job.member(next(iter(job.models)))
+    used = job.dataset.images.loc[job.folds.index[job.folds.isin(job.models)], "channels"]
+    warn_of_grey(used.to_dict(), member.chan, member.chan2)
 
 
 def _policies(config: OofConfig, dataset: Dataset) -> tuple[Policy, ...]:

@@ -58,7 +58,7 @@ def prepare(config: PrepareConfig) -> Dataset:
     review = MaskReview()
     try:
         with atomic_folder(config.out, replace=config.overwrite) as folder:
-            _write(source, folder, problems, review, split=config.split_parts)
+            flat = _write(source, folder, problems, review, split=config.split_parts)
             _keep_folds(config.out, folder)
             write_config_file(folder / "prepare.yaml", "prepare", config)
     except OSError as error:
@@ -70,6 +70,12 @@ def prepare(config: PrepareConfig) -> Dataset:
     _log.info("%s: from the layout %s", config.out, source.layout)
     review.warn("--split_parts makes every separate part a cell; cells that touch stay one.")
     _warn_of_twins(dataset.images)
+    if flat:
+        _log.warning(
+            "%d of %d images have one value only (%s): there is nothing to see in them. Export them again, "
+            "or leave them out.",
+            *(len(flat), len(dataset), some(flat)),
+        )
     return dataset
 
 
@@ -201,18 +207,22 @@ def _check_ids(source: Source, problems: Problems) -> None:
 
 def _write(
     source: Source, folder: Path, problems: Problems, review: MaskReview, *, split: bool
-) -> None:
-    writer = DatasetWriter(folder)
+) -> list[str]:
+    """Write all images; returns the ids of those of one value only."""
+    writer, flat = DatasetWriter(folder), []
     for image in follow(source.images, "prepare", brief=True):
         try:
             pixels = read_image(image.file)
             instances = image.read_instances((pixels.shape[0], pixels.shape[1]))
             instances = review.add(image.id, split_parts(instances) if split else instances)
             writer.add(image, pixels, instances, pixel_hash=hash_array(pixels))
+            if (pixels == pixels[:1, :1]).all():
+                flat.append(image.id)
         except DataError as error:
             problems.add(error, image.id)
     problems.raise_if_any()
     writer.finish(source.layout)
+    return flat
 
 
 def _keep_folds(old: Path, new: Path) -> None:

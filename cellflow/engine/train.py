@@ -11,6 +11,7 @@ import torch
 
 from cellflow.config import TrainConfig, check_config
 from cellflow.engine.budget import Budget
+from cellflow.engine.channels import warn_of_grey
 from cellflow.engine.crops import fold_samples
 from cellflow.engine.debug import debug_config
 from cellflow.engine.fold_result import FoldResult, copy_best, finished_without_state
@@ -145,6 +146,8 @@ def _open(config: TrainConfig, machine: Machine) -> Job:
         torch.get_num_threads(),
         f", {machine.ranks.world} processes" if machine.ranks.world > 1 else "",
     )  # fmt: skip
+    used = dataset.images.loc[split.index[split >= 0], "channels"]
+    warn_of_grey(used.to_dict(), config.model.chan, config.model.chan2)
     if is_pretrained(config):
         files = [start_file(config.model.pretrained_model, fold) for fold in wanted]
         _log.info("starting from %s", ", ".join(map(str, dict.fromkeys(files))))

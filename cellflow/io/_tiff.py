@@ -16,7 +16,7 @@ from tifffile import COMPRESSION, PHOTOMETRIC
 from cellflow.errors import DataError
 from cellflow.io._image_header import Claim, refuse_swollen, turn, turned_shape
 
-__all__ = ["is_lossy", "read_info", "read_pixels"]
+__all__ = ["is_in_several_files", "is_lossy", "read_info", "read_pixels"]
 
 MAX_CHANNELS = 4
 _CHANNELS, _UNNAMED = "SC", "QI"
@@ -82,6 +82,12 @@ def is_lossy(path: Path) -> bool:
     """Whether the pixels were compressed with JPEG, of which labels do not come back as they were."""
     with tifffile.TiffFile(path) as tiff:
         return tiff.pages.first.compression in _LOSSY
+
+
+def is_in_several_files(path: Path) -> bool:
+    """Whether planes of the image lie in other files of an OME set."""
+    with _open(path) as plane:
+        return len(_files(plane, path)) > 1
 
 
 @contextmanager
@@ -210,4 +216,4 @@ def _refuse_cut_off(plane: _Plane) -> None:
 def _files(plane: _Plane, path: Path) -> set[Path]:
     """All files that hold planes of the image."""
     names = {page.parent.filehandle.path for page in plane.series.pages if hasattr(page, "parent")}
-    return {path, *map(Path, names)}
+    return {Path(name).resolve() for name in (path, *names)}

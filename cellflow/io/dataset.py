@@ -5,7 +5,7 @@
     dataset.json    format, version, source layout, counts, data hash
     images.csv      one row per image; every column beyond ours is kept as text
     instances.csv   id,annotation: one row per cell, row-major 1-indexed runs
-    images/         the source files, byte for byte
+    images/         the source files, byte for byte (an image in several files becomes one file)
     labels/ID.tif   label maps; where cells overlap the pixel goes to the smaller one
     folds.csv       id,fold; made by `cellflow folds` or by hand
 """
@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from cellflow import __version__
 from cellflow.errors import DataError
 from cellflow.io.fold_table import fold_table_hash, read_fold_table
-from cellflow.io.images import read_image, read_labels, write_labels
+from cellflow.io.images import copy_image, read_image, read_labels, write_labels
 from cellflow.io.pixel_size import PixelSize, read_pixel_size, sensible_pixel_size
 from cellflow.io.source import SourceImage
 from cellflow.io.tables import Row, read_rows, whole_number
@@ -229,7 +228,7 @@ class DatasetWriter:
     ) -> None:
         """Write one image; `pixel_hash` is `hash_array` of its pixels."""
         name = source.id + source.file.suffix.lower()
-        shutil.copyfile(source.file, self._folder / "images" / name)
+        copy_image(source.file, pixels, self._folder / "images" / name)
         labels = labels_from_instances(instances)
         size = read_pixel_size(source.file)
         write_labels(self._folder / "labels" / f"{source.id}.tif", labels, size)

@@ -6,6 +6,7 @@ in one `DataError` that names the file.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +30,9 @@ from cellflow.storage.atomic import atomic_path
 __all__ = [
     "IMAGE_SUFFIXES",
     "ImageInfo",
+    "copy_image",
     "image_info",
+    "is_text",
     "list_images",
     "passed_over",
     "read_image",
@@ -222,6 +225,30 @@ def _resolution(labels: NDArray[Any], pixel_size: PixelSize | None) -> dict[str,
     return {"imagej": True, "resolution": per_unit, "metadata": {"axes": "YX", "unit": "um"}}
 
 
+def copy_image(path: Path, pixels: NDArray[Any], target: Path) -> None:
+    """Copy the file of an image byte for byte; one whose planes lie in several files becomes one file.
+
+    Parameters
+    ----------
+    path : Path
+        The image.
+    pixels : (H, W) or (H, W, C) ndarray
+        What `read_image` makes of it.
+    target : Path
+        With the ending of `path`.
+    """
+    with path.open("rb") as file:
+        kind = header.kind_of(file.read(8))
+    if kind == "TIFF" and _tiff.is_in_several_files(path):
+        planes = pixels if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+        axes = {"axes": "CYX"[-planes.ndim :]}
+        tifffile.imwrite(
+            target, planes, photometric="minisblack", metadata=axes, compression="zlib"
+        )
+    else:
+        shutil.copyfile(path, target)
+
+
 def read_labels(path: Path) -> NDArray[np.int32]:
     """Read a label map that `write_labels` wrote, as ``(H, W)`` int32."""
     return read_masks(path).astype(np.int32)
@@ -241,7 +268,7 @@ def list_images(folder: Path) -> list[Path]:
     return sorted(
         item
         for item in _items(Path(folder))
-        if item.suffix.lower() in IMAGE_SUFFIXES and _is_text(item.name) and item.is_file()
+        if item.suffix.lower() in IMAGE_SUFFIXES and is_text(item.name) and item.is_file()
     )
 
 
@@ -262,7 +289,7 @@ def passed_over(folder: Path) -> list[tuple[Path, str]]:
             continue
         if item.name.endswith(_OF_CELLPOSE):
             continue
-        if not _is_text(item.name):
+        if not is_text(item.name):
             name = item.name.encode("utf-8", "backslashreplace").decode()
             found.append((item.with_name(name), "its name is not UTF-8 text; rename it"))
         elif item.is_symlink() and not item.exists():
@@ -282,7 +309,7 @@ def _items(folder: Path) -> Iterator[Path]:
         raise _unreadable(folder, error) from error
 
 
-def _is_text(name: str) -> bool:
+def is_text(name: str) -> bool:
     """Whether a file name can be written into tables and logs."""
     try:
         name.encode()

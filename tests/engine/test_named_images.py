@@ -159,10 +159,14 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, caplog: pytest.LogCaptureFi
         (tmp_path / name).write_text("x")
     assert list(find_images(tmp_path, recursive=True)) == ["a", "b__c"]
     lines = said(caplog).splitlines()
-    assert any("links that lead nowhere (1): lost.tif" in line for line in lines)
-    assert any("kinds that are not read" in line and "(2): d.czi, e.ND2" in line for line in lines)
-    assert any("f.lif" in line for line in lines)
-    assert len(lines) == 3
+    for expected in (
+        "1 file (lost.tif): a link that leads nowhere",
+        "1 file (d.czi): .czi is not read; convert it",
+        "1 file (e.ND2): .nd2 is not read",
+        "1 file (f.lif): .lif is not read",
+    ):
+        assert any(expected in line for line in lines)
+    assert len(lines) == 4
 
 
 def test_names_that_no_table_can_hold(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -172,4 +176,15 @@ def test_names_that_no_table_can_hold(tmp_path: Path, caplog: pytest.LogCaptureF
     except OSError:
         pytest.skip("this file system takes UTF-8 only")
     assert list(find_images(tmp_path)) == [one.stem]
-    assert r"1 image whose name is not UTF-8: 'b\udcff.png'" in said(caplog)
+    assert r"1 file (b\udcff.png): its name is not UTF-8 text; rename it" in said(caplog)
+    assert list(find_images(tmp_path / "*.png")) == [one.stem]
+    assert r"1 image whose name is not UTF-8: " in said(caplog)
+    odd = next(path for path in tmp_path.iterdir() if path != one)
+    with pytest.raises(DataError, match=r"b\\udcff\.png'\. Rename it"):
+        find_images(odd)
+    folder = Path(os.fsdecode(bytes(tmp_path) + b"/day\xff"))
+    folder.mkdir()
+    one.rename(folder / "a.png")
+    odd.rename(tmp_path / "b.png")
+    assert list(find_images(tmp_path, recursive=True)) == ["b"]
+    assert r"day\udcff/a.png" in said(caplog)
