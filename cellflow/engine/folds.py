@@ -104,7 +104,8 @@ def make_folds(config: FoldsConfig) -> pd.DataFrame:
 def load_folds(dataset: Dataset) -> pd.Series[int]:
     """Read the fold table of a dataset, made here or by hand, and check it for leaks.
 
-    The column of groups is the one ``folds.json`` names, else the default of `make_folds`.
+    The column of groups is the one ``folds.json`` names, else the default of `make_folds`; both where the
+    table was edited since.
 
     Returns
     -------
@@ -120,8 +121,14 @@ def load_folds(dataset: Dataset) -> pd.Series[int]:
     """
     folds = dataset.folds()
     facts = read_fold_facts(dataset.folds_path)
-    group = facts["group"] if "group" in facts else _default(dataset.images, _GROUP_COLUMNS)
-    check_leaks(dataset.images, folds, _column(dataset.images, group, (), "group in folds.json"))
+    default = _default(dataset.images, _GROUP_COLUMNS)
+    columns = [facts["group"]] if "group" in facts else [default]
+    if facts.get("edited") and default is not None:
+        columns.append(default)
+    for group in dict.fromkeys(columns):
+        check_leaks(
+            dataset.images, folds, _column(dataset.images, group, (), "group in folds.json")
+        )
     return folds
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ RESERVED = -1
 """Fold of images that are kept out of all folds."""
 
 _MAX_PROBLEMS = 20
+_log = logging.getLogger(__name__)
 _TEXT_FACTS = ("group", "stratify", "split", "hash")
 _FACTS_REMEDY = (
     "Put the original back, make both anew with `cellflow folds --overwrite`, or remove the file if the "
@@ -96,12 +99,17 @@ def write_fold_table(path: Path, folds: pd.Series[int], facts: dict[str, Any]) -
 def read_fold_facts(path: Path) -> dict[str, Any]:
     """How the fold table at `path` was made; empty if nobody knows (a table brought along).
 
+    What ``folds.json`` says of another table than the one that is there now does not count, with a
+    warning: its kind of split, and that images need no groups, would be taken for those of this one. Where
+    the number of folds is the same, the table may have been edited by hand: a column of groups is kept, and
+    `edited` is true.
+
     Raises
     ------
     FoldError
         If ``folds.json`` beside it is damaged: without its column of groups, leaks would go unseen.
     """
-    path = path.with_suffix(".json")
+    table, path = path, path.with_suffix(".json")
     try:
         facts = load_json(path)
     except FileNotFoundError:
@@ -117,7 +125,36 @@ def read_fold_facts(path: Path) -> dict[str, Any]:
             raise FoldError(
                 f"{path}: expected {key} to be a text or null, found {facts[key]!r:.80}. {_FACTS_REMEDY}"
             )
-    return facts
+    try:
+        folds = read_fold_table(table)
+    except FoldError:  # whoever needs the table itself is told what is wrong with it
+        return {}
+    found = fold_table_hash(folds)
+    fits = _fits(facts, folds)
+    if fits and facts.get("hash") in (None, found):
+        return facts
+    kept = facts.get("group") if fits else None
+    _tell_of_stale_facts(path, found, kept)
+    return {} if kept is None else {"group": kept, "edited": True}
+
+
+def _fits(facts: dict[str, Any], folds: pd.Series[int]) -> bool:
+    """Whether a table has as many folds as the facts tell of."""
+    count = len(set(map(int, folds)) - {RESERVED})
+    return bool(count == (2 if facts.get("split") == "holdout" else facts.get("k", count)))
+
+
+@cache  # once for each state of a file, however many steps of a command read it
+def _tell_of_stale_facts(path: Path, table_hash: str, kept: str | None) -> None:
+    what = (
+        f"all but its column of groups, {kept}, is" if kept else "its groups and kind of split are"
+    )
+    _log.warning(
+        "%s tells of another split than %s holds now (hash %s), so %s left aside. Remove it; or make both "
+        "anew with `cellflow folds --group COLUMN --overwrite`; or, if you only moved images by hand, take "
+        'the line with "hash" out of it to keep all it says.',
+        *(path, path.with_suffix(".csv").name, table_hash, what),
+    )
 
 
 def fold_table_hash(folds: pd.Series[int]) -> str:
