@@ -101,15 +101,15 @@ def test_a_column_of_groups_that_is_gone_is_named(dataset: Dataset) -> None:
 def test_an_edited_table_is_checked_for_both_columns(dataset: Dataset) -> None:
     table = pd.read_csv(dataset.path / "images.csv", dtype=str)
     table["plate"] = list("aabbcc")
-    table["group"] = list("uvuwxy")
+    table["group"] = list("uwuvvw")  # whichever plates are apart, a group is
     table.to_csv(dataset.path / "images.csv", index=False)
     dataset = Dataset.open(dataset.path)
-    config = FoldsConfig(data=dataset.path, k=2, group="plate", seed=1, overwrite=True)
+    config = FoldsConfig(data=dataset.path, k=2, group="plate", overwrite=True)
     make_folds(config)
     bring(dataset, [0, 1, 0, 0, 1, 1])
     with pytest.raises(LeakError, match="plate a"):
         load_folds(dataset)
     made = dict(zip("abc", make_folds(config)["fold"][::2], strict=True))
     bring(dataset, [1 - made[plate] for plate in table["plate"]])  # the folds change their numbers
-    with pytest.raises(LeakError, match="group u"):
+    with pytest.raises(LeakError, match="group"):
         load_folds(dataset)
