@@ -16,6 +16,7 @@ from cellflow.storage.hashing import hash_bytes
 
 __all__ = [
     "RESERVED",
+    "fold_facts_fit",
     "fold_table_hash",
     "read_fold_facts",
     "read_fold_table",
@@ -26,6 +27,8 @@ RESERVED = -1
 """Fold of images that are kept out of all folds."""
 
 _MAX_PROBLEMS = 20
+_REPLACES = "replaces"
+"""Entry of ``folds.json`` that is there only while a table is being replaced."""
 
 
 def read_fold_table(path: Path, ids: Sequence[str] | None = None) -> pd.Series[int]:
@@ -82,25 +85,70 @@ def read_fold_table(path: Path, ids: Sequence[str] | None = None) -> pd.Series[i
 
 
 def write_fold_table(path: Path, folds: pd.Series[int], facts: dict[str, Any]) -> None:
-    """Write the table and, beside it as ``folds.json``, how it was made."""
-    table = folds.sort_index().rename_axis("id").rename("fold").reset_index()
-    write_csv(path, table)
-    write_json(path.with_suffix(".json"), {**facts, "hash": fold_table_hash(folds)})
+    """Write the table and, beside it as ``folds.json``, how it was made.
+
+    The table comes last: until it is in its place, ``folds.json`` also holds the facts of the table that
+    still stands, so that whoever reads after a kill gets the facts that belong to the table there is.
+    """
+    path = Path(path)
+    new = {**facts, "hash": fold_table_hash(folds)}
+    standing = _hash_of_file(path)
+    replaces = {"facts": read_fold_facts(path), "hash": standing}
+    write_json(path.with_suffix(".json"), new | ({_REPLACES: replaces} if standing else {}))
+    write_csv(path, folds.sort_index().rename_axis("id").rename("fold").reset_index())
+    if standing:
+        write_json(path.with_suffix(".json"), new)
 
 
 def read_fold_facts(path: Path) -> dict[str, Any]:
     """How the fold table at `path` was made; empty if nobody knows (a table brought along)."""
+    path = Path(path)
     try:
         facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
-    return facts if isinstance(facts, dict) else {}
+    if not isinstance(facts, dict):
+        return {}
+    replaces = facts.pop(_REPLACES, None)
+    if isinstance(replaces, dict) and isinstance(replaces.get("facts"), dict):
+        standing = _hash_of_file(path)
+        if standing == replaces.get("hash") != facts.get("hash"):
+            return dict(replaces["facts"])  # the writing ended before the new table was there
+    return facts
+
+
+def fold_facts_fit(path: Path, folds: pd.Series[int] | None = None) -> bool:
+    """Whether ``folds.json`` is of the table at `path`, and not of one that was there before.
+
+    Parameters
+    ----------
+    path : Path
+        The table, ``folds.csv``.
+    folds : Series, optional
+        The table as `read_fold_table` read it; read here if it is not given.
+
+    Returns
+    -------
+    bool
+        True where nothing is claimed: no ``folds.json``, or one without a hash.
+    """
+    claimed = read_fold_facts(path).get("hash")
+    found = _hash_of_file(Path(path)) if folds is None else fold_table_hash(folds)
+    return claimed is None or claimed == found
 
 
 def fold_table_hash(folds: pd.Series[int]) -> str:
     """Hash of which image is in which fold, whatever the order of the rows."""
     lines = sorted(f"{image_id},{int(fold)}" for image_id, fold in folds.items())
     return hash_bytes("\n".join(lines).encode())
+
+
+def _hash_of_file(path: Path) -> str | None:
+    """Hash of a table; None where there is none that can be read."""
+    try:
+        return fold_table_hash(read_fold_table(path))
+    except FoldError:
+        return None
 
 
 def _fold_number(text: str) -> int | None:
