@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import shutil
 import warnings
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,6 +37,7 @@ __all__ = [
     "load_folds",
     "make_folds",
     "read_folds",
+    "split_text",
     "validation_folds",
     "wanted_folds",
 ]
@@ -86,16 +89,11 @@ def make_folds(config: FoldsConfig) -> pd.DataFrame:
         folds[free] = np.where(_choose(groups[free], strata[free], config.holdout, rng), 0, 1)
     result = pd.Series(folds, index=images.index, name="fold")
     check_leaks(images, result, group)
-    if dataset.folds_path.exists() and not config.overwrite:
-        raise FoldError(
-            f"{dataset.folds_path} exists already. Add --overwrite to replace it; runs that used it "
-            "cannot be mixed with runs of the new one."
-        )
-    facts = {"group": group, "stratify": stratify, "split": config.split, "seed": config.seed}
     size = {"k": config.k} if config.split == "kfold" else {"holdout": config.holdout}
-    write_fold_table(
-        dataset.folds_path, result, {**facts, **size, "calibration": config.calibration}
-    )
+    facts = {"group": group, "stratify": stratify, "split": config.split, "seed": config.seed}
+    facts |= {**size, "calibration": config.calibration}
+    if config.overwrite or not _is_there(dataset, result, facts):
+        write_fold_table(dataset.folds_path, result, facts)
     write_config_file(dataset.folds_path.with_suffix(".yaml"), "folds", config)
     _log_table(images, result, group, stratify)
     return result.rename_axis("id").reset_index()
@@ -222,6 +220,45 @@ def check_leaks(images: pd.DataFrame, folds: pd.Series[int], group: str | None) 
                 ]
             )
         )
+
+
+def _is_there(dataset: Dataset, folds: pd.Series[int], facts: dict[str, Any]) -> bool:
+    """Whether this very table is there already, as after a kill at the end of the same command.
+
+    Raises
+    ------
+    FoldError
+        If another one is there.
+    """
+    path = dataset.folds_path
+    if not path.exists():
+        return False
+    there = ""
+    with suppress(FoldError):
+        known = {**facts, "hash": fold_table_hash(folds)}
+        if dataset.folds_hash() == known["hash"] and read_fold_facts(path) == known:
+            _log.info("%s is there already, made with these settings", path)
+            return True
+        there = f" ({split_text(dataset)})"
+    raise FoldError(
+        f"{path} exists already{there}. Add --overwrite to replace it; runs that used it "
+        "cannot be mixed with runs of the new one."
+    )
+
+
+def split_text(dataset: Dataset) -> str:
+    """The split of a dataset in words: its folds, groups, seed and reserved images, as far as known."""
+    folds, facts = dataset.folds(), read_fold_facts(dataset.folds_path)
+    numbers = validation_folds(dataset, folds)
+    parts = [f"folds {' '.join(map(str, numbers))}"]
+    if facts.get("split") == "holdout":
+        parts = ["a holdout, fold 0 validates"]
+    if "group" in facts:
+        parts.append(f"groups {facts['group'] or 'id'}")
+    if "seed" in facts:
+        parts.append(f"seed {facts['seed']}")
+    reserved = int((folds == RESERVED).sum())
+    return ", ".join([*parts, f"{reserved} of {len(folds)} images reserved"])
 
 
 def _default(images: pd.DataFrame, candidates: tuple[str, ...]) -> str | None:

@@ -90,6 +90,16 @@ def test_facts_that_are_nonsense_are_named(dataset: Dataset, text: str) -> None:
         assert text == '{"k": [2]}'
 
 
+def test_a_damaged_file_goes_with_the_table_that_is_replaced(dataset: Dataset) -> None:
+    (dataset.path / "folds.json").write_text("[1]")
+    make_folds(FoldsConfig(data=dataset.path, k=3, overwrite=True))
+    assert validation_folds(dataset, load_folds(dataset)) == [0, 1, 2]
+    with pytest.raises(
+        FoldError, match=r"exists already .*folds 0 1 2, groups group, seed 0, 0 of 6"
+    ):
+        make_folds(FoldsConfig(data=dataset.path, k=2))
+
+
 def test_a_column_of_groups_that_is_gone_is_named(dataset: Dataset) -> None:
     make_folds(FoldsConfig(data=dataset.path, k=2, overwrite=True))
     path = dataset.path / "folds.json"
