@@ -26,7 +26,13 @@ from cellflow.engine.calibrate import CalibrationResult, calibrate
 from cellflow.engine.debug import debug_config, debug_images
 from cellflow.engine.ensemble import EnsembleResult, ensemble
 from cellflow.engine.fold_result import FoldResult
-from cellflow.engine.folds import load_folds, make_folds, validation_folds
+from cellflow.engine.folds import (
+    check_split,
+    load_folds,
+    make_folds,
+    split_text,
+    validation_folds,
+)
 from cellflow.engine.image_source import find_images
 from cellflow.engine.notebook import write_notebook
 from cellflow.engine.oof import oof
@@ -34,6 +40,7 @@ from cellflow.engine.publish import Publication, plan_publication, publish
 from cellflow.engine.recording import recorded
 from cellflow.engine.runs import open_run, run_mask
 from cellflow.engine.train import train
+from cellflow.engine.trainable import check_trainable
 from cellflow.errors import CheckpointError
 from cellflow.io.dataset import Dataset
 from cellflow.storage.config_file import write_config_file
@@ -85,8 +92,10 @@ def run_chain(config: ChainConfig) -> ChainResult:
     check_config(config)
     if config.images is not None:
         find_images(config.images)  # a wrong path is not to show after the training
+    check_config(_wanted_split(config))
+    check_split(config.train.data, k=config.k, group=config.group, calibration=config.calibration)
     if config.train.debug:
-        config = replace(config, train=debug_config(config.train, folds=config.k))
+        config = replace(config, train=debug_config(config.train, folds=_wanted_split(config).k))
     training = config.train
     run = RunFolder(training.runs_dir / training.name)
     _make_folds(config)
@@ -113,25 +122,33 @@ def run_chain(config: ChainConfig) -> ChainResult:
 
 
 def _check_run(training: TrainConfig) -> None:
-    """Refuse a used name before anything is told of that other run."""
+    """Refuse a used name before anything is told of that other run, and folds that cannot be trained."""
     dataset = Dataset.open(training.data)
+    split = load_folds(dataset)
+    there = validation_folds(dataset, split)
+    check_trainable(training, dataset, split, there)
     with suppress(CheckpointError):  # a start model that is not there: the training says so
-        open_run(training, dataset, validation_folds(dataset, load_folds(dataset)))
+        open_run(training, dataset, there)
 
 
 def _make_folds(config: ChainConfig) -> None:
     """Folds, where the dataset has none yet."""
-    data = config.train.data
-    if Dataset.open(data).folds_path.exists():
-        return
-    make_folds(
-        FoldsConfig(
-            data=data,
-            k=config.k,
-            group=config.group,
-            calibration=config.calibration,
-            seed=config.train.seed,
-        )
+    dataset = Dataset.open(config.train.data)
+    if dataset.folds_path.exists():
+        _log.info("folds as in %s: %s", dataset.folds_path, split_text(dataset))
+    else:
+        make_folds(_wanted_split(config))
+
+
+def _wanted_split(config: ChainConfig) -> FoldsConfig:
+    """How folds are made, where there are none."""
+    plain = FoldsConfig()
+    return FoldsConfig(
+        data=config.train.data,
+        k=plain.k if config.k is None else config.k,
+        group=config.group,
+        calibration=plain.calibration if config.calibration is None else config.calibration,
+        seed=config.train.seed,
     )
 
 

@@ -31,6 +31,7 @@ from cellflow.storage.config_file import write_config_file
 
 __all__ = [
     "check_leaks",
+    "check_split",
     "copy_folds",
     "folds_hash",
     "image_groups",
@@ -128,6 +129,56 @@ def load_folds(dataset: Dataset) -> pd.Series[int]:
             dataset.images, folds, _column(dataset.images, group, (), "group in folds.json")
         )
     return folds
+
+
+def check_split(data: Path, *, k: int | None, group: str | None, calibration: float | None) -> None:
+    """Check that settings that were given are those of the split that is there, if there is one.
+
+    Parameters
+    ----------
+    data : Path
+        Dataset folder.
+    k, group, calibration
+        As in `FoldsConfig`; None where nothing was said.
+
+    Raises
+    ------
+    FoldError
+        Naming every setting that differs, with both values. Of a table that was brought along it is not
+        known how it was made: its groups are then looked at themselves.
+    LeakError
+        If it is one of those and its folds split a group.
+    """
+    dataset = Dataset.open(data)
+    if not dataset.folds_path.exists():
+        return
+    folds, facts = load_folds(dataset), read_fold_facts(dataset.folds_path)
+    there, reserved = validation_folds(dataset, folds), int((folds == RESERVED).sum())
+    holdout = facts.get("split") == "holdout"
+    differ = list[str]()
+    if k is not None and (holdout or k != len(there)):
+        differ.append(
+            f"--k {k}, but {'it is one holdout split' if holdout else f'there are {len(there)} folds'}"
+        )
+    column = None if group is None else _column(dataset.images, group, (), "--group")
+    if group is not None and facts.get("group", column) != column:
+        differ.append(f"--group {group}, but groups are {facts['group'] or 'id'}")
+    share = facts.get("calibration", calibration if reserved else 0.0)
+    if calibration is not None and share != calibration:
+        differ.append(
+            f"--calibration {calibration:g}, but {reserved} of {len(folds)} images are reserved"
+            + (f" ({share:g})" if reserved else "")
+        )
+    if differ:
+        given = {"--k": k, "--group": group, "--calibration": calibration}
+        flags = "".join(f" {name} {value}" for name, value in given.items() if value is not None)
+        raise FoldError(
+            f"{dataset.folds_path} is another split than was asked for: {'; '.join(differ)}. Leave "
+            f"{' and '.join(text.split()[0] for text in differ)} out to use it as it is; or make it new, for "
+            f"new runs: cellflow folds --data {data}{flags} --overwrite"
+        )
+    if "group" not in facts:
+        check_leaks(dataset.images, folds, column)
 
 
 def read_folds(path: Path, dataset: Dataset | None = None) -> pd.Series[int]:
