@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from cellflow.config import (
@@ -23,13 +25,14 @@ from cellflow.config import (
     check_config,
 )
 from cellflow.engine.calibrate import CalibrationResult, calibrate
-from cellflow.engine.debug import debug_config, debug_images
+from cellflow.engine.debug import debug_config, debug_images, debug_name
 from cellflow.engine.ensemble import EnsembleResult, ensemble
 from cellflow.engine.fold_result import FoldResult
 from cellflow.engine.folds import (
     check_split,
     load_folds,
     make_folds,
+    split_dataset,
     split_text,
     validation_folds,
 )
@@ -39,16 +42,17 @@ from cellflow.engine.oof import oof
 from cellflow.engine.publish import Publication, plan_publication, publish
 from cellflow.engine.recording import recorded
 from cellflow.engine.runs import open_run, run_mask
+from cellflow.engine.start import is_pretrained, start_model
 from cellflow.engine.train import train
 from cellflow.engine.trainable import check_trainable
-from cellflow.errors import CheckpointError
+from cellflow.errors import CellflowError, CheckpointError
 from cellflow.io.dataset import Dataset
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.locks import hold_lock
 from cellflow.storage.run_folder import RunFolder
 
-__all__ = ["ChainResult", "run_chain"]
+__all__ = ["ChainResult", "chain_problems", "run_chain"]
 
 _log = logging.getLogger(__name__)
 
@@ -119,6 +123,46 @@ def run_chain(config: ChainConfig) -> ChainResult:
             _publish(config, run),
             _write_notebook(config, run),
         )
+
+
+def chain_problems(config: ChainConfig) -> list[str]:
+    """What would end a chain before or while it trains, as far as that can be known; nothing is written.
+
+    Looks at the images to predict, the data and its files, channels, folds and their settings, the start
+    model, and what a run of that name was started with.
+    """
+    training, problems = config.train, list[str]()
+    if training.debug:  # which leaves no image out
+        sampling = replace(training.sampling, min_train_masks=0)
+        training = replace(training, sampling=sampling, name=debug_name(training.name))
+    checks: list[Callable[[], object]] = [lambda: _check_data(replace(config, train=training))]
+    if config.images is not None:
+        checks.append(partial(find_images, config.images))
+    if is_pretrained(training):
+        checks.append(partial(start_model, training))
+    for check in checks:
+        try:
+            check()
+        except CellflowError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _check_data(config: ChainConfig) -> None:
+    """Check the dataset, its split or the one that would be made, and that the name of the run is free."""
+    training, wanted = config.train, _wanted_split(config)
+    check_config(wanted)
+    dataset = Dataset.open(training.data)
+    if not dataset.folds_path.exists():
+        split = split_dataset(wanted, dataset)[0]
+        check_trainable(training, dataset, split, validation_folds(dataset, split))
+        return
+    check_split(training.data, k=config.k, group=config.group, calibration=config.calibration)
+    split = load_folds(dataset)
+    there = validation_folds(dataset, split)
+    check_trainable(training, dataset, split, there)
+    if RunFolder(training.runs_dir / training.name).has_progress() and not training.debug:
+        open_run(training, dataset, there)  # only compares, where there is a run
 
 
 def _check_run(training: TrainConfig) -> None:

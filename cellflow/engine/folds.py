@@ -38,6 +38,7 @@ __all__ = [
     "load_folds",
     "make_folds",
     "read_folds",
+    "split_dataset",
     "split_text",
     "validation_folds",
     "wanted_folds",
@@ -72,6 +73,28 @@ def make_folds(config: FoldsConfig) -> pd.DataFrame:
     """
     check_config(config)
     dataset = Dataset.open(config.data)
+    result, group, stratify = split_dataset(config, dataset)
+    size = {"k": config.k} if config.split == "kfold" else {"holdout": config.holdout}
+    facts: dict[str, Any] = {"group": group, "stratify": stratify}
+    facts |= {"split": config.split, "seed": config.seed}
+    facts |= {**size, "calibration": config.calibration}
+    if config.overwrite or not _is_there(dataset, result, facts):
+        write_fold_table(dataset.folds_path, result, facts)
+    write_config_file(dataset.folds_path.with_suffix(".yaml"), "folds", config)
+    _log_table(dataset.images, result, group, stratify)
+    return result.rename_axis("id").reset_index()
+
+
+def split_dataset(
+    config: FoldsConfig, dataset: Dataset
+) -> tuple[pd.Series[int], str | None, str | None]:
+    """The split that `make_folds` would write: fold by id, and the columns of groups and of strata.
+
+    Raises
+    ------
+    FoldError
+        If a column does not exist, or there are too few groups.
+    """
     images = dataset.images
     group = _column(images, config.group, _GROUP_COLUMNS, "--group")
     stratify = _column(images, config.stratify, ("cell_type",), "--stratify")
@@ -90,14 +113,7 @@ def make_folds(config: FoldsConfig) -> pd.DataFrame:
         folds[free] = np.where(_choose(groups[free], strata[free], config.holdout, rng), 0, 1)
     result = pd.Series(folds, index=images.index, name="fold")
     check_leaks(images, result, group)
-    size = {"k": config.k} if config.split == "kfold" else {"holdout": config.holdout}
-    facts = {"group": group, "stratify": stratify, "split": config.split, "seed": config.seed}
-    facts |= {**size, "calibration": config.calibration}
-    if config.overwrite or not _is_there(dataset, result, facts):
-        write_fold_table(dataset.folds_path, result, facts)
-    write_config_file(dataset.folds_path.with_suffix(".yaml"), "folds", config)
-    _log_table(images, result, group, stratify)
-    return result.rename_axis("id").reset_index()
+    return result, group, stratify
 
 
 def load_folds(dataset: Dataset) -> pd.Series[int]:

@@ -17,7 +17,7 @@ from cellflow.nn.precision import choose_layout
 from cellflow.nn.step import Stepper
 from cellflow.nn.unet import build_unet, freeze_encoder, set_diam_labels, set_layout
 
-__all__ = ["is_pretrained", "start_network", "start_stepper"]
+__all__ = ["is_pretrained", "start_model", "start_network", "start_stepper"]
 
 DEFAULT_DIAMETER = 30.0
 """Diameter in pixels that a new network works at, as Cellpose's cyto models do."""
@@ -26,6 +26,26 @@ DEFAULT_DIAMETER = 30.0
 def is_pretrained(config: TrainConfig) -> bool:
     """Whether training starts from a model file."""
     return config.model.pretrained_model.lower() != "none"
+
+
+def start_model(config: TrainConfig) -> tuple[torch.nn.Module, dict[str, Any]]:
+    """The network of the model file that training starts from, and the facts in that file.
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be used, or wants other channels.
+    """
+    model = config.model
+    path = find_model_file(model.pretrained_model)
+    net, facts = load_model_file(path)
+    channels = (facts.get("chan", model.chan), facts.get("chan2", model.chan2))
+    if channels != (model.chan, model.chan2):
+        raise CheckpointError(
+            f"{path} was trained with --chan {channels[0]} --chan2 {channels[1]}, found --chan "
+            f"{model.chan} --chan2 {model.chan2}."
+        )
+    return net, facts
 
 
 def start_network(
@@ -55,19 +75,12 @@ def start_network(
     if not is_pretrained(config):
         net = build_unet(diam_mean=model.diam_mean or DEFAULT_DIAMETER, seed=config.seed)
     else:
-        path = find_model_file(model.pretrained_model)
-        net, facts = load_model_file(path)
-        channels = (facts.get("chan", model.chan), facts.get("chan2", model.chan2))
-        if channels != (model.chan, model.chan2):
-            raise CheckpointError(
-                f"{path} was trained with --chan {channels[0]} --chan2 {channels[1]}, found --chan "
-                f"{model.chan} --chan2 {model.chan2}."
-            )
+        net, facts = start_model(config)
         same = {key for key, value in own.items() if facts.get(key) == value}
         if "data_hash" in same and not {"fold", "folds_hash"} <= same:
             raise LeakError(
-                f"{path} was trained on this dataset with another validation fold ({facts.get('fold')}), "
-                f"so it has seen images that fold {own['fold']} validates on. Start from another model."
+                f"{model.pretrained_model} was trained on this dataset with another validation fold "
+                f"({facts.get('fold')}), so it has seen images that fold {own['fold']} validates on. Start from another model."
             )
     set_diam_labels(net, diam_labels)
     if model.freeze_encoder:
