@@ -80,7 +80,8 @@ def start_network(
         if "data_hash" in same and not {"fold", "folds_hash"} <= same:
             raise LeakError(
                 f"{model.pretrained_model} was trained on this dataset with another validation fold "
-                f"({facts.get('fold')}), so it has seen images that fold {own['fold']} validates on. Start from another model."
+                f"({facts.get('fold')}), so it has seen images that fold {own['fold']} validates on. Start from "
+                "another model."
             )
     set_diam_labels(net, diam_labels)
     if model.freeze_encoder:
