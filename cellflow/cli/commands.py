@@ -11,6 +11,7 @@ from cellflow.cli.console import fail, say
 from cellflow.cli.texts import (
     plan_text,
     prediction_plan_text,
+    prediction_text,
     publication_text,
     thresholds_text,
 )
@@ -30,12 +31,11 @@ class Command:
 
 
 def _prepare(config: configs.PrepareConfig) -> None:
-    from cellflow.engine.prepare import prepare
+    from cellflow.engine.prepare import folds_flags, found_text, prepare
 
     dataset = prepare(config)
-    cells = int(dataset.images["n_instances"].sum())
-    say(f"{len(dataset.ids)} images with {cells} cells in {dataset.path}")
-    say("Next: cellflow folds" + _data_flag(config.out))
+    say(f"{dataset.path}: {found_text(dataset)}")
+    say(f"Next: cellflow folds{folds_flags(dataset)}{_data_flag(config.out)}")
 
 
 def _folds(config: configs.FoldsConfig) -> None:
@@ -73,6 +73,8 @@ def _oof(config: configs.OofConfig) -> None:
     result = oof(config)
     say(cv_text(result.cv))
     say(f"Written: {result.run.cv}, {result.run.oof}")
+    if result.outlines is not None:
+        say(_pictures(result.outlines))
     say(f"Next: cellflow calibrate {result.run.name}")
 
 
@@ -113,9 +115,7 @@ def _predict(config: configs.PredictConfig) -> None:
 
 
 def _print_prediction(result: Any) -> None:
-    found = sum(result.cells.values())
-    say(f"{found} cells in {len(result.cells)} images, mean flow of {result.members} models")
-    say(f"Written: {result.folder}")
+    say(prediction_text(result))
     if result.failed:
         total = len(result.cells) + len(result.failed)
         fail(f"{len(result.failed)} of {total} images could not be used, see above")
@@ -195,13 +195,14 @@ def _checks(config: configs.ChecksConfig) -> None:
 
 def _score(config: configs.ScoreConfig) -> None:
     from cellflow.engine.score import score_masks
+    from cellflow.engine.score_text import score_text
 
     result = score_masks(config)
-    say(result.table.to_string(index=False, float_format=lambda value: f"{value:.4f}"))
-    if result.conclusion:
-        say(result.conclusion)
+    say(score_text(result))
     if config.out is not None:
         say(f"Written: {config.out}")
+    if result.outlines is not None:
+        say(_pictures(result.outlines))
 
 
 def _demo(config: configs.DemoConfig) -> None:
@@ -217,6 +218,10 @@ def _demo(config: configs.DemoConfig) -> None:
     say(f"masks       {result.masks}")
     say(f"picture     {result.picture}")
     say(f"time        {result.seconds:.0f} s")
+
+
+def _pictures(sheet: Any) -> str:
+    return f"Pictures: {sheet.parent}, worst first; the worst on one sheet: {sheet}"
 
 
 def _data_flag(path: Any) -> str:

@@ -28,6 +28,17 @@ class ScoreConfig:
     """Accept masks that lack images of the truth, and score those there are."""
     runs_dir: Path = Path("runs")
     """Folder that holds all runs."""
+    mask_filter: str = ""
+    """What names of label maps end in beyond the id, when it is not _masks or _cp_masks; in PRED, --versus
+    and --truth alike, wherever a name has it."""
+    outlines: bool = False
+    """Pictures of truth and PRED over each image, the worst first: RANK_SCORE_ID.png, and the worst ones on
+    one sheet, worst.png."""
+    outlines_dir: Path | None = None
+    """Folder for these pictures. Without it oof/outlines in the folder of a run that is scored on its own
+    data, else outlines/NAME."""
+    images: Path | None = None
+    """Images for the pictures: folder, dataset or list; not needed where the truth is a dataset."""
     out: Path | None = None
     """CSV to write, a row per image."""
 
@@ -38,4 +49,7 @@ class ScoreConfig:
         if self.out is not None:
             same = [name for name, path in read.items() if path and Path(path) == self.out]
             found += [f"--out would overwrite {name}: {self.out}" for name in same]
+        if not self.outlines:
+            given = {"--outlines_dir": self.outlines_dir, "--images": self.images}
+            found += [f"{name} needs --outlines" for name, path in given.items() if path]
         return found

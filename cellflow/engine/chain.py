@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +14,7 @@ from cellflow.config import (
     CalibrateConfig,
     ChainConfig,
     EnsembleConfig,
+    FilesConfig,
     FoldsConfig,
     InferenceConfig,
     NotebookConfig,
@@ -43,6 +43,7 @@ from cellflow.engine.publish import Publication, plan_publication, publish
 from cellflow.engine.recording import recorded
 from cellflow.engine.runs import open_run, run_mask
 from cellflow.engine.start import is_pretrained, start_model
+from cellflow.engine.start_file import start_file
 from cellflow.engine.train import train
 from cellflow.engine.trainable import check_trainable
 from cellflow.errors import CellflowError, CheckpointError
@@ -50,13 +51,16 @@ from cellflow.io.dataset import Dataset
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.locks import hold_lock
-from cellflow.storage.run_folder import RunFolder
+from cellflow.storage.records import load_json
+from cellflow.storage.run_folder import RunFolder, is_of_this_length
+from cellflow.types import one_line
 
 __all__ = ["ChainResult", "chain_problems", "run_chain"]
 
 _log = logging.getLogger(__name__)
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class ChainResult:
     """What a chain gave; what comes after a training that ran out of time is None.
@@ -94,8 +98,8 @@ def run_chain(config: ChainConfig) -> ChainResult:
         What the steps raise.
     """
     check_config(config)
-    if config.images is not None:
-        find_images(config.images)  # a wrong path is not to show after the training
+    if config.images:  # a wrong path is not to show after the training
+        find_images(config.images, **vars(config.files), log=None)
     check_config(_wanted_split(config))
     check_split(config.train.data, k=config.k, group=config.group, calibration=config.calibration)
     if config.train.debug:
@@ -135,12 +139,17 @@ def chain_problems(config: ChainConfig) -> list[str]:
     if training.debug:  # which leaves no image out
         sampling = replace(training.sampling, min_train_masks=0)
         training = replace(training, sampling=sampling, name=debug_name(training.name))
-    checks: list[Callable[[], object]] = [lambda: _check_data(replace(config, train=training))]
-    if config.images is not None:
-        checks.append(partial(find_images, config.images))
+    folds = [0]
+    try:
+        folds = _check_data(replace(config, train=training))
+    except CellflowError as error:
+        problems.append(str(error))
+    others: list[Callable[[], object]] = []
+    if config.images:
+        others.append(partial(find_images, config.images, **vars(config.files), log=None))
     if is_pretrained(training):
-        checks.append(partial(start_model, training))
-    for check in checks:
+        others.append(partial(_check_start, training, folds))
+    for check in others:
         try:
             check()
         except CellflowError as error:
@@ -148,21 +157,35 @@ def chain_problems(config: ChainConfig) -> list[str]:
     return problems
 
 
-def _check_data(config: ChainConfig) -> None:
-    """Check the dataset, its split or the one that would be made, and that the name of the run is free."""
+def _check_data(config: ChainConfig) -> list[int]:
+    """Check the dataset, its split or the one that would be made, and that the name of the run is free.
+
+    Returns
+    -------
+    list of int
+        Folds that would be trained.
+    """
     training, wanted = config.train, _wanted_split(config)
     check_config(wanted)
     dataset = Dataset.open(training.data)
-    if not dataset.folds_path.exists():
+    if dataset.folds_path.exists():
+        check_split(training.data, k=config.k, group=config.group, calibration=config.calibration)
+        split = load_folds(dataset)
+    else:
         split = split_dataset(wanted, dataset)[0]
-        check_trainable(training, dataset, split, validation_folds(dataset, split))
-        return
-    check_split(training.data, k=config.k, group=config.group, calibration=config.calibration)
-    split = load_folds(dataset)
     there = validation_folds(dataset, split)
     check_trainable(training, dataset, split, there)
     if RunFolder(training.runs_dir / training.name).has_progress() and not training.debug:
-        open_run(training, dataset, there)  # only compares, where there is a run
+        with suppress(CheckpointError):  # a start model that is not there: told by itself
+            open_run(training, dataset, there)  # only compares, where there is a run
+    return there
+
+
+def _check_start(training: TrainConfig, folds: list[int]) -> None:
+    """Check the models that folds start from, each file once."""
+    files = {start_file(training.model.pretrained_model, fold): fold for fold in folds}
+    for fold in files.values():
+        start_model(training, fold)
 
 
 def _check_run(training: TrainConfig) -> None:
@@ -221,12 +244,15 @@ def _cross_validate(config: ChainConfig, run: RunFolder) -> CalibrationResult:
 
 
 def _predict(config: ChainConfig, run: RunFolder) -> EnsembleResult | None:
-    if config.images is None:
+    if not config.images:
         return None
-    training, images = config.train, config.images
+    training, images, files = config.train, config.images, config.files
+    if training.debug:
+        images, files = (debug_images(training, images, files),), FilesConfig()
     return ensemble(
         EnsembleConfig(
-            images=debug_images(training, images) if training.debug else images,
+            images=images,
+            files=files,
             runs=(str(run.path),),
             ensembles_dir=config.ensembles_dir,
             output=OutputConfig(out=config.predictions_dir),
@@ -265,11 +291,12 @@ def _write_notebook(config: ChainConfig, run: RunFolder) -> Path | None:
 def _is_predicted(run: RunFolder, config: ChainConfig) -> bool:
     """Whether the out-of-fold pass is there, made by these models with these settings."""
     try:
-        record = json.loads(run.oof_record.read_text(encoding="utf-8"))
+        record = load_json(run.oof_record)
         models = {str(fold): hash_file(run.fold(fold).best) for fold in run.read_record()["folds"]}
         same = record["models"] == models and record["mask"] == dataclasses.asdict(run_mask(run))
         return bool(
             same
+            and is_of_this_length(run.read_record(), record)
             and run.flows.is_dir()  # cellflow prune --flows removes them
             and record["diameter"] is None
             and (len(record["policies"]) > 1 or config.policy == record["policy"])

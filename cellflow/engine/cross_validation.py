@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from cellflow.engine.evaluate import rates
+from cellflow.engine.text_table import interval, key_text, number, text_table
 from cellflow.numeric.bootstrap import Interval, bootstrap_mean
 
-__all__ = ["CV_NAMES", "cross_validation", "cv_text"]
+__all__ = ["CV_COLUMNS", "RATES_KEY", "cross_validation", "cv_text"]
 
-CV_NAMES = {
-    "last_epoch": "last epoch, default thresholds, at the diameters of training's evaluations (--eval_diameter)",
-    "best_epoch": "best epoch, default thresholds: optimistic, the epoch was chosen on these images",
-    "cross_fitted": "best epoch, thresholds fitted on the other folds",
-    "selection_bias": "how much choosing the epoch flatters, from halves of the validation groups",
-    "expected": "cross_fitted (before calibration best_epoch) minus selection_bias: what a single fold "
-    "model should score on unseen images",
-    "low, high": "95 % interval of expected, groups resampled",
+CV_COLUMNS = {
+    "last_epoch": (
+        "last",
+        "last epoch, default thresholds, diameters as in training's evaluations",
+    ),
+    "best_epoch": ("best", "best epoch, default thresholds: optimistic, chosen on these images"),
+    "cross_fitted": ("fitted", "best epoch, thresholds fitted on the other folds"),
+    "selection_bias": ("bias", "how much choosing the epoch flatters, from halves of the groups"),
+    "expected": ("expected", "a single fold model on unseen images: fitted (else best) minus bias"),
 }
-"""What the columns of a cross-validation mean."""
+"""Columns of a cross-validation's scores: what they are called in print, and what they mean."""
+RATES_KEY = {
+    "AP 0.5": "found / (found + missed + false) cells at IoU 0.5, mean over images",
+    "precision": "part of the predicted cells that is true, at IoU 0.5",
+    "recall": "part of the true cells that was found; F1: both in one",
+    "": "(these three of all cells counted together)",
+}
+"""What the columns of cells mean."""
 
 
 def cross_validation(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
@@ -30,15 +41,18 @@ def cross_validation(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     ----------
     scores : pandas.DataFrame
         A row per image: id, fold, cell_type, group, score, last_epoch_score, selection_bias, ap50, ap75,
-        n_true, and cross_fitted once thresholds are calibrated.
+        n_true, n_found, n_missed and n_false, and cross_fitted once thresholds are calibrated.
     seed : int
         Seed of the bootstrap.
 
     Returns
     -------
     pandas.DataFrame
-        `scope`, `name`, numbers of images, groups and cells, the columns of `CV_NAMES`, `ap50`, `ap75`
-        (best epoch, default thresholds). Every value is a mean over images, never over folds.
+        `scope`, `name`, numbers of images, groups and cells, the columns of `CV_COLUMNS`, the interval
+        `low` to `high` of `expected`, `ap50`, `ap75`, and `precision`, `recall` and `f1` at IoU 0.5 (all
+        of the masks of the out-of-fold pass). Every value is a mean over images, never over folds; only
+        the last three are made of the summed counts of cells. They are NaN for scores without these
+        counts, which come from an older cellflow.
     """
     if "cross_fitted" not in scores:
         scores = scores.assign(cross_fitted=np.nan)
@@ -51,15 +65,49 @@ def cross_validation(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
 
 
 def cv_text(cv: pd.DataFrame) -> str:
-    """The table for people, with what its columns mean; columns without any number are left out."""
-    shown = cv.dropna(axis="columns", how="all")
-    text = shown.to_string(index=False, float_format=lambda value: f"{value:.4f}", na_rep="-")
-    notes = [
-        f"{name}: {meaning}" for name, meaning in CV_NAMES.items() if name.split(",")[0] in shown
-    ]
-    if "cross_fitted" not in shown:
-        notes.append("thresholds are not calibrated yet: cellflow calibrate")
-    return "\n".join([text, "", *notes])
+    """The table for people, at 80 columns, with what its columns mean."""
+    blocks = [_scores_text(cv), _cells_text(cv), key_text(_key(cv) | RATES_KEY)]
+    if cv["cross_fitted"].isna().all():
+        blocks.append("thresholds are not calibrated yet: cellflow calibrate")
+    return "\n\n".join(blocks)
+
+
+def _shown(cv: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Columns of scores that have any number."""
+    return {name: words for name, words in CV_COLUMNS.items() if cv[name].notna().any()}
+
+
+def _scores_text(cv: pd.DataFrame) -> str:
+    shown, with_interval = _shown(cv), bool(cv["low"].notna().any())
+    headings = [heading for heading, _ in shown.values()]
+    rows = [["SCORE", "images", *headings, *["95 % interval"] * with_interval]]
+    for row in cv.to_dict("records"):
+        cells = [_name(row), str(row["images"]), *(number(row[name]) for name in shown)]
+        rows.append([*cells, *[interval(row["low"], row["high"])] * with_interval])
+    return text_table(rows)
+
+
+def _key(cv: pd.DataFrame) -> dict[str, str]:
+    """What the columns of scores mean."""
+    key = {"score": "mean precision over IoU 0.50, 0.55 ... 0.95, mean over images, each of"}
+    key |= {" ": "them by the model of the fold that never saw it"}
+    key |= dict(_shown(cv).values())
+    if cv["low"].notna().any():
+        key["interval"] = "of expected, whole groups drawn anew"
+    return key
+
+
+def _cells_text(cv: pd.DataFrame) -> str:
+    rows = [["CELLS", "groups", "cells", "AP 0.5", "AP 0.75", "precision", "recall", "F1"]]
+    for row in cv.to_dict("records"):
+        rates = ("ap50", "ap75", "precision", "recall", "f1")
+        counts = [str(row["groups"]), str(row["cells"])]
+        rows.append([_name(row), *counts, *(number(row[key], 3) for key in rates)])
+    return text_table(rows)
+
+
+def _name(row: Mapping[Any, Any]) -> str:
+    return f"fold {row['name']}" if row["scope"] == "fold" else str(row["name"])
 
 
 def _row(scope: str, name: str, part: pd.DataFrame, seed: int) -> dict[str, Any]:
@@ -84,4 +132,5 @@ def _row(scope: str, name: str, part: pd.DataFrame, seed: int) -> dict[str, Any]
         "high": interval.high,
         "ap50": float(part["ap50"].mean()),
         "ap75": float(part["ap75"].mean()),
+        **rates(part),
     }

@@ -36,10 +36,11 @@ from cellflow.engine.prepare import prepare
 from cellflow.engine.train import train
 from cellflow.errors import DataError
 from cellflow.io.images import read_labels, write_labels
-from cellflow.io.overlays import Panel, write_overlays
 from cellflow.numeric.score import competition_score
+from cellflow.report.comparison import Comparison, write_overview
 from cellflow.storage.atomic import write_csv, write_text
 from cellflow.synthetic import SyntheticImage, synthetic_dataset
+from cellflow.types import one_line
 
 __all__ = ["DemoResult", "demo"]
 
@@ -49,6 +50,7 @@ MARK = "made-by-cellflow-demo"
 _log = logging.getLogger(__name__)
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class DemoResult:
     """What the demo gave.
@@ -109,7 +111,7 @@ def demo(config: DemoConfig) -> DemoResult:
     ).cv  # fmt: skip
     result = ensemble(
         EnsembleConfig(
-            images=config.out / "unseen" / "images",
+            images=(config.out / "unseen" / "images",),
             runs=("demo",),
             runs_dir=runs_dir,
             ensembles_dir=config.out / "ensembles",
@@ -120,7 +122,7 @@ def demo(config: DemoConfig) -> DemoResult:
     found = [read_labels(result.masks / f"{item.id}.tif") for item in unseen]
     score = competition_score([item.labels for item in unseen], found)
     picture = config.out / "outlines.png"
-    write_overlays(picture, _panels(unseen, found, score.per_image))
+    write_overview(picture, _first_of_each_type(unseen, found))
     return DemoResult(
         cv=cv,
         score=score.mean,
@@ -172,12 +174,10 @@ def _empty_folder(folder: Path) -> None:
     write_text(folder / MARK, "A new demo may replace this folder.\n")
 
 
-def _panels(
-    items: list[SyntheticImage], found: list[NDArray[np.int32]], scores: NDArray[np.float64]
-) -> list[Panel]:
-    """One panel per cell type: its first image."""
-    panels: dict[str, Panel] = {}
-    for item, labels, score in zip(items, found, scores, strict=True):
-        title = f"{item.id}: score {score:.2f}"
-        panels.setdefault(item.cell_type, Panel(title, item.image, item.labels, labels))
-    return list(panels.values())
+def _first_of_each_type(
+    items: list[SyntheticImage], found: list[NDArray[np.int32]]
+) -> list[Comparison]:
+    shown: dict[str, Comparison] = {}
+    for item, labels in zip(items, found, strict=True):
+        shown.setdefault(item.cell_type, Comparison(item.id, item.image, item.labels, labels))
+    return list(shown.values())

@@ -14,14 +14,16 @@ from tqdm import tqdm
 from cellflow.engine.prediction import Prediction
 from cellflow.engine.segment import Segmenter
 from cellflow.io.dataset import Dataset
-from cellflow.numeric.score import competition_score
+from cellflow.numeric.score import competition_score, detection_rates
 from cellflow.types import Instances
 
-__all__ = ["SCORE_COLUMNS", "mean_score", "score_images", "score_row"]
+__all__ = ["COUNTS", "SCORE_COLUMNS", "mean_score", "rates", "score_images", "score_row"]
 
 PRECISIONS = [f"ap{percent}" for percent in range(50, 100, 5)]
 """Precision at IoU 0.50, 0.55 ... 0.95."""
-SCORE_COLUMNS = ["score", *PRECISIONS, "n_true", "n_predicted"]
+COUNTS = ["n_found", "n_missed", "n_false"]
+"""True positives, false negatives and false positives at IoU 0.5, as the competition counts them."""
+SCORE_COLUMNS = ["score", *PRECISIONS, "n_true", "n_predicted", *COUNTS]
 """What is kept for each scored image: competition score, the precisions it is the mean of, numbers of cells."""
 
 
@@ -33,7 +35,24 @@ def score_row(truth: Instances, labels: NDArray[np.int32]) -> dict[str, Any]:
         **dict(zip(PRECISIONS, map(float, score.precision[0]), strict=True)),
         "n_true": len(truth),
         "n_predicted": int(labels.max(initial=0)),
+        **{
+            name: int(counts[0, 0])
+            for name, counts in zip(COUNTS, (score.tp, score.fn, score.fp), strict=True)
+        },
     }
+
+
+def rates(rows: pd.DataFrame) -> dict[str, float]:
+    """Precision, recall and F1 at IoU 0.5 from the summed counts of some images.
+
+    NaN where tables from before these columns, or other ones, do not have them.
+    """
+    if not set(COUNTS) <= set(rows):
+        return dict.fromkeys(("precision", "recall", "f1"), float("nan"))
+    found, missed, false = (float(rows[name].sum(skipna=False)) for name in COUNTS)
+    return dict(
+        zip(("precision", "recall", "f1"), detection_rates(found, false, missed), strict=True)
+    )
 
 
 def score_images(

@@ -22,7 +22,7 @@ from cellflow.io.tables import read_frame
 from cellflow.storage.atomic import write_json
 from cellflow.storage.hashing import hash_file, hash_json
 from cellflow.storage.records import load_json
-from cellflow.storage.run_folder import RunFolder
+from cellflow.storage.run_folder import RunFolder, is_of_this_length
 
 __all__ = [
     "FORMAT",
@@ -149,7 +149,8 @@ def run_state(run: RunFolder, hashes: Mapping[int, str | None] | None = None) ->
     gone = [state.fold for state in folds if state.finished and not state.has_model]
     if gone:
         problem = f"fold {', '.join(map(str, gone))}: trained, but best.pt is gone"
-    predicted = _is_predicted(run, folds, hashes)
+    current = is_of_this_length(record, read_json(run.oof_record) or {})
+    predicted = current and _is_predicted(run, folds, hashes)
     calibrated = predicted and _is_calibrated(run, hashes)
     return RunState(record, problem, folds, predicted, calibrated)
 
@@ -222,7 +223,7 @@ def read_metadata(run: RunFolder) -> dict[str, Any] | None:
     """Metadata as they were written last; None where there are none that can be read."""
     found = read_json(run.metadata)
     known = found is not None and (found.get("format"), found.get("version")) == (FORMAT, VERSION)
-    return found if known else None
+    return found if known and isinstance(found.get("data"), dict) else None  # type: ignore[union-attr]
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -470,6 +471,6 @@ def _number(value: Any) -> float | None:
         return None
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None

@@ -20,7 +20,7 @@ from cellflow.engine.start import start_stepper
 from cellflow.engine.trainable import check_trainable
 from cellflow.engine.validate import Validator
 from cellflow.io.dataset import Dataset
-from cellflow.nn.dataset import Batch, CropDataset, EpochSampler
+from cellflow.nn.dataset import Batch, CropDataset, Slot
 from cellflow.nn.step import Stepper
 from cellflow.nn.unet import diameters_of
 from cellflow.report.batch import MAX_CROPS, plot_batch
@@ -105,10 +105,12 @@ def plan_training(config: TrainConfig) -> Plan:
     diameters = diameters_of(stepper.net)
     crops = make_crops(config, folds[0], training, *diameters)
     sampler = make_sampler(config, folds[0], dataset, training.ids, machine.ranks)
-    batch, crop_seconds = _first_batch(crops, sampler)
+    slots = next(iter(sampler))
+    batch, crop_seconds = _first_batch(crops, slots)
     picture = config.runs_dir / f"{config.name}_batch.png"
     shown = [tensor[:MAX_CROPS].numpy() for tensor in batch]
-    plot_batch(picture, *shown, title=f"First batch of fold {folds[0]}, augmented")
+    names = [_crop_name(crops, training.ids, slot) for slot in slots[:MAX_CROPS]]
+    plot_batch(picture, *shown, title=f"First batch of fold {folds[0]}, augmented", names=names)
     compute_seconds = _step_seconds(stepper, batch, machine)
     validator = Validator(
         config, dataset, training=training, samples=validation, crops=crops, machine=machine
@@ -135,8 +137,14 @@ def plan_training(config: TrainConfig) -> Plan:
     )
 
 
-def _first_batch(crops: CropDataset, sampler: EpochSampler) -> tuple[Batch, float]:
-    slots = next(iter(sampler))
+def _crop_name(crops: CropDataset, ids: tuple[str, ...], slot: Slot) -> tuple[str, str]:
+    """Image of a crop, and what is seen of it."""
+    facts = crops.facts(slot)
+    cells = "1 cell" if facts.cells == 1 else f"{facts.cells} cells"
+    return ids[slot.image], f"scale {facts.scale:.2f}, {cells}"
+
+
+def _first_batch(crops: CropDataset, slots: list[Slot]) -> tuple[Batch, float]:
     crops[slots[0]]  # kernels are compiled at their first call
     started = time.perf_counter()
     items = [crops[slot] for slot in slots]

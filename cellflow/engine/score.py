@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
 from cellflow.config import ScoreConfig, check_config
-from cellflow.engine.evaluate import SCORE_COLUMNS, score_row
+from cellflow.engine.evaluate import SCORE_COLUMNS, rates, score_row
+from cellflow.engine.image_source import ImageReaders, find_images
+from cellflow.engine.outlines import check_outlines_folder, write_outlines_folder
+from cellflow.engine.progress_lines import follow
 from cellflow.engine.runs import run_dataset
+from cellflow.engine.score_names import Names, check_names, match_names, some
 from cellflow.errors import ConfigError, DataError, RunError
 from cellflow.io.fold_table import read_fold_facts
+from cellflow.io.mask_findings import MaskReview
 from cellflow.io.predictions import PredictedMasks, read_predicted_masks
-from cellflow.io.source import match_id
 from cellflow.io.truth import Truth, dataset_truth, read_truth
 from cellflow.numeric.bootstrap import bootstrap_mean
+from cellflow.report.comparison import Comparison
 from cellflow.storage.atomic import write_csv
 from cellflow.storage.run_folder import RunFolder, find_run
+from cellflow.types import Instances, one_line
 
 __all__ = ["MIN_GROUPS", "ScoreResult", "mean_row", "score_masks"]
 
@@ -31,10 +36,10 @@ MIN_GROUPS = 6
 """With fewer groups there is no verdict. Under a difference of nothing, all of five groups lie on one side
 in one case of 16: no result of theirs would be surprising at 5 %, whatever a bootstrap interval says."""
 
-_MAX_NAMED = 10
 _GROUP_COLUMNS = ("group", "sample_id")
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class ScoreResult:
     """Scores of predicted masks, and how they compare with others.
@@ -46,21 +51,34 @@ class ScoreResult:
     versus : str or None
         What it was compared with.
     images : DataFrame
-        A row per image: id, cell_type, group, score (competition metric), ap50, ap75, n_true,
-        n_predicted; with `versus` also score_versus, ap50_versus, ap75_versus, n_predicted_versus and
-        difference (score - score_versus).
+        A row per image: id, cell_type, group, score (competition metric), ap50 ... ap95, n_true,
+        n_predicted, and at IoU 0.5 n_found, n_missed and n_false; with `versus` also the same of the
+        others, ending in _versus, and difference (score - score_versus).
     table : DataFrame
         Means over images, a row per cell type (where there are several) and one overall: scope, name,
-        images, groups, score with its 95 % interval low..high, ap50, ap75; with `versus` also
+        images, groups, score with its 95 % interval low..high, ap50, ap75, and at IoU 0.5 precision,
+        recall and f1 of the summed counts of cells; with `versus` also
         score_versus, difference with its interval difference_low..difference_high, and verdict:
         "better" or "worse" where that interval lies on one side of 0 and there are at least
         `MIN_GROUPS` groups, else "undecided". Intervals come from resampling whole groups.
+    compared : tuple of str
+        What was taken for the prediction and for the truth, and what matched, a line each.
+    outlines : Path or None
+        Sheet of the worst images, in the folder with pictures of all; None where none were asked for.
     """
 
     pred: str
     versus: str | None
     images: pd.DataFrame
     table: pd.DataFrame
+    compared: tuple[str, ...] = ()
+    outlines: Path | None = None
+
+    @property
+    def worst(self) -> pd.DataFrame:
+        """Images by their score, the worst first; of those with a score of 1 none."""
+        below = self.images[self.images["score"] < 1]
+        return below.sort_values(["score", "id"], kind="stable")
 
     @property
     def conclusion(self) -> str:
@@ -90,10 +108,67 @@ class _Side:
         return str(self.masks.path)
 
 
+@dataclass(frozen=True, eq=False)
+class _Pictures:
+    """Pictures of truth and prediction to be drawn."""
+
+    folder: Path
+    side: _Side
+    truth: Truth
+    ids: dict[str, str]
+    readers: ImageReaders
+
+    @classmethod
+    def plan(
+        cls, config: ScoreConfig, side: _Side, truth: Truth, names: dict[str, list[str]]
+    ) -> _Pictures:
+        """Find the images, and refuse what would fail after all is scored."""
+        if config.images is not None:
+            readers: ImageReaders = find_images(config.images)
+        elif truth.image is not None:
+            readers = {name: partial(truth.image, name) for name in names}
+        else:
+            raise ConfigError(
+                f"--outlines needs the images, which {truth.path} does not hold ({truth.kind}). Say where "
+                "they are with --images FOLDER."
+            )
+        missing = [name for name in names if name not in readers]
+        if missing:
+            raise DataError(
+                f"{config.images}: no image for {len(missing)} of the {len(names)} that are scored "
+                f"({some(missing)}); it has {some(readers)}. File names without their ending must be the "
+                "ids of the truth."
+            )
+        folder = config.outlines_dir
+        if folder is None and side.run is not None and config.truth is None:
+            folder = side.run.oof / "outlines"
+        folder = folder or Path("outlines") / _result_name(side)
+        check_outlines_folder(folder)
+        return cls(folder, side, truth, {name: ids[0] for name, ids in names.items()}, readers)
+
+    def write(self, scores: pd.DataFrame) -> Path:
+        """Draw all; the sheet of the worst."""
+        return write_outlines_folder(self.folder, scores, self._compare)
+
+    def _compare(self, name: str) -> Comparison:
+        cells = self.truth.instances(name)
+        labels = self.side.masks.read(self.ids[name], cells.shape)
+        return Comparison(name, self.readers[name](), cells, labels)
+
+
+def _result_name(side: _Side) -> str:
+    """What a prediction is called: a run by its name, others by their folder or file."""
+    if side.run is not None:
+        return side.run.name
+    path = side.masks.path.resolve()
+    return path.parent.name if path.name == "masks" else path.name.removesuffix(path.suffix)
+
+
 def score_masks(config: ScoreConfig) -> ScoreResult:
     """Score predicted masks against the truth, and compare them with others image by image.
 
-    Images are read and scored one at a time. Writes ``config.out`` if it is given.
+    Images are read and scored one at a time. Writes ``config.out`` if it is given, and with
+    ``config.outlines`` pictures of truth and prediction.
 
     Parameters
     ----------
@@ -109,25 +184,35 @@ def score_masks(config: ScoreConfig) -> ScoreResult:
         If masks lack images of the truth, do not fit them, or cannot be read.
     """
     check_config(config)
-    sides = [_find(name, config.runs_dir) for name in (config.pred, config.versus) if name]
-    truth = _find_truth(config.truth, sides)
-    names = _matched(sides, truth, subset=config.subset)
+    sides = [
+        _find(name, config.runs_dir, config.mask_filter)
+        for name in (config.pred, config.versus)
+        if name
+    ]
+    truth = _find_truth(config.truth, sides, config.mask_filter)
+    _check_filter(config.mask_filter, sides, truth)
+    matched = [match_names(side.masks, truth) for side in sides]
+    names = _matched(sides, truth, matched, subset=config.subset)
     images = _with_facts(truth, list(names), _group_column(config.group, sides, truth))
-    rows = []
-    for name, ids in tqdm(names.items(), "score", unit="image", disable=None, leave=False):
-        rows.append({"id": name} | _scores(truth, sides, name, ids))
+    pictures = _Pictures.plan(config, sides[0], truth, names) if config.outlines else None
+    rows, review = [], MaskReview()
+    for name, ids in follow(names.items(), "score", brief=True):
+        cells = review.add(name, truth.instances(name))
+        rows.append({"id": name} | _scores(truth, cells, sides, name, ids))
+    review.warn(f"The truth is {truth.path}; `cellflow prepare --split_parts` makes parts cells.")
     images = images.merge(pd.DataFrame(rows), on="id", validate="one_to_one")
-    result = ScoreResult(config.pred, config.versus, images, _summary(images))
     if config.out is not None:
         write_csv(config.out, images)
-    return result
+    sheet = None if pictures is None else pictures.write(images)
+    compared = _compared(sides, truth, matched, len(names))
+    return ScoreResult(config.pred, config.versus, images, _summary(images), compared, sheet)
 
 
-def _find(name: str, runs_dir: Path) -> _Side:
+def _find(name: str, runs_dir: Path, ending: str) -> _Side:
     """Predicted masks by path, or a run's out-of-fold masks by its folder or name."""
     path = Path(name)
     if path.exists() and not RunFolder(path).exists():
-        return _Side(name, read_predicted_masks(path), None)
+        return _Side(name, read_predicted_masks(path, ending=ending), None)
     try:
         run = RunFolder(path) if RunFolder(path).exists() else find_run(name, runs_dir)
     except RunError as error:
@@ -141,9 +226,9 @@ def _find(name: str, runs_dir: Path) -> _Side:
     return _Side(name, read_predicted_masks(masks), run)
 
 
-def _find_truth(path: Path | None, sides: list[_Side]) -> Truth:
+def _find_truth(path: Path | None, sides: list[_Side], ending: str) -> Truth:
     if path is not None:
-        return read_truth(path)
+        return read_truth(path, ending=ending)
     runs = [side.run for side in sides if side.run is not None]
     if not runs:
         raise ConfigError(
@@ -158,46 +243,50 @@ def _find_truth(path: Path | None, sides: list[_Side]) -> Truth:
     return dataset_truth(run_dataset(runs[0], None))
 
 
-def _matched(sides: list[_Side], truth: Truth, *, subset: bool) -> dict[str, list[str]]:
+def _check_filter(ending: str, sides: list[_Side], truth: Truth) -> None:
+    """Refuse an ending that no name has."""
+    if ending and ending not in {truth.ending, *(side.masks.ending for side in sides)}:
+        places = ", ".join([*map(str, sides), str(truth.path)])
+        raise ConfigError(
+            f"--mask_filter {ending}: no label map ends so in {places}. Correct the ending, or leave it out."
+        )
+
+
+def _matched(
+    sides: list[_Side], truth: Truth, matched: list[Names], *, subset: bool
+) -> dict[str, list[str]]:
     """Images of the truth that all sides have, sorted, with the id that each side gives them."""
-    found = []
-    for side in sides:
-        ids = _ids_in_truth(side, truth)
-        missing = [str(name) for name in truth.images.index if name not in ids]
-        if missing and ids and side.run is None and not subset:
-            raise DataError(
-                f"{side}: no masks for {len(missing)} of the {len(truth.images)} images of "
-                f"{truth.path} ({_some(missing)}). Add them (an image without cells needs a label map "
-                "of zeros, or a row with an empty value), or add --subset to score only those there are."
-            )
-        if missing:
-            _log.info("%s: no masks for %d images of the truth", side, len(missing))
-        found.append(ids)
-    common = sorted(set.intersection(*(set(ids) for ids in found)))
+    for side, names in zip(sides, matched, strict=True):
+        # a run may lack images that were reserved from its folds
+        check_names(side.masks, truth, names, subset=subset or side.run is not None)
+    common = sorted(set.intersection(*(set(names.ids) for names in matched)))
     if not common:
         raise DataError(
-            f"{' and '.join(map(str, sides))} have no image of {truth.path} in common; the truth has "
-            f"{_some(truth.images.index)}, the masks {_some(sides[-1].masks.ids)}. File names without "
-            "their ending must be the ids of the truth."
+            f"{' and '.join(map(str, sides))} have no image of {truth.path} in common; the first has "
+            f"{some(matched[0].ids)}, the second {some(matched[1].ids)}."
         )
-    return {name: [ids[name] for ids in found] for name in common}
+    return {name: [names.ids[name] for names in matched] for name in common}
 
 
-def _ids_in_truth(side: _Side, truth: Truth) -> dict[str, str]:
-    """From an id of the truth to what the prediction calls it: ``NAME.png`` in a table is NAME."""
-    ids: dict[str, str] = {}
-    known, extra = set(truth.images.index), []
-    for own in side.masks.ids:
-        name = match_id(own, known)
-        if name is None:
-            extra.append(own)
-        elif name in ids:
-            raise DataError(f"{side}: {ids[name]!r} and {own!r} are the same image. Remove one.")
-        else:
-            ids[name] = own
-    if extra:
-        _log.info("%s: %d images are not in the truth (%s)", side, len(extra), _some(extra))
-    return ids
+def _compared(
+    sides: list[_Side], truth: Truth, matched: list[Names], common: int
+) -> tuple[str, ...]:
+    """What was taken for what, a line each."""
+    lines = []
+    for word, side, names in zip(("prediction", "versus"), sides, matched, strict=False):
+        kind = side.masks.kind
+        if side.run is not None:
+            kind = f"out-of-fold masks of run {side.run.name}, {kind}"
+        lines.append(f"{word:<12}{side.masks.path} ({kind}), {len(side.masks.ids)} images")
+        if names.only_predicted:
+            extra = f"{len(names.only_predicted)} are not in the truth"
+            lines.append(f"{'':12}{extra}: {some(names.only_predicted)}")
+        if names.only_true:
+            lacking = f"{len(names.only_true)} of the truth are not there"
+            lines.append(f"{'':12}{lacking}: {some(names.only_true)}")
+    lines.append(f"{'truth':<12}{truth.path} ({truth.kind}), {len(truth.images)} images")
+    lines.append(f"{'compared':<12}{common} images that match by name")
+    return tuple(lines)
 
 
 def _group_column(wanted: str | None, sides: list[_Side], truth: Truth) -> str | None:
@@ -235,13 +324,16 @@ def _with_facts(truth: Truth, names: list[str], column: str | None) -> pd.DataFr
     return pd.DataFrame(facts).reset_index(drop=True)
 
 
-def _scores(truth: Truth, sides: list[_Side], name: str, ids: list[str]) -> dict[str, Any]:
+def _scores(
+    truth: Truth, cells: Instances, sides: list[_Side], name: str, ids: list[str]
+) -> dict[str, Any]:
     """Scores of one image on each side."""
-    cells = truth.instances(name)
-    rows = [
-        score_row(cells, side.masks.read(own, cells.shape))
-        for side, own in zip(sides, ids, strict=True)
-    ]
+    rows = []
+    for side, own in zip(sides, ids, strict=True):
+        try:
+            rows.append(score_row(cells, side.masks.read(own, cells.shape)))
+        except DataError as error:
+            raise DataError(f"{error} The truth is {truth.place(name)}.") from None
     if len(rows) == 1:
         return rows[0]
     others = {f"{key}_versus": rows[1][key] for key in SCORE_COLUMNS if key != "n_true"}
@@ -270,6 +362,7 @@ def mean_row(scope: str, name: str, part: pd.DataFrame) -> dict[str, Any]:
         "high": score.high,
         "ap50": float(part["ap50"].mean()),
         "ap75": float(part["ap75"].mean()),
+        **rates(part),
     }
     if "difference" not in part:
         return row
@@ -287,10 +380,3 @@ def _verdict(low: float, high: float, groups: int) -> str:
     if groups < MIN_GROUPS or low <= 0 <= high:
         return "undecided"
     return "better" if low > 0 else "worse"
-
-
-def _some(names: Iterable[Any]) -> str:
-    """The first names of many, as text."""
-    listed = [str(name) for name in names]
-    more = f" and {len(listed) - _MAX_NAMED} more" if len(listed) > _MAX_NAMED else ""
-    return ", ".join(listed[:_MAX_NAMED]) + more

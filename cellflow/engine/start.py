@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ import torch
 from cellflow.config import TrainConfig
 from cellflow.engine.machine import Machine
 from cellflow.engine.samples import CachedSamples
+from cellflow.engine.start_file import start_file
 from cellflow.errors import CheckpointError, LeakError
-from cellflow.nn.checkpoint import find_model_file, load_model_file
+from cellflow.nn.checkpoint import load_model_file
 from cellflow.nn.optim import make_optimizer
 from cellflow.nn.precision import choose_layout
 from cellflow.nn.step import Stepper
@@ -24,12 +26,12 @@ DEFAULT_DIAMETER = 30.0
 
 
 def is_pretrained(config: TrainConfig) -> bool:
-    """Whether training starts from a model file."""
+    """Whether training starts from a model file, or from the models of a run."""
     return config.model.pretrained_model.lower() != "none"
 
 
-def start_model(config: TrainConfig) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """The network of the model file that training starts from, and the facts in that file.
+def start_model(config: TrainConfig, fold: int) -> tuple[Path, torch.nn.Module, dict[str, Any]]:
+    """The model file that the training of a fold starts from, its network, and the facts in it.
 
     Raises
     ------
@@ -37,7 +39,7 @@ def start_model(config: TrainConfig) -> tuple[torch.nn.Module, dict[str, Any]]:
         If the file cannot be used, or wants other channels.
     """
     model = config.model
-    path = find_model_file(model.pretrained_model)
+    path = start_file(model.pretrained_model, fold)
     net, facts = load_model_file(path)
     channels = (facts.get("chan", model.chan), facts.get("chan2", model.chan2))
     if channels != (model.chan, model.chan2):
@@ -45,7 +47,7 @@ def start_model(config: TrainConfig) -> tuple[torch.nn.Module, dict[str, Any]]:
             f"{path} was trained with --chan {channels[0]} --chan2 {channels[1]}, found --chan "
             f"{model.chan} --chan2 {model.chan2}."
         )
-    return net, facts
+    return path, net, facts
 
 
 def start_network(
@@ -75,13 +77,12 @@ def start_network(
     if not is_pretrained(config):
         net = build_unet(diam_mean=model.diam_mean or DEFAULT_DIAMETER, seed=config.seed)
     else:
-        net, facts = start_model(config)
+        path, net, facts = start_model(config, own["fold"])
         same = {key for key, value in own.items() if facts.get(key) == value}
         if "data_hash" in same and not {"fold", "folds_hash"} <= same:
             raise LeakError(
-                f"{model.pretrained_model} was trained on this dataset with another validation fold "
-                f"({facts.get('fold')}), so it has seen images that fold {own['fold']} validates on. Start from "
-                "another model."
+                f"{path} was trained on this dataset with another validation fold ({facts.get('fold')}), "
+                f"so it has seen images that fold {own['fold']} validates on. Start from another model."
             )
     set_diam_labels(net, diam_labels)
     if model.freeze_encoder:

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from cellflow.config import MaskConfig
 from cellflow.config.calibration import GridConfig
 from cellflow.engine.prediction import niter_of
+from cellflow.engine.progress_lines import follow
 from cellflow.engine.score import MIN_GROUPS
 from cellflow.engine.thresholds import Thresholds
 from cellflow.numeric._jit import thread_count
@@ -23,7 +23,7 @@ from cellflow.numeric.grid_optimum import grid_optimum, shrink
 from cellflow.numeric.sweep import MaskFilter, score_filters, sweep
 from cellflow.types import Instances
 
-__all__ = ["CalibrationImages", "ThresholdSearch"]
+__all__ = ["CalibrationImages", "Decision", "ThresholdSearch"]
 
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
@@ -67,6 +67,54 @@ class CalibrationImages:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Why thresholds of some images were taken, or not.
+
+    Attributes
+    ----------
+    optimum, kept : MaskConfig
+        The optimum of the grid, and what it would replace.
+    over : str
+        What that is, for people.
+    taken : bool
+        Whether it replaces it.
+    gain, error : float
+        Mean gain on images that the optimum was not fitted on, and its standard error, groups whole; NaN
+        where there are none such.
+    groups : int
+        Groups behind them.
+    """
+
+    optimum: MaskConfig
+    kept: MaskConfig
+    over: str
+    taken: bool
+    gain: float
+    error: float
+    groups: int
+
+    @property
+    def why(self) -> str:
+        """The decision in words."""
+        if self.optimum == self.kept:
+            return f"The optimum of the grid is {self.over} themselves."
+        optimum = f"The optimum of the grid is {describe(self.optimum)}."
+        if np.isnan(self.gain):
+            return f"{optimum} There are no images it was not fitted on, so {self.over} stay."
+        gain = (
+            f"{optimum} On images it was not fitted on it gains {self.gain:+.4f} over {self.over}"
+        )
+        if self.groups < MIN_GROUPS:
+            return (
+                f"{gain}, which {self.groups} groups cannot tell from noise ({MIN_GROUPS} can), so "
+                f"{self.over} stay."
+            )
+        if self.taken:
+            return f"{gain}, more than its standard error of {self.error:.4f}, so it is taken."
+        return f"{gain}, no more than its standard error of {self.error:.4f}, so {self.over} stay."
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +165,7 @@ class ThresholdSearch:
         that cannot be told, and what was there stays. Extras are tried on top of what was taken.
         """
         rows = np.ones(len(self.images), np.bool_) if rows is None else rows
-        confirmed = self._confirmed(rows, self._fit(rows))
+        confirmed = self._confirmed(rows, self._fit(rows))[0]
         shared = self._refine(rows, confirmed.shared)
         per_type = {
             name: self._refine(self._of_type(rows, name), mask)
@@ -136,25 +184,38 @@ class ThresholdSearch:
         }
         return Thresholds(shared, per_type)
 
-    def _confirmed(self, rows: Bools, fitted: Thresholds) -> Thresholds:
-        """Of fitted thresholds those that hold on images they were not fitted on."""
+    def decisions(self) -> dict[str, Decision]:
+        """Why the thresholds that `fit` gives for all images were taken: "" for shared, and per type."""
+        every = np.ones(len(self.images), np.bool_)
+        return self._confirmed(every, self._fit(every))[1]
+
+    def _confirmed(self, rows: Bools, fitted: Thresholds) -> tuple[Thresholds, dict[str, Decision]]:
+        """Of fitted thresholds those that hold on images they were not fitted on, and why."""
         held_out = self._held_out(rows)
-        if held_out is None:
-            return Thresholds(self.base, dict.fromkeys(fitted.per_type, self.base))
-        shared, own = held_out
-        before = np.full(len(rows), np.nan)
+        nothing = np.full(len(rows), np.nan)
+        shared, own = (nothing, nothing) if held_out is None else held_out
+        before, pieces = nothing.copy(), self._pieces(rows)
         before[rows] = self.score_rows(np.flatnonzero(rows), self.base)
-        taken, pieces = self.base, self._pieces(rows)
-        if self._gains(rows, shared - before):
+        decision = self._decide(rows, fitted.shared, self.base, _TRAINING, shared - before)
+        decisions, taken = {"": decision}, self.base
+        if decision.taken:
             taken, before = fitted.shared, shared
         per_type = {}
         for name, mask in fitted.per_type.items():
             of_type = self._of_type(rows, name)
             # a type of one piece is in no fit without it: what is scored is not its own optimum
             apart = len(np.unique(pieces[of_type])) > 1
-            better = apart and self._gains(of_type, own - before)
-            per_type[name] = mask if better else taken
-        return Thresholds(taken, per_type)
+            gains = own - before if apart else nothing
+            decision = self._decide(of_type, mask, taken, _SHARED, gains)
+            per_type[name] = mask if decision.taken else taken
+            decisions[name] = decision
+        return Thresholds(taken, per_type), decisions
+
+    def _decide(
+        self, own: Bools, optimum: MaskConfig, kept: MaskConfig, over: str, gains: Floats
+    ) -> Decision:
+        gain, error, groups = self._mean_gain(own, gains)
+        return Decision(optimum, kept, over, self._gains(own, gains), gain, error, groups)
 
     def _of_type(self, rows: Bools, cell_type: str) -> Bools:
         return np.asarray(rows & (np.array(self.images.types) == cell_type), dtype=np.bool_)
@@ -235,6 +296,23 @@ class ThresholdSearch:
             result[name] = [[float(value), round(float(score), 5)] for value, score in pairs]
         return result
 
+    def errors(self, thresholds: MaskConfig, cell_type: str = "") -> dict[str, list[float | None]]:
+        """Standard errors of what every value of `curves` gains over the chosen one, groups whole.
+
+        None where there are fewer than `MIN_GROUPS` groups, so that they are not known.
+        """
+        rows = np.array([cell_type in ("", name) for name in self.images.types])
+        place = self._nearest(thresholds)
+        chosen = self.scores[(slice(None), *place)].astype(np.float64)
+        result: dict[str, list[float | None]] = {}
+        for axis, (name, values) in enumerate(zip(AXIS_NAMES, self.axes, strict=True)):
+            line = np.moveaxis(self.scores, axis + 1, 0)[
+                (slice(None), slice(None), *np.delete(place, axis))
+            ]
+            found = [self._mean_gain(rows, line[index] - chosen) for index in range(len(values))]
+            result[name] = [round(e, 5) if n >= MIN_GROUPS else None for _, e, n in found]
+        return result
+
     def _sweep(self, name: str) -> NDArray[np.float32]:
         flow, cellprob, diameter = self.images.flows(name)
         cellprobs, flows, sizes = self.axes
@@ -274,8 +352,7 @@ class ThresholdSearch:
         """Work on images side by side; kernels release the GIL."""
         with ThreadPoolExecutor(thread_count(), thread_name_prefix="cellflow-search") as pool:
             made = pool.map(task, names)
-            hidden = None if title else True
-            yield from tqdm(made, title, len(names), unit="image", disable=hidden, leave=False)
+            yield from follow(made, title, len(names), brief=True) if title else made
 
     def _surface(self, rows: Bools) -> Floats:
         return np.asarray(self.scores[rows].mean(axis=0, dtype=np.float64), dtype=np.float64)
@@ -330,13 +407,15 @@ class ThresholdSearch:
 
         The error of a few groups is not known, so nothing is gained there.
         """
+        gain, error, groups = self._mean_gain(own, gains)
+        return groups >= MIN_GROUPS and gain > max(error, 0.0)
+
+    def _mean_gain(self, own: Bools, gains: Floats) -> tuple[float, float, int]:
+        """Mean gain of some images, its standard error with groups whole, and the number of groups."""
         found = gains[own]
         names, groups = np.unique(np.array(self.images.groups)[own], return_inverse=True)
-        if len(names) < MIN_GROUPS:
-            return False
         spread = np.bincount(groups, found - found.mean())
-        error = float(np.sqrt((spread**2).sum())) / len(found)
-        return bool(found.mean() > max(error, 0.0))
+        return float(found.mean()), float(np.sqrt((spread**2).sum())) / len(found), len(names)
 
     def _gain(self, own: Bools, before: MaskConfig, after: MaskConfig) -> Floats:
         """What one setting gains over another, image by image."""
@@ -366,6 +445,7 @@ class ThresholdSearch:
         )
 
 
+_TRAINING, _SHARED = "the training's thresholds", "the shared thresholds"
 ALL_TYPES = "all types"
 """Name of what is shared, beside the cell types."""
 AXIS_NAMES = ("cellprob_threshold", "flow_threshold", "min_size")

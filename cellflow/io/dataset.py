@@ -26,6 +26,7 @@ from cellflow import __version__
 from cellflow.errors import DataError
 from cellflow.io.fold_table import fold_table_hash, read_fold_table
 from cellflow.io.images import read_image, read_labels, write_labels
+from cellflow.io.pixel_size import PixelSize, read_pixel_size, sensible_pixel_size
 from cellflow.io.source import SourceImage
 from cellflow.io.tables import Row, read_rows, whole_number
 from cellflow.numeric.labels import labels_from_instances, median_diameter
@@ -53,6 +54,9 @@ _COLUMNS = (
     "median_diameter",
     "pixel_hash",
 )
+_PIXEL_SIZE = ("pixel_height_um", "pixel_width_um")
+"""Columns that older datasets do not have; empty where it is unknown."""
+_OWN_COLUMNS = (*_COLUMNS, *_PIXEL_SIZE)
 
 
 class Dataset:
@@ -66,8 +70,9 @@ class Dataset:
         The folder.
     images : DataFrame
         One row per image, indexed by id (text), sorted: file, height, width, channels, dtype,
-        n_instances, median_diameter (pixels; 0 without cells), pixel_hash, cell_type if known, and
-        every column of the source as text.
+        n_instances, median_diameter (pixels; 0 without cells), pixel_hash, pixel_height_um and
+        pixel_width_um (nan where unknown; not in older datasets), cell_type if known, and every column of
+        the source as text.
     """
 
     def __init__(self, path: Path, images: pd.DataFrame, facts: dict[str, Any]) -> None:
@@ -102,7 +107,7 @@ class Dataset:
         """Ids of all images, sorted."""
         return [str(image_id) for image_id in self.images.index]
 
-    own_columns = _COLUMNS
+    own_columns = _OWN_COLUMNS
     """Columns of `images` that `cellflow prepare` computed; all others came with the source."""
 
     @property
@@ -144,6 +149,13 @@ class Dataset:
                 f"says, found {pixels.shape[0]} x {pixels.shape[1]}. Prepare the dataset again."
             )
         return pixels
+
+    def pixel_size(self, image_id: str) -> PixelSize | None:
+        """Micrometres per pixel of one image, where its file told them."""
+        self._row(image_id)
+        if not set(_PIXEL_SIZE) <= set(self.images.columns):
+            return None
+        return sensible_pixel_size(*(self.images.at[image_id, name] for name in _PIXEL_SIZE))
 
     def labels(self, image_id: str) -> NDArray[np.int32]:
         """Label map for training, ``(H, W)`` int32: a disputed pixel belongs to the smaller cell."""
@@ -219,7 +231,8 @@ class DatasetWriter:
         name = source.id + source.file.suffix.lower()
         shutil.copyfile(source.file, self._folder / "images" / name)
         labels = labels_from_instances(instances)
-        write_labels(self._folder / "labels" / f"{source.id}.tif", labels)
+        size = read_pixel_size(source.file)
+        write_labels(self._folder / "labels" / f"{source.id}.tif", labels, size)
         self._annotations[source.id] = rles_from_instances(instances)
         self._rows.append(
             {
@@ -232,6 +245,7 @@ class DatasetWriter:
                 "n_instances": len(instances),
                 "median_diameter": round(median_diameter(labels), 3),
                 "pixel_hash": pixel_hash,
+                **dict(zip(_PIXEL_SIZE, size or ("", ""), strict=True)),
                 **{_free_name(column): text for column, text in source.columns.items()},
             }
         )
@@ -262,7 +276,7 @@ class DatasetWriter:
 
 def _free_name(column: str) -> str:
     """Name of a column of the source that does not clash with one of ours."""
-    return f"source_{column}" if column in _COLUMNS else column
+    return f"source_{column}" if column in _OWN_COLUMNS else column
 
 
 def _data_hash(pixel_hashes: dict[Any, Any], annotations: dict[str, list[str]]) -> str:
@@ -328,6 +342,8 @@ def _read_images_table(path: Path) -> pd.DataFrame:
     for name in _WHOLE_NUMBERS:
         table[name] = np.array(numbers[name], dtype=np.int64)
     table["median_diameter"] = np.array(numbers["median_diameter"], dtype=np.float64)
+    for name in set(_PIXEL_SIZE) & set(columns):
+        table[name] = pd.to_numeric(table[name], errors="coerce")
     return table.set_index("id").sort_index()
 
 

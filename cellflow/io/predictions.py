@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,14 +35,32 @@ class PredictedMasks:
     read : callable
         Takes an id and the ``(H, W)`` of its image; gives labels, ``(H, W)`` int32, 1..n without gaps.
         Raises DataError, with the id, if the cells do not fit that size or cannot be read.
+    kind : str
+        What they are, for people.
+    ending : str
+        What the names of label maps end in beyond the id.
     """
 
     path: Path
     ids: tuple[str, ...]
     read: Callable[[str, tuple[int, int]], NDArray[np.int32]]
+    kind: str
+    ending: str = ""
 
 
-def read_predicted_masks(path: Path) -> PredictedMasks:
+class LabelMaps(NamedTuple):
+    """Label maps of a folder by the id of their image, and what their names end in beyond it."""
+
+    files: dict[str, Path]
+    ending: str
+
+    @property
+    def kind(self) -> str:
+        """What they are, for people."""
+        return f"label maps such as {next(iter(self.files.values())).name}"
+
+
+def read_predicted_masks(path: Path, *, ending: str = "") -> PredictedMasks:
     """Find predicted masks.
 
     Parameters
@@ -50,6 +69,8 @@ def read_predicted_masks(path: Path) -> PredictedMasks:
         Folder of label maps, folder with such a folder ``masks/`` in it, or CSV with the columns id and
         predicted (row-major 1-indexed runs, a row per cell; an image without cells has one row with an
         empty value).
+    ending : str
+        See `label_map_files`.
 
     Raises
     ------
@@ -59,25 +80,35 @@ def read_predicted_masks(path: Path) -> PredictedMasks:
     path = Path(path)
     if path.is_file():
         return _from_table(path)
-    files = label_map_files(path)
+    maps = label_map_files(path, ending=ending)
 
     def read(image_id: str, shape: tuple[int, int]) -> NDArray[np.int32]:
-        labels = read_masks(files[image_id])
+        labels = read_masks(maps.files[image_id])
         if labels.shape != shape:
+            remedy = "Export the masks at the size of the image."
+            if labels.shape == shape[::-1]:
+                remedy = "Height and width are swapped: transpose the masks."
             raise DataError(
-                f"{files[image_id]}: the masks of image {image_id} are {_size(labels.shape)}, the truth "
-                f"is {_size(shape)} (height x width). Export the masks at the size of the image."
+                f"{maps.files[image_id]}: the masks of image {image_id} are {_size(labels.shape)}, the "
+                f"truth is {_size(shape)} (height x width). {remedy}"
             )
         return renumber(labels)
 
-    return PredictedMasks(path, tuple(sorted(files)), read)
+    return PredictedMasks(path, tuple(sorted(maps.files)), read, maps.kind, maps.ending)
 
 
-def label_map_files(folder: Path) -> dict[str, Path]:
+def label_map_files(folder: Path, *, ending: str = "") -> LabelMaps:
     """Label maps of a folder, or of ``masks/`` in it, by the id of their image.
 
     Where names end in ``_cp_masks`` or ``_masks``, only those are label maps and the ending is no part
     of the id; the others are images, or what else Cellpose puts beside them.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder to look in.
+    ending : str
+        Ending that goes before these two where a name has it.
 
     Raises
     ------
@@ -86,7 +117,8 @@ def label_map_files(folder: Path) -> dict[str, Path]:
     """
     folder = folder / "masks" if (folder / "masks").is_dir() else folder
     paths = list_images(folder)
-    ending = next((e for e in _ENDINGS if any(path.stem.endswith(e) for path in paths)), "")
+    tried = (ending, *_ENDINGS) if ending else _ENDINGS
+    ending = next((e for e in tried if any(path.stem.endswith(e) for path in paths)), "")
     files: dict[str, Path] = {}
     for path in (path for path in paths if path.stem.endswith(ending)):
         image_id = path.stem.removesuffix(ending)
@@ -101,7 +133,7 @@ def label_map_files(folder: Path) -> dict[str, Path]:
             f"{folder}: expected label maps (ID.tif, ID.png, or ending in _masks or _cp_masks), found "
             "no image file. Check the path."
         )
-    return files
+    return LabelMaps(files, ending)
 
 
 def _from_table(path: Path) -> PredictedMasks:
@@ -126,7 +158,7 @@ def _from_table(path: Path) -> PredictedMasks:
             )
         return labels
 
-    return PredictedMasks(path, tuple(sorted(rles)), read)
+    return PredictedMasks(path, tuple(sorted(rles)), read, "table with a row per cell")
 
 
 def _size(shape: tuple[int, ...]) -> str:

@@ -23,6 +23,7 @@ __all__ = [
     "inside_image",
     "jitter_intensity",
     "recompute_sample",
+    "warp_labels",
     "warp_sample",
 ]
 
@@ -130,9 +131,14 @@ def warp_sample(
         d_x = -d_x
     sine, cosine = np.float32(np.sin(warp.angle)), np.float32(np.cos(warp.angle))
     unit_flow = np.stack((d_x * sine + d_y * cosine, d_x * cosine - d_y * sine))
-    foreground = _warp_planes(target[:1], warp, size, cv2.INTER_NEAREST)[0] > 0.5
+    foreground = warp_labels(target[0], warp, size=size) > 0.5
     pixels = _warp_planes(image, warp, size, cv2.INTER_LINEAR)
     return Crop(pixels, unit_flow, foreground.astype(np.float32))
+
+
+def warp_labels(labels: NDArray[np.float32], warp: Warp, *, size: int = 224) -> NDArray[np.float32]:
+    """Apply a transformation to labels ``(H, W)``: those of the crop, ``(size, size)``; 0 outside."""
+    return np.asarray(_warp_planes(labels[np.newaxis], warp, size, cv2.INTER_NEAREST)[0])
 
 
 def recompute_sample(

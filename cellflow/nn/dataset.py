@@ -22,12 +22,22 @@ from cellflow.nn.augment import (
     inside_image,
     jitter_intensity,
     recompute_sample,
+    warp_labels,
     warp_sample,
 )
 from cellflow.numeric._jit import set_threads
 from cellflow.rng import generator
 
-__all__ = ["Batch", "CropDataset", "EpochSampler", "Sample", "SampleReader", "make_loader"]
+__all__ = [
+    "Batch",
+    "CropDataset",
+    "CropFacts",
+    "EpochSampler",
+    "Sample",
+    "SampleReader",
+    "Slot",
+    "make_loader",
+]
 
 
 class Sample(NamedTuple):
@@ -60,6 +70,13 @@ class Batch(NamedTuple):
     image: torch.Tensor
     unit_flow: torch.Tensor
     foreground: torch.Tensor
+
+
+class CropFacts(NamedTuple):
+    """What a crop shows: pixels of the crop per pixel of the image, and cells, also those that are cut."""
+
+    scale: float
+    cells: int
 
 
 @dataclass(frozen=True)
@@ -104,13 +121,7 @@ class CropDataset(Dataset[Batch]):
     def __getitem__(self, slot: Slot) -> Batch:
         sample = self.reader(slot.image)
         shape = sample.image.shape[1], sample.image.shape[2]
-        warp = draw_warp(
-            generator(self.seed, "crop", self.fold, slot.epoch, slot.place),
-            shape,
-            rescale=self.diam_mean / (sample.diameter if self.diameter is None else self.diameter),
-            scale_range=self.scale_range,
-            size=self.size,
-        )
+        warp = self._draw(sample, slot)
         crop = self._warp(sample, warp)
         pixels = crop.image
         if self.intensity > 0:
@@ -121,6 +132,22 @@ class CropDataset(Dataset[Batch]):
         image[: len(pixels)] = pixels
         planes = image, crop.unit_flow, crop.foreground
         return Batch(*(torch.from_numpy(plane) for plane in planes))
+
+    def facts(self, slot: Slot) -> CropFacts:
+        """What a crop shows."""
+        sample = self.reader(slot.image)
+        warp = self._draw(sample, slot)
+        labels = np.unique(warp_labels(sample.target[0], warp, size=self.size))
+        return CropFacts(warp.scale, int(np.count_nonzero(labels)))
+
+    def _draw(self, sample: Sample, slot: Slot) -> Warp:
+        return draw_warp(
+            generator(self.seed, "crop", self.fold, slot.epoch, slot.place),
+            (sample.image.shape[1], sample.image.shape[2]),
+            rescale=self.diam_mean / (sample.diameter if self.diameter is None else self.diameter),
+            scale_range=self.scale_range,
+            size=self.size,
+        )
 
     def _warp(self, sample: Sample, warp: Warp) -> Crop:
         if self.targets == "warp":

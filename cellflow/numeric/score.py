@@ -23,6 +23,8 @@ __all__ = [
     "average_precision",
     "competition_score",
     "concatenate_scores",
+    "detection_rates",
+    "hit_cells",
 ]
 
 COMPETITION_THRESHOLDS: tuple[float, ...] = tuple(k / 20 for k in range(10, 20))
@@ -113,6 +115,63 @@ def concatenate_scores(scores: Sequence[Score]) -> Score:
         np.concatenate([score.fp for score in scores]),
         np.concatenate([score.fn for score in scores]),
     )
+
+
+def hit_cells(
+    truth: Any, prediction: Any, threshold: float = 0.5
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which cells of either side hit any of the other, with the counting of `competition_score`.
+
+    Parameters
+    ----------
+    truth, prediction : Instances or (H, W) integer ndarray
+        Cells of one image.
+    threshold : float
+        IoU threshold, 0 <= t < 1; a hit needs an IoU *above* it.
+
+    Returns
+    -------
+    truth_hit : (n,) bool ndarray
+        By true cell; those that are not hit are the missed ones.
+    prediction_hit : (m,) bool ndarray
+        By predicted cell, of a label map in the order of its numbers; those that hit none are the false
+        ones.
+
+    Raises
+    ------
+    DataError
+        If the two are not of the same image size.
+    """
+    found = match(truth, prediction)
+    fractions = exact_fractions(np.array([threshold], dtype=np.float64))
+    hits = hit_levels(found.shared, found.union, fractions)[:, 0]
+    truth_hit = np.zeros(len(found.truth_areas), dtype=np.bool_)
+    prediction_hit = np.zeros(len(found.prediction_areas), dtype=np.bool_)
+    truth_hit[found.truth[hits]] = True
+    prediction_hit[found.prediction[hits]] = True
+    return truth_hit, prediction_hit
+
+
+def detection_rates(tp: float, fp: float, fn: float) -> tuple[float, float, float]:
+    """Precision, recall and F1 of counts at one threshold.
+
+    Parameters
+    ----------
+    tp, fp, fn : float
+        Found, false and missed cells, such as sums over images.
+
+    Returns
+    -------
+    tuple of float
+        ``tp / (tp + fp)``, ``tp / (tp + fn)`` and ``2 tp / (2 tp + fp + fn)``. As in the competition
+        score all are 1.0 where there is nothing to find and nothing was found, and 0.0 where only one
+        of the two is empty. NaN counts give NaN.
+    """
+    if tp + fp + fn == 0:
+        return 1.0, 1.0, 1.0
+    if tp == 0:
+        return 0.0, 0.0, 0.0
+    return tp / (tp + fp), tp / (tp + fn), 2 * tp / (2 * tp + fp + fn)
 
 
 def exact_fractions(thresholds: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cellflow.numeric.labels import outlines
-from cellflow.report._figure import DPI, GREY, SKY, YELLOW, save_figure
+from cellflow.report._figure import DPI, GREY, SKY, YELLOW, save_figure, short_name
 
 __all__ = ["MAX_CROPS", "plot_batch"]
 
@@ -19,13 +20,20 @@ MAX_CROPS = 16
 COLUMNS = 8
 PANEL_INCHES = 224 / DPI  # a crop of the usual size pixel by pixel
 TITLE_INCHES, KEY_INCHES, GAP_INCHES, MARGIN_INCHES = 0.5, 1.05, 0.06, 0.15
+NAME_INCHES, NAME_LETTERS = 0.34, 30
 MIN_WIDTH_INCHES = 8.6
 
 Floats = NDArray[np.float32]
 
 
 def plot_batch(
-    path: Path, images: Floats, unit_flows: Floats, foregrounds: Floats, *, title: str
+    path: Path,
+    images: Floats,
+    unit_flows: Floats,
+    foregrounds: Floats,
+    *,
+    title: str,
+    names: Sequence[tuple[str, str]],
 ) -> None:
     """Write a PNG with what the network sees and what it is to learn.
 
@@ -44,23 +52,30 @@ def plot_batch(
         1 inside cells, 0 outside.
     title : str
         Title of the picture.
+    names : sequence of (str, str)
+        For every crop the id of its image, and a line about it.
 
     Raises
     ------
     ValueError
         If the shapes do not fit each other, or there are no crops or more than 16.
     """
-    _check(images, unit_flows, foregrounds)
+    _check(images, unit_flows, foregrounds, len(names))
     columns = min(COLUMNS, len(images))
     bands = -(-len(images) // columns)
     width, height = _size(columns, bands)
     figure = Figure(figsize=(width, height))
-    figure.suptitle(title, fontsize=13, fontweight="bold", y=1 - 0.12 / height, va="top")
+    figure.suptitle(
+        title, fontsize=13, fontweight="bold", parse_math=False, y=1 - 0.12 / height, va="top"
+    )
     with_second = bool(np.any(images[:, 1]))
     for index in range(len(images)):
         band, column = divmod(index, columns)
         place = _Place(column, band, width, height, columns)
-        _show(place.axes(figure, 0), _picture(images[index], foregrounds[index]))
+        upper = place.axes(figure, 0)
+        _show(upper, _picture(images[index], foregrounds[index]))
+        text = "\n".join(short_name(part, NAME_LETTERS) for part in names[index])
+        upper.set_title(text, fontsize=8, pad=3, parse_math=False)
         _show(place.axes(figure, 1), flow_colors(unit_flows[index]))
     _add_key(figure, width, height, with_second)
     save_figure(path, figure)
@@ -94,7 +109,7 @@ def _size(columns: int, bands: int) -> tuple[float, float]:
 
 
 def _band_height() -> float:
-    return 2 * PANEL_INCHES + GAP_INCHES + 2.5 * GAP_INCHES
+    return NAME_INCHES + 2 * PANEL_INCHES + GAP_INCHES + 2.5 * GAP_INCHES
 
 
 class _Place:
@@ -104,7 +119,7 @@ class _Place:
         self.width, self.height = width, height
         pitch = PANEL_INCHES + GAP_INCHES
         self.left = (width - columns * pitch + GAP_INCHES) / 2 + column * pitch
-        self.top = height - TITLE_INCHES - band * _band_height()
+        self.top = height - TITLE_INCHES - NAME_INCHES - band * _band_height()
 
     def axes(self, figure: Figure, row: int) -> Axes:
         """Panel of the image (row 0) or of the flow (row 1)."""
@@ -157,7 +172,7 @@ def _wheel(size: int = 128) -> NDArray[np.float64]:
     return disc
 
 
-def _check(images: Floats, unit_flows: Floats, foregrounds: Floats) -> None:
+def _check(images: Floats, unit_flows: Floats, foregrounds: Floats, names: int) -> None:
     n, size = len(images), images.shape[2:]
     wanted = ((n, 2, *size), (n, 2, *size), (n, *size))
     found = (images.shape, unit_flows.shape, foregrounds.shape)
@@ -166,3 +181,5 @@ def _check(images: Floats, unit_flows: Floats, foregrounds: Floats) -> None:
             f"expected images (N, 2, S, S), unit flows (N, 2, S, S) and foregrounds (N, S, S) with "
             f"N from 1 to {MAX_CROPS}, found {', '.join(map(str, found))}"
         )
+    if names != n:
+        raise ValueError(f"expected a name for each of {n} crops, found {names}")

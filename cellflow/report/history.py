@@ -54,7 +54,7 @@ def plot_history(path: Path, history: pd.DataFrame, *, title: str) -> None:
     """
     table = _numbers(history)
     figure = Figure(figsize=(10, 10), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.08))
-    figure.suptitle(title, fontsize=13, fontweight="bold")
+    figure.suptitle(title, fontsize=13, fontweight="bold", parse_math=False)
     panels = figure.subplots(4, 1, sharex=True, height_ratios=(3, 3, 1.5, 1.5))
     _plot_losses(panels[0], table)
     _plot_scores(panels[1], table)

@@ -229,6 +229,9 @@ def test_calibrate_a_run(copied: TrainConfig, tmp_path: Path) -> None:
     thresholds = read_thresholds(run.thresholds)
     assert set(thresholds.members) == {hash_file(run.fold(fold).best) for fold in (0, 1)}
     assert set(thresholds.facts["curves"]) == {"all types", *thresholds.per_type}
+    assert set(thresholds.facts["decisions"]) == set(thresholds.facts["errors"])
+    decision = thresholds.facts["decisions"]["all types"]  # no cell was found: nothing gains
+    assert decision["why"] == "The optimum of the grid is the training's thresholds themselves."
     assert (run.calibration / "all types.png").stat().st_size > 10_000
     # the same again gives the same to the byte
     before = run.thresholds.read_bytes()
@@ -429,3 +432,46 @@ def test_a_type_of_one_fold_has_no_thresholds_of_its_own(images: CalibrationImag
     assert best == 2.0  # what it would have taken
     fitted = search.fit()
     assert fitted.per_type["b"] == fitted.shared
+
+
+def search_of(found: CalibrationImages) -> ThresholdSearch:
+    return ThresholdSearch(found, GRID, MaskConfig(), shrinkage=0.1, smoothing=0)
+
+
+def test_a_choice_that_gains_is_taken(images: CalibrationImages) -> None:
+    search = search_of(shifted(images, [2.0] * 12))
+    fitted, decisions = search.fit(), search.decisions()
+    assert set(decisions) == {"", "a", "b"}
+    shared = decisions[""]
+    assert shared.taken and fitted.shared == shared.optimum != MaskConfig()
+    assert shared.gain > shared.error > 0
+    assert f"gains {shared.gain:+.4f} over the training's thresholds" in shared.why
+    assert "is taken" in shared.why
+
+
+def test_a_choice_that_does_not_hold_says_its_error(images: CalibrationImages) -> None:
+    search = search_of(shifted(images, [(3.0, -3.0, 4.0)[fold] for fold in images.folds]))
+    decision = search.decisions()[""]
+    assert not decision.taken and decision.gain <= decision.error
+    assert (
+        f"standard error of {decision.error:.4f}, so the training's thresholds stay" in decision.why
+    )
+    errors, curves = search.errors(MaskConfig()), search.curves(MaskConfig())
+    for name, pairs in curves.items():
+        assert len(errors[name]) == len(pairs)
+        place = [value for value, _ in pairs].index(getattr(MaskConfig(), name))
+        assert errors[name][place] == 0.0
+    # by hand: images are groups of their own
+    gains = search.scores[:, 0, 0, 0] - search.scores[:, 1, 0, 0]
+    expected = np.sqrt(np.sum((gains - gains.mean()) ** 2)) / len(gains)
+    assert errors["cellprob_threshold"][0] == pytest.approx(expected, abs=1e-5)
+
+
+def test_few_groups_cannot_tell(images: CalibrationImages) -> None:
+    few = replace(shifted(images, [2.0] * 12), groups=tuple("uvwxy"[row % 5] for row in range(12)))
+    search = search_of(few)
+    decision = search.decisions()[""]
+    assert not decision.taken and "5 groups cannot tell" in decision.why
+    assert set(search.errors(MaskConfig())["min_size"]) == {None}
+    alone = search_of(replace(few, groups=("u",) * 12, folds=(0,) * 12)).decisions()[""]
+    assert not alone.taken and "no images it was not fitted on" in alone.why

@@ -19,6 +19,9 @@ def table(**columns) -> pd.DataFrame:
         "ap50": [0.5, 0.7, 0.9, 0.3],
         "ap75": [0.3, 0.5, 0.7, 0.1],
         "n_true": [3, 4, 5, 6],
+        "n_found": [2, 4, 4, 0],
+        "n_missed": [1, 0, 1, 6],
+        "n_false": [2, 0, 1, 0],
     }
     return pd.DataFrame(plain | columns)
 
@@ -35,6 +38,21 @@ def test_means_are_over_images() -> None:
     assert np.isnan(overall["cross_fitted"])
     assert overall["expected"] == pytest.approx(0.48)
     assert overall["low"] <= overall["expected"] <= overall["high"]
+
+
+def test_precision_and_recall_are_of_summed_counts() -> None:
+    cv = cross_validation(table()).set_index(["scope", "name"])
+    rates = cv[["precision", "recall", "f1"]]
+    assert rates.loc[("overall", "all")].tolist() == pytest.approx([10 / 13, 10 / 18, 20 / 31])
+    assert rates.loc[("fold", "1")].tolist() == [0, 0, 0]  # nothing was found
+    assert rates.loc[("cell_type", "x")].tolist() == pytest.approx([6 / 9, 6 / 8, 12 / 17])
+
+
+def test_scores_of_an_older_version_have_no_counts() -> None:
+    old = table().drop(columns=["n_found", "n_missed", "n_false"])
+    cv = cross_validation(old)
+    assert cv[["precision", "recall", "f1"]].isna().all(axis=None)
+    assert cv["best_epoch"].iloc[-1] == pytest.approx(0.5)
 
 
 def test_the_cross_fitted_score_takes_the_place_of_the_best_epoch() -> None:
@@ -54,7 +72,16 @@ def test_where_no_bias_is_known_nothing_is_expected() -> None:
 def test_text_names_every_number_it_shows() -> None:
     text = cv_text(cross_validation(table()))
     assert "optimistic" in text and "cellflow calibrate" in text
-    assert "cross_fitted:" not in text
+    assert "fitted on the other folds" not in text
     text = cv_text(cross_validation(table(cross_fitted=0.5)))
-    assert "cross_fitted: best epoch, thresholds fitted on the other folds" in text
+    assert "fitted    best epoch, thresholds fitted on the other folds" in text
     assert "not calibrated" not in text
+
+
+def test_text_fits_a_terminal() -> None:
+    text = cv_text(cross_validation(table(cross_fitted=[0.5, 0.7, 0.9, np.nan])))
+    assert max(map(len, text.splitlines())) <= 80
+    lines = {line.split()[0]: line.split() for line in text.splitlines() if line}
+    assert lines["all"][1:] == ["3", "18", "0.600", "0.400", "0.769", "0.556", "0.645"]
+    head = next(line.split() for line in text.splitlines() if line.startswith("SCORE"))
+    assert head[1:7] == ["images", "last", "best", "fitted", "bias", "expected"]

@@ -30,6 +30,10 @@ def batch(n: int, size: int = 224, *, second: bool = False) -> Arrays:
     return images, flows, np.repeat(inside[np.newaxis], n, axis=0).astype(np.float32)
 
 
+def named(n: int) -> list[tuple[str, str]]:
+    return [(f"image {place} with a name that is much too long", "3 cells") for place in range(n)]
+
+
 def coloured(path: Path) -> np.ndarray[Any, Any]:
     picture = imread(path)[..., :3].astype(int)
     return picture.max(axis=2) - picture.min(axis=2) > 60
@@ -38,29 +42,29 @@ def coloured(path: Path) -> np.ndarray[Any, Any]:
 @pytest.mark.parametrize("n", [1, 2, 8, 11, 16])
 @pytest.mark.parametrize("size", [32, 224])
 def test_every_crop_is_drawn(tmp_path: Path, n: int, size: int) -> None:
-    plot_batch(tmp_path / "batch.png", *batch(n, size), title="First batch")
+    plot_batch(tmp_path / "batch.png", *batch(n, size), title="First batch", names=named(n))
     found = coloured(tmp_path / "batch.png")
     bands = -(-n // COLUMNS)
     height, width = found.shape
-    assert height == pytest.approx(110 * 1.55 + bands * 471, abs=2)
+    assert height == pytest.approx(110 * 1.55 + bands * (471 + 37.4), abs=2)
     assert width == pytest.approx(max(946, min(n, COLUMNS) * 230.6 + 26), abs=2)
     per_flow = np.pi * (224 / 3) ** 2
     assert found[: height - 130].sum() > 0.9 * n * per_flow
 
 
 def test_second_channel_is_blue_and_told(tmp_path: Path) -> None:
-    plot_batch(tmp_path / "one.png", *batch(1), title="")
-    plot_batch(tmp_path / "two.png", *batch(1, second=True), title="")
+    plot_batch(tmp_path / "one.png", *batch(1), title="", names=named(1))
+    plot_batch(tmp_path / "two.png", *batch(1, second=True), title="", names=named(1))
     one, two = (
-        imread(tmp_path / name)[60:270, 360:580].astype(int) for name in ("one.png", "two.png")
+        imread(tmp_path / name)[97:307, 360:580].astype(int) for name in ("one.png", "two.png")
     )
     assert (two[..., 2] - two[..., 0]).max() > 80
     assert (one[..., 2] - one[..., 0]).max() < 20
 
 
 def test_outline_is_yellow(tmp_path: Path) -> None:
-    plot_batch(tmp_path / "batch.png", *batch(1), title="")
-    upper = imread(tmp_path / "batch.png")[60:270, 360:580].astype(int)
+    plot_batch(tmp_path / "batch.png", *batch(1), title="", names=named(1))
+    upper = imread(tmp_path / "batch.png")[97:307, 360:580].astype(int)
     yellow = (upper[..., 0] > 180) & (upper[..., 1] > 180) & (upper[..., 2] < 120)
     assert yellow.sum() > 2 * np.pi * 60
 
@@ -69,7 +73,7 @@ def test_outline_is_yellow(tmp_path: Path) -> None:
 def test_odd_values(tmp_path: Path, fill: float) -> None:
     images, flows, foregrounds = batch(2, 64)
     images[0, 0], flows[1], foregrounds[0] = fill, fill, 0
-    plot_batch(tmp_path / "batch.png", images, flows, foregrounds, title="odd")
+    plot_batch(tmp_path / "batch.png", images, flows, foregrounds, title="odd", names=named(2))
 
 
 def test_directions_have_their_colours() -> None:
@@ -97,8 +101,18 @@ def test_directions_have_their_colours() -> None:
 )
 def test_shapes_that_do_not_fit(tmp_path: Path, change: Any) -> None:
     with pytest.raises(ValueError, match="expected images"):
-        plot_batch(tmp_path / "batch.png", *change(*batch(2, 32)), title="")
+        plot_batch(tmp_path / "batch.png", *change(*batch(2, 32)), title="", names=named(2))
     assert not list(tmp_path.iterdir())
+
+
+def test_every_crop_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="a name for each of 2 crops, found 1"):
+        plot_batch(tmp_path / "batch.png", *batch(2, 32), title="", names=named(1))
+    for name, text in (("with", named(2)), ("without", [("", "")] * 2)):
+        plot_batch(tmp_path / f"{name}.png", *batch(2), title="", names=text)
+    drawn, blank = (imread(tmp_path / f"{name}.png") for name in ("with", "without"))
+    differs = (drawn != blank).any(axis=(1, 2))
+    assert differs[55:92].any() and not differs[94:].any()  # above the crops, and nowhere else
 
 
 def test_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,5 +122,5 @@ def test_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(Figure, "savefig", fails)
     with pytest.raises(OSError, match=r"batch\.png"):
-        plot_batch(tmp_path / "batch.png", *batch(1, 32), title="")
+        plot_batch(tmp_path / "batch.png", *batch(1, 32), title="", names=named(1))
     assert not list(tmp_path.iterdir())

@@ -8,8 +8,8 @@ import pytest
 
 from cellflow.errors import DataError
 from cellflow.io.images import read_image
-from cellflow.io.overlays import PREDICTED_COLOR, write_outlines
 from cellflow.numeric.labels import outlines
+from cellflow.report.overlays import PREDICTED_COLOR, write_outlines
 from cellflow.rng import generator
 
 LINE = np.rint(255 * np.array(PREDICTED_COLOR)).astype(int)

@@ -1,0 +1,124 @@
+"""Which masks belong to which images of the truth, by their names."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from cellflow.errors import DataError
+from cellflow.io.predictions import PredictedMasks
+from cellflow.io.source import match_id
+from cellflow.io.truth import Truth
+
+__all__ = ["Names", "check_names", "match_names", "some"]
+
+_MAX_NAMED = 10
+
+
+@dataclass(frozen=True)
+class Names:
+    """How the images of a prediction match those of the truth.
+
+    Attributes
+    ----------
+    ids : dict of str to str
+        From an id of the truth to what the prediction calls it.
+    only_predicted, only_true : tuple of str
+        Images that only one side has.
+    """
+
+    ids: dict[str, str]
+    only_predicted: tuple[str, ...]
+    only_true: tuple[str, ...]
+
+
+def match_names(masks: PredictedMasks, truth: Truth) -> Names:
+    """Match ids; ``NAME.png`` in a table is NAME.
+
+    Raises
+    ------
+    DataError
+        If two of the prediction are one image.
+    """
+    ids: dict[str, str] = {}
+    known, extra = set(truth.images.index), []
+    for own in masks.ids:
+        name = match_id(own, known)
+        if name is None:
+            extra.append(own)
+        elif name in ids:
+            raise DataError(
+                f"{masks.path}: {ids[name]!r} and {own!r} are the same image. Remove one."
+            )
+        else:
+            ids[name] = own
+    missing = tuple(str(name) for name in truth.images.index if name not in ids)
+    return Names(ids, tuple(extra), missing)
+
+
+def check_names(masks: PredictedMasks, truth: Truth, names: Names, *, subset: bool) -> None:
+    """Refuse a prediction that lacks images of the truth, or has none of them.
+
+    Raises
+    ------
+    DataError
+        With names of both sides, and what the endings have to do with it where that can be seen.
+    """
+    if names.ids and (subset or not names.only_true):
+        return
+    hint = _ending_hint(masks, truth, names)
+    if not names.ids:
+        raise DataError(
+            f"{masks.path} and {truth.path} have no image in common; the truth has "
+            f"{some(names.only_true)}, the masks {some(names.only_predicted)}. "
+            + (hint or "File names without their ending must be the ids of the truth.")
+        )
+    others = ""
+    if names.only_predicted:
+        others = (
+            f", but masks for {len(names.only_predicted)} others ({some(names.only_predicted)})"
+        )
+    raise DataError(
+        f"{masks.path}: no masks for {len(names.only_true)} of the {len(truth.images)} images of "
+        f"{truth.path} ({some(names.only_true)}){others}. {hint}{' ' * bool(hint)}Add them (an image "
+        "without cells needs a label map of zeros, or a row with an empty value), or add --subset to "
+        "score only those there are."
+    )
+
+
+def _ending_hint(masks: PredictedMasks, truth: Truth, names: Names) -> str:
+    """What to type where the names of one side are those of the other with one more ending."""
+    of_masks = _common_ending(names.only_predicted, names.only_true)
+    if of_masks:
+        return _advice("the masks", of_masks, masks.ending, masks.kind)
+    of_truth = _common_ending(names.only_true, names.only_predicted)
+    return _advice("the truth", of_truth, truth.ending, truth.kind) if of_truth else ""
+
+
+def _advice(side: str, ending: str, known: str, kind: str) -> str:
+    text = f"The names of {side} end in {ending!r} beyond those of the other side"
+    if kind.startswith("label maps"):
+        return f"{text}: add --mask_filter {ending}{known}"
+    return f"{text}: write the same names on both sides."
+
+
+def _common_ending(longer: Iterable[str], shorter: Iterable[str]) -> str:
+    """Ending that most of some names have beyond others; empty where there is none."""
+    names, known = list(longer), set(shorter)
+    found: Counter[str] = Counter()
+    for name in names:
+        for length in range(len(name) - 1, 0, -1):
+            if name[:length] in known:
+                found[name[length:]] += 1
+                break
+    ending, count = found.most_common(1)[0] if found else ("", 0)
+    return ending if 2 * count > min(len(names), len(known)) else ""
+
+
+def some(names: Iterable[Any]) -> str:
+    """The first names of many, as text."""
+    listed = [str(name) for name in names]
+    more = f" and {len(listed) - _MAX_NAMED} more" if len(listed) > _MAX_NAMED else ""
+    return ", ".join(listed[:_MAX_NAMED]) + more
