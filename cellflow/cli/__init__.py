@@ -19,6 +19,7 @@ from cellflow.cli.console import (
     fail,
     say,
 )
+from cellflow.cli.meant import unknown_command
 from cellflow.cli.parsing import parse
 from cellflow.errors import CellflowError, ConfigError
 
@@ -35,8 +36,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         say(f"cellflow {version('cellflow')}")
         sys.exit(0)
     if words[0] not in COMMANDS:
-        names = ", ".join(COMMANDS)
-        fail(f"no command {words[0]!r}. There are: {names}. Try: cellflow --help", EXIT_USAGE)
+        fail(unknown_command(words), EXIT_USAGE)
     run_command(words[0], words[1:])
     sys.exit(0)
 

@@ -52,22 +52,22 @@ def _train(config: configs.TrainConfig) -> None:
 
         say(plan_text(plan_training(config)))
         return
+    from cellflow.engine.next_command import after_training
     from cellflow.engine.train import train
 
-    unfinished = False
-    for result in train(config):
+    results = train(config)
+    for result in results:
         say(
             f"fold {result.fold}: best score {result.best_score:.4f} at epoch {result.best_epoch:g}"
         )
-        unfinished |= not result.finished
-    if unfinished:
-        say(
-            "Time is up. The same command goes on; cellflow oof --unfinished takes the best so far."
-        )
+    if not all(result.finished for result in results):
+        say("Time is up. The same command goes on.")
+    say(after_training(config))
 
 
 def _oof(config: configs.OofConfig) -> None:
     from cellflow.engine.cross_validation import cv_text
+    from cellflow.engine.next_command import after_oof
     from cellflow.engine.oof import oof
 
     result = oof(config)
@@ -75,13 +75,16 @@ def _oof(config: configs.OofConfig) -> None:
     say(f"Written: {result.run.cv}, {result.run.oof}")
     if result.outlines is not None:
         say(_pictures(result.outlines))
-    say(f"Next: cellflow calibrate {result.run.name}")
+    say(after_oof(result.run, config))
 
 
 def _calibrate(config: configs.CalibrateConfig) -> None:
     from cellflow.engine.calibrate import calibrate
+    from cellflow.engine.next_command import after_calibration
 
-    _print_calibration(calibrate(config))
+    result = calibrate(config)
+    _print_calibration(result)
+    say(after_calibration(result.runs, config))
 
 
 def _print_calibration(result: Any) -> None:
@@ -123,6 +126,7 @@ def _print_prediction(result: Any) -> None:
 
 def _run(config: configs.ChainConfig) -> None:
     from cellflow.engine.chain import run_chain
+    from cellflow.engine.next_command import after_calibration
 
     result = run_chain(config)
     if result.calibration is None:
@@ -135,6 +139,8 @@ def _run(config: configs.ChainConfig) -> None:
         say(f"Written: {result.notebook}")
     if result.ensemble is not None:
         _print_prediction(result.ensemble)
+    else:
+        say(after_calibration(result.calibration.runs))
 
 
 def _queue(config: configs.QueueConfig) -> None:

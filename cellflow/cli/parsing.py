@@ -9,6 +9,7 @@ from typing import Any
 import tyro
 
 from cellflow import config as configs
+from cellflow.cli.words import check_words
 from cellflow.config.layers import blank_config, with_settings
 from cellflow.engine.host_settings import with_host_defaults
 from cellflow.errors import ConfigError
@@ -46,18 +47,20 @@ def parse(
     Raises
     ------
     ConfigError
-        If a config file or the optimizer flags do not fit. For all else `tyro` prints and leaves.
+        If a config file or the words do not fit: flags that are not there, values of another kind.
     """
     rest, files = _config_files(words)
     default = with_host_defaults(blank_config(config), name)
     for path in files:
         default = with_settings(default, read_config_file(path, name), f"--config {path}")
+    words = _optimizer_flags(rest) if config in _TRAINING else rest
+    check_words(name, words, default)
     return tyro.cli(
         config,
         prog=prog or f"cellflow {name}",
         description=f"{config.__doc__}\n\n{_NOTE}",
         default=default,
-        args=_optimizer_flags(rest) if config in _TRAINING else rest,
+        args=words,
         config=(tyro.conf.OmitArgPrefixes,),
     )
 

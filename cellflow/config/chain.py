@@ -19,12 +19,13 @@ class ChainConfig:
     images: tuple[Path, ...] = ()
     """Images for the ensemble at the end, as cellflow predict takes them; without any the chain ends with
     the calibration."""
-    k: int = 5
-    """Number of folds, where the dataset has no folds.csv yet."""
+    k: int | None = None
+    """Number of folds; without it as many as folds.csv has, or 5 where the dataset has none yet."""
     group: str | None = None
-    """Column of what must not be split over folds, where the dataset has no folds.csv yet."""
-    calibration: float = 0.0
-    """Share of the images reserved from all folds for thresholds of the ensemble, where there is no folds.csv."""
+    """Column of what must not be split over folds; without it as folds.csv was made, or see cellflow folds."""
+    calibration: float | None = None
+    """Share of the images reserved from all folds for thresholds of the ensemble; without it as in folds.csv,
+    or none."""
     policy: Literal["auto", "dataset", "type", "image"] = "auto"
     """Where diameters come from, see cellflow oof."""
     tta: bool = False

@@ -76,9 +76,10 @@ def not_negative(name: str, value: float) -> list[str]:
 
 
 def seconds_of(text: str) -> float | None:
-    """Seconds of a duration such as 8h, 1h30m, 90m, 45s or 3600; None when it is none."""
+    """Seconds of a duration such as 8h, 1h30m, 90m or 45s; None when it is none. A bare number has no unit."""
     parts = re.fullmatch(
-        r"(?:(?P<h>[\d.]+)h)?(?:(?P<m>[\d.]+)m(?:in)?)?(?:(?P<s>[\d.]+)s?)?", text.strip().lower()
+        r"(?:(?P<h>[\d.]+)h)?(?:(?P<m>[\d.]+)m(?:in)?)?(?:(?P<s>[\d.]+)s(?:ec)?)?",
+        text.strip().lower(),
     )
     try:
         hours, minutes, seconds = (float(parts[key] or 0) if parts else 0.0 for key in "hms")

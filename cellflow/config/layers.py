@@ -15,7 +15,7 @@ import tyro
 
 from cellflow.errors import ConfigError
 
-__all__ = ["blank_config", "check_complete", "with_settings"]
+__all__ = ["Setting", "blank_config", "check_complete", "settings_of", "with_settings"]
 
 Config = TypeVar("Config")
 _YAML_WORDS = {False: ("off", "no"), True: ("on", "yes")}
@@ -62,7 +62,7 @@ def with_settings(config: Config, values: Mapping[str, Any], source: str) -> Con
     ConfigError
         Naming every unknown setting and every value of another kind.
     """
-    places, problems = _places(type(config)), list[str]()
+    places, problems = settings_of(type(config)), list[str]()
     changes: dict[tuple[str, ...], Any] = {}
     for name, value in _flat(values, places, ()):
         place = places.get(name[-1])
@@ -80,16 +80,17 @@ def with_settings(config: Config, values: Mapping[str, Any], source: str) -> Con
 
 
 @dataclasses.dataclass(frozen=True)
-class _Place:
-    """Where a setting lies in a config, and its type."""
+class Setting:
+    """Where a setting lies in a config, its type, and whether it is a word without a flag."""
 
     path: tuple[str, ...]
     hint: Any
+    positional: bool = False
 
 
-def _places(cls: type[Any]) -> dict[str, _Place]:
+def settings_of(cls: type[Any]) -> dict[str, Setting]:
     """Settings by flag name, those of groups inside too; groups by the names of their fields."""
-    found: dict[str, _Place] = {}
+    found: dict[str, Setting] = {}
     hints = typing.get_type_hints(cls, include_extras=True)
     for item in dataclasses.fields(cls):
         hint = hints[item.name]
@@ -99,15 +100,15 @@ def _places(cls: type[Any]) -> dict[str, _Place]:
         for note in notes:
             names += [alias.lstrip("-") for alias in getattr(note, "aliases", None) or ()]
         if dataclasses.is_dataclass(plain):
-            for name, place in _places(typing.cast("type[Any]", plain)).items():
-                found[name] = _Place((item.name, *place.path), place.hint)
+            for name, place in settings_of(typing.cast("type[Any]", plain)).items():
+                found[name] = dataclasses.replace(place, path=(item.name, *place.path))
         for name in names:
-            found[name] = _Place((item.name,), plain)
+            found[name] = Setting((item.name,), plain, tyro.conf.Positional in notes)
     return found
 
 
 def _flat(
-    values: Mapping[str, Any], places: dict[str, _Place], path: tuple[str, ...]
+    values: Mapping[str, Any], places: dict[str, Setting], path: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Names with their values; sections opened."""
     for key, value in values.items():
@@ -121,7 +122,7 @@ def _flat(
             yield (name,), value
 
 
-def _close(name: str, places: dict[str, _Place]) -> str:
+def _close(name: str, places: dict[str, Setting]) -> str:
     found = difflib.get_close_matches(name, places, 1)
     return f"; did you mean {found[0]}?" if found else ""
 

@@ -206,5 +206,7 @@ class TrainConfig:
         if self.debug and self.dry_run:
             found.append("--debug and --dry_run exclude each other; give one of them")
         if self.time_budget is not None and seconds_of(self.time_budget) is None:
-            found.append(f"--time_budget takes 8h, 90m or 1h30m, found {self.time_budget!r}")
+            found.append(
+                f"--time_budget takes a time with its unit, such as 8h, 90m, 1h30m or 45s, found {self.time_budget}"
+            )
         return found + seed_problems(self.seed) + name_problems(self.name)

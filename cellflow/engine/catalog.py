@@ -26,8 +26,8 @@ from cellflow.storage.run_folder import RunFolder
 __all__ = ["find_runs", "is_trained_now", "list_runs", "runs_text"]
 
 COLUMNS = (
-    "name", "status", "cv_raw", "cv_post", "low", "high", "folds", "date", "comment", "host", "debug",
-    "problem",
+    "name", "status", "cv_raw", "cv_post", "low", "high", "best_val", "folds", "folds_scored", "date",
+    "comment", "host", "debug", "problem",
 )  # fmt: skip
 
 
@@ -40,7 +40,9 @@ def list_runs(config: RunsConfig) -> pd.DataFrame:
         name; status ("training 1/3 folds", "running 1/3 folds" while a process trains one, "trained",
         "predicted", "calibrated", "broken"); cv_raw and cv_post, the score at the training's and at
         cross-fitted thresholds, with low and high, the 95 % interval of what a model should score on
-        unseen images; folds; date (UTC); comment; host; debug; problem (what is broken).
+        unseen images; best_val, the mean of the best scores of single folds while training (optimistic, and
+        no cross-validation), of so many folds_scored; folds; date (UTC); comment; host; debug; problem (what is
+        broken).
 
     Raises
     ------
@@ -71,6 +73,12 @@ def runs_text(table: pd.DataFrame) -> str:
         f"{low:.3f} to {high:.3f}" if pd.notna(low) else ""
         for low, high in zip(table["low"], table["high"], strict=True)
     ]
+    shown["best val"] = [
+        "" if pd.notna(cv) or pd.isna(best) else f"{best:.4f} ({scored} of {folds} folds)"
+        for cv, best, scored, folds in zip(
+            table["cv_raw"], table["best_val"], table["folds_scored"], table["folds"], strict=True
+        )
+    ]
     shown["date"] = table["date"].str.slice(0, 16).str.replace("T", " ")
     shown["host"], shown["comment"] = table["host"], table["comment"].map(_one_line)
     shown = shown.loc[:, [bool(shown[name].any()) for name in shown]]
@@ -96,7 +104,8 @@ def is_trained_now(run: RunFolder) -> bool:
 
 
 _TYPES = {
-    "cv_raw": float, "cv_post": float, "low": float, "high": float, "folds": int, "debug": bool,
+    "cv_raw": float, "cv_post": float, "low": float, "high": float, "best_val": float, "folds": int,
+    "folds_scored": int, "debug": bool,
 }  # fmt: skip
 
 
@@ -104,6 +113,7 @@ def _row(run: RunFolder) -> dict[str, Any]:
     state, metadata = run_state(run), read_metadata(run)
     labels = run_labels(run, metadata)
     cv = overall_cv(run) if state.predicted else {}
+    scores = [fold.score for fold in state.folds if fold.score is not None]
     return {
         "name": run.name,
         "status": _status(run, state),
@@ -111,7 +121,9 @@ def _row(run: RunFolder) -> dict[str, Any]:
         "cv_post": cv.get("cross_fitted"),
         "low": cv.get("low"),
         "high": cv.get("high"),
+        "best_val": sum(scores) / len(scores) if scores else None,
         "folds": len(state.folds),
+        "folds_scored": len(scores),
         "date": run_created(run, metadata),
         "comment": labels.comment,
         "host": labels.environment,

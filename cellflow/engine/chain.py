@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from cellflow.config import (
@@ -23,18 +25,28 @@ from cellflow.config import (
     check_config,
 )
 from cellflow.engine.calibrate import CalibrationResult, calibrate
-from cellflow.engine.debug import debug_config, debug_images
+from cellflow.engine.debug import debug_config, debug_images, debug_name
 from cellflow.engine.ensemble import EnsembleResult, ensemble
 from cellflow.engine.fold_result import FoldResult
-from cellflow.engine.folds import load_folds, make_folds, validation_folds
+from cellflow.engine.folds import (
+    check_split,
+    load_folds,
+    make_folds,
+    split_dataset,
+    split_text,
+    validation_folds,
+)
 from cellflow.engine.image_source import find_images
 from cellflow.engine.notebook import write_notebook
 from cellflow.engine.oof import oof
 from cellflow.engine.publish import Publication, plan_publication, publish
 from cellflow.engine.recording import recorded
 from cellflow.engine.runs import open_run, run_mask
+from cellflow.engine.start import is_pretrained, start_model
+from cellflow.engine.start_file import start_file
 from cellflow.engine.train import train
-from cellflow.errors import CheckpointError
+from cellflow.engine.trainable import check_trainable
+from cellflow.errors import CellflowError, CheckpointError
 from cellflow.io.dataset import Dataset
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_file
@@ -43,7 +55,7 @@ from cellflow.storage.records import load_json
 from cellflow.storage.run_folder import RunFolder, is_of_this_length
 from cellflow.types import one_line
 
-__all__ = ["ChainResult", "run_chain"]
+__all__ = ["ChainResult", "chain_problems", "run_chain"]
 
 _log = logging.getLogger(__name__)
 
@@ -88,8 +100,10 @@ def run_chain(config: ChainConfig) -> ChainResult:
     check_config(config)
     if config.images:  # a wrong path is not to show after the training
         find_images(config.images, **vars(config.files), log=None)
+    check_config(_wanted_split(config))
+    check_split(config.train.data, k=config.k, group=config.group, calibration=config.calibration)
     if config.train.debug:
-        config = replace(config, train=debug_config(config.train, folds=config.k))
+        config = replace(config, train=debug_config(config.train, folds=_wanted_split(config).k))
     training = config.train
     run = RunFolder(training.runs_dir / training.name)
     _make_folds(config)
@@ -115,26 +129,93 @@ def run_chain(config: ChainConfig) -> ChainResult:
         )
 
 
-def _check_run(training: TrainConfig) -> None:
-    """Refuse a used name before anything is told of that other run."""
+def chain_problems(config: ChainConfig) -> list[str]:
+    """What would end a chain before or while it trains, as far as that can be known; nothing is written.
+
+    Looks at the images to predict, the data and its files, channels, folds and their settings, the start
+    model, and what a run of that name was started with.
+    """
+    training, problems = config.train, list[str]()
+    if training.debug:  # which leaves no image out
+        sampling = replace(training.sampling, min_train_masks=0)
+        training = replace(training, sampling=sampling, name=debug_name(training.name))
+    folds = [0]
+    try:
+        folds = _check_data(replace(config, train=training))
+    except CellflowError as error:
+        problems.append(str(error))
+    others: list[Callable[[], object]] = []
+    if config.images:
+        others.append(partial(find_images, config.images, **vars(config.files), log=None))
+    if is_pretrained(training):
+        others.append(partial(_check_start, training, folds))
+    for check in others:
+        try:
+            check()
+        except CellflowError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _check_data(config: ChainConfig) -> list[int]:
+    """Check the dataset, its split or the one that would be made, and that the name of the run is free.
+
+    Returns
+    -------
+    list of int
+        Folds that would be trained.
+    """
+    training, wanted = config.train, _wanted_split(config)
+    check_config(wanted)
     dataset = Dataset.open(training.data)
+    if dataset.folds_path.exists():
+        check_split(training.data, k=config.k, group=config.group, calibration=config.calibration)
+        split = load_folds(dataset)
+    else:
+        split = split_dataset(wanted, dataset)[0]
+    there = validation_folds(dataset, split)
+    check_trainable(training, dataset, split, there)
+    if RunFolder(training.runs_dir / training.name).has_progress() and not training.debug:
+        with suppress(CheckpointError):  # a start model that is not there: told by itself
+            open_run(training, dataset, there)  # only compares, where there is a run
+    return there
+
+
+def _check_start(training: TrainConfig, folds: list[int]) -> None:
+    """Check the models that folds start from, each file once."""
+    files = {start_file(training.model.pretrained_model, fold): fold for fold in folds}
+    for fold in files.values():
+        start_model(training, fold)
+
+
+def _check_run(training: TrainConfig) -> None:
+    """Refuse a used name before anything is told of that other run, and folds that cannot be trained."""
+    dataset = Dataset.open(training.data)
+    split = load_folds(dataset)
+    there = validation_folds(dataset, split)
+    check_trainable(training, dataset, split, there)
     with suppress(CheckpointError):  # a start model that is not there: the training says so
-        open_run(training, dataset, validation_folds(dataset, load_folds(dataset)))
+        open_run(training, dataset, there)
 
 
 def _make_folds(config: ChainConfig) -> None:
     """Folds, where the dataset has none yet."""
-    data = config.train.data
-    if Dataset.open(data).folds_path.exists():
-        return
-    make_folds(
-        FoldsConfig(
-            data=data,
-            k=config.k,
-            group=config.group,
-            calibration=config.calibration,
-            seed=config.train.seed,
-        )
+    dataset = Dataset.open(config.train.data)
+    if dataset.folds_path.exists():
+        _log.info("folds as in %s: %s", dataset.folds_path, split_text(dataset))
+    else:
+        make_folds(_wanted_split(config))
+
+
+def _wanted_split(config: ChainConfig) -> FoldsConfig:
+    """How folds are made, where there are none."""
+    plain = FoldsConfig()
+    return FoldsConfig(
+        data=config.train.data,
+        k=plain.k if config.k is None else config.k,
+        group=config.group,
+        calibration=plain.calibration if config.calibration is None else config.calibration,
+        seed=config.train.seed,
     )
 
 

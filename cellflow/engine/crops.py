@@ -8,6 +8,7 @@ import pandas as pd
 
 from cellflow.config import TrainConfig
 from cellflow.engine.samples import CachedSamples, cache_samples
+from cellflow.engine.trainable import training_ids, validation_ids
 from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset
 from cellflow.nn.dataset import CropDataset, EpochSampler
@@ -21,7 +22,7 @@ _log = logging.getLogger(__name__)
 def fold_samples(
     config: TrainConfig, fold: int, dataset: Dataset, folds: pd.Series[int]
 ) -> tuple[CachedSamples, CachedSamples]:
-    """Samples of the images that train, and of those that validate.
+    """Samples of the images that train, and of those that validate, as `check_trainable` has found them good.
 
     Parameters
     ----------
@@ -33,29 +34,17 @@ def fold_samples(
         Images and cells.
     folds : pandas.Series
         Fold of every image, by id.
-
-    Raises
-    ------
-    DataError
-        If no training image has enough cells.
     """
-    cells = dataset.images["n_instances"]
-    validate = [name for name in folds.index if folds[name] == fold]
-    others = [name for name in folds.index if folds[name] >= 0 and folds[name] != fold]
-    enough = [name for name in others if cells[name] >= config.sampling.min_train_masks]
-    if len(enough) < len(others):
+    others = int(((folds >= 0) & (folds != fold)).sum())
+    enough = training_ids(config, fold, dataset, folds)
+    if len(enough) < others:
         _log.warning(
             "fold %d: %d of %d training images have fewer than %d cells and are left out (--min_train_masks)",
-            fold, len(others) - len(enough), len(others), config.sampling.min_train_masks,
+            fold, others - len(enough), others, config.sampling.min_train_masks,
         )  # fmt: skip
-    if not enough:
-        raise DataError(
-            f"Fold {fold} has no training image with at least {config.sampling.min_train_masks} cells. "
-            "Lower --min_train_masks, or annotate more images."
-        )
     chan, chan2 = config.model.chan, config.model.chan2
     training = cache_samples(dataset, enough, chan=chan, chan2=chan2)
-    return training, cache_samples(dataset, validate, chan=chan, chan2=chan2)
+    return training, cache_samples(dataset, validation_ids(fold, folds), chan=chan, chan2=chan2)
 
 
 def make_crops(

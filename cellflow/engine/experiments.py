@@ -63,26 +63,40 @@ def read_experiments(path: Path, *, debug: bool = False) -> list[Experiment]:
     listed = content.get("experiments") or [{}]
     if not isinstance(listed, list):
         raise ConfigError(f"{path}: experiments must be a list, found {type(listed).__name__}")
-    found = []
+    found, problems, names = list[Experiment](), list[str](), list[str]()
     for number, item in enumerate(listed, 1):
-        own = _mapping(item, f"experiment {number}", path)
-        both = {**grid, **_mapping(own.pop("grid", None), f"grid of experiment {number}", path)}
-        for values, suffix in _combinations(both, path):
-            found.append(_experiment((defaults, own, values), suffix, path, debug))
-    names = [item.name for item in found]
+        try:
+            own = _mapping(item, f"experiment {number}", path)
+            both = {**grid, **_mapping(own.pop("grid", None), f"grid of experiment {number}", path)}
+            combinations = list(_combinations(both, path))
+        except ConfigError as error:
+            problems.append(str(error))
+            continue
+        for values, suffix in combinations:
+            layers = (defaults, own, values)
+            names.append(_name(layers, suffix))
+            try:
+                found.append(_experiment(layers, names[-1], path, debug))
+            except ConfigError as error:
+                problems.append(str(error))
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ConfigError(
+        problems.append(
             f"{path}: the names of experiments must differ, found {', '.join(twice)} more than once"
         )
+    if problems:
+        raise ConfigError.from_problems(list(dict.fromkeys(problems)))
     return found
 
 
-def _experiment(
-    layers: tuple[dict[str, Any], ...], suffix: str, path: Path, debug: bool
-) -> Experiment:
+def _name(layers: tuple[dict[str, Any], ...], suffix: str) -> str:
     names = [str(layer["name"]) for layer in layers if "name" in layer]
-    name = f"{names[-1] if names else 'exp'}{suffix}"
+    return f"{names[-1] if names else 'exp'}{suffix}"
+
+
+def _experiment(
+    layers: tuple[dict[str, Any], ...], name: str, path: Path, debug: bool
+) -> Experiment:
     source = f"{path}: experiment {name}"
     config = with_host_defaults(blank_config(ChainConfig), "run")
     for layer in (*layers, {"name": name}, {"debug": True} if debug else {}):

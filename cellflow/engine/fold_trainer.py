@@ -22,7 +22,7 @@ from cellflow.engine.fold_result import FoldResult, copy_best
 from cellflow.engine.interrupt import Interrupted, Interruption
 from cellflow.engine.machine import Machine
 from cellflow.engine.members import Member
-from cellflow.engine.progress import EpochSums, Progress
+from cellflow.engine.progress import EpochSums, Progress, seconds_left
 from cellflow.engine.runs import versions
 from cellflow.engine.samples import CachedSamples
 from cellflow.engine.start import is_pretrained, start_stepper
@@ -146,8 +146,9 @@ class FoldTrainer:
         progress = self.progress
         if is_pretrained(self.config) and not (progress.history or progress.step):
             self._evaluate_start()
-        if math.isfinite(self.budget.left) and not progress.finished:
-            self.evaluation_cost = self.validator.estimate(self._member(self.stepper.net.eval()))
+        if not progress.finished:  # for the time that is left, and for what is kept of a budget
+            one = self.validator.estimate(self._member(self.stepper.net.eval()))
+            self.evaluation_cost = one * len(self._candidates())
         while not (progress.finished or self.paused):
             try:
                 if self._take_steps():
@@ -493,7 +494,7 @@ class FoldTrainer:
 
     def _say(self, row: dict[str, Any]) -> None:
         epochs = self.config.optim.n_epochs
-        left = round(row["seconds"] * (epochs - row["epoch"]))
+        left = round(self._seconds_left(row))
         score = ""
         if not math.isnan(row["val_score"]):
             both = f" (average {row['val_score_ema']:.4f})" if "val_score_ema" in row else ""
@@ -504,6 +505,16 @@ class FoldTrainer:
             self.fold, row["epoch"], epochs, row["train_loss"], row["learning_rate"],
             row["images_per_second"], score, left // 3600, left // 60 % 60, left % 60,
         )  # fmt: skip
+
+    def _seconds_left(self, row: dict[str, Any]) -> float:
+        saves = row["seconds"] / max(SAVE_SECONDS, self.save_cost / SAVE_SHARE)
+        return seconds_left(
+            row["epoch"],
+            self.config.optim.n_epochs,
+            eval_every=self.config.eval_every,
+            epoch_seconds=row["seconds"] + saves * self.save_cost,
+            evaluation_seconds=self.evaluation_cost + self.save_cost,
+        )
 
     def _say_where(self, what: str) -> None:
         progress = self.progress

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import shutil
 import warnings
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,12 +31,15 @@ from cellflow.storage.config_file import write_config_file
 
 __all__ = [
     "check_leaks",
+    "check_split",
     "copy_folds",
     "folds_hash",
     "image_groups",
     "load_folds",
     "make_folds",
     "read_folds",
+    "split_dataset",
+    "split_text",
     "validation_folds",
     "wanted_folds",
 ]
@@ -68,6 +73,28 @@ def make_folds(config: FoldsConfig) -> pd.DataFrame:
     """
     check_config(config)
     dataset = Dataset.open(config.data)
+    result, group, stratify = split_dataset(config, dataset)
+    size = {"k": config.k} if config.split == "kfold" else {"holdout": config.holdout}
+    facts: dict[str, Any] = {"group": group, "stratify": stratify}
+    facts |= {"split": config.split, "seed": config.seed}
+    facts |= {**size, "calibration": config.calibration}
+    if config.overwrite or not _is_there(dataset, result, facts):
+        write_fold_table(dataset.folds_path, result, facts)
+    write_config_file(dataset.folds_path.with_suffix(".yaml"), "folds", config)
+    _log_table(dataset.images, result, group, stratify)
+    return result.rename_axis("id").reset_index()
+
+
+def split_dataset(
+    config: FoldsConfig, dataset: Dataset
+) -> tuple[pd.Series[int], str | None, str | None]:
+    """The split that `make_folds` would write: fold by id, and the columns of groups and of strata.
+
+    Raises
+    ------
+    FoldError
+        If a column does not exist, or there are too few groups.
+    """
     images = dataset.images
     group = _column(images, config.group, GROUP_COLUMNS, "--group")
     stratify = _column(images, config.stratify, ("cell_type",), "--stratify")
@@ -86,25 +113,14 @@ def make_folds(config: FoldsConfig) -> pd.DataFrame:
         folds[free] = np.where(_choose(groups[free], strata[free], config.holdout, rng), 0, 1)
     result = pd.Series(folds, index=images.index, name="fold")
     check_leaks(images, result, group)
-    if dataset.folds_path.exists() and not config.overwrite:
-        raise FoldError(
-            f"{dataset.folds_path} exists already. Add --overwrite to replace it; runs that used it "
-            "cannot be mixed with runs of the new one."
-        )
-    facts = {"group": group, "stratify": stratify, "split": config.split, "seed": config.seed}
-    size = {"k": config.k} if config.split == "kfold" else {"holdout": config.holdout}
-    write_fold_table(
-        dataset.folds_path, result, {**facts, **size, "calibration": config.calibration}
-    )
-    write_config_file(dataset.folds_path.with_suffix(".yaml"), "folds", config)
-    _log_table(images, result, group, stratify)
-    return result.rename_axis("id").reset_index()
+    return result, group, stratify
 
 
 def load_folds(dataset: Dataset) -> pd.Series[int]:
     """Read the fold table of a dataset, made here or by hand, and check it for leaks.
 
-    The column of groups is the one ``folds.json`` names, else the default of `make_folds`.
+    The column of groups is the one ``folds.json`` names, else the default of `make_folds`; both where the
+    table was edited since.
 
     Returns
     -------
@@ -120,9 +136,65 @@ def load_folds(dataset: Dataset) -> pd.Series[int]:
     """
     folds = dataset.folds()
     facts = read_fold_facts(dataset.folds_path)
-    group = facts["group"] if "group" in facts else _default(dataset.images, GROUP_COLUMNS)
-    check_leaks(dataset.images, folds, _column(dataset.images, group, (), "group in folds.json"))
+    default = _default(dataset.images, GROUP_COLUMNS)
+    columns = [facts["group"]] if "group" in facts else [default]
+    if facts.get("edited") and default is not None:
+        columns.append(default)
+    for group in dict.fromkeys(columns):
+        check_leaks(
+            dataset.images, folds, _column(dataset.images, group, (), "group in folds.json")
+        )
     return folds
+
+
+def check_split(data: Path, *, k: int | None, group: str | None, calibration: float | None) -> None:
+    """Check that settings that were given are those of the split that is there, if there is one.
+
+    Parameters
+    ----------
+    data : Path
+        Dataset folder.
+    k, group, calibration
+        As in `FoldsConfig`; None where nothing was said.
+
+    Raises
+    ------
+    FoldError
+        Naming every setting that differs, with both values. Of a table that was brought along it is not
+        known how it was made: its groups are then looked at themselves.
+    LeakError
+        If it is one of those and its folds split a group.
+    """
+    dataset = Dataset.open(data)
+    if not dataset.folds_path.exists():
+        return
+    folds, facts = load_folds(dataset), read_fold_facts(dataset.folds_path)
+    there, reserved = validation_folds(dataset, folds), int((folds == RESERVED).sum())
+    holdout = facts.get("split") == "holdout"
+    differ = list[str]()
+    if k is not None and (holdout or k != len(there)):
+        differ.append(
+            f"--k {k}, but {'it is one holdout split' if holdout else f'there are {len(there)} folds'}"
+        )
+    column = None if group is None else _column(dataset.images, group, (), "--group")
+    if group is not None and facts.get("group", column) != column:
+        differ.append(f"--group {group}, but groups are {facts['group'] or 'id'}")
+    share = facts.get("calibration", calibration if reserved else 0.0)
+    if calibration is not None and share != calibration:
+        differ.append(
+            f"--calibration {calibration:g}, but {reserved} of {len(folds)} images are reserved"
+            + (f" ({share:g})" if reserved else "")
+        )
+    if differ:
+        given = {"--k": k, "--group": group, "--calibration": calibration}
+        flags = "".join(f" {name} {value}" for name, value in given.items() if value is not None)
+        raise FoldError(
+            f"{dataset.folds_path} is another split than was asked for: {'; '.join(differ)}. Leave "
+            f"{' and '.join(text.split()[0] for text in differ)} out to use it as it is; or make it new, for "
+            f"new runs: cellflow folds --data {data}{flags} --overwrite"
+        )
+    if "group" not in facts:
+        check_leaks(dataset.images, folds, column)
 
 
 def read_folds(path: Path, dataset: Dataset | None = None) -> pd.Series[int]:
@@ -215,6 +287,45 @@ def check_leaks(images: pd.DataFrame, folds: pd.Series[int], group: str | None) 
                 ]
             )
         )
+
+
+def _is_there(dataset: Dataset, folds: pd.Series[int], facts: dict[str, Any]) -> bool:
+    """Whether this very table is there already, as after a kill at the end of the same command.
+
+    Raises
+    ------
+    FoldError
+        If another one is there.
+    """
+    path = dataset.folds_path
+    if not path.exists():
+        return False
+    there = ""
+    with suppress(FoldError):
+        known = {**facts, "hash": fold_table_hash(folds)}
+        if dataset.folds_hash() == known["hash"] and read_fold_facts(path) == known:
+            _log.info("%s is there already, made with these settings", path)
+            return True
+        there = f" ({split_text(dataset)})"
+    raise FoldError(
+        f"{path} exists already{there}. Add --overwrite to replace it; runs that used it "
+        "cannot be mixed with runs of the new one."
+    )
+
+
+def split_text(dataset: Dataset) -> str:
+    """The split of a dataset in words: its folds, groups, seed and reserved images, as far as known."""
+    folds, facts = dataset.folds(), read_fold_facts(dataset.folds_path)
+    numbers = validation_folds(dataset, folds)
+    parts = [f"folds {' '.join(map(str, numbers))}"]
+    if facts.get("split") == "holdout":
+        parts = ["a holdout, fold 0 validates"]
+    if "group" in facts:
+        parts.append(f"groups {facts['group'] or 'id'}")
+    if "seed" in facts:
+        parts.append(f"seed {facts['seed']}")
+    reserved = int((folds == RESERVED).sum())
+    return ", ".join([*parts, f"{reserved} of {len(folds)} images reserved"])
 
 
 def _default(images: pd.DataFrame, candidates: tuple[str, ...]) -> str | None:

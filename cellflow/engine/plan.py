@@ -17,6 +17,7 @@ from cellflow.engine.folds import load_folds, validation_folds, wanted_folds
 from cellflow.engine.machine import Machine, choose_machine
 from cellflow.engine.members import Member
 from cellflow.engine.start import start_stepper
+from cellflow.engine.trainable import check_trainable
 from cellflow.engine.validate import Validator
 from cellflow.io.dataset import Dataset
 from cellflow.nn.dataset import Batch, CropDataset, Slot
@@ -97,6 +98,7 @@ def plan_training(config: TrainConfig) -> Plan:
     dataset = Dataset.open(config.data)
     split = load_folds(dataset)
     folds = wanted_folds(config.fold, validation_folds(dataset, split), dataset)
+    check_trainable(config, dataset, split, folds)
     training, validation = fold_samples(config, folds[0], dataset, split)
     own = {"fold": folds[0], "data_hash": dataset.hash, "folds_hash": dataset.folds_hash()}
     stepper = start_stepper(config, training, own, machine)

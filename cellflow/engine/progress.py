@@ -8,7 +8,27 @@ from typing import Any
 
 from cellflow.nn.step import StepResult
 
-__all__ = ["EpochSums", "Progress"]
+__all__ = ["EpochSums", "Progress", "seconds_left"]
+
+
+def seconds_left(
+    epoch: int, epochs: int, *, eval_every: int, epoch_seconds: float, evaluation_seconds: float
+) -> float:
+    """Seconds until a fold is complete: its steps, and its evaluations, of which the last epoch has one too.
+
+    Parameters
+    ----------
+    epoch, epochs : int
+        Epochs that are done, and that there will be.
+    eval_every : int
+        Epochs between evaluations.
+    epoch_seconds, evaluation_seconds : float
+        What an epoch and an evaluation take, each with the saving that goes with it.
+    """
+    evaluations = epochs // eval_every - epoch // eval_every + (epochs % eval_every > 0)
+    if epoch >= epochs:
+        return 0.0
+    return (epochs - epoch) * epoch_seconds + evaluations * evaluation_seconds
 
 
 @dataclass

@@ -20,11 +20,13 @@ from typing import Any
 
 import pandas as pd
 
-from cellflow.config import QueueConfig, check_config, config_to_dict
+from cellflow.config import FoldsConfig, QueueConfig, check_config, config_to_dict
 from cellflow.engine.catalog import is_trained_now
+from cellflow.engine.chain import chain_problems
 from cellflow.engine.debug import debug_name
 from cellflow.engine.experiments import Experiment, read_experiments
 from cellflow.engine.metadata import overall_cv, run_state
+from cellflow.errors import ConfigError
 from cellflow.storage.atomic import write_json
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_json
@@ -40,6 +42,8 @@ WAITING, RUNNING, DONE, FAILED, STOPPED = "waiting", "running", "done", "failed"
 LOCK = ".lock"
 PATIENCE_SECONDS = 120.0
 """How long a queue waits for a run that somebody else is training, such as what a killed queue left."""
+MAX_NAMES = 5
+"""Experiments that are named where all have one problem."""
 LAST_LINES = 5
 """Lines of an experiment's output that are told of when it fails."""
 
@@ -71,7 +75,8 @@ def run_queue(config: QueueConfig) -> QueueResult:
     Raises
     ------
     ConfigError
-        If the file or one of its experiments does not fit; nothing is started then.
+        If the file or any of its experiments does not fit, or their data, images, folds or start models
+        cannot be used: nothing is started then, and all that is wrong is told.
     RunError
         If the same queue is running already.
     """
@@ -79,6 +84,9 @@ def run_queue(config: QueueConfig) -> QueueResult:
     experiments = read_experiments(config.file, debug=config.debug)
     folder = config.queues_dir / config.file.stem
     queue = _Queue(folder, experiments)
+    _check_all(
+        [item for item in experiments if config.again or not queue.is_done(item)], config.file
+    )
     if config.dry_run:
         return QueueResult(queue.table())
     with hold_lock(folder / LOCK, f"Queue {folder}"):
@@ -101,6 +109,40 @@ def queue_text(result: QueueResult) -> str:
         na_rep="-",
         formatters={"minutes": _minutes},
     )
+
+
+def _check_all(experiments: Sequence[Experiment], file: Path) -> None:
+    """Check experiments before the first of them starts; what several of them share is told once."""
+    problems: dict[str, list[str]] = {}
+    for experiment in experiments:
+        for text in chain_problems(experiment.config):
+            problems.setdefault(text, []).append(experiment.name)
+    problems |= _split_problems(experiments)
+    if not problems:
+        return
+    lines = [f"{file}: nothing was started, as some experiments would fail:"]
+    for text, names in problems.items():
+        shown = ", ".join(names[:MAX_NAMES]) + (", ..." if len(names) > MAX_NAMES else "")
+        lines.append(f"  - {shown}: {text}".replace("\n", "\n    "))
+    raise ConfigError("\n".join(lines))
+
+
+def _split_problems(experiments: Sequence[Experiment]) -> dict[str, list[str]]:
+    """Experiments on one dataset without folds that ask for another split than the first would make."""
+    problems: dict[str, list[str]] = {}
+    first: dict[Path, Experiment] = {}
+    for experiment in experiments:
+        data = experiment.config.train.data
+        if experiment.config.train.debug or (data / "folds.csv").exists():
+            continue
+        maker = first.setdefault(data.resolve(), experiment)
+        for name in ("k", "group", "calibration"):
+            mine, theirs = (getattr(item.config, name) for item in (experiment, maker))
+            theirs = getattr(FoldsConfig(), name) if theirs is None else theirs
+            if mine is not None and mine != theirs:
+                text = f"--{name} {mine}: {data} has no folds yet, and {maker.name} would make them otherwise"
+                problems.setdefault(text, []).append(experiment.name)
+    return problems
 
 
 def _minutes(value: float) -> str:

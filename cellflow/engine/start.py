@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from cellflow.nn.precision import choose_layout
 from cellflow.nn.step import Stepper
 from cellflow.nn.unet import build_unet, freeze_encoder, set_diam_labels, set_layout
 
-__all__ = ["is_pretrained", "start_network", "start_stepper"]
+__all__ = ["is_pretrained", "start_model", "start_network", "start_stepper"]
 
 DEFAULT_DIAMETER = 30.0
 """Diameter in pixels that a new network works at, as Cellpose's cyto models do."""
@@ -27,6 +28,26 @@ DEFAULT_DIAMETER = 30.0
 def is_pretrained(config: TrainConfig) -> bool:
     """Whether training starts from a model file, or from the models of a run."""
     return config.model.pretrained_model.lower() != "none"
+
+
+def start_model(config: TrainConfig, fold: int) -> tuple[Path, torch.nn.Module, dict[str, Any]]:
+    """The model file that the training of a fold starts from, its network, and the facts in it.
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be used, or wants other channels.
+    """
+    model = config.model
+    path = start_file(model.pretrained_model, fold)
+    net, facts = load_model_file(path)
+    channels = (facts.get("chan", model.chan), facts.get("chan2", model.chan2))
+    if channels != (model.chan, model.chan2):
+        raise CheckpointError(
+            f"{path} was trained with --chan {channels[0]} --chan2 {channels[1]}, found --chan "
+            f"{model.chan} --chan2 {model.chan2}."
+        )
+    return path, net, facts
 
 
 def start_network(
@@ -56,14 +77,7 @@ def start_network(
     if not is_pretrained(config):
         net = build_unet(diam_mean=model.diam_mean or DEFAULT_DIAMETER, seed=config.seed)
     else:
-        path = start_file(model.pretrained_model, own["fold"])
-        net, facts = load_model_file(path)
-        channels = (facts.get("chan", model.chan), facts.get("chan2", model.chan2))
-        if channels != (model.chan, model.chan2):
-            raise CheckpointError(
-                f"{path} was trained with --chan {channels[0]} --chan2 {channels[1]}, found --chan "
-                f"{model.chan} --chan2 {model.chan2}."
-            )
+        path, net, facts = start_model(config, own["fold"])
         same = {key for key, value in own.items() if facts.get(key) == value}
         if "data_hash" in same and not {"fold", "folds_hash"} <= same:
             raise LeakError(

@@ -25,6 +25,7 @@ from cellflow.engine.samples import CachedSamples
 from cellflow.engine.side_by_side import devices_for, train_side_by_side
 from cellflow.engine.start import is_pretrained
 from cellflow.engine.start_file import start_file
+from cellflow.engine.trainable import check_trainable
 from cellflow.errors import ConfigError
 from cellflow.io.dataset import Dataset
 from cellflow.nn.ranks import join_ranks
@@ -135,6 +136,7 @@ def _open(config: TrainConfig, machine: Machine) -> Job:
     split = load_folds(dataset)
     there = validation_folds(dataset, split)
     wanted = wanted_folds(config.fold, there, dataset)
+    check_trainable(config, dataset, split, wanted)
     if machine.ranks.first:
         run = open_run(config, dataset, there)
     machine.ranks.wait()

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 from cellflow import __version__
 from cellflow.errors import DataError
 from cellflow.io.fold_table import fold_table_hash, read_fold_table
-from cellflow.io.images import copy_image, read_image, read_labels, write_labels
+from cellflow.io.images import IMAGE_SUFFIXES, copy_image, read_image, read_labels, write_labels
 from cellflow.io.pixel_size import PixelSize, read_pixel_size, sensible_pixel_size
 from cellflow.io.source import SourceImage
 from cellflow.io.tables import Row, read_rows, whole_number
@@ -287,14 +288,29 @@ def _data_hash(pixel_hashes: dict[Any, Any], annotations: dict[str, list[str]]) 
     return hash_bytes(*chunks)
 
 
+def _found_instead(path: Path) -> str:
+    """What is in the place of a dataset, and what to type."""
+    beside = sorted(file.parent for file in path.glob("*/dataset.json"))
+    if beside:
+        return f"one inside it. Say --data {shlex.quote(str(beside[0]))}"
+    if not path.is_dir():
+        beside = sorted(file.parent for file in path.parent.glob("*/dataset.json"))
+        there = f" There is: {', '.join(map(str, beside[:3]))}." if beside else ""
+        out = shlex.quote(str(path))
+        return f"no such folder. Make one with `cellflow prepare SOURCE --out {out}`.{there}"
+    files = (file for pattern in ("*", "*/*") for file in path.glob(pattern))
+    if any(file.suffix.lower() in IMAGE_SUFFIXES for file in files):
+        return (
+            f"images that are not prepared yet. Type: cellflow prepare {shlex.quote(str(path))}; then the "
+            "same command without this folder, as the dataset is in its usual place."
+        )
+    return f"no dataset.json in it. Make one with `cellflow prepare SOURCE --out {shlex.quote(str(path))}`."
+
+
 def _read_facts(path: Path) -> dict[str, Any]:
     file = path / "dataset.json"
     if not file.is_file():
-        found = "no dataset.json in it" if path.is_dir() else "no such folder"
-        raise DataError(
-            f"{path}: expected a dataset folder, found {found}. "
-            f"Make one with `cellflow prepare SOURCE --out {path}`."
-        )
+        raise DataError(f"{path}: expected a dataset folder, found {_found_instead(path)}")
     try:
         facts = load_json(file)
     except (OSError, ValueError) as error:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from cellflow.storage.records import load_json
 
 __all__ = [
     "RESERVED",
+    "fold_facts_fit",
     "fold_table_hash",
     "read_fold_facts",
     "read_fold_table",
@@ -26,11 +30,14 @@ RESERVED = -1
 """Fold of images that are kept out of all folds."""
 
 _MAX_PROBLEMS = 20
+_log = logging.getLogger(__name__)
 _TEXT_FACTS = ("group", "stratify", "split", "hash")
 _FACTS_REMEDY = (
     "Put the original back, make both anew with `cellflow folds --overwrite`, or remove the file if the "
     "table was made by hand."
 )
+_REPLACES = "replaces"
+"""Entry of ``folds.json`` that is there only while a table is being replaced."""
 
 
 def read_fold_table(path: Path, ids: Sequence[str] | None = None) -> pd.Series[int]:
@@ -87,43 +94,128 @@ def read_fold_table(path: Path, ids: Sequence[str] | None = None) -> pd.Series[i
 
 
 def write_fold_table(path: Path, folds: pd.Series[int], facts: dict[str, Any]) -> None:
-    """Write the table and, beside it as ``folds.json``, how it was made."""
-    table = folds.sort_index().rename_axis("id").rename("fold").reset_index()
-    write_csv(path, table)
-    write_json(path.with_suffix(".json"), {**facts, "hash": fold_table_hash(folds)})
+    """Write the table and, beside it as ``folds.json``, how it was made.
+
+    The table comes last: until it is in its place, ``folds.json`` also holds the facts of the table that
+    still stands, so that whoever reads after a kill gets the facts that belong to the table there is.
+    """
+    path = Path(path)
+    new = {**facts, "hash": fold_table_hash(folds)}
+    standing = _hash_of_file(path)
+    before: dict[str, Any] = {}
+    with suppress(FoldError):  # facts that are damaged go with the table that is replaced
+        before = _facts_file(path)
+    replaces = {"facts": before, "hash": standing}
+    write_json(path.with_suffix(".json"), new | ({_REPLACES: replaces} if standing else {}))
+    write_csv(path, folds.sort_index().rename_axis("id").rename("fold").reset_index())
+    if standing:
+        write_json(path.with_suffix(".json"), new)
 
 
 def read_fold_facts(path: Path) -> dict[str, Any]:
     """How the fold table at `path` was made; empty if nobody knows (a table brought along).
+
+    What ``folds.json`` says of another table than the one that is there now does not count, with a
+    warning: its kind of split, and that images need no groups, would be taken for those of this one. Where
+    the number of folds is the same, the table may have been edited by hand: a column of groups is kept, and
+    `edited` is true.
 
     Raises
     ------
     FoldError
         If ``folds.json`` beside it is damaged: without its column of groups, leaks would go unseen.
     """
-    path = path.with_suffix(".json")
+    path = Path(path)
+    facts = _facts_file(path)
     try:
-        facts = load_json(path)
+        folds = read_fold_table(path)
+    except FoldError:  # whoever needs the table itself is told what is wrong with it
+        return {}
+    count = len(set(map(int, folds)) - {RESERVED})
+    same_size = count == (2 if facts.get("split") == "holdout" else facts.get("k", count))
+    if same_size and fold_facts_fit(path, folds):
+        return facts
+    kept = facts.get("group") if same_size else None
+    _tell_of_stale_facts(path, fold_table_hash(folds), kept)
+    return {} if kept is None else {"group": kept, "edited": True}
+
+
+def fold_facts_fit(path: Path, folds: pd.Series[int] | None = None) -> bool:
+    """Whether ``folds.json`` is of the table at `path`, and not of one that was there before.
+
+    Parameters
+    ----------
+    path : Path
+        The table, ``folds.csv``.
+    folds : Series, optional
+        The table as `read_fold_table` read it; read here if it is not given.
+
+    Returns
+    -------
+    bool
+        True where nothing is claimed: no ``folds.json``, or one without a hash.
+
+    Raises
+    ------
+    FoldError
+        If ``folds.json`` is damaged.
+    """
+    claimed = _facts_file(path).get("hash")
+    found = _hash_of_file(Path(path)) if folds is None else fold_table_hash(folds)
+    return claimed is None or claimed == found
+
+
+def _facts_file(path: Path) -> dict[str, Any]:
+    """What ``folds.json`` beside a table says; of the table that stands, where the writing of another ended."""
+    file = path.with_suffix(".json")
+    try:
+        facts = load_json(file)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise FoldError(f"{path}: cannot be read ({error}). {_FACTS_REMEDY}") from error
+        raise FoldError(f"{file}: cannot be read ({error}). {_FACTS_REMEDY}") from error
     if not isinstance(facts, dict):
         raise FoldError(
-            f"{path}: expected an object with group, split and hash, found {facts!r:.80}. {_FACTS_REMEDY}"
+            f"{file}: expected an object with group, split and hash, found {facts!r:.80}. {_FACTS_REMEDY}"
         )
+    replaces = facts.pop(_REPLACES, None)
+    if isinstance(replaces, dict) and isinstance(replaces.get("facts"), dict):
+        standing = _hash_of_file(path)
+        if standing == replaces.get("hash") != facts.get("hash"):
+            facts = dict(replaces["facts"])  # the writing ended before the new table was there
     for key in _TEXT_FACTS:
         if not isinstance(facts.get(key), str | None):
             raise FoldError(
-                f"{path}: expected {key} to be a text or null, found {facts[key]!r:.80}. {_FACTS_REMEDY}"
+                f"{file}: expected {key} to be a text or null, found {facts[key]!r:.80}. {_FACTS_REMEDY}"
             )
     return facts
+
+
+@cache  # once for each state of a file, however many steps of a command read it
+def _tell_of_stale_facts(path: Path, table_hash: str, kept: str | None) -> None:
+    what = (
+        f"all but its column of groups, {kept}, is" if kept else "its groups and kind of split are"
+    )
+    _log.warning(
+        "%s tells of another split than %s holds now (hash %s), so %s left aside. Remove it; or make both "
+        "anew with `cellflow folds --group COLUMN --overwrite`; or, if you only moved images by hand, take "
+        'the line with "hash" out of it to keep all it says.',
+        *(path.with_suffix(".json"), path.name, table_hash, what),
+    )
 
 
 def fold_table_hash(folds: pd.Series[int]) -> str:
     """Hash of which image is in which fold, whatever the order of the rows."""
     lines = sorted(f"{image_id},{int(fold)}" for image_id, fold in folds.items())
     return hash_bytes("\n".join(lines).encode())
+
+
+def _hash_of_file(path: Path) -> str | None:
+    """Hash of a table; None where there is none that can be read."""
+    try:
+        return fold_table_hash(read_fold_table(path))
+    except FoldError:
+        return None
 
 
 def _fold_number(text: str) -> int | None:

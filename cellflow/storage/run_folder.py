@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -267,7 +268,10 @@ def find_run(name: str | None, runs_dir: Path) -> RunFolder:
     for candidate in (RunFolder(runs_dir / name), RunFolder(Path(name).resolve())):
         if candidate.exists():
             return candidate
-    names = ", ".join(sorted(path.parent.name for path in known)) or "none"
+    names = sorted(path.parent.name for path in known)
+    near = difflib.get_close_matches(Path(name).name, names, 1)
+    meant = f" Did you mean {near[0]}?" if near else ""
     raise RunError(
-        f"No run {name!r}: expected a run folder, or one of those in {runs_dir}: {names}."
+        f"No run {name!r}: expected a run folder, or one of those in {runs_dir}: "
+        f"{', '.join(names) or 'none'}.{meant}"
     )

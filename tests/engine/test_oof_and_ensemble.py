@@ -427,7 +427,9 @@ def test_a_damaged_record(copied: TrainConfig, text: str) -> None:
 def test_a_damaged_table_is_found_before_anything_is_predicted(copied: TrainConfig) -> None:
     run = RunFolder(copied.runs_dir / "tiny")
     run.fold(0).evaluations.write_text("")
-    with pytest.raises(RunError, match=r"evaluations\.csv line 1: expected the columns .*no header"):
+    with pytest.raises(
+        RunError, match=r"evaluations\.csv line 1: expected the columns .*no header"
+    ):
         oof(replace(oof_config(copied), mask=MaskOverrides()))
     assert not run.oof.exists()
 

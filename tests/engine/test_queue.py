@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -182,17 +184,21 @@ def test_the_notebook_reproduces_the_submission(season: Path, tmp_path: Path, na
 
 def test_a_failure_stops_nobody_and_is_tried_again(tmp_path: Path, tiny_data: Path) -> None:
     path = tmp_path / "tries.yaml"
+    damaged = tmp_path / "damaged"
+    shutil.copytree(tiny_data, damaged)
+    image = next((damaged / "images").iterdir())
+    image.write_bytes(image.read_bytes()[:100])  # what no check without reading it knows
     path.write_text(
         f"""
 defaults: {{data: {tiny_data}, runs_dir: {tmp_path / "runs"}, ensembles_dir: {tmp_path / "e"},
             device: cpu, amp: off, policy: dataset}}
 experiments:
-  - {{name: bad, pretrained_model: {tmp_path / "none"}}}
+  - {{name: bad, data: {damaged}}}
   - {{name: good}}
 """
     )
     config = QueueConfig(file=path, queues_dir=tmp_path / "queues", debug=True)
-    shown = run_queue(QueueConfig(file=path, queues_dir=tmp_path / "queues", dry_run=True))
+    shown = run_queue(replace(config, dry_run=True))
     assert shown.table["status"].tolist() == ["waiting", "waiting"]
     assert not (tmp_path / "queues").exists()
     result = run_queue(config)

@@ -1,0 +1,132 @@
+"""Whether folds can be trained, and give an honest score: known of all of them before the first begins."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from cellflow.config import TrainConfig
+from cellflow.errors import DataError
+from cellflow.io.dataset import Dataset
+
+__all__ = ["check_trainable", "training_ids", "validation_ids"]
+
+_SHOWN = 3
+"""Images that are named where many are meant."""
+
+
+def validation_ids(fold: int, folds: pd.Series[int]) -> list[str]:
+    """Images that validate in a fold, by id."""
+    return [str(name) for name in folds.index if folds[name] == fold]
+
+
+def training_ids(
+    config: TrainConfig, fold: int, dataset: Dataset, folds: pd.Series[int]
+) -> list[str]:
+    """Images that train where a fold validates, those with too few cells left out."""
+    cells, least = dataset.images["n_instances"], config.sampling.min_train_masks
+    return [name for name in _others(fold, folds) if cells[name] >= least]
+
+
+def check_trainable(
+    config: TrainConfig, dataset: Dataset, folds: pd.Series[int], wanted: list[int]
+) -> None:
+    """Check folds before any of them is trained.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Says which images are left out, and which channels are used.
+    dataset : Dataset
+        Images and cells.
+    folds : pandas.Series
+        Fold of every image, by id.
+    wanted : list of int
+        Folds to train.
+
+    Raises
+    ------
+    DataError
+        Naming every fold without images that train, or without a cell in those that validate, every file
+        that is gone, and images without the channels that were asked for.
+    """
+    problems = _file_problems(dataset) + _channel_problems(config, dataset, folds)
+    for fold in wanted:
+        problems += _training_problems(config, fold, dataset, folds)
+        problems += _validation_problems(fold, dataset, folds)
+    if problems:
+        lines = [f"{dataset.path} cannot be trained on:", *(f"  - {text}" for text in problems)]
+        raise DataError("\n".join(lines))
+
+
+def _others(fold: int, folds: pd.Series[int]) -> list[str]:
+    return [str(name) for name in folds.index if folds[name] >= 0 and folds[name] != fold]
+
+
+def _training_problems(
+    config: TrainConfig, fold: int, dataset: Dataset, folds: pd.Series[int]
+) -> list[str]:
+    """What is wrong with the images that train where a fold validates."""
+    cells, others = dataset.images["n_instances"], _others(fold, folds)
+    if any(cells[name] for name in training_ids(config, fold, dataset, folds)):
+        return []
+    most, least = (
+        max((int(cells[name]) for name in others), default=0),
+        config.sampling.min_train_masks,
+    )
+    found = f"fold {fold} has no training image with at least {max(1, least)} cells"
+    if most:
+        return [f"{found}; the most is {most}. Lower --min_train_masks, or annotate more images."]
+    return [f"{found}: the {len(others)} images of the other folds have none. {_OTHER_FOLDS}"]
+
+
+def _validation_problems(fold: int, dataset: Dataset, folds: pd.Series[int]) -> list[str]:
+    """A fold of empty images gives 1.0 to a network that finds nothing, which is then the best one."""
+    names = validation_ids(fold, folds)
+    if dataset.images.loc[names, "n_instances"].any():
+        return []
+    return [
+        f"fold {fold} validates on {_some(names)} without a single cell: a network that finds nothing would "
+        f"have the score 1.0. {_OTHER_FOLDS}"
+    ]
+
+
+_OTHER_FOLDS = (
+    "Move images with cells there in folds.csv, or make the folds new: `cellflow folds --overwrite` with "
+    "another --seed, --k or --group."
+)
+
+
+def _file_problems(dataset: Dataset) -> list[str]:
+    """Images and label maps that are gone."""
+    files = {
+        "images": [dataset.path / "images" / str(name) for name in dataset.images["file"]],
+        "label maps": [dataset.path / "labels" / f"{name}.tif" for name in dataset.ids],
+    }
+    gone = {
+        what: [path.name for path in paths if not path.is_file()] for what, paths in files.items()
+    }
+    return [
+        f"{what} are missing: {_some(names, what='')}. Prepare the dataset again with `cellflow prepare`."
+        for what, names in gone.items()
+        if names
+    ]
+
+
+def _channel_problems(config: TrainConfig, dataset: Dataset, folds: pd.Series[int]) -> list[str]:
+    """Channels that images do not have; grey ones are taken as they are, whatever was asked for."""
+    channels = dataset.images.loc[folds.index[folds >= 0], "channels"]
+    problems = []
+    for flag, value in (("--chan", config.model.chan), ("--chan2", config.model.chan2)):
+        lacking = channels[(channels > 1) & (channels < value)]
+        if len(lacking):
+            problems.append(
+                f"{flag} {value}: {_some([str(name) for name in lacking.index])} with "
+                f"{int(lacking.min())} channels. Choose 0 to {int(lacking.min())}."
+            )
+    return problems
+
+
+def _some(names: list[str], *, what: str = "images") -> str:
+    """A count with the first few names."""
+    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    return f"{len(names)} {what} ({shown})".replace("  ", " ")
