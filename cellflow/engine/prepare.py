@@ -17,7 +17,7 @@ from cellflow.io.folders import read_folders
 from cellflow.io.images import read_image
 from cellflow.io.kaggle import is_kaggle_layout, read_kaggle
 from cellflow.io.source import Problems, Source, SourceImage, check_id, read_image_table
-from cellflow.storage.atomic import atomic_folder
+from cellflow.storage.atomic import atomic_folder, restore_folder, what_stands
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_array
 
@@ -46,6 +46,7 @@ def prepare(config: PrepareConfig) -> Dataset:
         lies around the source. In every case nothing half-written stays.
     """
     check_config(config)
+    restore_folder(config.out)
     _check_target(config)
     problems = Problems()
     source = _with_table(_read_source(config, problems), config, problems)
@@ -57,8 +58,8 @@ def prepare(config: PrepareConfig) -> Dataset:
             write_config_file(folder / "prepare.yaml", "prepare", config)
     except OSError as error:
         raise DataError(
-            f"{config.out}: could not be written ({error.strerror or error}). Nothing half-written "
-            "was left. Free some space or name another folder with --out."
+            f"{config.out}: could not be written ({error.strerror or error}). "
+            f"{what_stands(config.out)} Free some space or name another folder with --out."
         ) from error
     dataset = Dataset.open(config.out)
     _log.info(

@@ -31,7 +31,7 @@ from cellflow.io.source import SourceImage
 from cellflow.io.tables import read_rows
 from cellflow.numeric.labels import labels_from_instances, median_diameter
 from cellflow.numeric.rle import instances_from_rles, rles_from_instances
-from cellflow.storage.atomic import write_csv, write_json
+from cellflow.storage.atomic import restore_folder, write_csv, write_json
 from cellflow.storage.hashing import hash_bytes
 from cellflow.types import Instances
 
@@ -274,6 +274,8 @@ def _data_hash(pixel_hashes: dict[Any, Any], annotations: dict[str, list[str]]) 
 
 def _read_facts(path: Path) -> dict[str, Any]:
     file = path / "dataset.json"
+    if not file.is_file():
+        restore_folder(path)  # a killed `prepare --overwrite` may have moved it away
     if not file.is_file():
         found = "no dataset.json in it" if path.is_dir() else "no such folder"
         raise DataError(

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from cellflow.errors import RunError
-from cellflow.storage.atomic import write_text
+from cellflow.storage.atomic import restore_folder, write_text
 
 __all__ = ["FoldFolder", "RunFolder", "find_run"]
 
@@ -230,11 +230,17 @@ def find_run(name: str | None, runs_dir: Path) -> RunFolder:
             raise RunError(
                 f"No run with a trained model in {runs_dir}. Start one with: cellflow train --fold all"
             )
-        return RunFolder(known[-1].parent)
+        return _restored(RunFolder(known[-1].parent))
     for candidate in (RunFolder(runs_dir / name), RunFolder(Path(name).resolve())):
         if candidate.exists():
-            return candidate
+            return _restored(candidate)
     names = ", ".join(sorted(path.parent.name for path in known)) or "none"
     raise RunError(
         f"No run {name!r}: expected a run folder, or one of those in {runs_dir}: {names}."
     )
+
+
+def _restored(run: RunFolder) -> RunFolder:
+    """With the out-of-fold predictions back that a killed replacement had moved away."""
+    restore_folder(run.oof)
+    return run
