@@ -115,7 +115,9 @@ def _oof(run: RunFolder, config: OofConfig) -> OofResult:
         _say_recognition(scores)
         write_json(folder / "oof.json", _record(job, best, passes))
         cv = cross_validation(scores)
-        write_csv(run.cv, cv)  # before the folder is there: whoever finds that takes the pass for done
+        write_csv(
+            run.cv, cv
+        )  # before the folder is there: whoever finds that takes the pass for done
     run.thresholds.unlink(missing_ok=True)  # they were fitted on other flows
     return OofResult(run, scores, cv)
 

@@ -14,8 +14,13 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from cellflow.storage.atomic import atomic_folder
+
 STEPS = ("fsync", "rename", "replace", "mkdir", "unlink", "rmdir", "sendfile", "write")
 """What is counted: functions of `os`, as the standard library calls them for pathlib and shutil too."""
+
+
+FILES = ("a.txt", "more/b.txt", "more/c.txt")
 
 
 class Steps:
@@ -52,7 +57,9 @@ def counted(steps: Steps, act: Callable[[], None]) -> Iterator[Steps]:
 
 
 @contextmanager
-def failing(at: int | None, code: int = errno.ENOSPC, *, last: int | None = None) -> Iterator[Steps]:
+def failing(
+    at: int | None, code: int = errno.ENOSPC, *, last: int | None = None
+) -> Iterator[Steps]:
     """Step `at` fails (those up to `last`, where that is given)."""
 
     def fail() -> None:
@@ -84,3 +91,19 @@ def _run(
 def hidden(folder: Path) -> list[str]:
     """Hidden files and folders anywhere below a folder."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob(".*"))
+
+
+def write_folder(path: Path, text: str) -> None:
+    """A folder with a few files that all hold the same, replaced as a whole."""
+    with atomic_folder(path, replace=True) as folder:
+        (folder / "more").mkdir()
+        for name in FILES:
+            (folder / name).write_text(text)
+
+
+def folder_text(path: Path) -> str:
+    """What all files of a whole folder hold."""
+    found = {str(item.relative_to(path)): item for item in path.rglob("*") if item.is_file()}
+    assert sorted(found) == sorted(FILES)
+    (text,) = {item.read_text() for item in found.values()}
+    return text

@@ -87,7 +87,9 @@ def test_a_disk_that_fails_at_any_step(
         if not steps.hit:
             break
         if (data / "folds.csv").exists():
-            assert group_and_folds(data) in ([("plate", 2), ("day", 4)] if replaced else [("plate", 2)])
+            assert group_and_folds(data) in (
+                [("plate", 2), ("day", 4)] if replaced else [("plate", 2)]
+            )
         make_folds(wanted)
         assert group_and_folds(data) == (("day", 4) if replaced else ("plate", 2))
         assert "replaces" not in json.loads((data / "folds.json").read_text())
@@ -106,7 +108,9 @@ def test_killed_at_any_step(whole: Path, tmp_path: Path, replaced: bool) -> None
         if not killed(at, make_folds, wanted):
             break
         if (data / "folds.csv").exists():
-            assert group_and_folds(data) in ([("plate", 2), ("day", 4)] if replaced else [("plate", 2)])
+            assert group_and_folds(data) in (
+                [("plate", 2), ("day", 4)] if replaced else [("plate", 2)]
+            )
         assert not killed(None, make_folds, wanted)  # the same command ends well
         assert group_and_folds(data) == (("day", 4) if replaced else ("plate", 2))
         assert not list(data.glob(".*"))
