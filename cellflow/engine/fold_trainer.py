@@ -433,7 +433,7 @@ class FoldTrainer:
             return (
                 f"The best model so far is whole in {self.files.best}: use it with --model, or go on from "
                 f"it in another run: the same command with --name NEW --pretrained_model "
-                f"{self.files.best}. {anew} with that model, and repeat the command."
+                f"{self.files.best}, and without --diam_mean. {anew} with that model, and repeat the command."
             )
         return f"{anew}, and repeat the command."
 

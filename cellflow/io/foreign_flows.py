@@ -94,8 +94,7 @@ def check_layout(path: Path, fields: Fields, reference: tuple[NDArray[Any], NDAr
             f"{path}: expected flows of the image's size {our_cellprob.shape} (height, width), found "
             f"{cellprob.shape}.{hint}"
         )
-    inside = (cellprob > 0) & (our_cellprob > 0)
-    layout = likely_layout(flow, ours, inside)
+    layout = likely_layout(flow, cellprob > 0, ours, our_cellprob > 0)
     if layout is not None:
         raise DataError(
             f"{path}: {layout.what}, as a comparison with the network's own flows shows (mean cosine "

@@ -37,7 +37,10 @@ class Layout(NamedTuple):
 
 
 def likely_layout(
-    flow: NDArray[Any], reference: NDArray[Any], inside: NDArray[np.bool_]
+    flow: NDArray[Any],
+    inside: NDArray[np.bool_],
+    reference: NDArray[Any],
+    reference_inside: NDArray[np.bool_],
 ) -> Layout | None:
     """The order that a flow is in, where that is clearly not the one of `reference`.
 
@@ -45,39 +48,47 @@ def likely_layout(
     ----------
     flow, reference : (2, H, W) ndarray
         Of the same image, of any length.
-    inside : (H, W) bool ndarray
-        Pixels to compare.
+    inside, reference_inside : (H, W) bool ndarray
+        Where each has cells.
 
     Returns
     -------
     Layout or None
         None where the flow agrees as it stands, or too little in any order.
     """
-    if int(inside.sum()) < _FEWEST:
-        return None
-    turned = flow.swapaxes(1, 2) if flow.shape[1] == flow.shape[2] else None
+    away = "away from the centres"
     others = [
-        ("dX comes before dY", "flow = flow[::-1]", flow[::-1]),
-        ("the flows point away from the centres", "flow = -flow", -flow),
-        ("dX comes before dY, and both point away from the centres", "flow = -flow[::-1]", -flow[::-1]),
-    ]  # fmt: skip
-    if turned is not None:
-        exchanged = "rows and columns are exchanged"
-        text = "flow = flow.swapaxes(1, 2); cellprob = cellprob.T"
+        ("dX comes before dY", "flow = flow[::-1]", flow[::-1], inside),
+        (f"the flows point {away}", "flow = -flow", -flow, inside),
+        (f"dX comes before dY, and both point {away}", "flow = -flow[::-1]", -flow[::-1], inside),
+    ]
+    if inside.shape[0] == inside.shape[1]:
+        what, text = "rows and columns are exchanged", "cellprob = cellprob.T; flow = flow"
+        turned = flow.swapaxes(1, 2)
         others += [
-            (exchanged, text, turned),
-            (f"{exchanged}, and dX comes before dY", f"{text}; flow = flow[::-1]", turned[::-1]),
+            (what, f"{text}.swapaxes(1, 2)", turned, inside.T),
+            (
+                f"{what}, and dX comes before dY",
+                f"{text}[::-1].swapaxes(1, 2)",
+                turned[::-1],
+                inside.T,
+            ),
         ]
-    here = _cosine(flow, reference, inside)
-    found = [(_cosine(item, reference, inside), what, text) for what, text, item in others]
-    best, what, text = max(found)
+    here = _cosine(flow, reference, inside & reference_inside)
+    best, what, remedy = max(
+        (_cosine(item, reference, mask & reference_inside), what, text)
+        for what, text, item, mask in others
+    )
     if best < _SURE or best < here + _MARGIN:
         return None
-    return Layout(what, text, best, here)
+    return Layout(what, remedy, best, here)
 
 
 def _cosine(flow: NDArray[Any], reference: NDArray[Any], inside: NDArray[np.bool_]) -> float:
+    """Mean cosine of the angle between two flows; 0 where there is too little to tell."""
     one, other = (field[:, inside].astype(np.float64) for field in (flow, reference))
     lengths = np.hypot(*one) * np.hypot(*other)
     known = lengths > 0
-    return float(np.mean((one * other).sum(axis=0)[known] / lengths[known])) if known.any() else 0.0
+    if int(known.sum()) < _FEWEST:
+        return 0.0
+    return float(np.mean((one * other).sum(axis=0)[known] / lengths[known]))

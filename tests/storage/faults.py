@@ -27,10 +27,16 @@ class Steps:
     """How many steps there were, and where it stopped."""
 
     def __init__(self, at: int | None, last: int | None = None) -> None:
-        self.at, self.last, self.count, self.hit = at, last, 0, ""
+        self.at, self.last, self.hit = at, last, ""
+        self.names: list[str] = []
+
+    @property
+    def count(self) -> int:
+        """Steps so far."""
+        return len(self.names)
 
     def due(self, name: str) -> bool:
-        self.count += 1
+        self.names.append(name)
         if self.at is None or not self.at <= self.count <= (self.last or self.at):
             return False
         self.hit = self.hit or name
