@@ -88,9 +88,14 @@ def make_folds(config: FoldsConfig) -> pd.DataFrame:
         folds[free] = np.where(_choose(groups[free], strata[free], config.holdout, rng), 0, 1)
     result = pd.Series(folds, index=images.index, name="fold")
     check_leaks(images, result, group)
-    size = {"k": config.k} if config.split == "kfold" else {"holdout": config.holdout}
-    facts = {"group": group, "stratify": stratify, "split": config.split, "seed": config.seed}
-    facts |= {**size, "calibration": config.calibration}
+    facts: dict[str, Any] = {
+        "group": group,
+        "stratify": stratify,
+        "split": config.split,
+        "seed": config.seed,
+        **({"k": config.k} if config.split == "kfold" else {"holdout": config.holdout}),
+        "calibration": config.calibration,
+    }
     remove_leftovers(dataset.path)
     if config.overwrite or not _is_there(dataset, result, facts):
         write_fold_table(dataset.folds_path, result, facts)

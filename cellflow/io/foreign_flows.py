@@ -129,7 +129,8 @@ def _array(file: zipfile.ZipFile, item: zipfile.ZipInfo) -> NDArray[Any]:
     if claimed > item.file_size or item.file_size > _DEFLATE * (item.compress_size + 1):
         raise ValueError(f"{item.filename} claims {claimed} bytes, more than the file holds")
     with file.open(item) as stream:
-        return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
+        array = np.lib.format.read_array(stream, allow_pickle=False)  # type: ignore[no-untyped-call]
+    return np.asarray(array)
 
 
 def _checked(flow: NDArray[Any], cellprob: NDArray[Any], scale: NDArray[Any]) -> Fields:

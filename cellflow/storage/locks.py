@@ -24,6 +24,7 @@ except ImportError:  # Windows: one trainer a fold is then up to the user
 __all__ = ["abandoned", "hold_lock", "is_locked", "owned_file"]
 
 
+_HAS_LOCKS = fcntl is not None
 NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
 """What file systems without locks answer."""
 _TRIES, _PAUSE = 3, 0.05
@@ -85,7 +86,7 @@ def owned_file(name: Callable[[str], Path]) -> Iterator[tuple[Path, str]]:
             file = path.open("x+", encoding="utf-8")
         except FileExistsError:
             continue
-        if fcntl is None:  # Windows renames no open file
+        if not _HAS_LOCKS:  # Windows renames no open file
             file.close()
             yield path, token
             return
@@ -137,7 +138,7 @@ def _locked(file: TextIO) -> bool:
     """Lock a file; whether that went well, or cannot be done on its disk."""
     for left in reversed(range(_TRIES)):
         locked = _try_lock(file)
-        if locked is None and fcntl is not None:
+        if locked is None and _HAS_LOCKS:
             _log.warning(
                 "%s: its disk has no file locks; take care that one process works there", file.name
             )
@@ -150,7 +151,7 @@ def _locked(file: TextIO) -> bool:
 
 def _try_lock(file: TextIO) -> bool | None:
     """Lock a file; whether that went well. None where there are no locks."""
-    if fcntl is None:
+    if not _HAS_LOCKS:
         return None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
