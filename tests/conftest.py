@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,8 @@ import pytest
 # Crops of tests are too small to share between threads, and threads that wait for each other are slow
 # beside whatever else the machine does. Before torch is imported; child processes take it over.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+sys.path.insert(0, str(Path(__file__).parent / "storage"))  # faults
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

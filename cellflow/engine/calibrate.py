@@ -173,7 +173,7 @@ class _OofRun:
     def flows(self, name: str) -> tuple[NDArray[Any], NDArray[Any], float]:
         """Flow, logit and diameter of an image."""
         flow, cellprob = self.store.read(name)
-        return flow, cellprob, float(self.store.facts(name)["diameter"])
+        return flow, cellprob, self.store.number(name, "diameter")
 
     def images(self, flows: Callable[[str], Any]) -> CalibrationImages:
         """The run's images with flows from anywhere."""

@@ -11,6 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cellflow.config import EnsembleConfig, check_config
 from cellflow.engine.channels import needs_colour, warn_of_grey
 from cellflow.engine.doubts import warn_of_diameter, warn_of_diameters, warn_of_no_cells
@@ -22,7 +25,7 @@ from cellflow.engine.result_folder import Exports, ResultFolder, predict_images
 from cellflow.engine.runs import versions
 from cellflow.engine.segment import FLIPS, Segmenter
 from cellflow.errors import DataError, NotFiniteError, RunError
-from cellflow.io.foreign_flows import read_foreign_flows
+from cellflow.io.foreign_flows import check_layout, read_foreign_flows
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_json
 from cellflow.storage.run_folder import find_run
@@ -203,6 +206,7 @@ class _Job:
 def _open(config: EnsembleConfig) -> _Job:
     check_config(config)
     images = find_images(config.images, **vars(config.files))
+    _check_foreign(config.flows, images.keys())
     machine = choose_machine(config.runtime)
     opened = open_models(
         config.runs,
@@ -249,9 +253,6 @@ def _warn_of_grey(images: dict[str, FoundImage], member: Member) -> None:
 
 def _segmenter(config: EnsembleConfig, opened: Opened, machine: Machine) -> Segmenter:
     inference = config.inference
-    for folder in config.flows:
-        if not folder.is_dir():
-            raise DataError(f"--flows {folder}: expected a folder with ID.npz files, found none.")
     return Segmenter(
         opened.members,
         opened.thresholds.shared,
@@ -270,8 +271,28 @@ def _segmenter(config: EnsembleConfig, opened: Opened, machine: Machine) -> Segm
     )
 
 
-def _foreign(folder: Path, name: str) -> Any:
-    return read_foreign_flows(folder / f"{name}.npz")
+def _foreign(
+    folder: Path, name: str, reference: tuple[NDArray[Any], NDArray[Any]]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Flows of an image, unless they differ from a member's as only another order of axes would have it."""
+    path = folder / f"{name}.npz"
+    fields = read_foreign_flows(path)
+    check_layout(path, fields, reference)
+    return fields
+
+
+def _check_foreign(folders: Iterable[Path], names: Iterable[str]) -> None:
+    """Read the first file of every folder, before anything is predicted: one cause, one message."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise DataError(f"--flows {folder}: expected a folder with ID.npz files, found none.")
+        first = next((path for name in names if (path := folder / f"{name}.npz").exists()), None)
+        if first is None:
+            raise DataError(
+                f"--flows {folder}: expected a file ID.npz for every image, such as "
+                f"{next(iter(names), 'ID')}.npz; found none of them."
+            )
+        read_foreign_flows(first)
 
 
 def _foreign_facts(folder: Path, names: Iterable[str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import math
 import shutil
 import signal
 import time
+from contextlib import suppress
 from typing import Any
 
 import pandas as pd
@@ -407,7 +408,10 @@ class FoldTrainer:
             remove_leftovers(self.files.path)
         if not self.files.last.exists():
             return
-        state = load_state(self.files.last)
+        try:
+            state = load_state(self.files.last)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error} {self._way_out()}") from None
         missing = [key for key in STATE_KEYS if key not in state]
         if missing:
             raise CheckpointError(
@@ -421,6 +425,18 @@ class FoldTrainer:
             self._compare_machine(state["machine"])
         if not self.progress.finished:
             self._say_where("goes on")
+
+    def _way_out(self) -> str:
+        """What to do without a training state; the best model is worth more than a new start."""
+        anew = f"To train this fold anew, remove {self.files.path}"
+        with suppress(CheckpointError):
+            load_model_file(self.files.best)
+            return (
+                f"The best model so far is whole in {self.files.best}: use it with --model, or go on from "
+                f"it in another run: the same command with --name NEW --pretrained_model "
+                f"{self.files.best}, and without --diam_mean. {anew} with that model, and repeat the command."
+            )
+        return f"{anew}, and repeat the command."
 
     def _load(self, state: dict[str, Any]) -> None:
         self.stepper.load_state_dict(state)

@@ -26,7 +26,7 @@ from cellflow.io.fold_table import (
     read_fold_table,
     write_fold_table,
 )
-from cellflow.storage.atomic import atomic_path
+from cellflow.storage.atomic import atomic_path, remove_leftovers
 from cellflow.storage.config_file import write_config_file
 
 __all__ = [
@@ -78,6 +78,7 @@ def make_folds(config: FoldsConfig) -> pd.DataFrame:
     facts: dict[str, Any] = {"group": group, "stratify": stratify}
     facts |= {"split": config.split, "seed": config.seed}
     facts |= {**size, "calibration": config.calibration}
+    remove_leftovers(dataset.path)
     if config.overwrite or not _is_there(dataset, result, facts):
         write_fold_table(dataset.folds_path, result, facts)
     write_config_file(dataset.folds_path.with_suffix(".yaml"), "folds", config)

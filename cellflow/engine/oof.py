@@ -124,9 +124,9 @@ def _oof(run: RunFolder, config: OofConfig) -> OofResult:
         _write_confusion(folder / "cell_types.csv", scores)
         _say_recognition(scores)
         write_json(folder / "oof.json", _record(job, best, passes))
+        cv = cross_validation(scores)
+        write_csv(run.cv, cv)  # before the folder: whoever finds that takes the pass for done
     run.thresholds.unlink(missing_ok=True)  # they were fitted on other flows
-    cv = cross_validation(scores)
-    write_csv(run.cv, cv)
     sheet = _draw(run, dataset, scores) if config.outlines else None
     return OofResult(run, scores, cv, sheet)
 

@@ -19,9 +19,16 @@ from cellflow.io.images import read_image
 from cellflow.io.kaggle import read_kaggle
 from cellflow.io.mask_findings import MaskReview
 from cellflow.io.places import is_kaggle_layout
-from cellflow.io.source import Problems, Source, check_id, counted, read_image_table, some
+from cellflow.io.source import (
+    Problems,
+    Source,
+    check_id,
+    counted,
+    read_image_table,
+    some,
+)
 from cellflow.numeric.mask_checks import split_parts
-from cellflow.storage.atomic import atomic_folder
+from cellflow.storage.atomic import atomic_folder, restore_folder, what_stands
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_array
 
@@ -51,6 +58,7 @@ def prepare(config: PrepareConfig) -> Dataset:
     """
     check_config(config)
     _check_source(config)
+    restore_folder(config.out)
     problems = Problems()
     source = _with_table(_read_source(config, problems), config, problems)
     _check_ids(source, problems)
@@ -63,8 +71,8 @@ def prepare(config: PrepareConfig) -> Dataset:
             write_config_file(folder / "prepare.yaml", "prepare", config)
     except OSError as error:
         raise DataError(
-            f"{config.out}: could not be written ({error.strerror or error}). Nothing half-written "
-            "was left. Free some space or name another folder with --out."
+            f"{config.out}: could not be written ({error.strerror or error}). "
+            f"{what_stands(config.out)} Free some space or name another folder with --out."
         ) from error
     dataset = Dataset.open(config.out)
     _log.info("%s: from the layout %s", config.out, source.layout)

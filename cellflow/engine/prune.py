@@ -32,7 +32,9 @@ LEFTOVER_SECONDS = 3600.0
 
 Kind = Literal["leftover", "state", "flows", "cache", "debug"]
 
-_LEFTOVER = re.compile(r"\.[0-9a-f]{8}\.tmp(\.[^.]+)?|\.(?P<target>.+)\.[0-9a-f]{8}\.(tmp|old)")
+_LEFTOVER = re.compile(
+    r"\.[0-9a-f]{8}\.tmp(\.[^.]+)?|\.(?P<target>.+)\.[0-9a-f]{8}\.(tmp|old|lock)"
+)
 _SAMPLE = re.compile(r"[0-9a-f]{32}\.npy|\.[0-9a-f]{8}\.tmp\.npy")
 _NAMES: dict[Kind, re.Pattern[str]] = {
     "leftover": _LEFTOVER,

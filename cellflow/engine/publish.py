@@ -31,7 +31,7 @@ from cellflow.engine.wheels import collect_wheels
 from cellflow.errors import ConfigError, RunError
 from cellflow.io.dataset import Dataset
 from cellflow.io.kaggle_datasets import Existing, KaggleDatasets, user_without_client
-from cellflow.storage.atomic import write_json
+from cellflow.storage.atomic import scratch_folder, write_json
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.records import load_json
 from cellflow.storage.run_folder import RunFolder, find_run
@@ -253,9 +253,9 @@ def _check_visibility(plan: Publication, existing: Existing | None) -> None:
 @contextlib.contextmanager
 def _staging(beside: Path) -> Iterator[Path]:
     """An empty folder on the same disk, where links are possible, else in the system's own place."""
-    parent = beside.resolve().parent
-    where = parent if os.access(parent, os.W_OK) else None
-    with TemporaryDirectory(prefix=f".{beside.name}.", suffix=".tmp", dir=where) as outer:
+    beside = beside.resolve()
+    here = os.access(beside.parent, os.W_OK)
+    with scratch_folder(beside) if here else TemporaryDirectory() as outer:
         folder = Path(outer) / "dataset"  # a level down, where nobody looks for runs
         folder.mkdir()
         yield folder

@@ -10,7 +10,7 @@ from pathlib import Path
 from cellflow.config import TrackingConfig, TrainConfig
 from cellflow.engine.metadata import write_metadata
 from cellflow.environment import detect_host, environment_record, take_snapshot
-from cellflow.storage.atomic import write_json
+from cellflow.storage.atomic import remove_leftovers, write_json
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.run_folder import RunFolder
 from cellflow.tracking import Trackers, open_trackers, reopen_trackers
@@ -52,6 +52,7 @@ def recorded(
     ensembles_dir : Path, optional
         Where calibrations of ensembles lie.
     """
+    remove_leftovers(run.path)
     outermost = not _inside.get()
     token = _inside.set(True)
     try:

@@ -25,7 +25,7 @@ from cellflow.nn.dataset import Sample
 from cellflow.numeric.labels import labels_from_instances, median_diameter
 from cellflow.numeric.normalize import network_channels
 from cellflow.numeric.targets import labels_to_flows
-from cellflow.storage.atomic import atomic_path
+from cellflow.storage.atomic import atomic_path, remove_leftovers
 from cellflow.storage.hashing import hash_array, hash_file, hash_json
 
 __all__ = ["MIN_DIAMETER", "CachedSamples", "cache_samples"]
@@ -225,6 +225,7 @@ def _cache_folder(data: Path) -> Path:
     except OSError:
         writable = False
     if writable:
+        remove_leftovers(folder)
         return folder
     folder = Path(tempfile.gettempdir()) / f"cellflow-cache-{_user()}"
     folder.mkdir(mode=0o700, exist_ok=True)

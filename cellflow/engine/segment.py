@@ -31,7 +31,8 @@ __all__ = [
 
 Key = TypeVar("Key")
 Result = TypeVar("Result")
-ForeignFlows = Callable[[Any], tuple[NDArray[Any], NDArray[Any]]]
+Fields = tuple[NDArray[Any], NDArray[Any]]
+ForeignFlows = Callable[[Any, Fields], Fields]
 Policy = Literal["dataset", "type", "image"]
 
 POLICIES: tuple[Policy, ...] = ("dataset", "type", "image")
@@ -100,8 +101,8 @@ class Segmenter:
     normalization : Normalization
         How images are brought to the scale of the networks.
     foreign : sequence of callable
-        Flows of other origin that join the average: each gets an image's key and returns ``(flow,
-        cellprob)`` at native size.
+        Flows of other origin that join the average: each gets an image's key and the fields of the first
+        member to compare with, and returns ``(flow, cellprob)`` at native size.
     """
 
     members: Sequence[Member]
@@ -306,6 +307,7 @@ class Segmenter:
 
         Puts the style of each member's plain view at its default scale into `styles`.
         """
+        reference: Fields | None = None
         for place, member in joining.items():
             rescale = member.diam_mean / self._diameter(member, known)
             for scale in self.scales:
@@ -316,9 +318,12 @@ class Segmenter:
                     )  # fmt: skip
                     if not axes and scale == 1.0:  # read only where this is the default scale
                         styles[place] = found.style
-                    yield _turned_back(found, axes)
-        for flows_of in self.foreign:
-            yield flows_of(key)
+                    fields = _turned_back(found, axes)
+                    if reference is None and self.foreign:
+                        reference = fields
+                    yield fields
+        if reference is not None:
+            yield from (flows_of(key, reference) for flows_of in self.foreign)
 
     def _diameter(self, member: Member, known: Recognition | None) -> float:
         """Diameter for a member, by what was given, the policy, and what is known of the image."""

@@ -140,7 +140,7 @@ def read_style_models(path: Path) -> StyleModels:
         raise CheckpointError(
             f"{path}: {error} Where the file is damaged, remove it and repeat the command that wrote it."
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: expected style models as JSON, found a damaged or other file ({error}). Remove it "
             "and repeat the command that wrote it."

@@ -31,7 +31,7 @@ from cellflow.io.source import SourceImage
 from cellflow.io.tables import Row, read_rows, whole_number
 from cellflow.numeric.labels import labels_from_instances, median_diameter
 from cellflow.numeric.rle import instances_from_rles, rles_from_instances
-from cellflow.storage.atomic import write_csv, write_json
+from cellflow.storage.atomic import restore_folder, write_csv, write_json
 from cellflow.storage.csv_text import csv_writer
 from cellflow.storage.hashing import hash_bytes
 from cellflow.storage.records import load_json
@@ -309,6 +309,8 @@ def _found_instead(path: Path) -> str:
 
 def _read_facts(path: Path) -> dict[str, Any]:
     file = path / "dataset.json"
+    if not file.is_file():
+        restore_folder(path)  # a killed `prepare --overwrite` may have moved it away
     if not file.is_file():
         raise DataError(f"{path}: expected a dataset folder, found {_found_instead(path)}")
     try:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 
 from cellflow.errors import DataError
 
 __all__ = ["FlowStore"]
+
+_LARGEST_RATIO = 300
+"""How much smaller than its array a file can be: blosc's best, and some more."""
 
 
 class FlowStore:
@@ -41,13 +44,15 @@ class FlowStore:
             self._root = zarr.open_group(self.path, mode="w" if mode == "w" else "r")
 
     def __len__(self) -> int:
-        return sum(1 for _ in self._root.array_keys())
+        return sum(1 for _ in self)
 
     def __contains__(self, name: str) -> bool:
-        return _key(name) in self._root
+        with self._damage_told():
+            return _key(name) in self._root
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(key.removeprefix(".") for key in self._root.array_keys()))
+        with self._damage_told():
+            return iter(sorted(key.removeprefix(".") for key in self._root.array_keys()))
 
     def write(
         self,
@@ -63,42 +68,61 @@ class FlowStore:
             shape=stacked.shape,
             chunks=stacked.shape,
             dtype=stacked.dtype,
-            compressors=BloscCodec(cname="lz4", clevel=5),
+            compressors=[BloscCodec(cname="lz4", clevel=5), Crc32cCodec()],
             attributes=facts,
+            config={"write_empty_chunks": True},  # a chunk that is not there has been lost
         )
         array[:] = stacked
 
     def read(self, name: str) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
         """Flow ``(2, H, W)`` and logit ``(H, W)`` of an image, float16."""
-        with self._damage_told():
-            stacked = np.asarray(self._array(name)[:], dtype=np.float16)
-        if stacked.ndim != 3 or len(stacked) != 3:
-            raise DataError(f"{self.path}: expected (3, H, W) for {name!r}, found {stacked.shape}.")
+        with self._damage_told(name):
+            array = self._array(name)
+            self._check(array)
+            stacked = np.asarray(array[:])
         return stacked[:2], stacked[2]
 
     def facts(self, name: str) -> dict[str, Any]:
         """What was stored with an image's flows."""
-        with self._damage_told():
+        with self._damage_told(name):
             return dict(self._array(name).attrs)
+
+    def number(self, name: str, fact: str) -> float:
+        """A number that was stored with an image's flows."""
+        with self._damage_told(name):
+            return float(self.facts(name)[fact])
+
+    def _check(self, array: zarr.Array[Any]) -> None:
+        """Refuse what `write` does not write, before memory is taken for what it claims."""
+        if array.ndim != 3 or array.shape[0] != 3 or array.dtype != np.float16:
+            raise ValueError(f"expected (3, H, W) float16, found {array.shape} {array.dtype}")
+        if array.chunks != array.shape or array.nchunks_initialized != 1:
+            raise ValueError("expected one chunk for the whole image, found another number")
+        if array.nbytes > _LARGEST_RATIO * array.nbytes_stored():
+            raise ValueError(f"{array.shape} claims more than the file holds")
 
     def _array(self, name: str) -> zarr.Array[Any]:
         if name not in self:
             raise DataError(
                 f"No flows of image {name!r} in {self.path}, which has {len(self)} images."
             )
-        return cast("zarr.Array[Any]", self._root[_key(name)])
+        array = self._root[_key(name)]
+        if not isinstance(array, zarr.Array):
+            raise ValueError(f"expected an array, found {type(array).__name__}")
+        return array
 
     @contextmanager
-    def _damage_told(self) -> Iterator[None]:
-        """Turn what zarr and its codecs raise on damaged files into one message."""
+    def _damage_told(self, name: str = "") -> Iterator[None]:
+        """Turn what zarr and its codecs raise on damaged files, of whatever kind, into one message."""
         try:
             yield
         except DataError:
             raise
-        except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        except Exception as error:
+            where = f" at image {name!r}" if name else ""
+            why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
             raise DataError(
-                f"{self.path} is damaged ({type(error).__name__}: {error}). Make it again with: "
-                "cellflow oof"
+                f"{self.path} is damaged{where} ({why}). Make it again with: cellflow oof"
             ) from error
 
 

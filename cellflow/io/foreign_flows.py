@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,24 @@ from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 from cellflow.numeric.dynamics import FLOW_SCALE
+from cellflow.numeric.flow_layout import likely_layout
 
-__all__ = ["read_foreign_flows"]
+__all__ = ["check_layout", "read_foreign_flows"]
+
+Fields = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 _KEYS = ("flow", "cellprob", "scale")
+_SHORTEST, _LONGEST = 0.35, 2.5
+"""Median length of a unit flow in the foreground; averages and poor networks are short."""
+_FEWEST = 64
+"""Pixels that can tell."""
+_ZEROS = 0.01
+"""Share of zeros that a field of logits does not have."""
+_DEFLATE = 1100
+"""What a deflated byte becomes at most, and some more."""
 
 
-def read_foreign_flows(path: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def read_foreign_flows(path: Path) -> Fields:
     """Read the flow and logit of one image.
 
     Parameters
@@ -36,37 +47,149 @@ def read_foreign_flows(path: Path) -> tuple[NDArray[np.float32], NDArray[np.floa
     Raises
     ------
     DataError
-        If the file is missing, damaged, lacks an array, or shapes or the scale do not fit.
+        If the file is missing, damaged, lacks an array, or holds something else: other shapes or
+        types, flows of another scale than it says, probabilities in place of logits.
     """
+    path = Path(path)
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
     try:
         return _checked(*_load(path))
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: not an .npz file of plain arrays ({error}).") from error
+    except Exception as error:  # of any kind: what zipfile and NumPy raise depends on the damage
+        why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise DataError(
+            f"{path}: not an .npz file of plain arrays, or a damaged one ({why}). Write it again with: "
+            "np.savez(path, flow=flow, cellprob=cellprob, scale=scale)"
+        ) from error
 
 
-def _load(path: Path) -> tuple[NDArray[Any], ...]:
-    with np.load(path, allow_pickle=False) as file:
-        missing = [key for key in _KEYS if key not in file]
+def check_layout(path: Path, fields: Fields, reference: tuple[NDArray[Any], NDArray[Any]]) -> None:
+    """Compare foreign flows of an image with those of one of our networks.
+
+    Parameters
+    ----------
+    path : Path
+        Where they were read from, for the message.
+    fields : tuple of ndarray
+        What `read_foreign_flows` gave.
+    reference : tuple of ndarray
+        Flow ``(2, H, W)`` and logit ``(H, W)`` of a network.
+
+    Raises
+    ------
+    DataError
+        If they are of another size, or agree well with the network's once they are turned: dX before
+        dY, rows and columns exchanged, or pointing away from the centres.
+    """
+    flow, cellprob = fields
+    ours, our_cellprob = reference
+    if cellprob.shape != our_cellprob.shape:
+        turned = cellprob.shape == our_cellprob.shape[::-1]
+        hint = " Rows and columns are exchanged: the first axis of an array is Y." if turned else ""
+        raise DataError(
+            f"{path}: expected flows of the image's size {our_cellprob.shape} (height, width), found "
+            f"{cellprob.shape}.{hint}"
+        )
+    layout = likely_layout(flow, cellprob > 0, ours, our_cellprob > 0)
+    if layout is not None:
+        raise DataError(
+            f"{path}: {layout.what}, as a comparison with the network's own flows shows (mean cosine "
+            f"{layout.cosine:.2f}, as it stands {layout.as_it_stands:.2f}). Expected dY, dX towards the "
+            f"centre of each cell. Write it with: {layout.remedy}"
+        )
+
+
+def _load(path: Path) -> list[NDArray[Any]]:
+    with zipfile.ZipFile(path) as file:
+        names = {item.filename.removesuffix(".npy"): item for item in file.infolist()}
+        missing = [key for key in _KEYS if key not in names]
         if missing:
             raise DataError(
-                f"expected the arrays {', '.join(_KEYS)}, not found: {', '.join(missing)}."
+                f"expected the arrays {', '.join(_KEYS)}, not found: {', '.join(missing)}. Found: "
+                f"{', '.join(sorted(names)) or 'none'}."
             )
-        return tuple(np.asarray(file[key]) for key in _KEYS)
+        return [_array(file, names[key]) for key in _KEYS]
 
 
-def _checked(
-    flow: NDArray[Any], cellprob: NDArray[Any], scale: NDArray[Any]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Both fields as float32, the flow at the network's scale."""
-    if cellprob.ndim != 2 or flow.shape != (2, *cellprob.shape):
-        raise DataError(
-            f"expected flow (2, H, W) and cellprob (H, W), found {flow.shape} and {cellprob.shape}."
+def _array(file: zipfile.ZipFile, item: zipfile.ZipInfo) -> NDArray[Any]:
+    """One array, unless it claims to be larger than what the file holds of it."""
+    with file.open(item) as stream:
+        version = np.lib.format.read_magic(stream)  # type: ignore[no-untyped-call]
+        read_header = (
+            np.lib.format.read_array_header_1_0
+            if version == (1, 0)
+            else np.lib.format.read_array_header_2_0
         )
-    if scale.size != 1 or not 0 < float(scale.reshape(-1)[0]) < np.inf:
+        shape, _, dtype = read_header(stream)  # type: ignore[no-untyped-call]
+        claimed = math.prod(shape) * dtype.itemsize
+    if claimed > item.file_size or item.file_size > _DEFLATE * (item.compress_size + 1):
+        raise ValueError(f"{item.filename} claims {claimed} bytes, more than the file holds")
+    with file.open(item) as stream:
+        array = np.lib.format.read_array(stream, allow_pickle=False)  # type: ignore[no-untyped-call]
+    return np.asarray(array)
+
+
+def _checked(flow: NDArray[Any], cellprob: NDArray[Any], scale: NDArray[Any]) -> Fields:
+    """Both fields as float32, the flow at the network's scale."""
+    _check_shapes(flow, cellprob)
+    for name, array in (("flow", flow), ("cellprob", cellprob), ("scale", scale)):
+        if array.dtype.kind not in "fiu":
+            raise DataError(f"expected numbers in {name}, found the type {array.dtype}.")
+        bad = int((~np.isfinite(array)).sum())
+        if bad:
+            raise DataError(
+                f"expected finite numbers in {name}, found {bad} that are NaN or infinite."
+            )
+    if scale.size != 1 or not float(scale.reshape(-1)[0]) > 0:
         raise DataError(f"expected one positive scale, found {scale}.")
-    factor = FLOW_SCALE / float(scale.reshape(-1)[0])
-    return (flow * factor).astype(np.float32), cellprob.astype(np.float32)
+    _check_logit(cellprob)
+    length = float(scale.reshape(-1)[0])
+    _check_length(flow, cellprob > 0, length)
+    return (flow * (FLOW_SCALE / length)).astype(np.float32), cellprob.astype(np.float32)
+
+
+def _check_shapes(flow: NDArray[Any], cellprob: NDArray[Any]) -> None:
+    if cellprob.ndim == 2 and flow.shape == (2, *cellprob.shape):
+        return
+    hint = ""
+    if cellprob.ndim == 2 and flow.shape == (*cellprob.shape, 2):
+        hint = "The components come last; write it with: flow=np.moveaxis(flow, -1, 0)"
+    elif cellprob.ndim == 2 and flow.shape == (2, *cellprob.shape[::-1]):
+        hint = "Rows and columns are exchanged in one of them; the first axis of an array is Y."
+    elif flow.ndim == 3 and len(flow) == 3:
+        hint = "With Cellpose's three outputs in one array: flow=y[:2], cellprob=y[2]"
+    elif cellprob.ndim == 3 and 1 in cellprob.shape:
+        hint = "Write it with: cellprob=np.squeeze(cellprob)"
+    raise DataError(
+        f"expected flow (2, H, W) and cellprob (H, W), found {flow.shape} and {cellprob.shape}. {hint}"
+    )
+
+
+def _check_logit(cellprob: NDArray[Any]) -> None:
+    """Refuse what cannot be a logit, which is below 0 in the background and hardly ever just 0."""
+    if cellprob.size < _FEWEST or cellprob.min() < 0:
+        return
+    low, high = float(cellprob.min()), float(cellprob.max())
+    whole = 1.0 if high <= 1 else 100.0 if high <= 100 else 255.0
+    if high <= 1 or (high <= 255 and float(np.mean(cellprob == 0)) > _ZEROS):
+        part = "p = cellprob" if whole == 1 else f"p = cellprob / {whole:.0f}"
+        raise DataError(
+            f"cellprob lies within {low:.3g} and {high:.3g}: a probability, expected the logit. Write it "
+            f"with: {part}; p = np.clip(p, 1e-6, 1 - 1e-6); cellprob = np.log(p / (1 - p))"
+        )
+
+
+def _check_length(flow: NDArray[Any], inside: NDArray[np.bool_], scale: float) -> None:
+    if int(inside.sum()) < _FEWEST:
+        return
+    length = float(np.median(np.hypot(*flow[:, inside].astype(np.float64))))
+    if not _SHORTEST <= length / scale <= _LONGEST:
+        raise DataError(
+            f"scale {scale:g} says that a flow in a cell is about {scale:g} long, but where cellprob is "
+            f"above 0 they are {length:.3g} long (median). Cellpose's own output has scale=5, unit flows "
+            "have scale=1."
+        )

@@ -7,25 +7,29 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
+from uuid import uuid4
 
 from cellflow.errors import RunError
+from cellflow.storage.hashing import hash_bytes
 
 try:
     import fcntl
 except ImportError:  # Windows: one trainer a fold is then up to the user
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["hold_lock", "is_locked"]
+__all__ = ["abandoned", "hold_lock", "is_locked", "owned_file"]
 
 
+_HAS_LOCKS = fcntl is not None
 NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
 """What file systems without locks answer."""
 _TRIES, _PAUSE = 3, 0.05
 """Whoever asks whether a file is locked holds a lock on it for a moment."""
+_HOST_DIGITS = 4
 
 _log = logging.getLogger(__name__)
 
@@ -60,24 +64,61 @@ def hold_lock(path: Path, what: str) -> Iterator[None]:
         yield
 
 
-def _locked(file: TextIO) -> bool:
-    """Lock a file; whether that went well, or cannot be done on its disk."""
-    for left in reversed(range(_TRIES)):
+@contextmanager
+def owned_file(name: Callable[[str], Path]) -> Iterator[tuple[Path, str]]:
+    """Make a file of a new name and hold its lock, so that others can tell that its owner lives.
+
+    Parameters
+    ----------
+    name : callable
+        Gives the path for a token of 8 hexadecimal digits, of which the first 4 stand for this host.
+
+    Yields
+    ------
+    path : Path
+        The file, empty.
+    token : str
+    """
+    while True:
+        token = _host() + uuid4().hex[: 8 - _HOST_DIGITS]
+        path = name(token)
         try:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            if left:
-                time.sleep(_PAUSE)
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
+            file = path.open("x+", encoding="utf-8")
+        except FileExistsError:
+            continue
+        if not _HAS_LOCKS:  # Windows renames no open file
+            file.close()
+            yield path, token
+            return
+        with file:
+            try:
+                # Who looks for abandoned files may have found it before it was locked.
+                owned = _try_lock(file) is not False and _is_at(file, path)
+            except OSError:
+                path.unlink(missing_ok=True)
                 raise
-            _log.warning(
-                "%s: its disk has no file locks; take care that one process works there", file.name
-            )
-            return True
-    return False
+            if owned:
+                yield path, token
+                return
+
+
+@contextmanager
+def abandoned(path: Path, token: str) -> Iterator[bool]:
+    """Whether a file of `owned_file` has lost its owner; it is locked meanwhile, so that one may remove it.
+
+    False where that cannot be told: on a disk without locks, and for a file of another host, whose locks
+    may not be seen here.
+    """
+    if not token.startswith(_host()):
+        yield False
+        return
+    try:
+        file = path.open("r+", encoding="utf-8")
+    except OSError:  # gone, or not ours to touch
+        yield False
+        return
+    with file:
+        yield _try_lock(file) is True and _is_at(file, path)
 
 
 def is_locked(path: Path) -> bool:
@@ -91,3 +132,44 @@ def is_locked(path: Path) -> bool:
     except OSError:
         return False
     return False
+
+
+def _locked(file: TextIO) -> bool:
+    """Lock a file; whether that went well, or cannot be done on its disk."""
+    for left in reversed(range(_TRIES)):
+        locked = _try_lock(file)
+        if locked is None and _HAS_LOCKS:
+            _log.warning(
+                "%s: its disk has no file locks; take care that one process works there", file.name
+            )
+        if locked is not False:
+            return True
+        if left:
+            time.sleep(_PAUSE)
+    return False
+
+
+def _try_lock(file: TextIO) -> bool | None:
+    """Lock a file; whether that went well. None where there are no locks."""
+    if not _HAS_LOCKS:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return None
+    return True
+
+
+def _is_at(file: TextIO, path: Path) -> bool:
+    """Whether an open file still has its name."""
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    return False
+
+
+def _host() -> str:
+    return hash_bytes(socket.gethostname().encode())[:_HOST_DIGITS]

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from cellflow.errors import RunError
-from cellflow.storage.atomic import write_text
+from cellflow.storage.atomic import restore_folder, write_text
 from cellflow.storage.records import load_yaml
 
 __all__ = ["FoldFolder", "RunFolder", "find_run", "former_hashes", "is_of_this_length"]
@@ -264,10 +264,10 @@ def find_run(name: str | None, runs_dir: Path) -> RunFolder:
             raise RunError(
                 f"No run with a trained model in {runs_dir}. Start one with: cellflow train --fold all"
             )
-        return RunFolder(known[-1].parent)
+        return _restored(RunFolder(known[-1].parent))
     for candidate in (RunFolder(runs_dir / name), RunFolder(Path(name).resolve())):
         if candidate.exists():
-            return candidate
+            return _restored(candidate)
     names = sorted(path.parent.name for path in known)
     near = difflib.get_close_matches(Path(name).name, names, 1)
     meant = f" Did you mean {near[0]}?" if near else ""
@@ -275,3 +275,9 @@ def find_run(name: str | None, runs_dir: Path) -> RunFolder:
         f"No run {name!r}: expected a run folder, or one of those in {runs_dir}: "
         f"{', '.join(names) or 'none'}.{meant}"
     )
+
+
+def _restored(run: RunFolder) -> RunFolder:
+    """With the out-of-fold predictions back that a killed replacement had moved away."""
+    restore_folder(run.oof)
+    return run

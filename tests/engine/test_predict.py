@@ -141,7 +141,8 @@ def test_weights_foreign_flows_and_variants() -> None:
     foreign = flows_of(member(2), 17.0)
     asked = []
 
-    def source(key):
+    def source(key, reference):
+        assert np.allclose(reference[0], flows_of(pair[0], 17.0)[0], atol=1e-5)
         asked.append(key)
         return foreign
 

@@ -377,7 +377,7 @@ def test_a_changed_installation_makes_no_wheel(tmp_path: Path) -> None:
     (site / "natsort" / "natsort.py").write_text("print('other')\n")
     with pytest.raises(RunError, match="force-reinstall"):
         make_wheel(copy, tmp_path / "bad")
-    assert not list((tmp_path / "bad").iterdir())
+    assert not list((tmp_path / "bad").glob("*"))
 
 
 def test_wheels_without_an_index_are_made_here(

@@ -505,7 +505,7 @@ def test_images_of_one_value_have_no_cells(tmp_path: Path, value: int) -> None:
 def test_foreign_flows_are_asked_for_by_id(tmp_path: Path) -> None:
     asked = []
 
-    def flows(name: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    def flows(name: str, reference: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         asked.append(name)
         shape = PICTURES[name].shape
         return np.zeros((2, *shape), np.float32), np.zeros(shape, np.float32)

@@ -1,0 +1,115 @@
+"""The nth step that changes a disk fails, or ends the process, with the real file system otherwise."""
+
+from __future__ import annotations
+
+import errno
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from cellflow.storage.atomic import atomic_folder
+
+STEPS = ("fsync", "rename", "replace", "mkdir", "unlink", "rmdir", "sendfile", "write")
+"""What is counted: functions of `os`, as the standard library calls them for pathlib and shutil too."""
+
+
+FILES = ("a.txt", "more/b.txt", "more/c.txt")
+
+
+class Steps:
+    """How many steps there were, and where it stopped."""
+
+    def __init__(self, at: int | None, last: int | None = None) -> None:
+        self.at, self.last, self.hit = at, last, ""
+        self.names: list[str] = []
+
+    @property
+    def count(self) -> int:
+        """Steps so far."""
+        return len(self.names)
+
+    def due(self, name: str) -> bool:
+        self.names.append(name)
+        if self.at is None or not self.at <= self.count <= (self.last or self.at):
+            return False
+        self.hit = self.hit or name
+        return True
+
+
+@contextmanager
+def counted(steps: Steps, act: Callable[[], None]) -> Iterator[Steps]:
+    """Call `act` in place of each step that is due."""
+
+    def patched(name: str) -> Callable[..., Any]:
+        real = getattr(os, name)
+
+        @wraps(real)
+        def step(*args: Any, **options: Any) -> Any:
+            if steps.due(name):
+                act()
+            return real(*args, **options)
+
+        return step
+
+    with mock.patch.multiple(os, **{name: patched(name) for name in STEPS}):
+        yield steps
+
+
+@contextmanager
+def failing(
+    at: int | None, code: int = errno.ENOSPC, *, last: int | None = None
+) -> Iterator[Steps]:
+    """Step `at` fails (those up to `last`, where that is given)."""
+
+    def fail() -> None:
+        raise OSError(code, os.strerror(code))
+
+    with counted(Steps(at, last), fail) as steps:
+        yield steps
+
+
+def killed(at: int | None, function: Callable[..., Any], *args: Any, **options: Any) -> bool:
+    """Run a function in a process of its own that is killed at a step; whether it came to that."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["cellflow.engine.oof", "cellflow.engine.prepare"])
+    process = context.Process(target=_run, args=(at, function, args, options))
+    process.start()
+    process.join(120)
+    assert process.exitcode in (0, -signal.SIGKILL), f"ended with {process.exitcode}"
+    return process.exitcode != 0
+
+
+def _run(
+    at: int | None, function: Callable[..., Any], args: tuple[Any, ...], options: dict[str, Any]
+) -> None:
+    sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115  # progress bars
+    with counted(Steps(at), lambda: os.kill(os.getpid(), signal.SIGKILL)):
+        function(*args, **options)
+
+
+def hidden(folder: Path) -> list[str]:
+    """Hidden files and folders anywhere below a folder."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob(".*"))
+
+
+def write_folder(path: Path, text: str) -> None:
+    """A folder with a few files that all hold the same, replaced as a whole."""
+    with atomic_folder(path, replace=True) as folder:
+        (folder / "more").mkdir()
+        for name in FILES:
+            (folder / name).write_text(text)
+
+
+def folder_text(path: Path) -> str:
+    """What all files of a whole folder hold."""
+    found = {str(item.relative_to(path)): item for item in path.rglob("*") if item.is_file()}
+    assert sorted(found) == sorted(FILES)
+    (text,) = {item.read_text() for item in found.values()}
+    return text
