@@ -59,7 +59,9 @@ def write_outlines_folder(
             write_comparison(temporary / files[-1], item)
             if rank <= MAX_SHOWN:
                 worst.append(item)
-        title = f"The {len(worst)} worst of {len(ranked)} images" if len(ranked) > 1 else ""
+        title = f"{len(ranked)} images, the worst first"
+        if len(worst) < len(ranked):
+            title = f"The {len(worst)} worst of {len(ranked)} images"
         write_overview(temporary / OVERVIEW, worst, title=title)
         table = ranked[["id", "score", "n_true", *COUNTS]].assign(file=files)
         table.insert(0, "rank", range(1, len(table) + 1))
