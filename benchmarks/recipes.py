@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import yaml
 from scipy import stats
 
 import cellflow
 from cellflow import ModelConfig, OptimConfig, RuntimeConfig, SamplingConfig, TrainConfig
 from cellflow.config import check_config
+from cellflow.engine.runs import read_table
 from cellflow.storage.run_folder import RunFolder
 
 BASELINE = "baseline"
@@ -86,7 +86,7 @@ def config_of(options: argparse.Namespace, recipe: str, seed: int) -> TrainConfi
 def last_score(config: TrainConfig) -> float:
     """Mean score of the validation images after the last epoch of the config's only fold."""
     path = RunFolder(config.runs_dir / config.name).fold(int(config.fold[0])).evaluations
-    rows = pd.read_csv(path)
+    rows = read_table(path, ["epoch", "id", "score"])
     last = rows[rows["epoch"] == config.optim.n_epochs]
     if last.empty or last["id"].duplicated().any():
         raise SystemExit(f"{path}: expected one row per image for epoch {config.optim.n_epochs}")

@@ -32,6 +32,7 @@ from cellflow.config import MaskConfig, RuntimeConfig
 from cellflow.engine.machine import Machine, choose_machine
 from cellflow.engine.models import Opened, open_models
 from cellflow.engine.prediction import make_labels
+from cellflow.engine.runs import read_table
 from cellflow.engine.segment import FLIPS, Segmenter
 from cellflow.engine.thresholds import Thresholds
 from cellflow.io.dataset import Dataset
@@ -103,7 +104,8 @@ def main() -> None:
         table.to_csv(options.out, index=False)
     print_table(table)
     for run in runs:
-        print_agreement(table[table["run"] == run.name], pd.read_csv(run.folder.cv), run.name)
+        cv = read_table(run.folder.cv, ["scope", "name"])
+        print_agreement(table[table["run"] == run.name], cv, run.name)
 
 
 def image_rows(

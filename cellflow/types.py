@@ -3,14 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Instances", "Score"]
+__all__ = ["Instances", "Score", "one_line", "shorten"]
+
+Class = TypeVar("Class", bound=type)
+LINE = 118
+"""Characters that the representation of a result takes at most."""
+_ITEM = 40
 
 
+def shorten(text: str, length: int) -> str:
+    """A text, its middle left out where it is longer than `length`."""
+    if len(text) <= length:
+        return text
+    half = (length - 3) // 2
+    return f"{text[:half]}...{text[half + 3 - length :]}"
+
+
+def one_line(cls: Class) -> Class:
+    """Give a dataclass a representation that fits a line: arrays and tables by their size."""
+
+    def represent(self: Any) -> str:
+        parts = [f"{item.name}={_brief(getattr(self, item.name))}" for item in fields(self)]
+        text = f"{type(self).__name__}({', '.join(parts)})"
+        return text if len(text) <= LINE else f"{text[: LINE - 4]}...)"
+
+    cls.__repr__ = represent  # type: ignore[method-assign, assignment]
+    return cls
+
+
+def _brief(value: Any) -> str:
+    """A value in a few characters."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if hasattr(value, "shape") and hasattr(value, "dtype") and value.shape:
+        return f"{value.dtype} {'x'.join(map(str, value.shape))}"
+    if hasattr(value, "columns"):
+        return f"table of {len(value)} rows"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, Path):
+        return shorten(str(value), _ITEM)
+    if isinstance(value, (list, tuple, dict)) and not hasattr(value, "_fields"):
+        short = all(isinstance(item, (int, str)) for item in value) and not isinstance(value, dict)
+        text = repr(value)
+        return text if short and len(text) <= _ITEM else f"<{len(value)}>"
+    if isinstance(value, str):
+        return repr(shorten(value, _ITEM))
+    if isinstance(value, (int, type(None))):
+        return repr(value)
+    name = getattr(value, "name", None)
+    return f"{type(value).__name__} {name}" if isinstance(name, str) else type(value).__name__
+
+
+@one_line
 @dataclass(frozen=True, eq=False)
 class Instances:
     """The cells of one image as runs of pixels; cells may overlap.

@@ -11,6 +11,7 @@ from cellflow.cli.console import fail, say
 from cellflow.cli.texts import (
     plan_text,
     prediction_plan_text,
+    prediction_text,
     publication_text,
     thresholds_text,
 )
@@ -30,12 +31,11 @@ class Command:
 
 
 def _prepare(config: configs.PrepareConfig) -> None:
-    from cellflow.engine.prepare import prepare
+    from cellflow.engine.prepare import folds_flags, found_text, prepare
 
     dataset = prepare(config)
-    cells = int(dataset.images["n_instances"].sum())
-    say(f"{len(dataset.ids)} images with {cells} cells in {dataset.path}")
-    say("Next: cellflow folds" + _data_flag(config.out))
+    say(f"{dataset.path}: {found_text(dataset)}")
+    say(f"Next: cellflow folds{folds_flags(dataset)}{_data_flag(config.out)}")
 
 
 def _folds(config: configs.FoldsConfig) -> None:
@@ -115,9 +115,7 @@ def _predict(config: configs.PredictConfig) -> None:
 
 
 def _print_prediction(result: Any) -> None:
-    found = sum(result.cells.values())
-    say(f"{found} cells in {len(result.cells)} images, mean flow of {result.members} models")
-    say(f"Written: {result.folder}")
+    say(prediction_text(result))
     if result.failed:
         total = len(result.cells) + len(result.failed)
         fail(f"{len(result.failed)} of {total} images could not be used, see above")

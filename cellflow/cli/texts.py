@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from cellflow.storage.sizes import size_text
+from cellflow.storage.sizes import duration_text, plural, size_text
 
 __all__ = [
     "plan_text",
     "prediction_plan_text",
+    "prediction_text",
     "publication_text",
     "thresholds_text",
 ]
@@ -25,10 +26,10 @@ def plan_text(plan: Any) -> str:
         f"{plan.evaluations} evaluations a fold",
         "machine": plan.machine.replace("amp None", "float32"),
         "step": f"{plan.step_seconds:.2f} s with {plan.crop_seconds:.3f} s of processor time for crops",
-        "evaluation": f"{_duration(plan.evaluation_seconds)}",
+        "evaluation": f"{duration_text(plan.evaluation_seconds)}",
         "memory": f"{plan.memory_bytes / 2**30:.1f} GiB at most",
         "disk": f"{(plan.state_bytes * len(plan.folds)) / 2**20:.0f} MiB of states",
-        "time": f"{_duration(plan.fold_seconds)} a fold, {_duration(total)} one after the other",
+        "time": f"{duration_text(plan.fold_seconds)} a fold, {duration_text(total)} one after the other",
         "picture": str(plan.picture),
     }
     return "\n".join(f"{name:11}{text}" for name, text in lines.items())
@@ -60,10 +61,33 @@ def prediction_plan_text(plan: Any) -> str:
         "thresholds": plan.thresholds,
         "machine": plan.machine.replace("amp None", "float32"),
         "an image": f"{plan.seconds_per_image:.2f} s, measured on the first ones",
-        "time": f"{_duration(plan.seconds)} for those that are left",
+        "time": f"{duration_text(plan.seconds)} for those that are left",
         "results": str(plan.folder),
     }
     return "\n".join(f"{name:11}{text}" for name, text in lines.items())
+
+
+def prediction_text(result: Any) -> str:
+    """What a prediction found, what of it lies where, and how to look at it."""
+    members = "" if result.members == 1 else f", mean flow of {result.members} models"
+    parts = {
+        "masks": f"masks/ ({plural(len(result.cells), 'label map')})",
+        "outlines": "outlines/ (pictures)",
+        "cells.csv": "cells.csv (a row per cell)",
+        "submission.csv": "submission.csv (runs)",
+    }
+    there = [text for name, text in parts.items() if (result.folder / name).exists()]
+    lines = [
+        f"{plural(sum(result.cells.values()), 'cell')} in {plural(len(result.cells), 'image')}{members}",
+        f"Written: {result.folder}: {', '.join(there)}",
+    ]
+    shown = max(result.cells, key=lambda name: result.cells[name], default="")
+    mask, outline = result.masks / f"{shown}.tif", result.folder / "outlines" / f"{shown}.png"
+    if outline.is_file():
+        lines.append(f"Open: {outline}")
+    elif mask.is_file():
+        lines.append(f"Open: napari --layer-type labels {mask}, or drag it onto Fiji")
+    return "\n".join(lines)
 
 
 def publication_text(publication: Any) -> str:
@@ -77,10 +101,3 @@ def publication_text(publication: Any) -> str:
         f"{done}: {publication.title!r}, {seen}, {where}{version}, {size_text(publication.total)}"
     )
     return "\n".join([head, *sizes])
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"

@@ -13,6 +13,7 @@ from cellflow.config.host import ChecksConfig
 from cellflow.config.prediction import (
     DemoConfig,
     EnsembleConfig,
+    FilesConfig,
     InferenceConfig,
     OofConfig,
     OutputConfig,
@@ -32,6 +33,7 @@ __all__ = [
     "CompareConfig",
     "DemoConfig",
     "EnsembleConfig",
+    "FilesConfig",
     "FoldsConfig",
     "GridConfig",
     "InferenceConfig",

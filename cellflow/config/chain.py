@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from cellflow.config.checks import listed_paths
+from cellflow.config.prediction import FilesConfig
 from cellflow.config.publishing import MAX_TITLE
 from cellflow.config.training import TrainConfig
 
@@ -14,8 +16,9 @@ from cellflow.config.training import TrainConfig
 class ChainConfig:
     """The whole chain for one experiment: folds, train all, oof, calibrate, ensemble."""
 
-    images: Path | None = None
-    """Images for the ensemble at the end; without it the chain ends with the calibration."""
+    images: tuple[Path, ...] = ()
+    """Images for the ensemble at the end, as cellflow predict takes them; without any the chain ends with
+    the calibration."""
     k: int = 5
     """Number of folds, where the dataset has no folds.csv yet."""
     group: str | None = None
@@ -34,7 +37,11 @@ class ChainConfig:
     """Publish the run at the end, see cellflow publish; a debug run only lists what would go."""
     notebook: bool = False
     """Write a notebook for Kaggle at the end, RUN/NAME-kaggle.ipynb, see cellflow kaggle-notebook."""
+    files: FilesConfig = field(default_factory=FilesConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        listed_paths(self, "images")
 
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""

@@ -92,6 +92,13 @@ def is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal()
 
 
+def listed_paths(config: Any, name: str) -> None:
+    """Turn one path, or None, into a tuple of paths; for ``__post_init__`` of a config."""
+    value = getattr(config, name)
+    if value is None or isinstance(value, str | Path):
+        object.__setattr__(config, name, () if value is None else (Path(value),))
+
+
 def at_least_one(name: str, value: int) -> list[str]:
     """What is wrong with a count."""
     return [] if value >= 1 else [f"--{name} must be at least 1, found {value}"]

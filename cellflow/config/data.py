@@ -16,15 +16,21 @@ class PrepareConfig:
     """Turn annotated images into a dataset folder."""
 
     source: tyro.conf.Positional[Path]
-    """Folder in the Kaggle layout, with images/ and masks/, or with NAME and NAME_masks files."""
+    """Folder in the Kaggle layout, with images/ and masks/ (or labels/), or with NAME and NAME_masks files."""
     out: Path = Path("cellflow-data")
     """Dataset folder to write."""
     table: Path | None = None
-    """CSV with an id column and more columns (cell type, group), joined on the id."""
+    """CSV (also .csv.gz) with an id column and more columns (cell type, group), joined on the id."""
     masks: Path | None = None
     """Folder of label maps, when it is not SOURCE/masks."""
     mask_filter: str = "_masks"
     """Ending of mask file names when images and masks share one folder, as in Cellpose."""
+    img_filter: str = ""
+    """Ending of image file names that is no part of the id, as in Cellpose; images without it are left out."""
+    split_parts: bool = False
+    """Make every separate part of a label a cell of its own: for masks of foreground or of classes."""
+    rle_order: Literal["auto", "C", "F"] = "auto"
+    """Order of the runs in train.csv: C row by row, F column by column; auto takes that of compact cells."""
     id_column: str = "id"
     """Column of image ids in train.csv or --table."""
     annotation_column: str = "annotation"
@@ -36,7 +42,10 @@ class PrepareConfig:
 
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
-        return [] if self.mask_filter else ["--mask_filter must not be empty"]
+        found = [] if self.mask_filter else ["--mask_filter must not be empty"]
+        if self.mask_filter and self.mask_filter == self.img_filter:
+            found.append(f"--mask_filter and --img_filter are the same: {self.mask_filter}")
+        return found
 
 
 @dataclass(frozen=True)

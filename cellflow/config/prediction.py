@@ -8,8 +8,21 @@ from typing import Annotated, Literal
 
 import tyro
 
-from cellflow.config.checks import at_least_one, name_problems, positive, seed_problems
+from cellflow.config.checks import (
+    at_least_one,
+    listed_paths,
+    name_problems,
+    positive,
+    seed_problems,
+)
 from cellflow.config.shared import MaskOverrides, RuntimeConfig
+
+SENSIBLE_PIXELS = 1e-5, 1e4
+"""Micrometres between which a pixel of an image of cells can lie: of an electron microscope, of a camera."""
+NO_IMAGES = (
+    "no images were named: give a folder, image files, a dataset, a pattern in quotes such as "
+    "'plate/*.tif', or a text file with one path a line"
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +58,27 @@ class OofConfig:
             if self.policy != "auto":
                 found.append("--diameter and --policy exclude each other; give one of them")
         return found
+
+
+@dataclass(frozen=True)
+class FilesConfig:
+    """Which files are images."""
+
+    recursive: bool = False
+    """Take the images of sub-folders too; their ids have the folders in front: day1__a for day1/a.tif."""
+    img_filter: str = ""
+    """Ending of the names of images, as in Cellpose: of a_img.tif with _img, whose id is a."""
+    pixel_size: float | None = None
+    """Micrometres per pixel of all images, for label maps and tables; without it what the files say."""
+
+    def problems(self) -> list[str]:
+        """What does not make sense, one sentence each."""
+        low, high = SENSIBLE_PIXELS
+        if self.pixel_size is None or low <= self.pixel_size <= high:
+            return []
+        return [
+            f"--pixel_size must lie between {low:g} and {high:g} micrometres, found {self.pixel_size}"
+        ]
 
 
 @dataclass(frozen=True)
@@ -118,8 +152,8 @@ class OutputConfig:
 class EnsembleConfig:
     """Average the flows of all fold models of one or more runs, then make masks once."""
 
-    images: Path
-    """Image, folder of images, dataset folder, or text file with one path a line."""
+    images: tuple[Path, ...]
+    """Images, folders of images, datasets, patterns in quotes ('a/*.tif'), or text files with one path a line."""
     runs: tyro.conf.Positional[tuple[str, ...]] = ()
     """Run folders, names, or model files; without any the newest run. All folds of all of them are members.
     RUN@TYPE joins only for images of that cell type."""
@@ -136,23 +170,28 @@ class EnsembleConfig:
     calibrated: bool = True
     """Use calibrated thresholds where there are any; else those of the training."""
     unfinished: bool = False
-    """Accept folds whose training has stopped before its last epoch, with their best model so far."""
+    """Also take folds whose training has stopped before its last epoch, with their best model so far. Folds that
+    are not taken, or have no model yet, are left out with a warning."""
+    files: FilesConfig = field(default_factory=FilesConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     mask: MaskOverrides = field(default_factory=MaskOverrides)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
+    def __post_init__(self) -> None:
+        listed_paths(self, "images")
+
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
-        return []
+        return [] if self.images else [NO_IMAGES]
 
 
 @dataclass(frozen=True)
 class PredictConfig:
     """Segment images with a run or a model file."""
 
-    images: tyro.conf.Positional[Path]
-    """Image, folder of images, dataset folder, or text file with one path a line."""
+    images: tyro.conf.Positional[tuple[Path, ...]]
+    """Images, folders of images, datasets, patterns in quotes ('a/*.tif'), or text files with one path a line."""
     model: Annotated[str | None, tyro.conf.arg(aliases=["--pretrained_model"])] = None
     """Run by name or folder, or a model file of cellflow or Cellpose 3; without it the newest run."""
     runs_dir: Path = Path("runs")
@@ -162,15 +201,20 @@ class PredictConfig:
     calibrated: bool = True
     """Use calibrated thresholds where there are any; else those of the training."""
     unfinished: bool = False
-    """Accept folds whose training has stopped before its last epoch, with their best model so far."""
+    """Also take folds whose training has stopped before its last epoch, with their best model so far. Folds that
+    are not taken, or have no model yet, are left out with a warning."""
+    files: FilesConfig = field(default_factory=FilesConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
     mask: MaskOverrides = field(default_factory=MaskOverrides)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
+    def __post_init__(self) -> None:
+        listed_paths(self, "images")
+
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
-        return []
+        return [] if self.images else [NO_IMAGES]
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ class PublishConfig:
     public: bool = False
     """Everybody may see it."""
     unfinished: bool = False
-    """Accept folds whose training has stopped before its last epoch, with their best model so far."""
+    """Accept a run of which folds are missing, and folds whose training has stopped before its last epoch, with
+    their best model so far."""
     state: bool = False
     """Also the full training state, last.pt, so that training can go on elsewhere."""
     flows: bool = False
@@ -84,7 +85,8 @@ class NotebookConfig:
     overwrite: bool = False
     """Replace a file that is there and says something else."""
     unfinished: bool = False
-    """Accept folds whose training has stopped before its last epoch, with their best model so far."""
+    """Accept a run of which folds are missing, and folds whose training has stopped before its last epoch, with
+    their best model so far."""
     runs_dir: Path = Path("runs")
     """Folder that holds all runs."""
     inference: InferenceConfig = field(default_factory=InferenceConfig)

@@ -30,7 +30,8 @@ class ModelConfig:
     """Network."""
 
     pretrained_model: Annotated[str, tyro.conf.arg(aliases=["--init"])] = "none"
-    """Cellpose 3 model file to start from (or the name of one in Cellpose's model folder); none: from scratch."""
+    """Cellpose 3 model file to start from (or the name of one in Cellpose's model folder); or a run folder, each
+    fold then starts from the run's model of that fold; none: from scratch."""
     chan: int = 0
     """Channel to segment: 0 grey, 1 red, 2 green, 3 blue, as in Cellpose."""
     chan2: int = 0

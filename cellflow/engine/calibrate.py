@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -14,16 +15,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from cellflow.config import CalibrateConfig, MaskConfig, check_config, config_to_dict
 from cellflow.engine.cross_validation import cross_validation
 from cellflow.engine.folds import image_groups
 from cellflow.engine.machine import choose_machine
+from cellflow.engine.metadata import read_json
 from cellflow.engine.models import Opened, ensemble_record, open_models, run_policy
 from cellflow.engine.oof import run_folds
+from cellflow.engine.progress_lines import follow
 from cellflow.engine.recording import recorded
-from cellflow.engine.runs import check_models, read_table, run_dataset, run_mask, versions
+from cellflow.engine.runs import (
+    check_models,
+    read_table,
+    run_dataset,
+    run_mask,
+    versions,
+)
 from cellflow.engine.score import MIN_GROUPS
 from cellflow.engine.segment import Policy, Segmenter
 from cellflow.engine.threshold_search import ALL_TYPES, CalibrationImages, ThresholdSearch
@@ -36,19 +44,22 @@ from cellflow.numeric.averaging import VARIANTS, Variant, average_flows
 from cellflow.report.calibration import plot_curves
 from cellflow.storage.atomic import write_csv
 from cellflow.storage.config_file import write_config_file
-from cellflow.storage.hashing import hash_file
-from cellflow.storage.run_folder import RunFolder, find_run
+from cellflow.storage.hashing import hash_bytes, hash_file
+from cellflow.storage.run_folder import RunFolder, find_run, is_of_this_length
+from cellflow.types import one_line
 
 __all__ = ["CalibrationResult", "calibrate"]
 
 OOF_COLUMNS = [
     "id", "fold", "cell_type", "group", "score", "last_epoch_score", "selection_bias", "predicted_type",
+    "ap50", "ap75", "n_true",
 ]  # fmt: skip
 """What is needed of the table that `cellflow oof` writes."""
 
 _log = logging.getLogger(__name__)
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class CalibrationResult:
     """What a calibration gave.
@@ -137,8 +148,14 @@ class _OofRun:
             raise RunError(
                 f"Run {run.name!r} has no out-of-fold flows. Make them: cellflow oof {run.name}"
             )
+        if not is_of_this_length(run.read_record(), read_json(run.oof_record) or {}):
+            raise RunError(
+                f"The out-of-fold flows of run {run.name!r} were made before it was trained for more epochs. "
+                f"Make them again: cellflow oof {run.name}"
+            )
         again = f"Make it again with: cellflow oof {run.name}"
         store, scores = FlowStore(run.flows), read_table(run.scores, OOF_COLUMNS, remedy=again)
+        _check_rows(run, scores, folds)
         hashes = {fold: hash_file(path) for fold, path in models.items()}
         for fold, name in zip(scores["fold"].tolist(), scores["id"], strict=True):
             if store.facts(name).get("model_hash") != hashes.get(fold):
@@ -209,7 +226,7 @@ def _calibrate_run(part: _OofRun, config: CalibrateConfig) -> _Calibrated:
         chosen = dataclasses.asdict(thresholds.of("" if name == ALL_TYPES else name))
         title = f"{part.run.name}, {name}: one threshold varied, the others as chosen"
         plot_curves(
-            folder / f"{name}.png",
+            folder / f"{_file_name(name)}.png",
             curves,
             title=title,
             chosen=chosen,
@@ -308,7 +325,7 @@ def _predict_reserved(
         opened.members, MaskConfig(), amp=amp, policy=opened.policy, diameter=opened.diameter
     )
     found = {}
-    for name in tqdm(names, "reserved images", unit="image", disable=None, leave=False):
+    for name in follow(names, "reserved images", brief=True):
         flows, diameter, cell_type = segmenter.member_flows(dataset.image(name))
         found[name] = diameter, cell_type
         for store, (flow, cellprob) in zip(stores, flows, strict=True):
@@ -418,6 +435,22 @@ def _column(dataset: Dataset, name: str, ids: list[str]) -> tuple[str, ...]:
     if name not in dataset.images:
         return ("",) * len(ids)
     return tuple(str(value) for value in dataset.images.loc[ids, name])
+
+
+def _file_name(cell_type: str) -> str:
+    """A cell type as a file name: what cannot be in one is replaced, and the name made unique again."""
+    safe = re.sub(r"[^\w .+-]", "_", cell_type).strip(". ")[:80]
+    return safe if safe == cell_type else f"{safe}_{hash_bytes(cell_type.encode())[:6]}"
+
+
+def _check_rows(run: RunFolder, scores: pd.DataFrame, folds: pd.Series[int]) -> None:
+    """The table of scores has one row for every image of the folds that were trained."""
+    trained = folds[folds.isin(run.read_record()["folds"])]
+    if sorted(scores["id"]) != sorted(trained.index):
+        raise RunError(
+            f"{run.scores}: expected one row for each of {len(trained)} images, found {len(scores)} rows "
+            f"of {scores['id'].nunique()} images. Make it again with: cellflow oof {run.name}"
+        )
 
 
 def _check_same(parts: Sequence[_OofRun]) -> None:

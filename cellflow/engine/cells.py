@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,18 @@ _SHAPES = {
     "bbox-2": ("box_y1", np.int64),
     "bbox-3": ("box_x1", np.int64),
     "eccentricity": ("eccentricity", np.float64),
+    "equivalent_diameter_area": ("equivalent_diameter", np.float64),
+    "perimeter": ("perimeter", np.float64),
+    "axis_major_length": ("major_axis", np.float64),
+    "axis_minor_length": ("minor_axis", np.float64),
+    "solidity": ("solidity", np.float64),
 }
 """Names of scikit-image, and ours with their dtypes."""
 
 CELL_COLUMNS = (
     *(name for name, _ in _SHAPES.values()),
-    "mean_intensity", "cellprob", "disagreement", "confidence", "cell_type",
+    "mean_intensity", "cellprob", "disagreement", "confidence", "cell_type", "area_um2",
+    "diameter_used",
 )  # fmt: skip
 """Columns of a cell table, in order."""
 
@@ -42,6 +49,8 @@ def measure_cells(
     cellprob: NDArray[Any],
     disagreement: NDArray[Any],
     cell_type: str = "",
+    diameter: float = math.nan,
+    pixel_area: float = math.nan,
 ) -> pd.DataFrame:
     """Measure every cell of a label map.
 
@@ -57,6 +66,10 @@ def measure_cells(
         How far the members are apart, in unit flows; 0 for a single one. See `average_flows`.
     cell_type : str
         Cell type of the image, empty where it is unknown.
+    diameter : float
+        Diameter in pixels that the network was told, the same for all cells of an image.
+    pixel_area : float
+        Square micrometres of a pixel, nan where they are unknown.
 
     Returns
     -------
@@ -64,8 +77,12 @@ def measure_cells(
         A row per cell in the order of the labels, with `label`, `area` (pixels), `centroid_y`,
         `centroid_x`, `box_y0`, `box_x0`, `box_y1`, `box_x1` (pixels, the ends not part of the box),
         `eccentricity` (of the ellipse with the same second moments: 0 a circle, towards 1 a line),
-        `mean_intensity` (unit of the intensity), `cellprob` (mean logit), `disagreement` (mean, unit
-        flows), `confidence` and `cell_type`. The same columns and dtypes where there are no cells.
+        `equivalent_diameter` (of the circle with the same area, pixels), `perimeter` (length of the line
+        through the centres of the border pixels, pixels; 0 for one pixel), `major_axis`, `minor_axis`
+        (of that ellipse, pixels; 0 where a cell is one pixel wide), `solidity` (area over the area of the
+        convex hull), `mean_intensity` (unit of the intensity), `cellprob` (mean logit), `disagreement` (mean, unit
+        flows), `confidence`, `cell_type`, `area_um2` (square micrometres) and `diameter_used` (pixels).
+        Nothing but the last two is ever nan. The same columns and dtypes where there are no cells.
 
     Raises
     ------
@@ -93,17 +110,19 @@ def measure_cells(
     table["disagreement"] = means["disagreement"]
     table["confidence"] = means["sure"] * (1 - np.minimum(1, means["disagreement"]))
     table["cell_type"] = pd.Series([cell_type] * len(table), index=table.index, dtype=object)
+    table["area_um2"] = table["area"] * pixel_area
+    table["diameter_used"] = float(diameter)
     return table
 
 
 def _measure_shapes(labels: NDArray[Any]) -> pd.DataFrame:
     """Place and shape of every cell."""
-    names = ("label", "area", "centroid", "bbox", "eccentricity")
+    names = dict.fromkeys(name.split("-")[0] for name in _SHAPES)
     found: dict[str, Any] = {}
     if (
         labels.any()
     ):  # what scikit-image returns for no cells has other dtypes from version to version
-        found = regionprops_table(labels, properties=names)
+        found = regionprops_table(labels, properties=tuple(names))
     return pd.DataFrame(
         {
             name: np.asarray(found.get(theirs, []), dtype=dtype)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from cellflow.config import (
     CalibrateConfig,
     ChainConfig,
     EnsembleConfig,
+    FilesConfig,
     FoldsConfig,
     InferenceConfig,
     NotebookConfig,
@@ -39,13 +39,16 @@ from cellflow.io.dataset import Dataset
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.locks import hold_lock
-from cellflow.storage.run_folder import RunFolder
+from cellflow.storage.records import load_json
+from cellflow.storage.run_folder import RunFolder, is_of_this_length
+from cellflow.types import one_line
 
 __all__ = ["ChainResult", "run_chain"]
 
 _log = logging.getLogger(__name__)
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class ChainResult:
     """What a chain gave; what comes after a training that ran out of time is None.
@@ -83,8 +86,8 @@ def run_chain(config: ChainConfig) -> ChainResult:
         What the steps raise.
     """
     check_config(config)
-    if config.images is not None:
-        find_images(config.images)  # a wrong path is not to show after the training
+    if config.images:  # a wrong path is not to show after the training
+        find_images(config.images, **vars(config.files), log=None)
     if config.train.debug:
         config = replace(config, train=debug_config(config.train, folds=config.k))
     training = config.train
@@ -160,12 +163,15 @@ def _cross_validate(config: ChainConfig, run: RunFolder) -> CalibrationResult:
 
 
 def _predict(config: ChainConfig, run: RunFolder) -> EnsembleResult | None:
-    if config.images is None:
+    if not config.images:
         return None
-    training, images = config.train, config.images
+    training, images, files = config.train, config.images, config.files
+    if training.debug:
+        images, files = (debug_images(training, images, files),), FilesConfig()
     return ensemble(
         EnsembleConfig(
-            images=debug_images(training, images) if training.debug else images,
+            images=images,
+            files=files,
             runs=(str(run.path),),
             ensembles_dir=config.ensembles_dir,
             output=OutputConfig(out=config.predictions_dir),
@@ -204,11 +210,12 @@ def _write_notebook(config: ChainConfig, run: RunFolder) -> Path | None:
 def _is_predicted(run: RunFolder, config: ChainConfig) -> bool:
     """Whether the out-of-fold pass is there, made by these models with these settings."""
     try:
-        record = json.loads(run.oof_record.read_text(encoding="utf-8"))
+        record = load_json(run.oof_record)
         models = {str(fold): hash_file(run.fold(fold).best) for fold in run.read_record()["folds"]}
         same = record["models"] == models and record["mask"] == dataclasses.asdict(run_mask(run))
         return bool(
             same
+            and is_of_this_length(run.read_record(), record)
             and run.flows.is_dir()  # cellflow prune --flows removes them
             and record["diameter"] is None
             and (len(record["policies"]) > 1 or config.policy == record["policy"])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
-from cellflow.config import TrainConfig
+from cellflow.config import FilesConfig, TrainConfig
 from cellflow.engine.folds import folds_hash, load_folds
-from cellflow.engine.image_source import image_paths
+from cellflow.engine.image_source import find_images
 from cellflow.engine.metadata import read_json
 from cellflow.io.dataset import Dataset, DatasetWriter
 from cellflow.io.fold_table import read_fold_facts, write_fold_table
@@ -85,9 +86,12 @@ def debug_name(name: str) -> str:
     return name if name.endswith(SUFFIX) else name + SUFFIX
 
 
-def debug_images(config: TrainConfig, images: Path) -> Path:
+def debug_images(
+    config: TrainConfig, images: Path | Iterable[Path], files: FilesConfig | None = None
+) -> Path:
     """The first few of the images to predict, as a list in the run's folder."""
-    names = [path.resolve() for path in image_paths(images)][:UNSEEN]
+    found = find_images(images, **vars(files or FilesConfig()))
+    names = [image.path.resolve() for image in found.values()][:UNSEEN]
     run = RunFolder(config.runs_dir / config.name)
     write_text(run.debug_images, "".join(f"{path}\n" for path in names))
     return run.debug_images

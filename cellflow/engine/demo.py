@@ -40,6 +40,7 @@ from cellflow.numeric.score import competition_score
 from cellflow.report.comparison import Comparison, write_overview
 from cellflow.storage.atomic import write_csv, write_text
 from cellflow.synthetic import SyntheticImage, synthetic_dataset
+from cellflow.types import one_line
 
 __all__ = ["DemoResult", "demo"]
 
@@ -49,6 +50,7 @@ MARK = "made-by-cellflow-demo"
 _log = logging.getLogger(__name__)
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class DemoResult:
     """What the demo gave.
@@ -109,7 +111,7 @@ def demo(config: DemoConfig) -> DemoResult:
     ).cv  # fmt: skip
     result = ensemble(
         EnsembleConfig(
-            images=config.out / "unseen" / "images",
+            images=(config.out / "unseen" / "images",),
             runs=("demo",),
             runs_dir=runs_dir,
             ensembles_dir=config.out / "ensembles",

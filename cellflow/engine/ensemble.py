@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from cellflow.config import EnsembleConfig, check_config
-from cellflow.engine.image_source import ImageReaders, find_images, fingerprints
+from cellflow.engine.doubts import warn_of_diameter, warn_of_diameters, warn_of_no_cells
+from cellflow.engine.image_source import FoundImage, find_images, source_folders
 from cellflow.engine.machine import Machine, choose_machine
 from cellflow.engine.members import Member
 from cellflow.engine.models import Opened, check_type, describe_members, open_models
@@ -20,11 +21,11 @@ from cellflow.engine.result_folder import Exports, ResultFolder, predict_images
 from cellflow.engine.runs import versions
 from cellflow.engine.segment import FLIPS, Segmenter
 from cellflow.errors import DataError, NotFiniteError, RunError
-from cellflow.io.dataset import Dataset
 from cellflow.io.foreign_flows import read_foreign_flows
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_json
 from cellflow.storage.run_folder import find_run
+from cellflow.types import one_line
 
 __all__ = ["EnsembleResult", "PredictionPlan", "ensemble", "plan_ensemble"]
 
@@ -34,6 +35,7 @@ TIMED_IMAGES = 2
 _log = logging.getLogger(__name__)
 
 
+@one_line
 @dataclass(frozen=True)
 class EnsembleResult:
     """Where the results of a prediction lie.
@@ -105,27 +107,29 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
     Raises
     ------
     RunError, DataError, CheckpointError
-        If a run is incomplete, members do not fit together, or there is no image.
+        If a run has no model, members do not fit together, or there is no image.
     """
     job = _open(config)
     output = config.output
     exports = Exports(output.masks, output.submission, output.cells, output.outlines)
-    _warn_of_training_data(config.images, job.opened.members)
+    _warn_of_training_data(job.images, job.opened.members)
     _log.info(
         "%d images, %d members of %s; thresholds: %s",
-        len(job.readers), len(job.opened.members), job.opened.name, job.opened.thresholds.source,
+        len(job.images), len(job.opened.members), job.opened.name, job.opened.thresholds.source,
     )  # fmt: skip
     with ResultFolder.open(
         job.folder,
         _identity(job),
         exports=exports,
         overwrite=output.overwrite,
-        fingerprints=fingerprints(config.images),
+        fingerprints={name: image.fingerprint for name, image in job.images.items()},
     ) as folder:
         write_config_file(folder.settings, "ensemble", _with_runs(config))
-        summary = predict_images(job.segmenter, job.readers, folder, title=job.opened.name)
-    if summary.cells and not sum(summary.cells.values()):
-        _log.warning("no cell was found in any image; a lower --cellprob_threshold finds more")
+        summary = predict_images(job.segmenter, job.images, folder, title=job.opened.name)
+    members = job.opened.members
+    if job.segmenter.diameter is None:
+        warn_of_diameters(summary.facts, members)
+    warn_of_no_cells(summary.facts, job.segmenter.mask, job.segmenter.per_type, members)
     return EnsembleResult(
         job.folder,
         folder.submission,
@@ -153,14 +157,14 @@ def plan_ensemble(config: EnsembleConfig) -> PredictionPlan:
         As `ensemble`.
     """
     job = _open(config)
-    done = {path.stem for path in (job.folder / "masks").glob("*.tif")} & job.readers.keys()
+    done = {path.stem for path in (job.folder / "masks").glob("*.tif")} & job.images.keys()
     # those that are done come last: they are timed where none of the others can be used
-    names = sorted(job.readers, key=lambda name: name in done)
+    names = sorted(job.images, key=lambda name: name in done)
     times: list[float] = []
     for name in names:
         started = time.perf_counter()
         try:
-            job.segmenter.predict(job.readers[name](), name)
+            job.segmenter.predict(job.images[name](), name)
         except (DataError, NotFiniteError) as error:
             _log.warning("%s cannot be used: %s", name, error)
             continue
@@ -168,9 +172,11 @@ def plan_ensemble(config: EnsembleConfig) -> PredictionPlan:
         if len(times) == TIMED_IMAGES:
             break
     if not times:
-        raise DataError(f"{config.images}: none of {len(names)} images can be used, see above.")
+        raise DataError(
+            f"{', '.join(map(str, config.images))}: none of {len(names)} images can be used, see above."
+        )
     return PredictionPlan(
-        images=len(job.readers),
+        images=len(job.images),
         done=len(done),
         members=len(job.opened.members),
         views=len(job.segmenter.flips) * len(job.segmenter.scales),
@@ -189,13 +195,13 @@ class _Job:
     machine: Machine
     opened: Opened
     segmenter: Segmenter
-    readers: ImageReaders
+    images: dict[str, FoundImage]
     folder: Path
 
 
 def _open(config: EnsembleConfig) -> _Job:
     check_config(config)
-    readers = find_images(config.images)
+    images = find_images(config.images, **vars(config.files))
     machine = choose_machine(config.runtime)
     opened = open_models(
         config.runs,
@@ -210,7 +216,9 @@ def _open(config: EnsembleConfig) -> _Job:
     )
     _check_channels(config, opened)
     folder = config.output.out / (config.output.name or opened.name)
-    return _Job(config, machine, opened, _segmenter(config, opened, machine), readers, folder)
+    segmenter = _segmenter(config, opened, machine)
+    warn_of_diameter(segmenter.diameter, opened.members)
+    return _Job(config, machine, opened, segmenter, images, folder)
 
 
 def _channels(config: EnsembleConfig) -> tuple[int, int] | None:
@@ -284,8 +292,9 @@ def _identity(job: _Job) -> dict[str, Any]:
     """What makes the result what it is; batch size, device and threads do not."""
     segmenter = job.segmenter
     return {
-        "images": str(job.config.images.resolve()),
+        "images": source_folders(job.config.images),
         "members": describe_members(job.opened),
+        **({"partial": job.opened.partial} if job.opened.partial else {}),
         "thresholds": {
             "source": job.opened.thresholds.source,
             "shared": dataclasses.asdict(segmenter.mask),
@@ -293,6 +302,7 @@ def _identity(job: _Job) -> dict[str, Any]:
                 name: dataclasses.asdict(mask) for name, mask in segmenter.per_type.items()
             },
         },
+        "pixel_size": job.config.files.pixel_size,
         "diameter": segmenter.diameter,
         "policy": segmenter.policy,
         "cell_type": segmenter.cell_type,
@@ -301,19 +311,18 @@ def _identity(job: _Job) -> dict[str, Any]:
         "augment": segmenter.augment,
         "weights": None if segmenter.weights is None else list(segmenter.weights),
         "average": segmenter.average,
-        "foreign": [_foreign_facts(folder, job.readers) for folder in job.config.flows],
+        "foreign": [_foreign_facts(folder, job.images) for folder in job.config.flows],
         "amp": job.machine.describe()["amp"],
         "versions": versions(),
     }
 
 
-def _warn_of_training_data(source: Path, members: tuple[Member, ...]) -> None:
-    if not (source / "dataset.json").is_file():
-        return
-    data_hash = Dataset.open(source).hash
-    if any(member.facts.get("data_hash") == data_hash for member in members):
-        _log.warning(
-            "these models were trained on images in %s, so what they predict there says nothing of "
-            "images they have not seen; for that use: cellflow oof",
-            source,
-        )
+def _warn_of_training_data(images: dict[str, FoundImage], members: tuple[Member, ...]) -> None:
+    datasets = {id(image.dataset): image.dataset for image in images.values() if image.dataset}
+    for dataset in datasets.values():
+        if any(member.facts.get("data_hash") == dataset.hash for member in members):
+            _log.warning(
+                "these models were trained on images in %s, so what they predict there says nothing of "
+                "images they have not seen; for that use: cellflow oof",
+                dataset.path,
+            )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +9,14 @@ from pathlib import Path
 from cellflow.config import TrainConfig
 from cellflow.storage.atomic import atomic_path
 from cellflow.storage.hashing import hash_file
+from cellflow.storage.records import load_json
 from cellflow.storage.run_folder import FoldFolder
+from cellflow.types import one_line
 
 __all__ = ["FoldResult", "copy_best", "finished_without_state"]
 
 
+@one_line
 @dataclass(frozen=True)
 class FoldResult:
     """What came out of a fold's training.
@@ -34,10 +36,12 @@ def finished_without_state(fold: int, files: FoldFolder) -> FoldResult | None:
     if files.last.exists() or not files.best.exists():
         return None
     try:
-        facts = json.loads(files.summary.read_text(encoding="utf-8"))
+        facts = load_json(files.summary)
         finished = str(facts["finished"])
-        score, best_epoch, epochs = (facts[key] for key in ("best_score", "best_epoch", "epochs"))
-    except (OSError, ValueError, KeyError, TypeError):
+        score, best_epoch, epochs = (
+            float(facts[key]) for key in ("best_score", "best_epoch", "epochs")
+        )
+    except (OSError, ValueError, KeyError, TypeError, OverflowError):
         return None
     return FoldResult(fold, score, best_epoch, epochs, finished) if finished else None
 

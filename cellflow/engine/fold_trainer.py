@@ -423,7 +423,9 @@ class FoldTrainer:
 
     def _load(self, state: dict[str, Any]) -> None:
         self.stepper.load_state_dict(state)
-        self.progress = Progress.from_dict(state["progress"])
+        progress = self.progress = Progress.from_dict(state["progress"])
+        if progress.finished == "epochs" and progress.epoch < self.config.optim.n_epochs:
+            progress.finished = ""  # the run was lengthened since
 
     def _recover_best(self) -> None:
         """Write the best model again when a kill came between the state and the model file."""

@@ -41,7 +41,7 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-_GROUP_COLUMNS = ("group", "sample_id")
+GROUP_COLUMNS = ("group", "sample_id")
 _MAX_LEAKS = 10
 
 
@@ -69,7 +69,7 @@ def make_folds(config: FoldsConfig) -> pd.DataFrame:
     check_config(config)
     dataset = Dataset.open(config.data)
     images = dataset.images
-    group = _column(images, config.group, _GROUP_COLUMNS, "--group")
+    group = _column(images, config.group, GROUP_COLUMNS, "--group")
     stratify = _column(images, config.stratify, ("cell_type",), "--stratify")
     groups = _whole_groups(images, group)
     strata = _codes(images, stratify)
@@ -79,10 +79,10 @@ def make_folds(config: FoldsConfig) -> pd.DataFrame:
     if config.calibration:
         free = ~_choose(groups, strata, config.calibration, rng)
     if config.split == "kfold":
-        _check_enough(groups[free], strata[free], config.k, images, stratify)
+        _check_enough(groups[free], strata[free], config.k, images, (group, stratify))
         folds[free] = _kfold(groups[free], strata[free], config.k, config.seed)
     else:
-        _check_enough(groups[free], strata[free], 2, images, stratify)
+        _check_enough(groups[free], strata[free], 2, images, (group, stratify))
         folds[free] = np.where(_choose(groups[free], strata[free], config.holdout, rng), 0, 1)
     result = pd.Series(folds, index=images.index, name="fold")
     check_leaks(images, result, group)
@@ -120,7 +120,7 @@ def load_folds(dataset: Dataset) -> pd.Series[int]:
     """
     folds = dataset.folds()
     facts = read_fold_facts(dataset.folds_path)
-    group = facts["group"] if "group" in facts else _default(dataset.images, _GROUP_COLUMNS)
+    group = facts["group"] if "group" in facts else _default(dataset.images, GROUP_COLUMNS)
     check_leaks(dataset.images, folds, _column(dataset.images, group, (), "group in folds.json"))
     return folds
 
@@ -287,13 +287,24 @@ def _check_enough(
     strata: NDArray[np.int64],
     k: int,
     images: pd.DataFrame,
-    stratify: str | None,
+    columns: tuple[str | None, str | None],
 ) -> None:
+    """Check that there are groups for all folds; `columns` are those of groups and of strata."""
+    group, stratify = columns
     n_groups = len(np.unique(groups))
     if n_groups < k:
+        free = f"{len(groups)} images" + (" not reserved" if len(groups) < len(images) else "")
+        ways = ["Add images"]
+        ways += ["reserve fewer images"] if len(groups) < len(images) else []
+        ways += ["lower --k"] if n_groups > 1 and k > 2 else []
+        if group is not None:
+            values = images[group].astype(str).unique()
+            free += f", groups from the column {group}"
+            free += f", which is {values[0]!r} for all" if len(values) == 1 else ""
+            ways += ["name another column with --group"]
+            ways += ["say --group id if every image stands for itself"]
         raise FoldError(
-            f"{k} folds need at least {k} groups, found {n_groups} (reserved images left out). "
-            f"Lower --k, reserve fewer images, or choose another --group."
+            f"{k} folds need at least {k} groups, found {n_groups} ({free}). {', or '.join(ways)}."
         )
     if stratify is None:
         return
@@ -331,7 +342,9 @@ def _log_table(
         table = folds.value_counts().sort_index().to_frame("images")
     else:
         kind = images[stratify].astype(str)
-        table = pd.crosstab(folds, kind, margins=True, margins_name="total")
+        table = pd.crosstab(folds, kind)
+        table.loc["total"] = table.sum()
+        table.insert(table.shape[1], "total", table.sum(axis=1), allow_duplicates=True)
     _log.info("Images per fold (groups: %s)\n%s", group or "every image", table.to_string())
 
 
@@ -339,7 +352,7 @@ def image_groups(dataset: Dataset, folds_path: Path) -> pd.Series[str]:
     """Group of every image, by id: what the fold table was made with, else the default column, else the id."""
     images = dataset.images
     facts = read_fold_facts(folds_path)
-    column = facts.get("group") if "group" in facts else _default(images, _GROUP_COLUMNS)
+    column = facts.get("group") if "group" in facts else _default(images, GROUP_COLUMNS)
     if column not in images:
         column = None
     ids = pd.Series(images.index, images.index, dtype=str)

@@ -14,10 +14,12 @@ from cellflow.nn.precision import choose_layout
 from cellflow.nn.unet import diameters_of, set_layout
 from cellflow.storage.hashing import hash_file
 from cellflow.style_models import StyleModels
+from cellflow.types import one_line
 
 __all__ = ["Member", "load_member"]
 
 
+@one_line
 @dataclass(frozen=True)
 class Member:
     """One network of an ensemble and how it wants its images.

@@ -17,10 +17,12 @@ from typing import Any
 
 import pandas as pd
 
-from cellflow.errors import RunError
+from cellflow.errors import DataError, RunError
+from cellflow.io.tables import read_frame
 from cellflow.storage.atomic import write_json
 from cellflow.storage.hashing import hash_file, hash_json
-from cellflow.storage.run_folder import RunFolder
+from cellflow.storage.records import load_json
+from cellflow.storage.run_folder import RunFolder, is_of_this_length
 
 __all__ = [
     "FORMAT",
@@ -47,7 +49,8 @@ CV_COLUMNS = (
 """Columns of `cv.csv` that are kept."""
 _PUBLISHED = ("to", "url", "title", "version", "date")
 _PRECISION = re.compile(r"ap(\d\d)")
-_TEXT = ("id", "scope", "name", "cell_type", "group")
+TEXT_COLUMNS = ("id", "cell_type", "predicted_type", "group", "weights", "scope", "name")
+"""Columns of the tables of a run that are text, whatever it looks like; all others are numbers."""
 
 
 def schema() -> dict[str, Any]:
@@ -146,7 +149,8 @@ def run_state(run: RunFolder, hashes: Mapping[int, str | None] | None = None) ->
     gone = [state.fold for state in folds if state.finished and not state.has_model]
     if gone:
         problem = f"fold {', '.join(map(str, gone))}: trained, but best.pt is gone"
-    predicted = _is_predicted(run, folds, hashes)
+    current = is_of_this_length(record, read_json(run.oof_record) or {})
+    predicted = current and _is_predicted(run, folds, hashes)
     calibrated = predicted and _is_calibrated(run, hashes)
     return RunState(record, problem, folds, predicted, calibrated)
 
@@ -219,14 +223,14 @@ def read_metadata(run: RunFolder) -> dict[str, Any] | None:
     """Metadata as they were written last; None where there are none that can be read."""
     found = read_json(run.metadata)
     known = found is not None and (found.get("format"), found.get("version")) == (FORMAT, VERSION)
-    return found if known else None
+    return found if known and isinstance(found.get("data"), dict) else None  # type: ignore[union-attr]
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """A JSON object, with numbers that JSON does not know as None; None where there is no such file."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
-    except (OSError, ValueError, RecursionError):
+        found = load_json(path, parse_constant=lambda _: None)
+    except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
 
@@ -448,8 +452,8 @@ def _count(path: Path) -> int | None:
 def _table(path: Path) -> pd.DataFrame | None:
     """A CSV, or None where there is none that can be read."""
     try:
-        return pd.read_csv(path, converters=dict.fromkeys(_TEXT, str))
-    except (OSError, ValueError):
+        return read_frame(path, text=TEXT_COLUMNS)
+    except DataError:
         return None
 
 
@@ -467,6 +471,6 @@ def _number(value: Any) -> float | None:
         return None
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None

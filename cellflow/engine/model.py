@@ -9,20 +9,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cellflow.config import MaskOverrides, RuntimeConfig, check_config
+from cellflow.engine.cellpose_call import (
+    Answer,
+    answer_of,
+    check_left_out,
+    normalization_of,
+    nth,
+    stack_answers,
+)
+from cellflow.engine.given_images import as_image, as_planes, is_several
 from cellflow.engine.machine import choose_machine
+from cellflow.engine.members import Member
 from cellflow.engine.models import Opened, check_type, open_models
-from cellflow.engine.prediction import Prediction
 from cellflow.engine.segment import FLIPS, Segmenter
-from cellflow.engine.styles import image_style
 from cellflow.errors import DataError
+from cellflow.types import shorten
 
 __all__ = ["Model", "load_model"]
 
+_STACKS_AXES = 5
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """Networks with the thresholds, diameter policy and cell types that go with them.
 
@@ -32,9 +42,23 @@ class Model:
     opened: Opened
     segmenter: Segmenter
 
+    def __repr__(self) -> str:
+        opened = self.opened
+        device = next(opened.members[0].net.parameters()).device
+        sizes = sorted({f"{member.diam_labels:.1f}" for member in opened.members}, key=float)
+        diameter = (
+            f"{opened.diameter:.1f}" if opened.diameter else "-".join(sizes[:1] + sizes[1:][-1:])
+        )
+        members = f"{len(opened.members)} member{'s' if len(opened.members) > 1 else ''}"
+        source = opened.thresholds.source
+        return (
+            f"Model({shorten(opened.name, 30)!r}, {members}, {device}, diameter {diameter}, "
+            f"thresholds: {shorten(source, 45)})"
+        )
+
     def predict(
         self,
-        image: NDArray[Any],
+        image: Any,
         *,
         diameter: float | None = None,
         cell_type: str = "",
@@ -43,13 +67,15 @@ class Model:
         flow_threshold: float | None = None,
         min_size: int | None = None,
         niter: int | None = None,
-    ) -> Prediction:
-        """Segment one image.
+        channel_axis: int | None = None,
+    ) -> Any:
+        """Segment one image, or each image of a list.
 
         Parameters
         ----------
-        image : (H, W) or (H, W, C) ndarray
-            Any numeric type; normalised here.
+        image : (H, W) or (H, W, C) array_like, path, str or PIL image; or a list of them
+            Numbers of any type, up to four channels; normalised here. A stack is refused: which of its
+            axes holds planes and which channels cannot be told, and each plane is an image.
         diameter : float, optional
             Cell diameter in pixels; by default what the model's policy says.
         cell_type : str
@@ -58,96 +84,172 @@ class Model:
             Average over flips of the image: four times the time.
         cellprob_threshold, flow_threshold, min_size, niter : number, optional
             By default those that were calibrated, else those of the training.
+        channel_axis : int, optional
+            Which axis holds the channels where it is not the last, or there are more than four.
 
         Returns
         -------
-        Prediction
+        Prediction, or a list of them for a list
             `flow`, `cellprob`, `labels`, `diameter`, `cell_type`, and `cells`, a table with a row per cell.
 
         Raises
         ------
         DataError
-            If the image is not of that shape, lacks a channel, or holds NaN.
+            If the image is not of that shape, cannot be read, lacks a channel, or holds NaN.
         """
-        overrides = MaskOverrides(cellprob_threshold, flow_threshold, min_size, niter)
-        check_config(overrides)
-        thresholds = self.opened.thresholds.override(overrides)
         segmenter = dataclasses.replace(
-            self.segmenter,
-            mask=thresholds.shared,
-            per_type=thresholds.per_type,
+            self._segmenter(MaskOverrides(cellprob_threshold, flow_threshold, min_size, niter)),
             diameter=diameter or self.opened.diameter,
             cell_type=check_type(cell_type, self.opened),
             flips=FLIPS if tta else ("",),
         )
-        return segmenter.predict(image)
+        if is_several(image):
+            return [segmenter.predict(as_image(item, channel_axis)) for item in image]
+        return segmenter.predict(as_image(image, channel_axis))
 
     def eval(
         self,
-        image: NDArray[Any] | Sequence[NDArray[Any]],
+        x: Any,
+        batch_size: int = 8,
+        resample: bool = True,
+        channels: Sequence[Any] | None = None,
         *,
-        diameter: float | None = None,
-        channels: Sequence[int] | None = None,
-        cellprob_threshold: float | None = None,
+        channel_axis: int | None = None,
+        z_axis: int | None = None,
+        normalize: bool | dict[str, Any] = True,
+        invert: bool = False,
+        rescale: float | Sequence[float] | None = None,
+        diameter: float | Sequence[float] | None = None,
         flow_threshold: float | None = None,
+        cellprob_threshold: float | None = None,
+        do_3D: bool = False,
+        anisotropy: float | None = None,
+        flow3D_smooth: float = 0,
+        stitch_threshold: float = 0.0,
         min_size: int | None = None,
+        max_size_fraction: float | None = None,
         niter: int | None = None,
+        augment: bool = False,
+        tile_overlap: float = 0.1,
+        bsize: int = 224,
+        interp: bool = True,
+        compute_masks: bool = True,
+        progress: Any = None,
     ) -> tuple[Any, Any, Any]:
-        """Segment one image or a list, called and answered as ``CellposeModel.eval``.
+        """Segment images, called and answered as ``CellposeModel.eval`` of Cellpose 3.
 
         Parameters
         ----------
-        image : ndarray or list of ndarray
-            As in `predict`.
-        diameter, cellprob_threshold, flow_threshold, min_size, niter
-            As in `predict`; a diameter of 0 is none.
+        x : array_like, path, str or PIL image; or a list of them
+            Axes are found as Cellpose finds them: of three, the shortest holds channels, or planes where
+            it is longer than 5. Every plane is segmented by itself.
+        batch_size : int
+            Tiles per network call.
         channels : [int, int], optional
             The channels the model was trained on, which travel with it. A file of Cellpose does not say
-            its channels, and takes these.
+            its channels, and takes these. For a list of images also one pair for each.
+        channel_axis, z_axis : int, optional
+            Which axes hold channels and planes.
+        normalize : bool or dict
+            False leaves values as they are. Of Cellpose's dictionary ``normalize``, ``percentile``,
+            ``lowhigh`` and ``invert``.
+        invert : bool
+            Exchange dark and bright after normalisation.
+        rescale : float, optional
+            Network pixels per image pixel, where no diameter is given.
+        diameter : float, optional
+            Cell diameter in pixels; 0 is none. For a list of images, this and `rescale` may be lists.
+        flow_threshold, cellprob_threshold, min_size, max_size_fraction, niter : number, optional
+            By default those that were calibrated, else those of the training. A minimum size of -1 is 0.
+        augment : bool
+            Flip every other tile, and overlap tiles by half.
+        compute_masks : bool
+            False leaves the masks out, which are then an empty array.
+        progress : object, optional
+            Its ``setValue`` is called with the percentage of images done, as of a ``QProgressBar``.
+        resample, do_3D, anisotropy, flow3D_smooth, stitch_threshold, tile_overlap, bsize, interp
+            Only as they are by default: masks are made at the size of the image, in 2D, on the tiles that
+            Cellpose has by default.
 
         Returns
         -------
-        masks : (H, W) int32 ndarray
+        masks : (H, W) uint16 ndarray, uint32 from 65,536 cells on
         flows : list
-            None for Cellpose's picture of the flow, the flow ``(2, H, W)``, the logit ``(H, W)``.
+            Picture of the flow ``(H, W, 3)`` uint8, flow ``(2, H, W)`` and logit ``(H, W)`` float32.
         styles : (256,) float32 ndarray
             Style of the first member.
-            For a list of images, a list of each.
-        """
-        if channels is not None:
-            return self._with_channels(channels).eval(
-                image, diameter=diameter, cellprob_threshold=cellprob_threshold,
-                flow_threshold=flow_threshold, min_size=min_size, niter=niter,
-            )  # fmt: skip
-        member = self.segmenter.members[0]
-        if isinstance(image, (list, tuple)):
-            rows = [
-                self.eval(
-                    item,
-                    diameter=diameter,
-                    cellprob_threshold=cellprob_threshold,
-                    flow_threshold=flow_threshold,
-                    min_size=min_size,
-                    niter=niter,
-                )
-                for item in image
-            ]
-            masks, flows, styles = zip(*rows, strict=True) if rows else ((), (), ())
-            return list(masks), list(flows), list(styles)
-        array = np.asarray(image)
-        result = self.predict(
-            array,
-            diameter=diameter or None,
-            cellprob_threshold=cellprob_threshold,
-            flow_threshold=flow_threshold,
-            min_size=min_size,
-            niter=niter,
-        )
-        style = image_style(member, array, amp=self.segmenter.amp)
-        return result.labels, [None, result.flow, result.cellprob], style
+            For a stack all of them with an axis for the planes, in front of ``(H, W)`` and of 256. For a
+            list of images, a list of each.
 
-    def _with_channels(self, channels: Sequence[int]) -> Model:
-        """The model for channels that were named; those of the training where it says them."""
+        Raises
+        ------
+        DataError
+            If an argument asks for what cannot be done, or an image cannot be used.
+        """
+        check_left_out(
+            {
+                "resample": resample, "do_3D": do_3D, "anisotropy": anisotropy,
+                "flow3D_smooth": flow3D_smooth, "stitch_threshold": stitch_threshold,
+                "tile_overlap": tile_overlap, "bsize": bsize, "interp": interp,
+            }
+        )  # fmt: skip
+        smallest = None if min_size is None else max(0, min_size)
+        mask = MaskOverrides(cellprob_threshold, flow_threshold, smallest, niter, max_size_fraction)
+        segmenter = dataclasses.replace(
+            self._segmenter(mask),
+            batch_size=batch_size,
+            normalization=normalization_of(normalize, invert=invert),
+            augment=augment,
+        )
+        several = is_several(x) or _is_list_of_stacks(x)
+        images = list(x) if several else [x]
+        answers = []
+        for place, item in enumerate(images):
+            pair = _channels_of(channels, place, len(images))
+            size = nth(diameter, place, len(images), "diameter")
+            factor = nth(rescale, place, len(images), "rescale")
+            own = dataclasses.replace(
+                segmenter,
+                members=self.segmenter.members if pair is None else self._with_channels(pair),
+                diameter=self._diameter(size, factor),
+            )
+            found = as_planes(item, channel_axis, z_axis)
+            planes = [answer_of(own, plane, masks=compute_masks) for plane in found.images]
+            answers.append(
+                stack_answers(planes, masks=compute_masks) if found.stacked else planes[0]
+            )
+            if progress is not None:
+                progress.setValue(round(100 * (place + 1) / len(images)))
+        if not several:
+            return answers[0]
+        return Answer(
+            *([answer[part] for answer in answers] for part in range(len(Answer._fields)))
+        )
+
+    def _segmenter(self, overrides: MaskOverrides) -> Segmenter:
+        """The segmenter with thresholds that were given, which go before all others."""
+        check_config(overrides)
+        thresholds = self.opened.thresholds.override(overrides)
+        return dataclasses.replace(
+            self.segmenter, mask=thresholds.shared, per_type=thresholds.per_type
+        )
+
+    def _diameter(self, diameter: float | None, rescale: float | None) -> float | None:
+        """The diameter for an image of `eval`; None leaves it to the policy."""
+        if diameter:
+            return float(diameter)
+        if not rescale:
+            return self.opened.diameter
+        sizes = {member.diam_mean for member in self.opened.members}
+        if len(sizes) > 1:
+            raise DataError(
+                f"rescale: the members work at different diameters ({', '.join(map(str, sorted(sizes)))} "
+                "pixels); give the diameter of the cells instead"
+            )
+        return sizes.pop() / float(rescale)
+
+    def _with_channels(self, channels: Sequence[int]) -> list[Member]:
+        """The members for channels that were named; those of the training where they say them."""
         chan, chan2 = channels
         members = []
         for member in self.segmenter.members:
@@ -157,7 +259,28 @@ class Model:
                     f"{list(channels)}. Leave them out: they travel with the model."
                 )
             members.append(dataclasses.replace(member, chan=chan, chan2=chan2))
-        return Model(self.opened, dataclasses.replace(self.segmenter, members=members))
+        return members
+
+
+def _is_list_of_stacks(x: Any) -> bool:
+    """Whether an array holds so many axes that Cellpose takes the first for a list."""
+    return isinstance(x, np.ndarray) and x.squeeze().ndim == _STACKS_AXES
+
+
+def _channels_of(channels: Sequence[Any] | None, place: int, count: int) -> tuple[int, int] | None:
+    """The pair of channels of one of several images; None where none was given."""
+    if channels is None:
+        return None
+    try:
+        pairs = np.asarray(channels, int).reshape(-1, 2)
+    except (TypeError, ValueError):
+        raise DataError(
+            f"channels: expected two whole numbers, such as [0, 0], or two for each image, found {channels}"
+        ) from None
+    if len(pairs) not in (1, count):
+        raise DataError(f"channels: expected one pair or {count}, found {len(pairs)}")
+    chan, chan2 = pairs[place if len(pairs) > 1 else 0].tolist()
+    return chan, chan2
 
 
 def load_model(
@@ -167,6 +290,7 @@ def load_model(
     ensembles_dir: Path | str = "ensembles",
     device: str = "auto",
     amp: str = "auto",
+    unfinished: bool = False,
 ) -> Model:
     """Load all folds of a run, several runs, one checkpoint, or a Cellpose 3 model file.
 
@@ -180,11 +304,13 @@ def load_model(
         auto, cpu, cuda, cuda:1, mps.
     amp : {"auto", "bfloat16", "float16", "off"}
         Mixed precision.
+    unfinished : bool
+        Also take folds whose training has not reached its last epoch, with their best model so far.
 
     Raises
     ------
     RunError, CheckpointError
-        If there is no such model, or it is incomplete or damaged.
+        If there is no such model, or it is damaged. Folds that a run lacks are left out with a warning.
     """
     runtime = RuntimeConfig(device=device, amp=amp)  # type: ignore[arg-type]
     check_config(runtime)
@@ -195,6 +321,7 @@ def load_model(
         machine.device,
         runs_dir=Path(runs_dir),
         ensembles_dir=Path(ensembles_dir),
+        unfinished=unfinished,
     )
     segmenter = Segmenter(
         opened.members,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,8 +21,10 @@ from cellflow.errors import CellflowError, DataError, RunError
 from cellflow.nn.checkpoint import find_model_file
 from cellflow.numeric.averaging import VARIANTS, Variant
 from cellflow.storage.hashing import hash_file
+from cellflow.storage.records import load_json
 from cellflow.storage.run_folder import FoldFolder, RunFolder, find_run
 from cellflow.style_models import StyleModels
+from cellflow.types import one_line
 
 __all__ = [
     "Opened",
@@ -41,6 +42,7 @@ NOT_CALIBRATED = "those of the training, not calibrated"
 SINGLE_MODELS = "those of single models: not calibrated for the ensemble"
 
 
+@one_line
 @dataclass(frozen=True)
 class Opened:
     """Members with what goes with them.
@@ -61,6 +63,8 @@ class Opened:
         How flows are averaged.
     scores : tuple of float
         Best score of each member on its validation images; nan for foreign files.
+    partial : dict of str to str
+        Runs of which not all folds are members, with those that are, such as "fold 1, 3 of 5".
     """
 
     name: str
@@ -70,6 +74,7 @@ class Opened:
     diameter: float | None
     average: Variant
     scores: tuple[float, ...]
+    partial: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,7 @@ class _Source:
     run: RunFolder | None
     files: tuple[Path, ...]
     only_type: str = ""
+    partial: str = ""
 
 
 def open_models(
@@ -106,7 +112,8 @@ def open_models(
     runs_dir, ensembles_dir : Path
         Where runs and calibrations of ensembles lie.
     unfinished : bool
-        Accept folds whose training has stopped before its last epoch.
+        Accept folds whose training has stopped before its last epoch. Folds that cannot be taken are left
+        out with a warning.
     calibrated : bool
         Use calibrated thresholds where there are any.
     overrides : MaskOverrides or None
@@ -119,7 +126,7 @@ def open_models(
     Raises
     ------
     RunError, CheckpointError
-        If there is no such thing, a run is incomplete, or thresholds of a damaged or other schema.
+        If there is no such thing, a run has no model to take, or thresholds of a damaged or other schema.
     """
     sources = [_find(name, runs_dir, unfinished) for name in names or (None,)]
     members = tuple(member for source in sources for member in _members(source, device, channels))
@@ -138,6 +145,7 @@ def open_models(
         thresholds.diameter,
         average if average in VARIANTS else "plain",
         tuple(float(member.facts.get("score", "nan")) for member in members),
+        {source.name: source.partial for source in sources if source.partial},
     )
 
 
@@ -152,18 +160,19 @@ def run_policy(run: RunFolder, hashes: Iterable[str] | None = None) -> tuple[Pol
     That of Cellpose where there is no such pass, or `hashes` are not those of models that made it.
     """
     try:
-        record = json.loads(run.oof_record.read_text(encoding="utf-8"))
+        record = load_json(run.oof_record)
         policy, diameter = record["policy"], record.get("diameter")
+        diameter = None if diameter is None else float(diameter)
         known = set(record["models"].values())
     except FileNotFoundError:
         return "dataset", None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise RunError(
             f"{run.oof_record} is damaged ({error}). Make it again with: cellflow oof {run.name}"
         ) from None
     if policy not in POLICIES or (hashes is not None and not set(hashes) <= known):
         return "dataset", None
-    return cast("Policy", policy), None if diameter is None else float(diameter)
+    return cast("Policy", policy), diameter
 
 
 def _find(name: str | None, runs_dir: Path, unfinished: bool) -> _Source:
@@ -175,8 +184,11 @@ def _find(name: str | None, runs_dir: Path, unfinished: bool) -> _Source:
             run = find_run(text or None, runs_dir)
         except RunError as error:
             return _Source(*_model_file(text, error), only_type=only_type)
-        models = check_models(run, unfinished=unfinished)
-        return _Source(run.name, run, tuple(models.values()), only_type)
+        models = check_models(run, unfinished=unfinished, partial=True)
+        folds = run.read_record()["folds"]
+        found = ", ".join(map(str, models))
+        partial = f"fold {found} of {len(folds)}" if len(models) < len(folds) else ""
+        return _Source(run.name, run, tuple(models.values()), only_type, partial)
     return _Source(*_model_file(text, None), only_type=only_type)
 
 

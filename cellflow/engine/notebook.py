@@ -46,7 +46,7 @@ def write_notebook(config: NotebookConfig) -> Path:
     """
     check_config(config)
     run = find_run(config.run, config.runs_dir)
-    models = check_models(run, unfinished=config.unfinished)
+    models = check_models(run, unfinished=config.unfinished, partial=config.unfinished)
     text = notebook_text(_cells(config, run, list(models.values())))
     path = config.out or Path(f"{run.name}-kaggle.ipynb")
     if path.exists() and not config.overwrite and path.read_text(encoding="utf-8") != text:

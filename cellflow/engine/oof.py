@@ -13,16 +13,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from cellflow.config import MaskConfig, OofConfig, check_config
 from cellflow.engine.cross_validation import cross_validation
+from cellflow.engine.doubts import warn_of_diameter
 from cellflow.engine.evaluate import SCORE_COLUMNS, score_row
 from cellflow.engine.folds import folds_hash, image_groups, read_folds
 from cellflow.engine.machine import Machine, choose_machine
 from cellflow.engine.members import Member, load_member
 from cellflow.engine.outlines import write_outlines_folder
 from cellflow.engine.prediction import Prediction
+from cellflow.engine.progress_lines import follow
 from cellflow.engine.recording import recorded
 from cellflow.engine.runs import check_models, read_table, run_dataset, run_mask, versions
 from cellflow.engine.segment import POLICIES, Policy, Segmenter
@@ -40,6 +41,7 @@ from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_file, hash_json
 from cellflow.storage.run_folder import RunFolder, find_run
 from cellflow.style_models import StyleModels
+from cellflow.types import one_line
 
 __all__ = ["OofResult", "oof", "run_folds"]
 
@@ -51,6 +53,7 @@ RECOGNITION_COLUMNS = ["median_diameter", "diameter", "style_diameter", "predict
 _log = logging.getLogger(__name__)
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class OofResult:
     """What an out-of-fold pass gave.
@@ -206,6 +209,8 @@ def _predict_all(
             diameter=job.config.diameter,
             policy=policy,
         )
+        if fold == min(job.models):
+            warn_of_diameter(segmenter.diameter, segmenter.members)
         names = [str(name) for name in job.folds.index if job.folds[name] == fold]
         done += _predict_fold(segmenter, job.dataset, names, folder, store)
     _log.info("diameter policy %s: score %.4f", job.config.diameter or policy, _mean(done))
@@ -274,8 +279,7 @@ def _predict_fold(
 
     images = ((name, dataset.image(name)) for name in names)
     with closing(segmenter.stream(images, finish)) as stream:
-        bar = tqdm(stream, f"fold {fold}", len(names), unit="image", disable=None, leave=False)
-        return list(bar)
+        return list(follow(stream, f"fold {fold}", len(names)))
 
 
 def _score_row(dataset: Dataset, name: str, member: Member, result: Prediction) -> dict[str, Any]:
@@ -364,8 +368,8 @@ def _selection_biases(
 def _write_confusion(path: Path, scores: pd.DataFrame) -> None:
     """True against predicted cell type of images that their model never saw; "unsure" where it was."""
     true, found = scores["cell_type"], scores["predicted_type"].replace("", "unsure")
-    table = pd.crosstab(true, found).rename_axis(index="true", columns=None).reset_index()
-    write_csv(path, table)
+    table = pd.crosstab(true, found).rename_axis(index="true", columns=None)
+    write_csv(path, table.reset_index(allow_duplicates=True))  # a type may be called true
 
 
 def _say_recognition(scores: pd.DataFrame) -> None:

@@ -32,6 +32,7 @@ def _as_ensemble(config: PredictConfig) -> EnsembleConfig:
     """An ensemble of the one thing that was named."""
     return EnsembleConfig(
         images=config.images,
+        files=config.files,
         runs=(config.model,) if config.model else (),
         runs_dir=config.runs_dir,
         ensembles_dir=config.ensembles_dir,

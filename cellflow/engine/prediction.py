@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from cellflow.config import MaskConfig
 from cellflow.engine.cells import measure_cells
 from cellflow.numeric.dynamics import flows_to_labels
+from cellflow.types import one_line
 
 __all__ = ["UNKNOWN", "Prediction", "Recognition", "make_labels", "niter_of"]
 
@@ -36,6 +38,7 @@ class Recognition(NamedTuple):
 UNKNOWN = Recognition("", {}, 0.0)
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class Prediction:
     """What was predicted for one image, at its native size.
@@ -58,6 +61,8 @@ class Prediction:
         Cell type whose settings were used; empty where it is unknown or unsure.
     recognition : Recognition
         What the style vectors say.
+    pixel_area : float
+        Square micrometres of a pixel, nan where they are unknown.
     """
 
     flow: NDArray[np.float32]
@@ -68,6 +73,7 @@ class Prediction:
     intensity: NDArray[np.float32]
     cell_type: str = ""
     recognition: Recognition = UNKNOWN
+    pixel_area: float = math.nan
 
     @cached_property
     def cells(self) -> pd.DataFrame:
@@ -78,6 +84,8 @@ class Prediction:
             cellprob=self.cellprob,
             disagreement=self.disagreement,
             cell_type=self.cell_type,
+            diameter=self.diameter,
+            pixel_area=self.pixel_area,
         )
 
 

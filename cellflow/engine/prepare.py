@@ -8,20 +8,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
-from cellflow.config import PrepareConfig, check_config
+from cellflow.config import FoldsConfig, PrepareConfig, check_config
+from cellflow.engine.folds import GROUP_COLUMNS
+from cellflow.engine.progress_lines import follow
 from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset, DatasetWriter
 from cellflow.io.folders import read_folders
 from cellflow.io.images import read_image
 from cellflow.io.kaggle import is_kaggle_layout, read_kaggle
-from cellflow.io.source import Problems, Source, SourceImage, check_id, read_image_table
+from cellflow.io.mask_findings import MaskReview
+from cellflow.io.source import Problems, Source, check_id, counted, read_image_table, some
+from cellflow.numeric.mask_checks import split_parts
 from cellflow.storage.atomic import atomic_folder
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_array
 
-__all__ = ["prepare"]
+__all__ = ["folds_flags", "found_text", "prepare"]
 
 _log = logging.getLogger(__name__)
 
@@ -46,13 +49,15 @@ def prepare(config: PrepareConfig) -> Dataset:
         lies around the source. In every case nothing half-written stays.
     """
     check_config(config)
-    _check_target(config)
+    _check_source(config)
     problems = Problems()
     source = _with_table(_read_source(config, problems), config, problems)
     _check_ids(source, problems)
+    _check_target(config, problems)
+    review = MaskReview()
     try:
         with atomic_folder(config.out, replace=config.overwrite) as folder:
-            _write(source, folder, problems)
+            _write(source, folder, problems, review, split=config.split_parts)
             _keep_folds(config.out, folder)
             write_config_file(folder / "prepare.yaml", "prepare", config)
     except OSError as error:
@@ -61,29 +66,80 @@ def prepare(config: PrepareConfig) -> Dataset:
             "was left. Free some space or name another folder with --out."
         ) from error
     dataset = Dataset.open(config.out)
-    _log.info(
-        "%s: %d images, %d cells, from the layout %s",
-        *(config.out, len(dataset), dataset.images["n_instances"].sum(), source.layout),
-    )
+    _log.info("%s: from the layout %s", config.out, source.layout)
+    review.warn("--split_parts makes every separate part a cell; cells that touch stay one.")
     _warn_of_twins(dataset.images)
-    _warn_of_foreground(dataset.images)
     return dataset
 
 
-def _check_target(config: PrepareConfig) -> None:
-    source, out = config.source, config.out
+def found_text(dataset: Dataset) -> str:
+    """What a dataset holds, in one line: images, cells, cell types, groups, sizes."""
+    images = dataset.images
+    parts = [counted(len(dataset), "image"), counted(int(images["n_instances"].sum()), "cell")]
+    empty = int((images["n_instances"] == 0).sum())
+    if empty:
+        parts.append(f"{counted(empty, 'image')} without cells")
+    if "cell_type" in images:
+        counts = images["cell_type"].value_counts()
+        named = [f"{name or '(none)'} {count}" for name, count in counts.items()]
+        parts.append(f"{counted(len(counts), 'cell type')} ({some(named)})")
+    group = _group_column(images)
+    if group is not None:
+        parts.append(f"{counted(images[group].nunique(), 'group')} ({group})")
+    sizes = images[["height", "width"]].sort_values(["height", "width"]).drop_duplicates()
+    ends = [f"{row.height} x {row.width}" for row in sizes.iloc[[0, -1]].itertuples()]
+    parts.append(f"{' to '.join(dict.fromkeys(ends))} pixels (height x width)")
+    return ", ".join(parts)
+
+
+def folds_flags(dataset: Dataset) -> str:
+    """Flags of `cellflow folds` without which it would refuse this dataset, or nothing."""
+    images, group = dataset.images, _group_column(dataset.images)
+    n_groups = len(images)
+    if group is not None:  # an image without a group stands for itself
+        blank = images[group] == ""
+        n_groups = images.loc[~blank, group].nunique() + int(blank.sum())
+    if n_groups == 1 < len(images):
+        return f" --group id --k {min(FoldsConfig().k, len(images))}"
+    return f" --k {n_groups}" if 1 < n_groups < FoldsConfig().k else ""
+
+
+def _group_column(images: pd.DataFrame) -> str | None:
+    return next((name for name in GROUP_COLUMNS if name in images), None)
+
+
+def _check_source(config: PrepareConfig) -> None:
+    source = config.source
+    if (source / "dataset.json").is_file():
+        raise DataError(
+            f"{source} is a dataset folder that `cellflow prepare` made already. "
+            f"Go on with: cellflow folds --data {source}"
+        )
     if not source.is_dir():
-        found = "a file" if source.exists() else "nothing there"
+        found = "nothing there"
+        if source.is_symlink():
+            found = "a link that leads nowhere"
+        elif source.exists():
+            found = f"a file. Name the folder it lies in: cellflow prepare {source.parent}"
         raise DataError(f"{source}: expected a folder of annotated images, found {found}.")
-    if source.resolve().is_relative_to(out.resolve()):
-        raise DataError(f"{out}: the dataset cannot replace its own source. Choose another --out.")
+    if source.resolve().is_relative_to(config.out.resolve()):
+        raise DataError(
+            f"{config.out}: the dataset cannot replace its own source. Choose another --out."
+        )
+
+
+def _check_target(config: PrepareConfig, problems: Problems) -> None:
+    """Refuse a target that is in the way; what is wrong with the source is told first."""
+    out = config.out
     if not out.exists():
         return
     if not config.overwrite:
+        problems.raise_if_any()
         raise DataError(
             f"{out} exists already. Add --overwrite to replace it, or choose another --out."
         )
     if not out.is_dir() or (any(out.iterdir()) and not (out / "dataset.json").is_file()):
+        problems.raise_if_any()
         raise DataError(
             f"{out} is not a dataset folder, so --overwrite does not replace it. "
             "Choose another --out."
@@ -98,8 +154,15 @@ def _read_source(config: PrepareConfig, problems: Problems) -> Source:
             id_column=config.id_column,
             annotation_column=config.annotation_column,
             cell_type_column=config.cell_type_column,
+            rle_order=config.rle_order,
         )
-    return read_folders(config.source, problems, masks=config.masks, mask_filter=config.mask_filter)
+    return read_folders(
+        config.source,
+        problems,
+        masks=config.masks,
+        mask_filter=config.mask_filter,
+        img_filter=config.img_filter,
+    )
 
 
 def _with_table(source: Source, config: PrepareConfig, problems: Problems) -> Source:
@@ -125,30 +188,30 @@ def _check_ids(source: Source, problems: Problems) -> None:
     for image in source.images:
         wrong = check_id(image.id)
         if wrong:
-            problems.add(f"{image.file}: {wrong}. Rename the image.")
+            problems.add(f"{image.file}: {wrong}. Rename the image.", image.id)
         other = seen.setdefault(image.id.casefold(), image.id)
         if other != image.id:
             problems.add(
                 f"{image.file}: the ids {other!r} and {image.id!r} differ in capitals only. "
-                "Rename one: they would be one file on some computers."
+                "Rename one: they would be one file on some computers.",
+                image.id,
             )
 
 
-def _write(source: Source, folder: Path, problems: Problems) -> None:
+def _write(
+    source: Source, folder: Path, problems: Problems, review: MaskReview, *, split: bool
+) -> None:
     writer = DatasetWriter(folder)
-    for image in tqdm(source.images, "prepare", unit="image", disable=None, leave=False):
+    for image in follow(source.images, "prepare", brief=True):
         try:
-            _add(image, writer)
+            pixels = read_image(image.file)
+            instances = image.read_instances((pixels.shape[0], pixels.shape[1]))
+            instances = review.add(image.id, split_parts(instances) if split else instances)
+            writer.add(image, pixels, instances, pixel_hash=hash_array(pixels))
         except DataError as error:
-            problems.add(error)
+            problems.add(error, image.id)
     problems.raise_if_any()
     writer.finish(source.layout)
-
-
-def _add(image: SourceImage, writer: DatasetWriter) -> None:
-    pixels = read_image(image.file)
-    instances = image.read_instances((pixels.shape[0], pixels.shape[1]))
-    writer.add(image, pixels, instances, pixel_hash=hash_array(pixels))
 
 
 def _keep_folds(old: Path, new: Path) -> None:
@@ -156,11 +219,17 @@ def _keep_folds(old: Path, new: Path) -> None:
     if not (old / "folds.csv").is_file():
         return
     try:
-        same = Dataset.open(old).ids == sorted(path.stem for path in (new / "labels").iterdir())
+        before = Dataset.open(old).ids
     except DataError:
-        same = False
-    if not same:
-        _log.warning("%s: its folds.csv was for other images and is gone", old)
+        before = []
+    now = sorted(path.stem for path in (new / "labels").iterdir())
+    if before != now:
+        gone, added = sorted(set(before) - set(now)), sorted(set(now) - set(before))
+        _log.warning(
+            "%s: its folds.csv was for other images and is gone (no longer there: %s; new: %s). "
+            "Make new folds with `cellflow folds`.",
+            *(old, some(gone) or "none", some(added) or "none"),
+        )
         return
     for name in ("folds.csv", "folds.json"):
         if (old / name).is_file():
@@ -176,11 +245,3 @@ def _warn_of_twins(images: pd.DataFrame) -> None:
                 "scores; `cellflow folds` keeps its copies in one fold.",
                 *(len(group), ", ".join(group.index)),
             )
-
-
-def _warn_of_foreground(images: pd.DataFrame) -> None:
-    if len(images) > 2 and (images["n_instances"] == 1).all():
-        _log.warning(
-            "Every image has exactly one cell. If the masks show foreground and background only, "
-            "number the cells first: each needs a value of its own."
-        )

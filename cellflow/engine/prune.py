@@ -23,6 +23,7 @@ from cellflow.errors import RunError
 from cellflow.storage.locks import hold_lock, is_locked
 from cellflow.storage.run_folder import RunFolder, find_run
 from cellflow.storage.sizes import size_text
+from cellflow.types import one_line
 
 __all__ = ["PrunePlan", "PruneResult", "Redundant", "plan_prune", "prune", "prune_text"]
 
@@ -71,6 +72,7 @@ class Redundant:
     run: Path | None = None
 
 
+@one_line
 @dataclass(frozen=True)
 class PrunePlan:
     """What can go, and what is left alone and why."""
@@ -84,6 +86,7 @@ class PrunePlan:
         return sum(item.bytes for item in self.items)
 
 
+@one_line
 @dataclass(frozen=True)
 class PruneResult:
     """What was removed, and what was not and why."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import logging
 import math
 import os
@@ -34,6 +33,7 @@ from cellflow.io.dataset import Dataset
 from cellflow.io.kaggle_datasets import Existing, KaggleDatasets, user_without_client
 from cellflow.storage.atomic import write_json
 from cellflow.storage.hashing import hash_file
+from cellflow.storage.records import load_json
 from cellflow.storage.run_folder import RunFolder, find_run
 
 __all__ = ["Publication", "dataset_title", "plan_publication", "publish"]
@@ -145,7 +145,7 @@ def publish(config: PublishConfig) -> Publication:
 def dataset_title(run: RunFolder) -> str | None:
     """Name of the dataset that a run was published as last, None before that."""
     try:
-        return str(json.loads(run.publication.read_text(encoding="utf-8"))["title"])
+        return str(load_json(run.publication)["title"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -170,7 +170,7 @@ def _plan(
         title = config.title or subject.path.resolve().name
         sources = data_files(subject)
     else:
-        models = check_models(subject, unfinished=config.unfinished)
+        models = check_models(subject, unfinished=config.unfinished, partial=config.unfinished)
         title = config.title or f"{subject.name}_{_cv(subject, models):.4f}"
         sources = run_files(
             subject,
@@ -219,7 +219,7 @@ def _cv(run: RunFolder, models: Mapping[int, Path]) -> float:
 def _oof_models(run: RunFolder) -> set[str] | None:
     """Hashes of the models that made the out-of-fold predictions, where that is recorded."""
     try:
-        return set(json.loads(run.oof_record.read_text(encoding="utf-8"))["models"].values())
+        return set(load_json(run.oof_record)["models"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

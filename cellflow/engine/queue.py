@@ -30,6 +30,7 @@ from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_json
 from cellflow.storage.locks import hold_lock, is_locked
 from cellflow.storage.run_folder import RunFolder
+from cellflow.types import one_line
 
 __all__ = ["QueueResult", "queue_text", "run_queue"]
 
@@ -43,6 +44,7 @@ LAST_LINES = 5
 """Lines of an experiment's output that are told of when it fails."""
 
 
+@one_line
 @dataclass(frozen=True)
 class QueueResult:
     """How a queue ended.

@@ -15,37 +15,47 @@
     .lock              held by the process that writes
 
 An image's label map is written last, so an image whose label map is there is done.
+
+What is written may change from command to command: what is asked for anew is added for all images, from the
+label maps (or the runs) that are there where they are enough, and what an earlier command asked for is kept up
+to date, so that everything in the folder always fits together.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
+import math
 import shutil
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from cellflow.config import config_differences
 from cellflow.engine.cells import CELL_COLUMNS
+from cellflow.engine.doubts import ImageFacts, facts_of
+from cellflow.engine.image_source import FoundImage, ImageReaders
+from cellflow.engine.progress_lines import WorkProgress, follow, show_progress
 from cellflow.errors import DataError, NotFiniteError, RunError
 from cellflow.io.images import read_labels, write_labels
+from cellflow.io.pixel_size import PixelSize
 from cellflow.io.submission import write_submission
-from cellflow.numeric.rle import rles_from_labels
+from cellflow.io.tables import read_rows
+from cellflow.numeric.labels import labels_from_instances
+from cellflow.numeric.rle import instances_from_rles, rles_from_labels
 from cellflow.report.overlays import write_outlines
 from cellflow.storage.atomic import atomic_path, remove_leftovers, write_json
+from cellflow.storage.csv_text import csv_writer, write_frame
 from cellflow.storage.locks import hold_lock
+from cellflow.storage.records import load_json
 
 if TYPE_CHECKING:
-    from cellflow.engine.image_source import ImageReaders
     from cellflow.engine.prediction import Prediction
     from cellflow.engine.segment import Segmenter
 
@@ -98,10 +108,13 @@ class PredictSummary:
         Cells of every image that is done, now or by an earlier command, in the order of the images.
     failed : dict of str to str
         What is wrong with the images that could not be predicted.
+    facts : list of ImageFacts
+        What may be of interest of the images that were predicted now.
     """
 
     cells: dict[str, int]
     failed: dict[str, str]
+    facts: list[ImageFacts] = field(default_factory=list, compare=False)
 
 
 class ResultFolder:
@@ -115,7 +128,7 @@ class ResultFolder:
         What makes the results what they are, of JSON types: hashes of members, thresholds, settings,
         versions. A folder is only continued with an equal one.
     exports : Exports
-        What is written; as good as part of the identity.
+        What is written.
     """
 
     def __init__(self, path: Path, *, identity: dict[str, Any], exports: Exports) -> None:
@@ -177,7 +190,8 @@ class ResultFolder:
         Parameters
         ----------
         path, identity, exports
-            As the class takes them; all exports but outlines by default.
+            As the class takes them; all exports but outlines by default. What an earlier command wrote
+            there is written as well.
         overwrite : bool
             Remove what is there first, if it is a result of a prediction. Other files in the folder stay.
         fingerprints : mapping, optional
@@ -187,7 +201,7 @@ class ResultFolder:
         Raises
         ------
         DataError
-            If there is something else, or a result with another identity or other exports.
+            If there is something else, or a result with another identity.
         RunError
             If another process writes there.
         """
@@ -207,13 +221,57 @@ class ResultFolder:
         done = _ids(self._marks, ".tif")
         if not self.exports.masks:
             done |= listed
-        if self.exports.cells:
-            done &= _ids(self._parts, ".csv") | listed
         if self.exports.outlines:
             done &= _ids(self.outlines, ".png")
-        return done
+        return done & self._measured(listed)
 
-    def write(self, image_id: str, prediction: Prediction, image: NDArray[Any]) -> None:
+    def complete(self, readers: ImageReaders) -> None:
+        """Make what is missing of images where the label maps that are there are enough for it.
+
+        What cannot be made so, because an image or its label map is damaged, is left to be predicted.
+
+        Parameters
+        ----------
+        readers : mapping of str to callable
+            Images, see `find_images`.
+        """
+        listed = set(self._listed())
+        maps = _ids(self.masks, ".tif") | _ids(self._parts, ".tif")
+        known = (maps | listed if self.exports.submission else maps) & self._measured(listed)
+        missing = known - self.done()
+        names = [name for name in readers if name in missing]
+        runs = _read_table(self.submission, missing - maps)
+        for name in follow(names, "from label maps", brief=True):
+            with suppress(DataError):
+                image = readers[name]()
+                labels = self._known_labels(name, image.shape[:2], runs)
+                if self.exports.outlines:
+                    write_outlines(self.outlines / f"{name}.png", image, labels)
+                write_labels(self._mask(name), labels, _pixel_size(readers[name]))
+
+    def _measured(self, listed: set[str]) -> set[str]:
+        """Ids of the images whose cells are in a table; of all where no table is wanted."""
+        if self.exports.cells:
+            return _ids(self._parts, ".csv") | listed
+        return listed | _ids(self.masks, ".tif") | _ids(self._parts, ".tif")
+
+    def _known_labels(self, image_id: str, shape: tuple[int, ...], runs: Rows) -> NDArray[np.int32]:
+        """The label map of an image, from its file or from its rows in the submission."""
+        for folder in (self.masks, self._parts):
+            if (folder / f"{image_id}.tif").is_file():
+                return read_labels(folder / f"{image_id}.tif")
+        if image_id not in runs:
+            raise DataError(f"{self.submission}: expected rows of the image {image_id!r}.")
+        cells = [row[1] for row in runs[image_id] if row[1]]
+        return labels_from_instances(instances_from_rles(cells, (shape[0], shape[1])))
+
+    def write(
+        self,
+        image_id: str,
+        prediction: Prediction,
+        image: NDArray[Any],
+        pixel_size: PixelSize | None = None,
+    ) -> None:
         """Write all that belongs to one image, its label map last.
 
         Parameters
@@ -224,15 +282,21 @@ class ResultFolder:
             What was predicted for it.
         image : (H, W) or (H, W, C) ndarray
             The native image, for the outlines.
+        pixel_size : PixelSize, optional
+            Micrometres per pixel, for the label map and the cells.
         """
         if self.exports.outlines:
             write_outlines(self.outlines / f"{image_id}.png", image, prediction.labels)
         if self.exports.cells:
-            table = prediction.cells.copy()
+            area = math.nan if pixel_size is None else pixel_size.area
+            table = replace(prediction, pixel_area=area).cells
             table.insert(0, "id", image_id)
-            with atomic_path(self._parts / f"{image_id}.csv") as temporary:
-                table.to_csv(temporary, index=False, header=False, lineterminator="\n")
-        write_labels(self._mask(image_id), prediction.labels)
+            with (
+                atomic_path(self._parts / f"{image_id}.csv") as temporary,
+                temporary.open("w", encoding="utf-8", newline="") as file,
+            ):
+                write_frame(file, table, header=False)
+        write_labels(self._mask(image_id), prediction.labels, pixel_size)
 
     def finish(self, ids: Iterable[str]) -> dict[str, int]:
         """Write the tables; they hold the images of `ids` that are done, in their order, and no others.
@@ -284,13 +348,30 @@ class ResultFolder:
                 "another --name."
             )
         self._record = old
+        self._widen(Exports(**old["exports"]))
+
+    def _widen(self, old: Exports) -> None:
+        """Write what was asked for before as well, so that nothing in the folder grows old."""
+        asked = asdict(self.exports)
+        kept = [name for name, was in asdict(old).items() if was and not asked[name]]
+        self.exports = Exports(**(asked | dict.fromkeys(kept, True)))
+        if kept:
+            _log.info(
+                "%s: %s of an earlier command %s kept up to date; --overwrite starts anew without",
+                self.path, " and ".join(kept), "is" if kept == ["submission"] else "are",
+            )  # fmt: skip
+        if self.exports != old:
+            self._record = self._record | {"exports": asdict(self.exports)}
+            write_json(self.record_path, self._record)
 
     def _forget_changed(self, fingerprints: Mapping[str, str]) -> None:
         """Remove what was made of images that are others now, before the new ones are known."""
         known: dict[str, str] = self._record.get("images", {})
         changed = {name for name, text in fingerprints.items() if known.get(name, text) != text}
         for name in changed:
-            for path in (self._mask(name), self._parts / f"{name}.csv"):
+            maps = [folder / f"{name}.tif" for folder in (self.masks, self._parts)]
+            others = self._parts / f"{name}.csv", self.outlines / f"{name}.png"
+            for path in (*maps, *others):
                 path.unlink(missing_ok=True)
         cells = {name: n for name, n in self._record["cells"].items() if name not in changed}
         images = dict(sorted({**known, **fingerprints}.items()))
@@ -309,10 +390,11 @@ class ResultFolder:
 
     def _tables_are_there(self, *, every: bool = False) -> bool:
         """Whether the tables are there: all that were asked for, or those that masks do not hold too."""
-        asked = [self.cells] if self.exports.cells else []
+        asked = []
         if self.exports.submission and (every or not self.exports.masks):
             asked.append(self.submission)
-        return all(path.is_file() for path in asked)
+        measured = not self.exports.cells or _has_all_columns(self.cells)
+        return measured and all(path.is_file() for path in asked)
 
     @property
     def _marks(self) -> Path:
@@ -331,7 +413,7 @@ class ResultFolder:
             atomic_path(self.cells) as temporary,
             temporary.open("w", encoding="utf-8", newline="") as file,
         ):
-            writer = csv.writer(file, lineterminator="\n")
+            writer = csv_writer(file)
             writer.writerow(["id", *CELL_COLUMNS])
             for name, part in parts.items():
                 if name in kept:
@@ -346,7 +428,7 @@ class ResultFolder:
         old = _read_table(self.submission, kept) if self.exports.submission else {}
 
         def rows() -> Iterator[tuple[str, list[str]]]:
-            for name in tqdm(names, "submission", unit="image", disable=None, leave=False):
+            for name in follow(names, "submission", brief=True):
                 if name in kept:
                     runs = [row[1] for row in old.get(name, []) if row[1]]
                 else:
@@ -388,6 +470,7 @@ def predict_images(
         Whatever else goes wrong (a full disk, Ctrl-C) ends the pass; images that were done stay so, and
         no thread stays.
     """
+    folder.complete(readers)
     done = folder.done()
     todo = deque(name for name in readers if name not in done)
     if len(todo) < len(readers):
@@ -396,16 +479,14 @@ def predict_images(
         )
     failed: dict[str, str] = {}
     initial = len(readers) - len(todo)
-    with tqdm(
-        total=len(readers), desc=title, initial=initial, unit="image", disable=None, leave=False
-    ) as bar:
-        work = _Pass(segmenter, readers, folder, todo, failed, bar)
+    with show_progress(title, len(readers), initial=initial) as bar:
+        work = _Pass(segmenter, readers, folder, todo, failed, bar, [])
         while todo:
             work.stream()
     cells = folder.finish(readers)
     failed = {name: failed[name] for name in readers if name in failed}
     _warn(failed, len(readers))
-    return PredictSummary(cells, failed)
+    return PredictSummary(cells, failed, work.facts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -417,7 +498,8 @@ class _Pass:
     folder: ResultFolder
     todo: deque[str]
     failed: dict[str, str]
-    bar: tqdm[Any]
+    bar: WorkProgress
+    facts: list[ImageFacts]
 
     def stream(self) -> None:
         """Predict to the end of `todo`, or until the segmenter refuses an image, which ends a stream.
@@ -436,7 +518,9 @@ class _Pass:
                     yield name, image
 
         def finish(name: str, prediction: Prediction) -> str:
-            self.folder.write(name, prediction, under_way[name])
+            size = _pixel_size(self.readers[name])
+            self.folder.write(name, prediction, under_way[name], size)
+            self.facts.append(facts_of(name, prediction))
             return name
 
         try:
@@ -460,8 +544,16 @@ class _Pass:
             return None
 
     def _fail(self, name: str, error: Exception) -> None:
-        self.failed[name] = str(error)
+        reader, message = self.readers[name], str(error)
+        if isinstance(reader, FoundImage) and str(reader.path) not in message:
+            message = f"{reader.path}: {message}"
+        self.failed[name] = message
         self.bar.update()
+
+
+def _pixel_size(reader: Callable[[], Any]) -> PixelSize | None:
+    """Micrometres per pixel of an image that knows them."""
+    return reader.pixel_size() if isinstance(reader, FoundImage) else None
 
 
 def _warn(failed: dict[str, str], total: int) -> None:
@@ -521,28 +613,38 @@ def _not_ours(path: Path) -> str:
 def _read_record(path: Path) -> dict[str, Any] | None:
     """What made a result, or None if the file is missing or not ours."""
     with suppress(OSError, ValueError):
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(record, dict) and record.get("format") == _FORMAT:
-            kinds = [isinstance(record.get(key), dict) for key in ("identity", "exports", "cells")]
-            return record if all(kinds) else None
+        record = load_json(path)
+        if isinstance(record, dict) and record.get("format") == _FORMAT and "version" in record:
+            parts: dict[str, Any] = {"images": {}, **record}
+            kinds = [
+                isinstance(parts.get(key), dict)
+                for key in ("identity", "exports", "images", "cells")
+            ]
+            if all(kinds) and all(type(count) is int for count in record["cells"].values()):
+                return record if record["exports"].keys() == asdict(Exports()).keys() else None
     return None
 
 
 def _compared(record: dict[str, Any]) -> dict[str, Any]:
     """The part of a record that must be equal, with the names people know on top."""
-    rest = {"exports": record["exports"], "format version": record["version"]}
-    return dict(record["identity"], **rest)
+    return dict(record["identity"], **{"format version": record["version"]})
 
 
 def _read_table(path: Path, names: set[str]) -> Rows:
-    """Rows of some images in a table whose first column is the id; none if there is no table."""
+    """Rows of some images in a table of ours, by their id; none if there is no table."""
     found: Rows = {}
     if names and path.is_file():
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.reader(file):
-                if row and row[0] in names:
-                    found.setdefault(row[0], []).append(row)
+        for row in read_rows(path, ("id",), exact=True)[1]:
+            if row.values["id"] in names:
+                found.setdefault(row.values["id"], []).append(list(row.values.values()))
     return found
+
+
+def _has_all_columns(cells: Path) -> bool:
+    """Whether a cell table is there, and not one of an older cellflow that measured less."""
+    with suppress(DataError):
+        return list(read_rows(cells, ("id",), exact=True)[0]) == ["id", *CELL_COLUMNS]
+    return False
 
 
 def _ids(folder: Path, ending: str) -> set[str]:

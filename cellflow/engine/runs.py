@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+import itertools
+import logging
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,19 @@ import pandas as pd
 
 from cellflow.config import MaskConfig, TrainConfig, config_differences, config_to_dict
 from cellflow.engine.folds import copy_folds
-from cellflow.errors import RunError
+from cellflow.engine.lengthen import check_length, lengthen
+from cellflow.engine.metadata import TEXT_COLUMNS
+from cellflow.engine.start_file import start_identity
+from cellflow.engine.thresholds import mask_from_dict
+from cellflow.errors import ConfigError, DataError, RunError
 from cellflow.io.dataset import Dataset
-from cellflow.nn.checkpoint import find_model_file, load_model_file
-from cellflow.storage.hashing import hash_file, hash_json
-from cellflow.storage.run_folder import FoldFolder, RunFolder
+from cellflow.io.tables import read_frame
+from cellflow.nn.checkpoint import load_model_file
+from cellflow.storage.config_file import read_config_file
+from cellflow.storage.hashing import hash_json
+from cellflow.storage.locks import is_locked
+from cellflow.storage.records import load_json
+from cellflow.storage.run_folder import FoldFolder, RunFolder, former_hashes
 
 __all__ = [
     "check_models",
@@ -25,6 +36,7 @@ __all__ = [
     "read_table",
     "run_dataset",
     "run_mask",
+    "train_command",
     "versions",
 ]
 
@@ -34,8 +46,8 @@ _NOT_IDENTITY = (
 """What may differ between two commands of one run: where things lie, which fold, time, and the machine."""
 _SINCE = {"debug": False, "eval_diameter": "dataset"}
 """Settings that came later, with what runs from before them have: those go on."""
-_TEXT_COLUMNS = ("id", "cell_type", "predicted_type", "group")
-"""Columns that stay text, whatever it looks like."""
+
+_log = logging.getLogger(__name__)
 
 
 def versions() -> dict[str, str]:
@@ -52,8 +64,7 @@ def identity(config: TrainConfig) -> dict[str, Any]:
             del plain[key]
     name = config.model.pretrained_model
     if name.lower() != "none":
-        path = find_model_file(name)
-        plain["model"]["pretrained_model"] = f"{path.name} ({hash_file(path)})"
+        plain["model"]["pretrained_model"] = start_identity(name)
     return plain
 
 
@@ -72,7 +83,8 @@ def open_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> RunFold
     Raises
     ------
     RunError
-        If a run of this name has other settings, other data or other folds.
+        If a run of this name has other settings, other data or other folds. More epochs are another
+        setting only where `check_length` says why they cannot be trained.
     """
     run = RunFolder(config.runs_dir / config.name)
     record: dict[str, Any] = {
@@ -89,16 +101,15 @@ def open_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> RunFold
         run.write_record(record)
         return run
     old = run.read_record()
-    before = dict(old["config"])
-    before["mask"] = dataclasses.asdict(MaskConfig()) | before.get(
-        "mask", {}
-    )  # settings since added
-    changes = config_differences(before, record["config"])
+    changes = config_differences(_with_newer_settings(old["config"]), record["config"])
     if old["data_hash"] != record["data_hash"]:
         changes.append(f"data: {dataset.path} is not the data the run was started with")
     if old["folds_hash"] != record["folds_hash"]:
         changes.append(f"folds.csv: not the split the run was started with, which is {run.folds}")
-    if changes:
+    length = int(old["config"]["optim"]["n_epochs"])
+    if len(changes) == 1 and length != config.optim.n_epochs:
+        _change_length(run, config, length)
+    elif changes:
         raise RunError(
             f"The run {config.name!r} in {run.path} was started with something else (old -> new):\n"
             + "\n".join(f"  - {line}" for line in changes)
@@ -108,7 +119,47 @@ def open_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> RunFold
     return run
 
 
-def check_models(run: RunFolder, *, unfinished: bool = False) -> dict[int, Path]:
+def _with_newer_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a run, with the thresholds that did not exist when it was started."""
+    return {**config, "mask": dataclasses.asdict(MaskConfig()) | config.get("mask", {})}
+
+
+def _change_length(run: RunFolder, config: TrainConfig, before: int) -> None:
+    """Let a run go on to another last epoch, or say what starts another one from its models."""
+    after = config.optim.n_epochs
+    reason = check_length(run, config.optim, before)
+    if not reason:
+        lengthen(run, identity(config))
+        _log.info("the run %s goes on to epoch %d, started for %d", run.path, after, before)
+        return
+    changes: dict[str, object] = {"name": _unused_name(run), "n_epochs": after}
+    if after > before:
+        changes |= {"n_epochs": after - before, "pretrained_model": run.path}
+        if config.model.diam_mean is not None:
+            changes["diam_mean"] = None  # the model brings its own
+    there = [fold for fold in run.read_record()["folds"] if run.fold(fold).best.is_file()]
+    folds = there if after > before else None
+    what = "starts from its models for the epochs that lack" if after > before else "starts anew"
+    raise RunError(
+        f"The run {config.name!r} in {run.path} was started with n_epochs: {before} -> {after} (old -> "
+        f"new), and {reason}. Another run, which {what}: {train_command(run, folds, **changes)}\n"
+        f"Or go back to --n_epochs {before}."
+    )
+
+
+def _unused_name(run: RunFolder) -> str:
+    """A name for a run that follows on another one."""
+    stem = run.name.rstrip("0123456789") or run.name
+    return next(
+        name
+        for name in (f"{stem}{number}" for number in itertools.count(2))
+        if not (run.path.parent / name).exists()
+    )
+
+
+def check_models(
+    run: RunFolder, *, unfinished: bool = False, partial: bool = False
+) -> dict[int, Path]:
     """Model file of every fold of a run, each trained on the run's data, split and fold.
 
     Parameters
@@ -117,60 +168,147 @@ def check_models(run: RunFolder, *, unfinished: bool = False) -> dict[int, Path]
         The run.
     unfinished : bool
         Accept folds whose training has not reached its last epoch.
+    partial : bool
+        Take the folds that are there, and warn of the others.
 
     Raises
     ------
     RunError
-        Naming every fold that is missing, unfinished or does not fit.
+        Naming every fold that is missing, unfinished or does not fit; where `partial`, if none is left.
     """
     record = run.read_record()
-    wanted = {
-        "data_hash": record["data_hash"],
-        "folds_hash": record["folds_hash"],
-        "config_hash": hash_json(record["config"]),
-    }
-    last_epoch = record["config"]["optim"]["n_epochs"]
-    models = {fold: run.fold(fold).best for fold in record["folds"]}
-    problems = []
-    for fold, path in models.items():
-        name = "" if run.name == "exp" else f" --name {run.name}"
-        command = f"cellflow train --fold {fold}{name} and the settings in {run.record_path}"
-        if not path.is_file():
-            problems.append(f"fold {fold} has no model; train it with: {command}")
-            continue
-        if not unfinished and not _is_finished(run.fold(fold)):
-            epochs = read_table(run.fold(fold).history, ["epoch"])["epoch"].max()
-            problems.append(
-                f"fold {fold} has stopped after epoch {epochs:g} of {last_epoch}; finish it with: "
-                f"{command}; or add --unfinished to take its best model so far"
-            )
-        facts = load_model_file(path).facts
-        expected = {"fold": fold} | wanted
-        problems += [
-            f"{path}: expected {key} {value}, found {facts.get(key)}"
-            for key, value in expected.items()
-            if facts.get(key) != value
-        ]
-    if problems:
-        lines = [
-            f"Run {run.name!r} has no complete set of models:",
-            *(f"  - {p}" for p in problems),
-        ]
+    best = {fold: run.fold(fold).best for fold in record["folds"]}
+    missing = [fold for fold, path in best.items() if not path.is_file()]
+    stopped = [
+        fold
+        for fold in best
+        if fold not in missing and not unfinished and not _is_finished(run.fold(fold))
+    ]
+    models = {fold: path for fold, path in best.items() if fold not in missing + stopped}
+    lacking = _missing(run, missing) + [_stopped(run, fold) for fold in stopped]
+    misfits = [line for fold, path in models.items() for line in _misfits(path, fold, record)]
+    if misfits or (lacking and not (partial and models)):
+        lines = [f"Run {run.name!r} has no complete set of models:"]
+        lines += [f"  - {line}" for line in lacking + misfits]
         raise RunError("\n".join(lines))
+    if lacking:
+        _log.warning(
+            "run %r: with %s of %d; %s",
+            run.name, _named(list(models)), len(best), "\n".join(lacking),
+        )  # fmt: skip
     return models
+
+
+def _named(folds: Sequence[int]) -> str:
+    return f"fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}"
+
+
+def _missing(run: RunFolder, folds: list[int]) -> list[str]:
+    """Folds without a model and what trains them, in one line; none where there are none."""
+    if not folds:
+        return []
+    have, them = ("have", "them") if len(folds) > 1 else ("has", "it")
+    return [f"{_named(folds)} {have} no model; train {them} with: {train_command(run, folds)}"]
+
+
+def _stopped(run: RunFolder, fold: int) -> str:
+    """How far a fold has come, and what finishes it."""
+    files = run.fold(fold)
+    try:
+        epochs = read_table(files.history, ["epoch"])["epoch"].max()
+        last = run.read_record()["config"]["optim"]["n_epochs"]
+        where = f"after epoch {epochs:g} of {last}"
+    except (RunError, KeyError, TypeError):  # a damaged table or record does not hide the advice
+        where = "before its last epoch"
+    if is_locked(files.lock):
+        return (
+            f"fold {fold} is in training, {where}; add --unfinished to take its best model so far"
+        )
+    return (
+        f"fold {fold} has stopped {where}; add --unfinished to take its best model so far, or finish it "
+        f"with: {train_command(run, [fold])}"
+    )
+
+
+def _misfits(path: Path, fold: int, record: Mapping[str, Any]) -> list[str]:
+    """What a model file says of its origin that is not so of the run."""
+    facts = load_model_file(path).facts
+    expected = {
+        "fold": [fold],
+        "data_hash": [record["data_hash"]],
+        "folds_hash": [record["folds_hash"]],
+        "config_hash": [hash_json(record["config"]), *former_hashes(record)],
+    }
+    return [
+        f"{path}: expected {key} {values[0]}, found {facts.get(key)}"
+        for key, values in expected.items()
+        if facts.get(key) not in values
+    ]
+
+
+def train_command(run: RunFolder, folds: Iterable[int] | None, **changes: object) -> str:
+    """The command line that trains folds of a run with its settings, whatever folder one is in.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    folds : iterable of int or None
+        Folds to train; None for all.
+    **changes
+        Other values of settings, by the names of their flags.
+    """
+    settings, record = run.settings("train"), run.read_record()
+    try:
+        known = read_config_file(settings, "train")
+    except ConfigError:
+        known = {}
+    flags: dict[str, object] = {"fold": "all" if folds is None else " ".join(map(str, folds))}
+    if {run.name, known.get("name", "exp")} != {"exp"}:
+        flags["name"] = run.name
+    flags |= {key: value for key, value in changes.items() if key == "name"}
+    if known:
+        flags["config"] = settings
+    # The settings hold paths as they were typed, and the run may have been moved since.
+    for key, now in (("runs_dir", run.path.parent), ("data", record["data"])):
+        if _absolute(known.get(key)) != _absolute(now):
+            flags[key] = _absolute(now)
+    words = ["cellflow train"]
+    for name, value in (flags | changes).items():
+        words.append(f"--{name} {value if name == 'fold' else shlex.quote(str(value))}")
+    command = " ".join(words)
+    return command if known else f"{command}, and the settings in {run.record_path}"
+
+
+def _absolute(path: object) -> str:
+    return str(Path(str(path)).resolve())
 
 
 def _is_finished(files: FoldFolder) -> bool:
     """Whether a fold's training came to its end, by its last epoch or by its patience."""
     try:
-        return bool(json.loads(files.summary.read_text(encoding="utf-8"))["finished"])
+        return bool(load_json(files.summary)["finished"])
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
 def run_mask(run: RunFolder) -> MaskConfig:
-    """Thresholds that a run was trained with."""
-    return MaskConfig(**run.read_record()["config"]["mask"])
+    """Thresholds that a run was trained with.
+
+    Raises
+    ------
+    RunError
+        If the run's record is damaged.
+    """
+    try:
+        return mask_from_dict(run.read_record()["config"]["mask"])
+    except (KeyError, ValueError, OverflowError) as error:
+        if isinstance(error, RunError):
+            raise
+        raise RunError(
+            f"{run.record_path}: expected the thresholds of the training as mask, found {error}. Put the "
+            "original back, or train under another --name."
+        ) from None
 
 
 def read_table(path: Path, columns: list[str], *, remedy: str = "") -> pd.DataFrame:
@@ -187,14 +325,14 @@ def read_table(path: Path, columns: list[str], *, remedy: str = "") -> pd.DataFr
         "Repeat the command that trained this fold: it writes the table again from last.pt."
     )
     try:
-        table = pd.read_csv(path, converters=dict.fromkeys(_TEXT_COLUMNS, str))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read ({error}). {remedy}") from None
-    missing = [name for name in columns if name not in table]
-    if missing:
-        raise RunError(
-            f"{path}: expected the columns {', '.join(columns)}; {missing[0]} is missing. {remedy}"
-        )
+        table = read_frame(path, columns, text=TEXT_COLUMNS)
+    except DataError as error:
+        raise RunError(f"{error} {remedy}") from None
+    for name in {"id", "fold", "epoch"} & set(columns):  # everything else may be unknown
+        if (table[name] == "").any() if name in TEXT_COLUMNS else table[name].isna().any():
+            raise RunError(f"{path}: expected a value as {name} in every row. {remedy}")
+    if table.empty:
+        raise RunError(f"{path}: expected rows, found none. {remedy}")
     return table
 
 

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from tqdm import tqdm
 
+from cellflow.engine.progress_lines import follow
 from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset
 from cellflow.nn.dataset import Sample
@@ -35,7 +35,7 @@ MIN_DIAMETER = 5.0
 MAX_THREADS = 4
 """Images that are worked on at once, at most: each takes some 20 bytes a pixel."""
 
-_VERSION = 4
+_VERSION = 5
 _log = logging.getLogger(__name__)
 
 
@@ -104,8 +104,7 @@ def cache_samples(dataset: Dataset, ids: list[str], *, chan: int, chan2: int) ->
     make = partial(_cached, dataset, _cache_folder(dataset.path), chan, chan2)
     with _threads() as pool:
         made = pool.map(make, ids)
-        bar = tqdm(made, "flow targets", total=len(ids), unit="image", disable=None, leave=False)
-        files = list(bar)
+        files = list(follow(made, "flow targets", len(ids), brief=True))
     return CachedSamples(
         tuple(ids),
         tuple(item.image for item in files),

@@ -9,22 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from tqdm import tqdm
 
 from cellflow.config import ScoreConfig, check_config
 from cellflow.engine.evaluate import SCORE_COLUMNS, rates, score_row
 from cellflow.engine.image_source import ImageReaders, find_images
 from cellflow.engine.outlines import check_outlines_folder, write_outlines_folder
+from cellflow.engine.progress_lines import follow
 from cellflow.engine.runs import run_dataset
 from cellflow.engine.score_names import Names, check_names, match_names, some
 from cellflow.errors import ConfigError, DataError, RunError
 from cellflow.io.fold_table import read_fold_facts
+from cellflow.io.mask_findings import MaskReview
 from cellflow.io.predictions import PredictedMasks, read_predicted_masks
 from cellflow.io.truth import Truth, dataset_truth, read_truth
 from cellflow.numeric.bootstrap import bootstrap_mean
 from cellflow.report.comparison import Comparison
 from cellflow.storage.atomic import write_csv
 from cellflow.storage.run_folder import RunFolder, find_run
+from cellflow.types import Instances, one_line
 
 __all__ = ["MIN_GROUPS", "ScoreResult", "mean_row", "score_masks"]
 
@@ -37,6 +39,7 @@ in one case of 16: no result of theirs would be surprising at 5 %, whatever a bo
 _GROUP_COLUMNS = ("group", "sample_id")
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class ScoreResult:
     """Scores of predicted masks, and how they compare with others.
@@ -121,7 +124,7 @@ class _Pictures:
     ) -> _Pictures:
         """Find the images, and refuse what would fail after all is scored."""
         if config.images is not None:
-            readers = find_images(config.images)
+            readers: ImageReaders = find_images(config.images)
         elif truth.image is not None:
             readers = {name: partial(truth.image, name) for name in names}
         else:
@@ -192,9 +195,11 @@ def score_masks(config: ScoreConfig) -> ScoreResult:
     names = _matched(sides, truth, matched, subset=config.subset)
     images = _with_facts(truth, list(names), _group_column(config.group, sides, truth))
     pictures = _Pictures.plan(config, sides[0], truth, names) if config.outlines else None
-    rows = []
-    for name, ids in tqdm(names.items(), "score", unit="image", disable=None, leave=False):
-        rows.append({"id": name} | _scores(truth, sides, name, ids))
+    rows, review = [], MaskReview()
+    for name, ids in follow(names.items(), "score", brief=True):
+        cells = review.add(name, truth.instances(name))
+        rows.append({"id": name} | _scores(truth, cells, sides, name, ids))
+    review.warn(f"The truth is {truth.path}; `cellflow prepare --split_parts` makes parts cells.")
     images = images.merge(pd.DataFrame(rows), on="id", validate="one_to_one")
     if config.out is not None:
         write_csv(config.out, images)
@@ -319,9 +324,10 @@ def _with_facts(truth: Truth, names: list[str], column: str | None) -> pd.DataFr
     return pd.DataFrame(facts).reset_index(drop=True)
 
 
-def _scores(truth: Truth, sides: list[_Side], name: str, ids: list[str]) -> dict[str, Any]:
+def _scores(
+    truth: Truth, cells: Instances, sides: list[_Side], name: str, ids: list[str]
+) -> dict[str, Any]:
     """Scores of one image on each side."""
-    cells = truth.instances(name)
     rows = []
     for side, own in zip(sides, ids, strict=True):
         try:

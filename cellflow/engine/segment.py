@@ -17,9 +17,10 @@ from cellflow.engine.stages import run_stages
 from cellflow.errors import RunError
 from cellflow.nn.forward import Flows, image_to_flows, image_to_style
 from cellflow.numeric.averaging import Variant, average_flows
-from cellflow.numeric.normalize import network_channels, select_channels
+from cellflow.numeric.normalize import AS_TRAINED, Normalization, network_channels, select_channels
 from cellflow.numeric.tta import VIEWS, Axes, flip_image, unflip_flow
 from cellflow.style_models import average_probabilities, choose_type
+from cellflow.types import one_line
 
 __all__ = [
     "FLIPS",
@@ -45,8 +46,11 @@ class _Input(NamedTuple):
     intensity: NDArray[np.float32]
 
 
-class _Means(NamedTuple):
-    """What the members say of one image on average: a `Prediction` before its mask step."""
+class Means(NamedTuple):
+    """What the members say of one image on average: a `Prediction` before its mask step.
+
+    `style` is the ``(256,)`` style vector of the first member's plain view, empty where it has none.
+    """
 
     flow: NDArray[np.float32]
     cellprob: NDArray[np.float32]
@@ -55,8 +59,10 @@ class _Means(NamedTuple):
     intensity: NDArray[np.float32]
     cell_type: str
     recognition: Recognition
+    style: NDArray[np.float32]
 
 
+@one_line
 @dataclass(frozen=True, eq=False)
 class Segmenter:
     """Members with everything needed to segment an image.
@@ -91,6 +97,8 @@ class Segmenter:
         Weight of each member, then of each foreign flow; equal by default.
     average : {"plain", "cellprob", "direction"}
         How flows are averaged, see `average_flows`.
+    normalization : Normalization
+        How images are brought to the scale of the networks.
     foreign : sequence of callable
         Flows of other origin that join the average: each gets an image's key and returns ``(flow,
         cellprob)`` at native size.
@@ -109,6 +117,7 @@ class Segmenter:
     augment: bool = False
     weights: Sequence[float] | None = None
     average: Variant = "plain"
+    normalization: Normalization = AS_TRAINED
     foreign: Sequence[ForeignFlows] = ()
 
     def __post_init__(self) -> None:
@@ -133,7 +142,11 @@ class Segmenter:
 
         `key` is what foreign flows are asked for.
         """
-        return self._label(self._average(key, self._read(image)))
+        return self.label(self.means(image, key))
+
+    def means(self, image: NDArray[Any], key: Any = None) -> Means:
+        """What `label` makes a prediction from: the networks' part of `predict`."""
+        return self._average(key, self._read(image))
 
     def stream(
         self,
@@ -172,13 +185,13 @@ class Segmenter:
             key, image = item
             return key, self._read(image)
 
-        def compute(item: tuple[Key, _Input]) -> tuple[Key, _Means]:
+        def compute(item: tuple[Key, _Input]) -> tuple[Key, Means]:
             key, ready = item
             return key, self._average(key, ready)
 
-        def label_and_finish(item: tuple[Key, _Means]) -> Result:
+        def label_and_finish(item: tuple[Key, Means]) -> Result:
             key, means = item
-            return finish(key, self._label(means))
+            return finish(key, self.label(means))
 
         return run_stages(images, prepare, compute, label_and_finish)
 
@@ -196,10 +209,10 @@ class Segmenter:
     def _read(self, image: NDArray[Any]) -> _Input:
         """The channels the members want."""
         member = self.members[0]
-        normal = network_channels(image, member.chan, member.chan2)
+        normal = network_channels(image, member.chan, member.chan2, self.normalization)
         return _Input(normal, select_channels(image, member.chan, member.chan2)[0].copy())
 
-    def _average(self, key: Any, item: _Input) -> _Means:
+    def _average(self, key: Any, item: _Input) -> Means:
         """The networks' part."""
         known = self._recognize(item.normal) if self._needs_styles_first else None
         cell_type = self._type_of(known)
@@ -212,10 +225,11 @@ class Segmenter:
             known = self._combine(styles)
             cell_type = self._type_of(known)
         diameters = [self._diameter(member, known) for member in joining.values()]
-        return _Means(*means, float(np.mean(diameters)), item.intensity, cell_type, known)
+        style = styles.get(next(iter(joining)), np.zeros(0, np.float32))
+        return Means(*means, float(np.mean(diameters)), item.intensity, cell_type, known, style)
 
-    def _label(self, means: _Means) -> Prediction:
-        """The mask step."""
+    def label(self, means: Means) -> Prediction:
+        """The mask step of `predict`."""
         mask = self.per_type.get(means.cell_type, self.mask)
         labels = make_labels(means.flow, means.cellprob, means.diameter, mask)
         return Prediction(

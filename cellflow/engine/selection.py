@@ -78,6 +78,11 @@ def _score_table(evaluations: pd.DataFrame, splits: int) -> pd.DataFrame:
     missing = [name for name in _COLUMNS if name not in evaluations]
     if missing:
         raise DataError(f"evaluations: expected the columns {', '.join(_COLUMNS)}; no {missing[0]}")
+    for name in ("epoch", "score"):
+        if not pd.api.types.is_numeric_dtype(evaluations[name]):
+            raise DataError(
+                f"evaluations: expected numbers as {name}, found {evaluations[name].dtype}"
+            )
     if evaluations.empty or splits < 1:
         raise DataError(
             f"expected at least one evaluation and one split, found {len(evaluations)} rows of "

@@ -10,8 +10,9 @@ import torch
 from cellflow.config import TrainConfig
 from cellflow.engine.machine import Machine
 from cellflow.engine.samples import CachedSamples
+from cellflow.engine.start_file import start_file
 from cellflow.errors import CheckpointError, LeakError
-from cellflow.nn.checkpoint import find_model_file, load_model_file
+from cellflow.nn.checkpoint import load_model_file
 from cellflow.nn.optim import make_optimizer
 from cellflow.nn.precision import choose_layout
 from cellflow.nn.step import Stepper
@@ -24,7 +25,7 @@ DEFAULT_DIAMETER = 30.0
 
 
 def is_pretrained(config: TrainConfig) -> bool:
-    """Whether training starts from a model file."""
+    """Whether training starts from a model file, or from the models of a run."""
     return config.model.pretrained_model.lower() != "none"
 
 
@@ -55,7 +56,7 @@ def start_network(
     if not is_pretrained(config):
         net = build_unet(diam_mean=model.diam_mean or DEFAULT_DIAMETER, seed=config.seed)
     else:
-        path = find_model_file(model.pretrained_model)
+        path = start_file(model.pretrained_model, own["fold"])
         net, facts = load_model_file(path)
         channels = (facts.get("chan", model.chan), facts.get("chan2", model.chan2))
         if channels != (model.chan, model.chan2):

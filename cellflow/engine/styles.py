@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from cellflow.engine.members import Member
+from cellflow.engine.progress_lines import follow
 from cellflow.errors import CheckpointError, DataError
 from cellflow.io.dataset import Dataset
 from cellflow.nn.forward import image_to_style
 from cellflow.numeric.normalize import network_channels
 from cellflow.storage.atomic import write_json
+from cellflow.storage.records import load_json
 from cellflow.style_models import CellTypeModel, DiameterModel, StyleModels
 
 __all__ = ["fit_style_models", "image_style", "read_style_models", "write_style_models"]
@@ -101,7 +101,7 @@ def fit_style_models(
             "none. The diameter cannot be learnt from these images."
         )
     found = []
-    for name in tqdm(names, "styles", len(names), unit="image", disable=None, leave=False):
+    for name in follow(names, "styles", brief=True):
         if check is not None:
             check()
         found.append(image_style(member, dataset.image(name), amp=amp, batch_size=batch_size))
@@ -133,7 +133,7 @@ def read_style_models(path: Path) -> StyleModels:
     """
     path = Path(path)
     try:
-        return StyleModels.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        return StyleModels.from_dict(load_json(path))
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror or error}).") from error
     except CheckpointError as error:

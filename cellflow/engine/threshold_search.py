@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from cellflow.config import MaskConfig
 from cellflow.config.calibration import GridConfig
 from cellflow.engine.prediction import niter_of
+from cellflow.engine.progress_lines import follow
 from cellflow.engine.score import MIN_GROUPS
 from cellflow.engine.thresholds import Thresholds
 from cellflow.numeric._jit import thread_count
@@ -352,8 +352,7 @@ class ThresholdSearch:
         """Work on images side by side; kernels release the GIL."""
         with ThreadPoolExecutor(thread_count(), thread_name_prefix="cellflow-search") as pool:
             made = pool.map(task, names)
-            hidden = None if title else True
-            yield from tqdm(made, title, len(names), unit="image", disable=hidden, leave=False)
+            yield from follow(made, title, len(names), brief=True) if title else made
 
     def _surface(self, rows: Bools) -> Floats:
         return np.asarray(self.scores[rows].mean(axis=0, dtype=np.float64), dtype=np.float64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +11,16 @@ from typing import Any
 from cellflow.config import MaskConfig, MaskOverrides, check_config
 from cellflow.errors import RunError
 from cellflow.storage.atomic import write_json
+from cellflow.storage.records import load_json
+from cellflow.types import one_line
 
-__all__ = ["Thresholds", "read_thresholds", "write_thresholds"]
+__all__ = ["Thresholds", "mask_from_dict", "read_thresholds", "write_thresholds"]
 
 SCHEMA = "cellflow-thresholds"
 VERSION = 1
 
 
+@one_line
 @dataclass(frozen=True)
 class Thresholds:
     """Thresholds of the mask step.
@@ -96,7 +98,7 @@ def read_thresholds(path: Path) -> Thresholds:
         If the file cannot be read, is of another schema, or holds values out of range.
     """
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = load_json(path)
     except (OSError, ValueError) as error:
         raise RunError(
             f"{path} cannot be read ({error}). Make it with: cellflow calibrate"
@@ -111,12 +113,12 @@ def read_thresholds(path: Path) -> Thresholds:
         "schema", "version", "source", "members", "policy", "diameter", "shared", "per_type",
     )  # fmt: skip
     try:
-        shared = _mask(plain["shared"])
-        per_type = {str(name): _mask(mask) for name, mask in plain["per_type"].items()}
+        shared = mask_from_dict(plain["shared"])
+        per_type = {str(name): mask_from_dict(mask) for name, mask in plain["per_type"].items()}
         members = tuple(map(str, plain["members"]))
         policy, diameter = str(plain["policy"]), plain["diameter"]
         diameter = None if diameter is None else float(diameter)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise RunError(
             f"{path}: expected thresholds as cellflow calibrate writes them, found {error}. Make it "
             "again with: cellflow calibrate"
@@ -127,7 +129,25 @@ def read_thresholds(path: Path) -> Thresholds:
     )
 
 
-def _mask(values: dict[str, Any]) -> MaskConfig:
-    mask = MaskConfig(**values)
+def mask_from_dict(values: Any) -> MaskConfig:
+    """Thresholds from a file; what is not there is as the defaults have it.
+
+    Raises
+    ------
+    ValueError
+        If there is a setting that thresholds do not have, or a value of another type or out of range.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"{values!r:.80} for thresholds")
+    known, given = dataclasses.asdict(MaskConfig()), {}
+    for name, value in values.items():
+        if name not in known:
+            raise ValueError(f"the unknown setting {name!r:.80}")
+        kind = type(known[name])
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (isinstance(value, kind) if kind is bool else number and kind(value) == value):
+            raise ValueError(f"{value!r:.80} as {name}")
+        given[name] = kind(value)
+    mask = MaskConfig(**given)
     check_config(mask)
     return mask

@@ -23,9 +23,9 @@ from cellflow.engine.runs import open_run
 from cellflow.engine.samples import CachedSamples
 from cellflow.engine.side_by_side import devices_for, train_side_by_side
 from cellflow.engine.start import is_pretrained
+from cellflow.engine.start_file import start_file
 from cellflow.errors import ConfigError
 from cellflow.io.dataset import Dataset
-from cellflow.nn.checkpoint import find_model_file
 from cellflow.nn.ranks import join_ranks
 from cellflow.storage.locks import hold_lock
 from cellflow.storage.run_folder import RunFolder
@@ -146,7 +146,8 @@ def _open(config: TrainConfig, machine: Machine) -> Job:
         f", {machine.ranks.world} processes" if machine.ranks.world > 1 else "",
     )  # fmt: skip
     if is_pretrained(config):
-        _log.info("starting from %s", find_model_file(config.model.pretrained_model))
+        files = [start_file(config.model.pretrained_model, fold) for fold in wanted]
+        _log.info("starting from %s", ", ".join(map(str, dict.fromkeys(files))))
     elif not run.has_progress():
         _log.info("training from scratch; --pretrained_model FILE starts from a Cellpose 3 model")
     return Job(config, machine, dataset, split, wanted, run)

@@ -12,8 +12,7 @@
 
 from __future__ import annotations
 
-import csv
-import json
+import math
 import shutil
 from functools import cached_property
 from pathlib import Path
@@ -27,12 +26,15 @@ from cellflow import __version__
 from cellflow.errors import DataError
 from cellflow.io.fold_table import fold_table_hash, read_fold_table
 from cellflow.io.images import read_image, read_labels, write_labels
+from cellflow.io.pixel_size import PixelSize, read_pixel_size, sensible_pixel_size
 from cellflow.io.source import SourceImage
-from cellflow.io.tables import read_rows
+from cellflow.io.tables import Row, read_rows, whole_number
 from cellflow.numeric.labels import labels_from_instances, median_diameter
 from cellflow.numeric.rle import instances_from_rles, rles_from_instances
 from cellflow.storage.atomic import write_csv, write_json
+from cellflow.storage.csv_text import csv_writer
 from cellflow.storage.hashing import hash_bytes
+from cellflow.storage.records import load_json
 from cellflow.types import Instances
 
 __all__ = ["Dataset", "DatasetWriter"]
@@ -40,6 +42,7 @@ __all__ = ["Dataset", "DatasetWriter"]
 _FORMAT = "cellflow-dataset"
 _VERSION = 1
 _WHOLE_NUMBERS = ("height", "width", "channels", "n_instances")
+_NUMBERS = (*_WHOLE_NUMBERS, "median_diameter")
 _COLUMNS = (
     "id",
     "file",
@@ -51,6 +54,9 @@ _COLUMNS = (
     "median_diameter",
     "pixel_hash",
 )
+_PIXEL_SIZE = ("pixel_height_um", "pixel_width_um")
+"""Columns that older datasets do not have; empty where it is unknown."""
+_OWN_COLUMNS = (*_COLUMNS, *_PIXEL_SIZE)
 
 
 class Dataset:
@@ -64,8 +70,9 @@ class Dataset:
         The folder.
     images : DataFrame
         One row per image, indexed by id (text), sorted: file, height, width, channels, dtype,
-        n_instances, median_diameter (pixels; 0 without cells), pixel_hash, cell_type if known, and
-        every column of the source as text.
+        n_instances, median_diameter (pixels; 0 without cells), pixel_hash, pixel_height_um and
+        pixel_width_um (nan where unknown; not in older datasets), cell_type if known, and every column of
+        the source as text.
     """
 
     def __init__(self, path: Path, images: pd.DataFrame, facts: dict[str, Any]) -> None:
@@ -100,7 +107,7 @@ class Dataset:
         """Ids of all images, sorted."""
         return [str(image_id) for image_id in self.images.index]
 
-    own_columns = _COLUMNS
+    own_columns = _OWN_COLUMNS
     """Columns of `images` that `cellflow prepare` computed; all others came with the source."""
 
     @property
@@ -142,6 +149,13 @@ class Dataset:
                 f"says, found {pixels.shape[0]} x {pixels.shape[1]}. Prepare the dataset again."
             )
         return pixels
+
+    def pixel_size(self, image_id: str) -> PixelSize | None:
+        """Micrometres per pixel of one image, where its file told them."""
+        self._row(image_id)
+        if not set(_PIXEL_SIZE) <= set(self.images.columns):
+            return None
+        return sensible_pixel_size(*(self.images.at[image_id, name] for name in _PIXEL_SIZE))
 
     def labels(self, image_id: str) -> NDArray[np.int32]:
         """Label map for training, ``(H, W)`` int32: a disputed pixel belongs to the smaller cell."""
@@ -217,7 +231,8 @@ class DatasetWriter:
         name = source.id + source.file.suffix.lower()
         shutil.copyfile(source.file, self._folder / "images" / name)
         labels = labels_from_instances(instances)
-        write_labels(self._folder / "labels" / f"{source.id}.tif", labels)
+        size = read_pixel_size(source.file)
+        write_labels(self._folder / "labels" / f"{source.id}.tif", labels, size)
         self._annotations[source.id] = rles_from_instances(instances)
         self._rows.append(
             {
@@ -230,6 +245,7 @@ class DatasetWriter:
                 "n_instances": len(instances),
                 "median_diameter": round(median_diameter(labels), 3),
                 "pixel_hash": pixel_hash,
+                **dict(zip(_PIXEL_SIZE, size or ("", ""), strict=True)),
                 **{_free_name(column): text for column, text in source.columns.items()},
             }
         )
@@ -239,7 +255,7 @@ class DatasetWriter:
         table = pd.DataFrame(self._rows).sort_values("id").fillna({})
         write_csv(self._folder / "images.csv", table)
         with (self._folder / "instances.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
+            writer = csv_writer(file)
             writer.writerow(["id", "annotation"])
             for image_id in sorted(self._annotations):
                 writer.writerows([image_id, rle] for rle in self._annotations[image_id])
@@ -260,7 +276,7 @@ class DatasetWriter:
 
 def _free_name(column: str) -> str:
     """Name of a column of the source that does not clash with one of ours."""
-    return f"source_{column}" if column in _COLUMNS else column
+    return f"source_{column}" if column in _OWN_COLUMNS else column
 
 
 def _data_hash(pixel_hashes: dict[Any, Any], annotations: dict[str, list[str]]) -> str:
@@ -281,14 +297,23 @@ def _read_facts(path: Path) -> dict[str, Any]:
             f"Make one with `cellflow prepare SOURCE --out {path}`."
         )
     try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
-        if facts["format"] != _FORMAT or not isinstance(facts["data_hash"], str):
-            raise KeyError("format")
-        version = int(facts["version"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        facts = load_json(file)
+    except (OSError, ValueError) as error:
         raise DataError(
-            f"{file}: not the description of a cellflow dataset ({error!r}). Prepare it again."
+            f"{file}: not the description of a cellflow dataset ({error}). Prepare it again."
         ) from error
+    wanted = {"format": str, "version": int, "data_hash": str}
+    for key, kind in wanted.items():
+        if not isinstance(facts, dict) or not isinstance(facts.get(key), kind):
+            raise DataError(
+                f"{file}: not the description of a cellflow dataset (expected {key} to be "
+                f"{'a text' if kind is str else 'a whole number'}). Prepare it again."
+            )
+    if facts["format"] != _FORMAT:
+        raise DataError(
+            f"{file}: expected the format {_FORMAT}, found {facts['format']!r:.80}. Prepare it again."
+        )
+    version = facts["version"]
     if version > _VERSION:
         raise DataError(
             f"{file}: version {version} of the format, this cellflow knows {_VERSION}. "
@@ -298,15 +323,41 @@ def _read_facts(path: Path) -> dict[str, Any]:
 
 
 def _read_images_table(path: Path) -> pd.DataFrame:
-    columns, rows = read_rows(path, _COLUMNS)
+    columns, found = read_rows(path, _COLUMNS)
+    rows = list(found)
+    if not rows:
+        raise DataError(f"{path}: expected a row per image, found none. Prepare the dataset again.")
+    numbers = {name: [_number(path, row, name) for row in rows] for name in _NUMBERS}
+    seen: set[str] = set()
+    for row in rows:
+        image_id, file = row.values["id"], row.values["file"]
+        if image_id in seen:
+            raise DataError(f"{path} line {row.line}: the id {image_id!r} has a row already.")
+        if not file or Path(file).name != file or "\0" in file:
+            raise DataError(
+                f"{path} line {row.line}: expected the name of a file in images/, found {file!r}."
+            )
+        seen.add(image_id)
     table = pd.DataFrame([row.values for row in rows], columns=columns, dtype=str)
-    if table["id"].duplicated().any():
-        twice = table["id"][table["id"].duplicated()].iloc[0]
-        raise DataError(f"{path}: the id {twice!r} has more than one row.")
-    try:
-        for name in _WHOLE_NUMBERS:
-            table[name] = table[name].astype(np.int64)
-        table["median_diameter"] = pd.to_numeric(table["median_diameter"])
-    except ValueError as error:
-        raise DataError(f"{path}: not a number where one is expected ({error}).") from error
+    for name in _WHOLE_NUMBERS:
+        table[name] = np.array(numbers[name], dtype=np.int64)
+    table["median_diameter"] = np.array(numbers["median_diameter"], dtype=np.float64)
+    for name in set(_PIXEL_SIZE) & set(columns):
+        table[name] = pd.to_numeric(table[name], errors="coerce")
     return table.set_index("id").sort_index()
+
+
+def _number(path: Path, row: Row, name: str) -> float:
+    """A number of one of our own columns: none is negative, and an image has at least one pixel."""
+    text = row.values[name]
+    try:
+        number = whole_number(text) if name in _WHOLE_NUMBERS else float(text)
+    except ValueError:
+        number = None
+    least = 1 if name in ("height", "width", "channels") else 0
+    if number is None or not least <= number < math.inf:
+        raise DataError(
+            f"{path} line {row.line}: expected a number of at least {least} as {name}, found {text!r}. "
+            "Put the old value back, or prepare the dataset again."
+        )
+    return number

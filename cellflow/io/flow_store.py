@@ -44,10 +44,10 @@ class FlowStore:
         return sum(1 for _ in self._root.array_keys())
 
     def __contains__(self, name: str) -> bool:
-        return name in self._root
+        return _key(name) in self._root
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._root.array_keys()))
+        return iter(sorted(key.removeprefix(".") for key in self._root.array_keys()))
 
     def write(
         self,
@@ -59,7 +59,7 @@ class FlowStore:
         """Store flow ``(2, H, W)`` and logit ``(H, W)`` of an image, with facts of JSON types."""
         stacked = np.concatenate([flow, cellprob[np.newaxis]]).astype(np.float16)
         array = self._root.create_array(
-            name,
+            _key(name),
             shape=stacked.shape,
             chunks=stacked.shape,
             dtype=stacked.dtype,
@@ -82,11 +82,11 @@ class FlowStore:
             return dict(self._array(name).attrs)
 
     def _array(self, name: str) -> zarr.Array[Any]:
-        if name not in self._root:
+        if name not in self:
             raise DataError(
                 f"No flows of image {name!r} in {self.path}, which has {len(self)} images."
             )
-        return cast("zarr.Array[Any]", self._root[name])
+        return cast("zarr.Array[Any]", self._root[_key(name)])
 
     @contextmanager
     def _damage_told(self) -> Iterator[None]:
@@ -100,3 +100,8 @@ class FlowStore:
                 f"{self.path} is damaged ({type(error).__name__}: {error}). Make it again with: "
                 "cellflow oof"
             ) from error
+
+
+def _key(name: str) -> str:
+    """Name of an image's array; zarr.json is zarr's own, and no id begins with a dot."""
+    return f".{name}" if name.casefold() == "zarr.json" else name

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 import pandas as pd
 
 from cellflow.errors import DataError, FoldError
-from cellflow.io.tables import read_rows
+from cellflow.io.tables import read_rows, whole_number
 from cellflow.storage.atomic import write_csv, write_json
 from cellflow.storage.hashing import hash_bytes
+from cellflow.storage.records import load_json
 
 __all__ = [
     "RESERVED",
@@ -26,6 +26,11 @@ RESERVED = -1
 """Fold of images that are kept out of all folds."""
 
 _MAX_PROBLEMS = 20
+_TEXT_FACTS = ("group", "stratify", "split", "hash")
+_FACTS_REMEDY = (
+    "Put the original back, make both anew with `cellflow folds --overwrite`, or remove the file if the "
+    "table was made by hand."
+)
 
 
 def read_fold_table(path: Path, ids: Sequence[str] | None = None) -> pd.Series[int]:
@@ -89,12 +94,30 @@ def write_fold_table(path: Path, folds: pd.Series[int], facts: dict[str, Any]) -
 
 
 def read_fold_facts(path: Path) -> dict[str, Any]:
-    """How the fold table at `path` was made; empty if nobody knows (a table brought along)."""
+    """How the fold table at `path` was made; empty if nobody knows (a table brought along).
+
+    Raises
+    ------
+    FoldError
+        If ``folds.json`` beside it is damaged: without its column of groups, leaks would go unseen.
+    """
+    path = path.with_suffix(".json")
     try:
-        facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        facts = load_json(path)
+    except FileNotFoundError:
         return {}
-    return facts if isinstance(facts, dict) else {}
+    except (OSError, ValueError) as error:
+        raise FoldError(f"{path}: cannot be read ({error}). {_FACTS_REMEDY}") from error
+    if not isinstance(facts, dict):
+        raise FoldError(
+            f"{path}: expected an object with group, split and hash, found {facts!r:.80}. {_FACTS_REMEDY}"
+        )
+    for key in _TEXT_FACTS:
+        if not isinstance(facts.get(key), str | None):
+            raise FoldError(
+                f"{path}: expected {key} to be a text or null, found {facts[key]!r:.80}. {_FACTS_REMEDY}"
+            )
+    return facts
 
 
 def fold_table_hash(folds: pd.Series[int]) -> str:
@@ -104,11 +127,8 @@ def fold_table_hash(folds: pd.Series[int]) -> str:
 
 
 def _fold_number(text: str) -> int | None:
-    try:
-        fold = int(text)
-    except ValueError:
-        return None
-    return fold if fold >= RESERVED else None
+    fold = whole_number(text)
+    return None if fold is None or fold < RESERVED else fold
 
 
 def _numbering_problems(found: set[int]) -> list[str]:

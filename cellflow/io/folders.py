@@ -2,35 +2,134 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from shlex import quote
 
 from cellflow.errors import DataError
-from cellflow.io.images import IMAGE_SUFFIXES, list_images, read_masks
-from cellflow.io.source import Problems, Source, SourceImage
+from cellflow.io.images import IMAGE_SUFFIXES, list_images, passed_over
+from cellflow.io.mask_findings import looks_like_label_map, read_label_map
+from cellflow.io.places import (
+    IMAGE_FOLDERS,
+    MASK_FOLDERS,
+    find_folder,
+    tell_of_passed_over,
+    where_else,
+)
+from cellflow.io.source import Problems, Source, SourceImage, counted, some
 from cellflow.numeric.labels import instances_from_labels
 from cellflow.types import Instances
 
-__all__ = ["read_folders"]
+__all__ = ["OUTPUT_ENDINGS", "read_folders", "split_outputs"]
 
-_OUTPUT_ENDINGS = ("_flows", "_masks", "_cp_masks", "_cp_output", "_cp_outlines")
-"""Endings of files that Cellpose writes beside an image."""
+_log = logging.getLogger(__name__)
+
+OUTPUT_ENDINGS = ("_flows", "_masks", "_cp_masks", "_cp_output", "_cp_outlines", "_seg")
+"""Endings of names of files that Cellpose writes beside an image."""
+_MASK_ENDINGS = ("_masks", "_cp_masks", "_mask", "_labels", "_label", "-labels", "-label")
+_IMAGE_ENDINGS = ("", "_image", "_img")
+"""Endings of names that are tried when those of the options give no pair."""
+_ADVICE = " Check the path, or name the folder of label maps with --masks."
+
+
+@dataclass(frozen=True)
+class _Folders:
+    """Folders of images and of label maps; the same one for pairs."""
+
+    images: Path
+    masks: Path
+
+    @property
+    def paired(self) -> bool:
+        return self.images == self.masks
+
+
+@dataclass(frozen=True)
+class _Pairing:
+    """Images and label maps by id, as two endings of names give them, and images without the ending."""
+
+    img_filter: str
+    mask_filter: str
+    images: dict[str, list[Path]]
+    maps: dict[str, list[Path]]
+    left_over: int
+
+    @property
+    def n_pairs(self) -> int:
+        return len(self.images.keys() & self.maps.keys())
+
+    @property
+    def fits(self) -> bool:
+        """Whether each image has one label map and each label map one image."""
+        files = [*self.images.values(), *self.maps.values()]
+        one_each = self.images.keys() == self.maps.keys() and all(len(f) == 1 for f in files)
+        return bool(files) and one_each and not self.left_over
+
+    @property
+    def flags(self) -> str:
+        img = f" --img_filter {self.img_filter}" if self.img_filter else ""
+        return f"--mask_filter {self.mask_filter}{img}"
+
+
+def split_outputs(
+    paths: Sequence[Path], *, only_beside_image: bool = False
+) -> tuple[list[Path], list[Path]]:
+    """Tell images from the files that Cellpose wrote beside them, by the endings of their names.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Image files.
+    only_beside_image : bool
+        Whether a name counts only where the image that it was made of is among the `paths`. It is so in
+        any case where all names end like outputs: then some are images.
+
+    Returns
+    -------
+    images, outputs : list of Path
+        In their order.
+    """
+    there = {path.with_suffix("") for path in paths}
+    outputs = {path for path in paths if path.stem.endswith(OUTPUT_ENDINGS)}
+    if only_beside_image or len(outputs) == len(paths):
+        outputs = {
+            path
+            for path in outputs
+            for ending in OUTPUT_ENDINGS
+            if path.stem.endswith(ending)
+            and path.with_name(path.stem.removesuffix(ending)) in there
+        }
+    return [path for path in paths if path not in outputs], [
+        path for path in paths if path in outputs
+    ]
 
 
 def read_folders(
-    folder: Path, problems: Problems, *, masks: Path | None = None, mask_filter: str = "_masks"
+    folder: Path,
+    problems: Problems,
+    *,
+    masks: Path | None = None,
+    mask_filter: str = "_masks",
+    img_filter: str = "",
 ) -> Source:
     """Find pairs of image and label map.
 
     Parameters
     ----------
     folder : Path
-        Holds ``images/`` and ``masks/`` with files of the same name, or images beside label maps
-        whose names end in `mask_filter` (Cellpose's way).
+        Holds ``images/`` and ``masks/`` (or ``labels/``, ``annotations/``; capitals do not count) with
+        files of the same name, or images beside label maps whose names end in `mask_filter` (Cellpose's
+        way).
     problems : Problems
         Takes images without a mask, masks without an image, and names used twice.
     masks : Path, optional
-        Folder of label maps, when it is not ``folder/masks``.
+        Folder of label maps, when it is not in `folder`.
+    mask_filter, img_filter : str
+        Endings of the names of label maps and images. Where they give no pair at all, and just one of
+        the endings that people use fits all files, that is taken and said.
 
     Returns
     -------
@@ -43,72 +142,218 @@ def read_folders(
     DataError
         If there is no such layout, or no image at all.
     """
-    if masks is None and (folder / "images").is_dir() and (folder / "masks").is_dir():
-        masks = folder / "masks"
-    if masks is None:
-        layout = "paired-files"
-        images, maps = _split_paired(folder, mask_filter)
-    else:
-        layout = "image-mask-folders"
-        images = list_images(folder / "images" if (folder / "images").is_dir() else folder)
-        maps = list_images(masks)
-    if not images and not maps:
-        raise DataError(_nothing_found(folder, mask_filter))
-    by_id = _by_stem(images, "", problems)
-    maps_by_id = _by_stem(maps, mask_filter, problems)
-    for image_id in sorted(by_id.keys() - maps_by_id.keys()):
-        where = masks or folder
-        problems.add(
-            f"{by_id[image_id]}: no mask; expected {where / image_id}{mask_filter}.tif"
-            + ("" if masks is None else f" or {where / image_id}.tif")
-            + " (or .png). Add it (all zero if the image has no cells) or remove the image."
+    places = _places(folder, masks)
+    found = _pairing(places, mask_filter, img_filter)
+    if not found.n_pairs:
+        found = _other_endings(places, found)
+    if not found.images or not found.maps:
+        raise DataError(_nothing_found(folder, places, found))
+    if found.left_over:
+        _log.warning(
+            "%s without the ending %s: left out.",
+            *(counted(found.left_over, "image"), found.img_filter),
         )
-    for image_id in sorted(maps_by_id.keys() - by_id.keys()):
-        problems.add(
-            f"{maps_by_id[image_id]}: a mask without an image; expected an image named "
-            f"{image_id}. Add the image or remove the mask."
-        )
+    _add_problems(places, found, problems)
+    tell_of_passed_over(*dict.fromkeys((places.images, places.masks)))
+    _tell_of_subfolders(places)
     return Source(
-        layout,
+        "paired-files" if places.paired else "image-mask-folders",
         [
-            SourceImage(image_id, by_id[image_id], partial(_instances, by_id[image_id], path))
-            for image_id, path in sorted(maps_by_id.items())
-            if image_id in by_id
+            SourceImage(image_id, files[0], partial(_instances, files[0], found.maps[image_id][0]))
+            for image_id, files in sorted(found.images.items())
+            if image_id in found.maps
         ],
     )
 
 
-def _split_paired(folder: Path, mask_filter: str) -> tuple[list[Path], list[Path]]:
-    files = list_images(folder)
-    maps = [path for path in files if path.stem.endswith(mask_filter)]
-    images = [path for path in files if not path.stem.endswith((mask_filter, *_OUTPUT_ENDINGS))]
-    return images, maps
+def _places(folder: Path, masks: Path | None) -> _Folders:
+    images = find_folder(folder, IMAGE_FOLDERS)
+    maps = find_folder(folder, MASK_FOLDERS) if masks is None else masks
+    if masks is None and (images is None or maps is None):
+        return _Folders(folder, folder)
+    return _Folders(images or folder, maps or folder)
 
 
-def _by_stem(files: list[Path], ending: str, problems: Problems) -> dict[str, Path]:
-    found: dict[str, Path] = {}
-    for path in files:
-        image_id = path.stem.removesuffix(ending)
-        if image_id in found:
-            problems.add(
-                f"{path.parent}: {found[image_id].name} and {path.name} have the same id "
-                f"{image_id!r}. Rename or remove one."
-            )
-        found[image_id] = path
-    return found
-
-
-def _nothing_found(folder: Path, mask_filter: str) -> str:
-    return (
-        f"{folder}: no annotated images found. Looked for train.csv with train/ (Kaggle layout), "
-        f"for images/ with masks/, and for NAME.EXT beside NAME{mask_filter}.EXT "
-        f"(EXT: {' '.join(IMAGE_SUFFIXES)}). Check the path, or name the folder of label maps "
-        "with --masks."
+def _pairing(places: _Folders, mask_filter: str, img_filter: str) -> _Pairing:
+    files = list_images(places.images)
+    if places.paired:
+        files, maps = _split_paired(files, mask_filter)
+    else:
+        maps = list_images(places.masks)
+    images = [path for path in files if path.stem.endswith(img_filter)]
+    return _Pairing(
+        img_filter,
+        mask_filter,
+        _by_id(images, img_filter),
+        _by_id(maps, mask_filter),
+        left_over=len(files) - len(images),
     )
 
 
+def _split_paired(files: list[Path], mask_filter: str) -> tuple[list[Path], list[Path]]:
+    """Images and label maps of one folder; other files that Cellpose writes are neither."""
+    stems = {path.stem for path in files}
+    endings = (*OUTPUT_ENDINGS, mask_filter)
+
+    def stems_from_image(stem: str) -> bool:
+        return any(stem.endswith(end) and stem.removesuffix(end) in stems for end in endings)
+
+    # What has a mask of its own and stems from no image is an image, whatever its ending.
+    own = {stem for stem in stems if stem + mask_filter in stems and not stems_from_image(stem)}
+    images = [path for path in files if path.stem in own or not path.stem.endswith(endings)]
+    # NAME_cp_masks is no mask of NAME_cp, unless NAME_cp is there.
+    longer = tuple(end for end in endings if end != mask_filter and end.endswith(mask_filter))
+    maps = [
+        path
+        for path in files
+        if path.stem.endswith(mask_filter)
+        and path.stem not in own
+        and (path.stem.removesuffix(mask_filter) in stems or not path.stem.endswith(longer))
+    ]
+    return images, maps
+
+
+def _by_id(files: list[Path], ending: str) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in files:
+        found.setdefault(path.stem.removesuffix(ending), []).append(path)
+    return found
+
+
+def _other_endings(places: _Folders, found: _Pairing) -> _Pairing:
+    """Another pair of endings, where just one fits all files; else what was found."""
+    fitting = _fitting(places, found)
+    if len(fitting) != 1:
+        return found
+    _log.warning(
+        "No image NAME%s has a mask NAME%s; all %d pairs fit %s, so that is taken.",
+        *(found.img_filter, found.mask_filter, fitting[0].n_pairs, fitting[0].flags),
+    )
+    return fitting[0]
+
+
+def _fitting(places: _Folders, found: _Pairing) -> list[_Pairing]:
+    """Pairings that leave no file over, one for each set of ids."""
+    fitting: dict[frozenset[Path], _Pairing] = {}
+    for img_filter in dict.fromkeys((found.img_filter, *_IMAGE_ENDINGS)):
+        for mask_filter in dict.fromkeys((found.mask_filter, *_MASK_ENDINGS)):
+            other = _pairing(places, mask_filter, img_filter)
+            if other.fits:
+                paths = frozenset(path for files in other.maps.values() for path in files)
+                fitting.setdefault(paths, other)
+    return list(fitting.values())
+
+
+def _add_problems(places: _Folders, found: _Pairing, problems: Problems) -> None:
+    for by_id in (found.images, found.maps):
+        for image_id, files in sorted(by_id.items()):
+            if len(files) > 1:
+                names = " and ".join(path.name for path in files)
+                problems.add(
+                    f"{files[0].parent}: {names} have the same id {image_id!r}. "
+                    "Rename or remove one.",
+                    image_id,
+                )
+    images, maps = found.images.keys(), found.maps.keys()
+    for image_id in sorted(images - maps):
+        where = places.masks / image_id
+        problems.add(
+            f"{found.images[image_id][0]}: no mask; expected {where}{found.mask_filter}.tif"
+            + ("" if places.paired else f" or {where}.tif")
+            + f" (or .png).{_instead(places.masks, image_id)}"
+            " Add it (all zero if the image has no cells) or remove the image.",
+            image_id,
+        )
+    for image_id in sorted(maps - images):
+        problems.add(
+            f"{found.maps[image_id][0]}: a mask without an image; expected an image named "
+            f"{image_id}{found.img_filter}.{_instead(places.images, image_id)}"
+            " Add the image or remove the mask.",
+            image_id,
+        )
+
+
+def _instead(folder: Path, image_id: str) -> str:
+    """What lies in a folder for an image and was not taken."""
+    for path, reason in passed_over(folder):
+        if path.stem == image_id:
+            return f" {path.name} is there, but {reason}."
+    for path in list_images(folder):
+        for ending in _MASK_ENDINGS:
+            if path.stem == image_id + ending:
+                return f" {path.name} is there: rename it, or add --mask_filter {ending}."
+        if path.stem == image_id and path.stem.endswith(OUTPUT_ENDINGS):
+            return (
+                f" {path.name} is there, but its ending is one of what Cellpose writes beside images "
+                f"({' '.join(OUTPUT_ENDINGS)}); rename it and its mask."
+            )
+    return ""
+
+
+def _tell_of_subfolders(places: _Folders) -> None:
+    """One line for sub-folders that hold images, with the command that reads the first of them."""
+    inside = [
+        path
+        for path in sorted(places.images.iterdir())
+        if path.is_dir() and path.name[0] != "." and path not in (places.masks, places.images)
+    ]
+    counts = {path: len(list_images(path)) for path in inside}
+    inside = [path for path in inside if counts[path]]
+    if not inside:
+        return
+    first, other = inside[0], places.masks / inside[0].name
+    masks = f" --masks {quote(str(other))}" if not places.paired and other.is_dir() else ""
+    _log.warning(
+        "%s in sub-folders of %s: not read (%s). Read each of them by itself: "
+        "cellflow prepare %s%s --out %s",
+        *(
+            counted(sum(counts.values()), "image"),
+            places.images,
+            some([path.name for path in inside]),
+        ),
+        *(quote(str(first)), masks, quote(f"{first.name}-data")),
+    )
+
+
+def _nothing_found(folder: Path, places: _Folders, found: _Pairing) -> str:
+    hint = where_else(folder)
+    several = _fitting(places, found)
+    if several:
+        ways = " or ".join(sorted(pairing.flags for pairing in several))
+        hint = f" More than one ending of names would fit: say {ways}." + hint
+    if found.images or found.maps:
+        noun, missing = ("image", "label map") if found.images else ("label map", "image")
+        some_of = some([f[0].name for f in (found.images or found.maps).values()])
+        expected = f"NAME{found.mask_filter}.EXT" if found.images else f"NAME{found.img_filter}.EXT"
+        place = places.masks if found.images else places.images
+        return (
+            f"{folder}: {counted(len(found.images or found.maps), noun)} ({some_of}) but no {missing}; "
+            f"expected {expected} in {place}.{_hidden(place)}{hint or _ADVICE}"
+        )
+    return (
+        f"{folder}: no annotated images found. Looked for train.csv with train/ (Kaggle layout), "
+        f"for images/ with masks/, and for NAME.EXT beside NAME{found.mask_filter}.EXT "
+        f"(EXT: {' '.join(IMAGE_SUFFIXES)}).{_hidden(folder)}{hint or _ADVICE}"
+    )
+
+
+def _hidden(folder: Path) -> str:
+    files = passed_over(folder)
+    if not files:
+        return ""
+    path, reason = files[0]
+    return f" Passed over: {counted(len(files), 'file')} ({path.name}: {reason})."
+
+
 def _instances(image: Path, path: Path, shape: tuple[int, int]) -> Instances:
-    masks = read_masks(path)
+    try:
+        masks = read_label_map(path)
+    except DataError as error:
+        if path.is_file() and looks_like_label_map(image):
+            raise DataError(
+                f"{error} The image {image.name} looks like a label map: are images and masks swapped?"
+            ) from error
+        raise
     if masks.shape != shape:
         raise DataError(
             f"{path}: the mask is {masks.shape[0]} x {masks.shape[1]} (height x width), its image "

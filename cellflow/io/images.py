@@ -6,8 +6,10 @@ in one `DataError` that names the file.
 
 from __future__ import annotations
 
-import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +17,13 @@ import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from cellflow.errors import DataError
+from cellflow.io import _image_header as header
+from cellflow.io import _tiff
+from cellflow.io.pixel_size import MICROMETRES_PER_CM, PixelSize
 from cellflow.storage.atomic import atomic_path
 
 __all__ = [
@@ -24,6 +31,7 @@ __all__ = [
     "ImageInfo",
     "image_info",
     "list_images",
+    "passed_over",
     "read_image",
     "read_labels",
     "read_masks",
@@ -32,22 +40,20 @@ __all__ = [
 
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
 
-_SIGNATURES = {
-    b"\x89PNG\r\n\x1a\n": "PNG",
-    b"\xff\xd8\xff": "JPEG",
-    b"BM": "BMP",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-    b"II+\0": "TIFF",
-    b"MM\0+": "TIFF",
-}
+_OTHER_FORMATS = {
+    ".avif", ".btf", ".czi", ".dcm", ".dv", ".gif", ".h5", ".heic", ".ics", ".ims", ".j2k", ".jfif", ".jp2",
+    ".jpx", ".jxl", ".jxr", ".lif", ".lsm", ".mha", ".mrc", ".mrxs", ".nd2", ".ndpi", ".nii", ".npy", ".npz",
+    ".nrrd", ".oib", ".oif", ".oir", ".pbm", ".pgm", ".pnm", ".ppm", ".psd", ".qptiff", ".scn", ".stk",
+    ".svs", ".tf8", ".tga", ".vsi", ".webp", ".zarr", ".zvi",
+}  # fmt: skip
+"""Endings of files that hold images and are not read."""
+_OF_CELLPOSE = ("_seg.npy", "_size.npy")
+"""What Cellpose writes beside images and models."""
 _DECODERS = {
     "PNG": imagecodecs.png_decode,
     "JPEG": imagecodecs.jpeg8_decode,
     "BMP": imagecodecs.bmp_decode,
 }
-_PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 1, 6: 3}  # by colour type, alpha dropped
-_MAX_CHANNELS = 4
 
 
 @dataclass(frozen=True)
@@ -61,38 +67,41 @@ class ImageInfo:
 
 
 def read_image(path: Path) -> NDArray[Any]:
-    """Read a 2D image in its native dtype.
+    """Read a 2D image in its native dtype, the way up in which viewers show it.
 
     Parameters
     ----------
     path : Path
-        PNG, TIFF, JPEG or BMP. Alpha is dropped; the channels of a multi-channel TIFF come last.
+        PNG, TIFF, JPEG or BMP. Alpha is dropped; the channels of a multi-channel TIFF come last,
+        whether they lie first or last in the file.
 
     Returns
     -------
     (H, W) or (H, W, C) ndarray
-        uint8, uint16 or whatever the file holds; 1-bit images become uint8.
+        uint8, uint16 or whatever the file holds; 1-bit images become uint8. Indices of a palette become
+        the colours they stand for, but for files of ImageJ, whose palette only colours the display.
+        TIFFs of which 0 is white keep their numbers, as in ImageJ. The orientation that cameras write
+        (EXIF, TIFF tag 274) is applied.
 
     Raises
     ------
     DataError
-        If the file is missing, truncated, of an unknown format, a stack of several planes, or holds
-        values that are not finite real numbers.
+        If the file is missing, truncated, of an unknown format, a stack or a set of several images, in
+        CMYK, or holds values that are not finite real numbers.
     """
     path = Path(path)
     data = _read_bytes(path)
     kind = _kind_of(data, path)
-    try:
-        pixels = _read_tiff(path) if kind == "TIFF" else np.asarray(_DECODERS[kind](data))
-    except DataError:
-        raise
-    except Exception as error:  # the codecs raise many kinds of error on damaged files
-        raise _damaged(path, kind, str(error)) from error
-    if kind == "JPEG" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
-        raise _damaged(path, kind, "the end of the image is missing")
-    if kind == "JPEG" and pixels.ndim == 3 and pixels.shape[2] == 4:
-        raise DataError(f"{path}: a CMYK JPEG; save it as grey or RGB.")
-    return _checked(_drop_alpha(pixels) if kind != "TIFF" else pixels, path)
+    with _damage_told(path, kind):
+        if kind == "TIFF":
+            return _checked(_tiff.read_pixels(path), path)
+        _refuse_swollen(data, kind)
+        pixels = np.asarray(_DECODERS[kind](data))
+        if kind == "JPEG" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+            raise ValueError("the end of the image is missing")
+        if kind == "JPEG" and pixels.ndim == 3 and pixels.shape[2] == 4:
+            raise DataError(f"{path}: a CMYK JPEG; save it as grey or RGB.")
+        return _checked(header.turn(_drop_alpha(pixels), header.orientation(data, kind)), path)
 
 
 def image_info(path: Path) -> ImageInfo:
@@ -106,24 +115,18 @@ def image_info(path: Path) -> ImageInfo:
     path = Path(path)
     try:
         with path.open("rb") as file:
-            head = file.read(33)
-        kind = _kind_of(head, path)
-        if kind == "PNG":
-            return _png_info(head, path)
-        if kind == "TIFF":
-            with tifffile.TiffFile(path) as tiff:
-                series = tiff.series[0]
-                order = _tiff_order(series.axes, series.shape, path)
-                shape = [series.shape[axis] for axis in order]
-                channels = shape[2] if len(shape) == 3 else 1
-                alpha = _has_alpha(tiff.pages[0])
-                return ImageInfo(shape[0], shape[1], channels - alpha, str(series.dtype))
+            head = file.read(header.PNG_HEAD)
+            kind = _kind_of(head, path)
+            data = head + file.read() if kind == "PNG" else head
     except OSError as error:
         raise _unreadable(path, error) from error
-    except (ValueError, KeyError, IndexError, struct.error) as error:
-        if isinstance(error, DataError):
-            raise
-        raise _damaged(path, "image", str(error)) from error
+    with _damage_told(path, kind):
+        if kind == "PNG":
+            found = header.png_header(data)
+            height, width = header.turned_shape(found.shape, header.orientation(data, kind))
+            return ImageInfo(height, width, found.channels, found.dtype)
+        if kind == "TIFF":
+            return ImageInfo(*_tiff.read_info(path))
     pixels = read_image(path)
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
     return ImageInfo(pixels.shape[0], pixels.shape[1], channels, str(pixels.dtype))
@@ -135,18 +138,23 @@ def read_masks(path: Path) -> NDArray[np.int64]:
     Returns
     -------
     (H, W) int64 ndarray
-        0 background.
+        0 background. In a file with a palette the indices are the labels; a picture of three equal
+        channels gives one of them.
 
     Raises
     ------
     DataError
-        If it is not one whole non-negative number per pixel.
+        If it is not one whole non-negative number per pixel, or was saved with loss (JPEG), which
+        changes labels along every outline.
     """
-    pixels = read_image(path)
+    path = Path(path)
+    pixels = _read_indices(path)
+    if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
+        pixels = pixels[..., 0]
     if pixels.ndim != 2:
         raise DataError(
             f"{path}: expected a label map with one number per pixel, found {pixels.shape[2]} "
-            "channels. Save the label map itself, not a coloured picture of it."
+            "channels of colours. Save the label map itself, not a coloured picture of it."
         )
     if pixels.dtype.kind == "f" and not np.array_equal(pixels, np.rint(pixels)):
         raise DataError(f"{path}: expected whole numbers as labels, found fractions.")
@@ -156,7 +164,29 @@ def read_masks(path: Path) -> NDArray[np.int64]:
     return masks
 
 
-def write_labels(path: Path, labels: NDArray[Any]) -> None:
+def _read_indices(path: Path) -> NDArray[Any]:
+    """Pixels of a label map: `read_image`, but numbers where an image would have colours."""
+    data = _read_bytes(path)
+    kind = _kind_of(data, path)
+    with _damage_told(path, kind):
+        if kind == "JPEG" or (kind == "TIFF" and _tiff.is_lossy(path)):
+            raise DataError(
+                f"{path}: a label map with JPEG compression, which changes labels along every "
+                "outline. Export it again as TIFF or PNG."
+            )
+        if kind == "TIFF":
+            return _checked(_tiff.read_pixels(path, colours=False), path)
+        if kind == "BMP" or (kind == "PNG" and header.png_header(data).palette):
+            _refuse_swollen(data, kind)
+            # not Image.open, which has a limit of its own on the size
+            with (BmpImageFile if kind == "BMP" else PngImageFile)(BytesIO(data)) as picture:
+                if picture.mode == "P":
+                    indices = header.turn(np.asarray(picture), header.orientation(data, kind))
+                    return _checked(indices, path)
+    return read_image(path)
+
+
+def write_labels(path: Path, labels: NDArray[Any], pixel_size: PixelSize | None = None) -> None:
     """Write a label map atomically as a zlib-compressed TIFF.
 
     Parameters
@@ -165,6 +195,9 @@ def write_labels(path: Path, labels: NDArray[Any]) -> None:
         Ends in .tif.
     labels : (H, W) integer ndarray
         Non-negative; stored as uint16, or as uint32 when there are more than 65,535 cells.
+    pixel_size : PixelSize, optional
+        Micrometres per pixel. Written as ImageJ writes them, so that Fiji shows the scale; ImageJ knows no
+        uint32, which gets resolution tags in centimetres instead.
     """
     if labels.ndim != 2 or labels.dtype.kind not in "iu":
         raise DataError(
@@ -175,7 +208,18 @@ def write_labels(path: Path, labels: NDArray[Any]) -> None:
         raise DataError(f"{path}: expected labels from 0 to 4,294,967,295.")
     small = labels.astype(np.uint16 if top < 2**16 else np.uint32)
     with atomic_path(Path(path)) as temporary:
-        tifffile.imwrite(temporary, small, compression="zlib")
+        tifffile.imwrite(temporary, small, compression="zlib", **_resolution(small, pixel_size))
+
+
+def _resolution(labels: NDArray[Any], pixel_size: PixelSize | None) -> dict[str, Any]:
+    """How tifffile is told of a pixel size."""
+    if pixel_size is None:
+        return {}
+    unit = 1.0 if labels.dtype == np.uint16 else MICROMETRES_PER_CM
+    per_unit = unit / pixel_size.width, unit / pixel_size.height
+    if labels.dtype != np.uint16:
+        return {"resolution": per_unit, "resolutionunit": "CENTIMETER"}
+    return {"imagej": True, "resolution": per_unit, "metadata": {"axes": "YX", "unit": "um"}}
 
 
 def read_labels(path: Path) -> NDArray[np.int32]:
@@ -184,24 +228,67 @@ def read_labels(path: Path) -> NDArray[np.int32]:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Image files directly in a folder, sorted by name; hidden files are passed over.
+    """Image files directly in a folder, sorted by name.
+
+    Hidden files are passed over; so are broken links, names that are not UTF-8 and other formats, of
+    which `passed_over` tells.
 
     Raises
     ------
     DataError
         If the folder does not exist or cannot be read.
     """
-    folder = Path(folder)
+    return sorted(
+        item
+        for item in _items(Path(folder))
+        if item.suffix.lower() in IMAGE_SUFFIXES and _is_text(item.name) and item.is_file()
+    )
+
+
+def passed_over(folder: Path) -> list[tuple[Path, str]]:
+    """Files of a folder that look like images and are not read, with the reason, sorted by name.
+
+    Names that are not UTF-8 are given in the form in which they can be written.
+
+    Raises
+    ------
+    DataError
+        If the folder does not exist or cannot be read.
+    """
+    found = []
+    for item in _items(Path(folder)):
+        suffix = item.suffix.lower()
+        if suffix not in IMAGE_SUFFIXES and suffix not in _OTHER_FORMATS:
+            continue
+        if item.name.endswith(_OF_CELLPOSE):
+            continue
+        if not _is_text(item.name):
+            name = item.name.encode("utf-8", "backslashreplace").decode()
+            found.append((item.with_name(name), "its name is not UTF-8 text; rename it"))
+        elif item.is_symlink() and not item.exists():
+            found.append((item, "a link that leads nowhere"))
+        elif suffix in _OTHER_FORMATS:
+            found.append((item, f"{suffix} is not read; convert it to TIFF or PNG"))
+    return sorted(found)
+
+
+def _items(folder: Path) -> Iterator[Path]:
+    """What lies in a folder and is not hidden."""
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder of images, found {_what_is(folder)}.")
     try:
-        return sorted(
-            item
-            for item in folder.iterdir()
-            if item.suffix.lower() in IMAGE_SUFFIXES and item.name[0] != "." and item.is_file()
-        )
+        yield from (item for item in folder.iterdir() if item.name[0] != ".")
     except OSError as error:
         raise _unreadable(folder, error) from error
+
+
+def _is_text(name: str) -> bool:
+    """Whether a file name can be written into tables and logs."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _what_is(path: Path) -> str:
@@ -219,62 +306,49 @@ def _unreadable(path: Path, error: OSError) -> DataError:
     return DataError(f"{path}: cannot be read ({error.strerror or error}).")
 
 
+@contextmanager
+def _damage_told(path: Path, kind: str) -> Iterator[None]:
+    """Turn whatever a decoder raises on a damaged file into one message that names the file."""
+    try:
+        yield
+    except DataError as error:
+        named = str(error).startswith(str(path))
+        raise error if named else DataError(f"{path}: {error}") from error.__cause__
+    except OSError as error:
+        if error.errno is not None:
+            raise _unreadable(path, error) from error
+        raise _damaged(path, kind, str(error)) from error
+    except MemoryError as error:
+        raise DataError(
+            f"{path}: takes more memory than there is. If the image is not that large, the file is "
+            "damaged: copy or export it again. Else cut it into parts."
+        ) from error
+    except Exception as error:  # decoders raise nearly every kind of error on damaged files
+        raise _damaged(path, kind, str(error) or type(error).__name__) from error
+
+
 def _damaged(path: Path, kind: str, reason: str) -> DataError:
     return DataError(
         f"{path}: damaged or truncated {kind} file ({reason}). Copy or export the file again."
     )
 
 
+def _refuse_swollen(data: bytes, kind: str) -> None:
+    claimed = header.claim(data, kind)
+    if claimed is not None:
+        header.refuse_swollen(claimed, len(data), kind)
+
+
 def _kind_of(data: bytes, path: Path) -> str:
     if not data:
         raise DataError(f"{path}: the file is empty. Copy or export the file again.")
-    for signature, kind in _SIGNATURES.items():
-        if data.startswith(signature):
-            return kind
-    raise DataError(
-        f"{path}: not a PNG, TIFF, JPEG or BMP image, whatever its name says. "
-        "Convert it to one of these."
-    )
-
-
-def _png_info(head: bytes, path: Path) -> ImageInfo:
-    if len(head) < 33 or head[12:16] != b"IHDR":
-        raise _damaged(path, "PNG", "no header")
-    width, height, bits, colour = struct.unpack(">IIBB", head[16:26])
-    return ImageInfo(height, width, _PNG_CHANNELS[colour], "uint16" if bits == 16 else "uint8")
-
-
-def _read_tiff(path: Path) -> NDArray[Any]:
-    with tifffile.TiffFile(path) as tiff:
-        series = tiff.series[0]
-        order = _tiff_order(series.axes, series.shape, path)
-        others = [axis for axis in range(len(series.shape)) if axis not in order]
-        pixels = np.transpose(series.asarray().reshape(series.shape), [*order, *others])
-        pixels = pixels.reshape(pixels.shape[: len(order)])  # the others have length 1
-        return pixels[..., :-1] if _has_alpha(tiff.pages[0]) else pixels
-
-
-def _has_alpha(page: Any) -> bool:
-    """Whether the last sample of a TIFF page is alpha (1 associated, 2 unassociated)."""
-    extra = tuple(getattr(page, "extrasamples", ()))
-    return bool(extra) and int(extra[-1]) in (1, 2) and int(page.samplesperpixel) in (2, 4)
-
-
-def _tiff_order(axes: str, shape: tuple[int, ...], path: Path) -> list[int]:
-    """Axes in the order Y, X and, if there are any, channels; axes of length 1 are left out."""
-    long = {
-        name: axis
-        for axis, name in enumerate(axes)
-        if shape[axis] > 1 or name in "YX"  # a plane of one pixel height is still a plane
-    }
-    others = [name for name in long if name not in "YX"]
-    few = len(others) == 1 and others[0] in "SC" and shape[long[others[0]]] <= _MAX_CHANNELS
-    if {"Y", "X"} <= long.keys() and (not others or few):
-        return [long["Y"], long["X"], *(long[name] for name in others)]
-    raise DataError(
-        f"{path}: expected one 2D image, found a stack of shape {tuple(shape)} (axes {axes}). "
-        f"Save one plane per file, with at most {_MAX_CHANNELS} channels in the last axis."
-    )
+    kind = header.kind_of(data)
+    if kind is None:
+        raise DataError(
+            f"{path}: not a PNG, TIFF, JPEG or BMP image, whatever its name says. "
+            "Convert it to one of these."
+        )
+    return kind
 
 
 def _drop_alpha(pixels: NDArray[Any]) -> NDArray[Any]:

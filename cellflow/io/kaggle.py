@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from cellflow.errors import DataError, RleError
-from cellflow.io.images import IMAGE_SUFFIXES, list_images
+from cellflow.io.images import IMAGE_SUFFIXES, image_info, list_images
+from cellflow.io.places import tell_of_passed_over
 from cellflow.io.source import Problems, Source, SourceImage, match_id
-from cellflow.io.tables import Row, read_rows
+from cellflow.io.tables import Row, find_table, read_rows, whole_number
+from cellflow.numeric.mask_checks import order_of_rles
 from cellflow.numeric.rle import instances_from_rles, rle_decode
 from cellflow.types import Instances
 
@@ -20,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 def is_kaggle_layout(folder: Path) -> bool:
     """Whether a folder holds ``train.csv`` and ``train/``."""
-    return (folder / "train.csv").is_file() and (folder / "train").is_dir()
+    return find_table(folder, "train.csv") is not None and (folder / "train").is_dir()
 
 
 def read_kaggle(
@@ -30,35 +35,41 @@ def read_kaggle(
     id_column: str = "id",
     annotation_column: str = "annotation",
     cell_type_column: str = "cell_type",
+    rle_order: Literal["auto", "C", "F"] = "auto",
 ) -> Source:
     """Read the table and find the images.
 
     Parameters
     ----------
     folder : Path
-        Holds ``train.csv`` (row-major 1-indexed runs, one row per cell; a row with an empty
+        Holds ``train.csv`` (1-indexed runs, one row per cell; a row with an empty
         annotation is an image without cells) and ``train/ID.png``. The columns ``width`` and
         ``height`` are checked against the image; further columns are kept.
     problems : Problems
         Takes what is wrong with single rows.
+    rle_order : {"auto", "C", "F"}
+        Runs are row-major or column-major; "auto" takes the order in which cells are compact.
 
     Returns
     -------
     Source
         Images sorted by id. Images without a row are left out with a warning.
     """
-    table = folder / "train.csv"
+    table = find_table(folder, "train.csv") or folder / "train.csv"
     files = _files_by_id(folder / "train", problems)
-    columns, rows = read_rows(table, (id_column, annotation_column))
+    options = {id_column: "--id_column", annotation_column: "--annotation_column"}
+    columns, rows = read_rows(table, (id_column, annotation_column), options=options)
     by_image: dict[str, list[Row]] = {}
     for row in rows:
         image_id = match_id(row.values[id_column], files)
         if image_id is None:
-            problems.add(_unknown_id(table, row, id_column))
+            problems.add(_unknown_id(table, row, id_column), row.values[id_column])
         else:
             by_image.setdefault(image_id, []).append(row)
+    if not by_image:
+        problems.add(f"{table}: no image of {folder / 'train'} has a row; expected a row per cell.")
     unannotated = sorted(files.keys() - by_image.keys())
-    if unannotated:
+    if by_image and unannotated:
         _log.warning(
             "%d of %d images in %s have no row in %s and are left out (%s ...). "
             "An image without cells needs a row with an empty %s.",
@@ -69,6 +80,10 @@ def read_kaggle(
     extra = _columns_of_images([name for name in columns if name not in known], by_image)
     if cell_type_column in columns and cell_type_column not in extra:
         problems.add(_mixed_types(table, by_image, cell_type_column))
+    order = rle_order
+    if order == "auto":
+        order = _order(table, files, annotation_column, by_image)
+    tell_of_passed_over(folder / "train")
     return Source(
         "kaggle",
         [
@@ -76,13 +91,35 @@ def read_kaggle(
                 id=image_id,
                 file=files[image_id],
                 read_instances=partial(
-                    _instances, table, image_id, annotation_column, by_image[image_id]
+                    _instances, table, image_id, annotation_column, order, by_image[image_id]
                 ),
                 columns={name: by_image[image_id][0].values[name] for name in extra},
             )
             for image_id in sorted(by_image)
         ],
     )
+
+
+def _order(
+    table: Path, files: dict[str, Path], annotation_column: str, by_image: dict[str, list[Row]]
+) -> Literal["C", "F"]:
+    """Order of the runs, from the images that can be read; what is wrong with the others is told later."""
+
+    def images() -> Iterator[tuple[list[str], tuple[int, int]]]:
+        for image_id, rows in by_image.items():
+            rles = [row.values[annotation_column] for row in rows]
+            with suppress(DataError):
+                info = image_info(files[image_id])
+                yield rles, (info.height, info.width)
+
+    order = order_of_rles(images())
+    if order == "F":
+        _log.warning(
+            "%s: the runs go column by column: read row by row, most cells fall to pieces. They are read "
+            "so; add --rle_order C to read them row by row.",
+            table,
+        )
+    return order
 
 
 def _files_by_id(folder: Path, problems: Problems) -> dict[str, Path]:
@@ -138,7 +175,12 @@ def _mixed_types(table: Path, by_image: dict[str, list[Row]], column: str) -> st
 
 
 def _instances(
-    table: Path, image_id: str, annotation_column: str, rows: list[Row], shape: tuple[int, int]
+    table: Path,
+    image_id: str,
+    annotation_column: str,
+    order: Literal["C", "F"],
+    rows: list[Row],
+    shape: tuple[int, int],
 ) -> Instances:
     """Cells of one image; says which line of the table is wrong."""
     for row in rows:
@@ -152,7 +194,7 @@ def _instances(
         )
     rles = [row.values[annotation_column] for row in cells]
     try:
-        return instances_from_rles(rles, shape)
+        return instances_from_rles(rles, shape, order)
     except RleError as error:
         for row, rle in zip(cells, rles, strict=True):
             try:
@@ -168,7 +210,7 @@ def _instances(
 def _check_size(table: Path, row: Row, shape: tuple[int, int]) -> None:
     for name, found in (("height", shape[0]), ("width", shape[1])):
         text = row.values.get(name, "")
-        if text and text != str(found):
+        if text and whole_number(text) != found:
             raise DataError(
                 f"{table} line {row.line}: {name} {text}, but the image is "
                 f"{shape[0]} x {shape[1]} (height x width). Replace the image or correct the table."

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,7 +12,18 @@ from cellflow.io.images import IMAGE_SUFFIXES
 from cellflow.io.tables import read_rows
 from cellflow.types import Instances
 
-__all__ = ["Problems", "Source", "SourceImage", "check_id", "match_id", "read_image_table"]
+__all__ = [
+    "Problems",
+    "Source",
+    "SourceImage",
+    "check_id",
+    "counted",
+    "match_id",
+    "read_image_table",
+    "some",
+]
+
+_MAX_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -45,27 +57,81 @@ class Source:
 
 
 class Problems:
-    """Collects messages so that one error can report many of them."""
+    """Collects messages so that one error can report many of them, in one line for each cause."""
 
     limit = 20
 
     def __init__(self) -> None:
-        self.messages: list[str] = []
+        self._causes: list[list[tuple[str, str]]] = []
 
-    def add(self, message: object) -> None:
-        """Keep a message; at the limit, raise at once."""
-        self.messages.append(str(message))
-        if len(self.messages) >= self.limit:
+    def add(self, message: object, name: str = "") -> None:
+        """Keep a message; at the limit of causes, raise at once.
+
+        Parameters
+        ----------
+        message : str or error
+        name : str
+            Whom it is about. Messages that differ in this name and in numbers only have one cause: the
+            first is shown, and the names of the others.
+        """
+        new = str(message), name
+        for found in self._causes:
+            if _same_cause(found[0], new):
+                found.append(new)
+                return
+        self._causes.append([new])
+        if len(self._causes) >= self.limit:
             self.raise_if_any()
 
+    def __len__(self) -> int:
+        return sum(len(found) for found in self._causes)
+
     def raise_if_any(self) -> None:
-        """Raise one `DataError` with every message, if there is one."""
-        if len(self.messages) == 1:
-            raise DataError(self.messages[0])
-        if self.messages:
-            count = len(self.messages)
-            head = f"{count} problems:" if count < self.limit else f"The first {count} problems:"
-            raise DataError("\n".join([head, *(f"  - {text}" for text in self.messages)]))
+        """Raise one `DataError` with a line for each cause, if there is one."""
+        lines = [_one_line(found) for found in self._causes]
+        if len(lines) == 1:
+            raise DataError(lines[0])
+        if lines:
+            head = f"{len(self)} problems:"
+            if len(lines) >= self.limit:
+                head = f"The first {len(self)} problems:"
+            raise DataError("\n".join([head, *(f"  - {text}" for text in lines)]))
+
+
+def _same_cause(one: tuple[str, str], other: tuple[str, str]) -> bool:
+    """Whether two messages, each with the name it is about, say the same of two names."""
+    words, others = one[0].split(), other[0].split()
+    return len(words) == len(others) and all(
+        a == b or _without(a, one[1]) == _without(b, other[1])
+        for a, b in zip(words, others, strict=True)
+    )
+
+
+def _without(word: str, name: str) -> str:
+    """A word without numbers and without a name, unless that is part of a longer name."""
+    if name:
+        word = re.sub(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])", "<>", word)
+    return re.sub(r"[0-9]+", "#", word)
+
+
+def _one_line(found: list[tuple[str, str]]) -> str:
+    text, first = found[0]
+    names = sorted({name for _, name in found} - {first})
+    if len(found) == 1:
+        return text
+    others = f" ({some(names)})" if names else ""
+    return f"{text} The same for {len(found) - 1} more{others}."
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names of many, as text."""
+    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    return ", ".join(names[:_MAX_NAMED]) + more
+
+
+def counted(count: int, noun: str) -> str:
+    """A number and what it counts: 1 image, 2 images."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def check_id(image_id: str) -> str | None:
@@ -100,7 +166,7 @@ def read_image_table(
     dict
         From id to the other columns. Unknown, repeated and missing ids go to `problems`.
     """
-    _, rows = read_rows(path, (id_column,))
+    _, rows = read_rows(path, (id_column,), options={id_column: "--id_column"})
     table: dict[str, dict[str, str]] = {}
     for row in rows:
         text = row.values.pop(id_column)
@@ -108,12 +174,13 @@ def read_image_table(
         if image_id is None:
             problems.add(
                 f"{path} line {row.line}: unknown id {text!r}: no image of that name. "
-                "Remove the row or add the image."
+                "Remove the row or add the image.",
+                text,
             )
         elif image_id in table:
-            problems.add(f"{path} line {row.line}: the id {text!r} has a row already.")
+            problems.add(f"{path} line {row.line}: the id {text!r} has a row already.", text)
         else:
             table[image_id] = row.values
     for image_id in sorted(ids - table.keys()):
-        problems.add(f"{path}: the image {image_id} has no row. Add one.")
+        problems.add(f"{path}: the image {image_id} has no row. Add one.", image_id)
     return table

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 from cellflow.errors import DataError
 from cellflow.io.tables import read_rows
 from cellflow.storage.atomic import atomic_path
+from cellflow.storage.csv_text import csv_writer
 
 __all__ = ["check_submission", "read_submission", "write_submission"]
 
@@ -36,7 +36,7 @@ def write_submission(path: Path, rows: Iterable[tuple[str, Sequence[str]]]) -> N
         atomic_path(Path(path)) as temporary,
         temporary.open("w", encoding="utf-8", newline="") as file,
     ):
-        writer = csv.writer(file, lineterminator="\n")
+        writer = csv_writer(file)
         writer.writerow(["id", "predicted"])
         for image_id, rles in rows:
             if image_id in seen:

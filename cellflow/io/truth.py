@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +14,17 @@ from numpy.typing import NDArray
 from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset
 from cellflow.io.fold_table import read_fold_facts
-from cellflow.io.images import read_masks
+from cellflow.io.mask_findings import read_label_map
 from cellflow.io.predictions import label_map_files
-from cellflow.io.tables import Row, read_rows
+from cellflow.io.tables import Row, find_table, read_rows, whole_number
 from cellflow.numeric.labels import instances_from_labels
+from cellflow.numeric.mask_checks import order_of_rles
 from cellflow.numeric.rle import instances_from_rles
 from cellflow.types import Instances
 
 __all__ = ["Truth", "dataset_truth", "read_truth"]
+
+_log = logging.getLogger(__name__)
 
 _TABLE_COLUMNS = ("id", "annotation", "width", "height")
 
@@ -67,8 +71,9 @@ def read_truth(path: Path, *, ending: str = "") -> Truth:
     ----------
     path : Path
         Dataset folder made by `cellflow prepare`; folder of label maps, or with ``masks/`` in it; CSV
-        with the columns id, annotation, width and height (row-major 1-indexed runs, a row per cell; an
-        image without cells has one row with an empty annotation), or a folder with ``train.csv`` in it.
+        with the columns id, annotation, width and height (1-indexed runs, column-major where cells are
+        compact only then, else row-major; a row per cell; an image without cells has one row with an
+        empty annotation), or a folder with ``train.csv`` in it; either may be gzipped.
     ending : str
         What the names of label maps end in, see `label_map_files`.
 
@@ -80,8 +85,9 @@ def read_truth(path: Path, *, ending: str = "") -> Truth:
     path = Path(path)
     if (path / "dataset.json").is_file():
         return dataset_truth(Dataset.open(path))
-    if (path / "train.csv").is_file():
-        return _from_table(path / "train.csv")
+    table = find_table(path, "train.csv")
+    if table is not None:
+        return _from_table(table)
     return _from_table(path) if path.is_file() else _from_label_maps(path, ending)
 
 
@@ -104,7 +110,7 @@ def _from_label_maps(folder: Path, ending: str) -> Truth:
     files = maps.files
 
     def read(image_id: str) -> Instances:
-        return instances_from_labels(read_masks(files[image_id]))
+        return instances_from_labels(read_label_map(files[image_id]))
 
     images = pd.DataFrame(index=pd.Index(sorted(files), name="id", dtype=str))
     return Truth(folder, images, read, {}, maps.kind, files.__getitem__, ending=maps.ending)
@@ -117,6 +123,9 @@ def _from_table(path: Path) -> Truth:
     varying: set[str] = set()
     for row in rows:
         values = row.values
+        for name in ("height", "width"):  # 64.0 in one row is 64 in another
+            whole = whole_number(values[name])
+            values[name] = values[name] if whole is None else str(whole)
         annotation, first = values.pop("annotation"), firsts.setdefault(values["id"], row)
         varying |= {name for name in values if values[name] != first.values[name]}
         if varying & {"width", "height"}:
@@ -130,9 +139,16 @@ def _from_table(path: Path) -> Truth:
         raise DataError(f"{path}: expected a row per cell, found none.")
     shapes = {image_id: _shape(path, row) for image_id, row in firsts.items()}
 
+    order = order_of_rles((annotations[image_id], shapes[image_id]) for image_id in firsts)
+    if order == "F":
+        _log.warning(
+            "%s: the runs go column by column (read row by row, most cells fall to pieces); read so.",
+            path,
+        )
+
     def read(image_id: str) -> Instances:
         try:
-            return instances_from_rles(annotations[image_id], shapes[image_id])
+            return instances_from_rles(annotations[image_id], shapes[image_id], order)
         except DataError as error:
             raise DataError(f"{path}: image {image_id}: {error}") from error
 
@@ -144,10 +160,7 @@ def _from_table(path: Path) -> Truth:
 
 
 def _shape(path: Path, row: Row) -> tuple[int, int]:
-    try:
-        shape = int(row.values["height"]), int(row.values["width"])
-    except ValueError:
-        shape = 0, 0
+    shape = whole_number(row.values["height"]) or 0, whole_number(row.values["width"]) or 0
     if min(shape) < 1:
         raise DataError(
             f"{path} line {row.line} (image {row.values['id']}): expected a height and a width of at "

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-__all__ = ["cellpose_schedule", "learning_rate_at", "make_optimizer"]
+__all__ = ["cellpose_schedule", "learning_rate_at", "make_optimizer", "same_rates"]
 
 WARMUP = {"cosine": 0.05, "constant": 0.0}
 """Share of the steps over which a schedule rises, unless told."""
@@ -69,6 +69,35 @@ def learning_rate_at(
         return peak
     progress = (step - rise) / max(1, total - rise)
     return peak * (FINAL + (1 - FINAL) * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def same_rates(
+    epochs: int,
+    before: int,
+    after: int,
+    *,
+    schedule: str,
+    peak: float,
+    warmup: float | None = None,
+) -> bool:
+    """Whether the first epochs of trainings of two lengths have the same learning rates in every step.
+
+    Parameters
+    ----------
+    epochs : int
+        How many of the first, at most as many as each training has.
+    before, after : int
+        Epochs of the two trainings.
+    schedule, peak, warmup
+        As in `learning_rate_at`.
+    """
+    if not epochs or before == after:
+        return True
+    if schedule in ("cellpose", "step"):
+        first, second = (cellpose_schedule(length, peak)[:epochs] for length in (before, after))
+        return bool(np.array_equal(first, second))
+    # The others rise over a share of all steps, and cosine falls over the rest.
+    return schedule == "constant" and not (WARMUP[schedule] if warmup is None else warmup)
 
 
 def cellpose_schedule(n_epochs: int, peak: float, *, from_zero: bool = True) -> NDArray[np.float64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -10,18 +11,68 @@ from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 
-__all__ = ["network_channels", "normalize_percentile", "resize_linear", "select_channels"]
+__all__ = [
+    "AS_TRAINED",
+    "Normalization",
+    "network_channels",
+    "normalize_percentile",
+    "resize_linear",
+    "select_channels",
+]
 
 Floats = NDArray[np.float32]
 
-_FLAT = 1e-3  # a smaller range between the percentiles counts as no signal
+_ROUNDING = 4 * np.finfo(np.float32).eps
+"""A range that is a smaller part of the values than this is rounding, not signal."""
+_SAFE = 1e30
+"""Values beyond this, or all below one over it, are scaled before they become float32."""
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """How an image is brought to the scale of the network; by default as it was in training.
+
+    Attributes
+    ----------
+    percentiles : (float, float) or None
+        Percentiles of each channel that become 0 and 1; None leaves the values as they are.
+    bounds : tuple of (float, float)
+        Values that become 0 and 1 instead: for both channels, or for the segmented and the nuclear one.
+    invert : bool
+        Whether 0 and 1 are exchanged afterwards, for dark cells.
+    """
+
+    percentiles: tuple[float, float] | None = (1.0, 99.0)
+    bounds: tuple[tuple[float, float], ...] = ()
+    invert: bool = False
+
+    def __post_init__(self) -> None:
+        if self.percentiles is not None:
+            low, high = self.percentiles
+            if not 0 <= low < high <= 100:
+                raise DataError(
+                    f"expected percentiles 0 <= lower < upper <= 100, found {low}, {high}"
+                )
+        if len(self.bounds) > 2 or not all(low < high for low, high in self.bounds):
+            raise DataError(
+                "expected one or two pairs of a lower and a higher value to become 0 and 1, found "
+                f"{list(self.bounds)}"
+            )
+        if self.invert and self.percentiles is None and not self.bounds:
+            raise DataError("an image that is not normalised cannot be inverted")
+
+
+AS_TRAINED = Normalization()
+"""Percentiles 1 and 99, as the training of every network here."""
 
 
 def normalize_percentile(image: Any, lower: float = 1, upper: float = 99) -> Floats:
     """Scale every channel so that its lower percentile becomes 0 and its upper one 1.
 
     Equal to ``cellpose.transforms.normalize_img``, with percentiles over all pixels (there a channel
-    of more than 224**3 pixels is thinned out first).
+    of more than 224**3 pixels is thinned out first), where the percentiles differ by more than 0.001.
+    Cellpose makes everything else 0; here an image means the same whatever its unit, and where most
+    pixels share one value (a few cells on an empty ground) the range goes up to the largest one.
 
     Parameters
     ----------
@@ -33,8 +84,8 @@ def normalize_percentile(image: Any, lower: float = 1, upper: float = 99) -> Flo
     Returns
     -------
     (C, H, W) float32 ndarray
-        A copy. A constant channel stays as it is; one whose percentiles differ by 0.001 or less
-        becomes 0. Never NaN.
+        A copy. A constant channel stays as it is; one that varies by rounding only becomes 0. Never
+        NaN.
 
     Raises
     ------
@@ -57,12 +108,20 @@ def normalize_percentile(image: Any, lower: float = 1, upper: float = 99) -> Flo
             continue
         # one call each: with a list NumPy interpolates in float64, and the last bits differ
         low, high = np.percentile(channel, lower), np.percentile(channel, upper)
-        if high - low > _FLAT:
+        if high == low:
+            low, high = _whole_range(channel, low)
+        if high - low > _ROUNDING * max(abs(low), abs(high)):
             channel -= low
             channel /= high - low
         else:
             channel[:] = 0
     return out
+
+
+def _whole_range(channel: Floats, common: np.float32) -> tuple[np.float32, np.float32]:
+    """From the value that nearly all pixels have to the largest; from the smallest where that is it."""
+    top = channel.max()
+    return (common, top) if top > common else (channel.min(), common)
 
 
 def select_channels(image: Any, chan: int = 0, chan2: int = 0) -> Floats:
@@ -87,7 +146,7 @@ def select_channels(image: Any, chan: int = 0, chan2: int = 0) -> Floats:
     DataError
         If the image is not of that shape or has no such channel.
     """
-    array = np.asarray(image)
+    array = _in_reach(np.asarray(image))
     if array.ndim == 2:
         array = array[:, :, np.newaxis]
     if array.ndim != 3 or not array.shape[2]:
@@ -112,11 +171,13 @@ def select_channels(image: Any, chan: int = 0, chan2: int = 0) -> Floats:
     return out
 
 
-def network_channels(image: Any, chan: int = 0, chan2: int = 0) -> Floats:
+def network_channels(
+    image: Any, chan: int = 0, chan2: int = 0, normalization: Normalization = AS_TRAINED
+) -> Floats:
     """The two channels that the network sees: selected, and normalised each by its percentiles.
 
     A channel of a single value says nothing and becomes 0 (Cellpose hands on the value itself, which
-    the network may take for anything).
+    the network may take for anything), unless values are to be left as they are.
 
     Parameters
     ----------
@@ -124,6 +185,8 @@ def network_channels(image: Any, chan: int = 0, chan2: int = 0) -> Floats:
         At least one pixel.
     chan, chan2 : int
         As in `select_channels`.
+    normalization : Normalization
+        By default percentiles 1 and 99.
 
     Returns
     -------
@@ -137,9 +200,26 @@ def network_channels(image: Any, chan: int = 0, chan2: int = 0) -> Floats:
     selected = select_channels(image, chan, chan2)
     if not selected.size:
         raise DataError(f"image: expected at least one pixel, found shape {np.shape(image)}")
-    normal = normalize_percentile(selected)
-    normal[normal.min(axis=(1, 2)) == normal.max(axis=(1, 2))] = 0
+    if normalization.bounds:
+        normal = _normalize_bounds(selected, normalization.bounds)
+    elif normalization.percentiles is not None:
+        normal = normalize_percentile(selected, *normalization.percentiles)
+    elif np.isfinite(selected).all():
+        return selected
+    else:
+        raise DataError("image: it holds NaN or infinity; repair or mask it first")
+    flat = normal.min(axis=(1, 2)) == normal.max(axis=(1, 2))
+    if normalization.invert:
+        normal = 1 - normal
+    normal[flat] = 0
     return normal
+
+
+def _normalize_bounds(image: Floats, bounds: tuple[tuple[float, float], ...]) -> Floats:
+    if not np.isfinite(image).all():
+        raise DataError("image: it holds NaN or infinity; repair or mask it first")
+    low, high = np.array(bounds * (3 - len(bounds)), np.float32).T[..., np.newaxis, np.newaxis]
+    return np.asarray((image - low) / (high - low), np.float32)
 
 
 def resize_linear(image: Any, shape: tuple[int, int]) -> Floats:
@@ -175,4 +255,12 @@ def _as_float32(image: Any, name: str) -> Floats:
     array = np.asarray(image)
     if array.dtype.kind not in "buif":
         raise DataError(f"{name}: expected real numbers, found dtype {array.dtype}")
-    return np.array(array, dtype=np.float32, order="C")
+    return np.array(_in_reach(array), dtype=np.float32, order="C")
+
+
+def _in_reach(array: NDArray[Any]) -> NDArray[Any]:
+    """The same, scaled where float32 cannot hold its values, which only float64 can bring."""
+    if array.dtype.kind != "f" or array.dtype.itemsize <= 4 or not array.size:
+        return array
+    peak = np.abs(array).max()
+    return array / peak if np.isfinite(peak) and peak and not 1 / _SAFE < peak < _SAFE else array

@@ -73,7 +73,7 @@ def plot_batch(
         upper = place.axes(figure, 0)
         _show(upper, _picture(images[index], foregrounds[index]))
         text = "\n".join(short_name(part, NAME_LETTERS) for part in names[index])
-        upper.set_title(text, fontsize=8, pad=3)
+        upper.set_title(text, fontsize=8, pad=3, parse_math=False)
         _show(place.axes(figure, 1), flow_colors(unit_flows[index]))
     _add_key(figure, width, height, with_second)
     save_figure(path, figure)

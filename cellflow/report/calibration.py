@@ -65,7 +65,7 @@ def plot_curves(
     text = "\n".join(textwrap.fill(note, width) for note in notes)
     height = 3.6 + 0.19 * (text.count("\n") + 1)
     figure = Figure(figsize=(4.2 * len(curves), height), layout="constrained")
-    figure.suptitle(title, fontsize=12, fontweight="bold")
+    figure.suptitle(title, fontsize=12, fontweight="bold", parse_math=False)
     panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
     for axes, (name, pairs) in zip(panels, curves.items(), strict=True):
         _plot_curve(axes, name, pairs, chosen[name], errors[name])

@@ -113,7 +113,14 @@ def write_comparison(path: Path, item: Comparison) -> None:
     figure.figimage(picture, (across - width) // 2, LEGEND)
     tall = height + CAPTION + LEGEND
     figure.text(
-        0.5, 1 - 8 / tall, short_name(item.name, 90), va="top", ha="center", weight="bold", size=11
+        0.5,
+        1 - 8 / tall,
+        short_name(item.name, 90),
+        va="top",
+        ha="center",
+        weight="bold",
+        size=11,
+        parse_math=False,
     )
     text = f"score {item.score:.2f}    {item.counts} (at IoU 0.5)"
     figure.text(0.5, 1 - 34 / tall, text, va="top", ha="center", size=10)
@@ -150,7 +157,9 @@ def write_overview(path: Path, items: Sequence[Comparison], *, title: str = "") 
         width = max(1, scale * max(item.image.shape[:2]) // PANEL_SIDE)
         upper, lower = panels[2 * band, column], panels[2 * band + 1, column]
         upper.imshow(grey_or_rgb(item.image), interpolation="antialiased")
-        upper.set_title(f"{short_name(item.name, 34)}\nscore {item.score:.2f}", fontsize=9)
+        upper.set_title(
+            f"{short_name(item.name, 34)}\nscore {item.score:.2f}", fontsize=9, parse_math=False
+        )
         lower.imshow(_draw(item, scale, width), interpolation="antialiased")
         lower.set_title(item.counts, fontsize=8)
     _add_legend(figure)
@@ -195,7 +204,7 @@ def _masks(cells: Instances) -> Iterator[tuple[tuple[slice, slice], Bools]]:
 
 
 def _enlarged(array: NDArray[Any], scale: int) -> NDArray[Any]:
-    return array.repeat(scale, axis=0).repeat(scale, axis=1)
+    return np.asarray(array.repeat(scale, axis=0).repeat(scale, axis=1))
 
 
 def _bytes(color: tuple[float, float, float]) -> Colors:

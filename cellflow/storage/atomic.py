@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from cellflow.errors import DataError
+from cellflow.storage.csv_text import write_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,8 +92,11 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:
     """Write a table atomically, without its index."""
-    with atomic_path(path) as temporary:
-        frame.to_csv(temporary, index=False, lineterminator="\n")
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        write_frame(file, frame)
 
 
 def _swap_in(temporary: Path, path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,13 @@ import yaml
 
 from cellflow.errors import RunError
 from cellflow.storage.atomic import write_text
+from cellflow.storage.records import load_yaml
 
-__all__ = ["FoldFolder", "RunFolder", "find_run"]
+__all__ = ["FoldFolder", "RunFolder", "find_run", "former_hashes", "is_of_this_length"]
 
+_SECTIONS = ("model", "optim", "sampling", "mask")
+"""Groups of settings in the config of a record."""
+_MAX_FOLDS = 10_000
 _RECORD = {"data": str, "data_hash": str, "folds_hash": str, "folds": list, "config": dict}
 """What a record holds at least, and of which type."""
 
@@ -203,16 +209,43 @@ class RunFolder:
             If it cannot be read.
         """
         try:
-            record = yaml.safe_load(self.record_path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            # As JSON has it: YAML knows dates, sets and keys that no setting has.
+            record = json.loads(json.dumps(load_yaml(self.record_path)))
+        except (OSError, ValueError, TypeError) as error:
             raise RunError(f"{self.record_path} cannot be read: {error}") from None
-        for key, kind in _RECORD.items():
-            if not isinstance(record, dict) or not isinstance(record.get(key), kind):
-                raise RunError(
-                    f"{self.record_path} is not the record of a cellflow run: expected {key} to be "
-                    f"a {kind.__name__}. Put the original back, or train under another --name."
-                )
+        wrong = _record_problem(record)
+        if wrong:
+            raise RunError(
+                f"{self.record_path} is not the record of a cellflow run: expected {wrong}. "
+                "Put the original back, or train under another --name."
+            )
         return dict(record)
+
+
+def _record_problem(record: Any) -> str:
+    """What is expected of a record and not there; empty where all is."""
+    for key, kind in _RECORD.items():
+        if not isinstance(record, dict) or not isinstance(record.get(key), kind):
+            return f"{key} to be a {kind.__name__}"
+    for name in _SECTIONS:
+        if not isinstance(record["config"].get(name, {}), dict):
+            return f"{name} in config to be a dict"
+    numbers = all(type(fold) is int and 0 <= fold < _MAX_FOLDS for fold in record["folds"])
+    if not record["folds"] or not numbers:
+        return f"numbers of folds, found {record['folds']!r:.80}"
+    return "data to be a path" if "\0" in record["data"] else ""
+
+
+def former_hashes(record: Mapping[str, Any]) -> list[str]:
+    """Hashes of the configs that a run had before it was lengthened, from its record."""
+    former = record.get("lengthened")
+    items = former if isinstance(former, list) else []
+    return [str(item.get("config_hash")) for item in items if isinstance(item, dict)]
+
+
+def is_of_this_length(record: Mapping[str, Any], made_by: Mapping[str, Any]) -> bool:
+    """Whether results were made since the run was last lengthened, from the records of both."""
+    return made_by.get("config_hash") not in former_hashes(record)
 
 
 def find_run(name: str | None, runs_dir: Path) -> RunFolder:

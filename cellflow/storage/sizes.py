@@ -1,8 +1,13 @@
-"""Sizes of files as people read them."""
+"""Sizes of files, times, counts and names as people read them."""
 
 from __future__ import annotations
 
-__all__ = ["size_text"]
+from collections.abc import Iterable
+
+__all__ = ["duration_text", "few_text", "plural", "size_text"]
+
+FEW = 3
+"""Names that a message gives of many."""
 
 
 def size_text(size: float) -> str:
@@ -12,3 +17,23 @@ def size_text(size: float) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1024
     return f"{size:.1f} GiB"
+
+
+def duration_text(seconds: float) -> str:
+    """Seconds as people read them."""
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun: 1 image, 2 images."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def few_text(names: Iterable[str]) -> str:
+    """The first names, and how many more there are."""
+    every = list(names)
+    rest = len(every) - FEW
+    return ", ".join(every[:FEW] + ([f"and {rest} more"] if rest > 0 else []))

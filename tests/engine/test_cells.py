@@ -14,7 +14,7 @@ from cellflow.engine.cells import CELL_COLUMNS, measure_cells
 from cellflow.errors import DataError
 from cellflow.rng import generator
 
-DTYPES = ["i8", "i8", "f8", "f8", "i8", "i8", "i8", "i8", "f8", "f8", "f8", "f8", "f8", "O"]
+DTYPES = ["i8"] * 2 + ["f8"] * 2 + ["i8"] * 4 + ["f8"] * 10 + ["O"] + ["f8"] * 2
 
 
 def maps(shape: tuple[int, ...], seed: int = 0) -> dict[str, Any]:
@@ -37,14 +37,17 @@ def slow_rows(labels: Any, values: dict[str, Any], cell_type: str) -> list[list[
         }
         mean = {name: sum(found) / len(found) for name, found in pixels.items()}
         sure = sum(1 / (1 + np.exp(-logit)) for logit in pixels["cellprob"]) / len(ys)
+        shape = regionprops((labels == number).astype(np.uint8))[0]
         rows.append(
             [
                 *(number, len(ys), sum(ys) / len(ys), sum(xs) / len(xs)),
                 *(min(ys), min(xs), max(ys) + 1, max(xs) + 1),
-                regionprops((labels == number).astype(np.uint8))[0].eccentricity,
+                *(shape.eccentricity, shape.equivalent_diameter_area, shape.perimeter),
+                *(shape.axis_major_length, shape.axis_minor_length, shape.solidity),
                 *(mean["intensity"], mean["cellprob"], mean["disagreement"]),
                 sure * (1 - min(1, mean["disagreement"])),
                 cell_type,
+                *(len(ys) * 0.25, 31.5),
             ]
         )
     return rows
@@ -62,14 +65,16 @@ def slow_rows(labels: Any, values: dict[str, Any], cell_type: str) -> list[list[
 def test_against_pixel_by_pixel(labels: Any, seed: int) -> None:
     """Cells of several parts, of one pixel, and numbers that are missing are among them."""
     values = maps(labels.shape, seed)
-    table = measure_cells(labels, **values, cell_type="cort")
+    table = measure_cells(labels, **values, cell_type="cort", diameter=31.5, pixel_area=0.25)
     expected = slow_rows(labels, values, "cort")
     assert tuple(table.columns) == CELL_COLUMNS
     assert [str(dtype) for dtype in table.dtypes] == [str(np.dtype(name)) for name in DTYPES]
     assert len(table) == len(expected)
     for found, wanted in zip(table.itertuples(index=False), expected, strict=True):
-        assert found.cell_type == wanted[-1]
-        assert list(found)[:-1] == pytest.approx(wanted[:-1], rel=1e-5, abs=1e-6)
+        assert found.cell_type == wanted.pop(-3)
+        numbers = [value for value in found if not isinstance(value, str)]
+        assert numbers == pytest.approx(wanted, rel=1e-5, abs=1e-6)
+        assert np.isfinite(numbers).all()
 
 
 def test_an_image_without_cells() -> None:
@@ -94,6 +99,11 @@ def test_values_in_their_units() -> None:
     assert table.loc[1, ["box_y0", "box_x0", "box_y1", "box_x1"]].tolist() == [2, 3, 5, 8]
     assert table.loc[0, "eccentricity"] == pytest.approx(np.sqrt(1 - 0.25), abs=0.02)
     assert list(table["mean_intensity"]) == [4000, 4000]
+    assert table.loc[0, ["major_axis", "minor_axis"]].tolist() == pytest.approx([32, 16], abs=0.7)
+    assert table.loc[1, "equivalent_diameter"] == pytest.approx(np.sqrt(15 * 4 / np.pi))
+    assert list(table["solidity"]) == pytest.approx([1, 1], abs=0.05)
+    assert table.loc[1, "perimeter"] == 12  # through the centres of the border pixels
+    assert table[["area_um2", "diameter_used"]].isna().all(axis=None)
     assert list(table["confidence"]) == [0, 0.5 * 0.75]
     assert list(table["cell_type"]) == ["", ""]
 

@@ -37,7 +37,7 @@ def test_the_whole_chain_and_the_same_again(chain: ChainConfig) -> None:
     assert first.calibration is not None and first.ensemble is not None
     run = RunFolder(chain.train.runs_dir / "chained")
     assert run.cv.exists() and run.thresholds.exists()
-    assert set(first.ensemble.cells) == {path.stem for path in chain.images.iterdir()}  # type: ignore[union-attr]
+    assert set(first.ensemble.cells) == {path.stem for path in chain.images[0].iterdir()}  # type: ignore[union-attr]
     made = run.oof_record.stat().st_mtime_ns
     again = run_chain(chain)
     assert run.oof_record.stat().st_mtime_ns == made  # kept

@@ -316,11 +316,27 @@ def test_table_that_is_not_text(folders: Path) -> None:
     assert "expected UTF-8" in fails(folders, table=table)
 
 
-def test_many_problems_come_together_but_not_all(kaggle: Path) -> None:
+def test_problems_of_one_cause_are_one_line(kaggle: Path) -> None:
     rows = "".join(f"u{number},1 1,30,20,cort,1\n" for number in range(50))
     edit(kaggle / "train.csv", lambda text: text + rows)
     message = fails(kaggle)
-    assert message.startswith("The first 20 problems:")
+    assert len(message.splitlines()) == 1
+    assert "line 6: unknown id 'u0'" in message
+    assert "The same for 49 more (u1, u10, u11, u12, u13 and 44 more)." in message
+
+
+def test_many_causes_come_together_but_not_all(kaggle: Path) -> None:
+    rows = "".join(f"{'u' * (1 + number)}!,1 1,30,20,cort,{number}\n" for number in range(30))
+    edit(kaggle / "train.csv", lambda text: text + rows)
+    for number in range(30):
+        kind = "xyz"[number % 3] * (2 + number)
+        write_png(kaggle / "train" / f"{kind}.png", image())
+        edit(
+            kaggle / "train.csv",
+            lambda text, kind=kind: f"{text}{kind},1 {'q' * len(kind)},30,20,cort,\n",
+        )
+    message = fails(kaggle)
+    assert message.startswith("The first 49 problems:")
     assert len(message.splitlines()) == 21
 
 

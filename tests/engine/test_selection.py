@@ -125,6 +125,8 @@ def test_refused() -> None:
         selection_bias(evaluations.assign(score=[0, np.nan, *[0] * 7]), groups)
     with pytest.raises(DataError, match="i000 has two scores at epoch 50"):
         selection_bias(pd.concat([evaluations, evaluations.iloc[:1]]), groups)
+    with pytest.raises(DataError, match="expected numbers as score"):
+        selection_bias(evaluations.assign(score="high"), groups)
     with pytest.raises(DataError, match="found none for i002"):
         selection_bias(evaluations, pairs(2))
     with pytest.raises(DataError, match="0 splits"):

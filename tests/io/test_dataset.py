@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import pickle
 from pathlib import Path
-from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -127,8 +126,8 @@ def test_newer_version(folder: Path) -> None:
     ("name", "old", "new", "message"),
     [
         ("images.csv", "n_instances", "cells", "not found: n_instances"),
-        ("images.csv", ",6,8,", ",six,8,", "not a number where one is expected"),
-        ("images.csv", "007,007", "NA,007", "the id 'NA' has more than one row"),
+        ("images.csv", ",6,8,", ",six,8,", "line 2: expected a number of at least 1 as height"),
+        ("images.csv", "007,007", "NA,007", "line 4: the id 'NA' has a row already"),
     ],
 )
 def test_damaged_image_table(folder: Path, name: str, old: str, new: str, message: str) -> None:
@@ -216,9 +215,11 @@ def test_many_problems_are_cut(tmp_path: Path) -> None:
     assert len(str(caught.value).splitlines()) == 23
 
 
-def test_facts_that_cannot_be_read_are_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["", "[1]", "{", '{"group": ["a"]}', '{"split": 3}', "[" * 10**5])
+def test_damaged_facts_are_refused_with_their_name(tmp_path: Path, text: str) -> None:
     path = tmp_path / "folds.csv"
-    values: list[Any] = ["", "[1]", "{"]
-    for text in values:
-        path.with_suffix(".json").write_text(text)
-        assert read_fold_facts(path) == {}
+    path.with_suffix(".json").write_text(text)
+    with pytest.raises(FoldError, match=r"folds\.json: .* `cellflow folds --overwrite`"):
+        read_fold_facts(path)
+    path.with_suffix(".json").unlink()
+    assert read_fold_facts(path) == {}

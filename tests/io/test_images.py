@@ -117,7 +117,7 @@ def test_a_stack_is_refused(tmp_path: Path, read: Any) -> None:
     path = tmp_path / "stack.tif"
     tifffile.imwrite(path, np.zeros((5, 20, 30), np.uint8), photometric="minisblack")
     with pytest.raises(
-        DataError, match=r"stack\.tif: expected one 2D image, found a stack .*5, 20"
+        DataError, match=r"stack\.tif: expected one 2D image .*, found a stack .*5, 20"
     ):
         read(path)
 

@@ -1,0 +1,125 @@
+"""A run that is to train longer than it was started for."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from cellflow.config import OptimConfig
+from cellflow.nn.checkpoint import load_state
+from cellflow.nn.optim import same_rates
+from cellflow.storage.atomic import write_json
+from cellflow.storage.hashing import hash_json
+from cellflow.storage.locks import hold_lock
+from cellflow.storage.run_folder import FoldFolder, RunFolder
+
+__all__ = ["check_length", "lengthen"]
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """How far a fold has come: epochs that were begun, and whether it can go on."""
+
+    fold: int
+    epochs: int
+    has_state: bool
+
+
+def check_length(run: RunFolder, optim: OptimConfig, n_epochs: int) -> str:
+    """Why a run cannot go on to another last epoch; empty where it can.
+
+    It can where the new length gives every epoch that any of its folds has trained the learning rates it
+    had: what comes out is then what a run of the new length would have given. The schedules cellpose and
+    step are alike for all lengths up to 100 epochs and, up to the halvings, for longer ones; constant
+    without a warm-up is alike for all; cosine for none.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    optim : OptimConfig
+        Its settings, with the new `n_epochs`.
+    n_epochs : int
+        Last epoch that it was started for.
+    """
+    trained = _trained(run)
+    if optim.n_epochs < n_epochs:
+        done = max((item.epochs for item in trained), default=0)
+        return (
+            f"a run is not shortened: it was started for {n_epochs} epochs, and {done} are trained"
+        )
+    for item in trained:
+        if not item.has_state:
+            return f"fold {item.fold} cannot go on: its training state is gone, as cellflow prune leaves it"
+        alike = same_rates(
+            item.epochs,
+            n_epochs,
+            optim.n_epochs,
+            schedule=optim.schedule,
+            peak=optim.peak_learning_rate,
+            warmup=optim.warmup,
+        )
+        if not alike:
+            return (
+                f"fold {item.fold} has trained {item.epochs} epochs with learning rates that the schedule "
+                f"{optim.schedule} gives a run of {n_epochs} epochs; one of {optim.n_epochs} has others"
+            )
+    return ""
+
+
+def lengthen(run: RunFolder, config: Mapping[str, Any]) -> None:
+    """Write into a run that it goes on with a config of more epochs.
+
+    Folds that had come to their last epoch are unfinished then. The record keeps the hash of the former
+    config, which their best models bear until a later epoch is better.
+
+    Raises
+    ------
+    RunError
+        If a fold is being trained: it would not notice.
+    """
+    with ExitStack() as locks:
+        for files in run.fold_folders():
+            locks.enter_context(hold_lock(files.lock, f"{files.path.name} of run {run.name!r}"))
+        record = run.read_record()
+        # Before the record: where a kill comes between, the next training writes the summaries again.
+        for files in run.fold_folders():
+            _reopen(files)
+        former = {
+            "n_epochs": record["config"]["optim"]["n_epochs"],
+            "config_hash": hash_json(record["config"]),
+        }
+        lengthened = [*(record.get("lengthened") or ()), former]
+        run.write_record(record | {"config": dict(config), "lengthened": lengthened})
+
+
+def _trained(run: RunFolder) -> list[_Trained]:
+    """Folds that have something to go on from, or something that cannot go on."""
+    found = []
+    for files in run.fold_folders():
+        fold = int(files.path.name.removeprefix("fold_"))
+        if files.last.exists():
+            progress = load_state(files.last)["progress"]
+            found.append(_Trained(fold, progress["epoch"] + (progress["step"] > 0), True))
+        elif files.best.exists():
+            found.append(_Trained(fold, math.ceil(_summary(files).get("epochs", 0)), False))
+    return found
+
+
+def _summary(files: FoldFolder) -> dict[str, Any]:
+    try:
+        found = json.loads(files.summary.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _reopen(files: FoldFolder) -> None:
+    """A fold that had come to its last epoch is unfinished; one that patience ended stays so."""
+    summary = _summary(files)
+    if summary.get("finished") == "epochs":
+        write_json(files.summary, summary | {"finished": ""})

@@ -1,0 +1,51 @@
+"""Which model file a fold's training starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cellflow.errors import CheckpointError
+from cellflow.nn.checkpoint import find_model_file
+from cellflow.storage.hashing import hash_file, hash_json
+from cellflow.storage.run_folder import RunFolder
+
+__all__ = ["start_file", "start_identity"]
+
+
+def start_file(name: str, fold: int) -> Path:
+    """The model file that a fold starts from.
+
+    Parameters
+    ----------
+    name : str
+        Model file by path or by its name in Cellpose's model folder; or a run folder, of which every fold
+        takes the model of the same fold, the one that has not seen its validation images.
+    fold : int
+        Fold to train.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such file.
+    """
+    run = RunFolder(Path(name))
+    if not run.exists():
+        return find_model_file(name)
+    best = run.fold(fold).best
+    if not best.is_file():
+        raise CheckpointError(
+            f"--pretrained_model {name}: this run has no model of fold {fold} to start fold {fold} from, "
+            f"expected {best}. Train it there first, or choose other folds with --fold."
+        )
+    return best
+
+
+def start_identity(name: str) -> str:
+    """What a start model is, by its content."""
+    run = RunFolder(Path(name))
+    if run.exists():
+        models = {files.path.name: files.best for files in run.fold_folders()}
+        hashes = {fold: hash_file(path) for fold, path in models.items() if path.is_file()}
+        return f"run {run.path.resolve().name} ({hash_json(hashes)})"
+    path = find_model_file(name)
+    return f"{path.name} ({hash_file(path)})"

@@ -1,0 +1,213 @@
+"""The one 2D image of a TIFF: which of its series, which axes are channels, palettes, orientation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from tifffile import COMPRESSION, PHOTOMETRIC
+
+from cellflow.errors import DataError
+from cellflow.io._image_header import Claim, refuse_swollen, turn, turned_shape
+
+__all__ = ["is_lossy", "read_info", "read_pixels"]
+
+MAX_CHANNELS = 4
+_CHANNELS, _UNNAMED = "SC", "QI"
+"""Axes of channels, and axes that nobody has named: few planes of these are taken for channels."""
+_SIDE_IMAGES = {"label", "macro", "thumbnail"}
+"""Names of the pictures that slide scanners add."""
+_ORIENTATION = 274
+_PACKINGS = {
+    COMPRESSION.NONE: "none",
+    COMPRESSION.PACKBITS: "packbits",
+    COMPRESSION.ADOBE_DEFLATE: "deflate",
+    COMPRESSION.DEFLATE: "deflate",
+    COMPRESSION.LZW: "LZW",
+}
+_NOT_RGB = {PHOTOMETRIC.SEPARATED, PHOTOMETRIC.CIELAB, PHOTOMETRIC.ICCLAB}
+"""Colours that nobody turns into RGB; YCbCr is, by the codecs of JPEG and its kin."""
+_LOSSY = {COMPRESSION.OJPEG, COMPRESSION.JPEG, COMPRESSION.JPEG_LOSSY}
+
+
+class _Plane(NamedTuple):
+    """Where the image of a file is and how it is to be read."""
+
+    series: Any
+    order: list[int]
+    """Axes in the order Y, X and, if there are any, channels; axes of length 1 are left out."""
+    page: Any
+    indexed: bool
+    alpha: bool
+    orientation: int
+
+
+def read_pixels(path: Path, *, colours: bool = True) -> NDArray[Any]:
+    """Pixels ``(H, W)`` or ``(H, W, C)``; indices of a palette as they are without `colours`.
+
+    Whatever tifffile raises on a damaged file comes through.
+    """
+    with _open(path) as plane:
+        _refuse_swollen(plane, path)
+        _refuse_cut_off(plane)
+        shape, order = plane.series.shape, plane.order
+        others = [axis for axis in range(len(shape)) if axis not in order]
+        pixels = np.transpose(plane.series.asarray().reshape(shape), [*order, *others])
+        pixels = pixels.reshape(pixels.shape[: len(order)])  # the others have length 1
+        pixels = pixels[..., :-1] if plane.alpha else pixels
+        if plane.indexed and colours:
+            pixels = _colours(plane.page.colormap, pixels)
+        return turn(pixels, plane.orientation)
+
+
+def read_info(path: Path) -> tuple[int, int, int, str]:
+    """Height, width, channels and dtype of what `read_pixels` gives, from the tags alone."""
+    with _open(path) as plane:
+        lengths = [plane.series.shape[axis] for axis in plane.order]
+        height, width = turned_shape((lengths[0], lengths[1]), plane.orientation)
+        if plane.indexed:
+            return height, width, 3, "uint8"
+        channels = lengths[2] - plane.alpha if len(lengths) == 3 else 1
+        dtype = plane.series.dtype
+        return height, width, channels, "uint8" if dtype.kind == "b" else str(dtype)
+
+
+def is_lossy(path: Path) -> bool:
+    """Whether the pixels were compressed with JPEG, of which labels do not come back as they were."""
+    with tifffile.TiffFile(path) as tiff:
+        return tiff.pages.first.compression in _LOSSY
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[_Plane]:
+    with tifffile.TiffFile(path) as tiff:
+        series = _only_series(tiff)
+        page = series.keyframe
+        if any(item is None for item in series.pages):
+            raise DataError(
+                f"planes of this image are missing: {_where_planes_lie(tiff, path)}. Put all files of the "
+                "set into one folder, or export the image as one file."
+            )
+        if page.photometric in _NOT_RGB or (
+            page.photometric == PHOTOMETRIC.YCBCR and page.compression in _PACKINGS
+        ):
+            raise DataError(f"a TIFF in {page.photometric.name} colours; save it as grey or RGB.")
+        indexed = page.photometric == PHOTOMETRIC.PALETTE and page.colormap is not None
+        tag = page.tags.get(_ORIENTATION)
+        found = tag.value if tag is not None else 1
+        yield _Plane(
+            series,
+            _order(series.axes, series.shape),
+            page,
+            indexed and not tiff.is_imagej,  # where it only colours the display
+            _has_alpha(page),
+            int(found) if found in range(1, 9) else 1,
+        )
+
+
+def _only_series(tiff: Any) -> Any:
+    """The one image of a file; thumbnails and smaller copies of it do not count."""
+    found = [
+        series
+        for series in tiff.series
+        if not series.keyframe.is_reduced and series.name.lower() not in _SIDE_IMAGES
+    ]
+    if len(found) > 1:  # those of a set of files, of which each describes all
+        found = [series for series in found if _lies_in(tiff, series)] or found
+    if len(found) > 1:
+        sizes = ", ".join(" x ".join(map(str, series.shape)) for series in found[:5])
+        more = ", ..." if len(found) > 5 else ""
+        raise DataError(
+            f"expected one image, found {len(found)} in this file ({sizes}{more}). Save each as a file "
+            "of its own."
+        )
+    return found[0] if found else tiff.series[0]
+
+
+def _lies_in(tiff: Any, series: Any) -> bool:
+    """Whether a file has planes of a series, rather than others of its set."""
+    return any(page is not None and page.parent is tiff for page in series.pages)
+
+
+def _where_planes_lie(tiff: Any, path: Path) -> str:
+    """What is known of the files that a set lacks."""
+    named = sorted(set(re.findall(r'\bFileName="([^"]+)"', tiff.ome_metadata or "")))
+    gone = [name for name in named if not (path.parent / name).is_file()]
+    more = ", ..." if len(gone) > 5 else ""
+    return f"no {', '.join(gone[:5])}{more} beside it" if gone else "they were cut off"
+
+
+def _order(axes: str, shape: tuple[int, ...]) -> list[int]:
+    """Axes in the order Y, X and, if there are any, channels; axes of length 1 are left out."""
+    if len(axes) == 3 and axes[0] in _UNNAMED and shape[2] <= MAX_CHANNELS < min(shape[:2]):
+        return [0, 1, 2] if shape[2] > 1 else [0, 1]  # channels last, which no name says
+    long = {
+        name: axis
+        for axis, name in enumerate(axes)
+        if shape[axis] > 1 or name in "YX"  # a plane of one pixel height is still a plane
+    }
+    others = [name for name in long if name not in "YX"]
+    if not {"Y", "X"} <= long.keys():
+        raise DataError(f"expected one 2D image, found the shape {tuple(shape)} (axes {axes}).")
+    if not others:
+        return [long["Y"], long["X"]]
+    planes = shape[long[others[0]]]
+    if len(others) == 1 and others[0] in _CHANNELS + _UNNAMED and planes <= MAX_CHANNELS:
+        return [long["Y"], long["X"], long[others[0]]]
+    what = f"{planes} channels" if "".join(others) in ("S", "C") else "a stack"
+    raise DataError(
+        f"expected one 2D image of at most {MAX_CHANNELS} channels, found {what} of shape "
+        f"{tuple(shape)} (axes {axes}). Save one plane per file, or only the channels to use."
+    )
+
+
+def _has_alpha(page: Any) -> bool:
+    """Whether the last sample of a TIFF page is alpha (1 associated, 2 unassociated)."""
+    extra = tuple(getattr(page, "extrasamples", ()))
+    return bool(extra) and int(extra[-1]) in (1, 2) and int(page.samplesperpixel) in (2, 4)
+
+
+def _colours(colormap: Any, indices: NDArray[Any]) -> NDArray[np.uint8]:
+    """The colours that indices stand for, ``(H, W, 3)``.
+
+    Colour maps of TIFF have 16 bits, which some programs fill as if they were 8 (so libtiff, too, asks
+    whether any value needs more).
+    """
+    values = np.asarray(colormap)
+    table = (values >> 8 if values.max() > 255 else values).astype(np.uint8).T
+    return np.asarray(table[indices])
+
+
+def _refuse_swollen(plane: _Plane, path: Path) -> None:
+    """Refuse headers that claim more pixels, or larger pieces of them, than the file can hold."""
+    page = plane.page
+    packing = "JPEG" if page.compression in _LOSSY else _PACKINGS.get(page.compression, "other")
+    size = sum(file.stat().st_size for file in _files(plane, path))
+    for lengths in (plane.series.shape, page.chunks):
+        samples = int(np.prod(lengths, dtype=object))
+        stored = samples * page.bitspersample // 8
+        refuse_swollen(Claim(samples * plane.series.dtype.itemsize, stored), size, packing)
+
+
+def _refuse_cut_off(plane: _Plane) -> None:
+    """Refuse a file that ends before its pixels do: codecs fill up what they do not find."""
+    if plane.page.compression == COMPRESSION.NONE:
+        return  # here tifffile says so, and the lengths that files give are often not true
+    for page in plane.series.pages:
+        size = page.parent.filehandle.size
+        pieces = zip(page.dataoffsets, page.databytecounts, strict=False)
+        end = max((place + length for place, length in pieces if place), default=0)
+        if end > size:
+            raise ValueError(f"expected {end:,} bytes, found {size:,}")
+
+
+def _files(plane: _Plane, path: Path) -> set[Path]:
+    """All files that hold planes of the image."""
+    names = {page.parent.filehandle.path for page in plane.series.pages if hasattr(page, "parent")}
+    return {path, *map(Path, names)}

@@ -1,0 +1,132 @@
+"""What is said of masks that people bring: pictures, backgrounds, classes, foreground, empty sets."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellflow.errors import DataError
+from cellflow.io.images import read_image, read_masks
+from cellflow.io.source import counted, some
+from cellflow.numeric.mask_checks import MapFacts, PartFacts, map_facts, part_facts, without_repeats
+from cellflow.types import Instances
+
+__all__ = ["MaskReview", "looks_like_label_map", "read_label_map"]
+
+_log = logging.getLogger(__name__)
+
+
+def read_label_map(path: Path) -> NDArray[np.int64]:
+    """Read a label map made elsewhere, and refuse what cannot be one.
+
+    Returns
+    -------
+    (H, W) int64 ndarray
+        0 background; gaps and labels of several parts stay.
+
+    Raises
+    ------
+    DataError
+        If it is not one whole non-negative number per pixel, if it is a picture (a photograph, a label
+        map that was smoothed), or if its background is not 0.
+    """
+    masks = read_masks(path)
+    facts = map_facts(masks)
+    if facts.background:
+        raise DataError(_background_text(path, facts))
+    if facts.is_picture:
+        raise DataError(
+            f"{path}: expected a label map (0 is background, each cell has a number of its own), found a "
+            f"picture: {facts.n_values} values, {facts.parts.speck_share:.0%} of the pixels in specks of 1 "
+            "or 2. Images look like this, and masks that were saved as JPEG or resized with smoothing. "
+            "Give the label maps, as PNG or TIFF, resized without smoothing (nearest)."
+        )
+    return masks
+
+
+def _background_text(path: Path, facts: MapFacts) -> str:
+    value, share = facts.background, facts.background_share
+    if share == 1:
+        return (
+            f"{path}: every pixel is {value}: one cell over the whole image. Where this stands for an image "
+            "without cells, the mask must be 0 everywhere; export it again."
+        )
+    return (
+        f"{path}: the value {value} lies around everything ({share:.0%} of the image, all four sides); "
+        "expected a background of 0. Set these pixels to 0, and give each cell a number of its own from 1 on."
+    )
+
+
+def looks_like_label_map(path: Path) -> bool:
+    """Whether an image file would pass for a label map with cells: images and masks may be swapped."""
+    try:
+        pixels: NDArray[Any] = read_image(path)
+    except DataError:
+        return False
+    if pixels.ndim != 2 or pixels.dtype.kind not in "iu" or (pixels < 0).any():
+        return False
+    facts = map_facts(pixels)
+    return facts.n_values > 0 and not facts.is_picture and not facts.background
+
+
+class MaskReview:
+    """Looks at the cells of every image, and says at the end what is odd about the set."""
+
+    def __init__(self) -> None:
+        self._facts: dict[str, PartFacts] = {}
+        self._repeats: dict[str, int] = {}
+
+    def add(self, image_id: str, instances: Instances) -> Instances:
+        """Look at one image; returns its cells, each once."""
+        single = without_repeats(instances)
+        self._facts[image_id] = part_facts(single)
+        if len(single) < len(instances):
+            self._repeats[image_id] = len(instances) - len(single)
+        return single
+
+    def warn(self, way_out: str) -> None:
+        """Log one line for each odd thing.
+
+        Parameters
+        ----------
+        way_out : str
+            What to do about labels that hold many cells, as a sentence.
+        """
+        facts = self._facts
+        with_cells = [name for name, fact in facts.items() if fact.n_cells]
+        merged = [name for name in with_cells if facts[name].holds_many_cells_in_one]
+        if self._repeats:
+            _log.warning(
+                "The same cell more than once, in exactly the same pixels: %s in %d of %d images (%s). "
+                "Each is counted once; remove the repeated rows.",
+                *(counted(sum(self._repeats.values()), "repeat"), len(self._repeats), len(facts)),
+                some([f"{name} ({count})" for name, count in self._repeats.items()]),
+            )
+        if facts and not with_cells:
+            _log.warning(
+                "No image has a cell: the masks of all %d images are empty. Check that these are the masks.",
+                len(facts),
+            )
+        if merged:
+            _log.warning(
+                "In %d of %d images labels lie in many separate parts, so that many cells count as one: "
+                "%s. If the masks show foreground and background, or classes, or if numbers were used twice: "
+                "each cell needs a number of its own. %s",
+                *(len(merged), len(facts)),
+                some([f"{name} ({_parts_text(facts[name])})" for name in merged]),
+                way_out,
+            )
+        elif len(with_cells) > 2 and all(facts[name].n_cells == 1 for name in with_cells):
+            _log.warning(
+                "Every image has exactly one cell (%d images). If the masks show foreground and "
+                "background only, number the cells first: each needs a number of its own.",
+                len(with_cells),
+            )
+
+
+def _parts_text(fact: PartFacts) -> str:
+    return f"{counted(fact.n_cells, 'label')} in {fact.n_large} parts"

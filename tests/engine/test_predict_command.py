@@ -1,0 +1,83 @@
+"""`cellflow predict` as people type it: several kinds of images at once, and what is said of them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from skimage.io import imsave
+
+from cellflow.io.images import read_image, read_labels
+
+
+@pytest.fixture
+def plate(shared: Path, tmp_path: Path) -> Path:
+    """Sizes, colours, 16 bit, a damaged one, outputs of Cellpose and a sub-folder."""
+    image = read_image(shared / "data" / "kaggle_layout" / "test" / "set37_0.png")[:200, :240]
+    folder = tmp_path / "plate"
+    (folder / "deeper").mkdir(parents=True)
+    imsave(folder / "grey.png", image, check_contrast=False)
+    imsave(folder / "colour.png", np.stack([image] * 3, -1)[:180], check_contrast=False)
+    tifffile.imwrite(folder / "deep.tif", image.astype(np.uint16) * 200)
+    (folder / "cut.png").write_bytes((folder / "grey.png").read_bytes()[:500])
+    imsave(folder / "grey_cp_masks.png", np.zeros((9, 9), np.uint8), check_contrast=False)
+    imsave(folder / "deeper" / "grey.png", image[::-1], check_contrast=False)
+    return folder
+
+
+def cellflow(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cellflow", *map(str, words), "--device", "cpu"]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+def test_a_folder_of_everything(plate: Path, shared: Path) -> None:
+    model = ["--model", shared / "models" / "usiigaci_unet", "--name", "a"]
+    done = cellflow("predict", plate, *model, "--chan", 0, cwd=plate.parent)
+    assert done.returncode == 1
+    assert "1 file that Cellpose" in done.stderr and "grey_cp_masks.png" in done.stderr
+    assert "1 image (deeper)" in done.stderr and "--recursive" in done.stderr
+    assert "1 of 4 images could not be predicted" in done.stderr
+    assert "cut.png: damaged" in done.stderr
+    assert ": 4 of 4 images" in done.stderr  # a line where there is no terminal
+    result = plate.parent / "predictions" / "a"
+    assert "Written: predictions/a: masks/ (3 label maps), cells.csv" in done.stdout
+    assert "Open: napari --layer-type labels predictions/a/masks/" in done.stdout
+    assert sorted(path.stem for path in (result / "masks").iterdir()) == ["colour", "deep", "grey"]
+    (plate / "cut.png").unlink()
+    again = cellflow(
+        "predict", plate, *model, "--chan", 0, "--recursive", "--outlines", cwd=plate.parent
+    )
+    assert again.returncode == 0, again.stderr
+    assert len(list((result / "outlines").iterdir())) == 4
+    assert "Open: predictions/a/outlines/" in again.stdout
+    upside = read_labels(result / "masks" / "deeper__grey.tif")[::-1]
+    assert upside.shape == read_labels(result / "masks" / "grey.tif").shape
+    assert set(pd.read_csv(result / "cells.csv")["id"]) == {
+        "colour",
+        "deep",
+        "grey",
+        "deeper__grey",
+    }
+
+
+def test_several_paths_and_patterns(plate: Path, shared: Path) -> None:
+    words = ["--images", plate / "deep.tif", plate / "gr*.png", "--name", "b"]
+    model = shared / "models" / "usiigaci_unet"
+    done = cellflow("ensemble", model, *words, "--pixel_size", "0.5", cwd=plate.parent)
+    assert done.returncode == 0, done.stderr
+    cells = pd.read_csv(plate.parent / "predictions" / "b" / "cells.csv")
+    assert set(cells["id"]) == {"deep", "grey"}
+    np.testing.assert_allclose(cells["area_um2"], cells["area"] / 4)
+    wrong = cellflow(
+        "ensemble", "--images", plate / "deep.tif", model.parent / "r", cwd=plate.parent
+    )
+    assert wrong.returncode == 1
+    assert "no such file or folder" in wrong.stderr and "before --images" in wrong.stderr
+    nothing = cellflow("predict", cwd=plate.parent)
+    assert nothing.returncode == 2
+    assert "no images were named" in nothing.stderr

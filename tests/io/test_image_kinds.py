@@ -1,0 +1,314 @@
+"""Images and masks as cameras, viewers and scripts save them: read right, or refused in words that help."""
+
+from __future__ import annotations
+
+import os
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from cellflow.errors import DataError
+from cellflow.io.images import image_info, list_images, passed_over, read_image, read_masks
+
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (40, 30), dtype=np.uint8)
+LABELS = np.kron(np.arange(12).reshape(4, 3), np.ones((10, 10))).astype(np.uint8)
+COLOURS = RNG.integers(0, 256, (256, 3), dtype=np.uint8)
+
+UPRIGHT: dict[int, Callable[[Any], Any]] = {
+    1: lambda a: a,
+    2: np.fliplr,
+    3: lambda a: np.rot90(a, 2),
+    4: np.flipud,
+    5: np.transpose,
+    6: lambda a: np.rot90(a, -1),
+    7: lambda a: np.rot90(a, 2).T,
+    8: np.rot90,
+}
+"""How a viewer turns the stored rows and columns for each orientation of EXIF."""
+
+
+@pytest.mark.parametrize("how", range(1, 9))
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
+def test_orientation_is_applied(tmp_path: Path, suffix: str, how: int) -> None:
+    path = tmp_path / f"a{suffix}"
+    smooth = np.add.outer(3 * np.arange(40), 2 * np.arange(30)).astype(np.uint8)
+    if suffix == ".tif":
+        tifffile.imwrite(path, smooth, extratags=[(274, "H", 1, how, True)])
+    else:
+        exif = Image.Exif()
+        exif[274] = how
+        Image.fromarray(smooth).save(path, exif=exif, quality=95)
+    expected = UPRIGHT[how](smooth)
+    found = read_image(path)
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).max() <= (3 if suffix == ".jpg" else 0)
+    info = image_info(path)
+    assert (info.height, info.width) == expected.shape
+    if suffix != ".jpg":
+        assert np.array_equal(read_masks(path), expected)
+
+
+def test_orientation_of_a_case(shared: Path) -> None:
+    path = shared / "cases" / "exif-rotated" / "c3exif" / "images" / "a.jpg"
+    stored = imagecodecs.imread(path)
+    assert np.array_equal(read_image(path), np.rot90(stored, 2))
+
+
+def test_damaged_remarks_do_not_matter(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    Image.fromarray(GREY).save(path, exif=b"Exif\0\0MM\0*\0\0\xff\xff")
+    assert read_image(path).shape == GREY.shape
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize("planes", [2, 3, 4])
+def test_channels_first_or_last_without_a_name(tmp_path: Path, planes: int, first: bool) -> None:
+    pixels = RNG.integers(0, 60_000, (40, 30, planes), dtype=np.uint16)
+    path = tmp_path / "a.tif"
+    stored = np.moveaxis(pixels, -1, 0) if first else pixels
+    tifffile.imwrite(path, stored, photometric="minisblack", planarconfig=None)
+    assert np.array_equal(read_image(path), pixels)
+    assert image_info(path).channels == planes
+
+
+@pytest.mark.parametrize("axes", ["CYX", "YXC"])
+def test_named_channels(tmp_path: Path, axes: str) -> None:
+    pixels = RNG.integers(0, 60_000, (2, 40, 30), dtype=np.uint16)
+    stored = pixels if axes == "CYX" else np.moveaxis(pixels, 0, -1)
+    path = tmp_path / "a.ome.tif"
+    contig = "contig" if axes == "YXC" else None
+    tifffile.imwrite(
+        path, stored, metadata={"axes": axes}, photometric="minisblack", planarconfig=contig
+    )
+    assert np.array_equal(read_image(path), np.moveaxis(pixels, 0, -1))
+
+
+def test_pages_without_a_name_are_channels(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    pictures = [Image.fromarray(GREY), Image.fromarray(255 - GREY)]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:])
+    assert np.array_equal(read_image(path), np.stack([GREY, 255 - GREY], -1))
+
+
+@pytest.mark.parametrize(
+    ("shape", "axes"), [((5, 40, 30), None), ((3, 40, 30), "ZYX"), ((2, 3, 40, 30), "TCYX")]
+)
+def test_stacks_are_refused(tmp_path: Path, shape: tuple[int, ...], axes: str | None) -> None:
+    path = tmp_path / "stack.tif"
+    metadata = {"axes": axes} if axes else None
+    stack = np.zeros(shape, np.uint8)
+    tifffile.imwrite(path, stack, photometric="minisblack", imagej=bool(axes), metadata=metadata)
+    for read in (read_image, image_info, read_masks):
+        with pytest.raises(DataError, match=r"stack\.tif: expected one 2D image.*Save one plane"):
+            read(path)
+
+
+def test_several_series_are_refused(shared: Path) -> None:
+    folder = shared / "cases" / "first-series-only"
+    for name in ("c3series/images/a.ome.tif", "thumb_first.tif"):
+        for read in (read_image, image_info):
+            with pytest.raises(
+                DataError, match=r"tif: expected one image, found [23] in this file"
+            ):
+                read(folder / name)
+
+
+def test_smaller_copies_do_not_count(tmp_path: Path) -> None:
+    path = tmp_path / "pyramid.tif"
+    large = RNG.integers(0, 256, (128, 128), dtype=np.uint8)
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(large[::4, ::4], subfiletype=1)  # a thumbnail, before the image
+        tiff.write(large, subifds=2, tile=(32, 32))
+        tiff.write(large[::2, ::2], subfiletype=1, tile=(32, 32))
+        tiff.write(large[::4, ::4], subfiletype=1, tile=(32, 32))
+    assert np.array_equal(read_image(path), large)
+    assert image_info(path).height == 128
+
+
+def test_planes_in_other_files(tmp_path: Path) -> None:
+    xml = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image ID="Image:0">'
+        '<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8" SizeX="30" SizeY="40" SizeC="2" '
+        'SizeZ="1" SizeT="1"><Channel ID="Channel:0:0" SamplesPerPixel="1"/>'
+        '<Channel ID="Channel:0:1" SamplesPerPixel="1"/>'
+        '<TiffData FirstC="0" IFD="0" PlaneCount="1"><UUID FileName="a0.ome.tif">urn:uuid:0</UUID></TiffData>'
+        '<TiffData FirstC="1" IFD="0" PlaneCount="1"><UUID FileName="a1.ome.tif">urn:uuid:1</UUID></TiffData>'
+        "</Pixels></Image></OME>"
+    )
+    for number, plane in enumerate((GREY, 255 - GREY)):
+        text = xml.replace("<OME ", f'<OME UUID="urn:uuid:{number}" ')
+        tifffile.imwrite(
+            tmp_path / f"a{number}.ome.tif", plane, description=text, metadata=None, ome=False
+        )
+    assert np.array_equal(read_image(tmp_path / "a0.ome.tif"), np.stack([GREY, 255 - GREY], -1))
+    (tmp_path / "a1.ome.tif").unlink()
+    for read in (read_image, image_info):
+        with pytest.raises(DataError, match=r"a0\.ome\.tif: planes of this image are missing"):
+            read(tmp_path / "a0.ome.tif")
+
+
+def palette_png(path: Path, indices: np.ndarray[Any, Any]) -> None:
+    picture = Image.fromarray(indices)
+    picture.putpalette(COLOURS.ravel().tolist())
+    picture.save(path)
+
+
+def palette_tiff(path: Path, indices: np.ndarray[Any, Any], **more: Any) -> None:
+    colormap = COLOURS.T.astype(np.uint16) * 257
+    tifffile.imwrite(path, indices, photometric="palette", colormap=colormap, **more)
+
+
+@pytest.mark.parametrize("write", [palette_png, palette_tiff])
+def test_a_palette_is_colours_of_an_image_and_numbers_of_a_mask(
+    tmp_path: Path, write: Callable[..., None]
+) -> None:
+    path = tmp_path / ("a.png" if write is palette_png else "a.tif")
+    write(path, LABELS)
+    assert np.array_equal(read_image(path), COLOURS[LABELS])
+    info = image_info(path)
+    assert (info.channels, info.dtype) == (3, "uint8")
+    assert np.array_equal(read_masks(path), LABELS)
+
+
+def test_a_palette_of_imagej_only_colours_the_display(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    palette_tiff(path, GREY, description="ImageJ=1.53t\n", metadata=None)
+    assert np.array_equal(read_image(path), GREY)
+    assert image_info(path).channels == 1
+
+
+def test_palette_cases(shared: Path) -> None:
+    folder = shared / "cases" / "image-palette-tiff"
+    assert np.array_equal(read_image(folder / "palette.tif"), read_image(folder / "palette.png"))
+    with pytest.raises(DataError, match=r"cmyk\.tif: a TIFF in SEPARATED colours"):
+        read_image(folder / "cmyk.tif")
+    for kind in ("c2_pal", "c2_rgbgrey"):
+        for path in list_images(shared / "cases" / "mask-palette" / kind / "masks"):
+            assert 1 < read_masks(path).max() < 100
+
+
+def test_coloured_pictures_and_jpegs_are_no_masks(tmp_path: Path) -> None:
+    Image.fromarray(COLOURS[LABELS]).save(tmp_path / "colours.png")
+    with pytest.raises(DataError, match=r"colours\.png: .*3 channels of colours"):
+        read_masks(tmp_path / "colours.png")
+    Image.fromarray(LABELS).save(tmp_path / "lossy.jpg")
+    tifffile.imwrite(tmp_path / "lossy.tif", LABELS, compression="jpeg")
+    for name in ("lossy.jpg", "lossy.tif"):
+        with pytest.raises(DataError, match=rf"{name}: a label map with JPEG compression"):
+            read_masks(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tile": (16, 16)}, {"bigtiff": True}, {"compression": "lzw"}, {"compression": "zstd"},
+        {"compression": "packbits"}, {"predictor": 2, "compression": "zlib"}, {"byteorder": ">"},
+        {"photometric": "miniswhite"},
+    ],
+)  # fmt: skip
+def test_tiffs_of_all_kinds(tmp_path: Path, options: dict[str, Any]) -> None:
+    path = tmp_path / "a.tif"
+    for pixels in (GREY, GREY.astype(np.uint16) * 255, GREY.astype(np.int32) - 100):
+        tifffile.imwrite(path, pixels, **options)
+        assert np.array_equal(read_image(path), pixels)
+    tifffile.imwrite(path, GREY > 99, **{k: v for k, v in options.items() if k != "predictor"})
+    assert np.array_equal(read_image(path), GREY > 99)
+
+
+def test_what_a_folder_passes_over(tmp_path: Path) -> None:
+    for name in ("a.png", "b.PNG"):
+        Image.fromarray(GREY).save(tmp_path / name, format="png")
+    (tmp_path / "c.png").symlink_to(tmp_path / "a.png")
+    (tmp_path / "d.png").symlink_to(tmp_path / "gone.png")
+    (tmp_path / "e.jp2").write_bytes(b"x")
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / ".hidden.png").write_bytes(b"x")
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/f\xe9.png")).write_bytes(b"x")
+    assert [path.name for path in list_images(tmp_path)] == ["a.png", "b.PNG", "c.png"]
+    found = {path.name: reason for path, reason in passed_over(tmp_path)}
+    assert list(found) == ["d.png", "e.jp2", "f\\udce9.png"]
+    assert "leads nowhere" in found["d.png"] and "convert" in found["e.jp2"]
+    assert "UTF-8" in found["f\\udce9.png"]
+    "".join(found).encode()  # all of it can be written
+
+
+def damaged(data: bytes, rng: np.random.Generator) -> bytes:
+    """A file with a few faults: cut off, bits flipped, or fields of its header replaced."""
+    out = bytearray(data)
+    match rng.integers(4):
+        case 0:
+            return bytes(out[: rng.integers(1, len(out))])
+        case 1:
+            for place in rng.integers(0, len(out), rng.integers(1, 20)):
+                out[place] ^= 1 << rng.integers(8)
+        case 2:
+            place = int(rng.integers(2, min(len(out), 400)))
+            out[place : place + 4] = rng.choice(
+                [b"\xff\xff\xff\x7f", b"\0\0\0\0", b"\xff" * 4, b"\0\x10\0\0"]
+            )
+        case 3:
+            first, second = sorted(rng.integers(0, len(out), 2))
+            out[first:second] = rng.bytes(int(second - first))
+    return bytes(out)
+
+
+def test_damaged_files_end_in_one_error_and_little_memory(tmp_path: Path) -> None:
+    sources = {
+        "a.png": imagecodecs.png_encode(np.dstack([GREY] * 3)),
+        "b.bmp": imagecodecs.bmp_encode(GREY),
+    }
+    exif = Image.Exif()
+    exif[274] = 6
+    Image.fromarray(GREY).save(tmp_path / "c.jpg", exif=exif)
+    palette_png(tmp_path / "d.png", LABELS)
+    palette_tiff(tmp_path / "e.tif", LABELS)
+    tifffile.imwrite(tmp_path / "f.ome.tif", np.stack([GREY, GREY]), metadata={"axes": "CYX"})
+    tifffile.imwrite(tmp_path / "g.tif", GREY, compression="zlib", tile=(16, 16))
+    tifffile.imwrite(tmp_path / "h.tif", GREY.astype(np.float32), imagej=True)
+    tifffile.imwrite(tmp_path / "i.tif", np.dstack([GREY] * 4), compression="lzw", bigtiff=True)
+    tifffile.imwrite(tmp_path / "j.tif", np.dstack([GREY] * 3), compression="jpeg")
+    sources |= {path.name: path.read_bytes() for path in sorted(tmp_path.iterdir())}
+    rng = np.random.default_rng(7)
+    refused = 0
+    tracemalloc.start()
+    for name, data in sources.items():
+        path = tmp_path / name
+        for _ in range(60):
+            path.write_bytes(damaged(data, rng))
+            for read in (read_image, image_info, read_masks):
+                try:
+                    read(path)
+                except DataError as error:
+                    refused += 1
+                    assert str(error).startswith(str(path))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert refused > 300
+    assert peak < 2**30
+
+
+@pytest.mark.parametrize("packing", [None, "zlib", "lzw"])
+def test_a_header_that_claims_too_much(tmp_path: Path, packing: str | None) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, GREY, compression=packing)
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        tags = tiff.pages[0].tags
+        for name in ("ImageWidth", "ImageLength", "RowsPerStrip"):
+            tags[name].overwrite(60_000)
+    for read in (read_image, read_masks):
+        with pytest.raises(DataError, match="cannot hold"):
+            read(path)
+
+
+def test_large_empty_masks_are_no_forgery(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((12_000, 12_000), np.uint16), compression="zlib")
+    assert read_image(path).shape == (12_000, 12_000)

@@ -1,0 +1,154 @@
+"""What is refused for its size is too large, and what is read for an image has its own pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from cellflow.errors import DataError
+from cellflow.io import _image_header as header
+from cellflow.io.images import image_info, passed_over, read_image, read_masks
+
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (40, 30), dtype=np.uint8)
+COLOUR = RNG.integers(0, 256, (40, 30, 3), dtype=np.uint8)
+LABELS = np.kron(np.arange(12).reshape(4, 3), np.ones((10, 10))).astype(np.uint8)
+EMPTY = (9_000, 9_000)
+"""More pixels than are taken on trust."""
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P"])
+def test_a_large_empty_png_is_no_forgery(tmp_path: Path, mode: str) -> None:
+    path = tmp_path / "a.png"
+    picture = Image.new(mode, EMPTY)
+    if mode == "P":
+        picture.putpalette([0, 0, 0, 255, 0, 0])
+    picture.save(path, compress_level=9)
+    assert read_masks(path).shape == EMPTY
+    assert image_info(path).width == EMPTY[1]
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "packbits"}])
+def test_a_large_tiff_of_one_bit_is_no_forgery(tmp_path: Path, options: dict[str, Any]) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros(EMPTY, bool), **options)
+    assert read_image(path).shape == EMPTY
+
+
+@pytest.mark.parametrize("packing", ["zlib", "zstd", "lzma", "lzw"])
+def test_a_small_file_takes_little_memory(tmp_path: Path, packing: str) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, GREY, compression=packing)
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        tags = tiff.pages[0].tags
+        for name in ("ImageWidth", "ImageLength", "RowsPerStrip"):
+            tags[name].overwrite(15_000)
+    for read in (read_image, read_masks):
+        with pytest.raises(DataError, match=r"a\.tif: .* claims 215 MiB .* cannot hold"):
+            read(path)
+
+
+def test_an_image_that_no_memory_holds() -> None:
+    """Its bytes could hold it, as far as its compression goes."""
+    claimed = header.Claim(unpacked=20 * 2**30, stored=20 * 2**30)
+    with pytest.raises(DataError, match=r"20\.0 GiB.* at most 16 GiB .* parts"):
+        header.refuse_swollen(claimed, 2**30, "deflate")
+
+
+def test_colours_that_are_no_rgb(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    Image.fromarray(COLOUR).convert("YCbCr").save(path)
+    for read in (read_image, image_info, read_masks):
+        with pytest.raises(DataError, match=r"a\.tif: a TIFF in YCBCR colours; save it as"):
+            read(path)
+    flat = np.full((40, 30, 3), (200, 30, 60), np.uint8)
+    Image.fromarray(flat).save(path, compression="jpeg")  # here the codec makes them RGB
+    assert np.abs(read_image(path).astype(int) - flat).max() < 3
+
+
+def test_a_palette_of_8_bits(tmp_path: Path) -> None:
+    """Some programs fill the 16 bits of a TIFF palette as if they were 8."""
+    path = tmp_path / "a.tif"
+    colours = RNG.integers(0, 256, (256, 3), dtype=np.uint8)
+    tifffile.imwrite(path, LABELS, photometric="palette", colormap=colours.T.astype(np.uint16))
+    assert np.array_equal(read_image(path), colours[LABELS])
+
+
+def test_a_palette_in_a_bmp(tmp_path: Path) -> None:
+    path = tmp_path / "a.bmp"
+    picture = Image.fromarray(LABELS)
+    colours = RNG.integers(0, 256, (256, 3), dtype=np.uint8)
+    picture.putpalette(colours.ravel().tolist())
+    picture.save(path)
+    assert np.array_equal(read_image(path), colours[LABELS])
+    assert np.array_equal(read_masks(path), LABELS)
+
+
+@pytest.mark.parametrize("packing", [None, "zlib", "lzw", "packbits", "zstd", "jpeg"])
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+@pytest.mark.parametrize("missing", [1, 20, 200])
+def test_a_tiff_that_lacks_its_end(tmp_path: Path, packing: Any, tile: Any, missing: int) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, GREY, compression=packing, tile=tile, rowsperstrip=None if tile else 8)
+    path.write_bytes(path.read_bytes()[:-missing])
+    with pytest.raises(DataError, match=r"a\.tif: damaged or truncated TIFF"):
+        read_image(path)
+
+
+OME = '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:{own}">{images}</OME>'
+POSITION = (
+    '<Image ID="Image:{n}"><Pixels ID="Pixels:{n}" DimensionOrder="XYCZT" Type="uint8" SizeX="30" '
+    'SizeY="40" SizeC="1" SizeZ="1" SizeT="1"><Channel ID="Channel:{n}:0" SamplesPerPixel="1"/>'
+    '<TiffData IFD="0" PlaneCount="1"><UUID FileName="pos{n}.ome.tif">urn:uuid:{n}</UUID></TiffData>'
+    "</Pixels></Image>"
+)
+
+
+def test_positions_in_files_of_their_own(tmp_path: Path) -> None:
+    """Micro-Manager describes all positions in every file: each is the image of its own file."""
+    images = "".join(POSITION.format(n=n) for n in range(3))
+    planes = [GREY, 255 - GREY, GREY // 2]
+    for n, plane in enumerate(planes):
+        tifffile.imwrite(
+            tmp_path / f"pos{n}.ome.tif", plane, description=OME.format(own=n, images=images),
+            metadata=None, ome=False,
+        )  # fmt: skip
+    for n, plane in enumerate(planes):
+        assert np.array_equal(read_image(tmp_path / f"pos{n}.ome.tif"), plane)
+    (tmp_path / "pos2.ome.tif").unlink()
+    assert np.array_equal(read_image(tmp_path / "pos1.ome.tif"), planes[1])
+    assert image_info(tmp_path / "pos1.ome.tif").height == 40
+
+
+def test_missing_files_of_a_set_are_named(tmp_path: Path) -> None:
+    one = POSITION.format(n=0).replace('SizeC="1"', 'SizeC="2"')
+    plane = (
+        '<TiffData FirstC="1" IFD="0"><UUID FileName="pos7.ome.tif">urn:uuid:7</UUID></TiffData>'
+    )
+    images = one.replace("</Pixels>", plane + "</Pixels>")
+    path = tmp_path / "pos0.ome.tif"
+    description = OME.format(own=0, images=images)
+    tifffile.imwrite(path, GREY, description=description, metadata=None, ome=False)
+    with pytest.raises(DataError, match=r"pos0\.ome\.tif: .*planes .* missing.*pos7\.ome\.tif"):
+        read_image(path)
+
+
+def test_files_of_cellpose_are_not_images_that_were_passed_over(tmp_path: Path) -> None:
+    for name in ("a_seg.npy", "a.npy", "a.pgm", "a_size.npy"):
+        (tmp_path / name).write_bytes(b"x")
+    assert [path.name for path, _ in passed_over(tmp_path)] == ["a.npy", "a.pgm"]
+
+
+def test_a_jpeg_in_a_png_and_a_bmp_of_one_bit(tmp_path: Path) -> None:
+    path = tmp_path / "a.bmp"
+    Image.fromarray(LABELS > 4).save(path)
+    assert np.array_equal(read_masks(path) > 0, LABELS > 4)
+    jpeg = imagecodecs.jpeg8_encode(GREY)
+    (tmp_path / "a.png").write_bytes(jpeg)
+    assert image_info(tmp_path / "a.png").height == 40

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from cellpose.plot import dx_to_circ
+
+from cellflow.errors import DataError
+from cellflow.numeric.flow_picture import flow_picture
+
+
+@pytest.mark.parametrize("shape", [(40, 50), (3, 20, 30), (1, 1)])
+def test_it_is_that_of_cellpose(shape: tuple[int, ...]) -> None:
+    flow = np.random.default_rng(0).normal(0, 3, (2, *shape)).astype(np.float32)
+    expected = dx_to_circ(flow.copy())
+    found = flow_picture(flow)
+    assert found.dtype == np.uint8
+    assert found.shape == (*shape, 3)
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
+def test_no_flow_is_black() -> None:
+    assert not flow_picture(np.zeros((2, 8, 9))).any()
+    assert flow_picture(np.zeros((2, 0, 9))).shape == (0, 9, 3)
+
+
+def test_other_shapes_are_refused() -> None:
+    with pytest.raises(DataError, match=r"\(2, H, W\), found \(3, 8, 9\)"):
+        flow_picture(np.zeros((3, 8, 9)))
