@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-from tqdm import tqdm
 
 from cellflow.engine.evaluate import COUNTS
+from cellflow.engine.progress_lines import follow
 from cellflow.errors import DataError
 from cellflow.report.comparison import MAX_SHOWN, Comparison, write_comparison, write_overview
 from cellflow.storage.atomic import atomic_folder, write_csv
@@ -52,14 +52,16 @@ def write_outlines_folder(
     files, worst = [], []
     with atomic_folder(folder, replace=True) as temporary:
         rows = zip(ranked["id"], ranked["score"], strict=True)
-        bar = tqdm(rows, "outlines", len(ranked), unit="image", disable=None, leave=False)
-        for rank, (name, score) in enumerate(bar, 1):
+        drawn = follow(rows, "outlines", len(ranked), brief=True)
+        for rank, (name, score) in enumerate(drawn, 1):
             item = compare(str(name))
             files.append(f"{rank:0{digits}d}_{score:.2f}_{_file_name(str(name))}.png")
             write_comparison(temporary / files[-1], item)
             if rank <= MAX_SHOWN:
                 worst.append(item)
-        title = f"The {len(worst)} worst of {len(ranked)} images" if len(ranked) > 1 else ""
+        title = f"{len(ranked)} images, the worst first"
+        if len(worst) < len(ranked):
+            title = f"The {len(worst)} worst of {len(ranked)} images"
         write_overview(temporary / OVERVIEW, worst, title=title)
         table = ranked[["id", "score", "n_true", *COUNTS]].assign(file=files)
         table.insert(0, "rank", range(1, len(table) + 1))

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
-from cellflow.io.images import IMAGE_SUFFIXES, list_images, read_masks
+from cellflow.io.images import IMAGE_SUFFIXES, list_images
+from cellflow.io.mask_findings import read_label_map
 from cellflow.io.submission import read_submission
 from cellflow.numeric.labels import labels_from_instances, renumber
 from cellflow.numeric.rle import instances_from_rles
@@ -83,7 +84,7 @@ def read_predicted_masks(path: Path, *, ending: str = "") -> PredictedMasks:
     maps = label_map_files(path, ending=ending)
 
     def read(image_id: str, shape: tuple[int, int]) -> NDArray[np.int32]:
-        labels = read_masks(maps.files[image_id])
+        labels = read_label_map(maps.files[image_id])
         if labels.shape != shape:
             remedy = "Export the masks at the size of the image."
             if labels.shape == shape[::-1]:

@@ -113,7 +113,14 @@ def write_comparison(path: Path, item: Comparison) -> None:
     figure.figimage(picture, (across - width) // 2, LEGEND)
     tall = height + CAPTION + LEGEND
     figure.text(
-        0.5, 1 - 8 / tall, short_name(item.name, 90), va="top", ha="center", weight="bold", size=11
+        0.5,
+        1 - 8 / tall,
+        short_name(item.name, 90),
+        va="top",
+        ha="center",
+        weight="bold",
+        size=11,
+        parse_math=False,
     )
     text = f"score {item.score:.2f}    {item.counts} (at IoU 0.5)"
     figure.text(0.5, 1 - 34 / tall, text, va="top", ha="center", size=10)

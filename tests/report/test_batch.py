@@ -31,7 +31,9 @@ def batch(n: int, size: int = 224, *, second: bool = False) -> Arrays:
 
 
 def named(n: int) -> list[tuple[str, str]]:
-    return [(f"image {place} with a name that is much too long", "3 cells") for place in range(n)]
+    return [
+        (f"image ${place}_$ with a name that is much too long", "3 cells") for place in range(n)
+    ]
 
 
 def coloured(path: Path) -> np.ndarray[Any, Any]:

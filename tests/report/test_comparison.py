@@ -89,7 +89,7 @@ def test_cells_that_overlap_have_whole_outlines(tmp_path: Path) -> None:
 
 def test_images_without_cells_and_long_names(tmp_path: Path) -> None:
     nothing = np.zeros((70, 90), np.int32)
-    item = Comparison("a name " * 40, np.full((70, 90), 3.0), nothing, nothing)
+    item = Comparison("a $na_me " * 40, np.full((70, 90), 3.0), nothing, nothing)
     assert item.counts == "0 true cells: 0 found, 0 missed; 0 false"
     assert item.score == 1.0
     write_comparison(tmp_path / "one.png", item)
