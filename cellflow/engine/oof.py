@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -44,10 +44,10 @@ from cellflow.storage.run_folder import RunFolder, find_run
 from cellflow.style_models import StyleModels
 from cellflow.types import one_line
 
-__all__ = ["OofResult", "oof", "run_folds"]
+__all__ = ["OofResult", "best_policy", "oof", "run_folds"]
 
 MIN_POLICY_GAIN = 0.002
-"""A diameter policy that is less simple must score better by this."""
+"""A diameter policy that is less simple than that of the data set must score better by this."""
 RECOGNITION_COLUMNS = ["median_diameter", "diameter", "style_diameter", "predicted_type"]
 """True diameter, the one used, the style's estimate, and the style's cell type ("" where unsure)."""
 
@@ -116,7 +116,7 @@ def _oof(run: RunFolder, config: OofConfig) -> OofResult:
             policy: _predict_all(job, policy, styles, folder / f"policy_{policy}")
             for policy in policies
         }
-        best = _best_policy({policy: _mean(done) for policy, done in passes.items()})
+        best = best_policy({policy: _scores(done) for policy, done in passes.items()})
         _keep_pass(folder, best)
         write_csv(folder / "predictions.csv", _predictions(passes[best]))
         scores = _scores_table(job, passes[best], last, bias)
@@ -227,15 +227,36 @@ def _predict_all(
 
 
 def _mean(done: list[_Done]) -> float:
-    return float(np.mean([item.scores["score"] for item in done]))
+    return float(np.mean(_scores(done)))
 
 
-def _best_policy(scores: dict[Policy, float]) -> Policy:
-    """The policy with the best score; a simpler one unless the gain is worth it."""
-    best = next(iter(scores))
-    for policy, score in scores.items():
-        if score > scores[best] + MIN_POLICY_GAIN:
-            best = policy
+def _scores(done: list[_Done]) -> list[float]:
+    return [float(item.scores["score"]) for item in done]
+
+
+def best_policy(scores: Mapping[Policy, Sequence[float]]) -> Policy:
+    """The diameter policy to keep: the best one, or a simpler or safer one where the gain is not worth it.
+
+    "image" must beat "dataset" by `MIN_POLICY_GAIN`. So must "type"; and "image" by more than the standard
+    error of the gain, because an image that is told as another type gets the diameter of that type, and one of
+    a type that no training image had gets a wrong one for certain.
+
+    Parameters
+    ----------
+    scores : mapping of str to sequence of float
+        Of every policy, the scores of the same images in the same order.
+    """
+    means = {policy: float(np.mean(values)) for policy, values in scores.items()}
+    best = next(iter(means))
+    if "image" in means and means["image"] > means[best] + MIN_POLICY_GAIN:
+        best = "image"
+    if "type" in means and best != "type":
+        gain = np.subtract(scores["type"], scores[best])
+        error = (
+            float(gain.std(ddof=1)) / len(gain) ** 0.5 if best == "image" and len(gain) > 1 else 0.0
+        )
+        if gain.mean() > max(MIN_POLICY_GAIN, error):
+            best = "type"
     return best
 
 
