@@ -23,14 +23,13 @@ from cellflow.io.source import (
     Problems,
     Source,
     check_id,
-    counted,
     read_image_table,
-    some,
 )
 from cellflow.numeric.mask_checks import split_parts
 from cellflow.storage.atomic import atomic_folder, restore_folder, what_stands
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_array
+from cellflow.storage.sizes import few_text, plural
 
 __all__ = ["folds_flags", "found_text", "prepare"]
 
@@ -82,7 +81,7 @@ def prepare(config: PrepareConfig) -> Dataset:
         _log.warning(
             "%d of %d images have one value only (%s): there is nothing to see in them. Export them again, "
             "or leave them out.",
-            *(len(flat), len(dataset), some(flat)),
+            *(len(flat), len(dataset), few_text(flat)),
         )
     return dataset
 
@@ -90,17 +89,17 @@ def prepare(config: PrepareConfig) -> Dataset:
 def found_text(dataset: Dataset) -> str:
     """What a dataset holds, in one line: images, cells, cell types, groups, sizes."""
     images = dataset.images
-    parts = [counted(len(dataset), "image"), counted(int(images["n_instances"].sum()), "cell")]
+    parts = [plural(len(dataset), "image"), plural(int(images["n_instances"].sum()), "cell")]
     empty = int((images["n_instances"] == 0).sum())
     if empty:
-        parts.append(f"{counted(empty, 'image')} without cells")
+        parts.append(f"{plural(empty, 'image')} without cells")
     if "cell_type" in images:
         counts = images["cell_type"].value_counts()
         named = [f"{name or '(none)'} {count}" for name, count in counts.items()]
-        parts.append(f"{counted(len(counts), 'cell type')} ({some(named)})")
+        parts.append(f"{plural(len(counts), 'cell type')} ({few_text(named)})")
     group = _group_column(images)
     if group is not None:
-        parts.append(f"{counted(images[group].nunique(), 'group')} ({group})")
+        parts.append(f"{plural(images[group].nunique(), 'group')} ({group})")
     sizes = images[["height", "width"]].sort_values(["height", "width"]).drop_duplicates()
     ends = [f"{row.height} x {row.width}" for row in sizes.iloc[[0, -1]].itertuples()]
     parts.append(f"{' to '.join(dict.fromkeys(ends))} pixels (height x width)")
@@ -247,7 +246,7 @@ def _keep_folds(old: Path, new: Path) -> None:
         _log.warning(
             "%s: its folds.csv was for other images and is gone (no longer there: %s; new: %s). "
             "Make new folds with `cellflow folds`.",
-            *(old, some(gone) or "none", some(added) or "none"),
+            *(old, few_text(gone) or "none", few_text(added) or "none"),
         )
         return
     for name in ("folds.csv", "folds.json"):

@@ -16,7 +16,7 @@ from cellflow.engine.image_source import ImageReaders, find_images
 from cellflow.engine.outlines import check_outlines_folder, write_outlines_folder
 from cellflow.engine.progress_lines import follow
 from cellflow.engine.runs import run_dataset
-from cellflow.engine.score_names import Names, check_names, match_names, some
+from cellflow.engine.score_names import Names, check_names, match_names
 from cellflow.errors import ConfigError, DataError, RunError
 from cellflow.io.fold_table import read_fold_facts
 from cellflow.io.mask_findings import MaskReview
@@ -26,6 +26,7 @@ from cellflow.numeric.bootstrap import bootstrap_mean
 from cellflow.report.comparison import Comparison
 from cellflow.storage.atomic import write_csv
 from cellflow.storage.run_folder import RunFolder, find_run
+from cellflow.storage.sizes import few_text
 from cellflow.types import Instances, one_line
 
 __all__ = ["MIN_GROUPS", "ScoreResult", "mean_row", "score_masks"]
@@ -136,7 +137,7 @@ class _Pictures:
         if missing:
             raise DataError(
                 f"{config.images}: no image for {len(missing)} of the {len(names)} that are scored "
-                f"({some(missing)}); it has {some(readers)}. File names without their ending must be the "
+                f"({few_text(missing)}); it has {few_text(readers)}. File names without their ending must be the "
                 "ids of the truth."
             )
         folder = config.outlines_dir
@@ -263,7 +264,7 @@ def _matched(
     if not common:
         raise DataError(
             f"{' and '.join(map(str, sides))} have no image of {truth.path} in common; the first has "
-            f"{some(matched[0].ids)}, the second {some(matched[1].ids)}."
+            f"{few_text(matched[0].ids)}, the second {few_text(matched[1].ids)}."
         )
     return {name: [names.ids[name] for names in matched] for name in common}
 
@@ -280,10 +281,10 @@ def _compared(
         lines.append(f"{word:<12}{side.masks.path} ({kind}), {len(side.masks.ids)} images")
         if names.only_predicted:
             extra = f"{len(names.only_predicted)} are not in the truth"
-            lines.append(f"{'':12}{extra}: {some(names.only_predicted)}")
+            lines.append(f"{'':12}{extra}: {few_text(names.only_predicted)}")
         if names.only_true:
             lacking = f"{len(names.only_true)} of the truth are not there"
-            lines.append(f"{'':12}{lacking}: {some(names.only_true)}")
+            lines.append(f"{'':12}{lacking}: {few_text(names.only_true)}")
     lines.append(f"{'truth':<12}{truth.path} ({truth.kind}), {len(truth.images)} images")
     lines.append(f"{'compared':<12}{common} images that match by name")
     return tuple(lines)

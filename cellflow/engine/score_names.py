@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from cellflow.errors import DataError
 from cellflow.io.predictions import PredictedMasks
 from cellflow.io.source import match_id
 from cellflow.io.truth import Truth
+from cellflow.storage.sizes import few_text
 
-__all__ = ["Names", "check_names", "match_names", "some"]
-
-_MAX_NAMED = 10
+__all__ = ["Names", "check_names", "match_names"]
 
 
 @dataclass(frozen=True)
@@ -72,17 +70,17 @@ def check_names(masks: PredictedMasks, truth: Truth, names: Names, *, subset: bo
     if not names.ids:
         raise DataError(
             f"{masks.path} and {truth.path} have no image in common; the truth has "
-            f"{some(names.only_true)}, the masks {some(names.only_predicted)}. "
+            f"{few_text(names.only_true)}, the masks {few_text(names.only_predicted)}. "
             + (hint or "File names without their ending must be the ids of the truth.")
         )
     others = ""
     if names.only_predicted:
         others = (
-            f", but masks for {len(names.only_predicted)} others ({some(names.only_predicted)})"
+            f", but masks for {len(names.only_predicted)} others ({few_text(names.only_predicted)})"
         )
     raise DataError(
         f"{masks.path}: no masks for {len(names.only_true)} of the {len(truth.images)} images of "
-        f"{truth.path} ({some(names.only_true)}){others}. {hint}{' ' * bool(hint)}Add them (an image "
+        f"{truth.path} ({few_text(names.only_true)}){others}. {hint}{' ' * bool(hint)}Add them (an image "
         "without cells needs a label map of zeros, or a row with an empty value), or add --subset to "
         "score only those there are."
     )
@@ -115,10 +113,3 @@ def _common_ending(longer: Iterable[str], shorter: Iterable[str]) -> str:
                 break
     ending, count = found.most_common(1)[0] if found else ("", 0)
     return ending if 2 * count > min(len(names), len(known)) else ""
-
-
-def some(names: Iterable[Any]) -> str:
-    """The first names of many, as text."""
-    listed = [str(name) for name in names]
-    more = f" and {len(listed) - _MAX_NAMED} more" if len(listed) > _MAX_NAMED else ""
-    return ", ".join(listed[:_MAX_NAMED]) + more

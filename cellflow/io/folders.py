@@ -20,8 +20,9 @@ from cellflow.io.places import (
     tell_of_passed_over,
     where_else,
 )
-from cellflow.io.source import Problems, Source, SourceImage, counted, some
+from cellflow.io.source import Problems, Source, SourceImage
 from cellflow.numeric.labels import instances_from_labels
+from cellflow.storage.sizes import few_text, plural
 from cellflow.types import Instances
 
 __all__ = ["OUTPUT_ENDINGS", "read_folders", "split_outputs"]
@@ -152,7 +153,7 @@ def read_folders(
     if found.left_over:
         _log.warning(
             "%s without the ending %s: left out.",
-            *(counted(found.left_over, "image"), found.img_filter),
+            *(plural(found.left_over, "image"), found.img_filter),
         )
     _add_problems(places, found, problems)
     tell_of_passed_over(*dict.fromkeys((places.images, places.masks)))
@@ -308,9 +309,9 @@ def _tell_of_subfolders(places: _Folders) -> None:
         "%s in sub-folders of %s: not read (%s). Read each of them by itself: "
         "cellflow prepare %s%s --out %s",
         *(
-            counted(sum(counts.values()), "image"),
+            plural(sum(counts.values()), "image"),
             places.images,
-            some([path.name for path in inside]),
+            few_text([path.name for path in inside]),
         ),
         *(quote(str(first)), masks, quote(f"{first.name}-data")),
     )
@@ -324,11 +325,11 @@ def _nothing_found(folder: Path, places: _Folders, found: _Pairing) -> str:
         hint = f" More than one ending of names would fit: say {ways}." + hint
     if found.images or found.maps:
         noun, missing = ("image", "label map") if found.images else ("label map", "image")
-        some_of = some([f[0].name for f in (found.images or found.maps).values()])
+        some_of = few_text([f[0].name for f in (found.images or found.maps).values()])
         expected = f"NAME{found.mask_filter}.EXT" if found.images else f"NAME{found.img_filter}.EXT"
         place = places.masks if found.images else places.images
         return (
-            f"{folder}: {counted(len(found.images or found.maps), noun)} ({some_of}) but no {missing}; "
+            f"{folder}: {plural(len(found.images or found.maps), noun)} ({some_of}) but no {missing}; "
             f"expected {expected} in {place}.{_hidden(place)}{hint or _ADVICE}"
         )
     return (
@@ -343,7 +344,7 @@ def _hidden(folder: Path) -> str:
     if not files:
         return ""
     path, reason = files[0]
-    return f" Passed over: {counted(len(files), 'file')} ({path.name}: {reason})."
+    return f" Passed over: {plural(len(files), 'file')} ({path.name}: {reason})."
 
 
 def _instances(image: Path, path: Path, shape: tuple[int, int]) -> Instances:

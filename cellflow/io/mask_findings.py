@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 from cellflow.io.images import read_image, read_masks
-from cellflow.io.source import counted, some
 from cellflow.numeric.mask_checks import MapFacts, PartFacts, map_facts, part_facts, without_repeats
+from cellflow.storage.sizes import few_text, plural
 from cellflow.types import Instances
 
 __all__ = ["MaskReview", "looks_like_label_map", "read_label_map"]
@@ -104,8 +104,8 @@ class MaskReview:
             _log.warning(
                 "The same cell more than once, in exactly the same pixels: %s in %d of %d images (%s). "
                 "Each is counted once; remove the repeated rows.",
-                *(counted(sum(self._repeats.values()), "repeat"), len(self._repeats), len(facts)),
-                some([f"{name} ({count})" for name, count in self._repeats.items()]),
+                *(plural(sum(self._repeats.values()), "repeat"), len(self._repeats), len(facts)),
+                few_text([f"{name} ({count})" for name, count in self._repeats.items()]),
             )
         if facts and not with_cells:
             _log.warning(
@@ -116,7 +116,7 @@ class MaskReview:
         if points:
             _log.warning(
                 "Most cells are points of 1 or 2 pixels in %d of %d images (%s). Give masks of whole cells.",
-                *(len(points), len(facts), some(points)),
+                *(len(points), len(facts), few_text(points)),
             )
         if merged:
             _log.warning(
@@ -124,7 +124,7 @@ class MaskReview:
                 "%s. If the masks show foreground and background, or classes, or if numbers were used twice: "
                 "each cell needs a number of its own. %s",
                 *(len(merged), len(facts)),
-                some([f"{name} ({_parts_text(facts[name])})" for name in merged]),
+                few_text([f"{name} ({_parts_text(facts[name])})" for name in merged]),
                 way_out,
             )
         elif self._one_cell_each(with_cells):
@@ -142,4 +142,4 @@ class MaskReview:
 
 
 def _parts_text(fact: PartFacts) -> str:
-    return f"{counted(fact.n_cells, 'label')} in {fact.n_large} parts"
+    return f"{plural(fact.n_cells, 'label')} in {fact.n_large} parts"

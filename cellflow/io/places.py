@@ -8,8 +8,8 @@ from shlex import quote
 
 from cellflow.errors import DataError
 from cellflow.io.images import IMAGE_SUFFIXES, passed_over
-from cellflow.io.source import counted, some
 from cellflow.io.tables import find_table
+from cellflow.storage.sizes import few_text, plural
 
 __all__ = [
     "IMAGE_FOLDERS",
@@ -72,7 +72,7 @@ def tell_of_passed_over(*folders: Path) -> None:
         if files:
             _log.warning(
                 "%s: passed over: %s (%s): %s",
-                *(folder, counted(len(files), "file"), some([path.name for path, _ in files])),
+                *(folder, plural(len(files), "file"), few_text([path.name for path, _ in files])),
                 "; ".join(dict.fromkeys(reason for _, reason in files)),
             )
 

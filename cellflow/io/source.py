@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cellflow.errors import DataError
 from cellflow.io.images import IMAGE_SUFFIXES
 from cellflow.io.tables import read_rows
+from cellflow.storage.sizes import few_text
 from cellflow.types import Instances
 
 __all__ = [
@@ -17,13 +18,9 @@ __all__ = [
     "Source",
     "SourceImage",
     "check_id",
-    "counted",
     "match_id",
     "read_image_table",
-    "some",
 ]
-
-_MAX_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -119,19 +116,8 @@ def _one_line(found: list[tuple[str, str]]) -> str:
     names = sorted({name for _, name in found} - {first})
     if len(found) == 1:
         return text
-    others = f" ({some(names)})" if names else ""
+    others = f" ({few_text(names)})" if names else ""
     return f"{text} The same for {len(found) - 1} more{others}."
-
-
-def some(names: Sequence[str]) -> str:
-    """The first names of many, as text."""
-    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
-    return ", ".join(names[:_MAX_NAMED]) + more
-
-
-def counted(count: int, noun: str) -> str:
-    """A number and what it counts: 1 image, 2 images."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def check_id(image_id: str) -> str | None:

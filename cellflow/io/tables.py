@@ -99,7 +99,7 @@ def read_rows(
     kept = [place for place, name in enumerate(header) if not _UNNAMED.fullmatch(name)]
     if len(kept) < len(header):
         count = len(header) - len(kept)
-        _log.info("%s: %d column(s) without a name are left out", path, count)
+        _log.info("%s: %s without a name left out", path, plural(count, "column"))
     return [header[place] for place in kept], _with_names(rows, header, kept, path)
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 __all__ = ["duration_text", "few_text", "plural", "size_text"]
 
-FEW = 3
+FEW = 5
 """Names that a message gives of many."""
 
 
@@ -32,8 +33,8 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def few_text(names: Iterable[str]) -> str:
-    """The first names, and how many more there are."""
-    every = list(names)
-    rest = len(every) - FEW
-    return ", ".join(every[:FEW] + ([f"and {rest} more"] if rest > 0 else []))
+def few_text(names: Iterable[Any]) -> str:
+    """The first names of many, and how many more there are."""
+    every = [str(name) for name in names]
+    more = f" and {len(every) - FEW} more" if len(every) > FEW else ""
+    return ", ".join(every[:FEW]) + more
