@@ -510,7 +510,8 @@ class FoldTrainer:
         )  # fmt: skip
 
     def _seconds_left(self, row: dict[str, Any]) -> float:
-        share = self.save_cost / self._save_interval() if self.save_cost else 0.0
+        interval = self._save_interval()
+        share = self.save_cost / interval if interval else 0.0
         return seconds_left(
             row["epoch"],
             self.config.optim.n_epochs,
