@@ -371,9 +371,12 @@ class FoldTrainer:
     def _save_sometimes(self) -> None:
         """Save the state now and then, never one that may be the cause of failing steps."""
         elapsed = time.monotonic() - self.saved_at
-        due = elapsed >= max(SAVE_SECONDS, self.save_cost / SAVE_SHARE)
+        due = elapsed >= self._save_interval()
         if due and not self.progress.skipped_in_a_row:
             self._save_state()
+
+    def _save_interval(self) -> float:
+        return max(SAVE_SECONDS, self.save_cost / SAVE_SHARE)
 
     def _save_state(self) -> None:
         """Save the last state, then the tables, so that a table never knows more than the state."""
@@ -523,12 +526,13 @@ class FoldTrainer:
         )  # fmt: skip
 
     def _seconds_left(self, row: dict[str, Any]) -> float:
-        saves = row["seconds"] / max(SAVE_SECONDS, self.save_cost / SAVE_SHARE)
+        interval = self._save_interval()
+        share = self.save_cost / interval if interval else 0.0
         return seconds_left(
             row["epoch"],
             self.config.optim.n_epochs,
             eval_every=self.config.eval_every,
-            epoch_seconds=row["seconds"] + saves * self.save_cost,
+            epoch_seconds=row["seconds"] * (1 + share),
             evaluation_seconds=self.evaluation_cost + self.save_cost,
         )
 

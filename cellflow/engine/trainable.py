@@ -12,6 +12,14 @@ __all__ = ["check_trainable", "training_ids", "validation_ids"]
 
 _SHOWN = 3
 """Images that are named where many are meant."""
+_Problem = tuple[str, str]
+"""What is wrong, and what to do, which is said once for all that have it in common."""
+_FEWER_CELLS = "Lower --min_train_masks, or annotate more images."
+_PREPARE = "Prepare the dataset again with `cellflow prepare`."
+_OTHER_FOLDS = (
+    "Move images with cells to other folds in folds.csv, or make the folds new: `cellflow folds --overwrite` "
+    "with another --seed, --k or --group."
+)
 
 
 def validation_ids(fold: int, folds: pd.Series[int]) -> list[str]:
@@ -54,8 +62,9 @@ def check_trainable(
         problems += _training_problems(config, fold, dataset, folds)
         problems += _validation_problems(fold, dataset, folds)
     if problems:
-        lines = [f"{dataset.path} cannot be trained on:", *(f"  - {text}" for text in problems)]
-        raise DataError("\n".join(lines))
+        remedies = dict.fromkeys(remedy for _, remedy in problems)
+        lines = [f"{dataset.path} cannot be trained on:", *(f"  - {text}" for text, _ in problems)]
+        raise DataError("\n".join([*lines, *remedies]))
 
 
 def _others(fold: int, folds: pd.Series[int]) -> list[str]:
@@ -64,7 +73,7 @@ def _others(fold: int, folds: pd.Series[int]) -> list[str]:
 
 def _training_problems(
     config: TrainConfig, fold: int, dataset: Dataset, folds: pd.Series[int]
-) -> list[str]:
+) -> list[_Problem]:
     """What is wrong with the images that train where a fold validates."""
     cells, others = dataset.images["n_instances"], _others(fold, folds)
     if any(cells[name] for name in training_ids(config, fold, dataset, folds)):
@@ -75,28 +84,25 @@ def _training_problems(
     )
     found = f"fold {fold} has no training image with at least {max(1, least)} cells"
     if most:
-        return [f"{found}; the most is {most}. Lower --min_train_masks, or annotate more images."]
-    return [f"{found}: the {len(others)} images of the other folds have none. {_OTHER_FOLDS}"]
+        return [(f"{found}; the most is {most}", _FEWER_CELLS)]
+    return [(f"{found}: the {len(others)} images of the other folds have none", _OTHER_FOLDS)]
 
 
-def _validation_problems(fold: int, dataset: Dataset, folds: pd.Series[int]) -> list[str]:
+def _validation_problems(fold: int, dataset: Dataset, folds: pd.Series[int]) -> list[_Problem]:
     """A fold of empty images gives 1.0 to a network that finds nothing, which is then the best one."""
     names = validation_ids(fold, folds)
     if dataset.images.loc[names, "n_instances"].any():
         return []
     return [
-        f"fold {fold} validates on {_some(names)} without a single cell: a network that finds nothing would "
-        f"have the score 1.0. {_OTHER_FOLDS}"
+        (
+            f"fold {fold} validates on {_some(names)} without a single cell: a network that finds nothing "
+            "would have the score 1.0",
+            _OTHER_FOLDS,
+        )
     ]
 
 
-_OTHER_FOLDS = (
-    "Move images with cells there in folds.csv, or make the folds new: `cellflow folds --overwrite` with "
-    "another --seed, --k or --group."
-)
-
-
-def _file_problems(dataset: Dataset) -> list[str]:
+def _file_problems(dataset: Dataset) -> list[_Problem]:
     """Images and label maps that are gone."""
     files = {
         "images": [dataset.path / "images" / str(name) for name in dataset.images["file"]],
@@ -106,23 +112,24 @@ def _file_problems(dataset: Dataset) -> list[str]:
         what: [path.name for path in paths if not path.is_file()] for what, paths in files.items()
     }
     return [
-        f"{what} are missing: {_some(names, what='')}. Prepare the dataset again with `cellflow prepare`."
+        (f"{what} are missing: {_some(names, what='')}", _PREPARE)
         for what, names in gone.items()
         if names
     ]
 
 
-def _channel_problems(config: TrainConfig, dataset: Dataset, folds: pd.Series[int]) -> list[str]:
+def _channel_problems(
+    config: TrainConfig, dataset: Dataset, folds: pd.Series[int]
+) -> list[_Problem]:
     """Channels that images do not have; grey ones are taken as they are, whatever was asked for."""
     channels = dataset.images.loc[folds.index[folds >= 0], "channels"]
-    problems = []
+    problems = list[_Problem]()
     for flag, value in (("--chan", config.model.chan), ("--chan2", config.model.chan2)):
         lacking = channels[(channels > 1) & (channels < value)]
         if len(lacking):
-            problems.append(
-                f"{flag} {value}: {_some([str(name) for name in lacking.index])} with "
-                f"{int(lacking.min())} channels. Choose 0 to {int(lacking.min())}."
-            )
+            names = [str(name) for name in lacking.index]
+            text = f"{flag} {value}: {_some(names)} with {int(lacking.min())} channels"
+            problems.append((text, f"Choose {flag} 0 to {int(lacking.min())}."))
     return problems
 
 
