@@ -24,6 +24,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
+from cellflow.storage.sizes import plural
 
 __all__ = ["Row", "find_table", "read_frame", "read_rows", "whole_number"]
 
