@@ -14,8 +14,9 @@ BIN := .venv/bin
 demo: .venv/ready
 	$(BIN)/cellflow demo
 
+# Several processes, each test file whole in one of them: trainings of one file are shared by its tests.
 test: .venv/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 check: .venv/ready
 	$(BIN)/ruff check .
