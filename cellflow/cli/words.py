@@ -69,11 +69,11 @@ def check_words(command: str, words: Sequence[str], default: Any) -> None:
 
 
 def _is_flag(word: str) -> bool:
-    """Whether a word is a flag and no value such as -1, -.5 or -inf."""
+    """Whether a word is a flag and no value such as -1, -.5, -inf or "- a remark"."""
     try:
         float(word)
     except ValueError:
-        return word.startswith("-") and word.strip("-") != ""
+        return word.startswith("-") and word.strip("-") != "" and " " not in word
     return False
 
 

@@ -128,6 +128,10 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
         overwrite=output.overwrite,
         fingerprints={name: image.fingerprint for name, image in job.images.items()},
     ) as folder:
+        if not isinstance(
+            source_folders(config.images), str
+        ):  # one by one, no folder that has changed
+            folder.check_kept(job.images)
         write_config_file(folder.settings, "ensemble", _with_runs(config))
         summary = predict_images(job.segmenter, job.images, folder, title=job.opened.name)
     members = job.opened.members

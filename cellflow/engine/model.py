@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +101,7 @@ class Model:
         """
         segmenter = dataclasses.replace(
             self._segmenter(MaskOverrides(cellprob_threshold, flow_threshold, min_size, niter)),
-            diameter=diameter or self.opened.diameter,
+            diameter=_positive("diameter", diameter) or self.opened.diameter,
             cell_type=check_type(cell_type, self.opened),
             flips=FLIPS if tta else ("",),
         )
@@ -201,6 +202,8 @@ class Model:
                 "tile_overlap": tile_overlap, "bsize": bsize, "interp": interp,
             }
         )  # fmt: skip
+        if batch_size < 1:
+            raise DataError(f"batch_size: expected 1 or more, found {batch_size}")
         smallest = None if min_size is None else max(0, min_size)
         mask = MaskOverrides(cellprob_threshold, flow_threshold, smallest, niter, max_size_fraction)
         segmenter = dataclasses.replace(
@@ -244,9 +247,10 @@ class Model:
 
     def _diameter(self, diameter: float | None, rescale: float | None) -> float | None:
         """The diameter for an image of `eval`; None leaves it to the policy."""
-        if diameter:
-            return float(diameter)
-        if not rescale:
+        given, factor = _positive("diameter", diameter), _positive("rescale", rescale)
+        if given:
+            return given
+        if not factor:
             return self.opened.diameter
         sizes = {member.diam_mean for member in self.opened.members}
         if len(sizes) > 1:
@@ -254,7 +258,7 @@ class Model:
                 f"rescale: the members work at different diameters ({', '.join(map(str, sorted(sizes)))} "
                 "pixels); give the diameter of the cells instead"
             )
-        return sizes.pop() / float(rescale)
+        return sizes.pop() / factor
 
     def _with_channels(self, channels: Sequence[int]) -> list[Member]:
         """The members for channels that were named; those of the training where they say them."""
@@ -289,6 +293,17 @@ def _channels_of(channels: Sequence[Any] | None, place: int, count: int) -> tupl
         raise DataError(f"channels: expected one pair or {count}, found {len(pairs)}")
     chan, chan2 = pairs[place if len(pairs) > 1 else 0].tolist()
     return chan, chan2
+
+
+def _positive(name: str, value: Any) -> float | None:
+    """A number above 0; None for None and for 0, which are the same in Cellpose."""
+    try:
+        number = float(value or 0)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise DataError(f"{name}: expected a number above 0 or None, found {value!r}")
+    return number or None
 
 
 def load_model(

@@ -54,6 +54,7 @@ from cellflow.storage.atomic import atomic_path, remove_leftovers, write_json
 from cellflow.storage.csv_text import csv_writer, write_frame
 from cellflow.storage.locks import hold_lock
 from cellflow.storage.records import load_json
+from cellflow.storage.sizes import few_text
 
 if TYPE_CHECKING:
     from cellflow.engine.prediction import Prediction
@@ -328,6 +329,21 @@ class ResultFolder:
         if len(names) == len(wanted):
             _remove(self._parts)
         return counts
+
+    def check_kept(self, ids: Iterable[str]) -> None:
+        """Refuse to drop images that an earlier command put into the tables and nobody has removed.
+
+        Raises
+        ------
+        DataError
+            Naming some of them.
+        """
+        others = [name for name in self._record["cells"] if name not in set(ids)]
+        if others:
+            raise DataError(
+                f"{self.path} holds the prediction of other images ({few_text(others)}), which would leave "
+                "its tables. Name these images too, choose another --name, or add --overwrite."
+            )
 
     def _start(self) -> None:
         """Write the record of a new result, or check that the one there is the same."""

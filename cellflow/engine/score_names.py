@@ -10,7 +10,7 @@ from cellflow.errors import DataError
 from cellflow.io.predictions import PredictedMasks
 from cellflow.io.source import match_id
 from cellflow.io.truth import Truth
-from cellflow.storage.sizes import few_text
+from cellflow.storage.sizes import few_text, flag_text
 
 __all__ = ["Names", "check_names", "match_names"]
 
@@ -98,7 +98,7 @@ def _ending_hint(masks: PredictedMasks, truth: Truth, names: Names) -> str:
 def _advice(side: str, ending: str, known: str, kind: str) -> str:
     text = f"The names of {side} end in {ending!r} beyond those of the other side"
     if kind.startswith("label maps"):
-        return f"{text}: add --mask_filter {ending}{known}"
+        return f"{text}: add {flag_text('--mask_filter', ending)}{known}"
     return f"{text}: write the same names on both sides."
 
 

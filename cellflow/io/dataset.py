@@ -33,7 +33,7 @@ from cellflow.numeric.labels import labels_from_instances, median_diameter
 from cellflow.numeric.rle import instances_from_rles, rles_from_instances
 from cellflow.storage.atomic import restore_folder, write_csv, write_json
 from cellflow.storage.csv_text import csv_writer
-from cellflow.storage.hashing import hash_bytes
+from cellflow.storage.hashing import hash_array, hash_bytes
 from cellflow.storage.records import load_json
 from cellflow.types import Instances
 
@@ -41,6 +41,8 @@ __all__ = ["Dataset", "DatasetWriter"]
 
 _FORMAT = "cellflow-dataset"
 _VERSION = 1
+_READER = 2
+"""Counts up when `read_image` reads some files otherwise than before, as with EXIF orientation."""
 _WHOLE_NUMBERS = ("height", "width", "channels", "n_instances")
 _NUMBERS = (*_WHOLE_NUMBERS, "median_diameter")
 _COLUMNS = (
@@ -148,6 +150,12 @@ class Dataset:
                 f"{path}: expected {shape[0]} x {shape[1]} (height x width) as images.csv "
                 f"says, found {pixels.shape[0]} x {pixels.shape[1]}. Prepare the dataset again."
             )
+        if self._facts.get("reader") != _READER and hash_array(pixels) != row["pixel_hash"]:
+            raise DataError(
+                f"{path}: an older cellflow read other pixels from this file when the dataset was prepared "
+                "(it knew no orientation and no colours of palettes), so that its labels may not lie on "
+                "the cells. Prepare the dataset again from its source, with --overwrite."
+            )
         return pixels
 
     def pixel_size(self, image_id: str) -> PixelSize | None:
@@ -190,7 +198,10 @@ class Dataset:
             raise DataError(
                 f"{self.path}: no image with the id {image_id!r} among its {len(self)} images."
             )
-        return {name: self.images.at[image_id, name] for name in ("file", "height", "width")}
+        return {
+            name: self.images.at[image_id, name]
+            for name in ("file", "height", "width", "pixel_hash")
+        }
 
     def _shape(self, image_id: str) -> tuple[int, int]:
         row = self._row(image_id)
@@ -265,6 +276,7 @@ class DatasetWriter:
             {
                 "format": _FORMAT,
                 "version": _VERSION,
+                "reader": _READER,
                 "source_layout": layout,
                 "n_images": len(table),
                 "n_instances": int(table["n_instances"].sum()),

@@ -22,7 +22,7 @@ from cellflow.io.places import (
 )
 from cellflow.io.source import Problems, Source, SourceImage
 from cellflow.numeric.labels import instances_from_labels
-from cellflow.storage.sizes import few_text, plural
+from cellflow.storage.sizes import few_text, flag_text, plural
 from cellflow.types import Instances
 
 __all__ = ["OUTPUT_ENDINGS", "read_folders", "split_outputs"]
@@ -72,8 +72,8 @@ class _Pairing:
 
     @property
     def flags(self) -> str:
-        img = f" --img_filter {self.img_filter}" if self.img_filter else ""
-        return f"--mask_filter {self.mask_filter}{img}"
+        img = f" {flag_text('--img_filter', self.img_filter)}" if self.img_filter else ""
+        return flag_text("--mask_filter", self.mask_filter) + img
 
 
 def split_outputs(
@@ -283,7 +283,7 @@ def _instead(folder: Path, image_id: str) -> str:
     for path in list_images(folder):
         for ending in _MASK_ENDINGS:
             if path.stem == image_id + ending:
-                return f" {path.name} is there: rename it, or add --mask_filter {ending}."
+                return f" {path.name} is there: rename it, or add {flag_text('--mask_filter', ending)}."
         if path.stem == image_id and path.stem.endswith(OUTPUT_ENDINGS):
             return (
                 f" {path.name} is there, but its ending is one of what Cellpose writes beside images "
@@ -323,6 +323,8 @@ def _nothing_found(folder: Path, places: _Folders, found: _Pairing) -> str:
     if several:
         ways = " or ".join(sorted(pairing.flags for pairing in several))
         hint = f" More than one ending of names would fit: say {ways}." + hint
+    elif found.images:
+        hint = _likely_ending(found) or hint
     if found.images or found.maps:
         noun, missing = ("image", "label map") if found.images else ("label map", "image")
         some_of = few_text([f[0].name for f in (found.images or found.maps).values()])
@@ -336,6 +338,19 @@ def _nothing_found(folder: Path, places: _Folders, found: _Pairing) -> str:
         f"{folder}: no annotated images found. Looked for train.csv with train/ (Kaggle layout), "
         f"for images/ with masks/, and for NAME.EXT beside NAME{found.mask_filter}.EXT "
         f"(EXT: {' '.join(IMAGE_SUFFIXES)}).{_hidden(folder)}{hint or _ADVICE}"
+    )
+
+
+def _likely_ending(found: _Pairing) -> str:
+    """The flag for the ending that gives the most images their label map, where none fits all."""
+    names = found.images.keys()
+    pairs = {ending: sum(name + ending in names for name in names) for ending in _MASK_ENDINGS}
+    best = max(pairs, key=lambda ending: pairs[ending])
+    if not pairs[best]:
+        return ""
+    return (
+        f" {plural(pairs[best], 'image')} would have a label map with "
+        f"{flag_text('--mask_filter', best)}; the others need one too."
     )
 
 

@@ -20,8 +20,15 @@ __all__ = ["MaskReview", "looks_like_label_map", "read_label_map"]
 _log = logging.getLogger(__name__)
 
 
-def read_label_map(path: Path) -> NDArray[np.int64]:
+def read_label_map(path: Path, *, predicted: bool = False) -> NDArray[np.int64]:
     """Read a label map made elsewhere, and refuse what cannot be one.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    predicted : bool
+        Whether a model made it: one cell around everything is then a bad answer, and no wrong file.
 
     Returns
     -------
@@ -36,7 +43,7 @@ def read_label_map(path: Path) -> NDArray[np.int64]:
     """
     masks = read_masks(path)
     facts = map_facts(masks)
-    if facts.background:
+    if facts.background and not predicted:
         raise DataError(_background_text(path, facts))
     if facts.is_picture:
         raise DataError(

@@ -84,7 +84,7 @@ def read_predicted_masks(path: Path, *, ending: str = "") -> PredictedMasks:
     maps = label_map_files(path, ending=ending)
 
     def read(image_id: str, shape: tuple[int, int]) -> NDArray[np.int32]:
-        labels = read_label_map(maps.files[image_id])
+        labels = read_label_map(maps.files[image_id], predicted=True)
         if labels.shape != shape:
             remedy = "Export the masks at the size of the image."
             if labels.shape == shape[::-1]:

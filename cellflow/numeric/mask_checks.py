@@ -44,6 +44,7 @@ MANY_PARTS = 3
 _MANY_LABELS = 20
 """Where there are so many labels, two parts in most of them are told as well: numbers used twice."""
 _MAX_IMAGES = 20
+_REUSED, _ALL_SPECKS = 1.5, 0.9
 _PICTURE_SPECKS = 0.03
 _PICTURE_CONTACT = 0.1
 """A picture from these shares on: photographs have specks of 0.1 and contact of 0.4 at least (244 images of
@@ -117,6 +118,9 @@ class MapFacts:
         """Whether values change from pixel to pixel: a photograph, or labels blurred by JPEG or resizing."""
         parts = self.parts
         noisy = parts.speck_share >= _PICTURE_SPECKS and self.contact >= _PICTURE_CONTACT
+        # Small cells are specks too, but each has a number of its own; the values of a picture come
+        # again, or change with every pixel.
+        noisy &= parts.n_parts > _REUSED * parts.n_cells or parts.speck_share >= _ALL_SPECKS
         crumbled = _CRUMBLED * max(parts.n_cells, parts.n_large) <= parts.n_parts
         return noisy or (crumbled and self.contact >= _CRUMBLED_CONTACT)
 

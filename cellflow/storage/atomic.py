@@ -82,7 +82,7 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     DataError
         If `path` exists and `replace` is false.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # a link stays, and "." has a name
     restore_folder(path)
     if path.exists() and not replace:
         raise DataError(
@@ -99,7 +99,7 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
     """Yield a folder beside `path`, on its disk, that is gone in the end; at the next call after a kill."""
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # a link stays, and "." has a name
     restore_folder(path)
     with _told_of(path), _writing(path) as parts:
         parts.new.mkdir()
@@ -112,7 +112,7 @@ def restore_folder(path: Path) -> None:
     What a living process works on stays, and so does what may be another host's. Nothing is raised: where
     it cannot be done, everything stays as it is.
     """
-    path = Path(path)
+    path = Path(os.path.realpath(path))  # a link stays, and "." has a name
     until = time.monotonic() + _PATIENCE
     with suppress(OSError):
         parts = [item for item in _all_parts(path) if item.old.is_dir()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["duration_text", "few_text", "plural", "size_text"]
+__all__ = ["duration_text", "few_text", "flag_text", "plural", "size_text"]
 
 FEW = 5
 """Names that a message gives of many."""
@@ -26,6 +26,11 @@ def duration_text(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def flag_text(flag: str, value: str) -> str:
+    """A flag with its value as it can be typed: a value that begins with a hyphen needs an equals sign."""
+    return f"{flag}{'=' if value.startswith('-') else ' '}{value}"
 
 
 def plural(count: int, noun: str) -> str:

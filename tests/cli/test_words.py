@@ -166,3 +166,7 @@ def test_the_command_line_itself(tmp_path: Path) -> None:
         )  # fmt: skip
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith("cellflow: ")
+
+
+def test_a_value_with_blanks_is_no_flag() -> None:
+    check_words("train", ["--comment", "- second try"], blank_config(TrainConfig))

@@ -272,3 +272,13 @@ def test_representations_fit_a_line(tiny: Model) -> None:
         assert "\n" not in repr(item)
         assert len(repr(item)) <= 120 * (len(item) if isinstance(item, list) else 1)
     assert repr(result).startswith("Prediction(flow=float32 2x64x80, cellprob=float32 64x80, ")
+
+
+@pytest.mark.parametrize("diameter", [-3, float("nan"), float("inf"), "x"])
+def test_diameters_that_are_none(tiny: Model, diameter: Any) -> None:
+    image = np.zeros((40, 40), np.uint8)
+    for call in (tiny.predict, tiny.eval):
+        with pytest.raises(DataError, match="diameter: expected a number above 0"):
+            call(image, diameter=diameter)
+    with pytest.raises(DataError, match="batch_size: expected 1 or more, found 0"):
+        tiny.eval(image, batch_size=0)

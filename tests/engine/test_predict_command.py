@@ -81,3 +81,17 @@ def test_several_paths_and_patterns(plate: Path, shared: Path) -> None:
     nothing = cellflow("predict", cwd=plate.parent)
     assert nothing.returncode == 2
     assert "no images were named" in nothing.stderr
+
+
+def test_other_files_do_not_push_images_out_of_the_tables(plate: Path, shared: Path) -> None:
+    """As a shell makes it of ``plate/A*.tif`` and then ``plate/B*.tif``."""
+    model = ["--model", shared / "models" / "usiigaci_unet", "--chan", 0]
+    files = [plate / "grey.png", plate / "deep.tif", plate / "colour.png"]
+    assert cellflow("predict", *files[:2], *model, cwd=plate.parent).returncode == 0
+    table = plate.parent / "predictions" / "usiigaci_unet" / "submission.csv"
+    before = table.read_bytes()
+    done = cellflow("predict", *files[1:], *model, cwd=plate.parent)
+    assert done.returncode == 1 and "prediction of other images (grey)" in done.stderr
+    assert table.read_bytes() == before
+    assert cellflow("predict", *files, *model, cwd=plate.parent).returncode == 0
+    assert set(pd.read_csv(table)["id"]) == {"grey", "deep", "colour"}

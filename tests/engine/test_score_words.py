@@ -161,3 +161,13 @@ def test_flags_that_need_pictures(dataset: Dataset, tmp_path: Path) -> None:
 def test_raw_images_are_no_prediction(dataset: Dataset) -> None:
     with pytest.raises(DataError, match=r"expected a label map.*found a picture"):
         score(dataset.path / "images", dataset.path)
+
+
+def test_one_cell_everywhere_is_a_bad_prediction_and_no_wrong_file(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    pred = saved(tmp_path / "pred", dataset)
+    first = dataset.ids[0]
+    write_labels(pred / f"{first}.tif", np.ones(dataset.labels(first).shape, np.int32))
+    found = score(pred, dataset.path).images.set_index("id")["score"]
+    assert found[first] == 0 and (found.drop(first) > 0.9).all()

@@ -141,3 +141,10 @@ def test_repeats_are_left_out() -> None:
     assert len(without_repeats(instances_from_rles(rles, (3, 6)))) == 3
     cells = instances_from_labels(discs())
     assert without_repeats(cells) is cells
+
+
+def test_small_cells_are_no_picture() -> None:
+    """Each is a speck or two, but has a number of its own."""
+    small = discs((512, 512))[::8, ::8]
+    assert len(np.unique(small)) > 10
+    assert not map_facts(small).is_picture

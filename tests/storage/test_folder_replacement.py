@@ -308,3 +308,16 @@ def test_a_new_dataset_killed_at_any_step_is_prepared_by_the_same_command(
         assert len(Dataset.open(config.out)) == 2
         assert names(config.out.parent) == ["data"]
     assert at > 30
+
+
+def test_a_link_stays_and_here_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "disk" / "data").mkdir(parents=True)
+    (tmp_path / "data").symlink_to(tmp_path / "disk" / "data")
+    for place, text in ((tmp_path / "data", "one"), (Path(), "two")):
+        monkeypatch.chdir(tmp_path / "data")  # the folder that was here before is gone
+        with atomic_folder(place, replace=True) as folder:
+            (folder / "file").write_text(text)
+        monkeypatch.chdir(tmp_path)
+        assert (tmp_path / "disk" / "data" / "file").read_text() == text
+    assert (tmp_path / "data").is_symlink()
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["data"]
