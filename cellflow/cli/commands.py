@@ -59,6 +59,11 @@ def _train(config: configs.TrainConfig) -> None:
     for result in results:
         say(
             f"fold {result.fold}: best score {result.best_score:.4f} at epoch {result.best_epoch:g}"
+            + (
+                ""
+                if result.best_score
+                else " (nothing was found: too short a training, or other cells?)"
+            )
         )
     if not all(result.finished for result in results):
         say("Time is up. The same command goes on.")

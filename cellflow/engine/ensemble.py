@@ -29,6 +29,7 @@ from cellflow.io.foreign_flows import check_layout, read_foreign_flows
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_json
 from cellflow.storage.run_folder import find_run
+from cellflow.storage.sizes import plural
 from cellflow.types import one_line
 
 __all__ = ["EnsembleResult", "PredictionPlan", "ensemble", "plan_ensemble"]
@@ -118,8 +119,9 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
     exports = Exports(output.masks, output.submission, output.cells, output.outlines)
     _warn_of_training_data(job.images, job.opened.members)
     _log.info(
-        "%d images, %d members of %s; thresholds: %s",
-        len(job.images), len(job.opened.members), job.opened.name, job.opened.thresholds.source,
+        "%s, %s of %s; thresholds: %s",
+        plural(len(job.images), "image"), plural(len(job.opened.members), "member"),
+        job.opened.name, job.opened.thresholds.source,
     )  # fmt: skip
     with ResultFolder.open(
         job.folder,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import re
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +24,7 @@ from cellflow.io.places import is_kaggle_layout
 from cellflow.io.source import (
     Problems,
     Source,
+    SourceImage,
     check_id,
     read_image_table,
 )
@@ -34,6 +37,8 @@ from cellflow.storage.sizes import few_text, plural
 __all__ = ["folds_flags", "found_text", "prepare"]
 
 _log = logging.getLogger(__name__)
+
+_SEPARATORS = re.compile(r"[\s_.-]+")
 
 
 def prepare(config: PrepareConfig) -> Dataset:
@@ -94,15 +99,22 @@ def found_text(dataset: Dataset) -> str:
     if empty:
         parts.append(f"{plural(empty, 'image')} without cells")
     if "cell_type" in images:
-        counts = images["cell_type"].value_counts()
-        named = [f"{name or '(none)'} {count}" for name, count in counts.items()]
-        parts.append(f"{plural(len(counts), 'cell type')} ({few_text(named)})")
+        known = images["cell_type"][images["cell_type"] != ""]
+        named = [f"{name} {count}" for name, count in known.value_counts().items()]
+        parts.append(
+            f"{plural(len(named), 'cell type')} ({few_text(named)})" if named else "no cell type"
+        )
+        if 0 < len(known) < len(images):
+            parts.append(f"{plural(len(images) - len(known), 'image')} without a type")
     group = _group_column(images)
     if group is not None:
         parts.append(f"{plural(images[group].nunique(), 'group')} ({group})")
     sizes = images[["height", "width"]].sort_values(["height", "width"]).drop_duplicates()
     ends = [f"{row.height} x {row.width}" for row in sizes.iloc[[0, -1]].itertuples()]
     parts.append(f"{' to '.join(dict.fromkeys(ends))} pixels (height x width)")
+    channels = sorted(set(images["channels"]))
+    if channels != [1]:
+        parts.append(f"{' or '.join(map(str, channels))} channels")
     return ", ".join(parts)
 
 
@@ -194,7 +206,24 @@ def _with_table(source: Source, config: PrepareConfig, problems: Problems) -> So
         if config.cell_type_column in columns:
             columns["cell_type"] = columns.pop(config.cell_type_column)
         images.append(replace(image, columns=columns))
+    _tell_of_types(images)
     return replace(source, images=images)
+
+
+def _tell_of_types(images: list[SourceImage]) -> None:
+    """Say where a column that is not taken looks like that of the cell types, but for its spelling."""
+    columns = {name for image in images for name in image.columns}
+    alike = [
+        name
+        for name in sorted(columns)
+        if _SEPARATORS.sub("", name).lower() in ("celltype", "celltypes")
+    ]
+    if "cell_type" not in columns and alike:
+        _log.warning(
+            "The column %r looks like cell types and is kept as any other. If it holds them: "
+            "--cell_type_column %s",
+            *(alike[0], shlex.quote(alike[0])),
+        )
 
 
 def _check_ids(source: Source, problems: Problems) -> None:

@@ -643,7 +643,13 @@ def _read_record(path: Path) -> dict[str, Any] | None:
 
 def _compared(record: dict[str, Any]) -> dict[str, Any]:
     """The part of a record that must be equal, with the names people know on top."""
-    return dict(record["identity"], **{"format version": record["version"]})
+    compared = dict(record["identity"], **{"format version": record["version"]})
+    with suppress(
+        KeyError, TypeError, AttributeError
+    ):  # a record of another version, or a damaged one
+        members = [f"{item['name']} ({item['hash'][:8]})" for item in compared["members"]]
+        compared["members"] = ", ".join(members)
+    return compared
 
 
 def _read_table(path: Path, names: set[str]) -> Rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
@@ -63,7 +64,9 @@ def read_fold_table(path: Path, ids: Sequence[str] | None = None) -> pd.Series[i
     """
     path = Path(path)
     if not path.is_file():
-        raise FoldError(f"{path}: there is no fold table. Make one with `cellflow folds`.")
+        raise FoldError(
+            f"{path}: there is no fold table. Make one with: cellflow folds --data {shlex.quote(str(path.parent))}"
+        )
     folds: dict[str, int] = {}
     known = None if ids is None else set(ids)
     problems: list[str] = []

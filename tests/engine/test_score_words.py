@@ -170,4 +170,4 @@ def test_one_cell_everywhere_is_a_bad_prediction_and_no_wrong_file(
     first = dataset.ids[0]
     write_labels(pred / f"{first}.tif", np.ones(dataset.labels(first).shape, np.int32))
     found = score(pred, dataset.path).images.set_index("id")["score"]
-    assert found[first] == 0 and (found.drop(first) > 0.9).all()
+    assert found[first] == 0 and (found.drop(first) > 0.4).all()
