@@ -647,8 +647,11 @@ def _compared(record: dict[str, Any]) -> dict[str, Any]:
     with suppress(
         KeyError, TypeError, AttributeError
     ):  # a record of another version, or a damaged one
-        members = [f"{item['name']} ({item['hash'][:8]})" for item in compared["members"]]
-        compared["members"] = ", ".join(members)
+        compared["members"] = ", ".join(
+            f"{item['name']} ({item['hash'][:8]})" + (f" for {only}" if only else "")
+            for item in compared["members"]
+            for only in [item.get("only_type")]
+        )
     return compared
 
 

@@ -164,7 +164,9 @@ def folds_of(*numbers: int) -> pd.Series[int]:
 
 def test_fold_table_round_trip(folder: Path) -> None:
     dataset = Dataset.open(folder)
-    with pytest.raises(FoldError, match=r"there is no fold table\. Make one with `cellflow folds`"):
+    with pytest.raises(
+        FoldError, match=r"there is no fold table\. Make one with: cellflow folds --data "
+    ):
         dataset.folds()
     write_fold_table(dataset.folds_path, folds_of(0, 1, -1, 1), {"group": None})
     assert dataset.folds().to_dict() == {"NA": 0, "007": 1, "cell, of 3": -1, "1e5": 1}
