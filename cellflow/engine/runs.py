@@ -31,6 +31,7 @@ from cellflow.storage.run_folder import FoldFolder, RunFolder, former_hashes
 
 __all__ = [
     "check_models",
+    "check_run",
     "identity",
     "open_run",
     "read_table",
@@ -68,8 +69,8 @@ def identity(config: TrainConfig) -> dict[str, Any]:
     return plain
 
 
-def open_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> RunFolder:
-    """Start the run that a config names, or continue it.
+def check_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> None:
+    """Make sure that the run that a config names is free or can be continued; nothing is written.
 
     Parameters
     ----------
@@ -87,20 +88,9 @@ def open_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> RunFold
         setting only where `check_length` says why they cannot be trained.
     """
     run = RunFolder(config.runs_dir / config.name)
-    record: dict[str, Any] = {
-        "versions": versions(),
-        "data": str(dataset.path.resolve()),
-        "data_hash": dataset.hash,
-        "folds_hash": dataset.folds_hash(),
-        "folds": folds,
-        "config": identity(config),
-    }
-    if not run.exists() or not run.has_progress():
-        run.path.mkdir(parents=True, exist_ok=True)
-        copy_folds(dataset, run.path)
-        run.write_record(record)
-        return run
-    old = run.read_record()
+    if not _is_begun(run):
+        return
+    old, record = run.read_record(), _new_record(config, dataset, folds)
     changes = config_differences(_with_newer_settings(old["config"]), record["config"])
     if old["data_hash"] != record["data_hash"]:
         changes.append(f"data: {dataset.path} is not the data the run was started with")
@@ -108,15 +98,63 @@ def open_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> RunFold
         changes.append(f"folds.csv: not the split the run was started with, which is {run.folds}")
     length = int(old["config"]["optim"]["n_epochs"])
     if len(changes) == 1 and length != config.optim.n_epochs:
-        _change_length(run, config, length)
+        _check_change_of_length(run, config, length)
     elif changes:
         raise RunError(
             f"The run {config.name!r} in {run.path} was started with something else (old -> new):\n"
             + "\n".join(f"  - {line}" for line in changes)
             + "\nGo back to the old to continue it, or choose another --name. All old settings at once: "
-            f"--config {run.settings('train')}"
+            f"--config {shlex.quote(str(run.settings('train')))}"
         )
+
+
+def open_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> RunFolder:
+    """Start the run that a config names, or continue it, for more epochs where the config wants more.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Settings.
+    dataset : Dataset
+        Data with its fold table.
+    folds : list of int
+        The folds that validate; a complete run has a model of each.
+
+    Raises
+    ------
+    RunError
+        As `check_run`.
+    """
+    run = RunFolder(config.runs_dir / config.name)
+    check_run(config, dataset, folds)
+    if not _is_begun(run):
+        record = _new_record(config, dataset, folds)
+        run.path.mkdir(parents=True, exist_ok=True)
+        copy_folds(dataset, run.path)
+        run.write_record(record)
+        return run
+    before, after = run.read_record()["config"]["optim"]["n_epochs"], config.optim.n_epochs
+    if before != after:
+        lengthen(run, identity(config))
+        _log.info("the run %s goes on to epoch %d, started for %d", run.path, after, before)
     return run
+
+
+def _is_begun(run: RunFolder) -> bool:
+    """Whether there is a run to be continued."""
+    return run.exists() and run.has_progress()
+
+
+def _new_record(config: TrainConfig, dataset: Dataset, folds: list[int]) -> dict[str, Any]:
+    """What a run that is started now records."""
+    return {
+        "versions": versions(),
+        "data": str(dataset.path.resolve()),
+        "data_hash": dataset.hash,
+        "folds_hash": dataset.folds_hash(),
+        "folds": folds,
+        "config": identity(config),
+    }
 
 
 def _with_newer_settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,13 +162,11 @@ def _with_newer_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "mask": dataclasses.asdict(MaskConfig()) | config.get("mask", {})}
 
 
-def _change_length(run: RunFolder, config: TrainConfig, before: int) -> None:
-    """Let a run go on to another last epoch, or say what starts another one from its models."""
+def _check_change_of_length(run: RunFolder, config: TrainConfig, before: int) -> None:
+    """Where a run cannot go on to another last epoch, say what starts another one from its models."""
     after = config.optim.n_epochs
     reason = check_length(run, config.optim, before)
     if not reason:
-        lengthen(run, identity(config))
-        _log.info("the run %s goes on to epoch %d, started for %d", run.path, after, before)
         return
     changes: dict[str, object] = {"name": _unused_name(run), "n_epochs": after}
     if after > before:

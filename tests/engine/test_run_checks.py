@@ -1,0 +1,57 @@
+"""What is looked at before a run is continued, without anything being written."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cellflow.config import ModelConfig, QueueConfig, TrainConfig
+from cellflow.engine.queue import run_queue
+from cellflow.engine.train import train
+from cellflow.errors import ConfigError, RunError
+from cellflow.storage.hashing import hash_file
+from cellflow.storage.run_folder import RunFolder
+
+
+@pytest.fixture
+def short(tiny_config: TrainConfig, tmp_path: Path) -> TrainConfig:
+    """One epoch of one fold, at a schedule that longer trainings begin with."""
+    optim = replace(tiny_config.optim, n_epochs=1, schedule="step")
+    return replace(
+        tiny_config,
+        runs_dir=tmp_path / "runs",
+        name="short",
+        fold=("0",),
+        eval_every=1,
+        optim=optim,
+    )
+
+
+def contents(run: RunFolder) -> dict[Path, str]:
+    return {path: hash_file(path) for path in sorted(run.path.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_queue_that_starts_nothing_lengthens_no_run(
+    short: TrainConfig, tmp_path: Path, dry_run: bool
+) -> None:
+    """The other experiment cannot run, so none is started."""
+    train(short)
+    run = RunFolder(short.runs_dir / short.name)
+    before = contents(run)
+    path = tmp_path / "season.yaml"
+    path.write_text(
+        f"""
+defaults: {{data: {short.data}, runs_dir: {short.runs_dir}, device: cpu, amp: "off", min_train_masks: 1,
+  bsize: 64, batch_size: 2, optimizer: adamw, schedule: step, eval_every: 1, diam_mean: 17}}
+experiments:
+  - {{name: short, n_epochs: 2}}
+  - {{name: lost, data: {tmp_path / "nowhere"}}}
+"""
+    )
+    with pytest.raises(ConfigError) as caught:
+        run_queue(QueueConfig(file=path, queues_dir=tmp_path / "queues", dry_run=dry_run))
+    assert "lost: " in str(caught.value) and "short: " not in str(caught.value)
+    assert contents(run) == before
