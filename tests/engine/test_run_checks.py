@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,3 +56,42 @@ experiments:
         run_queue(QueueConfig(file=path, queues_dir=tmp_path / "queues", dry_run=dry_run))
     assert "lost: " in str(caught.value) and "short: " not in str(caught.value)
     assert contents(run) == before
+
+
+def test_a_start_run_may_get_models_of_more_folds(short: TrainConfig) -> None:
+    """A fold goes on from what it began with; folds that have not begun take what is there then."""
+    train(short)
+    first = RunFolder(short.runs_dir / short.name)
+    model = ModelConfig(pretrained_model=str(first.path))
+    second = replace(short, name="second", model=model)
+    train(second)
+    run = RunFolder(second.runs_dir / second.name)
+    assert run.read_record()["config"]["model"]["pretrained_model"] == "run short"
+    train(replace(short, fold=("1",)))
+    train(second)
+    assert run.read_record()["starts"] == {
+        str(fold): hash_file(first.fold(fold).best) for fold in (0, 1)
+    }
+    shutil.copy(first.fold(0).best, first.fold(1).best)  # not begun from it yet
+    train(second)
+    shutil.copy(run.fold(0).best, first.fold(0).best)
+    with pytest.raises(RunError, match="not the model any more that fold 0 of this run began from"):
+        train(second)
+
+
+def test_a_run_that_recorded_its_start_as_formerly_goes_on(short: TrainConfig) -> None:
+    train(short)
+    start = ModelConfig(pretrained_model=str(short.runs_dir / short.name))
+    second = replace(short, name="second", model=start)
+    train(second)
+    run = RunFolder(second.runs_dir / second.name)
+    record = run.read_record()
+    del record["starts"]
+    record["config"]["model"]["pretrained_model"] = "run short (0123456789ab)"
+    run.write_record(record)
+    train(second)
+    assert run.read_record()["config"] == record["config"]
+    record["config"]["model"]["pretrained_model"] = "run other (0123456789ab)"
+    run.write_record(record)
+    with pytest.raises(RunError, match="run other -> run short"):
+        train(second)
