@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -236,7 +237,7 @@ def _pictures(sheet: Any) -> str:
 
 
 def _data_flag(path: Any) -> str:
-    return "" if str(path) == "cellflow-data" else f" --data {path}"
+    return "" if str(path) == "cellflow-data" else f" --data {shlex.quote(str(path))}"
 
 
 _GOES_ON = "the same command goes on where it stopped"

@@ -22,6 +22,7 @@ from cellflow.engine.folds import image_groups
 from cellflow.engine.machine import choose_machine
 from cellflow.engine.metadata import read_json
 from cellflow.engine.models import Opened, ensemble_record, open_models, run_policy
+from cellflow.engine.next_command import run_word
 from cellflow.engine.oof import run_folds
 from cellflow.engine.progress_lines import follow
 from cellflow.engine.recording import recorded
@@ -140,14 +141,14 @@ class _OofRun:
         models = check_models(run, unfinished=config.unfinished)
         if not run.scores.exists():
             raise RunError(
-                f"Run {run.name!r} has no out-of-fold flows. Make them: cellflow oof {run.name}"
+                f"Run {run.name!r} has no out-of-fold flows. Make them: cellflow oof {run_word(run)}"
             )
         if not is_of_this_length(run.read_record(), read_json(run.oof_record) or {}):
             raise RunError(
                 f"The out-of-fold flows of run {run.name!r} were made before it was trained for more epochs. "
-                f"Make them again: cellflow oof {run.name}"
+                f"Make them again: cellflow oof {run_word(run)}"
             )
-        again = f"Make it again with: cellflow oof {run.name}"
+        again = f"Make it again with: cellflow oof {run_word(run)}"
         store, scores = FlowStore(run.flows), read_table(run.scores, OOF_COLUMNS, remedy=again)
         _check_rows(run, scores, folds)
         hashes = {fold: hash_file(path) for fold, path in models.items()}
@@ -155,7 +156,7 @@ class _OofRun:
             if store.facts(name).get("model_hash") != hashes.get(fold):
                 raise RunError(
                     f"The out-of-fold flows of run {run.name!r} were not made by its model of fold {fold}. "
-                    f"Make them again: cellflow oof {run.name}"
+                    f"Make them again: cellflow oof {run_word(run)}"
                 )
         policy, diameter = run_policy(run)
         return cls(
@@ -443,7 +444,7 @@ def _check_rows(run: RunFolder, scores: pd.DataFrame, folds: pd.Series[int]) -> 
     if sorted(scores["id"]) != sorted(trained.index):
         raise RunError(
             f"{run.scores}: expected one row for each of {len(trained)} images, found {len(scores)} rows "
-            f"of {scores['id'].nunique()} images. Make it again with: cellflow oof {run.name}"
+            f"of {scores['id'].nunique()} images. Make it again with: cellflow oof {run_word(run)}"
         )
 
 
@@ -463,5 +464,5 @@ def _check_same(parts: Sequence[_OofRun]) -> None:
             raise RunError(
                 f"Runs {parts[0].run.name!r} and {part.run.name!r} have out-of-fold flows with different "
                 f"diameters: {given[0]} and {given[1]}. Make both with one policy, such as: "
-                f"cellflow oof {part.run.name} --policy {parts[0].policy}"
+                f"cellflow oof {run_word(part.run)} --policy {parts[0].policy}"
             )

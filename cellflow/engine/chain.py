@@ -41,7 +41,7 @@ from cellflow.engine.notebook import write_notebook
 from cellflow.engine.oof import oof
 from cellflow.engine.publish import Publication, plan_publication, publish
 from cellflow.engine.recording import recorded
-from cellflow.engine.runs import open_run, run_mask
+from cellflow.engine.runs import check_run, run_mask
 from cellflow.engine.start import is_pretrained, start_model
 from cellflow.engine.start_file import start_file
 from cellflow.engine.train import train
@@ -177,7 +177,7 @@ def _check_data(config: ChainConfig) -> list[int]:
     check_trainable(training, dataset, split, there)
     if RunFolder(training.runs_dir / training.name).has_progress() and not training.debug:
         with suppress(CheckpointError):  # a start model that is not there: told by itself
-            open_run(training, dataset, there)  # only compares, where there is a run
+            check_run(training, dataset, there)
     return there
 
 
@@ -195,7 +195,7 @@ def _check_run(training: TrainConfig) -> None:
     there = validation_folds(dataset, split)
     check_trainable(training, dataset, split, there)
     with suppress(CheckpointError):  # a start model that is not there: the training says so
-        open_run(training, dataset, there)
+        check_run(training, dataset, there)
 
 
 def _make_folds(config: ChainConfig) -> None:

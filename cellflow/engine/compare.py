@@ -13,6 +13,7 @@ import pandas as pd
 from cellflow.config import MaskConfig, check_config, config_differences
 from cellflow.config.catalog import CompareConfig
 from cellflow.engine.metadata import RunState, is_debug, read_json, run_state
+from cellflow.engine.next_command import run_word
 from cellflow.engine.runs import read_table
 from cellflow.engine.score import ScoreResult, mean_row
 from cellflow.errors import ConfigError
@@ -125,10 +126,10 @@ class _Side:
         scores, cross_fitted = None, None
         other = made.get("mask") != _mask(record)
         if run.scores.exists():
-            again = f"Make it again with: cellflow oof {run.name}"
+            again = f"Make it again with: cellflow oof {run_word(run)}"
             scores = read_table(run.scores, _NEEDED, remedy=again).set_index("id")
         if scores is not None and state.calibrated:
-            again = f"Make it again with: cellflow calibrate {run.name}"
+            again = f"Make it again with: cellflow calibrate {run_word(run)}"
             columns = ["id", "score", "cross_fitted"]
             rows = read_table(run.calibration / "scores.csv", columns, remedy=again).set_index("id")
             cross_fitted = rows["cross_fitted"]
@@ -185,7 +186,7 @@ def _notes(a: _Side, b: _Side) -> tuple[str, ...]:
 
 def _own_notes(side: _Side) -> Iterator[str]:
     """What is missing in a run, or to be said of it."""
-    state, name = side.state, side.run.name
+    state, run = side.state, run_word(side.run)
     if state.problem:
         yield state.problem
     left = [str(fold.fold) for fold in state.folds if not fold.complete]
@@ -194,12 +195,12 @@ def _own_notes(side: _Side) -> Iterator[str]:
     if is_debug(side.record):
         yield "a debug run, whose scores mean nothing"
     if side.scores is None:
-        yield f"no out-of-fold scores; make them with: cellflow oof {name}"
+        yield f"no out-of-fold scores; make them with: cellflow oof {run}"
         return
     if not state.predicted:
-        yield f"its scores are of other models than those there now; cellflow oof {name}"
+        yield f"its scores are of other models than those there now; cellflow oof {run}"
     elif not state.calibrated:
-        yield f"not calibrated; cellflow calibrate {name}"
+        yield f"not calibrated; cellflow calibrate {run}"
     if side.other_thresholds:
         yield "its scores are at other thresholds than those of the training"
 

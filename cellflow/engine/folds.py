@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import shutil
 import warnings
 from contextlib import suppress
@@ -188,11 +189,15 @@ def check_split(data: Path, *, k: int | None, group: str | None, calibration: fl
         )
     if differ:
         given = {"--k": k, "--group": group, "--calibration": calibration}
-        flags = "".join(f" {name} {value}" for name, value in given.items() if value is not None)
+        flags = "".join(
+            f" {name} {shlex.quote(str(value))}"
+            for name, value in given.items()
+            if value is not None
+        )
         raise FoldError(
             f"{dataset.folds_path} is another split than was asked for: {'; '.join(differ)}. Leave "
             f"{' and '.join(text.split()[0] for text in differ)} out to use it as it is; or make it new, for "
-            f"new runs: cellflow folds --data {data}{flags} --overwrite"
+            f"new runs: cellflow folds --data {shlex.quote(str(data))}{flags} --overwrite"
         )
     if "group" not in facts:
         check_leaks(dataset.images, folds, column)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -151,7 +152,7 @@ def _array(given: Any) -> NDArray[Any]:
         path = Path(given)
         if path.is_dir():
             raise DataError(
-                f"{path} is a folder. Segment all its images with: cellflow predict {path}"
+                f"{path} is a folder. Segment all its images with: cellflow predict {shlex.quote(str(path))}"
             )
         return read_image(path)
     if type(given).__module__.startswith("PIL.") and given.mode not in _PLAIN_MODES:

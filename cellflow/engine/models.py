@@ -13,6 +13,7 @@ import torch
 
 from cellflow.config import MaskConfig, MaskOverrides
 from cellflow.engine.members import Member, load_member
+from cellflow.engine.next_command import run_word
 from cellflow.engine.runs import check_models, run_mask
 from cellflow.engine.segment import POLICIES, Policy
 from cellflow.engine.styles import read_style_models
@@ -168,7 +169,7 @@ def run_policy(run: RunFolder, hashes: Iterable[str] | None = None) -> tuple[Pol
         return "dataset", None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise RunError(
-            f"{run.oof_record} is damaged ({error}). Make it again with: cellflow oof {run.name}"
+            f"{run.oof_record} is damaged ({error}). Make it again with: cellflow oof {run_word(run)}"
         ) from None
     if policy not in POLICIES or (hashes is not None and not set(hashes) <= known):
         return "dataset", None
@@ -290,7 +291,7 @@ def _of_training(
         found = "; ".join(f"{run.name}: {mask}" for run, mask in zip(runs, masks, strict=True))
         raise RunError(
             f"The runs were trained with different thresholds ({found}). Calibrate them together with: "
-            f"cellflow calibrate {' '.join(run.name for run in runs)}; or say which ones to use: "
+            f"cellflow calibrate {' '.join(map(run_word, runs))}; or say which ones to use: "
             "--cellprob_threshold, --flow_threshold, --min_size and so on."
         )
     policies = {run_policy(run, _hashes(source)) for source in sources if (run := source.run)}

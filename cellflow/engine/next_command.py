@@ -30,8 +30,12 @@ def after_training(config: TrainConfig) -> str:
         return f"Next: cellflow oof {run_word(run)}"
     settings = shlex.quote(str(run.settings("train")))
     text = f"Next: cellflow train --config {settings} --fold {' '.join(map(str, left))}"
-    if len(left) < len(folds) or any(fold.has_model for fold in folds):
+    if all(fold.has_model for fold in folds):
         text += f"; cellflow oof {run_word(run)} --unfinished takes the best models so far"
+    elif any(
+        fold.has_model for fold in folds
+    ):  # out-of-fold predictions need a model of every fold
+        text += f"; cellflow predict FOLDER --model {run_word(run)} --unfinished takes the best models so far"
     return text
 
 

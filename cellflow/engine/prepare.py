@@ -139,14 +139,17 @@ def _check_source(config: PrepareConfig) -> None:
     if (source / "dataset.json").is_file():
         raise DataError(
             f"{source} is a dataset folder that `cellflow prepare` made already. "
-            f"Go on with: cellflow folds --data {source}"
+            f"Go on with: cellflow folds --data {shlex.quote(str(source))}"
         )
     if not source.is_dir():
         found = "nothing there"
         if source.is_symlink():
             found = "a link that leads nowhere"
         elif source.exists():
-            found = f"a file. Name the folder it lies in: cellflow prepare {source.parent}"
+            found = (
+                "a file. Name the folder it lies in: cellflow prepare "
+                f"{shlex.quote(str(source.parent))}"
+            )
         raise DataError(f"{source}: expected a folder of annotated images, found {found}.")
     if source.resolve().is_relative_to(config.out.resolve()):
         raise DataError(

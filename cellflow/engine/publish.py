@@ -24,6 +24,7 @@ from tempfile import TemporaryDirectory
 from cellflow import __version__
 from cellflow.config import check_config
 from cellflow.config.publishing import PublishConfig
+from cellflow.engine.next_command import run_word
 from cellflow.engine.published_files import data_files, public_records, run_files
 from cellflow.engine.recording import record_state
 from cellflow.engine.runs import check_models, read_table
@@ -193,7 +194,7 @@ def _plan(
 
 def _cv(run: RunFolder, models: Mapping[int, Path]) -> float:
     """The number that a run is named after: cross-fitted where it is calibrated, else best epoch."""
-    remedy = f"Make it with: cellflow oof {run.name}"
+    remedy = f"Make it with: cellflow oof {run_word(run)}"
     if not run.cv.exists():
         raise RunError(
             f"Run {run.name!r} has no {run.cv.name} yet, and so no CV to be named after. {remedy}; "

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cellflow.engine.metadata import read_metadata
 from cellflow.engine.models import ensemble_record
+from cellflow.engine.next_command import run_word
 from cellflow.engine.thresholds import read_thresholds
 from cellflow.errors import RunError
 from cellflow.io.dataset import Dataset
@@ -70,7 +71,7 @@ def run_files(
     for fold in models:
         paths += _fold_files(run.fold(fold), state=state)
     if flows:
-        paths += _present(_all_in(run.flows), run.flows, "--flows", f"cellflow oof {run.name}")
+        paths += _present(_all_in(run.flows), run.flows, "--flows", f"cellflow oof {run_word(run)}")
     found = {_name(path, run.path): path for path in paths if path.is_file()}
     record = ensemble_record(ensembles_dir, [run.name])
     if record.is_file() and _belongs(record, models.values()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
@@ -17,7 +18,7 @@ from cellflow.config import MaskConfig, TrainConfig, config_differences, config_
 from cellflow.engine.folds import copy_folds
 from cellflow.engine.lengthen import check_length, lengthen
 from cellflow.engine.metadata import TEXT_COLUMNS
-from cellflow.engine.start_file import start_identity
+from cellflow.engine.start_file import start_hashes, start_identity
 from cellflow.engine.thresholds import mask_from_dict
 from cellflow.errors import ConfigError, DataError, RunError
 from cellflow.io.dataset import Dataset
@@ -31,6 +32,7 @@ from cellflow.storage.run_folder import FoldFolder, RunFolder, former_hashes
 
 __all__ = [
     "check_models",
+    "check_run",
     "identity",
     "open_run",
     "read_table",
@@ -68,8 +70,8 @@ def identity(config: TrainConfig) -> dict[str, Any]:
     return plain
 
 
-def open_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> RunFolder:
-    """Start the run that a config names, or continue it.
+def check_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> None:
+    """Make sure that the run that a config names is free or can be continued; nothing is written.
 
     Parameters
     ----------
@@ -87,7 +89,69 @@ def open_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> RunFold
         setting only where `check_length` says why they cannot be trained.
     """
     run = RunFolder(config.runs_dir / config.name)
-    record: dict[str, Any] = {
+    if not _is_begun(run):
+        return
+    old, record = run.read_record(), _new_record(config, dataset, folds)
+    changes = config_differences(_as_compared(old["config"]), record["config"])
+    if old["data_hash"] != record["data_hash"]:
+        changes.append(f"data: {dataset.path} is not the data the run was started with")
+    if old["folds_hash"] != record["folds_hash"]:
+        changes.append(f"folds.csv: not the split the run was started with, which is {run.folds}")
+    changes += _other_starts(run, old, record)
+    length = int(old["config"]["optim"]["n_epochs"])
+    if len(changes) == 1 and length != config.optim.n_epochs:
+        _check_change_of_length(run, config, length)
+    elif changes:
+        raise RunError(
+            f"The run {config.name!r} in {run.path} was started with something else (old -> new):\n"
+            + "\n".join(f"  - {line}" for line in changes)
+            + "\nGo back to the old to continue it, or choose another --name. All old settings at once: "
+            f"--config {shlex.quote(str(run.settings('train')))}"
+        )
+
+
+def open_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> RunFolder:
+    """Start the run that a config names, or continue it, for more epochs where the config wants more.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Settings.
+    dataset : Dataset
+        Data with its fold table.
+    folds : list of int
+        The folds that validate; a complete run has a model of each.
+
+    Raises
+    ------
+    RunError
+        As `check_run`.
+    """
+    run = RunFolder(config.runs_dir / config.name)
+    check_run(config, dataset, folds)
+    if not _is_begun(run):
+        record = _new_record(config, dataset, folds)
+        run.path.mkdir(parents=True, exist_ok=True)
+        copy_folds(dataset, run.path)
+        run.write_record(record)
+        return run
+    before, after = run.read_record()["config"]["optim"]["n_epochs"], config.optim.n_epochs
+    if before != after:
+        lengthen(run, identity(config))
+        _log.info("the run %s goes on to epoch %d, started for %d", run.path, after, before)
+    _record_starts(run, config, folds)
+    return run
+
+
+def _is_begun(run: RunFolder) -> bool:
+    """Whether there is a run to be continued."""
+    return run.exists() and run.has_progress()
+
+
+def _new_record(config: TrainConfig, dataset: Dataset, folds: list[int]) -> dict[str, Any]:
+    """What a run that is started now records."""
+    starts = start_hashes(config.model.pretrained_model, folds)
+    record = {
         "versions": versions(),
         "data": str(dataset.path.resolve()),
         "data_hash": dataset.hash,
@@ -95,42 +159,53 @@ def open_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> RunFold
         "folds": folds,
         "config": identity(config),
     }
-    if not run.exists() or not run.has_progress():
-        run.path.mkdir(parents=True, exist_ok=True)
-        copy_folds(dataset, run.path)
-        run.write_record(record)
-        return run
-    old = run.read_record()
-    changes = config_differences(_with_newer_settings(old["config"]), record["config"])
-    if old["data_hash"] != record["data_hash"]:
-        changes.append(f"data: {dataset.path} is not the data the run was started with")
-    if old["folds_hash"] != record["folds_hash"]:
-        changes.append(f"folds.csv: not the split the run was started with, which is {run.folds}")
-    length = int(old["config"]["optim"]["n_epochs"])
-    if len(changes) == 1 and length != config.optim.n_epochs:
-        _change_length(run, config, length)
-    elif changes:
-        raise RunError(
-            f"The run {config.name!r} in {run.path} was started with something else (old -> new):\n"
-            + "\n".join(f"  - {line}" for line in changes)
-            + "\nGo back to the old to continue it, or choose another --name. All old settings at once: "
-            f"--config {run.settings('train')}"
-        )
-    return run
+    return record | ({"starts": starts} if starts else {})
 
 
-def _with_newer_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of a run, with the thresholds that did not exist when it was started."""
-    return {**config, "mask": dataclasses.asdict(MaskConfig()) | config.get("mask", {})}
+def _other_starts(run: RunFolder, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Folds that have begun from another model than the run they start from has now."""
+    begun, now = _begun_starts(run, old), new.get("starts", {})
+    other = [int(fold) for fold in begun if fold in now and begun[fold] != now[fold]]
+    if not other:
+        return []
+    return [f"pretrained_model: not the model any more that {_named(other)} of this run began from"]
 
 
-def _change_length(run: RunFolder, config: TrainConfig, before: int) -> None:
-    """Let a run go on to another last epoch, or say what starts another one from its models."""
+def _begun_starts(run: RunFolder, record: Mapping[str, Any]) -> dict[str, str]:
+    """Hashes of the start models of the folds that have saved something since."""
+    starts = record.get("starts")
+    found = starts if isinstance(starts, dict) else {}
+    files = {fold: run.fold(int(fold)) for fold in found if fold.isdecimal()}
+    return {fold: found[fold] for fold, at in files.items() if at.last.exists() or at.best.exists()}
+
+
+def _record_starts(run: RunFolder, config: TrainConfig, folds: list[int]) -> None:
+    """Record what folds that have not begun would start from now."""
+    record = run.read_record()
+    starts = start_hashes(config.model.pretrained_model, folds) | _begun_starts(run, record)
+    if starts != record.get("starts", {}):
+        run.write_record(record | {"starts": starts})
+
+
+def _as_compared(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a run, with what was recorded otherwise or not at all when it was started.
+
+    That is thresholds that did not exist, and a hash over all models of a run that it started from.
+    """
+    compared = {**config, "mask": dataclasses.asdict(MaskConfig()) | config.get("mask", {})}
+    start = config.get("model", {}).get("pretrained_model")
+    if isinstance(start, str) and start.startswith("run "):
+        compared["model"] = config["model"] | {
+            "pretrained_model": re.sub(r" \([0-9a-f]+\)$", "", start)
+        }
+    return compared
+
+
+def _check_change_of_length(run: RunFolder, config: TrainConfig, before: int) -> None:
+    """Where a run cannot go on to another last epoch, say what starts another one from its models."""
     after = config.optim.n_epochs
     reason = check_length(run, config.optim, before)
     if not reason:
-        lengthen(run, identity(config))
-        _log.info("the run %s goes on to epoch %d, started for %d", run.path, after, before)
         return
     changes: dict[str, object] = {"name": _unused_name(run), "n_epochs": after}
     if after > before:

@@ -13,6 +13,7 @@ import pandas as pd
 from cellflow.config import ScoreConfig, check_config
 from cellflow.engine.evaluate import SCORE_COLUMNS, rates, score_row
 from cellflow.engine.image_source import ImageReaders, find_images
+from cellflow.engine.next_command import run_word
 from cellflow.engine.outlines import check_outlines_folder, write_outlines_folder
 from cellflow.engine.progress_lines import follow
 from cellflow.engine.runs import run_dataset
@@ -222,7 +223,7 @@ def _find(name: str, runs_dir: Path, ending: str) -> _Side:
     if not masks.is_dir():
         raise RunError(
             f"Run {run.name!r} has no out-of-fold masks in {masks}. Make them with: "
-            f"cellflow oof {name}"
+            f"cellflow oof {run_word(run)}"
         )
     return _Side(name, read_predicted_masks(masks), run)
 

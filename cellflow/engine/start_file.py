@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from cellflow.errors import CheckpointError
 from cellflow.nn.checkpoint import find_model_file
-from cellflow.storage.hashing import hash_file, hash_json
+from cellflow.storage.hashing import hash_file
 from cellflow.storage.run_folder import RunFolder
 
-__all__ = ["start_file", "start_identity"]
+__all__ = ["start_file", "start_hashes", "start_identity"]
 
 
 def start_file(name: str, fold: int) -> Path:
@@ -41,11 +42,21 @@ def start_file(name: str, fold: int) -> Path:
 
 
 def start_identity(name: str) -> str:
-    """What a start model is, by its content."""
+    """What a start model is: a file by its content, a run by its name.
+
+    A run may get models of more folds meanwhile; `start_hashes` has their contents.
+    """
     run = RunFolder(Path(name))
     if run.exists():
-        models = {files.path.name: files.best for files in run.fold_folders()}
-        hashes = {fold: hash_file(path) for fold, path in models.items() if path.is_file()}
-        return f"run {run.path.resolve().name} ({hash_json(hashes)})"
+        return f"run {run.path.resolve().name}"
     path = find_model_file(name)
     return f"{path.name} ({hash_file(path)})"
+
+
+def start_hashes(name: str, folds: Iterable[int]) -> dict[str, str]:
+    """Hash of the model that each fold starts from, where the start is a run with a model of that fold."""
+    run = RunFolder(Path(name))
+    if not run.exists():
+        return {}
+    models = {str(fold): run.fold(fold).best for fold in folds}
+    return {fold: hash_file(path) for fold, path in models.items() if path.is_file()}

@@ -135,7 +135,7 @@ def test_one_that_is_not_calibrated(pair: tuple[RunFolder, RunFolder]) -> None:
     pair[1].thresholds.unlink()  # what lies in calibration/ is then of older flows
     result = compared(pair)
     assert set(result.table["thresholds"]) == {"training"}
-    assert result.notes == ("b: not calibrated; cellflow calibrate b",)
+    assert result.notes == (f"b: not calibrated; cellflow calibrate {pair[1].path}",)
 
 
 def test_other_data_are_not_paired(pair: tuple[RunFolder, RunFolder]) -> None:
@@ -180,7 +180,7 @@ def test_what_a_run_lacks_is_said(pair: tuple[RunFolder, RunFolder]) -> None:
     assert result.config == ("debug: None -> True", "seed: 0 -> 1")
     notes = "\n".join(result.notes)
     assert "b: not trained to its end (fold 1)" in notes
-    assert "b: no out-of-fold scores; make them with: cellflow oof b" in notes
+    assert f"b: no out-of-fold scores; make them with: cellflow oof {pair[1].path}" in notes
     assert "b: a debug run" in notes
     shutil.rmtree(pair[0].oof)
     assert compared(pair).table.empty
@@ -235,7 +235,7 @@ def test_what_cannot_be_compared(pair: tuple[RunFolder, RunFolder]) -> None:
     with pytest.raises(RunError, match=r"No run .c.: expected .* a, b"):
         compare_runs(CompareConfig("a", "c", runs_dir=folder))
     pair[1].scores.write_text("id\nx\n")
-    with pytest.raises(RunError, match="Make it again with: cellflow oof b"):
+    with pytest.raises(RunError, match=r"Make it again with: cellflow oof \S*/b"):
         compared(pair)
 
 

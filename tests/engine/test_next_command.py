@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 from dataclasses import replace
@@ -10,11 +11,15 @@ from pathlib import Path
 import pytest
 
 from cellflow.cli import run_command
-from cellflow.config import OofConfig, RunsConfig, TrainConfig
+from cellflow.config import CalibrateConfig, OofConfig, PrepareConfig, RunsConfig, TrainConfig
+from cellflow.engine.calibrate import calibrate
 from cellflow.engine.catalog import list_runs, runs_text
+from cellflow.engine.folds import check_split
 from cellflow.engine.next_command import after_calibration, after_oof, after_training, run_word
+from cellflow.engine.prepare import prepare
 from cellflow.engine.progress import seconds_left
 from cellflow.engine.train import train
+from cellflow.errors import DataError, FoldError, RunError
 from cellflow.storage.run_folder import RunFolder
 
 
@@ -30,7 +35,9 @@ def test_the_next_commands_run(
     """From one trained fold to thresholds by typing what is said, in a folder with a space in it."""
     settings = replace(tiny_config, runs_dir=tmp_path / "my runs", name="mine", fold=("1",))
     train(settings)
-    assert "oof" in after_training(settings) and "--unfinished" in after_training(settings)
+    text = after_training(settings)
+    assert "cellflow oof" not in text  # that needs a model of every fold
+    assert f"cellflow predict FOLDER --model '{tmp_path}/my runs/mine' --unfinished" in text
     words = next_words(after_training(settings))
     assert words[0] == "train" and words[-2:] == ["--fold", "0"]
     commands = [words[0]]
@@ -118,3 +125,41 @@ def test_what_is_not_there(
         run_command(words[0], words[1:])
     assert stop.value.code == 1
     assert said in capsys.readouterr().err
+
+
+def test_best_models_so_far_where_every_fold_has_one(copied: TrainConfig) -> None:
+    run = RunFolder(copied.runs_dir / copied.name)
+    summary = json.loads(run.fold(1).summary.read_text())
+    run.fold(1).summary.write_text(json.dumps(summary | {"finished": ""}))
+    text = after_training(copied)
+    assert "--fold 1; " in text and f"cellflow oof {run.path} --unfinished" in text
+
+
+def test_a_run_elsewhere_is_named_by_its_folder(copied: TrainConfig) -> None:
+    """The command that a refusal names runs from where one is, blanks in the path or not."""
+    elsewhere = copied.runs_dir.parent / "my runs"
+    copied.runs_dir.rename(elsewhere)
+    run = RunFolder(elsewhere / copied.name)
+    with pytest.raises(RunError, match="no out-of-fold flows") as caught:
+        calibrate(CalibrateConfig(runs=(str(run.path),)))
+    words = shlex.split(str(caught.value).partition("Make them: cellflow ")[2])
+    assert words == ["oof", str(run.path)]
+
+
+def test_folders_with_blanks_are_quoted(
+    tiny_source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = str(tmp_path / "my data")
+    table = str(tiny_source / "table.csv")
+    run_command("prepare", [str(tiny_source), "--out", data, "--table", table])
+    words = next_words(capsys.readouterr().out)
+    assert words[0] == "folds" and words[-2:] == ["--data", data]
+    run_command("folds", words[1:])
+    words = next_words(capsys.readouterr().out)
+    assert words == ["train", "--fold", "all", "--data", data]
+    with pytest.raises(FoldError) as split:
+        check_split(Path(data), k=7, group=None, calibration=None)
+    assert f"cellflow folds --data '{data}' --k 7 --overwrite" in str(split.value)
+    with pytest.raises(DataError) as source:
+        prepare(PrepareConfig(source=Path(data), out=tmp_path / "again"))
+    assert f"cellflow folds --data '{data}'" in str(source.value)
