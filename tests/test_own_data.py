@@ -19,6 +19,8 @@ from cellflow import cli
 from cellflow.io.images import read_labels
 
 SHAPE = (80, 96)
+FROM_SCRATCH = ("--diam_mean", 17, "--n_epochs", 14, "--eval_every", 14, "--nimg_per_epoch", 24)
+FINE_TUNING = ("--n_epochs", 2, "--eval_every", 1, "--learning_rate", 0.0005)
 RECIPE = [
     "--adam",
     "--schedule",
@@ -75,8 +77,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data, runs = folder / "data", folder / "runs"
     run("prepare", folder / "source", "--out", data)
     run("folds", "--data", data, "--split", "holdout")
-    run("train", "--data", data, "--runs_dir", runs, "--name", "base", *RECIPE,
-        "--diam_mean", 17, "--n_epochs", 14, "--eval_every", 14, "--nimg_per_epoch", 24)  # fmt: skip
+    run("train", "--data", data, "--runs_dir", runs, "--name", "base", *RECIPE, *FROM_SCRATCH)
     return runs / "base" / "fold_0" / "best.pt"
 
 
@@ -136,6 +137,7 @@ def chain(
     prepare: tuple[object, ...] = (),
     folds: tuple[object, ...] = ("--k", 2),
     train: tuple[object, ...] = (),
+    fine_tune: bool = True,
 ) -> pd.DataFrame:
     """All commands on four images, then `predict` and `score` on a fifth; the scores of that one."""
     source, new = tmp_path / "source", tmp_path / "new"
@@ -153,8 +155,10 @@ def chain(
     ensembles = ("--ensembles_dir", tmp_path / "ensembles")
     run("prepare", source, "--out", data, *prepare)
     run("folds", "--data", data, *folds)
-    settings = ("--data", data, *places, "--name", "mine", *RECIPE, "--pretrained_model", base,
-                "--n_epochs", 2, "--eval_every", 1, "--learning_rate", 0.0005, *train)  # fmt: skip
+    settings = ("--data", data, *places, "--name", "mine", *RECIPE, *train,
+                *(FINE_TUNING if fine_tune else FROM_SCRATCH))  # fmt: skip
+    if fine_tune:
+        settings += ("--pretrained_model", base)
     run("train", *settings, "--fold", "all", "--dry_run")
     run("train", *settings, "--fold", "all")
     run("oof", "mine", *places)
@@ -201,9 +205,10 @@ def test_own_images_without_a_table(tmp_path: Path, base: Path, write: Write) ->
 
 
 def test_two_channels(tmp_path: Path, base: Path) -> None:
-    scores = chain(tmp_path, base, two_channels, train=("--chan", 1, "--chan2", 2))
-    # the start model has never used a second channel, so two epochs make no good model of it
-    assert 0 <= scores["score"].item() <= 1
+    """From new weights, as the start model has never used a second channel."""
+    channels = ("--chan", 1, "--chan2", 2)
+    scores = chain(tmp_path, base, two_channels, train=channels, fine_tune=False)
+    assert scores["score"].item() > 0.4
 
 
 def test_a_table_with_blank_types_and_groups(tmp_path: Path, base: Path) -> None:
@@ -237,5 +242,6 @@ def test_one_trained_fold_of_three_predicts(
     capsys.readouterr()
     run("predict", source / "images", "--model", "mine", *places, "--out", tmp_path / "predictions")
     said = capsys.readouterr()
-    assert "fold" in said.err and "mean flow of 1 model" in said.out
+    assert "with fold 1 of 3; folds 0, 2 have no model; train them with:" in said.err
+    assert "cells in 4 images" in said.out
     run("score", tmp_path / "predictions" / "mine", "--truth", source / "masks")

@@ -98,8 +98,8 @@ def check_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> None:
     if old["folds_hash"] != record["folds_hash"]:
         changes.append(f"folds.csv: not the split the run was started with, which is {run.folds}")
     changes += _other_starts(run, old, record)
-    length = int(old["config"]["optim"]["n_epochs"])
-    if len(changes) == 1 and length != config.optim.n_epochs:
+    length = old["config"].get("optim", {}).get("n_epochs")
+    if len(changes) == 1 and isinstance(length, int) and length != config.optim.n_epochs:
         _check_change_of_length(run, config, length)
     elif changes:
         raise RunError(

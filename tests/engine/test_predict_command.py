@@ -80,7 +80,7 @@ def test_several_paths_and_patterns(plate: Path, shared: Path) -> None:
     assert "no such file or folder" in wrong.stderr and "before --images" in wrong.stderr
     nothing = cellflow("predict", cwd=plate.parent)
     assert nothing.returncode == 2
-    assert "no images were named" in nothing.stderr
+    assert "IMAGES must be given" in nothing.stderr
 
 
 def test_other_files_do_not_push_images_out_of_the_tables(plate: Path, shared: Path) -> None:

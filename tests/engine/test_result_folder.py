@@ -37,6 +37,7 @@ from cellflow.io.submission import check_submission, read_submission
 from cellflow.nn.unet import build_unet
 from cellflow.numeric.labels import outlines
 from cellflow.numeric.rle import rles_from_labels
+from cellflow.storage import locks
 from cellflow.synthetic import synthetic_dataset
 
 IDENTITY: dict[str, Any] = {"members": ["aaaa", "bbbb"], "mask": {"flow_threshold": 0.0}}
@@ -274,9 +275,8 @@ def test_killed_and_continued(tmp_path: Path, fresh: Callable[..., dict[str, byt
     command = [sys.executable, str(Path(__file__).resolve()), str(path), NAMES[3]]
     process = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert process.returncode == -signal.SIGKILL, process.stderr
-    (path / "masks" / ".0123abcd.tmp.tif").write_bytes(
-        b"half"
-    )  # as a kill inside a write leaves it
+    # as a kill inside a write on this host leaves it
+    (path / "masks" / f".{locks._host()}abcd.tmp.tif").write_bytes(b"half")
     net = BrightNet()
     predict(path, net=net)
     assert 1 <= net.calls <= len(NAMES)

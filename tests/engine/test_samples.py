@@ -245,7 +245,7 @@ def test_interrupt_drops_what_has_not_begun(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(samples, "_record", slow)
-    monkeypatch.setattr(samples, "tqdm", interrupted)
+    monkeypatch.setattr(samples, "follow", interrupted)
     with pytest.raises(KeyboardInterrupt):
         cached(dataset)
     assert len(begun) < 20

@@ -24,6 +24,7 @@ from cellflow.engine.train import train
 from cellflow.errors import CellflowError, ConfigError, DataError, RunError
 from cellflow.nn.checkpoint import load_model_file, load_state
 from cellflow.nn.step import Stepper, StepResult
+from cellflow.storage import locks
 from cellflow.storage.run_folder import FoldFolder, RunFolder
 
 
@@ -314,7 +315,7 @@ def test_a_plot_that_fails_does_not_stop_a_training(
 
 
 def test_leftovers_of_a_kill_are_removed(copied: TrainConfig) -> None:
-    leftover = fold_files(copied).path / ".0a1b2c3d.tmp.pt"
+    leftover = fold_files(copied).path / f".{locks._host()}2c3d.tmp.pt"
     leftover.write_bytes(b"half a state")
     train(replace(copied, fold=("0",)))
     assert not leftover.exists()

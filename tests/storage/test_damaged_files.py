@@ -18,7 +18,7 @@ import torch
 from fuzz import damaged
 
 from cellflow.engine.styles import read_style_models, write_style_models
-from cellflow.errors import CellflowError, CheckpointError, DataError
+from cellflow.errors import CellflowError, CheckpointError, DataError, FoldError
 from cellflow.io.flow_store import FlowStore
 from cellflow.io.fold_table import fold_facts_fit, read_fold_facts
 from cellflow.io.foreign_flows import read_foreign_flows
@@ -197,11 +197,14 @@ def test_style_models(tmp_path: Path) -> None:
 
 
 def test_fold_facts(tmp_path: Path) -> None:
-    """What cannot be read is not known; nothing is raised."""
+    """What cannot be read is told with its file: without its column of groups, leaks would go unseen."""
     path = tmp_path / "folds.csv"
     path.write_text("id,fold\na,0\nb,1\n")
     text = json.dumps({"group": "g", "hash": "x", "replaces": {"facts": {}, "hash": "y"}}).encode()
     for data in [*damaged(text, 300, 7), b"[" * 100_000, b'{"replaces": [1]}', b'{"replaces": {}}']:
         path.with_suffix(".json").write_bytes(data)
-        assert isinstance(read_fold_facts(path), dict)
-        assert fold_facts_fit(path) in (True, False)
+        for read, kind in ((read_fold_facts, dict), (fold_facts_fit, bool)):
+            try:
+                assert isinstance(read(path), kind)
+            except FoldError as error:
+                assert str(error).startswith(str(path.with_suffix(".json")))
