@@ -28,7 +28,7 @@ LINES = "\n".join(map(",".join, ROWS)) + "\n"
 INDEXED = "".join(f"{n or ''},{line}\n" for n, line in enumerate(LINES.splitlines()))
 KINDS = {
     "plain": LINES.encode(),
-    "gzip": gzip.compress(LINES.encode()),
+    "gzip": gzip.compress(LINES.encode(), mtime=0),
     "semicolons in UTF-16": LINES.replace(",", ";").encode("utf-16"),
     "tabs with a mark": LINES.replace(",", "\t").encode("utf-8-sig"),
     "floats": LINES.replace(",16,12,", ",16.0,12.0,").encode(),
@@ -72,7 +72,7 @@ TABLE = "id,cell_type,group\na,NA,007\nb,,nan\nc,1e5,7\n"
 
 @pytest.mark.parametrize(
     "content",
-    [gzip.compress(TABLE.encode()), TABLE.replace(",", ";").encode("utf-16")],
+    [gzip.compress(TABLE.encode(), mtime=0), TABLE.replace(",", ";").encode("utf-16")],
     ids=["gzip", "utf-16"],
 )
 def test_a_table_beside_folders(tmp_path: Path, content: bytes) -> None:

@@ -123,7 +123,7 @@ def test_columns_without_a_name_are_left_out(
     columns, rows = read_rows(path, HEADER)
     assert columns == ["id", "annotation"]
     assert [(row.line, row.values["id"]) for row in rows] == [(2, "a"), (5, "b")]
-    assert "3 column(s) without a name are left out" in caplog.text
+    assert "3 columns without a name left out" in caplog.text
 
 
 @pytest.mark.parametrize(
