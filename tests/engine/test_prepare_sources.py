@@ -465,7 +465,8 @@ def test_the_end_says_what_was_found_and_what_comes_next(
     command(["prepare", "s", "--table", "t.csv", "--out", "d"])
     said = capsys.readouterr().out
     assert (
-        "d: 3 images, 36 cells, 2 cell types (glia 2, (none) 1), 2 groups (group), 96 x 128" in said
+        "d: 3 images, 36 cells, 1 cell type (glia 2), 1 image without a type, 2 groups (group), 96 x 128"
+        in said
     )
     following = said.split("Next: cellflow ")[1].split()
     assert following == ["folds", "--k", "2", "--data", "d"]
