@@ -154,6 +154,8 @@ def unknown_flag(command: str, flag: str, value: str) -> str:
     plain = flag.lstrip("-").replace("-", "_")
     own = [*flags_of(COMMANDS[command].config), "config"]
     said = f"{flag}: {command} has no such flag"
+    if plain == "folds" and value == "all" and "fold" in own:
+        return f"{said}; did you mean --fold all?"
     meant = _meant(plain)
     for text in (plain, *meant) if flag != f"--{plain}" else meant:
         if text.split()[0] in own:

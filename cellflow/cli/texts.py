@@ -57,7 +57,7 @@ def prediction_plan_text(plan: Any) -> str:
     """A plan of a prediction as lines of text."""
     lines = {
         "images": f"{plan.images}, {plan.done} of them done",
-        "members": f"{plan.members} networks, {plan.views} views each",
+        "members": f"{plural(plan.members, 'network')}, {plural(plan.views, 'view')} each",
         "thresholds": plan.thresholds,
         "machine": plan.machine.replace("amp None", "float32"),
         "an image": f"{plan.seconds_per_image:.2f} s, measured on the first ones",

@@ -207,6 +207,7 @@ def _predict_all(
     job: _Job, policy: Policy, styles: Mapping[int, StyleModels | None], folder: Path
 ) -> list[_Done]:
     """One pass over all images, each with the model that never saw it."""
+    _log.info("diameter policy %s: a pass over all images", job.config.diameter or policy)
     store = FlowStore(folder / "flows.zarr", mode="w")
     done: list[_Done] = []
     for fold in job.models:

@@ -24,6 +24,8 @@ LINE_SECONDS = 30.0
 """Time after which one comes in any case."""
 QUIET_SECONDS = 1.0
 """Time in which none follows another, but the last."""
+BRIEF_SECONDS = 5.0
+"""Time in which side work says nothing."""
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ class WorkProgress:
     unit : str
         What they are, in the singular.
     brief : bool
-        Whether nothing is said of work that is done within a second.
+        Whether nothing is said in the first five seconds, as of side work.
     """
 
     def __init__(
@@ -72,7 +74,9 @@ class WorkProgress:
         now = time.monotonic()
         quiet = now - self._last
         part = (self.done - self._said) / max(1, self.total) >= LINE_SHARE - 1e-9
-        last = self.done >= self.total and not (self.brief and now - self._started < QUIET_SECONDS)
+        if self.brief and now - self._started < BRIEF_SECONDS:
+            return
+        last = self.done >= self.total
         if last or quiet >= LINE_SECONDS or (part and quiet >= QUIET_SECONDS):
             self._said, self._last = self.done, now
             _log.info("%s", self._line(now - self._started))

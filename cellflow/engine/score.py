@@ -12,6 +12,7 @@ import pandas as pd
 
 from cellflow.config import ScoreConfig, check_config
 from cellflow.engine.evaluate import SCORE_COLUMNS, rates, score_row
+from cellflow.engine.folds import GROUP_COLUMNS
 from cellflow.engine.image_source import ImageReaders, find_images
 from cellflow.engine.next_command import run_word
 from cellflow.engine.outlines import check_outlines_folder, write_outlines_folder
@@ -37,8 +38,6 @@ _log = logging.getLogger(__name__)
 MIN_GROUPS = 6
 """With fewer groups there is no verdict. Under a difference of nothing, all of five groups lie on one side
 in one case of 16: no result of theirs would be surprising at 5 %, whatever a bootstrap interval says."""
-
-_GROUP_COLUMNS = ("group", "sample_id")
 
 
 @one_line
@@ -305,7 +304,7 @@ def _group_column(wanted: str | None, sides: list[_Side], truth: Truth) -> str |
         )
     run = next((side.run for side in sides if side.run is not None), None)
     facts = truth.fold_facts if run is None else read_fold_facts(run.folds)
-    default = next((name for name in _GROUP_COLUMNS if name in columns), None)
+    default = next((name for name in GROUP_COLUMNS if name in columns), None)
     column = facts.get("group", default)
     if column is None or column in columns:
         return None if column is None else str(column)

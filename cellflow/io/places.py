@@ -68,7 +68,7 @@ def find_folder(folder: Path, names: tuple[str, ...]) -> Path | None:
 def tell_of_passed_over(*folders: Path) -> None:
     """Log one line for each folder with files that look like images and are not read."""
     for folder in folders:
-        files = [found for found in passed_over(folder) if not found[0].name.endswith("_seg.npy")]
+        files = passed_over(folder)
         if files:
             _log.warning(
                 "%s: passed over: %s (%s): %s",

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cellflow.errors import DataError
 from cellflow.io.images import IMAGE_SUFFIXES, list_images
 from cellflow.io.mask_findings import read_label_map
+from cellflow.io.places import MASK_FOLDERS, find_folder
 from cellflow.io.submission import read_submission
 from cellflow.numeric.labels import labels_from_instances, renumber
 from cellflow.numeric.rle import instances_from_rles
@@ -99,7 +100,7 @@ def read_predicted_masks(path: Path, *, ending: str = "") -> PredictedMasks:
 
 
 def label_map_files(folder: Path, *, ending: str = "") -> LabelMaps:
-    """Label maps of a folder, or of ``masks/`` in it, by the id of their image.
+    """Label maps of a folder, or of ``masks/`` in it (or another name that `prepare` takes), by the id of their image.
 
     Where names end in ``_cp_masks`` or ``_masks``, only those are label maps and the ending is no part
     of the id; the others are images, or what else Cellpose puts beside them.
@@ -116,7 +117,9 @@ def label_map_files(folder: Path, *, ending: str = "") -> LabelMaps:
     DataError
         If there are none, or two have the same id.
     """
-    folder = folder / "masks" if (folder / "masks").is_dir() else folder
+    # the labels/ of a dataset are its truth, and no prediction to score against it
+    if folder.is_dir() and not (folder / "dataset.json").is_file():
+        folder = find_folder(folder, MASK_FOLDERS) or folder
     paths = list_images(folder)
     tried = (ending, *_ENDINGS) if ending else _ENDINGS
     ending = next((e for e in tried if any(path.stem.endswith(e) for path in paths)), "")

@@ -171,3 +171,11 @@ def test_one_cell_everywhere_is_a_bad_prediction_and_no_wrong_file(
     write_labels(pred / f"{first}.tif", np.ones(dataset.labels(first).shape, np.int32))
     found = score(pred, dataset.path).images.set_index("id")["score"]
     assert found[first] == 0 and (found.drop(first) > 0.4).all()
+
+
+def test_masks_are_found_under_the_names_that_prepare_takes(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    saved(tmp_path / "theirs" / "Labels", dataset)
+    pred = saved(tmp_path / "pred", dataset)
+    assert len(score(pred, tmp_path / "theirs").images) == len(dataset)
