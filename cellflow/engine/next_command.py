@@ -32,9 +32,7 @@ def after_training(config: TrainConfig) -> str:
     text = f"Next: cellflow train --config {settings} --fold {' '.join(map(str, left))}"
     if all(fold.has_model for fold in folds):
         text += f"; cellflow oof {run_word(run)} --unfinished takes the best models so far"
-    elif any(
-        fold.has_model for fold in folds
-    ):  # out-of-fold predictions need a model of every fold
+    elif any(fold.has_model for fold in folds):  # oof needs a model of every fold
         text += f"; cellflow predict FOLDER --model {run_word(run)} --unfinished takes the best models so far"
     return text
 

@@ -7,11 +7,10 @@ import pandas as pd
 from cellflow.config import TrainConfig
 from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset
+from cellflow.storage.sizes import few_text, plural
 
 __all__ = ["check_trainable", "training_ids", "validation_ids"]
 
-_SHOWN = 3
-"""Images that are named where many are meant."""
 _Problem = tuple[str, str]
 """What is wrong, and what to do, which is said once for all that have it in common."""
 _FEWER_CELLS = "Lower --min_train_masks, or annotate more images."
@@ -95,7 +94,7 @@ def _validation_problems(fold: int, dataset: Dataset, folds: pd.Series[int]) -> 
         return []
     return [
         (
-            f"fold {fold} validates on {_some(names)} without a single cell: a network that finds nothing "
+            f"fold {fold} validates on {_images(names)} without a single cell: a network that finds nothing "
             "would have the score 1.0",
             _OTHER_FOLDS,
         )
@@ -112,7 +111,7 @@ def _file_problems(dataset: Dataset) -> list[_Problem]:
         what: [path.name for path in paths if not path.is_file()] for what, paths in files.items()
     }
     return [
-        (f"{what} are missing: {_some(names, what='')}", _PREPARE)
+        (f"{what} are missing: {len(names)} ({few_text(names)})", _PREPARE)
         for what, names in gone.items()
         if names
     ]
@@ -128,12 +127,10 @@ def _channel_problems(
         lacking = channels[(channels > 1) & (channels < value)]
         if len(lacking):
             names = [str(name) for name in lacking.index]
-            text = f"{flag} {value}: {_some(names)} with {int(lacking.min())} channels"
+            text = f"{flag} {value}: {_images(names)} with {int(lacking.min())} channels"
             problems.append((text, f"Choose {flag} 0 to {int(lacking.min())}."))
     return problems
 
 
-def _some(names: list[str], *, what: str = "images") -> str:
-    """A count with the first few names."""
-    shown = ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-    return f"{len(names)} {what} ({shown})".replace("  ", " ")
+def _images(names: list[str]) -> str:
+    return f"{plural(len(names), 'image')} ({few_text(names)})"

@@ -15,6 +15,7 @@ from tifffile import COMPRESSION, PHOTOMETRIC
 
 from cellflow.errors import DataError
 from cellflow.io._image_header import Claim, refuse_swollen, turn, turned_shape
+from cellflow.storage.sizes import few_text
 
 __all__ = ["is_in_several_files", "is_lossy", "read_info", "read_pixels"]
 
@@ -127,10 +128,9 @@ def _only_series(tiff: Any) -> Any:
     if len(found) > 1:  # those of a set of files, of which each describes all
         found = [series for series in found if _lies_in(tiff, series)] or found
     if len(found) > 1:
-        sizes = ", ".join(" x ".join(map(str, series.shape)) for series in found[:5])
-        more = ", ..." if len(found) > 5 else ""
+        sizes = few_text(" x ".join(map(str, series.shape)) for series in found)
         raise DataError(
-            f"expected one image, found {len(found)} in this file ({sizes}{more}). Save each as a file "
+            f"expected one image, found {len(found)} in this file ({sizes}). Save each as a file "
             "of its own."
         )
     return found[0] if found else tiff.series[0]
@@ -145,8 +145,7 @@ def _where_planes_lie(tiff: Any, path: Path) -> str:
     """What is known of the files that a set lacks."""
     named = sorted(set(re.findall(r'\bFileName="([^"]+)"', tiff.ome_metadata or "")))
     gone = [name for name in named if not (path.parent / name).is_file()]
-    more = ", ..." if len(gone) > 5 else ""
-    return f"no {', '.join(gone[:5])}{more} beside it" if gone else "they were cut off"
+    return f"no {few_text(gone)} beside it" if gone else "they were cut off"
 
 
 def _order(axes: str, shape: tuple[int, ...]) -> list[int]:

@@ -45,6 +45,8 @@ _MANY_LABELS = 20
 """Where there are so many labels, two parts in most of them are told as well: numbers used twice."""
 _MAX_IMAGES = 20
 _REUSED, _ALL_SPECKS = 1.5, 0.9
+"""Parts a value from which on numbers come again, and a share of specks that no cells have: of the small
+cells of a label map that was made smaller, each has its own number, and half are larger than a speck."""
 _PICTURE_SPECKS = 0.03
 _PICTURE_CONTACT = 0.1
 """A picture from these shares on: photographs have specks of 0.1 and contact of 0.4 at least (244 images of

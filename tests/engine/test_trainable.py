@@ -93,7 +93,7 @@ def test_files_and_channels_that_are_not_there(few: TrainConfig) -> None:
         train(replace(few, model=ModelConfig(chan=3, chan2=1)))
     text = str(caught.value)
     assert "images are missing: 1 (c.png)" in text and "label maps are missing: 1 (d.tif)" in text
-    assert "--chan 3: 4 images (a, b, c, ...) with 2 channels" in text and "--chan2" not in text
+    assert "--chan 3: 4 images (a, b, c, d) with 2 channels" in text and "--chan2" not in text
 
 
 def test_what_is_well_is_trained(few: TrainConfig) -> None:
