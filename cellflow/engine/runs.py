@@ -115,12 +115,8 @@ def open_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> RunFold
 
     Parameters
     ----------
-    config : TrainConfig
-        Settings.
-    dataset : Dataset
-        Data with its fold table.
-    folds : list of int
-        The folds that validate; a complete run has a model of each.
+    config, dataset, folds
+        As `check_run` takes them.
 
     Raises
     ------
