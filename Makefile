@@ -16,7 +16,7 @@ demo: .venv/ready
 
 # Several processes, each test file whole in one of them: trainings of one file are shared by its tests.
 test: .venv/ready
-	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: .venv/ready
 	$(BIN)/ruff check .

@@ -16,6 +16,12 @@ sys.path.insert(0, str(Path(__file__).parent / "storage"))  # faults
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests first: a long one that comes last keeps one process busy and the others idle."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True)
 def fresh_logger() -> None:
     """What a command of an earlier test set up for its console does not change what this one logs."""
