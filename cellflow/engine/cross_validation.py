@@ -11,6 +11,7 @@ import pandas as pd
 from cellflow.engine.evaluate import rates
 from cellflow.engine.text_table import interval, key_text, number, text_table
 from cellflow.numeric.bootstrap import Interval, bootstrap_mean
+from cellflow.storage.sizes import type_text
 
 __all__ = ["CV_COLUMNS", "RATES_KEY", "cross_validation", "cv_text"]
 
@@ -107,7 +108,7 @@ def _cells_text(cv: pd.DataFrame) -> str:
 
 
 def _name(row: Mapping[Any, Any]) -> str:
-    return f"fold {row['name']}" if row["scope"] == "fold" else str(row["name"])
+    return f"fold {row['name']}" if row["scope"] == "fold" else type_text(row["name"])
 
 
 def _row(scope: str, name: str, part: pd.DataFrame, seed: int) -> dict[str, Any]:

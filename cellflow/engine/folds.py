@@ -29,6 +29,7 @@ from cellflow.io.fold_table import (
 )
 from cellflow.storage.atomic import atomic_path, remove_leftovers
 from cellflow.storage.config_file import write_config_file
+from cellflow.storage.sizes import type_text
 
 __all__ = [
     "check_leaks",
@@ -431,7 +432,7 @@ def _check_enough(
         if count < k:
             _log.warning(
                 "%s %r has %d group(s) for %d folds: some folds will be without it.",
-                *(stratify, names[stratum], count, k),
+                *(stratify, type_text(names[stratum]), count, k),
             )
 
 
@@ -458,7 +459,7 @@ def _log_table(
     if stratify is None:
         table = folds.value_counts().sort_index().to_frame("images")
     else:
-        kind = images[stratify].astype(str)
+        kind = images[stratify].astype(str).map(type_text)
         table = pd.crosstab(folds, kind)
         table.loc["total"] = table.sum()
         table.insert(table.shape[1], "total", table.sum(axis=1), allow_duplicates=True)

@@ -7,6 +7,7 @@ import pandas as pd
 from cellflow.engine.cross_validation import RATES_KEY
 from cellflow.engine.score import ScoreResult
 from cellflow.engine.text_table import interval, key_text, number, text_table
+from cellflow.storage.sizes import type_text
 
 __all__ = ["score_text"]
 
@@ -35,7 +36,7 @@ def _scores(table: pd.DataFrame) -> str:
     for row in table.to_dict("records"):
         score = [number(row["score"]), interval(row["low"], row["high"])]
         rates = [number(row[key], 3) for key in ("ap50", "precision", "recall", "f1")]
-        rows.append([row["name"], str(row["images"]), *score, *rates])
+        rows.append([type_text(row["name"]), str(row["images"]), *score, *rates])
     return text_table(rows)
 
 
@@ -44,7 +45,7 @@ def _differences(table: pd.DataFrame) -> str:
     for row in table.to_dict("records"):
         rows.append(
             [
-                row["name"],
+                type_text(row["name"]),
                 str(row["groups"]),
                 number(row["score"]),
                 number(row["score_versus"]),

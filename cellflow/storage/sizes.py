@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["duration_text", "few_text", "flag_text", "plural", "size_text"]
+__all__ = ["duration_text", "few_text", "flag_text", "plural", "size_text", "type_text"]
 
 FEW = 5
 """Names that a message gives of many."""
@@ -31,6 +31,11 @@ def duration_text(seconds: float) -> str:
 def flag_text(flag: str, value: str) -> str:
     """A flag with its value as it can be typed: a value that begins with a hyphen needs an equals sign."""
     return f"{flag}{'=' if value.startswith('-') else ' '}{value}"
+
+
+def type_text(cell_type: object) -> str:
+    """A cell type as tables show it; images without one are a kind of their own."""
+    return str(cell_type) or "(none)"
 
 
 def plural(count: int, noun: str) -> str:

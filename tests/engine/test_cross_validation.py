@@ -85,3 +85,7 @@ def test_text_fits_a_terminal() -> None:
     assert lines["all"][1:] == ["3", "18", "0.600", "0.400", "0.769", "0.556", "0.645"]
     head = next(line.split() for line in text.splitlines() if line.startswith("SCORE"))
     assert head[1:7] == ["images", "last", "best", "fitted", "bias", "expected"]
+
+
+def test_images_without_a_type_have_a_name_in_the_table() -> None:
+    assert "(none) " in cv_text(cross_validation(table(cell_type=["", "", "round", "round"])))
