@@ -21,7 +21,7 @@ import torch
 from cellpose import models, train
 
 from cellflow import average_precision, competition_score
-from cellflow.engine.folds import load_folds
+from cellflow.engine.data.folds import load_folds
 from cellflow.io.dataset import Dataset
 
 

@@ -20,7 +20,8 @@ import numpy as np
 from inputs import generated
 
 from cellflow.config import GridConfig, MaskConfig
-from cellflow.engine.threshold_search import CalibrationImages, ThresholdSearch
+from cellflow.engine.validation.threshold_scores import CalibrationImages
+from cellflow.engine.validation.threshold_search import ThresholdSearch
 from cellflow.io.flow_store import FlowStore
 from cellflow.numeric._jit import thread_count
 from cellflow.numeric.labels import instances_from_labels

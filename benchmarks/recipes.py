@@ -28,7 +28,7 @@ from scipy import stats
 import cellflow
 from cellflow import ModelConfig, OptimConfig, RuntimeConfig, SamplingConfig, TrainConfig
 from cellflow.config import check_config
-from cellflow.engine.runs import read_table
+from cellflow.engine.runs.contents import read_table
 from cellflow.storage.run_folder import RunFolder
 
 BASELINE = "baseline"

@@ -31,12 +31,12 @@ import torch
 from inputs import SHARED
 
 from cellflow.config import MaskConfig, PrepareConfig, RuntimeConfig
-from cellflow.engine.evaluate import score_images, score_row
-from cellflow.engine.machine import Machine, choose_machine
-from cellflow.engine.members import load_member
-from cellflow.engine.prepare import prepare
-from cellflow.engine.samples import CachedSamples, cache_samples
-from cellflow.engine.segment import Segmenter
+from cellflow.engine.data.prepare import prepare
+from cellflow.engine.runtime.machine import Machine, choose_machine
+from cellflow.engine.segmentation.member import load_member
+from cellflow.engine.segmentation.scoring import score_images, score_row
+from cellflow.engine.segmentation.segmenter import Segmenter
+from cellflow.engine.training.sample_cache import CachedSamples, cache_samples
 from cellflow.io.dataset import Dataset
 from cellflow.io.images import read_image, read_labels, write_labels
 from cellflow.nn.dataset import Batch, CropDataset, EpochSampler, make_loader

@@ -29,12 +29,12 @@ from cellpose.models import CellposeModel
 from tqdm import tqdm
 
 from cellflow.config import MaskConfig, RuntimeConfig
-from cellflow.engine.machine import Machine, choose_machine
-from cellflow.engine.models import Opened, open_models
-from cellflow.engine.prediction import make_labels
-from cellflow.engine.runs import read_table
-from cellflow.engine.segment import FLIPS, Segmenter
-from cellflow.engine.thresholds import Thresholds
+from cellflow.engine.runs.contents import read_table
+from cellflow.engine.runs.thresholds import Thresholds
+from cellflow.engine.runtime.machine import Machine, choose_machine
+from cellflow.engine.segmentation.mask_step import make_labels
+from cellflow.engine.segmentation.open_models import Opened, open_models
+from cellflow.engine.segmentation.segmenter import FLIPS, Segmenter
 from cellflow.io.dataset import Dataset
 from cellflow.numeric.averaging import average_flows
 from cellflow.numeric.bootstrap import bootstrap_mean

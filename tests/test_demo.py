@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from cellflow.config import DemoConfig
-from cellflow.engine.demo import demo
+from cellflow.engine.experiments.demo import demo
 from cellflow.errors import ConfigError, DataError
 from cellflow.io.dataset import Dataset
 from cellflow.io.submission import check_submission, read_submission

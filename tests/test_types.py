@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cellflow.engine.calibrate import CalibrationResult
-from cellflow.engine.ensemble import EnsembleResult
-from cellflow.engine.fold_result import FoldResult
+from cellflow.engine.prediction.ensemble import EnsembleResult
+from cellflow.engine.training.fold_result import FoldResult
+from cellflow.engine.validation.calibrate import CalibrationResult
 from cellflow.types import LINE, one_line, shorten
 
 

@@ -53,9 +53,7 @@ def run_command(name: str, words: Sequence[str], *, prog: str | None = None) -> 
     prog : str or None
         How the program is called in help texts.
     """
-    from cellflow.engine.logs import (
-        log_to_console,  # not before a command is to run: it costs imports
-    )
+    from cellflow.engine.runtime.logs import log_to_console
 
     command = COMMANDS[name]
     log_to_console()

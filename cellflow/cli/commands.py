@@ -32,7 +32,7 @@ class Command:
 
 
 def _prepare(config: configs.PrepareConfig) -> None:
-    from cellflow.engine.prepare import folds_flags, found_text, prepare
+    from cellflow.engine.data.prepare import folds_flags, found_text, prepare
 
     dataset = prepare(config)
     say(f"{dataset.path}: {found_text(dataset)}")
@@ -40,7 +40,7 @@ def _prepare(config: configs.PrepareConfig) -> None:
 
 
 def _folds(config: configs.FoldsConfig) -> None:
-    from cellflow.engine.folds import make_folds
+    from cellflow.engine.data.make_folds import make_folds
 
     folds = make_folds(config)
     say(f"{len(folds)} images in {config.data / 'folds.csv'}")
@@ -49,12 +49,12 @@ def _folds(config: configs.FoldsConfig) -> None:
 
 def _train(config: configs.TrainConfig) -> None:
     if config.dry_run:
-        from cellflow.engine.plan import plan_training
+        from cellflow.engine.training.training_plan import plan_training
 
         say(plan_text(plan_training(config)))
         return
-    from cellflow.engine.next_command import after_training
-    from cellflow.engine.train import train
+    from cellflow.engine.runs.next_command import after_training
+    from cellflow.engine.training.train import train
 
     results = train(config)
     for result in results:
@@ -72,9 +72,9 @@ def _train(config: configs.TrainConfig) -> None:
 
 
 def _oof(config: configs.OofConfig) -> None:
-    from cellflow.engine.cross_validation import cv_text
-    from cellflow.engine.next_command import after_oof
-    from cellflow.engine.oof import oof
+    from cellflow.engine.runs.next_command import after_oof
+    from cellflow.engine.validation.cv_table import cv_text
+    from cellflow.engine.validation.oof import oof
 
     result = oof(config)
     say(cv_text(result.cv))
@@ -85,8 +85,8 @@ def _oof(config: configs.OofConfig) -> None:
 
 
 def _calibrate(config: configs.CalibrateConfig) -> None:
-    from cellflow.engine.calibrate import calibrate
-    from cellflow.engine.next_command import after_calibration
+    from cellflow.engine.runs.next_command import after_calibration
+    from cellflow.engine.validation.calibrate import calibrate
 
     result = calibrate(config)
     _print_calibration(result)
@@ -94,7 +94,7 @@ def _calibrate(config: configs.CalibrateConfig) -> None:
 
 
 def _print_calibration(result: Any) -> None:
-    from cellflow.engine.cross_validation import cv_text
+    from cellflow.engine.validation.cv_table import cv_text
 
     for run, thresholds, cv in zip(result.runs, result.thresholds, result.cv, strict=True):
         say(cv_text(cv))
@@ -106,7 +106,8 @@ def _print_calibration(result: Any) -> None:
 
 
 def _ensemble(config: configs.EnsembleConfig) -> None:
-    from cellflow.engine.ensemble import ensemble, plan_ensemble
+    from cellflow.engine.prediction.ensemble import ensemble
+    from cellflow.engine.prediction.prediction_plan import plan_ensemble
 
     if config.output.dry_run:
         say(prediction_plan_text(plan_ensemble(config)))
@@ -115,7 +116,8 @@ def _ensemble(config: configs.EnsembleConfig) -> None:
 
 
 def _predict(config: configs.PredictConfig) -> None:
-    from cellflow.engine.predict import plan_prediction, predict
+    from cellflow.engine.prediction.ensemble import predict
+    from cellflow.engine.prediction.prediction_plan import plan_prediction
 
     if config.output.dry_run:
         say(prediction_plan_text(plan_prediction(config)))
@@ -131,8 +133,8 @@ def _print_prediction(result: Any) -> None:
 
 
 def _run(config: configs.ChainConfig) -> None:
-    from cellflow.engine.chain import run_chain
-    from cellflow.engine.next_command import after_calibration
+    from cellflow.engine.experiments.chain import run_chain
+    from cellflow.engine.runs.next_command import after_calibration
 
     result = run_chain(config)
     if result.calibration is None:
@@ -150,7 +152,7 @@ def _run(config: configs.ChainConfig) -> None:
 
 
 def _queue(config: configs.QueueConfig) -> None:
-    from cellflow.engine.queue import queue_text, run_queue
+    from cellflow.engine.experiments.queue import queue_text, run_queue
 
     result = run_queue(config)
     say(queue_text(result))
@@ -159,31 +161,31 @@ def _queue(config: configs.QueueConfig) -> None:
 
 
 def _publish(config: configs.PublishConfig) -> None:
-    from cellflow.engine.publish import plan_publication, publish
+    from cellflow.engine.publishing.publish import plan_publication, publish
 
     say(publication_text(plan_publication(config) if config.dry_run else publish(config)))
 
 
 def _kaggle_notebook(config: configs.NotebookConfig) -> None:
-    from cellflow.engine.notebook import write_notebook
+    from cellflow.engine.publishing.notebook import write_notebook
 
     say(f"Written: {write_notebook(config)}")
 
 
 def _runs(config: configs.RunsConfig) -> None:
-    from cellflow.engine.catalog import list_runs, runs_text
+    from cellflow.engine.runs.catalog import list_runs, runs_text
 
     say(runs_text(list_runs(config)))
 
 
 def _compare(config: configs.CompareConfig) -> None:
-    from cellflow.engine.compare import compare_runs, comparison_text
+    from cellflow.engine.validation.compare_runs import compare_runs, comparison_text
 
     say(comparison_text(compare_runs(config)))
 
 
 def _prune(config: configs.PruneConfig) -> None:
-    from cellflow.engine.prune import plan_prune, prune, prune_text
+    from cellflow.engine.runs.prune import plan_prune, prune, prune_text
 
     plan = plan_prune(config)
     say(prune_text(plan))
@@ -197,7 +199,7 @@ def _prune(config: configs.PruneConfig) -> None:
 
 
 def _checks(config: configs.ChecksConfig) -> None:
-    from cellflow.engine.checks import checks_text, run_checks
+    from cellflow.engine.runtime.machine_checks import checks_text, run_checks
 
     checks = run_checks(config)
     say(checks_text(checks, as_json=config.json))
@@ -206,8 +208,8 @@ def _checks(config: configs.ChecksConfig) -> None:
 
 
 def _score(config: configs.ScoreConfig) -> None:
-    from cellflow.engine.score import score_masks
-    from cellflow.engine.score_text import score_text
+    from cellflow.engine.validation.score_masks import score_masks
+    from cellflow.engine.validation.score_text import score_text
 
     result = score_masks(config)
     say(score_text(result))
@@ -218,8 +220,8 @@ def _score(config: configs.ScoreConfig) -> None:
 
 
 def _demo(config: configs.DemoConfig) -> None:
-    from cellflow.engine.cross_validation import cv_text
-    from cellflow.engine.demo import demo
+    from cellflow.engine.experiments.demo import demo
+    from cellflow.engine.validation.cv_table import cv_text
 
     result = demo(config)
     say(cv_text(result.cv))

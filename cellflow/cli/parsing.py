@@ -11,7 +11,7 @@ import tyro
 from cellflow import config as configs
 from cellflow.cli.words import check_words
 from cellflow.config.layers import blank_config, with_settings
-from cellflow.engine.host_settings import with_host_defaults
+from cellflow.environment.config_defaults import with_host_defaults
 from cellflow.errors import ConfigError
 from cellflow.storage.config_file import read_config_file
 

@@ -37,7 +37,7 @@ def plan_text(plan: Any) -> str:
 
 def thresholds_text(thresholds: Any) -> str:
     """Thresholds with their source and what they gain, as lines of text."""
-    from cellflow.engine.threshold_search import ALL_TYPES, describe
+    from cellflow.engine.runs.thresholds import ALL_TYPES, describe
 
     lines = [f"thresholds from {thresholds.source}:"]
     for name, mask in {ALL_TYPES: thresholds.shared, **thresholds.per_type}.items():

@@ -100,3 +100,9 @@ def _mask_problems(mask: MaskConfig) -> list[str]:
             f"--max_size_fraction must be above 0 and at most 1, found {mask.max_size_fraction}"
         )
     return found + share("score_per_pixel", mask.score_per_pixel)
+
+
+Policy = Literal["dataset", "type", "image"]
+
+
+POLICIES: tuple[Policy, ...] = ("dataset", "type", "image")

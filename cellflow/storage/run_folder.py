@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,15 @@ from cellflow.errors import RunError
 from cellflow.storage.atomic import restore_folder, write_text
 from cellflow.storage.records import load_yaml
 
-__all__ = ["FoldFolder", "RunFolder", "find_run", "former_hashes", "is_of_this_length"]
+__all__ = [
+    "FoldFolder",
+    "RunFolder",
+    "debug_name",
+    "ensemble_record",
+    "find_run",
+    "former_hashes",
+    "is_of_this_length",
+]
 
 _SECTIONS = ("model", "optim", "sampling", "mask")
 """Groups of settings in the config of a record."""
@@ -281,3 +289,17 @@ def _restored(run: RunFolder) -> RunFolder:
     """With the out-of-fold predictions back that a killed replacement had moved away."""
     restore_folder(run.oof)
     return run
+
+
+SUFFIX = "-debug"
+"""Ending of the names of debug runs."""
+
+
+def debug_name(name: str) -> str:
+    """What the debug run of an experiment is called."""
+    return name if name.endswith(SUFFIX) else name + SUFFIX
+
+
+def ensemble_record(ensembles_dir: Path, names: Iterable[str]) -> Path:
+    """File with the members of an ensemble and the thresholds calibrated for them, in any order."""
+    return ensembles_dir / "+".join(sorted(names)) / "ensemble.json"

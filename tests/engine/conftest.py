@@ -17,9 +17,9 @@ from cellflow.config import (
     SamplingConfig,
     TrainConfig,
 )
-from cellflow.engine.folds import make_folds
-from cellflow.engine.prepare import prepare
-from cellflow.engine.train import train
+from cellflow.engine.data.make_folds import make_folds
+from cellflow.engine.data.prepare import prepare
+from cellflow.engine.training.train import train
 from cellflow.io.images import write_labels
 from cellflow.synthetic import synthetic_dataset
 

@@ -11,12 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cellflow.config.catalog import RunsConfig
-from cellflow.engine.catalog import list_runs
-from cellflow.engine.cross_validation import cross_validation
-from cellflow.engine.metadata import TEXT_COLUMNS, build_metadata, run_labels
-from cellflow.engine.prediction import Prediction
-from cellflow.engine.result_folder import ResultFolder
-from cellflow.engine.runs import read_table
+from cellflow.engine.prediction.result_folder import ResultFolder
+from cellflow.engine.runs.catalog import list_runs
+from cellflow.engine.runs.contents import TEXT_COLUMNS, read_table
+from cellflow.engine.runs.metadata import build_metadata
+from cellflow.engine.runs.state import run_labels
+from cellflow.engine.segmentation.result import Prediction
+from cellflow.engine.validation.cv_table import cross_validation
 from cellflow.errors import RunError
 from cellflow.io.submission import read_submission
 from cellflow.io.tables import read_frame

@@ -23,14 +23,15 @@ from cellflow.config import (
     TrainConfig,
 )
 from cellflow.config.catalog import CompareConfig, RunsConfig
-from cellflow.engine.catalog import list_runs, runs_text
-from cellflow.engine.chain import run_chain
-from cellflow.engine.compare import compare_runs, comparison_text
-from cellflow.engine.folds import make_folds
-from cellflow.engine.metadata import TEXT_COLUMNS, build_metadata
-from cellflow.engine.predict import predict
-from cellflow.engine.prepare import prepare
-from cellflow.engine.score import score_masks
+from cellflow.engine.data.make_folds import make_folds
+from cellflow.engine.data.prepare import prepare
+from cellflow.engine.experiments.chain import run_chain
+from cellflow.engine.prediction.ensemble import predict
+from cellflow.engine.runs.catalog import list_runs, runs_text
+from cellflow.engine.runs.contents import TEXT_COLUMNS
+from cellflow.engine.runs.metadata import build_metadata
+from cellflow.engine.validation.compare_runs import compare_runs, comparison_text
+from cellflow.engine.validation.score_masks import score_masks
 from cellflow.errors import FoldError
 from cellflow.io.dataset import Dataset
 from cellflow.io.fold_table import read_fold_table

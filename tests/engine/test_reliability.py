@@ -11,10 +11,10 @@ import pytest
 from faults import failing, hidden, killed
 
 from cellflow.config import EnsembleConfig, OofConfig, OutputConfig, RuntimeConfig, TrainConfig
-from cellflow.engine.ensemble import ensemble
-from cellflow.engine.oof import oof
-from cellflow.engine.runs import read_table
-from cellflow.engine.train import train
+from cellflow.engine.prediction.ensemble import ensemble
+from cellflow.engine.runs.contents import read_table
+from cellflow.engine.training.train import train
+from cellflow.engine.validation.oof import oof
 from cellflow.errors import CheckpointError, DataError
 from cellflow.io.dataset import Dataset
 from cellflow.io.flow_store import FlowStore

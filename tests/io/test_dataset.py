@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 from cellflow.config import PrepareConfig
-from cellflow.engine.prepare import prepare
+from cellflow.engine.data.prepare import prepare
 from cellflow.errors import DataError, FoldError, RleError
 from cellflow.io.dataset import Dataset, DatasetWriter
 from cellflow.io.fold_table import (

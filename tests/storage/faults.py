@@ -78,7 +78,9 @@ def failing(
 def killed(at: int | None, function: Callable[..., Any], *args: Any, **options: Any) -> bool:
     """Run a function in a process of its own that is killed at a step; whether it came to that."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["cellflow.engine.oof", "cellflow.engine.prepare"])
+    context.set_forkserver_preload(
+        ["cellflow.engine.validation.oof", "cellflow.engine.data.prepare"]
+    )
     process = context.Process(target=_run, args=(at, function, args, options))
     process.start()
     process.join(120)

@@ -17,7 +17,7 @@ import pytest
 import torch
 from fuzz import damaged
 
-from cellflow.engine.styles import read_style_models, write_style_models
+from cellflow.engine.segmentation.styles import read_style_models, write_style_models
 from cellflow.errors import CellflowError, CheckpointError, DataError, FoldError
 from cellflow.io.flow_store import FlowStore
 from cellflow.io.fold_table import fold_facts_fit, read_fold_facts

@@ -14,7 +14,8 @@ import pytest
 from faults import failing, killed
 
 from cellflow.config import FoldsConfig
-from cellflow.engine.folds import check_leaks, load_folds, make_folds
+from cellflow.engine.data.folds import check_leaks, load_folds
+from cellflow.engine.data.make_folds import make_folds
 from cellflow.errors import LeakError
 from cellflow.io.dataset import Dataset, DatasetWriter
 from cellflow.io.fold_table import (

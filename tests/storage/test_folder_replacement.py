@@ -17,8 +17,8 @@ from faults import failing, folder_text, hidden, killed, write_folder
 from skimage.io import imsave
 
 from cellflow.config import FoldsConfig, PrepareConfig
-from cellflow.engine.folds import make_folds
-from cellflow.engine.prepare import prepare
+from cellflow.engine.data.make_folds import make_folds
+from cellflow.engine.data.prepare import prepare
 from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset
 from cellflow.io.images import write_labels

@@ -1,0 +1,1 @@
+"""From source images to a dataset with folds."""

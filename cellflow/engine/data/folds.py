@@ -1,0 +1,282 @@
+"""`cellflow folds`: grouped and stratified folds, reserved images, and the leak check."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import shutil
+from pathlib import Path
+
+import pandas as pd
+
+from cellflow.errors import FoldError, LeakError
+from cellflow.io.dataset import Dataset
+from cellflow.io.fold_table import (
+    RESERVED,
+    fold_table_hash,
+    read_fold_facts,
+    read_fold_table,
+)
+from cellflow.storage.atomic import atomic_path
+
+__all__ = [
+    "check_leaks",
+    "check_split",
+    "copy_folds",
+    "folds_hash",
+    "image_groups",
+    "load_folds",
+    "read_folds",
+    "split_text",
+    "validation_folds",
+    "wanted_folds",
+]
+
+_log = logging.getLogger(__name__)
+
+GROUP_COLUMNS = ("group", "sample_id")
+_MAX_LEAKS = 10
+
+
+def load_folds(dataset: Dataset) -> pd.Series[int]:
+    """Read the fold table of a dataset, made here or by hand, and check it for leaks.
+
+    The column of groups is the one ``folds.json`` names, else the default of `make_folds`; both where the
+    table was edited since.
+
+    Returns
+    -------
+    Series of int64
+        Fold by id.
+
+    Raises
+    ------
+    FoldError
+        If there is no table, or it does not fit the images.
+    LeakError
+        If a group, or one image under two names, lies in two folds.
+    """
+    folds = dataset.folds()
+    facts = read_fold_facts(dataset.folds_path)
+    default = default_column(dataset.images, GROUP_COLUMNS)
+    columns = [facts["group"]] if "group" in facts else [default]
+    if facts.get("edited") and default is not None:
+        columns.append(default)
+    for group in dict.fromkeys(columns):
+        check_leaks(
+            dataset.images, folds, find_column(dataset.images, group, (), "group in folds.json")
+        )
+    return folds
+
+
+def check_split(data: Path, *, k: int | None, group: str | None, calibration: float | None) -> None:
+    """Check that settings that were given are those of the split that is there, if there is one.
+
+    Parameters
+    ----------
+    data : Path
+        Dataset folder.
+    k, group, calibration
+        As in `FoldsConfig`; None where nothing was said.
+
+    Raises
+    ------
+    FoldError
+        Naming every setting that differs, with both values. Of a table that was brought along it is not
+        known how it was made: its groups are then looked at themselves.
+    LeakError
+        If it is one of those and its folds split a group.
+    """
+    dataset = Dataset.open(data)
+    if not dataset.folds_path.exists():
+        return
+    folds, facts = load_folds(dataset), read_fold_facts(dataset.folds_path)
+    there, reserved = validation_folds(dataset, folds), int((folds == RESERVED).sum())
+    holdout = facts.get("split") == "holdout"
+    differ = list[str]()
+    if k is not None and (holdout or k != len(there)):
+        differ.append(
+            f"--k {k}, but {'it is one holdout split' if holdout else f'there are {len(there)} folds'}"
+        )
+    column = None if group is None else find_column(dataset.images, group, (), "--group")
+    if group is not None and facts.get("group", column) != column:
+        differ.append(f"--group {group}, but groups are {facts['group'] or 'id'}")
+    share = facts.get("calibration", calibration if reserved else 0.0)
+    if calibration is not None and share != calibration:
+        differ.append(
+            f"--calibration {calibration:g}, but {reserved} of {len(folds)} images are reserved"
+            + (f" ({share:g})" if reserved else "")
+        )
+    if differ:
+        given = {"--k": k, "--group": group, "--calibration": calibration}
+        flags = "".join(
+            f" {name} {shlex.quote(str(value))}"
+            for name, value in given.items()
+            if value is not None
+        )
+        raise FoldError(
+            f"{dataset.folds_path} is another split than was asked for: {'; '.join(differ)}. Leave "
+            f"{' and '.join(text.split()[0] for text in differ)} out to use it as it is; or make it new, for "
+            f"new runs: cellflow folds --data {shlex.quote(str(data))}{flags} --overwrite"
+        )
+    if "group" not in facts:
+        check_leaks(dataset.images, folds, column)
+
+
+def read_folds(path: Path, dataset: Dataset | None = None) -> pd.Series[int]:
+    """Read a fold table from a file, for instance a run's copy; check its ids against a dataset.
+
+    Raises
+    ------
+    FoldError
+        If it is missing, malformed or does not fit the dataset.
+    """
+    return read_fold_table(path, None if dataset is None else dataset.ids)
+
+
+def folds_hash(folds: pd.Series[int]) -> str:
+    """Hash of which image is in which fold, whatever the order of the rows."""
+    return fold_table_hash(folds)
+
+
+def copy_folds(dataset: Dataset, folder: Path) -> None:
+    """Copy the fold table and what is known of it into a folder, each file atomically."""
+    for source in (dataset.folds_path.with_suffix(".json"), dataset.folds_path):
+        if source.is_file():
+            with atomic_path(folder / source.name) as temporary:
+                shutil.copyfile(source, temporary)
+
+
+def validation_folds(where: Dataset | Path, folds: pd.Series[int]) -> list[int]:
+    """Folds that a model is to be trained for.
+
+    Parameters
+    ----------
+    where : Dataset or Path
+        The dataset, or a folder that holds a copy of its fold table.
+    folds : Series
+        Fold by id.
+
+    Returns
+    -------
+    list of int
+        All folds but -1; only fold 0 after a holdout split.
+    """
+    folder = where.path if isinstance(where, Dataset) else where
+    if read_fold_facts(folder / "folds.csv").get("split") == "holdout":
+        return [0]
+    return sorted({int(fold) for fold in folds} - {RESERVED})
+
+
+def check_leaks(images: pd.DataFrame, folds: pd.Series[int], group: str | None) -> None:
+    """Check that no group and no image lies in two folds.
+
+    Parameters
+    ----------
+    images : DataFrame
+        Indexed by id, with the column pixel_hash and the column of groups.
+    folds : Series
+        Fold by id; -1 counts as a fold of its own.
+    group : str or None
+        Column of groups; None if every image stands for itself.
+
+    Raises
+    ------
+    LeakError
+        Naming the groups, or the images with the same pixels, and the folds they lie in.
+    """
+    leaks = []
+    kinds = {"pixel_hash": "the same image under several names"}
+    if group is not None:
+        kinds = {group: group, **kinds}
+    for column, what in kinds.items():
+        values = images[column].astype(str)
+        named = values[values != ""]
+        for value, members in named.groupby(named):
+            found = folds.loc[members.index]
+            if found.nunique() > 1:
+                name = what if column == "pixel_hash" else f"{what} {value}"
+                where = ", ".join(f"{image_id} in fold {fold}" for image_id, fold in found.items())
+                leaks.append(f"{name}: {where}")
+    if leaks:
+        rest = len(leaks) - _MAX_LEAKS
+        lines = [f"  - {leak}" for leak in leaks[:_MAX_LEAKS]]
+        lines += [f"  and {rest} more"] if rest > 0 else []
+        raise LeakError(
+            "\n".join(
+                [
+                    "The folds leak: what belongs together lies in more than one fold.",
+                    *lines,
+                    "Put each of these into one fold, or make the table new with "
+                    "`cellflow folds --overwrite` (--group COLUMN; --group id if every image "
+                    "stands for itself).",
+                ]
+            )
+        )
+
+
+def split_text(dataset: Dataset) -> str:
+    """The split of a dataset in words: its folds, groups, seed and reserved images, as far as known."""
+    folds, facts = dataset.folds(), read_fold_facts(dataset.folds_path)
+    numbers = validation_folds(dataset, folds)
+    parts = [f"folds {' '.join(map(str, numbers))}"]
+    if facts.get("split") == "holdout":
+        parts = ["a holdout, fold 0 validates"]
+    if "group" in facts:
+        parts.append(f"groups {facts['group'] or 'id'}")
+    if "seed" in facts:
+        parts.append(f"seed {facts['seed']}")
+    reserved = int((folds == RESERVED).sum())
+    return ", ".join([*parts, f"{reserved} of {len(folds)} images reserved"])
+
+
+def default_column(images: pd.DataFrame, candidates: tuple[str, ...]) -> str | None:
+    return next((name for name in candidates if name in images.columns), None)
+
+
+def find_column(
+    images: pd.DataFrame, wanted: str | None, candidates: tuple[str, ...], flag: str
+) -> str | None:
+    """Name of a column, given or found; None for none, or for the id."""
+    if wanted is None:
+        return default_column(images, candidates)
+    if wanted == "id":
+        return None
+    if wanted not in images.columns:
+        raise FoldError(
+            f"{flag} {wanted}: images.csv has no such column. "
+            f"It has: id, {', '.join(images.columns)}."
+        )
+    return wanted
+
+
+def image_groups(dataset: Dataset, folds_path: Path) -> pd.Series[str]:
+    """Group of every image, by id: what the fold table was made with, else the default column, else the id."""
+    images = dataset.images
+    facts = read_fold_facts(folds_path)
+    column = facts.get("group") if "group" in facts else default_column(images, GROUP_COLUMNS)
+    if column not in images:
+        column = None
+    ids = pd.Series(images.index, images.index, dtype=str)
+    names = images[column].astype(str) if column else ids
+    return names.where(names != "", ids).rename("group")
+
+
+def wanted_folds(asked: tuple[str, ...], there: list[int], dataset: Dataset) -> list[int]:
+    """The folds that `--fold` names, among those that validate.
+
+    Raises
+    ------
+    FoldError
+        If one of them does not exist.
+    """
+    if "all" in asked:
+        return there
+    wanted = sorted({int(part) for part in asked})
+    missing = [fold for fold in wanted if fold not in there]
+    if missing:
+        raise FoldError(
+            f"--fold {' '.join(map(str, missing))}: {dataset.folds_path} has the folds "
+            f"{' '.join(map(str, there))}."
+        )
+    return wanted

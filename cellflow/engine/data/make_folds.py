@@ -1,0 +1,230 @@
+"""`cellflow folds`: grouped and stratified folds, and reserved images."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+from sklearn.model_selection import StratifiedGroupKFold
+
+from cellflow.config import FoldsConfig, check_config
+from cellflow.engine.data.folds import GROUP_COLUMNS, check_leaks, find_column, split_text
+from cellflow.errors import FoldError
+from cellflow.io.dataset import Dataset
+from cellflow.io.fold_table import RESERVED, fold_table_hash, read_fold_facts, write_fold_table
+from cellflow.storage.atomic import remove_leftovers
+from cellflow.storage.config_file import write_config_file
+from cellflow.storage.sizes import type_text
+
+__all__ = ["make_folds", "split_dataset"]
+
+_log = logging.getLogger(__name__)
+
+
+def make_folds(config: FoldsConfig) -> pd.DataFrame:
+    """Split a dataset and write ``folds.csv`` and ``folds.json``.
+
+    With ``split="kfold"`` the folds are 0..K-1. With ``split="holdout"`` fold 0 validates and fold 1
+    holds the rest; only a model for fold 0 is meant to be trained (see `validation_folds`). Images
+    reserved by ``calibration`` are in fold -1. Groups, and images with the same pixels, stay whole.
+
+    Parameters
+    ----------
+    config : FoldsConfig
+
+    Returns
+    -------
+    DataFrame
+        Columns id and fold, sorted by id.
+
+    Raises
+    ------
+    FoldError
+        If the table exists, a column does not, or there are too few groups.
+    """
+    check_config(config)
+    dataset = Dataset.open(config.data)
+    result, group, stratify = split_dataset(config, dataset)
+    size = {"k": config.k} if config.split == "kfold" else {"holdout": config.holdout}
+    facts: dict[str, Any] = {"group": group, "stratify": stratify}
+    facts |= {"split": config.split, "seed": config.seed}
+    facts |= {**size, "calibration": config.calibration}
+    remove_leftovers(dataset.path)
+    if config.overwrite or not _is_there(dataset, result, facts):
+        write_fold_table(dataset.folds_path, result, facts)
+    write_config_file(dataset.folds_path.with_suffix(".yaml"), "folds", config)
+    _log_table(dataset.images, result, group, stratify)
+    return result.rename_axis("id").reset_index()
+
+
+def split_dataset(
+    config: FoldsConfig, dataset: Dataset
+) -> tuple[pd.Series[int], str | None, str | None]:
+    """The split that `make_folds` would write: fold by id, and the columns of groups and of strata.
+
+    Raises
+    ------
+    FoldError
+        If a column does not exist, or there are too few groups.
+    """
+    images = dataset.images
+    group = find_column(images, config.group, GROUP_COLUMNS, "--group")
+    stratify = find_column(images, config.stratify, ("cell_type",), "--stratify")
+    groups = _whole_groups(images, group)
+    strata = _codes(images, stratify)
+    rng = np.random.default_rng([config.seed, 0xF01D])
+    folds = np.full(len(images), RESERVED, np.int64)
+    free = np.ones(len(images), bool)
+    if config.calibration:
+        free = ~_choose(groups, strata, config.calibration, rng)
+    if config.split == "kfold":
+        _check_enough(groups[free], strata[free], config.k, images, (group, stratify))
+        folds[free] = _kfold(groups[free], strata[free], config.k, config.seed)
+    else:
+        _check_enough(groups[free], strata[free], 2, images, (group, stratify))
+        folds[free] = np.where(_choose(groups[free], strata[free], config.holdout, rng), 0, 1)
+    result = pd.Series(folds, index=images.index, name="fold")
+    check_leaks(images, result, group)
+    return result, group, stratify
+
+
+def _codes(images: pd.DataFrame, column: str | None) -> NDArray[np.int64]:
+    if column is None:
+        return np.zeros(len(images), np.int64)
+    return np.asarray(pd.factorize(images[column].astype(str), sort=True)[0], dtype=np.int64)
+
+
+def _whole_groups(images: pd.DataFrame, group: str | None) -> NDArray[np.int64]:
+    """Group number per image: what shares a group or its pixels, directly or through others."""
+    n = len(images)
+    _, twins = np.unique(images["pixel_hash"].to_numpy(str), return_inverse=True)
+    links = [(np.arange(n), n + twins)]
+    if group is not None:
+        values = images[group].astype(str).to_numpy(str)
+        named = np.flatnonzero(values != "")
+        if len(named) < n:
+            _log.warning(
+                "%d images have no %s and stand for themselves (%s ...)",
+                *(n - len(named), group, images.index[values == ""][0]),
+            )
+        links.append((named, 2 * n + np.unique(values[named], return_inverse=True)[1]))
+    rows, columns = (np.concatenate(part) for part in zip(*links, strict=True))
+    graph = coo_matrix((np.ones(len(rows)), (rows, columns)), shape=(3 * n, 3 * n))
+    labels = connected_components(graph, directed=False)[1][:n]
+    return np.asarray(np.unique(labels, return_inverse=True)[1], dtype=np.int64)
+
+
+def _choose(
+    groups: NDArray[np.int64], strata: NDArray[np.int64], share: float, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """Choose whole groups that hold about a share of the images of every stratum."""
+    counts = np.zeros((groups.max() + 1, strata.max() + 1))
+    np.add.at(counts, (groups, strata), 1)
+    order = rng.permutation(np.unique(groups))
+    missing = share * counts.sum(axis=0)
+    chosen = []
+    for candidate in order:
+        left = missing - counts[candidate]
+        if (left**2).sum() < (missing**2).sum():
+            chosen.append(candidate)
+            missing = left
+    if not chosen:  # every group is larger than what is asked for
+        chosen = [min(order, key=lambda number: counts[number].sum())]
+    return np.asarray(np.isin(groups, chosen))
+
+
+def _check_enough(
+    groups: NDArray[np.int64],
+    strata: NDArray[np.int64],
+    k: int,
+    images: pd.DataFrame,
+    columns: tuple[str | None, str | None],
+) -> None:
+    """Check that there are groups for all folds; `columns` are those of groups and of strata."""
+    group, stratify = columns
+    n_groups = len(np.unique(groups))
+    if n_groups < k:
+        free = f"{len(groups)} images" + (" not reserved" if len(groups) < len(images) else "")
+        ways = ["Add images"]
+        ways += ["reserve fewer images"] if len(groups) < len(images) else []
+        ways += ["lower --k"] if n_groups > 1 and k > 2 else []
+        if group is not None:
+            values = images[group].astype(str).unique()
+            free += f", groups from the column {group}"
+            free += f", which is {values[0]!r} for all" if len(values) == 1 else ""
+            ways += ["name another column with --group"]
+            ways += ["say --group id if every image stands for itself"]
+        raise FoldError(
+            f"{k} folds need at least {k} groups, found {n_groups} ({free}). {', or '.join(ways)}."
+        )
+    if stratify is None:
+        return
+    names = pd.factorize(images[stratify].astype(str), sort=True)[1]
+    for stratum in np.unique(strata):
+        count = len(np.unique(groups[strata == stratum]))
+        if count < k:
+            _log.warning(
+                "%s %r has %d group(s) for %d folds: some folds will be without it.",
+                *(stratify, type_text(names[stratum]), count, k),
+            )
+
+
+def _kfold(
+    groups: NDArray[np.int64], strata: NDArray[np.int64], k: int, seed: int
+) -> NDArray[np.int64]:
+    folds = np.full(len(groups), RESERVED, np.int64)
+    splitter = StratifiedGroupKFold(n_splits=k, shuffle=True, random_state=seed)
+    if np.bincount(strata).max() < k:  # every stratum is tiny: balance sizes only
+        strata = np.zeros_like(strata)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class", category=UserWarning)
+        for fold, (_, members) in enumerate(splitter.split(groups, strata, groups)):
+            folds[members] = fold
+    empty = sorted(set(range(k)) - set(folds.tolist()))
+    if empty:
+        raise FoldError(f"No group was left for fold {empty[0]}. Lower --k or try another --seed.")
+    return folds
+
+
+def _log_table(
+    images: pd.DataFrame, folds: pd.Series[int], group: str | None, stratify: str | None
+) -> None:
+    if stratify is None:
+        table = folds.value_counts().sort_index().to_frame("images")
+    else:
+        kind = images[stratify].astype(str).map(type_text)
+        table = pd.crosstab(folds, kind)
+        table.loc["total"] = table.sum()
+        table.insert(table.shape[1], "total", table.sum(axis=1), allow_duplicates=True)
+    _log.info("Images per fold (groups: %s)\n%s", group or "every image", table.to_string())
+
+
+def _is_there(dataset: Dataset, folds: pd.Series[int], facts: dict[str, Any]) -> bool:
+    """Whether this very table is there already, as after a kill at the end of the same command.
+
+    Raises
+    ------
+    FoldError
+        If another one is there.
+    """
+    path = dataset.folds_path
+    if not path.exists():
+        return False
+    there = ""
+    with suppress(FoldError):
+        known = {**facts, "hash": fold_table_hash(folds)}
+        if dataset.folds_hash() == known["hash"] and read_fold_facts(path) == known:
+            _log.info("%s is there already, made with these settings", path)
+            return True
+        there = f" ({split_text(dataset)})"
+    raise FoldError(
+        f"{path} exists already{there}. Add --overwrite to replace it; runs that used it "
+        "cannot be mixed with runs of the new one."
+    )

@@ -1,0 +1,297 @@
+"""`cellflow prepare`: annotated images of any known layout to one dataset folder."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shlex
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+from cellflow.config import FoldsConfig, PrepareConfig, check_config
+from cellflow.engine.data.folds import GROUP_COLUMNS
+from cellflow.engine.runtime.progress_lines import follow
+from cellflow.errors import DataError
+from cellflow.io.dataset import Dataset, DatasetWriter
+from cellflow.io.folders import read_folders
+from cellflow.io.images import read_image
+from cellflow.io.kaggle import read_kaggle
+from cellflow.io.mask_findings import MaskReview
+from cellflow.io.places import is_kaggle_layout
+from cellflow.io.source import (
+    Problems,
+    Source,
+    SourceImage,
+    check_id,
+    read_image_table,
+)
+from cellflow.numeric.mask_checks import split_parts
+from cellflow.storage.atomic import atomic_folder, restore_folder, what_stands
+from cellflow.storage.config_file import write_config_file
+from cellflow.storage.hashing import hash_array
+from cellflow.storage.sizes import few_text, plural
+
+__all__ = ["folds_flags", "found_text", "prepare"]
+
+_log = logging.getLogger(__name__)
+
+_SEPARATORS = re.compile(r"[\s_.-]+")
+
+
+def prepare(config: PrepareConfig) -> Dataset:
+    """Read annotated images, check everything, write a dataset folder.
+
+    Parameters
+    ----------
+    config : PrepareConfig
+        Source, target and names of columns.
+
+    Returns
+    -------
+    Dataset
+        The folder that was written.
+
+    Raises
+    ------
+    DataError
+        With up to 20 problems of the source at once; or if the target exists, cannot be written or
+        lies around the source. In every case nothing half-written stays.
+    """
+    check_config(config)
+    _check_source(config)
+    restore_folder(config.out)
+    problems = Problems()
+    source = _with_table(_read_source(config, problems), config, problems)
+    _check_ids(source, problems)
+    _check_target(config, problems)
+    review = MaskReview()
+    try:
+        with atomic_folder(config.out, replace=config.overwrite) as folder:
+            flat = _write(source, folder, problems, review, split=config.split_parts)
+            _keep_folds(config.out, folder)
+            write_config_file(folder / "prepare.yaml", "prepare", config)
+    except OSError as error:
+        raise DataError(
+            f"{config.out}: could not be written ({error.strerror or error}). "
+            f"{what_stands(config.out)} Free some space or name another folder with --out."
+        ) from error
+    dataset = Dataset.open(config.out)
+    _log.info("%s: from the layout %s", config.out, source.layout)
+    review.warn("--split_parts makes every separate part a cell; cells that touch stay one.")
+    _warn_of_twins(dataset.images)
+    if flat:
+        _log.warning(
+            "%d of %d images have one value only (%s): there is nothing to see in them. Export them again, "
+            "or leave them out.",
+            *(len(flat), len(dataset), few_text(flat)),
+        )
+    return dataset
+
+
+def found_text(dataset: Dataset) -> str:
+    """What a dataset holds, in one line: images, cells, cell types, groups, sizes."""
+    images = dataset.images
+    parts = [plural(len(dataset), "image"), plural(int(images["n_instances"].sum()), "cell")]
+    empty = int((images["n_instances"] == 0).sum())
+    if empty:
+        parts.append(f"{plural(empty, 'image')} without cells")
+    if "cell_type" in images:
+        known = images["cell_type"][images["cell_type"] != ""]
+        named = [f"{name} {count}" for name, count in known.value_counts().items()]
+        parts.append(
+            f"{plural(len(named), 'cell type')} ({few_text(named)})" if named else "no cell type"
+        )
+        if 0 < len(known) < len(images):
+            parts.append(f"{plural(len(images) - len(known), 'image')} without a type")
+    group = _group_column(images)
+    if group is not None:
+        parts.append(f"{plural(images[group].nunique(), 'group')} ({group})")
+    sizes = images[["height", "width"]].sort_values(["height", "width"]).drop_duplicates()
+    ends = [f"{row.height} x {row.width}" for row in sizes.iloc[[0, -1]].itertuples()]
+    parts.append(f"{' to '.join(dict.fromkeys(ends))} pixels (height x width)")
+    channels = sorted(set(images["channels"]))
+    if channels != [1]:
+        parts.append(f"{' or '.join(map(str, channels))} channels")
+    return ", ".join(parts)
+
+
+def folds_flags(dataset: Dataset) -> str:
+    """Flags of `cellflow folds` without which it would refuse this dataset, or nothing."""
+    images, group = dataset.images, _group_column(dataset.images)
+    n_groups = len(images)
+    if group is not None:  # an image without a group stands for itself
+        blank = images[group] == ""
+        n_groups = images.loc[~blank, group].nunique() + int(blank.sum())
+    if n_groups == 1 < len(images):
+        return f" --group id --k {min(FoldsConfig().k, len(images))}"
+    return f" --k {n_groups}" if 1 < n_groups < FoldsConfig().k else ""
+
+
+def _group_column(images: pd.DataFrame) -> str | None:
+    return next((name for name in GROUP_COLUMNS if name in images), None)
+
+
+def _check_source(config: PrepareConfig) -> None:
+    source = config.source
+    if (source / "dataset.json").is_file():
+        raise DataError(
+            f"{source} is a dataset folder that `cellflow prepare` made already. "
+            f"Go on with: cellflow folds --data {shlex.quote(str(source))}"
+        )
+    if not source.is_dir():
+        found = "nothing there"
+        if source.is_symlink():
+            found = "a link that leads nowhere"
+        elif source.exists():
+            found = (
+                "a file. Name the folder it lies in: cellflow prepare "
+                f"{shlex.quote(str(source.parent))}"
+            )
+        raise DataError(f"{source}: expected a folder of annotated images, found {found}.")
+    if source.resolve().is_relative_to(config.out.resolve()):
+        raise DataError(
+            f"{config.out}: the dataset cannot replace its own source. Choose another --out."
+        )
+
+
+def _check_target(config: PrepareConfig, problems: Problems) -> None:
+    """Refuse a target that is in the way; what is wrong with the source is told first."""
+    out = config.out
+    if not out.exists():
+        return
+    if not config.overwrite:
+        problems.raise_if_any()
+        raise DataError(
+            f"{out} exists already. Add --overwrite to replace it, or choose another --out."
+        )
+    if not out.is_dir() or (any(out.iterdir()) and not (out / "dataset.json").is_file()):
+        problems.raise_if_any()
+        raise DataError(
+            f"{out} is not a dataset folder, so --overwrite does not replace it. "
+            "Choose another --out."
+        )
+
+
+def _read_source(config: PrepareConfig, problems: Problems) -> Source:
+    if config.masks is None and is_kaggle_layout(config.source):
+        return read_kaggle(
+            config.source,
+            problems,
+            id_column=config.id_column,
+            annotation_column=config.annotation_column,
+            cell_type_column=config.cell_type_column,
+            rle_order=config.rle_order,
+        )
+    return read_folders(
+        config.source,
+        problems,
+        masks=config.masks,
+        mask_filter=config.mask_filter,
+        img_filter=config.img_filter,
+    )
+
+
+def _with_table(source: Source, config: PrepareConfig, problems: Problems) -> Source:
+    """Join the columns of --table, and call the column of cell types cell_type."""
+    ids = {image.id for image in source.images}
+    table: dict[str, dict[str, str]] = {}
+    if config.table is not None:
+        table = read_image_table(config.table, config.id_column, ids, problems)
+    elif source.layout != "kaggle":
+        for path in sorted(config.source.glob("*.csv")):
+            _log.info("%s is not used; add --table %s to join it on the id", path, path)
+    images = []
+    for image in source.images:
+        columns = {**image.columns, **table.get(image.id, {})}
+        if config.cell_type_column in columns:
+            columns["cell_type"] = columns.pop(config.cell_type_column)
+        images.append(replace(image, columns=columns))
+    _tell_of_types(images)
+    return replace(source, images=images)
+
+
+def _tell_of_types(images: list[SourceImage]) -> None:
+    """Say where a column that is not taken looks like that of the cell types, but for its spelling."""
+    columns = {name for image in images for name in image.columns}
+    alike = [
+        name
+        for name in sorted(columns)
+        if _SEPARATORS.sub("", name).lower() in ("celltype", "celltypes")
+    ]
+    if "cell_type" not in columns and alike:
+        _log.warning(
+            "The column %r looks like cell types and is kept as any other. If it holds them: "
+            "--cell_type_column %s",
+            *(alike[0], shlex.quote(alike[0])),
+        )
+
+
+def _check_ids(source: Source, problems: Problems) -> None:
+    seen: dict[str, str] = {}
+    for image in source.images:
+        wrong = check_id(image.id)
+        if wrong:
+            problems.add(f"{image.file}: {wrong}. Rename the image.", image.id)
+        other = seen.setdefault(image.id.casefold(), image.id)
+        if other != image.id:
+            problems.add(
+                f"{image.file}: the ids {other!r} and {image.id!r} differ in capitals only. "
+                "Rename one: they would be one file on some computers.",
+                image.id,
+            )
+
+
+def _write(
+    source: Source, folder: Path, problems: Problems, review: MaskReview, *, split: bool
+) -> list[str]:
+    """Write all images; returns the ids of those of one value only."""
+    writer, flat = DatasetWriter(folder), []
+    for image in follow(source.images, "prepare", brief=True):
+        try:
+            pixels = read_image(image.file)
+            instances = image.read_instances((pixels.shape[0], pixels.shape[1]))
+            instances = review.add(image.id, split_parts(instances) if split else instances)
+            writer.add(image, pixels, instances, pixel_hash=hash_array(pixels))
+            if (pixels == pixels[:1, :1]).all():
+                flat.append(image.id)
+        except DataError as error:
+            problems.add(error, image.id)
+    problems.raise_if_any()
+    writer.finish(source.layout)
+    return flat
+
+
+def _keep_folds(old: Path, new: Path) -> None:
+    """Carry the fold table over to a dataset of the same images; say so when it cannot be."""
+    if not (old / "folds.csv").is_file():
+        return
+    try:
+        before = Dataset.open(old).ids
+    except DataError:
+        before = []
+    now = sorted(path.stem for path in (new / "labels").iterdir())
+    if before != now:
+        gone, added = sorted(set(before) - set(now)), sorted(set(now) - set(before))
+        _log.warning(
+            "%s: its folds.csv was for other images and is gone (no longer there: %s; new: %s). "
+            "Make new folds with `cellflow folds`.",
+            *(old, few_text(gone) or "none", few_text(added) or "none"),
+        )
+        return
+    for name in ("folds.csv", "folds.json"):
+        if (old / name).is_file():
+            shutil.copyfile(old / name, new / name)
+
+
+def _warn_of_twins(images: pd.DataFrame) -> None:
+    """Warn of images with the same pixels; `cellflow folds` keeps them together."""
+    for _, group in images.groupby("pixel_hash"):
+        if len(group) > 1:
+            _log.warning(
+                "The same image under %d names: %s. It counts more than once in training and "
+                "scores; `cellflow folds` keeps its copies in one fold.",
+                *(len(group), ", ".join(group.index)),
+            )

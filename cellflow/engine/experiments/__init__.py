@@ -1,0 +1,1 @@
+"""Several commands as one: the chain, the queue, the demo."""

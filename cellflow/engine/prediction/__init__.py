@@ -1,0 +1,1 @@
+"""`cellflow predict` and `cellflow ensemble`: images of any number, into a folder."""

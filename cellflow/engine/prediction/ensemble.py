@@ -1,0 +1,334 @@
+"""Flow-averaged prediction: all members of one or more runs, one mask step."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellflow.config import EnsembleConfig, PredictConfig, check_config
+from cellflow.engine.prediction.exports import Exports
+from cellflow.engine.prediction.predict_images import predict_images
+from cellflow.engine.prediction.result_folder import ResultFolder
+from cellflow.engine.runs.identity import versions
+from cellflow.engine.runtime.machine import Machine, choose_machine
+from cellflow.engine.segmentation.channels import needs_colour, warn_of_grey
+from cellflow.engine.segmentation.doubts import (
+    warn_of_diameter,
+    warn_of_diameters,
+    warn_of_no_cells,
+)
+from cellflow.engine.segmentation.member import Member
+from cellflow.engine.segmentation.open_models import (
+    Opened,
+    check_type,
+    describe_members,
+    open_models,
+)
+from cellflow.engine.segmentation.segmenter import FLIPS, Segmenter
+from cellflow.errors import DataError, RunError
+from cellflow.io.foreign_flows import check_layout, read_foreign_flows
+from cellflow.io.image_source import FoundImage, find_images, source_folders
+from cellflow.storage.config_file import write_config_file
+from cellflow.storage.hashing import hash_json
+from cellflow.storage.run_folder import find_run
+from cellflow.storage.sizes import plural
+from cellflow.types import one_line
+
+__all__ = ["EnsembleResult", "ensemble", "predict"]
+
+
+_log = logging.getLogger(__name__)
+
+
+@one_line
+@dataclass(frozen=True)
+class EnsembleResult:
+    """Where the results of a prediction lie.
+
+    Attributes
+    ----------
+    folder : Path
+        Folder of the result.
+    submission : Path
+        CSV with a row per cell.
+    masks : Path
+        Folder of label TIFFs.
+    table : Path
+        CSV with the size, place, shape, intensity and confidence of every cell.
+    cells : dict of str to int
+        Cells found per image.
+    failed : dict of str to str
+        What is wrong with the images that could not be predicted.
+    members : int
+        Number of networks averaged.
+    """
+
+    folder: Path
+    submission: Path
+    masks: Path
+    table: Path
+    cells: dict[str, int]
+    failed: dict[str, str]
+    members: int
+
+
+def ensemble(config: EnsembleConfig) -> EnsembleResult:
+    """Average the flows of all members at native size, make masks once, write the results.
+
+    Results are written image by image; the same call again goes on where it stopped. Images that cannot
+    be used are told of at the end and do not stop the others.
+
+    Raises
+    ------
+    RunError, DataError, CheckpointError
+        If a run has no model, members do not fit together, or there is no image.
+    """
+    job = open_ensemble(config)
+    output = config.output
+    exports = Exports(output.masks, output.submission, output.cells, output.outlines)
+    _warn_of_training_data(job.images, job.opened.members)
+    _log.info(
+        "%s, %s of %s; thresholds: %s",
+        plural(len(job.images), "image"), plural(len(job.opened.members), "member"),
+        job.opened.name, job.opened.thresholds.source,
+    )  # fmt: skip
+    with ResultFolder.open(
+        job.folder,
+        _identity(job),
+        exports=exports,
+        overwrite=output.overwrite,
+        fingerprints={name: image.fingerprint for name, image in job.images.items()},
+    ) as folder:
+        if not isinstance(
+            source_folders(config.images), str
+        ):  # one by one, no folder that has changed
+            folder.check_kept(job.images)
+        write_config_file(folder.settings, "ensemble", _with_runs(config))
+        summary = predict_images(job.segmenter, job.images, folder, title=job.opened.name)
+    members = job.opened.members
+    if job.segmenter.diameter is None:
+        warn_of_diameters(summary.facts, members)
+    warn_of_no_cells(summary.facts, job.segmenter.mask, job.segmenter.per_type, members)
+    return EnsembleResult(
+        job.folder,
+        folder.submission,
+        folder.masks,
+        folder.cells,
+        summary.cells,
+        summary.failed,
+        len(job.opened.members),
+    )
+
+
+def _with_runs(config: EnsembleConfig) -> EnsembleConfig:
+    """With the newest run named, where none was: it will be another one some day."""
+    if config.runs:
+        return config
+    return dataclasses.replace(config, runs=(str(find_run(None, config.runs_dir).path),))
+
+
+@dataclass(frozen=True)
+class EnsembleJob:
+    """What is predicted with what, and where it goes."""
+
+    config: EnsembleConfig
+    machine: Machine
+    opened: Opened
+    segmenter: Segmenter
+    images: dict[str, FoundImage]
+    folder: Path
+
+
+def open_ensemble(config: EnsembleConfig) -> EnsembleJob:
+    check_config(config)
+    images = find_images(config.images, **vars(config.files))
+    _check_foreign(config.flows, images.keys())
+    machine = choose_machine(config.runtime)
+    opened = open_models(
+        config.runs,
+        machine.device,
+        runs_dir=config.runs_dir,
+        ensembles_dir=config.ensembles_dir,
+        unfinished=config.unfinished,
+        calibrated=config.calibrated,
+        overrides=config.mask,
+        foreign=bool(config.flows),
+        channels=_channels(config),
+    )
+    _check_channels(config, opened)
+    folder = config.output.out / (config.output.name or opened.name)
+    segmenter = _segmenter(config, opened, machine)
+    _warn_of_grey(images, opened.members[0])
+    warn_of_diameter(segmenter.diameter, opened.members)
+    return EnsembleJob(config, machine, opened, segmenter, images, folder)
+
+
+def _channels(config: EnsembleConfig) -> tuple[int, int] | None:
+    """Channels that were given for files that do not say theirs."""
+    given = config.inference.chan, config.inference.chan2
+    return None if given == (None, None) else (given[0] or 0, given[1] or 0)
+
+
+def _check_channels(config: EnsembleConfig, opened: Opened) -> None:
+    wanted = _channels(config)
+    for member in opened.members:
+        if wanted is not None and (member.chan, member.chan2) != wanted:
+            raise RunError(
+                f"{member.name} was trained with --chan {member.chan} --chan2 {member.chan2}, found "
+                f"--chan {wanted[0]} --chan2 {wanted[1]}. Leave them out: they travel with the model."
+            )
+
+
+def _warn_of_grey(images: dict[str, FoundImage], member: Member) -> None:
+    """Say which images lack channels; their files are looked into only where that can be."""
+    if needs_colour(member.chan, member.chan2):
+        counts = {name: image.channels() for name, image in images.items()}
+        known = {name: count for name, count in counts.items() if count is not None}
+        warn_of_grey(known, member.chan, member.chan2)
+
+
+def _segmenter(config: EnsembleConfig, opened: Opened, machine: Machine) -> Segmenter:
+    inference = config.inference
+    return Segmenter(
+        opened.members,
+        opened.thresholds.shared,
+        amp=machine.amp,
+        batch_size=inference.batch_size,
+        diameter=inference.diameter or opened.diameter,
+        policy=opened.policy,
+        per_type=opened.thresholds.per_type,
+        cell_type=check_type(inference.cell_type, opened),
+        flips=FLIPS if inference.tta else ("",),
+        scales=inference.scales,
+        augment=inference.augment,
+        weights=_weights(opened, len(config.flows)) if config.weights == "cv" else None,
+        average=opened.average if config.average == "auto" else config.average,
+        foreign=[partial(_foreign, folder) for folder in config.flows],
+    )
+
+
+def _foreign(
+    folder: Path, name: str, reference: tuple[NDArray[Any], NDArray[Any]]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Flows of an image, unless they differ from a member's as only another order of axes would have it."""
+    path = folder / f"{name}.npz"
+    fields = read_foreign_flows(path)
+    check_layout(path, fields, reference)
+    return fields
+
+
+def _check_foreign(folders: Iterable[Path], names: Iterable[str]) -> None:
+    """Read the first file of every folder, before anything is predicted: one cause, one message."""
+    for folder in folders:
+        if not folder.is_dir():
+            raise DataError(f"--flows {folder}: expected a folder with ID.npz files, found none.")
+        first = next((path for name in names if (path := folder / f"{name}.npz").exists()), None)
+        if first is None:
+            raise DataError(
+                f"--flows {folder}: expected a file ID.npz for every image, such as "
+                f"{next(iter(names), 'ID')}.npz; found none of them."
+            )
+        read_foreign_flows(first)
+
+
+def _foreign_facts(folder: Path, names: Iterable[str]) -> dict[str, Any]:
+    """Where foreign flows lie, and what tells whether they have changed."""
+    files = [folder / f"{name}.npz" for name in names]
+    facts = [(path.name, path.stat()) for path in files if path.exists()]
+    marks = [f"{name} {fact.st_size} {fact.st_mtime_ns}" for name, fact in facts]
+    return {"folder": str(folder.resolve()), "hash": hash_json(marks)}
+
+
+def _weights(opened: Opened, foreign: int) -> list[float]:
+    """Best validation score of each member; foreign flows count as their mean."""
+    unknown = [
+        member.name
+        for member, score in zip(opened.members, opened.scores, strict=True)
+        if not score >= 0
+    ]
+    if unknown or not sum(opened.scores):
+        raise RunError(
+            f"--weights cv needs a cross-validation score of every member; {unknown[0] if unknown else 'none'}"
+            " has one above 0. Use --weights equal."
+        )
+    scores = list(opened.scores)
+    return scores + [sum(scores) / len(scores)] * foreign
+
+
+def _identity(job: EnsembleJob) -> dict[str, Any]:
+    """What makes the result what it is; batch size, device and threads do not."""
+    segmenter = job.segmenter
+    return {
+        "images": source_folders(job.config.images),
+        "members": describe_members(job.opened),
+        **({"partial": job.opened.partial} if job.opened.partial else {}),
+        "thresholds": {
+            "source": job.opened.thresholds.source,
+            "shared": dataclasses.asdict(segmenter.mask),
+            "per_type": {
+                name: dataclasses.asdict(mask) for name, mask in segmenter.per_type.items()
+            },
+        },
+        "pixel_size": job.config.files.pixel_size,
+        "diameter": segmenter.diameter,
+        "policy": segmenter.policy,
+        "cell_type": segmenter.cell_type,
+        "flips": list(segmenter.flips),
+        "scales": list(segmenter.scales),
+        "augment": segmenter.augment,
+        "weights": None if segmenter.weights is None else list(segmenter.weights),
+        "average": segmenter.average,
+        "foreign": [_foreign_facts(folder, job.images) for folder in job.config.flows],
+        "amp": job.machine.describe()["amp"],
+        "versions": versions(),
+    }
+
+
+def _warn_of_training_data(images: dict[str, FoundImage], members: tuple[Member, ...]) -> None:
+    datasets = {id(image.dataset): image.dataset for image in images.values() if image.dataset}
+    for dataset in datasets.values():
+        if any(member.facts.get("data_hash") == dataset.hash for member in members):
+            _log.warning(
+                "these models were trained on images in %s, so what they predict there says nothing of "
+                "images they have not seen; for that use: cellflow oof",
+                dataset.path,
+            )
+
+
+def predict(config: PredictConfig) -> EnsembleResult:
+    """Segment images with all folds of a run, or with one model file.
+
+    The run's diameter policy, cell types and calibrated thresholds are applied without being asked for.
+
+    Raises
+    ------
+    RunError, DataError, CheckpointError
+        If there is no such model or image, or a run is incomplete.
+    """
+    check_config(config)
+    return ensemble(as_ensemble(config))
+
+
+def as_ensemble(config: PredictConfig) -> EnsembleConfig:
+    """An ensemble of the one thing that was named."""
+    return EnsembleConfig(
+        images=config.images,
+        files=config.files,
+        runs=(config.model,) if config.model else (),
+        runs_dir=config.runs_dir,
+        ensembles_dir=config.ensembles_dir,
+        calibrated=config.calibrated,
+        unfinished=config.unfinished,
+        output=config.output,
+        inference=config.inference,
+        mask=config.mask,
+        runtime=config.runtime,
+    )

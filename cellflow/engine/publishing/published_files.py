@@ -1,0 +1,148 @@
+"""What is published of a run or of prepared data: a list of what belongs, so that nothing else slips in.
+
+Notebook checkpoints, locks, logs, caches, tracking state and leftovers of writes are not on the list;
+training state and out-of-fold flows are when asked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from cellflow.engine.runs.metadata import read_metadata
+from cellflow.engine.runs.next_command import run_word
+from cellflow.engine.runs.thresholds import read_thresholds
+from cellflow.errors import RunError
+from cellflow.io.dataset import Dataset
+from cellflow.storage.atomic import write_json
+from cellflow.storage.hashing import hash_file
+from cellflow.storage.run_folder import FoldFolder, RunFolder, ensemble_record
+
+__all__ = ["data_files", "public_records", "run_files"]
+
+_PRIVATE = ("hostname", "folder", "variables")
+"""What the record of the host says of a person's machine rather than of the experiment."""
+
+_LEFTOVER = re.compile(r"\.tmp$|\.old$|^\..*")
+_CACHES = ("__pycache__",)
+
+
+def run_files(
+    run: RunFolder,
+    models: Mapping[int, Path],
+    *,
+    ensembles_dir: Path,
+    state: bool = False,
+    flows: bool = False,
+) -> dict[str, Path]:
+    """Files of a run by their names in the published folder.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    models : mapping of int to Path
+        Best model of every fold.
+    ensembles_dir : Path
+        Where thresholds calibrated for all folds together may lie.
+    state, flows : bool
+        Whether training state and out-of-fold flows go too.
+
+    Raises
+    ------
+    RunError
+        If state or flows are asked for and not there.
+    """
+    paths = [
+        run.record_path,
+        run.folds,
+        run.folds.with_suffix(".json"),
+        run.metadata,
+        run.cv,
+        run.thresholds,
+        run.oof_record,
+        run.scores,
+        run.oof / "predictions.csv",
+        run.oof / "cell_types.csv",
+        *_all_in(run.calibration),
+    ]
+    for fold in models:
+        paths += _fold_files(run.fold(fold), state=state)
+    if flows:
+        paths += _present(_all_in(run.flows), run.flows, "--flows", f"cellflow oof {run_word(run)}")
+    found = {_name(path, run.path): path for path in paths if path.is_file()}
+    record = ensemble_record(ensembles_dir, [run.name])
+    if record.is_file() and _belongs(record, models.values()):
+        found[f"ensembles/{run.name}/{record.name}"] = record
+    return found
+
+
+def public_records(run: RunFolder, folder: Path) -> dict[str, Path]:
+    """Copies of the run's records without what is nobody's business: paths, host name, trackers.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    folder : Path
+        Where the copies are written.
+    """
+    record = run.read_record()
+    copy = RunFolder(folder)
+    copy.write_record(record | {"data": Path(str(record["data"])).name})
+    found = {copy.record_path.name: copy.record_path}
+    metadata = read_metadata(run)
+    if metadata is not None:
+        host = metadata.get("host")
+        if isinstance(host, dict):
+            host = {name: value for name, value in host.items() if name not in _PRIVATE}
+        data = dict(metadata["data"], path=Path(str(metadata["data"]["path"])).name)
+        write_json(copy.metadata, metadata | {"host": host, "data": data, "trackers": {}})
+        found[copy.metadata.name] = copy.metadata
+    return found
+
+
+def data_files(dataset: Dataset) -> dict[str, Path]:
+    """Files of a prepared dataset, with its folds, by their names in the published folder."""
+    root = dataset.path
+    tables = ("dataset.json", "images.csv", "instances.csv", "folds.csv", "folds.json")
+    paths = [root / name for name in tables]
+    paths += [root / "images" / str(name) for name in dataset.images["file"]]
+    paths += [path for path in _all_in(root / "labels") if path.suffix == ".tif"]
+    return {_name(path, root): path for path in paths if path.is_file()}
+
+
+def _fold_files(fold: FoldFolder, *, state: bool) -> list[Path]:
+    paths = [fold.best, fold.styles, fold.summary, fold.history, fold.evaluations, fold.plot]
+    if state:
+        there = [path for path in (fold.last, fold.good) if path.is_file()]
+        paths += _present(
+            there, fold.last, "--state", "nothing can bring it back but a new training"
+        )
+    return paths
+
+
+def _present(paths: Iterable[Path], expected: Path, flag: str, remedy: str) -> list[Path]:
+    found = list(paths)
+    if not found:
+        raise RunError(f"{flag} wants {expected}, which is not there. Make it with: {remedy}")
+    return found
+
+
+def _all_in(folder: Path) -> Iterator[Path]:
+    """All files in a folder and its folders, without hidden ones, caches and leftovers."""
+    for path in sorted(folder.rglob("*")):
+        parts = path.relative_to(folder).parts
+        skipped = any(_LEFTOVER.search(part) or part in _CACHES for part in parts)
+        if path.is_file() and not skipped:
+            yield path
+
+
+def _name(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _belongs(record: Path, models: Iterable[Path]) -> bool:
+    """Whether an ensemble was calibrated for exactly these models."""
+    return sorted(read_thresholds(record).members) == sorted(map(hash_file, models))

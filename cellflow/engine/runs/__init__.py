@@ -1,0 +1,1 @@
+"""What a run is, holds and has come to; everything that commands need to know of one."""

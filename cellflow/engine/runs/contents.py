@@ -1,0 +1,234 @@
+"""What commands read of a run: its models, thresholds, data and folds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+
+from cellflow.config import MaskConfig
+from cellflow.config.shared import POLICIES, Policy
+from cellflow.engine.data.folds import folds_hash, read_folds
+from cellflow.engine.runs.next_command import named_folds, run_word, train_command
+from cellflow.engine.runs.thresholds import mask_from_dict
+from cellflow.errors import DataError, RunError
+from cellflow.io.dataset import Dataset
+from cellflow.io.tables import read_frame
+from cellflow.nn.checkpoint import load_model_file
+from cellflow.storage.hashing import hash_json
+from cellflow.storage.locks import is_locked
+from cellflow.storage.records import load_json
+from cellflow.storage.run_folder import FoldFolder, RunFolder, former_hashes
+
+__all__ = ["check_models", "read_table", "run_dataset", "run_folds", "run_mask", "run_policy"]
+
+_log = logging.getLogger(__name__)
+
+
+def check_models(
+    run: RunFolder, *, unfinished: bool = False, partial: bool = False
+) -> dict[int, Path]:
+    """Model file of every fold of a run, each trained on the run's data, split and fold.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    unfinished : bool
+        Accept folds whose training has not reached its last epoch.
+    partial : bool
+        Take the folds that are there, and warn of the others.
+
+    Raises
+    ------
+    RunError
+        Naming every fold that is missing, unfinished or does not fit; where `partial`, if none is left.
+    """
+    record = run.read_record()
+    best = {fold: run.fold(fold).best for fold in record["folds"]}
+    missing = [fold for fold, path in best.items() if not path.is_file()]
+    stopped = [
+        fold
+        for fold in best
+        if fold not in missing and not unfinished and not _is_finished(run.fold(fold))
+    ]
+    models = {fold: path for fold, path in best.items() if fold not in missing + stopped}
+    lacking = _missing(run, missing) + [_stopped(run, fold) for fold in stopped]
+    misfits = [line for fold, path in models.items() for line in _misfits(path, fold, record)]
+    if misfits or (lacking and not (partial and models)):
+        lines = [f"Run {run.name!r} has no complete set of models:"]
+        lines += [f"  - {line}" for line in lacking + misfits]
+        raise RunError("\n".join(lines))
+    if lacking:
+        _log.warning(
+            "run %r: with %s of %d; %s",
+            run.name, named_folds(list(models)), len(best), "\n".join(lacking),
+        )  # fmt: skip
+    return models
+
+
+def _missing(run: RunFolder, folds: list[int]) -> list[str]:
+    """Folds without a model and what trains them, in one line; none where there are none."""
+    if not folds:
+        return []
+    have, them = ("have", "them") if len(folds) > 1 else ("has", "it")
+    return [f"{named_folds(folds)} {have} no model; train {them} with: {train_command(run, folds)}"]
+
+
+def _stopped(run: RunFolder, fold: int) -> str:
+    """How far a fold has come, and what finishes it."""
+    files = run.fold(fold)
+    try:
+        epochs = read_table(files.history, ["epoch"])["epoch"].max()
+        last = run.read_record()["config"]["optim"]["n_epochs"]
+        where = f"after epoch {epochs:g} of {last}"
+    except (RunError, KeyError, TypeError):  # a damaged table or record does not hide the advice
+        where = "before its last epoch"
+    if is_locked(files.lock):
+        return (
+            f"fold {fold} is in training, {where}; add --unfinished to take its best model so far"
+        )
+    return (
+        f"fold {fold} has stopped {where}; add --unfinished to take its best model so far, or finish it "
+        f"with: {train_command(run, [fold])}"
+    )
+
+
+def _misfits(path: Path, fold: int, record: Mapping[str, Any]) -> list[str]:
+    """What a model file says of its origin that is not so of the run."""
+    facts = load_model_file(path).facts
+    expected = {
+        "fold": [fold],
+        "data_hash": [record["data_hash"]],
+        "folds_hash": [record["folds_hash"]],
+        "config_hash": [hash_json(record["config"]), *former_hashes(record)],
+    }
+    return [
+        f"{path}: expected {key} {values[0]}, found {facts.get(key)}"
+        for key, values in expected.items()
+        if facts.get(key) not in values
+    ]
+
+
+def _is_finished(files: FoldFolder) -> bool:
+    """Whether a fold's training came to its end, by its last epoch or by its patience."""
+    try:
+        return bool(load_json(files.summary)["finished"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def run_mask(run: RunFolder) -> MaskConfig:
+    """Thresholds that a run was trained with.
+
+    Raises
+    ------
+    RunError
+        If the run's record is damaged.
+    """
+    try:
+        return mask_from_dict(run.read_record()["config"]["mask"])
+    except (KeyError, ValueError, OverflowError) as error:
+        if isinstance(error, RunError):
+            raise
+        raise RunError(
+            f"{run.record_path}: expected the thresholds of the training as mask, found {error}. Put the "
+            "original back, or train under another --name."
+        ) from None
+
+
+def read_table(path: Path, columns: list[str], *, remedy: str = "") -> pd.DataFrame:
+    """A table of a run, with ids, groups and cell types as the text they are.
+
+    `remedy` says how the table is made again; by default by the training.
+
+    Raises
+    ------
+    RunError
+        If it is missing, damaged, or lacks a column.
+    """
+    remedy = remedy or (
+        "Repeat the command that trained this fold: it writes the table again from last.pt."
+    )
+    try:
+        table = read_frame(path, columns, text=TEXT_COLUMNS)
+    except DataError as error:
+        raise RunError(f"{error} {remedy}") from None
+    for name in {"id", "fold", "epoch"} & set(columns):  # everything else may be unknown
+        if (table[name] == "").any() if name in TEXT_COLUMNS else table[name].isna().any():
+            raise RunError(f"{path}: expected a value as {name} in every row. {remedy}")
+    if table.empty:
+        raise RunError(f"{path}: expected rows, found none. {remedy}")
+    return table
+
+
+def run_dataset(run: RunFolder, data: Path | None) -> Dataset:
+    """The dataset that a run was trained on.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    data : Path or None
+        Where to look instead of where the run found it.
+
+    Raises
+    ------
+    RunError
+        If the data there is not the data of the run.
+    """
+    record = run.read_record()
+    path = data if data is not None else Path(record["data"])
+    if not path.exists():
+        raise RunError(
+            f"The data of run {run.name!r} is not at {path}. Say where it is with --data."
+        )
+    dataset = Dataset.open(path)
+    if dataset.hash != record["data_hash"]:
+        raise RunError(
+            f"{path} is not the data that run {run.name!r} was trained on: expected data hash "
+            f"{record['data_hash']}, found {dataset.hash}. Say where the right data is with --data."
+        )
+    return dataset
+
+
+TEXT_COLUMNS = ("id", "cell_type", "predicted_type", "group", "weights", "scope", "name")
+"""Columns of the tables of a run that are text, whatever it looks like; all others are numbers."""
+
+
+def run_folds(run: RunFolder, dataset: Dataset) -> pd.Series[int]:
+    """The run's own copy of the split, unchanged since the run was started."""
+    folds = read_folds(run.folds, dataset)
+    expected, found = run.read_record()["folds_hash"], folds_hash(folds)
+    if found != expected:
+        raise RunError(
+            f"{run.folds} was changed after the run was started: expected the split {expected}, found "
+            f"{found}. Its models were trained on the old split; put the old file back."
+        )
+    if dataset.folds_path.exists() and dataset.folds_hash() != expected:
+        _log.info("%s has changed since; the run's own split is used", dataset.folds_path)
+    return folds
+
+
+def run_policy(run: RunFolder, hashes: Iterable[str] | None = None) -> tuple[Policy, float | None]:
+    """Diameter policy of the run's out-of-fold pass, and the diameter given for it, if any.
+
+    That of Cellpose where there is no such pass, or `hashes` are not those of models that made it.
+    """
+    try:
+        record = load_json(run.oof_record)
+        policy, diameter = record["policy"], record.get("diameter")
+        diameter = None if diameter is None else float(diameter)
+        known = set(record["models"].values())
+    except FileNotFoundError:
+        return "dataset", None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise RunError(
+            f"{run.oof_record} is damaged ({error}). Make it again with: cellflow oof {run_word(run)}"
+        ) from None
+    if policy not in POLICIES or (hashes is not None and not set(hashes) <= known):
+        return "dataset", None
+    return cast("Policy", policy), diameter

@@ -1,0 +1,99 @@
+"""What to type next, as a command that runs."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from cellflow.config import CalibrateConfig, OofConfig, TrainConfig
+from cellflow.engine.runs.state import run_state
+from cellflow.errors import ConfigError
+from cellflow.storage.config_file import read_config_file
+from cellflow.storage.run_folder import RunFolder, debug_name
+
+__all__ = ["after_calibration", "after_oof", "after_training", "run_word", "train_command"]
+
+
+def run_word(run: RunFolder) -> str:
+    """A run as commands take it: its name where it lies in runs/, else its folder."""
+    usual = RunFolder(Path("runs") / run.name)
+    return shlex.quote(run.name if usual.path.resolve() == run.path.resolve() else str(run.path))
+
+
+def after_training(config: TrainConfig) -> str:
+    """What comes after a training: the folds of the run that are left, or its out-of-fold predictions."""
+    name = debug_name(config.name) if config.debug else config.name
+    run = RunFolder(config.runs_dir / name)
+    folds = run_state(run).folds
+    left = [fold.fold for fold in folds if not fold.complete]
+    if not left:
+        return f"Next: cellflow oof {run_word(run)}"
+    settings = shlex.quote(str(run.settings("train")))
+    text = f"Next: cellflow train --config {settings} --fold {' '.join(map(str, left))}"
+    if all(fold.has_model for fold in folds):
+        text += f"; cellflow oof {run_word(run)} --unfinished takes the best models so far"
+    elif any(fold.has_model for fold in folds):  # oof needs a model of every fold
+        text += f"; cellflow predict FOLDER --model {run_word(run)} --unfinished takes the best models so far"
+    return text
+
+
+def after_oof(run: RunFolder, config: OofConfig) -> str:
+    """What comes after out-of-fold predictions: thresholds."""
+    unfinished = " --unfinished" if config.unfinished else ""
+    return f"Next: cellflow calibrate {run_word(run)}{_data(config.data)}{unfinished}"
+
+
+def after_calibration(runs: Sequence[RunFolder], config: CalibrateConfig | None = None) -> str:
+    """What comes after thresholds: predictions of other images."""
+    words = " ".join(run_word(run) for run in runs)
+    unfinished = " --unfinished" if config is not None and config.unfinished else ""
+    if len(runs) == 1:
+        return f"Next: cellflow predict FOLDER --model {words}{unfinished}; FOLDER holds new images"
+    return f"Next: cellflow ensemble {words} --images FOLDER{unfinished}; FOLDER holds new images"
+
+
+def _data(path: Path | None) -> str:
+    return "" if path is None else f" --data {shlex.quote(str(path))}"
+
+
+def named_folds(folds: Sequence[int]) -> str:
+    return f"fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}"
+
+
+def train_command(run: RunFolder, folds: Iterable[int] | None, **changes: object) -> str:
+    """The command line that trains folds of a run with its settings, whatever folder one is in.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    folds : iterable of int or None
+        Folds to train; None for all.
+    **changes
+        Other values of settings, by the names of their flags.
+    """
+    settings, record = run.settings("train"), run.read_record()
+    try:
+        known = read_config_file(settings, "train")
+    except ConfigError:
+        known = {}
+    flags: dict[str, object] = {"fold": "all" if folds is None else " ".join(map(str, folds))}
+    if {run.name, known.get("name", "exp")} != {"exp"}:
+        flags["name"] = run.name
+    flags |= {key: value for key, value in changes.items() if key == "name"}
+    if known:
+        flags["config"] = settings
+    # The settings hold paths as they were typed, and the run may have been moved since.
+    for key, now in (("runs_dir", run.path.parent), ("data", record["data"])):
+        if _absolute(known.get(key)) != _absolute(now):
+            flags[key] = _absolute(now)
+    words = ["cellflow train"]
+    for name, value in (flags | changes).items():
+        words.append(f"--{name} {value if name == 'fold' else shlex.quote(str(value))}")
+    command = " ".join(words)
+    return command if known else f"{command}, and the settings in {run.record_path}"
+
+
+def _absolute(path: object) -> str:
+    return str(Path(str(path)).resolve())

@@ -1,0 +1,257 @@
+"""How far a run has come, from what is on disk. A run may be half-way and its files damaged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cellflow.engine.runs.contents import TEXT_COLUMNS
+from cellflow.errors import DataError, RunError
+from cellflow.io.tables import read_frame
+from cellflow.storage.lenient import dict_or_empty, list_or_empty, number_or_none, read_json
+from cellflow.storage.run_folder import RunFolder, is_of_this_length
+
+__all__ = [
+    "FoldState",
+    "RunLabels",
+    "RunState",
+    "is_debug",
+    "overall_cv",
+    "run_created",
+    "run_labels",
+    "run_state",
+]
+
+
+CV_COLUMNS = (
+    "last_epoch", "best_epoch", "cross_fitted", "selection_bias", "expected", "low", "high",
+)  # fmt: skip
+"""Columns of `cv.csv` that are kept."""
+
+
+@dataclass(frozen=True)
+class FoldState:
+    """How far the training of a fold has come.
+
+    Attributes
+    ----------
+    fold : int
+        Its number.
+    finished : str
+        Why it is complete ("epochs", "patience"); empty while it is not.
+    has_model : bool
+        Whether there is a best model.
+    score, epoch : float or None
+        Best score on the validation images, and its epoch.
+    epochs : float or None
+        Epochs trained.
+    """
+
+    fold: int
+    finished: str
+    has_model: bool
+    score: float | None
+    epoch: float | None
+    epochs: float | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the training came to its end and its model is there."""
+        return bool(self.finished) and self.has_model
+
+
+@dataclass(frozen=True)
+class RunState:
+    """How far a run has come.
+
+    Attributes
+    ----------
+    record : dict or None
+        What the run was started with; None where that cannot be read.
+    problem : str
+        What is broken, for people; empty where nothing is.
+    folds : tuple of FoldState
+        Every fold that a complete run has.
+    predicted : bool
+        Whether there are out-of-fold predictions of the models that are there.
+    calibrated : bool
+        Whether there are thresholds fitted on these.
+    """
+
+    record: dict[str, Any] | None
+    problem: str
+    folds: tuple[FoldState, ...]
+    predicted: bool
+    calibrated: bool
+
+    @property
+    def complete(self) -> bool:
+        """Whether every fold is trained to its end."""
+        return bool(self.folds) and all(fold.complete for fold in self.folds)
+
+    @property
+    def status(self) -> str:
+        """How far: "training", "trained", "predicted" or "calibrated"."""
+        if not self.complete:
+            return "training"
+        return "calibrated" if self.calibrated else "predicted" if self.predicted else "trained"
+
+
+def run_state(run: RunFolder, hashes: Mapping[int, str | None] | None = None) -> RunState:
+    """How far a run has come.
+
+    Parameters
+    ----------
+    run : RunFolder
+        The run.
+    hashes : mapping, optional
+        Hash of the best model of every fold. Without them predictions and models are compared by their
+        epochs, which needs none of the large files.
+    """
+    try:
+        record = run.read_record()
+    except RunError as error:
+        return RunState(None, str(error), (), False, False)
+    folds = tuple(_fold_state(run, fold) for fold in record["folds"] if isinstance(fold, int))
+    problem = ""
+    if len(folds) < max(1, len(record["folds"])):
+        problem = f"{run.record_path}: expected numbers of folds, found {record['folds']}"
+    gone = [state.fold for state in folds if state.finished and not state.has_model]
+    if gone:
+        problem = f"fold {', '.join(map(str, gone))}: trained, but best.pt is gone"
+    current = is_of_this_length(record, read_json(run.oof_record) or {})
+    predicted = current and _is_predicted(run, folds, hashes)
+    calibrated = predicted and _is_calibrated(run, hashes)
+    return RunState(record, problem, folds, predicted, calibrated)
+
+
+@dataclass(frozen=True)
+class RunLabels:
+    """What people said of a run, and where trackers keep it.
+
+    Attributes
+    ----------
+    comment, environment : str
+        Comment, and name of the host as it was given or else detected; may be empty.
+    links : dict
+        Links or folders, by tracker.
+    """
+
+    comment: str
+    environment: str
+    links: dict[str, Any]
+
+
+def run_labels(run: RunFolder, metadata: Mapping[str, Any] | None) -> RunLabels:
+    """Labels of a run from what its trackers keep; from its metadata where that is not there."""
+    old, tracking = metadata or {}, read_json(run.tracking)
+    if tracking is None:
+        tracking = {"settings": old, "links": old.get("trackers")}
+    settings = dict_or_empty(tracking.get("settings"))
+    detected = (read_json(run.environment) or {}).get("environment")
+    environment = settings.get("environment") or detected or old.get("environment")
+    comment = settings.get("comment") or ""
+    return RunLabels(str(comment), str(environment or ""), dict_or_empty(tracking.get("links")))
+
+
+def run_created(run: RunFolder, metadata: Mapping[str, Any] | None) -> str:
+    """When a run was started: as its metadata say, else when its record was written; ISO 8601, UTC."""
+    known = (metadata or {}).get("created")
+    if isinstance(known, str):
+        return known
+    for path in (run.record_path, run.path):
+        if path.exists():
+            return datetime.fromtimestamp(path.stat().st_mtime, UTC).isoformat(timespec="seconds")
+    return now_text()
+
+
+def overall_cv(run: RunFolder) -> dict[str, float | None]:
+    """The overall row of `cv.csv`, a value for each of its columns; empty where there is none."""
+    return next((row for scope, _, row in cv_rows(run) if scope == "overall"), {})
+
+
+def is_debug(record: Mapping[str, Any]) -> bool:
+    """Whether a run's record marks it as one of `--debug`."""
+    return True in (record.get("debug"), dict_or_empty(record.get("config")).get("debug"))
+
+
+def now_text() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _fold_state(run: RunFolder, fold: int) -> FoldState:
+    """From the summary of a finished fold; else from the history, which is never older."""
+    files_ = run.fold(fold)
+    summary = read_json(files_.summary) or {}
+    has_model = files_.best.is_file()
+    finished = summary.get("finished")
+    if finished and isinstance(finished, str):
+        numbers = [
+            number_or_none(summary.get(key)) for key in ("best_score", "best_epoch", "epochs")
+        ]
+        return FoldState(fold, finished, has_model, *numbers)
+    score, epoch, epochs = _from_history(files_.history)
+    return FoldState(fold, "", has_model, score, epoch, epochs)
+
+
+def _from_history(path: Path) -> tuple[float | None, float | None, float | None]:
+    """Best score, its epoch, and the epochs done; a tie goes to the earlier epoch, as in training."""
+    table = lenient_table(path)
+    if table is None or "epoch" not in table or not len(table):
+        return None, None, None
+    epochs = pd.to_numeric(table["epoch"], errors="coerce")
+    names = [name for name in ("val_score", "val_score_ema") if name in table]
+    scores = table[names].apply(pd.to_numeric, errors="coerce").max(axis=1)
+    if scores.isna().all():
+        return None, None, number_or_none(epochs.max())
+    best = scores.idxmax()
+    return number_or_none(scores[best]), number_or_none(epochs[best]), number_or_none(epochs.max())
+
+
+def _is_predicted(
+    run: RunFolder, folds: Iterable[FoldState], hashes: Mapping[int, str | None] | None
+) -> bool:
+    """Whether the out-of-fold predictions were made by the models that are there."""
+    made, scores = read_json(run.oof_record), lenient_table(run.scores)
+    if made is None or scores is None or not {"fold", "epoch"} <= set(scores):
+        return False
+    if hashes is not None:
+        return bool(hashes) and made.get("models") == {str(k): item for k, item in hashes.items()}
+    epochs = dict(zip(scores["fold"], scores["epoch"], strict=True))
+    return all(state.has_model and epochs.get(state.fold) == state.epoch for state in folds)
+
+
+def _is_calibrated(run: RunFolder, hashes: Mapping[int, str | None] | None) -> bool:
+    found = read_json(run.thresholds)
+    if found is None or not isinstance(found.get("shared"), dict):
+        return False
+    return hashes is None or set(hashes.values()) == set(
+        map(str, list_or_empty(found.get("members")))
+    )
+
+
+def cv_rows(run: RunFolder) -> list[tuple[str, str, dict[str, float | None]]]:
+    table = lenient_table(run.cv)
+    if table is None or not {"scope", "name"} <= set(table):
+        return []
+    return [
+        (
+            str(row["scope"]),
+            str(row["name"]),
+            {key: number_or_none(row.get(key)) for key in CV_COLUMNS},
+        )
+        for row in table.to_dict("records")
+    ]
+
+
+def lenient_table(path: Path) -> pd.DataFrame | None:
+    """A CSV, or None where there is none that can be read."""
+    try:
+        return read_frame(path, text=TEXT_COLUMNS)
+    except DataError:
+        return None

@@ -1,0 +1,304 @@
+"""What cellflow finds on this machine, and what to type where something is missing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shlex
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from packaging.requirements import Requirement
+
+from cellflow.config.checks import check_config
+from cellflow.config.host import ChecksConfig
+from cellflow.environment import (
+    Snapshot,
+    amp_type,
+    detect_host,
+    host_defaults,
+    take_snapshot,
+)
+
+__all__ = [
+    "OPTIONAL_PARTS",
+    "Check",
+    "Checks",
+    "OptionalPart",
+    "check_snapshot",
+    "checks_text",
+    "run_checks",
+]
+
+LITTLE_MEMORY = 4 * 2**30
+LITTLE_DISK = 5 * 2**30
+GIB = 2**30
+
+_CUDA_TORCH = "install a build of torch for CUDA, see https://pytorch.org/get-started/locally"
+
+
+@dataclass(frozen=True)
+class OptionalPart:
+    """A part that is installed on demand: its packages, its extra, and what it is for."""
+
+    extra: str
+    packages: tuple[str, ...]
+    purpose: str
+
+    @property
+    def command(self) -> str:
+        """What installs it."""
+        return f"pip install 'cellflow[{self.extra}]'"
+
+
+OPTIONAL_PARTS = (
+    OptionalPart("wandb", ("wandb",), "--wandb"),
+    OptionalPart("sheet", ("gspread",), "--sheet"),
+    OptionalPart("kaggle", ("kaggle", "six"), "cellflow publish"),
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes
+    ----------
+    what, found : str
+        Its name, and what there is.
+    verdict : str
+        ok, note (works, but could be better) or problem (something will fail).
+    advice : str
+        What to type or to do; empty where nothing is to be done.
+    """
+
+    what: str
+    found: str
+    verdict: Literal["ok", "note", "problem"] = "ok"
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Checks:
+    """All checks, in the order in which people read them."""
+
+    rows: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing will fail."""
+        return all(row.verdict != "problem" for row in self.rows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types."""
+        return {"ok": self.ok, "checks": [asdict(row) for row in self.rows]}
+
+
+def run_checks(config: ChecksConfig) -> Checks:
+    """Look at this machine; changes nothing on it."""
+    check_config(config)
+    return check_snapshot(take_snapshot())
+
+
+def check_snapshot(snapshot: Snapshot) -> Checks:
+    """Checks of a snapshot of this machine, and of what no snapshot holds: threads, folders, packages."""
+    return Checks(
+        (
+            *_software(snapshot),
+            *_hardware(snapshot),
+            _threads(snapshot),
+            *_folders(snapshot),
+            _kernel_cache(),
+            *(_optional(part) for part in OPTIONAL_PARTS),
+        )
+    )
+
+
+def checks_text(checks: Checks, *, as_json: bool = False) -> str:
+    """Checks as aligned lines, with what to do below each line that needs it; or as JSON."""
+    if as_json:
+        return json.dumps(checks.to_dict(), indent=2)
+    width = max(len(row.what) for row in checks.rows)
+    signs = {"ok": " ", "note": "-", "problem": "!"}
+    lines = []
+    for row in checks.rows:
+        lines.append(f"{signs[row.verdict]} {row.what:{width}}  {row.found}")
+        if row.advice:
+            lines.append(f"  {'':{width}}  -> {row.advice}")
+    problems = sum(row.verdict == "problem" for row in checks.rows)
+    lines += ["", f"{problems} problem(s), marked with !" if problems else "No problems."]
+    return "\n".join(lines)
+
+
+def _software(snapshot: Snapshot) -> Iterator[Check]:
+    versions = snapshot.versions
+    own = versions.get("cellflow", "not installed")
+    if snapshot.commit:
+        own += f", commit {snapshot.commit[:12]}" + (" with changes" if snapshot.dirty else "")
+    yield Check("cellflow", own)
+    yield Check("python", f"{snapshot.python} on {snapshot.platform}")
+    shown = [name for name in ("torch", "cellpose", "numpy", "numba", "pandas") if name in versions]
+    unmet = list(_unmet_requirements())
+    yield Check(
+        "packages",
+        "; ".join(unmet) or ", ".join(f"{name} {versions[name]}" for name in shown),
+        "problem" if unmet else "ok",
+        "pip install --upgrade cellflow" if unmet else "",
+    )
+    host = detect_host(snapshot)
+    yield Check("host", f"{host.name}: {host.reason}")
+
+
+def _unmet_requirements() -> Iterator[str]:
+    """Requirements of cellflow that are missing or of a version that does not fit."""
+    for text in importlib.metadata.requires("cellflow") or []:
+        needed = Requirement(text)
+        if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
+            continue
+        found = _version(needed.name)
+        if found is None:
+            yield f"{needed.name} is missing"
+        elif not needed.specifier.contains(found, prereleases=True):
+            yield f"{needed.name}{needed.specifier} is needed, found {found}"
+
+
+def _hardware(snapshot: Snapshot) -> Iterator[Check]:
+    yield _device(snapshot)
+    amp = amp_type(snapshot)
+    yield Check("mixed precision", f"{amp.type}: {amp.reason}")
+    cores = f"{snapshot.usable_cores} of {snapshot.cpu_count}, {snapshot.cpu}"
+    yield Check("cores", cores)
+    memory = snapshot.usable_memory
+    if memory is None:
+        yield Check("memory", "unknown")
+        return
+    total = f" of {snapshot.memory / GIB:.1f} GiB" if snapshot.memory else ""
+    little = memory < LITTLE_MEMORY
+    yield Check(
+        "memory",
+        f"{memory / GIB:.1f} GiB{total}",
+        "note" if little else "ok",
+        "train with --batch_size 2 --workers 0" if little else "",
+    )
+
+
+def _device(snapshot: Snapshot) -> Check:
+    if snapshot.gpus:
+        names = [
+            gpu.name + (f" ({gpu.memory / GIB:.0f} GiB)" if gpu.memory else "")
+            for gpu in snapshot.gpus
+        ]
+        return Check("device", "cuda: " + ", ".join(names))
+    if not snapshot.driver_gpus:
+        return Check("device", "mps: Apple's GPU" if snapshot.mps else "cpu: no GPU found")
+    there = ", ".join(snapshot.driver_gpus)
+    if "CUDA_VISIBLE_DEVICES" in snapshot.variables:
+        hidden = snapshot.variables["CUDA_VISIBLE_DEVICES"]
+        found = f"cpu: CUDA_VISIBLE_DEVICES={hidden!r} hides {there}"
+        return Check("device", found, "note", "unset CUDA_VISIBLE_DEVICES")
+    if "cuda" not in snapshot.versions:
+        found = f"cpu: torch is built without CUDA and cannot use {there}"
+        return Check("device", found, "problem", _CUDA_TORCH)
+    found = f"cpu: torch (CUDA {snapshot.versions['cuda']}) cannot use {there}"
+    return Check("device", found, "problem", "nvidia-smi shows whether the driver is old or broken")
+
+
+def _threads(snapshot: Snapshot) -> Check:
+    import torch
+
+    from cellflow.config import RuntimeConfig
+    from cellflow.engine.runtime.machine import choose_machine
+    from cellflow.numeric._jit import thread_count
+
+    cores = snapshot.usable_cores
+    workers = host_defaults(detect_host(snapshot), snapshot).workers
+    if workers is None:
+        workers = choose_machine(RuntimeConfig()).workers
+    many = max(torch.get_num_threads(), thread_count()) > cores
+    return Check(
+        "threads",
+        f"torch {torch.get_num_threads()}, kernels {thread_count()}, {workers} workers for crops",
+        "note" if many else "ok",
+        f"export OMP_NUM_THREADS={cores} CELLFLOW_THREADS={cores}" if many else "",
+    )
+
+
+def _folders(snapshot: Snapshot) -> Iterator[Check]:
+    """Where data and results go unless flags or a config file say otherwise."""
+    defaults = host_defaults(detect_host(snapshot), snapshot)
+    here = Path(snapshot.folder)
+    data = here / defaults.data
+    ready = str(data) in snapshot.datasets
+    yield Check(
+        "dataset",
+        str(data) if ready else f"{data}, not there yet",
+        advice="" if ready else f"cellflow prepare SOURCE{_flag('out', defaults.data_out)}",
+    )
+    results = {
+        "runs": defaults.runs_dir,
+        "predictions": defaults.predictions_dir,
+        "ensembles": defaults.ensembles_dir,
+    }
+    for what, folder in results.items():
+        yield _writable(what, here / folder)
+    yield _disk(here / defaults.runs_dir)
+    for note in defaults.notes:
+        yield Check("note", note, "note")
+
+
+def _flag(name: str, path: Path) -> str:
+    return "" if str(path) == "cellflow-data" else f" --{name} {shlex.quote(str(path))}"
+
+
+def _writable(what: str, folder: Path) -> Check:
+    try:
+        with tempfile.TemporaryFile(dir=_existing(folder)):
+            return Check(what, str(folder))
+    except OSError as error:
+        found = f"{folder} cannot be written ({error.strerror})"
+        return Check(what, found, "problem", f"choose another folder with --{what}_dir")
+
+
+def _disk(folder: Path) -> Check:
+    free = shutil.disk_usage(_existing(folder)).free
+    little = free < LITTLE_DISK
+    return Check(
+        "free disk",
+        f"{free / GIB:.1f} GiB for {folder}",
+        "note" if little else "ok",
+        "free some space, or choose another disk with --runs_dir" if little else "",
+    )
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def _kernel_cache() -> Check:
+    """Where compiled kernels are kept, asked of one of them: numba looks for a folder when it is made."""
+    from cellflow.numeric import _diffusion
+
+    folder = _diffusion._center.stats.cache_path  # type: ignore[attr-defined]
+    if folder:
+        return Check("kernel cache", str(folder))
+    found = "no folder can be written: every process compiles for itself, for seconds"
+    return Check("kernel cache", found, "note", "export NUMBA_CACHE_DIR=FOLDER")
+
+
+def _optional(part: OptionalPart) -> Check:
+    found = {name: _version(name) for name in part.packages}
+    if None in found.values():
+        return Check(part.extra, f"not installed, needed for {part.purpose}", advice=part.command)
+    return Check(part.extra, f"{found[part.packages[0]]}, for {part.purpose}")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,1 @@
+"""From an image to labels: the one path that evaluation, OOF, ensembles and Python share."""

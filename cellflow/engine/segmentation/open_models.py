@@ -1,0 +1,306 @@
+"""Open runs and model files as members, with the thresholds and policies that go with them."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from cellflow.config import MaskConfig, MaskOverrides
+from cellflow.config.shared import POLICIES, Policy
+from cellflow.engine.runs.contents import check_models, run_mask, run_policy
+from cellflow.engine.runs.next_command import run_word
+from cellflow.engine.runs.thresholds import Thresholds, read_thresholds
+from cellflow.engine.segmentation.member import Member, load_member
+from cellflow.engine.segmentation.styles import read_style_models
+from cellflow.errors import CellflowError, DataError, RunError
+from cellflow.nn.checkpoint import find_model_file
+from cellflow.numeric.averaging import VARIANTS, Variant
+from cellflow.storage.hashing import hash_file
+from cellflow.storage.run_folder import FoldFolder, RunFolder, ensemble_record, find_run
+from cellflow.style_models import StyleModels
+from cellflow.types import one_line
+
+__all__ = ["Opened", "check_type", "describe_members", "known_types", "open_models"]
+
+_log = logging.getLogger(__name__)
+
+NOT_CALIBRATED = "those of the training, not calibrated"
+SINGLE_MODELS = "those of single models: not calibrated for the ensemble"
+
+
+@one_line
+@dataclass(frozen=True)
+class Opened:
+    """Members with what goes with them.
+
+    Attributes
+    ----------
+    name : str
+        Names of the runs or files, joined by +.
+    members : tuple of Member
+        All of them.
+    thresholds : Thresholds
+        Calibrated for exactly these members where there is such a calibration; `source` says so.
+    policy : {"dataset", "type", "image"}
+        Where diameters come from.
+    diameter : float or None
+        One for all images instead, where out-of-fold predictions and thresholds were made with it.
+    average : {"plain", "cellprob", "direction"}
+        How flows are averaged.
+    scores : tuple of float
+        Best score of each member on its validation images; nan for foreign files.
+    partial : dict of str to str
+        Runs of which not all folds are members, with those that are, such as "fold 1, 3 of 5".
+    """
+
+    name: str
+    members: tuple[Member, ...]
+    thresholds: Thresholds
+    policy: Policy
+    diameter: float | None
+    average: Variant
+    scores: tuple[float, ...]
+    partial: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One thing that was named: a run, or a model file with the run it lies in, if any."""
+
+    name: str
+    run: RunFolder | None
+    files: tuple[Path, ...]
+    only_type: str = ""
+    partial: str = ""
+
+
+def open_models(
+    names: Sequence[str],
+    device: torch.device,
+    *,
+    runs_dir: Path = Path("runs"),
+    ensembles_dir: Path = Path("ensembles"),
+    unfinished: bool = False,
+    calibrated: bool = True,
+    overrides: MaskOverrides | None = None,
+    foreign: bool = False,
+    channels: tuple[int, int] | None = None,
+) -> Opened:
+    """Open runs and model files.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Runs by name or folder, or model files; ``NAME@TYPE`` joins for images of that cell type only.
+        Without any the newest run.
+    device : torch.device
+        Where the networks go.
+    runs_dir, ensembles_dir : Path
+        Where runs and calibrations of ensembles lie.
+    unfinished : bool
+        Accept folds whose training has stopped before its last epoch. Folds that cannot be taken are left
+        out with a warning.
+    calibrated : bool
+        Use calibrated thresholds where there are any.
+    overrides : MaskOverrides or None
+        Thresholds that were given, and go before all others.
+    foreign : bool
+        Whether flows of other origin join, so that thresholds of these members alone do not fit.
+    channels : (int, int) or None
+        Channels for files of Cellpose, which do not say theirs; by default grey.
+
+    Raises
+    ------
+    RunError, CheckpointError
+        If there is no such thing, a run has no model to take, or thresholds of a damaged or other schema.
+    """
+    sources = [_find(name, runs_dir, unfinished) for name in names or (None,)]
+    members = tuple(member for source in sources for member in _members(source, device, channels))
+    _check_types(members)
+    given = overrides or MaskOverrides()
+    found = None
+    if calibrated:
+        found = _calibrated(sources, members, ensembles_dir, foreign=foreign)
+    thresholds = (found or _of_training(sources, members, given)).override(given)
+    average = cast("Variant", thresholds.facts.get("average", "plain"))
+    return Opened(
+        "+".join(source.name for source in sources),
+        members,
+        thresholds,
+        thresholds.policy if thresholds.policy in POLICIES else "dataset",
+        thresholds.diameter,
+        average if average in VARIANTS else "plain",
+        tuple(float(member.facts.get("score", "nan")) for member in members),
+        {source.name: source.partial for source in sources if source.partial},
+    )
+
+
+def _find(name: str | None, runs_dir: Path, unfinished: bool) -> _Source:
+    text, _, only_type = (name or "").rpartition("@")
+    if name and (not text or Path(name).exists()):
+        text, only_type = name, ""
+    if not text or not Path(text).is_file():
+        try:
+            run = find_run(text or None, runs_dir)
+        except RunError as error:
+            return _Source(*_model_file(text, error), only_type=only_type)
+        models = check_models(run, unfinished=unfinished, partial=True)
+        folds = run.read_record()["folds"]
+        found = ", ".join(map(str, models))
+        partial = f"fold {found} of {len(folds)}" if len(models) < len(folds) else ""
+        return _Source(run.name, run, tuple(models.values()), only_type, partial)
+    return _Source(*_model_file(text, None), only_type=only_type)
+
+
+def _model_file(name: str, no_run: RunError | None) -> tuple[str, RunFolder | None, tuple[Path]]:
+    """A model file, and the run whose best model it is."""
+    try:
+        path = find_model_file(name)
+    except CellflowError:
+        if no_run is not None and "/" not in name:
+            raise no_run from None  # lists the runs there are
+        raise
+    run = RunFolder(path.resolve().parent.parent)
+    if path.name == "best.pt" and run.exists():
+        return f"{run.name}_{path.resolve().parent.name}", run, (path,)
+    return path.stem, None, (path,)
+
+
+def _members(
+    source: _Source, device: torch.device, channels: tuple[int, int] | None
+) -> Iterable[Member]:
+    for path in source.files:
+        own = source.run is not None
+        name = f"{source.name} {path.parent.name.replace('_', ' ')}" if own else str(path)
+        styles = _styles(path) if own else None
+        yield load_member(
+            path, name, device, styles=styles, only_type=source.only_type, channels=channels
+        )
+
+
+def _styles(model: Path) -> StyleModels | None:
+    """Style models of a run's model file, if they were fitted on this very file."""
+    path = FoldFolder(model.parent).styles
+    if not path.exists():
+        return None
+    models = read_style_models(path)
+    return models if models.model_hash == hash_file(model) else None
+
+
+def known_types(members: Iterable[Member]) -> set[str]:
+    """Cell types that the style models of members for all types can tell."""
+    return {
+        name
+        for member in members
+        if member.styles is not None
+        and member.styles.cell_type is not None
+        and not member.only_type
+        for name in member.styles.cell_type.classes
+    }
+
+
+def _check_types(members: tuple[Member, ...]) -> None:
+    """A member for one cell type needs others that can tell it."""
+    known = known_types(members)
+    for member in members:
+        if member.only_type and known and member.only_type not in known:
+            raise RunError(
+                f"{member.name} is to join for images of type {member.only_type!r}, but the types that "
+                f"the other members can tell are {', '.join(sorted(known))}."
+            )
+
+
+def _calibrated(
+    sources: list[_Source], members: tuple[Member, ...], ensembles_dir: Path, *, foreign: bool
+) -> Thresholds | None:
+    """Thresholds by the rules for ensembles: their own, else those of a run's single models."""
+    alike = not foreign and not any(source.only_type for source in sources)
+    for record in _ensemble_records(sources, ensembles_dir) if alike else ():
+        found = read_thresholds(record)
+        if sorted(found.members) == sorted(member.hash for member in members):
+            return found
+        _log.warning("%s was calibrated for other members and is not used", record)
+    run = sources[0].run
+    if len(sources) > 1 or run is None or not run.thresholds.exists():
+        return None
+    found = read_thresholds(run.thresholds)
+    if {member.hash for member in members} <= set(found.members):
+        several = len(members) > 1 or foreign
+        return dataclasses.replace(found, source=SINGLE_MODELS if several else found.source)
+    _log.warning("%s was made with other models and is not used", run.thresholds)
+    return None
+
+
+def _ensemble_records(sources: list[_Source], ensembles_dir: Path) -> list[Path]:
+    """Where thresholds of these members together may lie; a published run brings its own along."""
+    found = [ensemble_record(ensembles_dir, [source.name for source in sources])]
+    run = sources[0].run
+    if len(sources) == 1 and run is not None and len(sources[0].files) > 1:
+        found += sorted(run.path.glob("ensembles/*/ensemble.json"))
+    return [path for path in found if path.exists()]
+
+
+def _of_training(
+    sources: list[_Source], members: tuple[Member, ...], given: MaskOverrides
+) -> Thresholds:
+    """Thresholds that all runs were trained with, where none were given; policy of their OOF passes."""
+    runs = [source.run for source in sources if source.run is not None]
+    masks = [given.apply(run_mask(run)) for run in runs] or [MaskConfig()]
+    if len(set(masks)) > 1:
+        found = "; ".join(f"{run.name}: {mask}" for run, mask in zip(runs, masks, strict=True))
+        raise RunError(
+            f"The runs were trained with different thresholds ({found}). Calibrate them together with: "
+            f"cellflow calibrate {' '.join(map(run_word, runs))}; or say which ones to use: "
+            "--cellprob_threshold, --flow_threshold, --min_size and so on."
+        )
+    policies = {run_policy(run, _hashes(source)) for source in sources if (run := source.run)}
+    policy, diameter = policies.pop() if len(policies) == 1 else ("dataset", None)
+    if policies:
+        _log.warning("the runs chose different diameter policies; that of the data set is used")
+    return Thresholds(masks[0], source=NOT_CALIBRATED, policy=policy, diameter=diameter)
+
+
+def _hashes(source: _Source) -> list[str]:
+    return [hash_file(path) for path in source.files]
+
+
+def check_type(cell_type: str | None, opened: Opened) -> str:
+    """The cell type that was given, "" for none.
+
+    Raises
+    ------
+    DataError
+        If no member and no threshold knows it, or none is given and members for one type need to be told.
+    """
+    single = {member.only_type for member in opened.members} - {""}
+    can_tell = known_types(opened.members)
+    if not cell_type:
+        if single and not can_tell:
+            raise DataError(
+                "Members that join for one cell type need to know the type of each image: give it with "
+                "--cell_type, or add a run whose out-of-fold pass has fitted style models (cellflow oof)."
+            )
+        return ""
+    known = can_tell | single | set(opened.thresholds.per_type)
+    if known and cell_type not in known:
+        raise DataError(f"--cell_type {cell_type}: expected one of {', '.join(sorted(known))}.")
+    return cell_type
+
+
+def describe_members(opened: Opened) -> list[dict[str, Any]]:
+    """Names, hashes and diameters of the members, for records."""
+    return [
+        {
+            "name": member.name,
+            "hash": member.hash,
+            "diam_labels": member.diam_labels,
+            **({"only_type": member.only_type} if member.only_type else {}),
+        }
+        for member in opened.members
+    ]

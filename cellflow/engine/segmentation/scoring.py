@@ -1,0 +1,104 @@
+"""Score predictions of images whose cells are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from cellflow.engine.segmentation.result import Prediction
+from cellflow.engine.segmentation.segmenter import Segmenter
+from cellflow.io.dataset import Dataset
+from cellflow.numeric.score import competition_score, detection_rates
+from cellflow.types import Instances
+
+__all__ = ["COUNTS", "SCORE_COLUMNS", "mean_score", "rates", "score_images", "score_row"]
+
+PRECISIONS = [f"ap{percent}" for percent in range(50, 100, 5)]
+"""Precision at IoU 0.50, 0.55 ... 0.95."""
+COUNTS = ["n_found", "n_missed", "n_false"]
+"""True positives, false negatives and false positives at IoU 0.5, as the competition counts them."""
+SCORE_COLUMNS = ["score", *PRECISIONS, "n_true", "n_predicted", *COUNTS]
+"""What is kept for each scored image: competition score, the precisions it is the mean of, numbers of cells."""
+
+
+def score_row(truth: Instances, labels: NDArray[np.int32]) -> dict[str, Any]:
+    """Scores of one image, a value per name in `SCORE_COLUMNS`."""
+    score = competition_score(truth, labels)
+    return {
+        "score": float(score.mean),
+        **dict(zip(PRECISIONS, map(float, score.precision[0]), strict=True)),
+        "n_true": len(truth),
+        "n_predicted": int(labels.max(initial=0)),
+        **{
+            name: int(counts[0, 0])
+            for name, counts in zip(COUNTS, (score.tp, score.fn, score.fp), strict=True)
+        },
+    }
+
+
+def rates(rows: pd.DataFrame) -> dict[str, float]:
+    """Precision, recall and F1 at IoU 0.5 from the summed counts of some images.
+
+    NaN where tables from before these columns, or other ones, do not have them.
+    """
+    if not set(COUNTS) <= set(rows):
+        return dict.fromkeys(("precision", "recall", "f1"), float("nan"))
+    found, missed, false = (float(rows[name].sum(skipna=False)) for name in COUNTS)
+    return dict(
+        zip(("precision", "recall", "f1"), detection_rates(found, false, missed), strict=True)
+    )
+
+
+def score_images(
+    segmenter: Segmenter,
+    dataset: Dataset,
+    names: Sequence[str],
+    *,
+    check: Callable[[], None] | None = None,
+    kept: dict[str, NDArray[np.int32]] | None = None,
+) -> list[dict[str, Any]]:
+    """Segment images of a dataset and score them.
+
+    Parameters
+    ----------
+    segmenter : Segmenter
+        What segments them.
+    dataset : Dataset
+        Images and their cells.
+    names : sequence of str
+        Ids of the images.
+    check : callable, optional
+        Called in the caller's thread before every image. What it raises ends the evaluation.
+    kept : dict, optional
+        Gets the label maps of the images that are its keys.
+
+    Returns
+    -------
+    list of dict
+        A row per image, in the order of `names`: id and the `SCORE_COLUMNS`.
+    """
+
+    def finish(name: str, result: Prediction) -> dict[str, Any]:
+        if kept is not None and name in kept:
+            kept[name] = result.labels
+        return {"id": name} | score_row(dataset.instances(name), result.labels)
+
+    images = ((name, dataset.image(name)) for name in names)
+    rows = []
+    with closing(segmenter.stream(images, finish)) as stream:
+        for _ in tqdm(names, desc="evaluation", unit="image", disable=None, leave=False):
+            if check is not None:
+                check()
+            rows.append(next(stream))
+    return rows
+
+
+def mean_score(rows: pd.DataFrame) -> float:
+    """Mean competition score over images; nan for none."""
+    return float(rows["score"].mean())

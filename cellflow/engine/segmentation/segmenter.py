@@ -1,0 +1,345 @@
+"""The only path from an image to labels: members, diameter policy, averaging, one mask step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cellflow.config import MaskConfig
+from cellflow.config.shared import Policy
+from cellflow.engine.runtime.pipeline import run_stages
+from cellflow.engine.segmentation.mask_step import make_labels
+from cellflow.engine.segmentation.member import Member
+from cellflow.engine.segmentation.recognition import UNKNOWN, Recognition
+from cellflow.engine.segmentation.result import Prediction
+from cellflow.errors import RunError
+from cellflow.nn.forward import Flows, image_to_flows, image_to_style
+from cellflow.numeric.averaging import Variant, average_flows
+from cellflow.numeric.normalize import AS_TRAINED, Normalization, network_channels, select_channels
+from cellflow.numeric.tta import VIEWS, Axes, flip_image, unflip_flow
+from cellflow.style_models import average_probabilities, choose_type
+from cellflow.types import one_line
+
+__all__ = ["FLIPS", "Segmenter"]
+
+Key = TypeVar("Key")
+Result = TypeVar("Result")
+Fields = tuple[NDArray[Any], NDArray[Any]]
+ForeignFlows = Callable[[Any, Fields], Fields]
+
+FLIPS: tuple[Axes, ...] = VIEWS
+"""The views of full test-time flips."""
+
+
+class _Input(NamedTuple):
+    """An image as the network wants it, and its segmented channel in native units."""
+
+    normal: NDArray[np.float32]
+    intensity: NDArray[np.float32]
+
+
+class Means(NamedTuple):
+    """What the members say of one image on average: a `Prediction` before its mask step.
+
+    `style` is the ``(256,)`` style vector of the first member's plain view, empty where it has none.
+    """
+
+    flow: NDArray[np.float32]
+    cellprob: NDArray[np.float32]
+    disagreement: NDArray[np.float32]
+    diameter: float
+    intensity: NDArray[np.float32]
+    cell_type: str
+    recognition: Recognition
+    style: NDArray[np.float32]
+
+
+@one_line
+@dataclass(frozen=True, eq=False)
+class Segmenter:
+    """Members with everything needed to segment an image.
+
+    Attributes
+    ----------
+    members : sequence of Member
+        At least one; all with the same channels.
+    mask : MaskConfig
+        Thresholds of the mask step.
+    amp : torch.dtype or None
+        Type for mixed precision.
+    batch_size : int
+        Tiles per network call.
+    diameter : float or None
+        Cell diameter in pixels; None leaves it to the policy.
+    policy : {"dataset", "type", "image"}
+        Where diameters come from: each member's mean training diameter, as Cellpose does; the mean of
+        the image's cell type; or an estimate from the image's style. What the style models cannot tell
+        falls back to the first.
+    per_type : mapping of str to MaskConfig
+        Thresholds of cell types; `mask` is for images of another or of an unsure type.
+    cell_type : str
+        Cell type of all images; empty leaves it to the style models.
+    flips : sequence of {"", "y", "x", "yx"}
+        Views that every member sees; `FLIPS` are all of them.
+    scales : sequence of float
+        Factors on the scale at which every member sees every view.
+    augment : bool
+        Whether tiles overlap by half and every other one is flipped, as Cellpose's ``--augment``.
+    weights : sequence of float or None
+        Weight of each member, then of each foreign flow; equal by default.
+    average : {"plain", "cellprob", "direction"}
+        How flows are averaged, see `average_flows`.
+    normalization : Normalization
+        How images are brought to the scale of the networks.
+    foreign : sequence of callable
+        Flows of other origin that join the average: each gets an image's key and the fields of the first
+        member to compare with, and returns ``(flow, cellprob)`` at native size.
+    """
+
+    members: Sequence[Member]
+    mask: MaskConfig
+    amp: torch.dtype | None = None
+    batch_size: int = 8
+    diameter: float | None = None
+    policy: Policy = "dataset"
+    per_type: Mapping[str, MaskConfig] = field(default_factory=dict)
+    cell_type: str = ""
+    flips: Sequence[Axes] = ("",)
+    scales: Sequence[float] = (1.0,)
+    augment: bool = False
+    weights: Sequence[float] | None = None
+    average: Variant = "plain"
+    normalization: Normalization = AS_TRAINED
+    foreign: Sequence[ForeignFlows] = ()
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise RunError("An ensemble needs at least one member, found none.")
+        hashes = [(member.hash, member.only_type) for member in self.members if member.hash]
+        if len(set(hashes)) < len(hashes):
+            names = ", ".join(member.name for member in self.members)
+            raise RunError(f"One and the same model is a member twice: {names}.")
+        wanted = {(member.chan, member.chan2) for member in self.members}
+        if len(wanted) > 1:
+            found = ", ".join(f"{m.name}: {m.chan} {m.chan2}" for m in self.members)
+            raise RunError(f"Members must have the same --chan and --chan2, found {found}.")
+        count = len(self.members) + len(self.foreign)
+        if self.weights is not None and len(self.weights) != count:
+            raise RunError(
+                f"Weights: expected one for each of {count} members, found {len(self.weights)}."
+            )
+
+    def predict(self, image: NDArray[Any], key: Any = None) -> Prediction:
+        """Segment one image of shape ``(H, W)`` or ``(H, W, C)``, any numeric type.
+
+        `key` is what foreign flows are asked for.
+        """
+        return self.label(self.means(image, key))
+
+    def means(self, image: NDArray[Any], key: Any = None) -> Means:
+        """What `label` makes a prediction from: the networks' part of `predict`."""
+        return self._average(key, self._read(image))
+
+    def stream(
+        self,
+        images: Iterable[tuple[Key, NDArray[Any]]],
+        finish: Callable[[Key, Prediction], Result],
+    ) -> Generator[Result, None, None]:
+        """Segment images one after the other, with the mask step of one beside the network on the next.
+
+        Parameters
+        ----------
+        images : iterable of (key, image)
+            Images as `predict` takes them; reading them may be part of a generator. Taken as they are
+            needed, in a thread, at most two beyond the one whose result is due.
+        finish : callable
+            Gets the key and the `Prediction` of every image, which is that of `predict` to the bit.
+            Called in another thread, in the order of the images, after the mask step: scoring and
+            writing here cost the network no time. Keep no part of the prediction that is not needed.
+
+        Yields
+        ------
+        object
+            What `finish` returned, in the order of the images.
+
+        Raises
+        ------
+        BaseException
+            What reading, segmenting or finishing an image raised, when its turn comes.
+
+        Notes
+        -----
+        The network runs in the caller's thread. No thread stays when the generator ends, raises or is
+        closed; use ``contextlib.closing`` where it may be left early.
+        """
+
+        def prepare(item: tuple[Key, NDArray[Any]]) -> tuple[Key, _Input]:
+            key, image = item
+            return key, self._read(image)
+
+        def compute(item: tuple[Key, _Input]) -> tuple[Key, Means]:
+            key, ready = item
+            return key, self._average(key, ready)
+
+        def label_and_finish(item: tuple[Key, Means]) -> Result:
+            key, means = item
+            return finish(key, self.label(means))
+
+        return run_stages(images, prepare, compute, label_and_finish)
+
+    def member_flows(
+        self, image: NDArray[Any], key: Any = None
+    ) -> tuple[list[tuple[NDArray[Any], NDArray[Any]]], float, str]:
+        """What `predict` averages: flow and logit of every member and view, diameter, and cell type."""
+        normal = self._read(image).normal
+        known = self._recognize(normal)
+        joining = self._joining(self._type_of(known))
+        flows = list(self._flows(normal, key, joining, known, {}))
+        diameters = [self._diameter(member, known) for member in joining.values()]
+        return flows, float(np.mean(diameters)), self._type_of(known)
+
+    def _read(self, image: NDArray[Any]) -> _Input:
+        """The channels the members want."""
+        member = self.members[0]
+        normal = network_channels(image, member.chan, member.chan2, self.normalization)
+        return _Input(normal, select_channels(image, member.chan, member.chan2)[0].copy())
+
+    def _average(self, key: Any, item: _Input) -> Means:
+        """The networks' part."""
+        known = self._recognize(item.normal) if self._needs_styles_first else None
+        cell_type = self._type_of(known)
+        joining = self._joining(cell_type)
+        styles: dict[int, NDArray[np.float32]] = {}
+        flows = self._flows(item.normal, key, joining, known, styles)
+        weights = self._view_weights(joining)
+        means = average_flows(flows, weights, variant=self.average)
+        if known is None:
+            known = self._combine(styles)
+            cell_type = self._type_of(known)
+        diameters = [self._diameter(member, known) for member in joining.values()]
+        style = styles.get(next(iter(joining)), np.zeros(0, np.float32))
+        return Means(*means, float(np.mean(diameters)), item.intensity, cell_type, known, style)
+
+    def label(self, means: Means) -> Prediction:
+        """The mask step of `predict`."""
+        mask = self.per_type.get(means.cell_type, self.mask)
+        labels = make_labels(means.flow, means.cellprob, means.diameter, mask)
+        return Prediction(
+            means.flow, means.cellprob, means.disagreement, labels, means.diameter,
+            means.intensity, means.cell_type, means.recognition,
+        )  # fmt: skip
+
+    @property
+    def _needs_styles_first(self) -> bool:
+        """Whether styles are needed before the flows; else they come with the plain view at no cost."""
+        plain = self.diameter is None and self.policy == "dataset"
+        plain &= "" in self.flips and 1.0 in self.scales and not self.augment
+        return not plain or any(member.only_type for member in self.members)
+
+    def _recognize(self, normal: NDArray[np.float32]) -> Recognition:
+        """What the members' styles say; the way down of each network only."""
+        return self._combine(
+            {
+                place: image_to_style(
+                    member.net, normal, rescale=member.diam_mean / member.diam_labels,
+                    batch_size=self.batch_size, amp=self.amp,
+                )
+                for place, member in enumerate(self.members)
+                if member.styles is not None and not member.only_type
+            }
+        )  # fmt: skip
+
+    def _combine(self, styles: Mapping[int, NDArray[np.float32]]) -> Recognition:
+        """Mean probabilities and mean log diameter over the members that have style models."""
+        votes, logs = [], []
+        for place, style in styles.items():
+            models = self.members[place].styles
+            if models is None or self.members[place].only_type:
+                continue
+            logs.append(np.log(models.diameter.diameters(style[np.newaxis])[0]))
+            if models.cell_type is not None:
+                votes.append(
+                    (models.cell_type, models.cell_type.probabilities(style[np.newaxis])[0])
+                )
+        if not logs:
+            return UNKNOWN
+        probabilities = average_probabilities(votes) if votes else {}
+        cell_type = choose_type(probabilities) if probabilities else ""
+        return Recognition(cell_type, probabilities, float(np.exp(np.mean(logs))))
+
+    def _type_of(self, known: Recognition | None) -> str:
+        return self.cell_type or (known.cell_type if known is not None else "")
+
+    def _joining(self, cell_type: str) -> dict[int, Member]:
+        """The members that an image of a cell type is for, by their place; all where it is for none."""
+        chosen = {
+            place: member
+            for place, member in enumerate(self.members)
+            if member.only_type in ("", cell_type)
+        }
+        return chosen or dict(enumerate(self.members))
+
+    def _view_weights(self, joining: Mapping[int, Member]) -> list[float] | None:
+        """A weight for every flow of `_flows`: that of the member, shared by its views."""
+        given = self.weights or [1.0] * (len(self.members) + len(self.foreign))
+        views = len(self.flips) * len(self.scales)
+        own = [given[place] / views for place in joining for _ in range(views)]
+        return own + list(given[len(self.members) :])
+
+    def _flows(
+        self,
+        normal: NDArray[np.float32],
+        key: Any,
+        joining: Mapping[int, Member],
+        known: Recognition | None,
+        styles: dict[int, NDArray[np.float32]],
+    ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+        """Flows of one member and view after the other, so that memory does not grow with their number.
+
+        Puts the style of each member's plain view at its default scale into `styles`.
+        """
+        reference: Fields | None = None
+        for place, member in joining.items():
+            rescale = member.diam_mean / self._diameter(member, known)
+            for scale in self.scales:
+                for axes in self.flips:
+                    found = image_to_flows(
+                        member.net, flip_image(normal, axes), rescale=rescale * scale,
+                        batch_size=self.batch_size, amp=self.amp, augment=self.augment,
+                    )  # fmt: skip
+                    if not axes and scale == 1.0:  # read only where this is the default scale
+                        styles[place] = found.style
+                    fields = _turned_back(found, axes)
+                    if reference is None and self.foreign:
+                        reference = fields
+                    yield fields
+        if reference is not None:
+            yield from (flows_of(key, reference) for flows_of in self.foreign)
+
+    def _diameter(self, member: Member, known: Recognition | None) -> float:
+        """Diameter for a member, by what was given, the policy, and what is known of the image."""
+        if self.diameter is not None:
+            return self.diameter
+        if self.policy == "type":
+            return self._type_diameter(self._type_of(known)) or member.diam_labels
+        if self.policy == "image" and known is not None and known.diameter > 0:
+            return known.diameter
+        return member.diam_labels
+
+    def _type_diameter(self, cell_type: str) -> float:
+        """Mean diameter of a cell type in the training images of the members that know it; else 0."""
+        known = [
+            member.styles.type_diameters[cell_type]
+            for member in self.members
+            if member.styles is not None and cell_type in member.styles.type_diameters
+        ]
+        return float(np.mean(known)) if known else 0.0
+
+
+def _turned_back(found: Flows, axes: Axes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    return unflip_flow(found.flow, found.cellprob, axes) if axes else (found.flow, found.cellprob)

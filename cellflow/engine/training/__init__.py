@@ -1,0 +1,1 @@
+"""`cellflow train`: folds of a run, trained and evaluated."""

@@ -1,0 +1,119 @@
+"""Samples, crops and their order, as a training's settings ask for them."""
+
+from __future__ import annotations
+
+import logging
+
+import pandas as pd
+
+from cellflow.config import TrainConfig
+from cellflow.engine.training.sample_cache import CachedSamples, cache_samples
+from cellflow.engine.training.trainable import training_ids, validation_ids
+from cellflow.errors import DataError
+from cellflow.io.dataset import Dataset
+from cellflow.nn.dataset import CropDataset, EpochSampler
+from cellflow.nn.ranks import Ranks
+
+__all__ = ["fold_samples", "make_crops", "make_sampler"]
+
+_log = logging.getLogger(__name__)
+
+
+def fold_samples(
+    config: TrainConfig, fold: int, dataset: Dataset, folds: pd.Series[int]
+) -> tuple[CachedSamples, CachedSamples]:
+    """Samples of the images that train, and of those that validate, as `check_trainable` has found them good.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Settings.
+    fold : int
+        Fold that validates.
+    dataset : Dataset
+        Images and cells.
+    folds : pandas.Series
+        Fold of every image, by id.
+    """
+    others = int(((folds >= 0) & (folds != fold)).sum())
+    enough = training_ids(config, fold, dataset, folds)
+    if len(enough) < others:
+        _log.warning(
+            "fold %d: %d of %d training images have fewer than %d cells and are left out (--min_train_masks)",
+            fold, others - len(enough), others, config.sampling.min_train_masks,
+        )  # fmt: skip
+    chan, chan2 = config.model.chan, config.model.chan2
+    training = cache_samples(dataset, enough, chan=chan, chan2=chan2)
+    return training, cache_samples(dataset, validation_ids(fold, folds), chan=chan, chan2=chan2)
+
+
+def make_crops(
+    config: TrainConfig,
+    fold: int,
+    samples: CachedSamples,
+    diam_mean: float,
+    diam_labels: float,
+    *,
+    augmented: bool = True,
+) -> CropDataset:
+    """Crops of samples.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Settings.
+    fold : int
+        Key of the crops' randomness.
+    samples : CachedSamples
+        Images and targets.
+    diam_mean, diam_labels : float
+        Diameter the network works at, and mean diameter of the training images, in pixels.
+    augmented : bool
+        Whether intensities are changed too; not for the loss on validation images.
+    """
+    sampling = config.sampling
+    return CropDataset(
+        samples,
+        seed=config.seed,
+        fold=fold,
+        diam_mean=diam_mean,
+        size=sampling.bsize,
+        scale_range=sampling.scale_range,
+        diameter=diam_labels if sampling.rescale == "dataset" else None,
+        intensity=sampling.intensity if augmented else 0.0,
+        targets=sampling.targets,
+    )
+
+
+def make_sampler(
+    config: TrainConfig, fold: int, dataset: Dataset, ids: tuple[str, ...], ranks: Ranks
+) -> EpochSampler:
+    """Order of the training images.
+
+    Raises
+    ------
+    DataError
+        If crops are to be balanced over cell types, and the dataset has none.
+    """
+    return EpochSampler(
+        len(ids),
+        config.sampling.nimg_per_epoch or len(ids),
+        config.optim.batch_size,
+        seed=config.seed,
+        fold=fold,
+        weights=_balanced(dataset, ids) if config.sampling.balance else None,
+        rank=ranks.rank,
+        world=ranks.world,
+    )
+
+
+def _balanced(dataset: Dataset, ids: tuple[str, ...]) -> list[float]:
+    """Weight of every image: all images of a cell type together weigh 1."""
+    if "cell_type" not in dataset.images:
+        raise DataError(
+            f"--balance needs cell types, but {dataset.path / 'images.csv'} has no column cell_type. Leave "
+            "it out, or give the types with: cellflow prepare --table"
+        )
+    types = dataset.images.loc[list(ids), "cell_type"]
+    counts = types.value_counts()
+    return [1.0 / float(counts[name]) for name in types]

@@ -1,0 +1,126 @@
+"""What the trackers are told of the training of a fold."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cellflow.config import TrainConfig, config_to_dict
+from cellflow.io.dataset import Dataset
+from cellflow.report.overlays import draw_outlines
+from cellflow.storage.lenient import read_json
+from cellflow.storage.run_folder import RunFolder
+from cellflow.tracking import Trackers
+
+__all__ = ["FoldRecorder"]
+
+_log = logging.getLogger(__name__)
+
+EXAMPLES = 3
+"""Validation images whose outlines are shown; the first of as many cell types as there are."""
+
+
+class FoldRecorder:
+    """Tells trackers how the training of a fold goes; nothing where there are none.
+
+    Parameters
+    ----------
+    trackers : Trackers
+        Whom to tell.
+    fold : int
+        The fold.
+    dataset : Dataset
+        Its images.
+    validation : sequence of str
+        Ids of the images that validate.
+    """
+
+    def __init__(
+        self, trackers: Trackers, fold: int, dataset: Dataset, validation: Sequence[str]
+    ) -> None:
+        self._trackers, self._fold, self._dataset = trackers, fold, dataset
+        self._validation = tuple(validation)
+        self._kept: dict[str, NDArray[np.int32]] = {}
+
+    def start(self, config: TrainConfig, run: RunFolder, training: int) -> None:
+        """The fold starts or goes on."""
+        if not self._trackers:
+            return
+        host = read_json(run.environment) or {}
+        self._trackers.start_fold(
+            self._fold,
+            {
+                "experiment": run.name,
+                "config": config_to_dict(config),
+                "training": training,
+                "validation": len(self._validation),
+                "host": host,
+                "environment": host.get("environment", ""),
+                "comment": config.tracking.comment,
+                "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            },
+        )
+
+    def epoch(self, row: Mapping[str, float]) -> None:
+        """An epoch without evaluation."""
+        self._trackers.log_epoch(self._fold, row)
+
+    def wanted(self) -> dict[str, NDArray[np.int32]] | None:
+        """Where an evaluation puts the label maps of examples; None where nobody wants them."""
+        if not self._trackers.takes_pictures:
+            return None
+        types = self._types()
+        table = pd.Series({name: types.get(name, "") for name in sorted(self._validation)})
+        order = table.groupby(table).cumcount().sort_values(kind="stable").index
+        self._kept = {name: np.zeros(0, np.int32) for name in order[:EXAMPLES]}
+        return self._kept
+
+    def evaluation(self, row: Mapping[str, float], scores: Sequence[Mapping[str, Any]]) -> None:
+        """A row of the history with an evaluation, whose scores per image are the last ones."""
+        if not self._trackers:
+            return
+        epoch = row["epoch"]
+        own = [item for item in scores if item["epoch"] == epoch and item["weights"] == "net"]
+        self._trackers.log_epoch(self._fold, {**row, **self._type_scores(own)})
+        drawn = self._drawn()
+        if drawn:
+            self._trackers.log_examples(self._fold, epoch, drawn)
+
+    def _drawn(self) -> dict[str, NDArray[np.uint8]]:
+        """Pictures of the examples of this evaluation, once; none where one cannot be drawn."""
+        kept, self._kept = self._kept, {}
+        try:
+            return {
+                name: draw_outlines(self._dataset.image(name), labels)
+                for name, labels in kept.items()
+                if labels.ndim == 2
+            }
+        except Exception as error:
+            _log.warning("examples of fold %d could not be drawn: %s", self._fold, error)
+            return {}
+
+    def end(self, summary: Mapping[str, Any], model: Path) -> None:
+        """The fold is complete."""
+        self._trackers.end_fold(self._fold, summary, model)
+
+    def _types(self) -> dict[str, str]:
+        images = self._dataset.images
+        if "cell_type" not in images:
+            return {}
+        return {str(name): str(value) for name, value in images["cell_type"].items()}
+
+    def _type_scores(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+        types = self._types()
+        if not types or not rows:
+            return {}
+        table = pd.DataFrame({"type": [types[row["id"]] for row in rows]})
+        table["score"] = [row["score"] for row in rows]
+        means = table.groupby("type")["score"].mean()
+        return {f"score/{name}": float(value) for name, value in means.items()}

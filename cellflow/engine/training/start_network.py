@@ -1,0 +1,125 @@
+"""The network that a fold's training starts from, and its optimizer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cellflow.config import TrainConfig
+from cellflow.engine.runs.start_file import start_file
+from cellflow.engine.runtime.machine import Machine
+from cellflow.engine.training.sample_cache import CachedSamples
+from cellflow.errors import CheckpointError, LeakError
+from cellflow.nn.checkpoint import load_model_file
+from cellflow.nn.optim import make_optimizer
+from cellflow.nn.precision import choose_layout
+from cellflow.nn.step import Stepper
+from cellflow.nn.unet import build_unet, freeze_encoder, set_diam_labels, set_layout
+
+__all__ = ["is_pretrained", "start_model", "start_network", "start_stepper"]
+
+DEFAULT_DIAMETER = 30.0
+"""Diameter in pixels that a new network works at, as Cellpose's cyto models do."""
+
+
+def is_pretrained(config: TrainConfig) -> bool:
+    """Whether training starts from a model file, or from the models of a run."""
+    return config.model.pretrained_model.lower() != "none"
+
+
+def start_model(config: TrainConfig, fold: int) -> tuple[Path, torch.nn.Module, dict[str, Any]]:
+    """The model file that the training of a fold starts from, its network, and the facts in it.
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be used, or wants other channels.
+    """
+    model = config.model
+    path = start_file(model.pretrained_model, fold)
+    net, facts = load_model_file(path)
+    channels = (facts.get("chan", model.chan), facts.get("chan2", model.chan2))
+    if channels != (model.chan, model.chan2):
+        raise CheckpointError(
+            f"{path} was trained with --chan {channels[0]} --chan2 {channels[1]}, found --chan "
+            f"{model.chan} --chan2 {model.chan2}."
+        )
+    return path, net, facts
+
+
+def start_network(
+    config: TrainConfig, diam_labels: float, own: dict[str, Any], machine: Machine
+) -> torch.nn.Module:
+    """The network a fold starts from, where it is trained: new weights, or those of a model file.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Says which.
+    diam_labels : float
+        Mean diameter of the training images in pixels, recorded in the network.
+    own : dict
+        Fold, data hash and folds hash of the fold to train.
+    machine : Machine
+        Where it is trained. On several GPUs batch norm takes its statistics over all of them.
+
+    Raises
+    ------
+    CheckpointError
+        If the model file cannot be used, or wants other channels.
+    LeakError
+        If cellflow trained it on images that this fold validates on.
+    """
+    model = config.model
+    if not is_pretrained(config):
+        net = build_unet(diam_mean=model.diam_mean or DEFAULT_DIAMETER, seed=config.seed)
+    else:
+        path, net, facts = start_model(config, own["fold"])
+        same = {key for key, value in own.items() if facts.get(key) == value}
+        if "data_hash" in same and not {"fold", "folds_hash"} <= same:
+            raise LeakError(
+                f"{path} was trained on this dataset with another validation fold ({facts.get('fold')}), "
+                f"so it has seen images that fold {own['fold']} validates on. Start from another model."
+            )
+    set_diam_labels(net, diam_labels)
+    if model.freeze_encoder:
+        freeze_encoder(net)
+    if machine.ranks.world > 1 and machine.device.type == "cuda":
+        net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
+    net.to(machine.device)
+    set_layout(net, choose_layout(machine.device))
+    return net
+
+
+def start_stepper(
+    config: TrainConfig, training: CachedSamples, own: dict[str, Any], machine: Machine
+) -> Stepper:
+    """The network a fold starts from, ready to take training steps.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Settings.
+    training : CachedSamples
+        Samples that train; their mean diameter is recorded in the network.
+    own : dict
+        Fold, data hash and folds hash of the fold to train.
+    machine : Machine
+        Where it is trained.
+    """
+    optim = config.optim
+    net = start_network(config, float(np.mean(training.diameters)), own, machine)
+    optimizer = make_optimizer(
+        net, optim.optimizer, weight_decay=optim.weight_decay, momentum=optim.momentum
+    )
+    return Stepper(
+        net,
+        optimizer,
+        amp=machine.amp,
+        clip_grad=optim.clip_grad,
+        ema=optim.ema,
+        ranks=machine.ranks,
+    )

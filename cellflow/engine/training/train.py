@@ -1,0 +1,208 @@
+"""Train folds of a run."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+
+import pandas as pd
+import torch
+
+from cellflow.config import TrainConfig, check_config
+from cellflow.engine.data.folds import load_folds, validation_folds, wanted_folds
+from cellflow.engine.runs.identity import open_run
+from cellflow.engine.runs.start_file import start_file
+from cellflow.engine.runs.tracked_command import record_start, recorded
+from cellflow.engine.runtime.logs import log_to
+from cellflow.engine.runtime.machine import Machine, choose_machine
+from cellflow.engine.runtime.time_budget import Budget
+from cellflow.engine.segmentation.channels import warn_of_grey
+from cellflow.engine.training.crops import fold_samples
+from cellflow.engine.training.debug_run import debug_config
+from cellflow.engine.training.fold_result import FoldResult, copy_best, finished_without_state
+from cellflow.engine.training.fold_trainer import FoldTrainer
+from cellflow.engine.training.parallel_folds import devices_for, train_side_by_side
+from cellflow.engine.training.sample_cache import CachedSamples
+from cellflow.engine.training.start_network import is_pretrained
+from cellflow.engine.training.trainable import check_trainable
+from cellflow.errors import ConfigError
+from cellflow.io.dataset import Dataset
+from cellflow.nn.ranks import join_ranks
+from cellflow.storage.locks import hold_lock
+from cellflow.storage.run_folder import RunFolder
+from cellflow.tracking import NO_TRACKERS, Trackers, open_trackers
+
+__all__ = ["train"]
+
+_log = logging.getLogger(__name__)
+
+
+def train(config: TrainConfig) -> list[FoldResult]:
+    """Train the folds that a config names; finished ones are skipped.
+
+    One after the other; or one per GPU, where there are several GPUs and folds; or each by all processes
+    together, where torchrun started several.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Settings. The same config again resumes each fold after its last saved step.
+
+    Returns
+    -------
+    list of FoldResult
+        Best score and epoch of each fold.
+
+    Raises
+    ------
+    ConfigError, DataError, FoldError, LeakError, RunError, CheckpointError
+        What does not fit, before any training starts.
+    """
+    check_config(config)
+    if config.dry_run:
+        raise ConfigError("A dry run trains nothing; its plan comes from plan_training(config).")
+    if config.debug:
+        config = debug_config(config)
+    machine = choose_machine(config.runtime)
+    with join_ranks(machine.device) as ranks:
+        machine = replace(machine, ranks=ranks)
+        if not ranks.first:
+            logging.disable(logging.WARNING)  # one process speaks for all
+        job = _open(config, machine)
+        if not ranks.first:
+            return _train_folds(job)
+        record_start(job.run, config)
+        with recorded(job.run, "training"):
+            devices = devices_for(job.folds, config.runtime, machine)
+            if len(devices) > 1:
+                return train_side_by_side(config, job.folds, devices, _train_apart)
+            return _train_folds(job)
+
+
+def _train_apart(config: TrainConfig) -> list[FoldResult]:
+    """Train a fold in a process of its own, beside others of the run that is recorded elsewhere."""
+    return _train_folds(_open(config, choose_machine(config.runtime)))
+
+
+def _train_folds(job: Job) -> list[FoldResult]:
+    """Train folds one after the other."""
+    budget = Budget.of(job.config.time_budget)
+    with _trackers(job) as trackers:
+        return [
+            _train_fold(job, fold, budget.part(len(job.folds) - place), trackers)
+            for place, fold in enumerate(job.folds)
+        ]
+
+
+def _trackers(job: Job) -> Trackers:
+    """Where the first process records for all."""
+    if not job.machine.ranks.first:
+        return NO_TRACKERS
+    return open_trackers(job.config.tracking, job.run.path, experiment=job.run.name)
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained on what.
+
+    Attributes
+    ----------
+    config : TrainConfig
+        Settings.
+    machine : Machine
+        Where and how to compute.
+    dataset : Dataset
+        Images and cells.
+    split : pandas.Series
+        Fold of every image.
+    folds : list of int
+        Folds to train.
+    run : RunFolder
+        Run to write to.
+    """
+
+    config: TrainConfig
+    machine: Machine
+    dataset: Dataset
+    split: pd.Series[int]
+    folds: list[int]
+    run: RunFolder
+
+
+def _open(config: TrainConfig, machine: Machine) -> Job:
+    """Check everything, then start or continue the run."""
+    dataset = Dataset.open(config.data)
+    split = load_folds(dataset)
+    there = validation_folds(dataset, split)
+    wanted = wanted_folds(config.fold, there, dataset)
+    check_trainable(config, dataset, split, wanted)
+    if machine.ranks.first:
+        run = open_run(config, dataset, there)
+    machine.ranks.wait()
+    run = RunFolder(config.runs_dir / config.name)
+    _log.info(
+        "run %s: %d images in %s, fold %s to train; %s, %s, %d threads%s",
+        run.path, len(split), dataset.path, ", ".join(map(str, wanted)), machine.device,
+        str(machine.amp).removeprefix("torch.") if machine.amp else "float32",
+        torch.get_num_threads(),
+        f", {machine.ranks.world} processes" if machine.ranks.world > 1 else "",
+    )  # fmt: skip
+    used = dataset.images.loc[split.index[split >= 0], "channels"]
+    warn_of_grey(used.to_dict(), config.model.chan, config.model.chan2)
+    if is_pretrained(config):
+        files = [start_file(config.model.pretrained_model, fold) for fold in wanted]
+        _log.info("starting from %s", ", ".join(map(str, dict.fromkeys(files))))
+    elif not run.has_progress():
+        _log.info("training from scratch; --pretrained_model FILE starts from a Cellpose 3 model")
+    return Job(config, machine, dataset, split, wanted, run)
+
+
+def _log_file(job: Job, fold: int) -> AbstractContextManager[None]:
+    """Log file of the fold, written by the first process."""
+    return log_to(job.run.fold(fold).log) if job.machine.ranks.first else nullcontext()
+
+
+def _train_fold(job: Job, fold: int, budget: Budget, trackers: Trackers) -> FoldResult:
+    files = job.run.fold(fold)
+    with _sole_trainer(job, fold), _log_file(job, fold):
+        done = finished_without_state(fold, files)  # as cellflow prune leaves it
+        if done is not None:
+            if job.machine.ranks.first:
+                copy_best(job.config, fold, files.best)
+            _log.info("fold %d is complete: best score %.4f, %s", fold, done.best_score, files.best)
+            return done
+        training, validation = _samples(job, fold)
+        _log.info(
+            "fold %d: %d images train, %d validate, mean diameter %.1f pixels",
+            fold, len(training), len(validation), sum(training.diameters) / len(training),
+        )  # fmt: skip
+        trainer = FoldTrainer(
+            job.config, fold, job.run, job.dataset,
+            training=training, validation=validation, machine=job.machine, budget=budget,
+            trackers=trackers,
+        )  # fmt: skip
+        result = trainer.fit()
+        if result.finished:
+            _log.info(
+                "fold %d is complete: best score %.4f at epoch %g of %g, %s",
+                fold, result.best_score, result.best_epoch, result.epochs, files.best,
+            )  # fmt: skip
+    return result
+
+
+def _sole_trainer(job: Job, fold: int) -> AbstractContextManager[None]:
+    """Lock on the fold, held by the first process for all."""
+    if not job.machine.ranks.first:
+        return nullcontext()
+    return hold_lock(job.run.fold(fold).lock, f"Fold {fold} of run {job.run.name!r}")
+
+
+def _samples(job: Job, fold: int) -> tuple[CachedSamples, CachedSamples]:
+    """Samples that train and that validate; the first process computes them, the others read."""
+    if not job.machine.ranks.first:
+        job.machine.ranks.wait()
+    samples = fold_samples(job.config, fold, job.dataset, job.split)
+    if job.machine.ranks.first:
+        job.machine.ranks.wait()
+    return samples

@@ -1,0 +1,143 @@
+"""Evaluation of a network that is being trained, on the images its fold validates on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from cellflow.config import TrainConfig
+from cellflow.engine.runtime.machine import Machine
+from cellflow.engine.segmentation.member import Member
+from cellflow.engine.segmentation.scoring import score_images
+from cellflow.engine.segmentation.segmenter import Segmenter
+from cellflow.engine.segmentation.styles import fit_style_models
+from cellflow.engine.training.sample_cache import CachedSamples
+from cellflow.errors import NotFiniteError
+from cellflow.io.dataset import Dataset
+from cellflow.nn.dataset import Batch, CropDataset, Slot
+from cellflow.nn.loss import segmentation_loss
+from cellflow.nn.precision import autocast
+from cellflow.nn.step import to_device
+
+__all__ = ["Validator"]
+
+STYLED = 64
+"""Training images, at most, whose styles tell the diameters at an evaluation."""
+VALIDATION_EPOCH = -1
+"""Epoch in the key of the validation crops' randomness: the same crops at every evaluation."""
+
+
+class Validator:
+    """Score and loss on validation images.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Thresholds, batch size.
+    dataset : Dataset
+        Images and their cells.
+    training : CachedSamples
+        The images that train, for estimates of the diameter.
+    samples : CachedSamples
+        The images that validate.
+    crops : CropDataset
+        Crops of these images, for the loss.
+    machine : Machine
+        Where and how to compute.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        dataset: Dataset,
+        *,
+        training: CachedSamples,
+        samples: CachedSamples,
+        crops: CropDataset,
+        machine: Machine,
+    ):
+        self.config, self.dataset, self.machine = config, dataset, machine
+        self.ids, self.crops = samples.ids, crops
+        step = -(-len(training.ids) // STYLED)
+        self.styled = training.ids[::step] if config.eval_diameter == "image" else []
+
+    def score(
+        self,
+        member: Member,
+        check: Callable[[], None],
+        kept: dict[str, NDArray[np.int32]] | None = None,
+    ) -> list[dict[str, Any]]:
+        """A row of scores per image, segmented as prediction would. Processes share the images.
+
+        Parameters
+        ----------
+        member : Member
+            The network, in evaluation mode.
+        check : callable
+            Called before every image; may raise to end the evaluation.
+        kept : dict, optional
+            Gets the label maps of the images that are its keys, where one process does all.
+        """
+        segmenter = self._segmenter(member, self.styled, check)
+        ranks = self.machine.ranks
+        own = self.ids[ranks.rank :: ranks.world]
+        if ranks.world > 1:
+            rows = self._scored_by_all(segmenter, own)
+            place = {name: number for number, name in enumerate(self.ids)}
+            return sorted(rows, key=lambda row: place[row["id"]])
+        return score_images(segmenter, self.dataset, own, check=check, kept=kept)
+
+    def _scored_by_all(self, segmenter: Segmenter, own: Sequence[str]) -> list[dict[str, Any]]:
+        """Rows of all processes; an output that is not a number in one of them fails in all."""
+        ranks, rows, failure = self.machine.ranks, list[dict[str, Any]](), None
+        try:
+            rows = score_images(segmenter, self.dataset, own)
+        except NotFiniteError as error:
+            failure = error
+        if ranks.sums([float(failure is not None)])[0]:
+            raise failure or NotFiniteError("The network's output is not a number.")
+        return ranks.gather(rows)
+
+    def estimate(self, member: Member) -> float:
+        """Seconds that an evaluation will take, from one image."""
+        started = time.monotonic()
+        segmenter = self._segmenter(member, self.styled[:1])
+        styled = (time.monotonic() - started) * len(self.styled)
+        started = time.monotonic()
+        score_images(segmenter, self.dataset, self.ids[:1])
+        scored = (time.monotonic() - started) * len(self.ids)
+        return styled + scored / self.machine.ranks.world
+
+    def _segmenter(
+        self, member: Member, styled: Sequence[str], check: Callable[[], None] | None = None
+    ) -> Segmenter:
+        """The network with the diameters that were asked for."""
+        amp, size = self.machine.amp, self.config.optim.batch_size
+        if styled:
+            models = fit_style_models(
+                member, self.dataset, styled, amp=amp, batch_size=size, check=check
+            )
+            member = replace(member, styles=models)
+        policy = self.config.eval_diameter
+        return Segmenter([member], self.config.mask, amp=amp, batch_size=size, policy=policy)
+
+    def loss(self, net: nn.Module) -> float:
+        """Loss on one fixed crop of every image."""
+        size, count = self.config.optim.batch_size, len(self.ids)
+        total = 0.0
+        for start in range(0, count, size):
+            places = range(start, min(start + size, count))
+            items = [self.crops[Slot(VALIDATION_EPOCH, place, place)] for place in places]
+            batch = Batch(*map(torch.stack, zip(*items, strict=True)))
+            image, unit_flow, foreground = to_device(batch, self.machine.device)
+            with torch.inference_mode(), autocast(self.machine.device, self.machine.amp):
+                output = net(image)[0]
+            total += segmentation_loss(output, unit_flow, foreground).total.item() * len(items)
+        return total / count

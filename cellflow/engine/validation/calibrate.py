@@ -1,0 +1,148 @@
+"""Thresholds per cell type from stored flows, with an honest score."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from cellflow.config import CalibrateConfig, check_config
+from cellflow.engine.runs.thresholds import ALL_TYPES, Thresholds, write_thresholds
+from cellflow.engine.runs.tracked_command import recorded
+from cellflow.engine.validation.calibrate_ensemble import calibrate_ensemble
+from cellflow.engine.validation.cv_table import cross_validation
+from cellflow.engine.validation.fitted_facts import fitted_facts, threshold_search_of
+from cellflow.engine.validation.oof_flows import OofRun, check_same_data
+from cellflow.engine.validation.threshold_search import ThresholdSearch
+from cellflow.errors import RunError
+from cellflow.report.calibration import plot_curves
+from cellflow.storage.atomic import write_csv
+from cellflow.storage.config_file import write_config_file
+from cellflow.storage.hashing import hash_bytes
+from cellflow.storage.run_folder import RunFolder, find_run
+from cellflow.types import one_line
+
+__all__ = ["CalibrationResult", "calibrate"]
+
+
+_log = logging.getLogger(__name__)
+
+
+@one_line
+@dataclass(frozen=True, eq=False)
+class CalibrationResult:
+    """What a calibration gave.
+
+    Attributes
+    ----------
+    runs : tuple of RunFolder
+        The runs; each has a `thresholds.json`.
+    thresholds : tuple of Thresholds
+        One for each run.
+    cv : tuple of pandas.DataFrame
+        Cross-validation of each run with the cross-fitted score.
+    ensemble : Thresholds or None
+        Thresholds of the ensemble where it could be calibrated.
+    record : Path or None
+        Where those lie.
+    """
+
+    runs: tuple[RunFolder, ...]
+    thresholds: tuple[Thresholds, ...]
+    cv: tuple[pd.DataFrame, ...]
+    ensemble: Thresholds | None
+    record: Path | None
+
+
+def calibrate(config: CalibrateConfig) -> CalibrationResult:
+    """Fit thresholds per cell type on out-of-fold flows; no network runs but for reserved images.
+
+    Writes ``thresholds.json``, ``cv.csv`` and ``calibration/`` (a row per image, a picture per type) in
+    every run's folder. Thresholds of an ensemble, by the rules of the design: several runs of one split
+    are fitted on the mean of their out-of-fold flows; else images that `folds` reserved are predicted
+    with all members and fitted on, drawn towards the single models' optimum; else there are none.
+
+    Raises
+    ------
+    RunError, DataError
+        If a run has no out-of-fold flows, or runs do not belong together.
+    """
+    check_config(config)
+    runs = tuple(find_run(name, config.runs_dir) for name in config.runs or (None,))
+    if len({run.path.resolve() for run in runs}) < len(runs):
+        raise RunError(f"One run is named twice: {', '.join(str(run.path) for run in runs)}.")
+    with ExitStack() as stack:
+        for run in runs:
+            stack.enter_context(recorded(run, "calibration", ensembles_dir=config.ensembles_dir))
+        return _calibrate(runs, config)
+
+
+def _calibrate(runs: tuple[RunFolder, ...], config: CalibrateConfig) -> CalibrationResult:
+    parts = [OofRun.open(run, config) for run in runs]
+    check_same_data(parts)
+    used = replace(config, runs=tuple(str(run.path) for run in runs))
+    for run in runs:
+        write_config_file(run.settings("calibrate"), "calibrate", used)
+    results = [_calibrate_run(part, config) for part in parts]
+    ensemble = calibrate_ensemble(parts, [item.search for item in results], config)
+    return CalibrationResult(
+        runs,
+        tuple(item.thresholds for item in results),
+        tuple(item.cv for item in results),
+        *(ensemble or (None, None)),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Calibrated:
+    search: ThresholdSearch
+    thresholds: Thresholds
+    cv: pd.DataFrame
+
+
+def _calibrate_run(part: OofRun, config: CalibrateConfig) -> _Calibrated:
+    """Thresholds of a run's single models, its cross-fitted score, its tables and pictures."""
+    search = threshold_search_of(part.images(part.flows), part.mask, config)
+    thresholds = dataclasses.replace(
+        search.fit(),
+        source=f"out-of-fold flows of {len(part.scores)} images of run {part.run.name}",
+        members=part.hashes,
+        policy=part.policy,
+        diameter=part.diameter,
+    )
+    cross_fitted, fitted = search.cross_fit()
+    # The pass may have been made with other thresholds; side by side they all start from one setting.
+    default = search.score_rows(range(len(part.scores)), part.mask)
+    scores = part.scores.assign(score=default, cross_fitted=cross_fitted)
+    cv = cross_validation(scores, seed=config.seed)
+    facts = fitted_facts(search, thresholds, cross_fitted, config) | {
+        "folds": {str(fold): item.to_dict() for fold, item in fitted.items()}
+    }
+    thresholds = dataclasses.replace(thresholds, facts=facts)
+    folder = part.run.calibration
+    write_csv(folder / "scores.csv", scores)
+    for name, curves in facts["curves"].items():
+        chosen = dataclasses.asdict(thresholds.of("" if name == ALL_TYPES else name))
+        title = f"{part.run.name}, {name}: one threshold varied, the others as chosen"
+        plot_curves(
+            folder / f"{_file_name(name)}.png",
+            curves,
+            title=title,
+            chosen=chosen,
+            errors=facts["errors"][name],
+            why=facts["decisions"][name]["why"],
+        )
+    write_csv(part.run.cv, cv)
+    write_thresholds(part.run.thresholds, thresholds)
+    return _Calibrated(search, thresholds, cv)
+
+
+def _file_name(cell_type: str) -> str:
+    """A cell type as a file name: what cannot be in one is replaced, and the name made unique again."""
+    safe = re.sub(r"[^\w .+-]", "_", cell_type).strip(". ")[:80]
+    return safe if safe == cell_type else f"{safe}_{hash_bytes(cell_type.encode())[:6]}"

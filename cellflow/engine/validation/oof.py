@@ -1,0 +1,340 @@
+"""Out-of-fold predictions of a run, and the cross-validation made from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cellflow.config import MaskConfig, OofConfig, check_config
+from cellflow.config.shared import POLICIES, Policy
+from cellflow.engine.data.folds import image_groups
+from cellflow.engine.runs.contents import check_models, run_dataset, run_folds, run_mask
+from cellflow.engine.runs.identity import versions
+from cellflow.engine.runs.tracked_command import recorded
+from cellflow.engine.runtime.machine import Machine, choose_machine
+from cellflow.engine.runtime.progress_lines import follow
+from cellflow.engine.segmentation.channels import warn_of_grey
+from cellflow.engine.segmentation.doubts import warn_of_diameter
+from cellflow.engine.segmentation.member import Member, load_member
+from cellflow.engine.segmentation.result import Prediction
+from cellflow.engine.segmentation.scoring import SCORE_COLUMNS
+from cellflow.engine.segmentation.segmenter import Segmenter
+from cellflow.engine.segmentation.styles import (
+    fit_style_models,
+    read_style_models,
+    write_style_models,
+)
+from cellflow.engine.validation.cv_table import cross_validation
+from cellflow.engine.validation.oof_tables import (
+    RECOGNITION_COLUMNS,
+    OofImage,
+    _evaluations,
+    last_epoch_scores,
+    log_recognition,
+    oof_score_row,
+    predictions_table,
+    selection_biases,
+    write_confusion,
+)
+from cellflow.engine.validation.outlines import write_outlines_folder
+from cellflow.errors import CheckpointError, DataError
+from cellflow.io.dataset import Dataset
+from cellflow.io.flow_store import FlowStore
+from cellflow.io.fold_table import RESERVED
+from cellflow.io.images import read_labels, write_labels
+from cellflow.numeric.rle import rles_from_labels
+from cellflow.report.comparison import Comparison
+from cellflow.storage.atomic import atomic_folder, write_csv, write_json
+from cellflow.storage.config_file import write_config_file
+from cellflow.storage.hashing import hash_file, hash_json
+from cellflow.storage.run_folder import RunFolder, find_run
+from cellflow.style_models import StyleModels
+from cellflow.types import one_line
+
+__all__ = ["OofResult", "best_policy", "oof"]
+
+MIN_POLICY_GAIN = 0.002
+"""A diameter policy that is less simple than that of the data set must score better by this."""
+
+_log = logging.getLogger(__name__)
+
+
+@one_line
+@dataclass(frozen=True, eq=False)
+class OofResult:
+    """What an out-of-fold pass gave.
+
+    Attributes
+    ----------
+    run : RunFolder
+        The run.
+    scores : pandas.DataFrame
+        A row per image: id, fold, cell_type, epoch of the model, scores, and the score at the last epoch.
+    cv : pandas.DataFrame
+        Means per fold, per cell type and overall.
+    outlines : Path or None
+        Sheet of the worst images, in the folder with pictures of all; None where none were asked for.
+    """
+
+    run: RunFolder
+    scores: pd.DataFrame
+    cv: pd.DataFrame
+    outlines: Path | None = None
+
+
+def oof(config: OofConfig) -> OofResult:
+    """Predict each image with the model of the fold that validates on it, and score it.
+
+    Fits each fold model's style models (cell type, diameter) on its own training images first. Each
+    diameter policy is a pass of its own; the best one is kept. Writes ``oof/flows.zarr``,
+    ``oof/masks/<id>.tif``, ``oof/predictions.csv``, ``oof/scores.csv``, ``oof/cell_types.csv`` (confusion
+    matrix of the style models), ``oof/oof.json`` (what made them), ``fold_K/styles.json`` and ``cv.csv``
+    in the run folder, and on demand pictures in ``oof/outlines/``.
+
+    Raises
+    ------
+    RunError, DataError
+        If a fold has no model, or models, folds and data do not belong together.
+    """
+    check_config(config)
+    run = find_run(config.run, config.runs_dir)
+    with recorded(run, "out-of-fold predictions"):
+        write_config_file(run.settings("oof"), "oof", replace(config, run=str(run.path)))
+        return _oof(run, config)
+
+
+def _oof(run: RunFolder, config: OofConfig) -> OofResult:
+    dataset = run_dataset(run, config.data)
+    folds = run_folds(run, dataset)
+    models = check_models(run, unfinished=config.unfinished)
+    mask = config.mask.apply(run_mask(run))
+    machine = choose_machine(config.runtime)
+    evaluations = {fold: _evaluations(run.fold(fold).evaluations) for fold in models}
+    last = last_epoch_scores(run, evaluations)
+    bias = selection_biases(dataset, run, folds, evaluations)
+    job = _Job(run, dataset, folds, models, mask, config, machine)
+    policies = _policies(config, dataset)
+    _warn_of_grey(job)
+    styles = {fold: _style_models(job, fold) for fold in models}
+    with atomic_folder(run.oof, replace=True) as folder:
+        passes = {
+            policy: _predict_all(job, policy, styles, folder / f"policy_{policy}")
+            for policy in policies
+        }
+        best = best_policy({policy: _scores(done) for policy, done in passes.items()})
+        _keep_pass(folder, best)
+        write_csv(folder / "predictions.csv", predictions_table(passes[best]))
+        scores = _scores_table(job, passes[best], last, bias)
+        write_csv(folder / "scores.csv", scores)
+        write_confusion(folder / "cell_types.csv", scores)
+        log_recognition(scores)
+        write_json(folder / "oof.json", _record(job, best, passes))
+        cv = cross_validation(scores)
+        write_csv(run.cv, cv)  # before the folder: whoever finds that takes the pass for done
+    run.thresholds.unlink(missing_ok=True)  # they were fitted on other flows
+    sheet = _draw(run, dataset, scores) if config.outlines else None
+    return OofResult(run, scores, cv, sheet)
+
+
+def _draw(run: RunFolder, dataset: Dataset, scores: pd.DataFrame) -> Path:
+    """Pictures of truth and prediction; a pass that is complete does not depend on them."""
+
+    def compare(name: str) -> Comparison:
+        labels = read_labels(run.oof / "masks" / f"{name}.tif")
+        return Comparison(name, dataset.image(name), dataset.instances(name), labels)
+
+    return write_outlines_folder(run.oof / "outlines", scores, compare)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is predicted with what."""
+
+    run: RunFolder
+    dataset: Dataset
+    folds: pd.Series[int]
+    models: dict[int, Path]
+    mask: MaskConfig
+    config: OofConfig
+    machine: Machine
+
+    def member(self, fold: int, styles: StyleModels | None = None) -> Member:
+        """The model of a fold."""
+        name = f"{self.run.name} fold {fold}"
+        return load_member(self.models[fold], name, self.machine.device, styles=styles)
+
+
+def _warn_of_grey(job: _Job) -> None:
+    """Say which of the images lack the channels of the first model, which all share."""
+    member = job.member(next(iter(job.models)))
+    used = job.dataset.images.loc[job.folds.index[job.folds.isin(job.models)], "channels"]
+    warn_of_grey(used.to_dict(), member.chan, member.chan2)
+
+
+def _policies(config: OofConfig, dataset: Dataset) -> tuple[Policy, ...]:
+    """The diameter policies to compare; with one given diameter there is nothing to choose."""
+    if config.diameter is not None:
+        return ("dataset",)
+    types = 0
+    if "cell_type" in dataset.images:
+        types = dataset.images["cell_type"].replace("", np.nan).nunique()
+    if config.policy == "type" and types < 2:
+        raise DataError(
+            f"--policy type needs two cell types, found {types} in {dataset.path / 'images.csv'}. Choose "
+            "dataset, image or auto."
+        )
+    if config.policy != "auto":
+        return (config.policy,)
+    return tuple(policy for policy in POLICIES if policy != "type" or types > 1)
+
+
+def _style_models(job: _Job, fold: int) -> StyleModels | None:
+    """Those of a fold's model, fitted on its training images unless that was done before."""
+    path, wanted = job.run.fold(fold).styles, hash_file(job.models[fold])
+    if path.exists():
+        with suppress(CheckpointError):  # a damaged or older file is made again
+            models = read_style_models(path)
+            if models.model_hash == wanted:
+                return models
+    training = [str(name) for name in job.folds.index if job.folds[name] not in (RESERVED, fold)]
+    models = fit_style_models(
+        job.member(fold),
+        job.dataset,
+        training,
+        amp=job.machine.amp,
+        batch_size=job.config.batch_size,
+    )
+    write_style_models(path, models)
+    return models
+
+
+def _predict_all(
+    job: _Job, policy: Policy, styles: Mapping[int, StyleModels | None], folder: Path
+) -> list[OofImage]:
+    """One pass over all images, each with the model that never saw it."""
+    _log.info("diameter policy %s: a pass over all images", job.config.diameter or policy)
+    store = FlowStore(folder / "flows.zarr", mode="w")
+    done: list[OofImage] = []
+    for fold in job.models:
+        segmenter = Segmenter(
+            [job.member(fold, styles[fold])],
+            job.mask,
+            amp=job.machine.amp,
+            batch_size=job.config.batch_size,
+            diameter=job.config.diameter,
+            policy=policy,
+        )
+        if fold == min(job.models):
+            warn_of_diameter(segmenter.diameter, segmenter.members)
+        names = [str(name) for name in job.folds.index if job.folds[name] == fold]
+        done += _predict_fold(segmenter, job.dataset, names, folder, store)
+    _log.info("diameter policy %s: score %.4f", job.config.diameter or policy, _mean(done))
+    return done
+
+
+def _mean(done: list[OofImage]) -> float:
+    return float(np.mean(_scores(done)))
+
+
+def _scores(done: list[OofImage]) -> list[float]:
+    return [float(item.scores["score"]) for item in done]
+
+
+def best_policy(scores: Mapping[Policy, Sequence[float]]) -> Policy:
+    """The diameter policy to keep: the best one, or a simpler or safer one where the gain is not worth it.
+
+    "image" must beat "dataset" by `MIN_POLICY_GAIN`. So must "type"; and "image" by more than the standard
+    error of the gain, because an image that is told as another type gets the diameter of that type, and one of
+    a type that no training image had gets a wrong one for certain.
+
+    Parameters
+    ----------
+    scores : mapping of str to sequence of float
+        Of every policy, the scores of the same images in the same order.
+    """
+    means = {policy: float(np.mean(values)) for policy, values in scores.items()}
+    best = next(iter(means))
+    if "image" in means and means["image"] > means[best] + MIN_POLICY_GAIN:
+        best = "image"
+    if "type" in means and best != "type":
+        gain = np.subtract(scores["type"], scores[best])
+        error = (
+            float(gain.std(ddof=1)) / len(gain) ** 0.5 if best == "image" and len(gain) > 1 else 0.0
+        )
+        if gain.mean() > max(MIN_POLICY_GAIN, error):
+            best = "type"
+    return best
+
+
+def _keep_pass(folder: Path, best: Policy) -> None:
+    """Move one pass's flows and masks up, and remove the others."""
+    for item in (folder / f"policy_{best}").iterdir():
+        item.rename(folder / item.name)
+    for part in folder.glob("policy_*"):
+        shutil.rmtree(part)
+
+
+def _predict_fold(
+    segmenter: Segmenter, dataset: Dataset, names: list[str], folder: Path, store: FlowStore
+) -> list[OofImage]:
+    """Predict, write and score the images of a fold with the model that never saw them."""
+    member = segmenter.members[0]
+    fold, epoch = member.facts["fold"], member.facts["epoch"]
+    _log.info("fold %d: %d images with the model of epoch %g", fold, len(names), epoch)
+    masks = folder / "masks"
+    masks.mkdir(exist_ok=True)
+
+    def finish(name: str, result: Prediction) -> OofImage:
+        facts = {"fold": fold, "model_hash": member.hash, "diameter": result.diameter}
+        store.write(name, result.flow, result.cellprob, **facts)
+        write_labels(masks / f"{name}.tif", result.labels)
+        scores = oof_score_row(dataset, name, member, result)
+        return OofImage(name, rles_from_labels(result.labels), scores)
+
+    images = ((name, dataset.image(name)) for name in names)
+    with closing(segmenter.stream(images, finish)) as stream:
+        return list(follow(stream, f"fold {fold}", len(names)))
+
+
+def _scores_table(
+    job: _Job, done: list[OofImage], last: pd.Series[float], bias: pd.Series[float]
+) -> pd.DataFrame:
+    """Scores of a pass with each image's group, its score at the last epoch, and the selection bias.
+
+    The last epoch's scores are those of the training; they are left out where other thresholds or a
+    given diameter were asked for, because the two could not be compared.
+    """
+    scores = pd.DataFrame([item.scores for item in done])
+    scores["group"] = scores["id"].map(image_groups(job.dataset, job.run.folds))
+    as_trained = job.mask == run_mask(job.run) and job.config.diameter is None
+    scores["last_epoch_score"] = scores["id"].map(last) if as_trained else np.nan
+    scores["selection_bias"] = scores["id"].map(bias)
+    columns = ["id", "fold", "cell_type", "group", "epoch", *SCORE_COLUMNS, "last_epoch_score"]
+    return scores[[*columns, "selection_bias", *RECOGNITION_COLUMNS]]
+
+
+def _record(job: _Job, best: Policy, passes: Mapping[Policy, list[OofImage]]) -> dict[str, Any]:
+    """What made the out-of-fold predictions."""
+    record = job.run.read_record()
+    return {
+        "run": job.run.name,
+        "models": {str(fold): hash_file(path) for fold, path in job.models.items()},
+        "mask": dataclasses.asdict(job.mask),
+        "diameter": job.config.diameter,
+        "policy": best,
+        "policies": {policy: _mean(done) for policy, done in passes.items()},
+        "machine": job.machine.describe(),
+        "data_hash": record["data_hash"],
+        "folds_hash": record["folds_hash"],
+        "config_hash": hash_json(record["config"]),
+        "versions": versions(),
+    }

@@ -1,0 +1,379 @@
+"""`cellflow score`: any masks against the truth, and two predictions against each other."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cellflow.config import ScoreConfig, check_config
+from cellflow.engine.data.folds import GROUP_COLUMNS
+from cellflow.engine.runs.contents import run_dataset
+from cellflow.engine.runs.next_command import run_word
+from cellflow.engine.runtime.progress_lines import follow
+from cellflow.engine.segmentation.scoring import SCORE_COLUMNS, rates, score_row
+from cellflow.engine.validation.match_names import Names, check_names, match_names
+from cellflow.engine.validation.outlines import check_outlines_folder, write_outlines_folder
+from cellflow.errors import ConfigError, DataError, RunError
+from cellflow.io.fold_table import read_fold_facts
+from cellflow.io.image_source import ImageReaders, find_images
+from cellflow.io.mask_findings import MaskReview
+from cellflow.io.predictions import PredictedMasks, read_predicted_masks
+from cellflow.io.truth import Truth, dataset_truth, read_truth
+from cellflow.numeric.bootstrap import MIN_GROUPS, bootstrap_mean
+from cellflow.report.comparison import Comparison
+from cellflow.storage.atomic import write_csv
+from cellflow.storage.run_folder import RunFolder, find_run
+from cellflow.storage.sizes import few_text
+from cellflow.types import Instances, one_line
+
+__all__ = ["ScoreResult", "mean_row", "score_masks"]
+
+_log = logging.getLogger(__name__)
+
+
+@one_line
+@dataclass(frozen=True, eq=False)
+class ScoreResult:
+    """Scores of predicted masks, and how they compare with others.
+
+    Attributes
+    ----------
+    pred : str
+        What was scored, as it was named.
+    versus : str or None
+        What it was compared with.
+    images : DataFrame
+        A row per image: id, cell_type, group, score (competition metric), ap50 ... ap95, n_true,
+        n_predicted, and at IoU 0.5 n_found, n_missed and n_false; with `versus` also the same of the
+        others, ending in _versus, and difference (score - score_versus).
+    table : DataFrame
+        Means over images, a row per cell type (where there are several) and one overall: scope, name,
+        images, groups, score with its 95 % interval low..high, ap50, ap75, and at IoU 0.5 precision,
+        recall and f1 of the summed counts of cells; with `versus` also
+        score_versus, difference with its interval difference_low..difference_high, and verdict:
+        "better" or "worse" where that interval lies on one side of 0 and there are at least
+        `MIN_GROUPS` groups, else "undecided". Intervals come from resampling whole groups.
+    compared : tuple of str
+        What was taken for the prediction and for the truth, and what matched, a line each.
+    outlines : Path or None
+        Sheet of the worst images, in the folder with pictures of all; None where none were asked for.
+    """
+
+    pred: str
+    versus: str | None
+    images: pd.DataFrame
+    table: pd.DataFrame
+    compared: tuple[str, ...] = ()
+    outlines: Path | None = None
+
+    @property
+    def worst(self) -> pd.DataFrame:
+        """Images by their score, the worst first; of those with a score of 1 none."""
+        below = self.images[self.images["score"] < 1]
+        return below.sort_values(["score", "id"], kind="stable")
+
+    @property
+    def conclusion(self) -> str:
+        """The comparison over all images in one sentence; empty without one."""
+        if self.versus is None:
+            return ""
+        row = self.table.iloc[-1]
+        found = (
+            f"difference {row['difference']:+.4f}, 95 % interval {row['difference_low']:+.4f} to "
+            f"{row['difference_high']:+.4f}, {row['images']} images in {row['groups']} groups"
+        )
+        if row["verdict"] != "undecided":
+            return f"{self.pred} is {row['verdict']} than {self.versus}: {found}."
+        why = f" (a verdict needs {MIN_GROUPS})" if row["groups"] < MIN_GROUPS else ""
+        return f"Undecided between {self.pred} and {self.versus}: {found}{why}."
+
+
+@dataclass(frozen=True)
+class _Side:
+    """One prediction: what it was called, its masks, and the run it comes from."""
+
+    name: str
+    masks: PredictedMasks
+    run: RunFolder | None
+
+    def __str__(self) -> str:
+        return str(self.masks.path)
+
+
+@dataclass(frozen=True, eq=False)
+class _Pictures:
+    """Pictures of truth and prediction to be drawn."""
+
+    folder: Path
+    side: _Side
+    truth: Truth
+    ids: dict[str, str]
+    readers: ImageReaders
+
+    @classmethod
+    def plan(
+        cls, config: ScoreConfig, side: _Side, truth: Truth, names: dict[str, list[str]]
+    ) -> _Pictures:
+        """Find the images, and refuse what would fail after all is scored."""
+        if config.images is not None:
+            readers: ImageReaders = find_images(config.images)
+        elif truth.image is not None:
+            readers = {name: partial(truth.image, name) for name in names}
+        else:
+            raise ConfigError(
+                f"--outlines needs the images, which {truth.path} does not hold ({truth.kind}). Say where "
+                "they are with --images FOLDER."
+            )
+        missing = [name for name in names if name not in readers]
+        if missing:
+            raise DataError(
+                f"{config.images}: no image for {len(missing)} of the {len(names)} that are scored "
+                f"({few_text(missing)}); it has {few_text(readers)}. File names without their ending must be the "
+                "ids of the truth."
+            )
+        folder = config.outlines_dir
+        if folder is None and side.run is not None and config.truth is None:
+            folder = side.run.oof / "outlines"
+        folder = folder or Path("outlines") / _result_name(side)
+        check_outlines_folder(folder)
+        return cls(folder, side, truth, {name: ids[0] for name, ids in names.items()}, readers)
+
+    def write(self, scores: pd.DataFrame) -> Path:
+        """Draw all; the sheet of the worst."""
+        return write_outlines_folder(self.folder, scores, self._compare)
+
+    def _compare(self, name: str) -> Comparison:
+        cells = self.truth.instances(name)
+        labels = self.side.masks.read(self.ids[name], cells.shape)
+        return Comparison(name, self.readers[name](), cells, labels)
+
+
+def _result_name(side: _Side) -> str:
+    """What a prediction is called: a run by its name, others by their folder or file."""
+    if side.run is not None:
+        return side.run.name
+    path = side.masks.path.resolve()
+    return path.parent.name if path.name == "masks" else path.name.removesuffix(path.suffix)
+
+
+def score_masks(config: ScoreConfig) -> ScoreResult:
+    """Score predicted masks against the truth, and compare them with others image by image.
+
+    Images are read and scored one at a time. Writes ``config.out`` if it is given, and with
+    ``config.outlines`` pictures of truth and prediction.
+
+    Parameters
+    ----------
+    config : ScoreConfig
+
+    Raises
+    ------
+    ConfigError
+        If there is no truth to score against, or it has no such column of groups.
+    RunError
+        If a run is unknown, has no out-of-fold masks, or its data cannot be found.
+    DataError
+        If masks lack images of the truth, do not fit them, or cannot be read.
+    """
+    check_config(config)
+    sides = [
+        _find(name, config.runs_dir, config.mask_filter)
+        for name in (config.pred, config.versus)
+        if name
+    ]
+    truth = _find_truth(config.truth, sides, config.mask_filter)
+    _check_filter(config.mask_filter, sides, truth)
+    matched = [match_names(side.masks, truth) for side in sides]
+    names = _matched(sides, truth, matched, subset=config.subset)
+    images = _with_facts(truth, list(names), _group_column(config.group, sides, truth))
+    pictures = _Pictures.plan(config, sides[0], truth, names) if config.outlines else None
+    rows, review = [], MaskReview()
+    for name, ids in follow(names.items(), "score", brief=True):
+        cells = review.add(name, truth.instances(name))
+        rows.append({"id": name} | _scores(truth, cells, sides, name, ids))
+    review.warn(f"The truth is {truth.path}; `cellflow prepare --split_parts` makes parts cells.")
+    images = images.merge(pd.DataFrame(rows), on="id", validate="one_to_one")
+    if config.out is not None:
+        write_csv(config.out, images)
+    sheet = None if pictures is None else pictures.write(images)
+    compared = _compared(sides, truth, matched, len(names))
+    return ScoreResult(config.pred, config.versus, images, _summary(images), compared, sheet)
+
+
+def _find(name: str, runs_dir: Path, ending: str) -> _Side:
+    """Predicted masks by path, or a run's out-of-fold masks by its folder or name."""
+    path = Path(name)
+    if path.exists() and not RunFolder(path).exists():
+        return _Side(name, read_predicted_masks(path, ending=ending), None)
+    try:
+        run = RunFolder(path) if RunFolder(path).exists() else find_run(name, runs_dir)
+    except RunError as error:
+        raise RunError(f"{name}: there is no such folder or CSV. {error}") from None
+    masks = run.oof / "masks"
+    if not masks.is_dir():
+        raise RunError(
+            f"Run {run.name!r} has no out-of-fold masks in {masks}. Make them with: "
+            f"cellflow oof {run_word(run)}"
+        )
+    return _Side(name, read_predicted_masks(masks), run)
+
+
+def _find_truth(path: Path | None, sides: list[_Side], ending: str) -> Truth:
+    if path is not None:
+        return read_truth(path, ending=ending)
+    runs = [side.run for side in sides if side.run is not None]
+    if not runs:
+        raise ConfigError(
+            f"{sides[0]} is no run, so its truth is not known; give it with --truth (dataset folder, "
+            "folder of label maps, or CSV with id, annotation, width and height)"
+        )
+    if len({run.read_record()["data_hash"] for run in runs}) > 1:
+        raise RunError(
+            f"{' and '.join(run.name for run in runs)} were trained on different data; say with "
+            "--truth what both are to be scored against."
+        )
+    return dataset_truth(run_dataset(runs[0], None))
+
+
+def _check_filter(ending: str, sides: list[_Side], truth: Truth) -> None:
+    """Refuse an ending that no name has."""
+    if ending and ending not in {truth.ending, *(side.masks.ending for side in sides)}:
+        places = ", ".join([*map(str, sides), str(truth.path)])
+        raise ConfigError(
+            f"--mask_filter {ending}: no label map ends so in {places}. Correct the ending, or leave it out."
+        )
+
+
+def _matched(
+    sides: list[_Side], truth: Truth, matched: list[Names], *, subset: bool
+) -> dict[str, list[str]]:
+    """Images of the truth that all sides have, sorted, with the id that each side gives them."""
+    for side, names in zip(sides, matched, strict=True):
+        # a run may lack images that were reserved from its folds
+        check_names(side.masks, truth, names, subset=subset or side.run is not None)
+    common = sorted(set.intersection(*(set(names.ids) for names in matched)))
+    if not common:
+        raise DataError(
+            f"{' and '.join(map(str, sides))} have no image of {truth.path} in common; the first has "
+            f"{few_text(matched[0].ids)}, the second {few_text(matched[1].ids)}."
+        )
+    return {name: [names.ids[name] for names in matched] for name in common}
+
+
+def _compared(
+    sides: list[_Side], truth: Truth, matched: list[Names], common: int
+) -> tuple[str, ...]:
+    """What was taken for what, a line each."""
+    lines = []
+    for word, side, names in zip(("prediction", "versus"), sides, matched, strict=False):
+        kind = side.masks.kind
+        if side.run is not None:
+            kind = f"out-of-fold masks of run {side.run.name}, {kind}"
+        lines.append(f"{word:<12}{side.masks.path} ({kind}), {len(side.masks.ids)} images")
+        if names.only_predicted:
+            extra = f"{len(names.only_predicted)} are not in the truth"
+            lines.append(f"{'':12}{extra}: {few_text(names.only_predicted)}")
+        if names.only_true:
+            lacking = f"{len(names.only_true)} of the truth are not there"
+            lines.append(f"{'':12}{lacking}: {few_text(names.only_true)}")
+    lines.append(f"{'truth':<12}{truth.path} ({truth.kind}), {len(truth.images)} images")
+    lines.append(f"{'compared':<12}{common} images that match by name")
+    return tuple(lines)
+
+
+def _group_column(wanted: str | None, sides: list[_Side], truth: Truth) -> str | None:
+    """Column of groups; None if every image stands for itself."""
+    columns = truth.images.columns
+    if wanted == "id":
+        return None
+    if wanted is not None:
+        if wanted in columns:
+            return wanted
+        raise ConfigError(
+            f"--group {wanted}: {truth.path} has no such column with one value per image. It has: "
+            f"id{''.join(f', {name}' for name in columns)}."
+        )
+    run = next((side.run for side in sides if side.run is not None), None)
+    facts = truth.fold_facts if run is None else read_fold_facts(run.folds)
+    default = next((name for name in GROUP_COLUMNS if name in columns), None)
+    column = facts.get("group", default)
+    if column is None or column in columns:
+        return None if column is None else str(column)
+    _log.warning(
+        "the folds were grouped by %s, which %s does not know; intervals take %s for groups",
+        *(column, truth.path, default or "single images"),
+    )
+    return default
+
+
+def _with_facts(truth: Truth, names: list[str], column: str | None) -> pd.DataFrame:
+    """Cell type and group of each image; an image without a group stands for itself."""
+    rows = truth.images.loc[names]
+    ids = pd.Series(names, index=rows.index)
+    groups = ids if column is None else rows[column].astype(str)
+    types = rows["cell_type"].astype(str) if "cell_type" in rows else ""
+    facts = {"id": ids, "cell_type": types, "group": groups.where(groups != "", ids)}
+    return pd.DataFrame(facts).reset_index(drop=True)
+
+
+def _scores(
+    truth: Truth, cells: Instances, sides: list[_Side], name: str, ids: list[str]
+) -> dict[str, Any]:
+    """Scores of one image on each side."""
+    rows = []
+    for side, own in zip(sides, ids, strict=True):
+        try:
+            rows.append(score_row(cells, side.masks.read(own, cells.shape)))
+        except DataError as error:
+            raise DataError(f"{error} The truth is {truth.place(name)}.") from None
+    if len(rows) == 1:
+        return rows[0]
+    others = {f"{key}_versus": rows[1][key] for key in SCORE_COLUMNS if key != "n_true"}
+    return rows[0] | others | {"difference": rows[0]["score"] - rows[1]["score"]}
+
+
+def _summary(images: pd.DataFrame) -> pd.DataFrame:
+    rows = []
+    if images["cell_type"].nunique() > 1:
+        types = images.groupby("cell_type")
+        rows = [mean_row("cell_type", str(name), part) for name, part in types]
+    return pd.DataFrame([*rows, mean_row("overall", "all", images)])
+
+
+def mean_row(scope: str, name: str, part: pd.DataFrame) -> dict[str, Any]:
+    """A row of the table: mean score of some images with its interval, and of what they are compared to."""
+    groups = part["group"].to_numpy(str)
+    score = bootstrap_mean(part["score"], groups)
+    row: dict[str, Any] = {
+        "scope": scope,
+        "name": name,
+        "images": len(part),
+        "groups": part["group"].nunique(),
+        "score": score.mean,
+        "low": score.low,
+        "high": score.high,
+        "ap50": float(part["ap50"].mean()),
+        "ap75": float(part["ap75"].mean()),
+        **rates(part),
+    }
+    if "difference" not in part:
+        return row
+    difference = bootstrap_mean(part["difference"], groups)
+    return row | {
+        "score_versus": float(part["score_versus"].mean()),
+        "difference": difference.mean,
+        "difference_low": difference.low,
+        "difference_high": difference.high,
+        "verdict": _verdict(difference.low, difference.high, row["groups"]),
+    }
+
+
+def _verdict(low: float, high: float, groups: int) -> str:
+    if groups < MIN_GROUPS or low <= 0 <= high:
+        return "undecided"
+    return "better" if low > 0 else "worse"

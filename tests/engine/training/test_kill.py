@@ -1,0 +1,251 @@
+"""Real processes that are killed at random moments, interrupted, or train together."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from cellflow.config import TrainConfig
+from cellflow.engine.training import fold_trainer
+from cellflow.engine.training.start_network import start_stepper
+from cellflow.engine.training.train import train
+from cellflow.nn.checkpoint import load_model_file, load_state
+from cellflow.nn.step import Stepper
+from cellflow.storage.run_folder import FoldFolder, RunFolder
+
+TIMING = ["images_per_second", "seconds", "waited"]
+DRIVER = """
+import sys
+from cellflow.cli import main
+from cellflow.engine import fold_trainer
+
+if __name__ == "__main__":
+    if sys.argv[1] == "often":  # a state after every step: most kills then come inside a save
+        fold_trainer.SAVE_SECONDS, fold_trainer.SAVE_SHARE = 0.0, float("inf")
+    main(sys.argv[2:])
+"""
+EPOCHS = 8
+
+
+def flags(config: TrainConfig, runs_dir: Path, *more: str) -> list[str]:
+    return [
+        *("train", "--fold", "1", "--data", str(config.data), "--runs_dir", str(runs_dir)),
+        *("--diam_mean", "17", "--adam", "--schedule", "cosine", "--n_epochs", str(EPOCHS)),
+        *("--batch_size", "2", "--bsize", "64", "--min_train_masks", "1", "--eval_every", "2"),
+        *("--ema", "0.9", "--device", "cpu", "--amp", "off", "--threads", "1", *more),
+    ]
+
+
+def start(folder: Path, how: str, words: list[str]) -> subprocess.Popen[str]:
+    driver = folder / "driver.py"
+    driver.write_text(DRIVER)
+    return subprocess.Popen(
+        [sys.executable, str(driver), how, *words], stderr=subprocess.PIPE, text=True
+    )
+
+
+def fold_files(runs_dir: Path) -> FoldFolder:
+    return RunFolder(runs_dir / "exp").fold(1)
+
+
+def differences(one: Any, other: Any, path: str = "") -> list[str]:
+    """Where two states differ, timing apart."""
+    if isinstance(one, dict):
+        keys = [key for key in one.keys() | other.keys() if key not in TIMING]
+        return [
+            line
+            for key in keys
+            for line in differences(one.get(key), other.get(key), f"{path}/{key}")
+        ]
+    if isinstance(one, list):
+        if len(one) != len(other):
+            return [f"{path}: {len(one)} and {len(other)} items"]
+        pairs = enumerate(zip(one, other, strict=True))
+        return [line for place, (a, b) in pairs for line in differences(a, b, f"{path}/{place}")]
+    if isinstance(one, torch.Tensor):
+        return [] if torch.equal(one, other) else [path]
+    return [] if one == other or (one != one and other != other) else [f"{path}: {one} {other}"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tiny_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    runs_dir = tmp_path_factory.mktemp("uninterrupted") / "runs"
+    process = start(runs_dir.parent, "often", flags(tiny_config, runs_dir))
+    assert process.wait(timeout=300) == 0, process.stderr and process.stderr.read()
+    return runs_dir
+
+
+def assert_equal_runs(ours: FoldFolder, theirs: FoldFolder) -> None:
+    assert differences(load_state(ours.last), load_state(theirs.last)) == []
+    tables = [pd.read_csv(item.history).drop(columns=TIMING) for item in (ours, theirs)]
+    pd.testing.assert_frame_equal(*tables)
+    assert ours.evaluations.read_text() == theirs.evaluations.read_text()
+    models = [load_model_file(item.best) for item in (ours, theirs)]
+    assert differences(models[0].facts, models[1].facts) == []
+    assert differences(dict(models[0].net.state_dict()), dict(models[1].net.state_dict())) == []
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_and_resumed(
+    tiny_config: TrainConfig, uninterrupted: Path, tmp_path: Path
+) -> None:
+    """SIGKILL again and again, with and without workers: in the end every bit is what it would have been."""
+    rng, runs_dir = random.Random(), tmp_path / "runs"
+    files, seen = fold_files(runs_dir), []
+    for attempt in range(40):
+        workers = ("--workers", str(attempt % 2))
+        process = start(tmp_path, "often", flags(tiny_config, runs_dir, *workers))
+        before = files.last.stat().st_mtime_ns if files.last.exists() else 0
+        while process.poll() is None:
+            time.sleep(0.01)
+            if files.last.exists() and files.last.stat().st_mtime_ns != before:
+                time.sleep(rng.uniform(0.0, 2.0))
+                process.kill()
+                break
+        code = process.wait(timeout=60)
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL, process.stderr and process.stderr.read()
+        progress = load_state(files.last)["progress"]
+        position = progress["epoch"] + progress["step"] / 2
+        assert not seen or position >= seen[-1]
+        seen.append(position)
+    assert code == 0
+    assert len(seen) >= 2
+    assert_equal_runs(files, fold_files(uninterrupted))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_interrupted_inside_an_epoch(
+    tiny_config: TrainConfig, uninterrupted: Path, tmp_path: Path, number: int, code: int
+) -> None:
+    """The state is saved though no save is due, and the same command ends where it would have."""
+    runs_dir = tmp_path / "runs"
+    words = flags(tiny_config, runs_dir, "--workers", "1")
+    process = start(tmp_path, "rarely", words)
+    assert process.stderr is not None
+    said = ""
+    while "epoch 1/" not in said:
+        said += process.stderr.readline()
+    process.send_signal(number)
+    said += process.stderr.read()
+    assert process.wait(timeout=60) == code, said
+    assert "everything is saved" in said
+    assert "the same command goes on where it stopped" in said
+    assert "Traceback" not in said
+    progress = load_state(fold_files(runs_dir).last)["progress"]
+    assert 1 <= progress["epoch"] < EPOCHS
+    again = start(tmp_path, "rarely", words)
+    assert again.wait(timeout=300) == 0, again.stderr and again.stderr.read()
+    assert_equal_runs(fold_files(runs_dir), fold_files(uninterrupted))
+
+
+def test_interrupted_inside_an_evaluation(
+    trained: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The steps of the epoch are kept; only the evaluation is done again."""
+    config = replace(trained, runs_dir=tmp_path, fold=("1",))
+    files = RunFolder(tmp_path / "tiny").fold(1)
+    score = fold_trainer.Validator.score
+
+    def interrupted(self: Any, *rest: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return score(self, *rest)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fold_trainer.Validator, "score", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+    progress = load_state(files.last)["progress"]
+    assert (progress["epoch"], progress["step"], progress["evaluations"]) == (1, 2, [])
+    train(config)
+    theirs = RunFolder(trained.runs_dir / trained.name).fold(1)
+    assert_equal_runs(files, theirs)
+
+
+def test_the_second_of_two_trainers_is_told_of_the_first(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    runs_dir = tmp_path / "runs"
+    first = start(tmp_path, "rarely", flags(tiny_config, runs_dir))
+    assert first.stderr is not None
+    said = ""
+    while "fold 1:" not in said:
+        said += first.stderr.readline()
+    try:
+        second = start(tmp_path, "rarely", flags(tiny_config, runs_dir))
+        assert second.stderr is not None
+        message = second.stderr.read()
+        if first.poll() is not None:
+            pytest.skip("the first training was over before the second had started")
+        assert second.wait(timeout=60) == 1
+        assert f"process {first.pid} on {socket.gethostname()}" in message
+    finally:
+        first.kill()
+        first.wait()
+
+
+def test_two_processes_equal_one_that_takes_the_halves_in_turn(
+    tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DDP over gloo against gradient accumulation; the last batch of an epoch has a crop for one only."""
+    optim = replace(
+        tiny_config.optim, optimizer="sgd", schedule="constant", learning_rate=0.01, n_epochs=2
+    )
+    config = replace(tiny_config, runs_dir=tmp_path / "one", name="exp", fold=("1",), optim=optim)
+
+    def in_halves(*rest: Any) -> Stepper:
+        stepper = start_stepper(*rest)
+        stepper.pieces = 2
+        return stepper
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fold_trainer, "start_stepper", in_halves)
+        train(config)
+    words = [
+        *("train", "--fold", "1", "--data", str(config.data), "--runs_dir", str(tmp_path / "two")),
+        *("--diam_mean", "17", "--sgd", "--schedule", "constant", "--learning_rate", "0.01"),
+        *("--n_epochs", "2", "--batch_size", "2", "--bsize", "64", "--min_train_masks", "1"),
+        *("--eval_every", "2", "--device", "cpu", "--amp", "off", "--threads", "1"),
+    ]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    result = subprocess.run(
+        [*torchrun, "-m", "cellflow", *words], capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("epoch 2/2") == 1
+    one, two = (load_state(fold_files(tmp_path / name).last) for name in ("one", "two"))
+    start_net = dict(start_of(config).named_parameters())
+    for name, before in start_net.items():
+        if name.startswith("diam"):
+            continue
+        moved = (one["net"][name] - before).norm()
+        apart = (one["net"][name] - two["net"][name]).norm()
+        assert apart <= 1e-3 * moved + 1e-7, name
+    losses = [[row["train_loss"] for row in state["progress"]["history"]] for state in (one, two)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    evaluated = [
+        {(row["epoch"], row["id"]) for row in state["progress"]["evaluations"]}
+        for state in (one, two)
+    ]
+    assert evaluated[0] == evaluated[1]
+    assert json.loads(fold_files(tmp_path / "two").summary.read_text())["finished"] == "epochs"
+
+
+def start_of(config: TrainConfig) -> torch.nn.Module:
+    from cellflow.nn.unet import build_unet
+
+    return build_unet(diam_mean=17.0, seed=config.seed)
