@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cellflow.engine.segmentation.cell_table import CELL_COLUMNS
 from cellflow.errors import DataError
+from cellflow.io.image_source import FoundImage
 from cellflow.io.images import read_labels
+from cellflow.io.pixel_size import PixelSize
 from cellflow.io.tables import read_rows
 
 __all__ = ["Exports"]
@@ -60,3 +64,8 @@ def _has_all_columns(cells: Path) -> bool:
     with suppress(DataError):
         return list(read_rows(cells, ("id",), exact=True)[0]) == ["id", *CELL_COLUMNS]
     return False
+
+
+def pixel_size_of(reader: Callable[[], Any]) -> PixelSize | None:
+    """Micrometres per pixel of an image that knows them."""
+    return reader.pixel_size() if isinstance(reader, FoundImage) else None

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
+from cellflow.engine.prediction.exports import pixel_size_of
 from cellflow.engine.prediction.result_folder import ResultFolder
 from cellflow.engine.runtime.progress_lines import WorkProgress, show_progress
 from cellflow.engine.segmentation.doubts import ImageFacts, facts_of
 from cellflow.errors import DataError, NotFiniteError
 from cellflow.io.image_source import FoundImage, ImageReaders
-from cellflow.io.pixel_size import PixelSize
 
 if TYPE_CHECKING:
     from cellflow.engine.segmentation.result import Prediction
@@ -155,11 +155,6 @@ class _Pass:
             message = f"{reader.path}: {message}"
         self.failed[name] = message
         self.bar.update()
-
-
-def pixel_size_of(reader: Callable[[], Any]) -> PixelSize | None:
-    """Micrometres per pixel of an image that knows them."""
-    return reader.pixel_size() if isinstance(reader, FoundImage) else None
 
 
 def _warn(failed: dict[str, str], total: int) -> None:

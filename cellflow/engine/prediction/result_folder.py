@@ -42,9 +42,9 @@ from cellflow.engine.prediction.exports import (
     Rows,
     _has_all_columns,
     count_cells,
+    pixel_size_of,
     read_export_table,
 )
-from cellflow.engine.prediction.predict_images import pixel_size_of
 from cellflow.engine.runtime.progress_lines import follow
 from cellflow.engine.segmentation.cell_table import CELL_COLUMNS
 from cellflow.errors import DataError, RunError

@@ -13,6 +13,7 @@ from cellflow.config import MaskConfig
 from cellflow.config.shared import POLICIES, Policy
 from cellflow.engine.data.folds import folds_hash, read_folds
 from cellflow.engine.runs.next_command import named_folds, run_word, train_command
+from cellflow.engine.runs.state import TEXT_COLUMNS
 from cellflow.engine.runs.thresholds import mask_from_dict
 from cellflow.errors import DataError, RunError
 from cellflow.io.dataset import Dataset
@@ -193,10 +194,6 @@ def run_dataset(run: RunFolder, data: Path | None) -> Dataset:
             f"{record['data_hash']}, found {dataset.hash}. Say where the right data is with --data."
         )
     return dataset
-
-
-TEXT_COLUMNS = ("id", "cell_type", "predicted_type", "group", "weights", "scope", "name")
-"""Columns of the tables of a run that are text, whatever it looks like; all others are numbers."""
 
 
 def run_folds(run: RunFolder, dataset: Dataset) -> pd.Series[int]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from cellflow.engine.runs.contents import TEXT_COLUMNS
 from cellflow.errors import DataError, RunError
 from cellflow.io.tables import read_frame
 from cellflow.storage.lenient import dict_or_empty, list_or_empty, number_or_none, read_json
@@ -28,6 +27,8 @@ __all__ = [
 ]
 
 
+TEXT_COLUMNS = ("id", "cell_type", "predicted_type", "group", "weights", "scope", "name")
+"""Columns of the tables of a run that are text, whatever it looks like; all others are numbers."""
 CV_COLUMNS = (
     "last_epoch", "best_epoch", "cross_fitted", "selection_bias", "expected", "low", "high",
 )  # fmt: skip
