@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 __all__ = [
     "CellflowError",
     "CheckpointError",
@@ -10,13 +12,47 @@ __all__ = [
     "FoldError",
     "LeakError",
     "NotFiniteError",
+    "PackageError",
     "RleError",
     "RunError",
 ]
 
 
 class CellflowError(Exception):
-    """Base of every error that cellflow raises on purpose; the command line prints it without a traceback."""
+    """Base of every error that cellflow raises on purpose; the command line prints it without a traceback.
+
+    Attributes
+    ----------
+    path : Path or None
+        File or folder that is not what it should be.
+    line : int or None
+        Line in that file, from 1.
+    id : str or None
+        Image.
+    expected, found : object
+        What should be there, and what is; None where the message is all there is to say.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> error = DataError("a.csv, line 3: expected 2 columns, found 1", path=Path("a.csv"), line=3)
+    >>> error.path.name, error.line
+    ('a.csv', 3)
+    """
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        path: Path | None = None,
+        line: int | None = None,
+        id: str | None = None,
+        expected: object = None,
+        found: object = None,
+    ):
+        super().__init__(message)
+        self.path, self.line, self.id = path, line, id
+        self.expected, self.found = expected, found
 
 
 class ConfigError(CellflowError, ValueError):
@@ -56,3 +92,7 @@ class RunError(CellflowError, ValueError):
 
 class NotFiniteError(CellflowError, ArithmeticError):
     """A network's output is not a number."""
+
+
+class PackageError(CellflowError, RuntimeError):
+    """Packages for another machine cannot be collected, or what is published cannot be sent."""
