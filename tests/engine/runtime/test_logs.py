@@ -185,7 +185,7 @@ SPAWNING = """
 import logging, multiprocessing, sys
 from logging.handlers import QueueHandler, QueueListener
 from pathlib import Path
-from cellflow.engine.logs import log_to, log_to_console
+from cellflow.engine.runtime.logs import log_to, log_to_console
 FOLDER = Path(sys.argv[-1])
 
 class Forward(logging.Handler):
@@ -219,7 +219,7 @@ def test_in_a_plain_process_stderr_gets_one_line_and_stdout_none() -> None:
     """Outside of pytest, with basicConfig before and after, and two commands in one process."""
     program = """
         import logging, sys
-        from cellflow.engine.logs import log_to_console
+        from cellflow.engine.runtime.logs import log_to_console
         logging.basicConfig(level=logging.INFO)
         log_to_console()
         logging.basicConfig(level=logging.INFO, stream=sys.stdout, force=True)
