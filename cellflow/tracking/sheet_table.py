@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cellflow.tracking.google import connect
-from cellflow.tracking.protocol import TrackerUnavailableError
+from cellflow.tracking.tracker import TrackerUnavailableError
 
 __all__ = ["Row", "SheetTable"]
 

@@ -13,6 +13,7 @@ import pandas as pd
 from cellflow.config import TrainConfig
 from cellflow.engine.runs.identity import versions
 from cellflow.engine.runtime.machine import Machine
+from cellflow.engine.training.fold_log import log_position
 from cellflow.engine.training.fold_result import copy_best
 from cellflow.engine.training.progress import Progress
 from cellflow.errors import CheckpointError
@@ -132,6 +133,10 @@ class FoldCheckpoint:
             self._write_tables(progress)
             self._restore_best(stepper, progress)
             self._compare_machine(before)
+        if not progress.finished:
+            log_position(
+                self.origin["fold"], "goes on", progress, n_epochs=self._config.optim.n_epochs
+            )
         return progress
 
     def go_back(self, stepper: Stepper) -> Progress | None:

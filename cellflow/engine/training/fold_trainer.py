@@ -110,7 +110,7 @@ class FoldTrainer:
         """
         with self.signals:
             try:
-                self._resume()
+                self.progress = self.checkpoint.resume(self.stepper) or self.progress
                 self.tracking.start(self.config, self.run, len(self.training))
                 self._train()
             except Interrupted:
@@ -123,20 +123,7 @@ class FoldTrainer:
             self.tracking.end(summary, self.checkpoint.files.best)
         elif self.paused:
             self._log_position("is out of time")
-        return FoldResult(
-            self.fold,
-            progress.best_score,
-            progress.best_epoch,
-            progress.position,
-            progress.finished,
-        )
-
-    def _resume(self) -> None:
-        progress = self.checkpoint.resume(self.stepper)
-        if progress is not None:
-            self.progress = progress
-            if not progress.finished:
-                self._log_position("goes on")
+        return FoldResult.of(self.fold, progress)
 
     def _train(self) -> None:
         progress = self.progress
