@@ -18,7 +18,6 @@ variables that their machines set and that people do not set elsewhere:
 from __future__ import annotations
 
 from cellflow.environment.hosts import (
-    AmpType,
     Host,
     HostDefaults,
     HostName,
@@ -31,7 +30,6 @@ from cellflow.environment.probe import cgroup_limits, prepared_datasets, take_sn
 from cellflow.environment.snapshot import Gpu, Snapshot
 
 __all__ = [
-    "AmpType",
     "Gpu",
     "Host",
     "HostDefaults",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
+from cellflow.amp import AmpType, auto_amp
 from cellflow.environment.places import DATA, DRIVES, INPUT, LASTING, HostName
 from cellflow.environment.snapshot import Snapshot
 from cellflow.errors import ConfigError
 
 __all__ = [
-    "AmpType",
     "Host",
     "HostDefaults",
     "HostName",
@@ -58,15 +58,6 @@ class HostDefaults:
     ensembles_dir: Path
     workers: int | None = None
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class AmpType:
-    """Device that `auto` takes, its type for mixed precision, and why."""
-
-    device: Literal["cuda", "mps", "cpu"]
-    type: Literal["bfloat16", "float16", "off"]
-    reason: str
 
 
 def detect_host(snapshot: Snapshot) -> Host:
@@ -135,21 +126,10 @@ def host_defaults(host: Host, snapshot: Snapshot) -> HostDefaults:
 
 
 def amp_type(snapshot: Snapshot) -> AmpType:
-    """What ``--device auto --amp auto`` comes to; the rule is `cellflow.nn.precision.choose_amp`'s."""
+    """What ``--device auto --amp auto`` comes to."""
     if snapshot.gpus:
-        capability = snapshot.gpus[0].capability
-        text = "unknown" if capability is None else ".".join(map(str, capability))
-        if capability is not None and capability[0] >= 8:
-            return AmpType("cuda", "bfloat16", f"GPU of compute capability {text} computes in it")
-        reason = f"GPU of compute capability {text}; bfloat16 needs 8.0"
-        return AmpType("cuda", "float16", reason)
-    if snapshot.mps:
-        return AmpType("mps", "off", "Apple's GPU: float32 throughout")
-    for flag in ("avx512_bf16", "amx_tile"):
-        if flag in snapshot.cpu_flags:
-            return AmpType("cpu", "bfloat16", f"the processor computes in it ({flag})")
-    reason = "the processor has neither avx512_bf16 nor amx_tile, and would emulate bfloat16"
-    return AmpType("cpu", "off", reason)
+        return auto_amp("cuda", capability=snapshot.gpus[0].capability)
+    return auto_amp("mps" if snapshot.mps else "cpu", cpu_flags=snapshot.cpu_flags)
 
 
 def environment_record(

@@ -6,6 +6,7 @@ import contextlib
 
 import torch
 
+from cellflow.amp import auto_amp
 from cellflow.errors import ConfigError
 
 __all__ = ["autocast", "choose_amp", "choose_device", "choose_layout"]
@@ -41,24 +42,22 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_amp(name: str, device: torch.device) -> torch.dtype | None:
-    """Type for mixed precision, or None for float32 throughout.
+    """Type for mixed precision, or None for float32 throughout; ``auto`` as `auto_amp` says.
 
-    ``auto`` means bfloat16 where the processor or GPU computes in it, float16 on other CUDA GPUs,
-    and none elsewhere: emulated bfloat16 is slower than float32.
+    Raises
+    ------
+    ConfigError
+        If it is float16 and the device no CUDA GPU.
     """
-    if name == "off":
-        return None
     if name == "float16" and device.type != "cuda":
         raise ConfigError(
             f"--amp float16 needs a CUDA GPU, found {device.type}. Use --amp bfloat16, auto or off."
         )
-    if name != "auto":
-        return {"bfloat16": torch.bfloat16, "float16": torch.float16}[name]
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
-    if device.type == "cpu" and _cpu_has_bfloat16():
-        return torch.bfloat16
-    return None
+    if name == "auto":
+        on_gpu = device.type == "cuda"
+        capability = torch.cuda.get_device_capability(device) if on_gpu else None
+        name = auto_amp(device.type, capability=capability, cpu_flags=_cpu_flags()).type
+    return {"bfloat16": torch.bfloat16, "float16": torch.float16, "off": None}[name]
 
 
 def choose_layout(device: torch.device) -> torch.memory_format:
@@ -78,5 +77,10 @@ def autocast(
     return torch.autocast(device_type=device.type, dtype=amp)
 
 
-def _cpu_has_bfloat16() -> bool:
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+def _cpu_flags() -> list[str]:
+    """Those of the processor's flags that torch knows and `auto_amp` asks for."""
+    known = {
+        "avx512_bf16": torch.cpu._is_avx512_bf16_supported(),
+        "amx_tile": torch.cpu._is_amx_tile_supported(),
+    }
+    return [flag for flag, is_there in known.items() if is_there]

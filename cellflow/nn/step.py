@@ -24,14 +24,13 @@ _log = logging.getLogger(__name__)
 class StepResult(NamedTuple):
     """What a step came to.
 
-    `loss`, `flow` and `cellprob` are means over the step's crops, `grad_norm` is the L2 norm of the
+    `loss` and its `terms` by name are means over the step's crops, `grad_norm` is the L2 norm of the
     gradient before clipping. `taken` is false when the loss or the gradient was not finite; the network
     is then as it was before.
     """
 
     loss: float
-    flow: float
-    cellprob: float
+    terms: dict[str, float]
     grad_norm: float
     taken: bool
 
@@ -86,6 +85,11 @@ class Stepper:
         self._kept = [buffer.clone() for buffer in self._buffers]
 
     @property
+    def networks(self) -> dict[str, nn.Module]:
+        """What may be the best model: the weights ("net") and, if there is one, their average ("ema")."""
+        return {"net": self.net} | ({"ema": self.average} if self.average is not None else {})
+
+    @property
     def average(self) -> nn.Module | None:
         """The network with averaged weights, if there is one."""
         return None if self._averaged is None else self._averaged.module
@@ -106,12 +110,12 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         torch._foreach_copy_(self._kept, self._buffers)
-        losses = self._gradient(to_device(batch, self.device), share)
+        names, losses = self._gradient(to_device(batch, self.device), share)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
-        # One copy from the device for all four numbers: each would wait for the GPU.
-        *own, grad_norm = torch.cat([losses, norm.reshape(1)]).tolist()
-        loss, flow, cellprob = self.ranks.sums(own)
+        # One copy from the device for all numbers: each would wait for the GPU.
+        *parts, grad_norm = torch.cat([losses, norm.reshape(1)]).tolist()
+        loss, *terms = self.ranks.sums(parts)
         taken = math.isfinite(loss) and math.isfinite(grad_norm)
         if taken or self.scaler.is_enabled():
             self.scaler.step(self.optimizer)  # itself skips a gradient that overflowed in float16
@@ -120,7 +124,7 @@ class Stepper:
             self._averaged.update_parameters(self.net)
         if not taken:
             self._restore_buffers()
-        return StepResult(loss, flow, cellprob, grad_norm, taken)
+        return StepResult(loss, dict(zip(names, terms, strict=True)), grad_norm, taken)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a later step depends on."""
@@ -142,8 +146,11 @@ class Stepper:
             self._averaged.load_state_dict(state["average"])
         self.pieces = int(state["pieces"])
 
-    def _gradient(self, batch: Batch, share: float) -> torch.Tensor:
-        """Compute the gradient of a batch; returns this process's part of the three losses."""
+    def _gradient(self, batch: Batch, share: float) -> tuple[list[str], torch.Tensor]:
+        """Compute the gradient of a batch.
+
+        Returns the names of the loss's terms, and this process's part of the loss and of each term.
+        """
         while True:
             try:
                 return self._accumulate(batch, share)
@@ -153,10 +160,10 @@ class Stepper:
             # Outside of the except clause, whose traceback would keep the tensors alive.
             self._halve(len(batch.image))
 
-    def _accumulate(self, batch: Batch, share: float) -> torch.Tensor:
+    def _accumulate(self, batch: Batch, share: float) -> tuple[list[str], torch.Tensor]:
         self.optimizer.zero_grad(set_to_none=True)
         count = len(batch.image)
-        sums = torch.zeros(3, device=self.device)
+        names, sums = list[str](), torch.zeros(1, device=self.device)
         parts = zip(*(tensor.tensor_split(self.pieces) for tensor in batch), strict=True)
         for image, unit_flow, foreground in parts:
             if not len(image):
@@ -168,8 +175,9 @@ class Stepper:
             # Processes average their gradients; the mean over crops is wanted.
             scaled = self.scaler.scale(loss.total * (weight * self.ranks.world))
             torch.autograd.backward(scaled)
-            sums += weight * torch.stack([loss.total, loss.flow, loss.cellprob]).detach()
-        return sums
+            names = list(loss.terms)
+            sums = sums + weight * torch.stack([loss.total, *loss.terms.values()]).detach()
+        return names, sums
 
     def _halve(self, count: int) -> None:
         self._restore_buffers()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from itertools import cycle
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,16 +14,26 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from cellflow.report._figure import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, save_figure, say_empty
+from cellflow.report._figure import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RED,
+    SKY,
+    save_figure,
+    say_empty,
+)
 
 __all__ = ["HISTORY_COLUMNS", "plot_history"]
 
 HISTORY_COLUMNS = (
-    "epoch", "train_loss", "train_flow_loss", "train_cellprob_loss", "learning_rate", "grad_norm",
-    "skipped_steps", "val_loss", "val_score", "val_score_ema", "best_score", "images_per_second",
-    "seconds", "waited",
+    "epoch", "train_loss", "grad_norm", "learning_rate", "skipped_steps", "val_loss", "val_score",
+    "val_score_ema", "best_score", "images_per_second", "seconds", "waited",
 )  # fmt: skip
-"""What is drawn or told; a column that is missing counts as unknown."""
+"""What is drawn or written; a column that is missing counts as unknown. Each term of the loss has another
+one, ``train_NAME_loss``, in the file after train_loss."""
 
 MANY_EPOCHS = 300
 """From so many values on, a line is drawn pale with its running median over it."""
@@ -32,6 +44,7 @@ SMALLEST_RATE = 1e-4
 WIDE_RANGE = 10.0
 """Losses that span more than this factor get a logarithmic axis."""
 
+_TERM_COLOURS = (GREEN, PURPLE, ORANGE, SKY, GREY)
 _SCORES = (
     ("val_score", "network", BLUE, "o"),
     ("val_score_ema", "EMA of the network", ORANGE, "s"),
@@ -46,9 +59,9 @@ def plot_history(path: Path, history: pd.DataFrame, *, title: str) -> None:
     path : Path
         File to write, atomically.
     history : DataFrame
-        A row per epoch with the columns of `HISTORY_COLUMNS`. Losses without unit; `learning_rate` as
-        given to the optimizer; `grad_norm` before clipping; scores from 0 to 1; `seconds` and `waited`
-        (for crops) of the epoch. Epoch 0 is the network before training. NaN is unknown.
+        A row per epoch with the columns of `HISTORY_COLUMNS` and of the loss's terms. Losses without
+        unit; `learning_rate` as given to the optimizer; `grad_norm` before clipping; scores from 0 to 1;
+        `seconds` and `waited` (for crops) of the epoch. Epoch 0 is the network before training. NaN is unknown.
     title : str
         Title of the picture.
     """
@@ -69,22 +82,28 @@ def plot_history(path: Path, history: pd.DataFrame, *, title: str) -> None:
 
 def _numbers(history: pd.DataFrame) -> pd.DataFrame:
     """All columns as finite floats or NaN, in the order of the epochs."""
-    table = history.reindex(columns=list(HISTORY_COLUMNS))
+    table = history.reindex(columns=[*HISTORY_COLUMNS, *_term_columns(history)])
     table = table.apply(pd.to_numeric, errors="coerce").astype(float)
     table = table.replace([np.inf, -np.inf], np.nan).dropna(subset="epoch")
     table = table.sort_values("epoch", kind="stable")
     return cast("pd.DataFrame", table.reset_index(drop=True))
 
 
+def _term_columns(table: pd.DataFrame) -> dict[str, str]:
+    """Name of each term of the loss by its column."""
+    terms = {str(column): re.fullmatch("train_(.+)_loss", str(column)) for column in table}
+    return {column: term[1] for column, term in terms.items() if term}
+
+
 def _plot_losses(axes: Axes, table: pd.DataFrame) -> None:
     axes.set_title("Loss", loc="left")
     axes.set_ylabel("loss")
     _line(axes, table, "train_loss", label="training", color=BLUE, width=2.0)
-    _line(axes, table, "train_flow_loss", label="its flow part", color=GREEN, width=0.9)
-    _line(axes, table, "train_cellprob_loss", label="its cellprob part", color=PURPLE, width=0.9)
+    terms = _term_columns(table)
+    for (column, name), color in zip(terms.items(), cycle(_TERM_COLOURS), strict=False):
+        _line(axes, table, column, label=f"its {name} part", color=color, width=0.9)
     _points(axes, table, "val_loss", label="validation", color=RED, marker="D")
-    columns = ["train_loss", "train_flow_loss", "train_cellprob_loss", "val_loss"]
-    values = table[columns].to_numpy().ravel()
+    values = table[["train_loss", *terms, "val_loss"]].to_numpy().ravel()
     positive = values[values > 0]
     if not np.isfinite(values).any():
         say_empty(axes, "no epoch has ended yet")

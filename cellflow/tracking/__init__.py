@@ -1,4 +1,4 @@
-"""Where experiments are recorded: one adapter a file behind one `Tracker`.
+"""Where experiments are tracked: one adapter a file over one base class, `Tracker`.
 
 The journal (`events.jsonl` in the run folder) is always written. Others join by `TrackingConfig`; one that
 fails warns once and never stops a training.
@@ -6,7 +6,7 @@ fails warns once and never stops a training.
 
 from cellflow.storage.secrets import RedactSecrets, redact
 from cellflow.tracking.journal import read_journal
-from cellflow.tracking.protocol import Links, Tracker, TrackerUnavailableError
+from cellflow.tracking.tracker import Links, Tracker, TrackerUnavailableError
 from cellflow.tracking.trackers import NO_TRACKERS, Trackers, open_trackers, reopen_trackers
 
 __all__ = [

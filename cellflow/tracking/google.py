@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cellflow.tracking.protocol import TrackerUnavailableError
+from cellflow.tracking.tracker import TrackerUnavailableError
 
 __all__ = ["connect"]
 

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from cellflow.tracking._lock import locked
 from cellflow.tracking._values import plain
-from cellflow.tracking.protocol import Links, Pictures
-
-try:
-    import fcntl
-except ImportError:  # Windows: single writes to the end are then all there is
-    fcntl = None  # type: ignore[assignment]
+from cellflow.tracking.tracker import Pictures, Tracker
 
 __all__ = ["Journal", "read_journal"]
 
 _BLOCK = 1 << 16
 
 
-class Journal:
+class Journal(Tracker):
     """Appends events to a file. Several processes may share it.
 
     Parameters
@@ -36,7 +32,6 @@ class Journal:
 
     name = "events.jsonl"
     advice = "check that the disk of the run folder is not full"
-    takes_pictures = False
 
     def __init__(self, path: Path):
         self._path = path
@@ -69,19 +64,12 @@ class Journal:
         """Event finished."""
         self._append("finished", **_main_facts(metadata))
 
-    def close(self) -> None:
-        """Nothing is open between events."""
-
-    def links(self) -> Links:
-        """None: the journal is where the run is."""
-        return {}
-
     def _append(self, event: str, **content: Any) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         values = {"time": now, "event": event} | plain(content)
         line = (json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n").encode()
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with FileIO(self._path, "a+") as file, _locked(file):
+        with FileIO(self._path, "a+") as file, locked(file):
             _mend(file)
             written = file.write(line)
             if written != len(line):
@@ -119,15 +107,6 @@ def _epoch_key(event: dict[str, Any]) -> tuple[Any, Any] | None:
 def _main_facts(metadata: Mapping[str, Any]) -> dict[str, Any]:
     names = ("status", "comment", "environment", "cv", "thresholds", "publication")
     return {name: metadata.get(name) for name in names}
-
-
-@contextmanager
-def _locked(file: FileIO) -> Iterator[None]:
-    """Exclusive while the context lasts; the lock goes with the file. File systems without locks do without."""
-    if fcntl is not None:
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
-    yield
 
 
 def _mend(file: FileIO) -> None:

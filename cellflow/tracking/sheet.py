@@ -10,8 +10,8 @@ from typing import Any
 from cellflow.config.checks import config_to_dict
 from cellflow.config.training import TrainConfig
 from cellflow.tracking._values import flatten, round_score
-from cellflow.tracking.protocol import Links, Pictures
 from cellflow.tracking.sheet_table import Row, SheetTable
+from cellflow.tracking.tracker import Links, Tracker
 
 __all__ = ["COLUMNS", "SheetTracker"]
 
@@ -30,7 +30,7 @@ _LONGEST = 5000
 _KEPT = frozenset({"date"})
 
 
-class SheetTracker:
+class SheetTracker(Tracker):
     """Keeps the rows of a run in a Google Sheet up to date.
 
     Rows are found by their run id, made from the run's uid; where a person has emptied that cell, by
@@ -52,7 +52,6 @@ class SheetTracker:
 
     name = "sheet"
     advice = "check the network, and that the sheet is shared with the account of the credentials"
-    takes_pictures = False
 
     def __init__(
         self,
@@ -73,12 +72,6 @@ class SheetTracker:
         """Add or update the row of a fold."""
         self._table.upsert([self._row(fold, _start_values(fold, start))])
 
-    def log_epoch(self, fold: int, row: Mapping[str, float]) -> None:
-        """The sheet has no epochs."""
-
-    def log_examples(self, fold: int, epoch: float, pictures: Pictures) -> None:
-        """The sheet has no pictures."""
-
     def end_fold(self, fold: int, summary: Mapping[str, Any], model: Path) -> None:
         """Write the best score of a fold."""
         score = round_score(summary.get("best_score"))
@@ -89,15 +82,9 @@ class SheetTracker:
         rows = {_ALL: _run_values(metadata)} | dict(_fold_values(metadata))
         self._table.upsert([self._row(fold, values) for fold, values in rows.items()])
 
-    def fail(self, what: str, message: str) -> None:
-        """The row stays as it is: without a score."""
-
     def finish(self, metadata: Mapping[str, Any]) -> None:
         """As `update_run`."""
         self.update_run(metadata)
-
-    def close(self) -> None:
-        """Nothing is open."""
 
     def links(self) -> Links:
         """URL of the sheet."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cellflow.tracking.google import connect
-from cellflow.tracking.protocol import TrackerUnavailableError
+from cellflow.tracking.tracker import TrackerUnavailableError
 
 __all__ = ["Row", "SheetTable"]
 
@@ -189,16 +189,18 @@ class SheetTable:
             ) from None
 
     def _patiently(self, attempt: Callable[[], None]) -> None:
-        """Try again while Google is busy, and for a shorter time while it cannot be reached."""
+        """Try again while Google is busy, and for a shorter time while it cannot be reached.
+
+        Not `gspread.BackOffHTTPClient`: it never gives up (a hundred answers 503 held it for 3.4 hours), it
+        does not try again without a network, and it sends an append again whose answer was lost.
+        """
         started, wait = time.monotonic(), self._first_wait
         while True:
             try:
                 return attempt()
             except Exception as error:
-                patience = self._patience * _hope(error)
-                asked = _retry_after(error)
-                pause = max(wait * random.uniform(1.0, 1.25), asked)
-                if time.monotonic() - started + pause > patience:
+                pause = wait * random.uniform(1.0, 1.25)
+                if time.monotonic() - started + pause > self._patience * _hope(error):
                     raise
             time.sleep(pause)
             wait *= 2
@@ -214,13 +216,6 @@ def _hope(error: Exception) -> float:
         busy = error.response.status_code in _BUSY
         return float(busy or any(reason in _QUOTA_REASONS for reason in reasons))
     return 0.1 if isinstance(error, requests.ConnectionError | requests.Timeout) else 0.0
-
-
-def _retry_after(error: Exception) -> float:
-    """Seconds that the server asks to wait."""
-    response = getattr(error, "response", None)
-    text = response.headers.get("Retry-After", "") if response is not None else ""
-    return float(text) if text.isdecimal() else 0.0
 
 
 def _changes(

@@ -7,13 +7,12 @@ import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from cellflow.errors import CellflowError
 from cellflow.tracking._values import round_score
-from cellflow.tracking.protocol import Links, Pictures, TrackerUnavailableError
+from cellflow.tracking.tracker import Tracker, TrackerUnavailableError
 
 __all__ = ["SlackTracker"]
 
@@ -23,7 +22,7 @@ _LONGEST = 3000
 """Slack cuts longer texts."""
 
 
-class SlackTracker:
+class SlackTracker(Tracker):
     """Posts to the webhook that the environment variable SLACK_WEBHOOK_URL holds.
 
     Parameters
@@ -36,26 +35,10 @@ class SlackTracker:
 
     name = "slack"
     advice = f"check {WEBHOOK} and the network"
-    takes_pictures = False
 
     def __init__(self, experiment: str, environ: Mapping[str, str] = os.environ):
         self._experiment, self._environ = experiment, environ
         self._webhook()
-
-    def start_fold(self, fold: int, start: Mapping[str, Any]) -> None:
-        """Nothing to tell yet."""
-
-    def log_epoch(self, fold: int, row: Mapping[str, float]) -> None:
-        """Nothing to tell yet."""
-
-    def log_examples(self, fold: int, epoch: float, pictures: Pictures) -> None:
-        """Slack gets no pictures."""
-
-    def end_fold(self, fold: int, summary: Mapping[str, Any], model: Path) -> None:
-        """One message for all folds comes at the end."""
-
-    def update_run(self, metadata: Mapping[str, Any]) -> None:
-        """One message comes at the end."""
 
     def fail(self, what: str, message: str) -> None:
         """Post what failed, and why."""
@@ -64,13 +47,6 @@ class SlackTracker:
     def finish(self, metadata: Mapping[str, Any]) -> None:
         """Post the scores."""
         self._post("\n".join(_report(self._experiment, metadata)))
-
-    def close(self) -> None:
-        """Nothing is open."""
-
-    def links(self) -> Links:
-        """Slack gives none."""
-        return {}
 
     def _webhook(self) -> str:
         url = self._environ.get(WEBHOOK, "").strip()

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from cellflow.storage.secrets import redact
-from cellflow.tracking.protocol import Tracker, TrackerUnavailableError
+from cellflow.tracking.tracker import Tracker, TrackerUnavailableError
 
 __all__ = ["Slot", "reason_of"]
 

@@ -14,9 +14,9 @@ from cellflow.storage.run_folder import RunFolder
 from cellflow.storage.secrets import redact, redact_tree
 from cellflow.tracking._values import plain
 from cellflow.tracking.journal import Journal
-from cellflow.tracking.protocol import Links, Pictures, Tracker
-from cellflow.tracking.record import TrackingRecord, merge_links
 from cellflow.tracking.slot import Slot, reason_of
+from cellflow.tracking.tracker import Links, Pictures, Tracker
+from cellflow.tracking.tracking_file import TrackingFile, merge_links
 
 __all__ = ["NO_TRACKERS", "Trackers", "open_trackers", "reopen_trackers"]
 
@@ -52,22 +52,22 @@ def open_trackers(
         To be used as a context, or closed. A tracker that cannot be opened gives a warning and is left out.
     """
     run = RunFolder(folder)
-    record = TrackingRecord(run.tracking, environ)
+    file = TrackingFile(run.tracking, environ)
     try:
-        uid = record.remember(config)
+        uid = file.remember(config)
     except OSError as error:
         _log.warning("nothing is tracked: %s cannot be written (%s)", run.tracking, error)
         return Trackers((), environ=environ)
     makers = _makers(config, folder, experiment=experiment, uid=uid, environ=environ)
     trackers = list(_opened(makers, environ))
-    return Trackers(trackers, config=config, record=record, environ=environ)
+    return Trackers(trackers, config=config, file=file, environ=environ)
 
 
 def reopen_trackers(
     folder: Path, *, experiment: str, environ: Mapping[str, str] = os.environ
 ) -> Trackers:
     """Trackers of a run, for a later command: they record to where its training did."""
-    config = TrackingRecord(RunFolder(folder).tracking, environ).settings()
+    config = TrackingFile(RunFolder(folder).tracking, environ).settings()
     return open_trackers(config, folder, experiment=experiment, environ=environ)
 
 
@@ -83,7 +83,7 @@ class Trackers:
         In the order in which they are asked; a later one sees the links of those before.
     config : TrackingConfig
         Comment and environment for all of them.
-    record : TrackingRecord, optional
+    file : TrackingFile, optional
         Where links are kept.
     environ : mapping
         Environment variables, whose secrets no tracker is given.
@@ -94,10 +94,10 @@ class Trackers:
         trackers: Sequence[Tracker] = (),
         *,
         config: TrackingConfig | None = None,
-        record: TrackingRecord | None = None,
+        file: TrackingFile | None = None,
         environ: Mapping[str, str] = os.environ,
     ):
-        self._config, self._record, self._environ = config or TrackingConfig(), record, environ
+        self._config, self._file, self._environ = config or TrackingConfig(), file, environ
         self._slots = [Slot(tracker, environ) for tracker in trackers]
 
     def __bool__(self) -> bool:
@@ -168,8 +168,8 @@ class Trackers:
         self._slots = []
 
     def links(self) -> Links:
-        """Where people find the records of this run, as metadata.json has them under trackers."""
-        found = self._record.links() if self._record else {}
+        """Where people find this run, as metadata.json has them under trackers."""
+        found = self._file.links() if self._file else {}
         for slot in self._slots:
             found = merge_links(found, slot.tracker.links())
         return found
@@ -208,10 +208,10 @@ class Trackers:
         return clean
 
     def _keep_links(self) -> None:
-        if self._record is None:
+        if self._file is None:
             return
         try:
-            self._record.add_links(self.links())
+            self._file.add_links(self.links())
         except OSError as error:
             _log.debug("links of trackers were not kept: %s", error)
 

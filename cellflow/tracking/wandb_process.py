@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from cellflow.tracking.protocol import TrackerUnavailableError
+from cellflow.tracking.tracker import TrackerUnavailableError
 
 __all__ = ["has_credentials", "import_wandb", "is_reachable", "unpatched"]
 

@@ -20,7 +20,7 @@ from typing import Any
 from cellflow.config.tracking import TrackingConfig
 from cellflow.storage.secrets import redact
 from cellflow.tracking._values import flatten, plain
-from cellflow.tracking.protocol import Links, Pictures
+from cellflow.tracking.tracker import Links, Pictures, Tracker
 from cellflow.tracking.wandb_process import has_credentials, import_wandb, is_reachable, unpatched
 
 __all__ = ["WandbTracker"]
@@ -47,7 +47,7 @@ _SETTINGS = {
 What we know of the host and of the speed is in the config and in the history."""
 
 
-class WandbTracker:
+class WandbTracker(Tracker):
     """Records in wandb, online or offline as wandb's own settings say.
 
     Where wandb is to be online but there are no credentials or no network, it records offline.

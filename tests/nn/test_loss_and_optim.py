@@ -59,7 +59,7 @@ def test_loss_and_gradient_equal_cellpose() -> None:
     loss.total.backward()
     torch.testing.assert_close(loss.total, expected)
     torch.testing.assert_close(ours.grad, theirs.grad)
-    torch.testing.assert_close(loss.flow + loss.cellprob, loss.total)
+    torch.testing.assert_close(loss.terms["flow"] + loss.terms["cellprob"], loss.total)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**31])

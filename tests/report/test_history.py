@@ -15,6 +15,7 @@ from cellflow.report.history import HISTORY_COLUMNS, plot_history
 
 pytestmark = pytest.mark.filterwarnings("error")
 
+COLUMNS = [*HISTORY_COLUMNS[1:], "train_flow_loss", "train_cellprob_loss"]
 PANELS = {"loss": (70, 340), "score": (390, 650), "rate": (695, 825), "norm": (880, 1005)}
 """Rows of the four panels, well within their frames."""
 
@@ -85,14 +86,14 @@ def test_no_evaluation_yet(tmp_path: Path) -> None:
     assert found["loss"] > 150
 
 
-@pytest.mark.parametrize("column", [*HISTORY_COLUMNS[1:], "all"])
+@pytest.mark.parametrize("column", [*COLUMNS, "all"])
 @pytest.mark.parametrize("way", ["nan", "gone", "none"])
 def test_column_that_is_unknown(
     tmp_path: Path, column: str, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cellflow.report._figure.DPI", 30)  # quick
     table = history(12)
-    names = list(HISTORY_COLUMNS[1:]) if column == "all" else [column]
+    names = COLUMNS if column == "all" else [column]
     if way == "gone":
         table = table.drop(columns=names)
     else:
@@ -138,6 +139,13 @@ def test_caption_tells_time_and_speed(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "4 images per second" in found
     assert "2% of the time spent waiting for crops" in found
     assert "1 skipped step" in found
+
+
+def test_every_term_of_the_loss_has_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = texts(tmp_path, history(5).assign(train_edge_loss=0.1), monkeypatch)
+    assert {"its flow part", "its cellprob part", "its edge part"} <= set(found)
 
 
 def texts(tmp_path: Path, table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> list[str]:

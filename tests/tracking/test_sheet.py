@@ -112,7 +112,7 @@ def test_narrow_tab_is_widened(start: dict[str, Any]) -> None:
 
 def test_quota_errors_are_retried(start: dict[str, Any]) -> None:
     with FakeSheets() as sheets:
-        sheets.failures = [(429, {}), (503, {}), (429, {"Retry-After": "0"})]
+        sheets.failures = [(429, {}), (503, {}), (500, {})]
         tracker(sheets).start_fold(0, start)
         assert len(sheets.records()) == 1 and not sheets.failures
 

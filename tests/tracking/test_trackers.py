@@ -17,6 +17,7 @@ from cellflow.errors import ConfigError
 from cellflow.tracking import (
     NO_TRACKERS,
     Links,
+    Tracker,
     Trackers,
     TrackerUnavailableError,
     open_trackers,
@@ -33,7 +34,7 @@ SECRETS = {
 }
 
 
-class Recorder:
+class Recorder(Tracker):
     """A tracker that keeps what it is told, and fails when asked to."""
 
     name, advice, takes_pictures = "recorder", "do something", True
@@ -73,6 +74,29 @@ class Recorder:
 
     def links(self) -> Links:
         return {"recorder": "somewhere"}
+
+
+class Diary(Tracker):
+    """A whole tracker: all that a newcomer writes."""
+
+    name = "diary"
+
+    def __init__(self) -> None:
+        self.pages: list[str] = []
+
+    def end_fold(self, fold: int, summary: Mapping[str, Any], model: Path) -> None:
+        self.pages.append(f"fold {fold}: {summary['best_score']}")
+
+
+def test_a_new_tracker_says_only_what_it_does(start: dict[str, Any]) -> None:
+    diary = Diary()
+    with Trackers([diary]) as trackers:
+        trackers.start_fold(0, start)
+        trackers.log_epoch(0, {"epoch": 1})
+        trackers.end_fold(0, {"best_score": 0.5}, Path("best.pt"))
+        trackers.finish({})
+        assert trackers.links() == {}
+    assert diary.pages == ["fold 0: 0.5"]
 
 
 def test_a_tracker_that_raises_warns_once_and_the_others_go_on(

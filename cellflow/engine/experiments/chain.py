@@ -32,7 +32,7 @@ from cellflow.engine.publishing.publish import Publication, plan_publication, pu
 from cellflow.engine.runs.contents import run_mask
 from cellflow.engine.runs.identity import check_run
 from cellflow.engine.runs.start_file import start_file
-from cellflow.engine.runs.tracked_command import recorded
+from cellflow.engine.runs.tracked_command import tracked
 from cellflow.engine.training.debug_run import debug_config
 from cellflow.engine.training.fold_result import FoldResult
 from cellflow.engine.training.start_network import is_pretrained, start_model
@@ -106,7 +106,7 @@ def run_chain(config: ChainConfig) -> ChainResult:
     _check_run(training)
     with (
         hold_lock(run.lock, f"Run {run.name!r}"),
-        recorded(
+        tracked(
             run, "the experiment", tracking=training.tracking, ensembles_dir=config.ensembles_dir
         ),
     ):

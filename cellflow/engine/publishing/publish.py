@@ -28,7 +28,7 @@ from cellflow.engine.publishing.published_files import data_files, public_record
 from cellflow.engine.publishing.wheels import collect_wheels
 from cellflow.engine.runs.contents import check_models, read_table
 from cellflow.engine.runs.next_command import run_word
-from cellflow.engine.runs.tracked_command import record_state
+from cellflow.engine.runs.tracked_command import track_state
 from cellflow.errors import ConfigError, RunError
 from cellflow.io.dataset import Dataset
 from cellflow.io.kaggle_datasets import Existing, KaggleDatasets, user_without_client
@@ -139,7 +139,7 @@ def publish(config: PublishConfig) -> Publication:
     done = dataclasses.replace(plan, url=url, version=version)
     if isinstance(subject, RunFolder):
         _record(subject, config, done)
-        record_state(subject, ensembles_dir=config.ensembles_dir)
+        track_state(subject, ensembles_dir=config.ensembles_dir)
     return done
 
 

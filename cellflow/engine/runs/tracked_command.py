@@ -15,12 +15,12 @@ from cellflow.storage.config_file import write_config_file
 from cellflow.storage.run_folder import RunFolder
 from cellflow.tracking import Trackers, open_trackers, reopen_trackers
 
-__all__ = ["record_start", "record_state", "recorded"]
+__all__ = ["track_state", "tracked", "write_start"]
 
-_inside: ContextVar[bool] = ContextVar("inside a recorded command", default=False)
+_inside: ContextVar[bool] = ContextVar("inside a tracked command", default=False)
 
 
-def record_start(run: RunFolder, config: TrainConfig) -> None:
+def write_start(run: RunFolder, config: TrainConfig) -> None:
     """Keep the settings of a training, so that it can be run again, and the host it runs on."""
     write_config_file(run.settings("train"), "train", config)
     snapshot = take_snapshot(run.path)
@@ -29,17 +29,17 @@ def record_start(run: RunFolder, config: TrainConfig) -> None:
 
 
 @contextmanager
-def recorded(
+def tracked(
     run: RunFolder,
     what: str,
     *,
     tracking: TrackingConfig | None = None,
     ensembles_dir: Path | None = None,
 ) -> Iterator[None]:
-    """Record how a command on a run ends: in metadata.json, and in the trackers of the run's training.
+    """Write how a command on a run ends into metadata.json, and hand it to the trackers of the run's training.
 
-    Commands may call each other: the outermost tells the trackers of the end or of the failure, those
-    inside only how far the run has come. An interruption is no failure, and nothing is told.
+    Commands may call each other: the outermost hands on the end or the failure, those inside only how far
+    the run has come. An interruption is no failure: trackers get nothing of it.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ def recorded(
     what : str
         The command, for the message about its failure.
     tracking : TrackingConfig, optional
-        Where a failure is told; by default where the run's last training was recorded.
+        Which trackers get a failure; by default those of the run's last training.
     ensembles_dir : Path, optional
         Where calibrations of ensembles lie.
     """
@@ -57,7 +57,7 @@ def recorded(
     token = _inside.set(True)
     try:
         yield
-        record_state(run, finished=outermost, ensembles_dir=ensembles_dir)
+        track_state(run, finished=outermost, ensembles_dir=ensembles_dir)
     except Exception as error:
         if outermost:
             with _trackers(run, tracking) as trackers:
@@ -67,10 +67,10 @@ def recorded(
         _inside.reset(token)
 
 
-def record_state(
+def track_state(
     run: RunFolder, *, finished: bool = False, ensembles_dir: Path | None = None
 ) -> None:
-    """Write metadata.json anew and tell the trackers; `finished` where a command has come to its end."""
+    """Write metadata.json anew and hand it to the trackers; `finished` where a command has come to its end."""
     metadata = write_metadata(run, ensembles_dir=ensembles_dir)
     with _trackers(run) as trackers:
         (trackers.finish if finished else trackers.update_run)(metadata)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cellflow.config import TrainConfig
+from cellflow.engine.training.progress import Progress
 from cellflow.storage.atomic import atomic_path
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.records import load_json
@@ -29,6 +30,13 @@ class FoldResult:
     best_epoch: float
     epochs: float
     finished: str
+
+    @classmethod
+    def of(cls, fold: int, progress: Progress) -> FoldResult:
+        """Result of a training that has come so far."""
+        return cls(
+            fold, progress.best_score, progress.best_epoch, progress.position, progress.finished
+        )
 
 
 def finished_without_state(fold: int, files: FoldFolder) -> FoldResult | None:

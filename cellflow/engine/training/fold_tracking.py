@@ -1,4 +1,4 @@
-"""What the trackers are told of the training of a fold."""
+"""What the trackers get of the training of a fold."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cellflow.storage.lenient import read_json
 from cellflow.storage.run_folder import RunFolder
 from cellflow.tracking import Trackers
 
-__all__ = ["FoldRecorder"]
+__all__ = ["FoldTracking"]
 
 _log = logging.getLogger(__name__)
 
@@ -27,13 +27,13 @@ EXAMPLES = 3
 """Validation images whose outlines are shown; the first of as many cell types as there are."""
 
 
-class FoldRecorder:
-    """Tells trackers how the training of a fold goes; nothing where there are none.
+class FoldTracking:
+    """Hands trackers how the training of a fold goes; does nothing where there are none.
 
     Parameters
     ----------
     trackers : Trackers
-        Whom to tell.
+        Where the fold is tracked.
     fold : int
         The fold.
     dataset : Dataset
@@ -47,7 +47,7 @@ class FoldRecorder:
     ) -> None:
         self._trackers, self._fold, self._dataset = trackers, fold, dataset
         self._validation = tuple(validation)
-        self._kept: dict[str, NDArray[np.int32]] = {}
+        self._examples: dict[str, NDArray[np.int32]] = {}
 
     def start(self, config: TrainConfig, run: RunFolder, training: int) -> None:
         """The fold starts or goes on."""
@@ -72,34 +72,34 @@ class FoldRecorder:
         """An epoch without evaluation."""
         self._trackers.log_epoch(self._fold, row)
 
-    def wanted(self) -> dict[str, NDArray[np.int32]] | None:
-        """Where an evaluation puts the label maps of examples; None where nobody wants them."""
+    def choose_examples(self) -> dict[str, NDArray[np.int32]] | None:
+        """Dict of image ids into which an evaluation puts their label maps; None where nobody wants them."""
         if not self._trackers.takes_pictures:
             return None
         types = self._types()
         table = pd.Series({name: types.get(name, "") for name in sorted(self._validation)})
         order = table.groupby(table).cumcount().sort_values(kind="stable").index
-        self._kept = {name: np.zeros(0, np.int32) for name in order[:EXAMPLES]}
-        return self._kept
+        self._examples = {name: np.zeros(0, np.int32) for name in order[:EXAMPLES]}
+        return self._examples
 
     def evaluation(self, row: Mapping[str, float], scores: Sequence[Mapping[str, Any]]) -> None:
-        """A row of the history with an evaluation, whose scores per image are the last ones."""
+        """A row of the history with an evaluation, and the scores per image of all evaluations so far."""
         if not self._trackers:
             return
         epoch = row["epoch"]
-        own = [item for item in scores if item["epoch"] == epoch and item["weights"] == "net"]
-        self._trackers.log_epoch(self._fold, {**row, **self._type_scores(own)})
+        latest = [item for item in scores if item["epoch"] == epoch and item["weights"] == "net"]
+        self._trackers.log_epoch(self._fold, {**row, **self._type_scores(latest)})
         drawn = self._drawn()
         if drawn:
             self._trackers.log_examples(self._fold, epoch, drawn)
 
     def _drawn(self) -> dict[str, NDArray[np.uint8]]:
         """Pictures of the examples of this evaluation, once; none where one cannot be drawn."""
-        kept, self._kept = self._kept, {}
+        examples, self._examples = self._examples, {}
         try:
             return {
                 name: draw_outlines(self._dataset.image(name), labels)
-                for name, labels in kept.items()
+                for name, labels in examples.items()
                 if labels.ndim == 2
             }
         except Exception as error:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from cellflow.nn.step import StepResult
+import pandas as pd
 
-__all__ = ["EpochSums", "Progress", "seconds_left"]
+from cellflow.nn.step import StepResult
+from cellflow.report.history import HISTORY_COLUMNS
+
+__all__ = ["SCORE_COLUMNS", "EpochSums", "Progress", "seconds_left"]
+
+
+SCORE_COLUMNS = {"net": "val_score", "ema": "val_score_ema"}
+"""Column of the history for the score of the weights, and of their moving average."""
 
 
 def seconds_left(
@@ -39,8 +46,10 @@ class EpochSums:
     ----------
     crops, steps, skipped : int
         Crops and steps that counted, and steps skipped because they were not finite.
-    loss, flow, cellprob : float
-        Losses times crops.
+    loss : float
+        Loss times crops.
+    terms : dict of float
+        Its terms by name, times crops.
     grad_norm : float
         Gradient norms.
     seconds, waited : float
@@ -51,8 +60,7 @@ class EpochSums:
     steps: int = 0
     skipped: int = 0
     loss: float = 0.0
-    flow: float = 0.0
-    cellprob: float = 0.0
+    terms: dict[str, float] = field(default_factory=dict)
     grad_norm: float = 0.0
     seconds: float = 0.0
     waited: float = 0.0
@@ -65,8 +73,8 @@ class EpochSums:
         self.crops += crops
         self.steps += 1
         self.loss += result.loss * crops
-        self.flow += result.flow * crops
-        self.cellprob += result.cellprob * crops
+        for name, value in result.terms.items():
+            self.terms[name] = self.terms.get(name, 0.0) + value * crops
         self.grad_norm += result.grad_norm
 
     def row(self) -> dict[str, float]:
@@ -74,8 +82,7 @@ class EpochSums:
         crops, steps = self.crops or math.nan, self.steps or math.nan
         return {
             "train_loss": self.loss / crops,
-            "train_flow_loss": self.flow / crops,
-            "train_cellprob_loss": self.cellprob / crops,
+            **{f"train_{name}_loss": value / crops for name, value in self.terms.items()},
             "grad_norm": self.grad_norm / steps,
             "skipped_steps": self.skipped,
             "images_per_second": self.crops / self.seconds if self.seconds else math.nan,
@@ -90,6 +97,8 @@ class Progress:
 
     Attributes
     ----------
+    steps_per_epoch : int
+        Steps of a whole epoch.
     epoch, step : int
         Epochs that are complete, and steps done in the one under way.
     sums : EpochSums
@@ -111,6 +120,7 @@ class Progress:
         Rows of ``history.csv`` and ``evaluations.csv``.
     """
 
+    steps_per_epoch: int
     epoch: int = 0
     step: int = 0
     sums: EpochSums = field(default_factory=EpochSums)
@@ -130,11 +140,33 @@ class Progress:
         """Whether there is a best score yet."""
         return self.best_score >= 0
 
-    def position(self, steps_per_epoch: int) -> float:
+    @property
+    def position(self) -> float:
         """Epochs done, with the part of the one under way; a whole number is an int."""
         if not self.step:
             return self.epoch
-        return round(self.epoch + self.step / steps_per_epoch, 4)
+        return round(self.epoch + self.step / self.steps_per_epoch, 4)
+
+    @property
+    def all_skipped(self) -> int:
+        """Steps skipped in all epochs and the one under way; a row inside an epoch is part of the next."""
+        rows = [row for row in self.history if float(row["epoch"]).is_integer()]
+        return int(sum(row["skipped_steps"] for row in rows)) + self.sums.skipped
+
+    def keep(self, epoch: float, row: dict[str, float], *, with_average: bool) -> None:
+        """Add a row to the history; what was not measured is nan."""
+        unknown = dict.fromkeys(HISTORY_COLUMNS, math.nan)
+        if not with_average:
+            del unknown[SCORE_COLUMNS["ema"]]
+        best = self.best_score if self.evaluated else math.nan
+        self.history.append(unknown | {"epoch": epoch, "best_score": best} | row)
+
+    def history_table(self) -> pd.DataFrame:
+        """The history, with the terms of the loss beside the loss."""
+        table = pd.DataFrame(self.history)
+        terms = [name for name in table if name not in HISTORY_COLUMNS]
+        order = [*HISTORY_COLUMNS[:2], *terms, *HISTORY_COLUMNS[2:]]
+        return table[[name for name in order if name in table]]
 
     def consider(self, score: float, epoch: float, weights: str) -> bool:
         """Take a score for the best one if it is; a tie keeps the earlier."""
@@ -146,7 +178,7 @@ class Progress:
     def to_dict(self) -> dict[str, Any]:
         """Python primitives only."""
         plain = {item.name: getattr(self, item.name) for item in fields(self)}
-        return plain | {"sums": vars(self.sums).copy()}
+        return plain | {"sums": asdict(self.sums)}
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Progress:

@@ -50,7 +50,7 @@ class CachedSamples:
     images : tuple of Path
         ``.npy`` files with the image ``(1 or 2, H, W)``, float32.
     targets : tuple of Path
-        ``.npy`` files with one record: `labels` ``(H, W)``, the unit `flow` ``(2, n)`` of the pixels in
+        ``.npy`` files with one structure: `labels` ``(H, W)``, the unit `flow` ``(2, n)`` of the pixels in
         cells, and the median `diameter`.
     diameters : tuple of float
         Median cell diameter of each image in pixels.
@@ -67,8 +67,8 @@ class CachedSamples:
     def __call__(self, index: int) -> Sample:
         """Sample of an index; the image is memory-mapped."""
         image = np.load(self.images[index], mmap_mode="r")
-        record = np.load(self.targets[index], mmap_mode="r")
-        return Sample(image, _unpack(record), self.diameters[index])
+        target = np.load(self.targets[index], mmap_mode="r")
+        return Sample(image, _unpack(target), self.diameters[index])
 
 
 def cache_samples(dataset: Dataset, ids: list[str], *, chan: int, chan2: int) -> CachedSamples:
@@ -140,11 +140,11 @@ def _cached(dataset: Dataset, folder: Path, chan: int, chan2: int, name: str) ->
         _save(image_path, _image(dataset, name, chan, chan2))
     labels_hash = _hash(dataset.path / "labels" / f"{name}.tif")
     target_path = folder / f"{hash_json(['target', _VERSION, labels_hash])}.npy"
-    record = _open(target_path)
-    if record is None:
-        record = _record(dataset, name)
-        _save(target_path, record)
-    return _Cached(image_path, target_path, float(record["diameter"][0]))
+    target = _open(target_path)
+    if target is None:
+        target = _target(dataset, name)
+        _save(target_path, target)
+    return _Cached(image_path, target_path, float(target["diameter"][0]))
 
 
 def _hash(path: Path) -> str:
@@ -163,7 +163,7 @@ def _image(dataset: Dataset, name: str, chan: int, chan2: int) -> NDArray[np.flo
     return image if image[1].any() else image[:1]
 
 
-def _record(dataset: Dataset, name: str) -> NDArray[np.void]:
+def _target(dataset: Dataset, name: str) -> NDArray[np.void]:
     """Target of an image as it is stored; outside of cells the flow is 0 and left out."""
     labels = dataset.labels(name)
     if not np.array_equal(labels, labels_from_instances(dataset.instances(name))):
@@ -175,16 +175,16 @@ def _record(dataset: Dataset, name: str) -> NDArray[np.void]:
         ("labels", number, labels.shape),
         ("diameter", np.float64),
     ]
-    record = np.empty(1, np.dtype(fields))
-    record["flow"] = labels_to_flows(labels)[:, inside]
-    record["labels"] = labels
-    record["diameter"] = median_diameter(labels)
-    return record
+    target = np.empty(1, np.dtype(fields))
+    target["flow"] = labels_to_flows(labels)[:, inside]
+    target["labels"] = labels
+    target["diameter"] = median_diameter(labels)
+    return target
 
 
-def _unpack(record: NDArray[np.void]) -> NDArray[np.float32]:
-    """Target ``(3, H, W)`` of a stored record, to the bit as it was computed."""
-    labels, flow = record["labels"][0], record["flow"][0]
+def _unpack(stored: NDArray[np.void]) -> NDArray[np.float32]:
+    """Target ``(3, H, W)`` of what is stored, to the bit as it was computed."""
+    labels, flow = stored["labels"][0], stored["flow"][0]
     target = np.zeros((3, *labels.shape), dtype=np.float32)
     target[0] = labels
     inside = labels > 0

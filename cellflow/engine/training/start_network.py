@@ -51,7 +51,7 @@ def start_model(config: TrainConfig, fold: int) -> tuple[Path, torch.nn.Module, 
 
 
 def start_network(
-    config: TrainConfig, diam_labels: float, own: dict[str, Any], machine: Machine
+    config: TrainConfig, diam_labels: float, origin: dict[str, Any], machine: Machine
 ) -> torch.nn.Module:
     """The network a fold starts from, where it is trained: new weights, or those of a model file.
 
@@ -61,7 +61,7 @@ def start_network(
         Says which.
     diam_labels : float
         Mean diameter of the training images in pixels, recorded in the network.
-    own : dict
+    origin : dict
         Fold, data hash and folds hash of the fold to train.
     machine : Machine
         Where it is trained. On several GPUs batch norm takes its statistics over all of them.
@@ -77,12 +77,12 @@ def start_network(
     if not is_pretrained(config):
         net = build_unet(diam_mean=model.diam_mean or DEFAULT_DIAMETER, seed=config.seed)
     else:
-        path, net, facts = start_model(config, own["fold"])
-        same = {key for key, value in own.items() if facts.get(key) == value}
+        path, net, facts = start_model(config, origin["fold"])
+        same = {key for key, value in origin.items() if facts.get(key) == value}
         if "data_hash" in same and not {"fold", "folds_hash"} <= same:
             raise LeakError(
                 f"{path} was trained on this dataset with another validation fold ({facts.get('fold')}), "
-                f"so it has seen images that fold {own['fold']} validates on. Start from another model."
+                f"so it has seen images that fold {origin['fold']} validates on. Start from another model."
             )
     set_diam_labels(net, diam_labels)
     if model.freeze_encoder:
@@ -95,7 +95,7 @@ def start_network(
 
 
 def start_stepper(
-    config: TrainConfig, training: CachedSamples, own: dict[str, Any], machine: Machine
+    config: TrainConfig, training: CachedSamples, origin: dict[str, Any], machine: Machine
 ) -> Stepper:
     """The network a fold starts from, ready to take training steps.
 
@@ -105,13 +105,13 @@ def start_stepper(
         Settings.
     training : CachedSamples
         Samples that train; their mean diameter is recorded in the network.
-    own : dict
+    origin : dict
         Fold, data hash and folds hash of the fold to train.
     machine : Machine
         Where it is trained.
     """
     optim = config.optim
-    net = start_network(config, float(np.mean(training.diameters)), own, machine)
+    net = start_network(config, float(np.mean(training.diameters)), origin, machine)
     optimizer = make_optimizer(
         net, optim.optimizer, weight_decay=optim.weight_decay, momentum=optim.momentum
     )

@@ -13,7 +13,7 @@ from cellflow.config import TrainConfig, check_config
 from cellflow.engine.data.folds import load_folds, validation_folds, wanted_folds
 from cellflow.engine.runs.identity import open_run
 from cellflow.engine.runs.start_file import start_file
-from cellflow.engine.runs.tracked_command import record_start, recorded
+from cellflow.engine.runs.tracked_command import tracked, write_start
 from cellflow.engine.runtime.logs import log_to
 from cellflow.engine.runtime.machine import Machine, choose_machine
 from cellflow.engine.runtime.time_budget import Budget
@@ -72,8 +72,8 @@ def train(config: TrainConfig) -> list[FoldResult]:
         job = _open(config, machine)
         if not ranks.first:
             return _train_folds(job)
-        record_start(job.run, config)
-        with recorded(job.run, "training"):
+        write_start(job.run, config)
+        with tracked(job.run, "training"):
             devices = devices_for(job.folds, config.runtime, machine)
             if len(devices) > 1:
                 return train_side_by_side(config, job.folds, devices, _train_apart)
@@ -81,7 +81,7 @@ def train(config: TrainConfig) -> list[FoldResult]:
 
 
 def _train_apart(config: TrainConfig) -> list[FoldResult]:
-    """Train a fold in a process of its own, beside others of the run that is recorded elsewhere."""
+    """Train a fold in a process of its own, beside others of the run that is tracked elsewhere."""
     return _train_folds(_open(config, choose_machine(config.runtime)))
 
 
@@ -96,7 +96,7 @@ def _train_folds(job: Job) -> list[FoldResult]:
 
 
 def _trackers(job: Job) -> Trackers:
-    """Where the first process records for all."""
+    """Where the first process tracks for all."""
     if not job.machine.ranks.first:
         return NO_TRACKERS
     return open_trackers(job.config.tracking, job.run.path, experiment=job.run.name)

@@ -100,8 +100,8 @@ def plan_training(config: TrainConfig) -> Plan:
     folds = wanted_folds(config.fold, validation_folds(dataset, split), dataset)
     check_trainable(config, dataset, split, folds)
     training, validation = fold_samples(config, folds[0], dataset, split)
-    own = {"fold": folds[0], "data_hash": dataset.hash, "folds_hash": dataset.folds_hash()}
-    stepper = start_stepper(config, training, own, machine)
+    origin = {"fold": folds[0], "data_hash": dataset.hash, "folds_hash": dataset.folds_hash()}
+    stepper = start_stepper(config, training, origin, machine)
     diameters = diameters_of(stepper.net)
     crops = make_crops(config, folds[0], training, *diameters)
     sampler = make_sampler(config, folds[0], dataset, training.ids, machine.ranks)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from cellflow.config import CalibrateConfig, check_config
 from cellflow.engine.runs.thresholds import ALL_TYPES, Thresholds, write_thresholds
-from cellflow.engine.runs.tracked_command import recorded
+from cellflow.engine.runs.tracked_command import tracked
 from cellflow.engine.validation.calibrate_ensemble import calibrate_ensemble
 from cellflow.engine.validation.cv_table import cross_validation
 from cellflow.engine.validation.fitted_facts import fitted_facts, threshold_search_of
@@ -78,7 +78,7 @@ def calibrate(config: CalibrateConfig) -> CalibrationResult:
         raise RunError(f"One run is named twice: {', '.join(str(run.path) for run in runs)}.")
     with ExitStack() as stack:
         for run in runs:
-            stack.enter_context(recorded(run, "calibration", ensembles_dir=config.ensembles_dir))
+            stack.enter_context(tracked(run, "calibration", ensembles_dir=config.ensembles_dir))
         return _calibrate(runs, config)
 
 

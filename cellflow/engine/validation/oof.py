@@ -19,7 +19,7 @@ from cellflow.config.shared import POLICIES, Policy
 from cellflow.engine.data.folds import image_groups
 from cellflow.engine.runs.contents import check_models, run_dataset, run_folds, run_mask
 from cellflow.engine.runs.identity import versions
-from cellflow.engine.runs.tracked_command import recorded
+from cellflow.engine.runs.tracked_command import tracked
 from cellflow.engine.runtime.machine import Machine, choose_machine
 from cellflow.engine.runtime.progress_lines import follow
 from cellflow.engine.segmentation.channels import warn_of_grey
@@ -107,7 +107,7 @@ def oof(config: OofConfig) -> OofResult:
     """
     check_config(config)
     run = find_run(config.run, config.runs_dir)
-    with recorded(run, "out-of-fold predictions"):
+    with tracked(run, "out-of-fold predictions"):
         write_config_file(run.settings("oof"), "oof", replace(config, run=str(run.path)))
         return _oof(run, config)
 

@@ -30,11 +30,11 @@ TIMING = ["images_per_second", "seconds", "waited"]
 DRIVER = """
 import sys
 from cellflow.cli import main
-from cellflow.engine import fold_trainer
+from cellflow.engine.training import fold_checkpoint
 
 if __name__ == "__main__":
     if sys.argv[1] == "often":  # a state after every step: most kills then come inside a save
-        fold_trainer.SAVE_SECONDS, fold_trainer.SAVE_SHARE = 0.0, float("inf")
+        fold_checkpoint.SAVE_SECONDS, fold_checkpoint.SAVE_SHARE = 0.0, float("inf")
     main(sys.argv[2:])
 """
 EPOCHS = 8

@@ -213,14 +213,14 @@ def test_an_error_ends_the_work_soon_and_leaves_whole_files(
     dataset = prepared(tmp_path, 30)
     (dataset.path / "images" / "im0.png").unlink()
     begun: list[str] = []
-    real = samples._record
+    real = samples._target
 
     def slow(dataset: Dataset, name: str) -> Any:
         begun.append(name)
         time.sleep(0.05)
         return real(dataset, name)
 
-    monkeypatch.setattr(samples, "_record", slow)
+    monkeypatch.setattr(samples, "_target", slow)
     with pytest.raises(DataError):
         cached(dataset)
     assert len(begun) < 20
@@ -233,7 +233,7 @@ def test_interrupt_drops_what_has_not_begun(
 ) -> None:
     dataset = prepared(tmp_path, 30)
     begun: list[str] = []
-    real = samples._record
+    real = samples._target
 
     def slow(dataset: Dataset, name: str) -> Any:
         begun.append(name)
@@ -244,7 +244,7 @@ def test_interrupt_drops_what_has_not_begun(
         yield next(iter(items))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(samples, "_record", slow)
+    monkeypatch.setattr(samples, "_target", slow)
     monkeypatch.setattr(samples, "follow", interrupted)
     with pytest.raises(KeyboardInterrupt):
         cached(dataset)

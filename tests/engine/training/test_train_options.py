@@ -16,7 +16,7 @@ from skimage.io import imread
 
 from cellflow.config import ModelConfig, OofConfig, TrainConfig
 from cellflow.engine.runtime.machine import Machine
-from cellflow.engine.training import fold_trainer
+from cellflow.engine.training import fold_checkpoint
 from cellflow.engine.training import parallel_folds as side_by_side
 from cellflow.engine.training.parallel_folds import devices_for, train_side_by_side
 from cellflow.engine.training.train import train
@@ -310,7 +310,7 @@ def test_a_plot_that_fails_does_not_stop_a_training(
     def broken(*rest: object, **more: object) -> None:
         raise RuntimeError("no fonts")
 
-    monkeypatch.setattr(fold_trainer, "plot_history", broken)
+    monkeypatch.setattr(fold_checkpoint, "plot_history", broken)
     assert train(config)[0].finished
     assert "could not be drawn: no fonts" in caplog.text
 

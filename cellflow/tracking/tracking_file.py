@@ -14,18 +14,14 @@ from uuid import uuid4
 from cellflow.config.tracking import TrackingConfig
 from cellflow.storage.atomic import write_json
 from cellflow.storage.secrets import redact_tree
-from cellflow.tracking.protocol import Links
+from cellflow.tracking._lock import locked
+from cellflow.tracking.tracker import Links
 
-try:
-    import fcntl
-except ImportError:  # Windows: starting two folds within the same moment is then up to the user
-    fcntl = None  # type: ignore[assignment]
-
-__all__ = ["TrackingRecord", "merge_links"]
+__all__ = ["TrackingFile", "merge_links"]
 
 
-class TrackingRecord:
-    """The file of a run that holds its uid, its settings and links to its records.
+class TrackingFile:
+    """The file of a run that holds its uid, its settings and links to where it is tracked.
 
     Several processes may share it: reading and writing happens under a lock. All ids in trackers are made
     from the uid, which is drawn once, so that they come out the same in every process and after a resume.
@@ -88,12 +84,8 @@ class TrackingRecord:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Exclusive while the context lasts, on file systems that have locks."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.with_name(".tracking.lock").open("a") as file:
-            if fcntl is not None:
-                with suppress(OSError):
-                    fcntl.flock(file, fcntl.LOCK_EX)
+        with self._path.with_name(".tracking.lock").open("a") as file, locked(file):
             yield
 
 

@@ -1,10 +1,10 @@
-"""What every tracker does."""
+"""The base class of all trackers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from cellflow.errors import CellflowError
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Links", "Pictures", "Tracker", "TrackerUnavailableError"]
 
 Links: TypeAlias = dict[str, str | dict[str, str]]
-"""Where people find the records: by tracker, and there by fold_0, fold_1, run where it has several."""
+"""Where people find what was tracked: by tracker, and there by fold_0, fold_1, run where it has several."""
 
 Pictures: TypeAlias = "Mapping[str, NDArray[np.uint8]]"
 """Pictures ``(H, W, 3)`` by image id."""
@@ -25,23 +25,19 @@ class TrackerUnavailableError(CellflowError):
     """A tracker cannot work in this process at all: a package or credentials are missing."""
 
 
-class Tracker(Protocol):
-    """One place where experiments are recorded.
+class Tracker:
+    """One place where experiments are tracked; does nothing until a subclass says what.
 
-    Every method may raise whatever it likes: `Trackers` turns it into a warning.
+    Every method may raise whatever it likes: `Trackers` turns it into a warning. A new tracker is a file with
+    a subclass, and a line in `cellflow.tracking.trackers`.
     """
 
-    @property
-    def name(self) -> str:
-        """What the tracker is called in messages."""
-
-    @property
-    def advice(self) -> str:
-        """What to do when it fails, as the end of a sentence."""
-
-    @property
-    def takes_pictures(self) -> bool:
-        """Whether `log_examples` does something with the pictures."""
+    name: str
+    """What the tracker is called in messages."""
+    advice = "see its documentation"
+    """What to do when it fails, as the end of a sentence."""
+    takes_pictures = False
+    """Whether `log_examples` does something with the pictures."""
 
     def start_fold(self, fold: int, start: Mapping[str, Any]) -> None:
         """A fold starts, or goes on after a stop.
@@ -72,4 +68,5 @@ class Tracker(Protocol):
         """Let go of everything; called at the end of each command, also after an interruption."""
 
     def links(self) -> Links:
-        """Where people find what was recorded so far."""
+        """Where people find what was tracked so far."""
+        return {}
