@@ -265,7 +265,7 @@ class Model:
         chan, chan2 = channels
         members = []
         for member in self.segmenter.members:
-            if member.facts and (member.chan, member.chan2) != (chan, chan2):
+            if "chan" in member.facts and (member.chan, member.chan2) != (chan, chan2):
                 raise DataError(
                     f"channels: this model was trained on {[member.chan, member.chan2]}, found "
                     f"{list(channels)}. Leave them out: they travel with the model."

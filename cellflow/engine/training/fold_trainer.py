@@ -11,7 +11,6 @@ from contextlib import suppress
 from typing import Any
 
 import pandas as pd
-from torch import nn
 from tqdm import tqdm
 
 from cellflow.config import TrainConfig
@@ -32,9 +31,9 @@ from cellflow.errors import CellflowError, CheckpointError, NotFiniteError
 from cellflow.io.dataset import Dataset
 from cellflow.nn.checkpoint import load_model_file, load_state, save_model_file, save_state
 from cellflow.nn.dataset import Batch, make_loader
+from cellflow.nn.networks import Network
 from cellflow.nn.optim import learning_rate_at
 from cellflow.nn.step import Stepper
-from cellflow.nn.unet import diameters_of
 from cellflow.report.history import plot_history
 from cellflow.storage.atomic import atomic_path, remove_leftovers, write_csv, write_json
 from cellflow.storage.hashing import hash_json
@@ -101,13 +100,11 @@ class FoldTrainer:
         self.files, self.record = run.fold(fold), run.read_record()
         self.first = machine.ranks.first
         self.stepper = self._start()
-        self.diam_mean, self.diam_labels = diameters_of(self.stepper.net)
-        crops = make_crops(config, fold, training, self.diam_mean, self.diam_labels)
+        self.diam_mean, self.diam_labels = self.stepper.net.diameters
+        crops = make_crops(config, fold, training, self.stepper.net)
         self.sampler = make_sampler(config, fold, dataset, training.ids, machine.ranks)
         self.loader = make_loader(crops, self.sampler, workers=machine.workers)
-        fixed = make_crops(
-            config, fold, validation, self.diam_mean, self.diam_labels, augmented=False
-        )
+        fixed = make_crops(config, fold, validation, self.stepper.net, augmented=False)
         self.validator = Validator(
             config, dataset, training=training, samples=validation, crops=fixed, machine=machine
         )
@@ -127,7 +124,7 @@ class FoldTrainer:
         with self.signals:
             try:
                 self._resume()
-                self.told.start(self.config, self.run, len(self.training))
+                self.told.start(self.config, self.run, len(self.training), self.stepper.net.title)
                 self._train()
             except Interrupted:
                 self._save_state()
@@ -298,11 +295,11 @@ class FoldTrainer:
         names = {"net": "val_score", "ema": "val_score_ema"}
         return {"val_loss": loss} | {names[key]: score for key, score in scores.items()}
 
-    def _candidates(self) -> dict[str, nn.Module]:
+    def _candidates(self) -> dict[str, Network]:
         average = self.stepper.average
         return {"net": self.stepper.net} | ({"ema": average} if average is not None else {})
 
-    def _member(self, net: nn.Module) -> Member:
+    def _member(self, net: Network) -> Member:
         model = self.config.model
         name = f"{self.run.name} fold {self.fold}"
         return Member(name, net, model.chan, model.chan2, self.diam_mean, self.diam_labels)

@@ -213,7 +213,8 @@ def _style_models(job: _Job, fold: int) -> StyleModels | None:
         amp=job.machine.amp,
         batch_size=job.config.batch_size,
     )
-    write_style_models(path, models)
+    if models is not None:
+        write_style_models(path, models)
     return models
 
 

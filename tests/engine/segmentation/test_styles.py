@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cellflow.nn.networks import UNet
+from cellflow.nn.precision import set_layout
 from numpy.typing import NDArray
 
 from cellflow.engine.segmentation.member import Member, load_member
@@ -23,7 +25,6 @@ from cellflow.io.dataset import Dataset
 from cellflow.io.images import read_image
 from cellflow.nn.forward import image_to_flows
 from cellflow.nn.precision import choose_layout
-from cellflow.nn.unet import build_unet, set_layout
 from cellflow.numeric.normalize import normalize_percentile, select_channels
 from cellflow.style_models import CellTypeModel, DiameterModel, StyleModels
 
@@ -33,7 +34,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def member() -> Member:
     """New weights, with batch-norm statistics of something seen."""
-    net = build_unet(seed=2, diam_mean=17.0)
+    net = UNet.build(seed=2, diam_mean=17.0)
     set_layout(net, choose_layout(CPU))
     with torch.no_grad():
         net.train()(torch.rand(2, 2, 64, 64, generator=torch.Generator().manual_seed(0)))
