@@ -28,7 +28,6 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import torch
-from cellflow.nn.precision import set_layout
 from inputs import SHARED
 
 from cellflow.config import MaskConfig, PrepareConfig, RuntimeConfig
@@ -42,11 +41,11 @@ from cellflow.io.dataset import Dataset
 from cellflow.io.images import read_image, read_labels, write_labels
 from cellflow.nn.dataset import Batch, CropDataset, EpochSampler, make_loader
 from cellflow.nn.forward import run_tiles
+from cellflow.nn.networks import UNet
 from cellflow.nn.optim import make_optimizer
-from cellflow.nn.precision import choose_layout
+from cellflow.nn.precision import choose_layout, set_layout
 from cellflow.nn.step import Stepper
 from cellflow.numeric.labels import renumber
-from cellflow.nn.networks import UNet
 from cellflow.numeric.normalize import normalize_percentile, resize_linear, select_channels
 from cellflow.numeric.tiling import make_tiles, pad_for_network
 from cellflow.synthetic import CELL_TYPES, synthetic_image

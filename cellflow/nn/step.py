@@ -105,7 +105,8 @@ class Stepper:
         self.net.train()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        torch._foreach_copy_(self._kept, self._buffers)
+        if self._buffers:
+            torch._foreach_copy_(self._kept, self._buffers)
         losses = self._gradient(to_device(batch, self.device), share)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
@@ -184,7 +185,8 @@ class Stepper:
         )  # fmt: skip
 
     def _restore_buffers(self) -> None:
-        torch._foreach_copy_(self._buffers, self._kept)
+        if self._buffers:
+            torch._foreach_copy_(self._buffers, self._kept)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

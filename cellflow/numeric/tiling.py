@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellflow.errors import DataError
-
 __all__ = [
     "average_tiles",
     "flip_tiles_back",

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from cellflow.nn.networks import UNet
 from cellpose.resnet_torch import CPnet
 
 from cellflow.errors import CheckpointError
@@ -17,6 +16,7 @@ from cellflow.nn.checkpoint import (
     save_model_file,
     save_state,
 )
+from cellflow.nn.networks import UNet
 
 FACTS = {
     "epoch": 3,

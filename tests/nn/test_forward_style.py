@@ -3,14 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from cellflow.nn.networks import UNet
-from cellflow.nn.precision import set_layout
 from numpy.typing import NDArray
 from torch import nn
 
 from cellflow.errors import NotFiniteError
 from cellflow.nn.forward import image_to_flows, image_to_style
-from cellflow.nn.precision import choose_layout
+from cellflow.nn.networks import UNet
+from cellflow.nn.precision import choose_layout, set_layout
 
 CPU = torch.device("cpu")
 

@@ -3,10 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from cellflow.nn.networks import UNet
 from cellpose import train as upstream
 
 from cellflow.nn.loss import segmentation_loss
+from cellflow.nn.networks import UNet
 from cellflow.nn.optim import cellpose_schedule, learning_rate_at, make_optimizer
 
 

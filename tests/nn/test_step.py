@@ -6,15 +6,15 @@ import math
 import numpy as np
 import pytest
 import torch
-from cellflow.nn.networks import UNet
-from cellflow.nn.precision import set_layout
 from cellpose import train as upstream
 from cellpose.resnet_torch import CPnet
 from torch import nn
 
 from cellflow.nn import step
 from cellflow.nn.dataset import Batch
+from cellflow.nn.networks import UNet
 from cellflow.nn.optim import make_optimizer
+from cellflow.nn.precision import set_layout
 from cellflow.nn.step import Stepper, StepResult
 
 

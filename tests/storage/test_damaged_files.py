@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cellflow.nn.networks import NETWORKS, Network, UNet
 from fuzz import damaged
 
 from cellflow.engine.segmentation.styles import read_style_models, write_style_models
@@ -24,6 +23,7 @@ from cellflow.io.flow_store import FlowStore
 from cellflow.io.fold_table import fold_facts_fit, read_fold_facts
 from cellflow.io.foreign_flows import read_foreign_flows
 from cellflow.nn.checkpoint import load_model_file, load_state, save_model_file, save_state
+from cellflow.nn.networks import NETWORKS, Network, UNet
 from cellflow.style_models import StyleModels
 from cellflow.style_models.cell_type import CellTypeModel
 from cellflow.style_models.diameter import DiameterModel

@@ -14,7 +14,14 @@ from cellflow.engine.segmentation.member import Member
 from cellflow.nn.forward import image_to_style
 from cellflow.style_models import average_probabilities, choose_type
 
-__all__ = ["UNKNOWN", "Recognition", "choose_diameter", "combine_styles", "joining_members", "recognize"]
+__all__ = [
+    "UNKNOWN",
+    "Recognition",
+    "choose_diameter",
+    "combine_styles",
+    "joining_members",
+    "recognize",
+]
 
 
 class Recognition(NamedTuple):
@@ -78,9 +85,7 @@ def combine_styles(
 def joining_members(members: Sequence[Member], cell_type: str) -> dict[int, Member]:
     """The members that an image of a cell type is for, by their place; all where it is for none."""
     chosen = {
-        place: member
-        for place, member in enumerate(members)
-        if member.only_type in ("", cell_type)
+        place: member for place, member in enumerate(members) if member.only_type in ("", cell_type)
     }
     return chosen or dict(enumerate(members))
 

@@ -137,15 +137,13 @@ def read_style_models(path: Path) -> StyleModels:
     try:
         return StyleModels.from_dict(load_json(path))
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror or error}).") from error
-    except CheckpointError as error:
         raise CheckpointError(
-            f"{path}: {error} Where the file is damaged, remove it and repeat the command that wrote it."
+            f"{path} cannot be read ({error.strerror or error}).", path=path
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:  # no JSON, or no style models
         raise CheckpointError(
-            f"{path}: expected style models as JSON, found a damaged or other file ({error}). Remove it "
-            "and repeat the command that wrote it."
+            f"{path}: {error} Where the file is damaged, remove it and repeat the command that wrote it.",
+            path=path,
         ) from error
 
 

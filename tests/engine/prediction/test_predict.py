@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from cellflow.nn.networks import UNet
 from cellpose.models import CellposeModel
 from skimage.io import imsave
 
@@ -35,6 +34,7 @@ from cellflow.io.dataset import Dataset
 from cellflow.io.foreign_flows import read_foreign_flows
 from cellflow.io.images import read_image, read_labels
 from cellflow.nn.forward import image_to_flows
+from cellflow.nn.networks import UNet
 from cellflow.numeric.averaging import average_flows
 from cellflow.numeric.normalize import normalize_percentile, select_channels
 from cellflow.storage.run_folder import RunFolder

@@ -17,7 +17,6 @@ import pandas as pd
 import pytest
 import tifffile
 import torch
-from cellflow.nn.networks import Network, UNet
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -38,6 +37,7 @@ from cellflow.errors import DataError, RunError
 from cellflow.io.image_source import ImageReaders, find_images
 from cellflow.io.images import read_image, read_labels, write_labels
 from cellflow.io.submission import check_submission, read_submission
+from cellflow.nn.networks import Network, UNet
 from cellflow.numeric.labels import outlines
 from cellflow.numeric.rle import rles_from_labels
 from cellflow.storage import locks

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cellflow.nn.networks import UNet
 from skimage.io import imsave
 
 from cellflow.config import InferenceConfig, MaskConfig, OutputConfig, PredictConfig, RuntimeConfig
@@ -21,6 +20,7 @@ from cellflow.engine.segmentation.doubts import (
 )
 from cellflow.engine.segmentation.member import Member
 from cellflow.io.images import read_image
+from cellflow.nn.networks import UNet
 
 MEMBER = Member("net", UNet.build(diam_mean=30.0), 0, 0, 30.0, 54.0)
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cellflow.nn.networks import UNet
 from cellpose.models import CellposeModel
 from PIL import Image
 from skimage.io import imsave
@@ -17,6 +16,7 @@ from cellflow.engine.segmentation.loaded_model import Model
 from cellflow.errors import CellflowError, DataError
 from cellflow.io.images import read_image
 from cellflow.nn.checkpoint import save_model_file
+from cellflow.nn.networks import UNet
 from cellflow.synthetic import synthetic_dataset
 
 IMAGE = next(iter(synthetic_dataset(1, shape=(64, 80), seed=2, per_group=1))).image

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cellflow.nn.networks import Network, UNet
 from numpy.typing import NDArray
 from torch import nn
 
@@ -23,6 +22,7 @@ from cellflow.engine.segmentation.scoring import SCORE_COLUMNS, score_images, sc
 from cellflow.engine.segmentation.segmenter import Segmenter
 from cellflow.errors import CellflowError, DataError
 from cellflow.io.dataset import Dataset
+from cellflow.nn.networks import Network, UNet
 from cellflow.synthetic import synthetic_dataset
 
 PATIENCE = 20.0  # seconds until a test that waits for something gives up

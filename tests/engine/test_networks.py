@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from cellflow import load_model, train
-from cellflow.config import ModelConfig, OptimConfig, RuntimeConfig, SamplingConfig, TrainConfig
+from cellflow import load_model, oof, train
+from cellflow.config import ModelConfig, OofConfig, TrainConfig
 from cellflow.engine.runs.metadata import read_metadata
 from cellflow.errors import CheckpointError, ConfigError
 from cellflow.nn.checkpoint import load_model_file, save_model_file
@@ -50,23 +51,23 @@ def test_it_is_loaded_by_its_kind_and_segments(tiny: Path) -> None:
     assert model.eval(image)[2].size == 0
 
 
-def test_it_trains_on_from_its_file(tiny: Path, tiny_dataset: Path, tmp_path: Path) -> None:
-    config = TrainConfig(
-        data=tiny_dataset,
+def test_it_trains_on_from_its_file(tiny: Path, tiny_config: TrainConfig, tmp_path: Path) -> None:
+    """Style models, which an evaluation at diameters of the images wants, are not fitted."""
+    config = replace(
+        tiny_config,
         runs_dir=tmp_path / "runs",
-        fold=0,
         eval_diameter="image",
         model=ModelConfig(pretrained_model=str(tiny)),
-        optim=OptimConfig(n_epochs=1),
-        sampling=SamplingConfig(bsize=64, nimg_per_epoch=4, min_train_masks=0),
-        runtime=RuntimeConfig(device="cpu", workers=0),
+        optim=replace(tiny_config.optim, n_epochs=1),
     )
     train(config)
     run = RunFolder(tmp_path / "runs" / config.name)
-    before, after = load_model_file(tiny).net, load_model_file(run.fold(0).best).net
-    assert isinstance(after, Tiny) and isinstance(before, Tiny)
+    before, after = (load_model_file(path).net for path in (tiny, run.fold(0).best))
+    assert isinstance(before, Tiny) and isinstance(after, Tiny)
     metadata = read_metadata(run)
     assert metadata is not None and metadata["model"]["network"] == "one convolution"
+    oof(OofConfig(config.name, runs_dir=config.runs_dir, runtime=config.runtime))
+    assert not run.fold(0).styles.exists()
 
 
 def test_what_it_cannot_do_is_said(tiny: Path) -> None:
