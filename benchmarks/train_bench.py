@@ -41,10 +41,10 @@ from cellflow.io.dataset import Dataset
 from cellflow.io.images import read_image, read_labels, write_labels
 from cellflow.nn.dataset import Batch, CropDataset, EpochSampler, make_loader
 from cellflow.nn.forward import run_tiles
+from cellflow.nn.networks import UNet
 from cellflow.nn.optim import make_optimizer
-from cellflow.nn.precision import choose_layout
+from cellflow.nn.precision import choose_layout, set_layout
 from cellflow.nn.step import Stepper
-from cellflow.nn.unet import build_unet, set_layout
 from cellflow.numeric.labels import renumber
 from cellflow.numeric.normalize import normalize_percentile, resize_linear, select_channels
 from cellflow.numeric.tiling import make_tiles, pad_for_network
@@ -155,7 +155,7 @@ def endless(samples: CachedSamples, workers: int) -> Iterator[Batch]:
 
 
 def make_stepper(machine: Machine, amp: torch.dtype | None) -> Stepper:
-    net = build_unet(diam_mean=DIAMETER).to(machine.device)
+    net = UNet.build(diam_mean=DIAMETER).to(machine.device)
     set_layout(net, choose_layout(machine.device))
     optimizer = make_optimizer(net, "adamw", weight_decay=1e-5)
     return Stepper(net, optimizer, amp=amp)
@@ -421,7 +421,7 @@ def tiles_of(image: np.ndarray, rescale: float) -> np.ndarray:
     """The tiles that prediction runs the network on."""
     normal = normalize_percentile(select_channels(image))
     shape = int(image.shape[0] * rescale), int(image.shape[1] * rescale)
-    return make_tiles(pad_for_network(resize_linear(normal, shape))[0])[0]
+    return make_tiles(pad_for_network(resize_linear(normal, shape), UNet.multiple)[0], UNet.tile)[0]
 
 
 # ----------------------------------------------------------------------------------------- memory

@@ -82,6 +82,16 @@ class Instances:
     See Also
     --------
     cellflow.numeric.labels.instances_from_labels, cellflow.numeric.rle.instances_from_rles
+
+    Examples
+    --------
+    >>> from cellflow.numeric.rle import instances_from_rles
+    >>> cells = instances_from_rles(["1 2 5 2", "6 1"], shape=(2, 4))
+    >>> len(cells), cells.areas.tolist()
+    (2, [4, 1])
+    >>> starts, lengths = cells.runs(0)
+    >>> starts.tolist(), lengths.tolist()
+    ([0, 4], [2, 2])
     """
 
     shape: tuple[int, int]
@@ -117,6 +127,16 @@ class Score:
         IoU thresholds.
     tp, fp, fn : (N, T) int64 ndarray
         True positives, false positives and false negatives per image and threshold.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> score = Score(np.array([0.5, 0.75]), tp=np.array([[3, 1]]), fp=np.array([[1, 3]]),
+    ...               fn=np.array([[0, 2]]))
+    >>> score.per_threshold.round(3).tolist()
+    [0.75, 0.167]
+    >>> score
+    Score(mean=0.4583, images=1, thresholds=2)
     """
 
     thresholds: NDArray[np.float64]

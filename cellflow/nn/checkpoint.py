@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import nn
 
 from cellflow.errors import CheckpointError
-from cellflow.nn.unet import build_unet
+from cellflow.nn.networks import NETWORKS, Network
 from cellflow.storage.atomic import atomic_path
 
 __all__ = [
@@ -24,36 +23,34 @@ __all__ = [
     "find_model_file",
     "load_model_file",
     "load_state",
+    "network_of_file",
     "save_model_file",
     "save_state",
 ]
 
-NUCLEI_DIAMETER = 17.0
-"""Diameter in pixels of Cellpose's nuclei models, whose files do not tell."""
-
 _KEY = "cellflow"
 _STORED_NAMES = {name: f"{name}torch_0" for name in ("cyto", "cyto2", "nuclei")}
 """Names in Cellpose's model folder that are not the names people use."""
-_FIRST = "downsample.down.res_down_0.conv.conv_0.2.weight"
-_LAST = "output.2.weight"
+_KIND = "network"
+"""The fact that says a network's kind."""
 
 
 class Loaded(NamedTuple):
     """A network and the facts stored with it (empty for a file that Cellpose wrote)."""
 
-    net: nn.Module
+    net: Network
     facts: dict[str, Any]
 
 
-def save_model_file(path: Path, net: nn.Module, facts: dict[str, Any]) -> None:
-    """Write a network's weights as a file that Cellpose 3 loads, atomically.
+def save_model_file(path: Path, net: Network, facts: dict[str, Any]) -> None:
+    """Write a network's weights as a state dict, atomically; Cellpose 3 loads that of its U-Net.
 
     Parameters
     ----------
     path : Path
         File to write.
-    net : torch.nn.Module
-        From `build_unet`.
+    net : Network
+        Its kind joins the facts.
     facts : dict
         JSON types only: epoch, score, channels, diameters, hashes.
     """
@@ -61,7 +58,7 @@ def save_model_file(path: Path, net: nn.Module, facts: dict[str, Any]) -> None:
     for name, value in state.items():
         # Contiguous on the CPU: the file does not depend on where or in which layout it was trained.
         state[name] = value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-    state._metadata[_KEY] = facts  # type: ignore[attr-defined]
+    state._metadata[_KEY] = facts | {_KIND: net.kind}  # type: ignore[attr-defined]
     save_state(path, state)
 
 
@@ -71,43 +68,31 @@ def load_model_file(path: Path) -> Loaded:
     Raises
     ------
     CheckpointError
-        If the file is missing, damaged, of Cellpose 4, or of another network.
+        If the file is missing, damaged, of Cellpose 4, or of a network that is not known.
     """
     path = Path(path)
     state = _read(path)
-    if "W2" in state:
-        raise CheckpointError(
-            f"{path} is a Cellpose 4 model. cellflow takes Cellpose 3 (U-Net) files."
-        )
-    if _FIRST not in state or _LAST not in state:
-        raise CheckpointError(
-            f"{path} is no Cellpose 3 U-Net: its first keys are "
-            f"{', '.join(map(str, list(state)[:3])) or 'none'}."
-        )
-    odd = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
-    if odd:
-        raise CheckpointError(
-            f"{path} is no Cellpose 3 U-Net: {odd[0]} is no array of weights but "
-            f"{type(state[odd[0]]).__name__}."
-        )
-    net = build_unet()
-    own = net.state_dict()
-    missing, unknown = own.keys() - state.keys(), state.keys() - own.keys()
-    # Older Cellpose files have no diameters; the defaults of the network stand for them.
-    missing -= {"diam_mean", "diam_labels"}
-    shapes = [
-        f"{name}: expected {tuple(own[name].shape)}, found {tuple(state[name].shape)}"
-        for name in own.keys() & state.keys()
-        if own[name].shape != state[name].shape
-    ]
-    if missing or unknown or shapes:
-        raise CheckpointError(_mismatch(path, sorted(missing), sorted(unknown), sorted(shapes)))
-    if "diam_mean" not in state and path.name.startswith("nuclei"):
-        state["diam_mean"] = state["diam_labels"] = torch.tensor([NUCLEI_DIAMETER])
-    net.load_state_dict(state, strict=False)
-    metadata = getattr(state, "_metadata", {})
-    facts = metadata.get(_KEY, {}) if isinstance(metadata, dict) else {}
-    return Loaded(net.eval(), dict(facts) if isinstance(facts, dict) else {})
+    facts = _facts(state)
+    network = _network_of(state, facts.get(_KIND), path)
+    for name, value in state.items():
+        if not isinstance(value, torch.Tensor):
+            raise CheckpointError(
+                f"{path} is no model file: {name} is no array of weights but {type(value).__name__}.",
+                path=path, expected=torch.Tensor, found=type(value),
+            )  # fmt: skip
+    return Loaded(network.load(state, path).eval(), facts)
+
+
+def network_of_file(path: Path) -> type[Network]:
+    """The network whose weights a model file holds.
+
+    Raises
+    ------
+    CheckpointError
+        As `load_model_file`.
+    """
+    state = _read(path)
+    return _network_of(state, _facts(state).get(_KIND), path)
 
 
 def find_model_file(name: str) -> Path:
@@ -191,10 +176,32 @@ def _check_zip(path: Path) -> None:
                 raise zipfile.BadZipFile
 
 
-def _mismatch(path: Path, missing: list[str], unknown: list[str], shapes: list[str]) -> str:
-    parts = [f"{path} does not fit Cellpose 3's U-Net with 2 channels in and 3 out."]
-    for title, items in (("missing", missing), ("unknown", unknown), ("other shape", shapes)):
-        if items:
-            more = f" and {len(items) - 3} more" if len(items) > 3 else ""
-            parts.append(f"{title}: {', '.join(items[:3])}{more}")
-    return " ".join(parts)
+def _facts(state: dict[str, Any]) -> dict[str, Any]:
+    """What cellflow stored with the weights; nothing in a file that Cellpose wrote."""
+    metadata = getattr(state, "_metadata", {})
+    facts = metadata.get(_KEY, {}) if isinstance(metadata, dict) else {}
+    return dict(facts) if isinstance(facts, dict) else {}
+
+
+def _network_of(state: dict[str, Any], kind: Any, path: Path) -> type[Network]:
+    """The network of a kind; that of the keys where a file names none."""
+    if kind is not None:
+        if isinstance(kind, str) and kind in NETWORKS:
+            return NETWORKS[kind]
+        known = ", ".join(sorted(NETWORKS))
+        raise CheckpointError(
+            f"{path} holds the weights of the network {kind!r}. This cellflow knows {known}. Update "
+            "cellflow, or load what adds the network first.",
+            path=path, expected=known, found=kind,
+        )  # fmt: skip
+    if "W2" in state:
+        raise CheckpointError(
+            f"{path} is a Cellpose 4 model. cellflow takes Cellpose 3 (U-Net) files.", path=path
+        )
+    for network in NETWORKS.values():
+        if network.file_keys and state.keys() >= set(network.file_keys):
+            return network
+    keys = ", ".join(map(str, list(state)[:3])) or "none"
+    raise CheckpointError(
+        f"{path} is no Cellpose 3 U-Net: its first keys are {keys}.", path=path, found=keys
+    )

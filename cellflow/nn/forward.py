@@ -8,11 +8,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from cellflow.errors import NotFiniteError
+from cellflow.nn.networks import Network
 from cellflow.nn.precision import autocast, choose_layout
-from cellflow.nn.unet import encode
 from cellflow.numeric.normalize import resize_linear
 from cellflow.numeric.tiling import (
     average_tiles,
@@ -35,16 +34,17 @@ class Flows(NamedTuple):
     """Network output for one image at its native size.
 
     `flow` is ``(2, H, W)`` float32, dY then dX, 5 times the unit flow; `cellprob` is the ``(H, W)``
-    float32 logit; `style` is the ``(256,)`` float32 style vector, of length 1.
+    float32 logit; `style` is the float32 style vector, of length 1; None where
+    the network has none.
     """
 
     flow: NDArray[np.float32]
     cellprob: NDArray[np.float32]
-    style: NDArray[np.float32]
+    style: NDArray[np.float32] | None
 
 
 def image_to_flows(
-    net: nn.Module,
+    net: Network,
     image: NDArray[np.float32],
     *,
     rescale: float,
@@ -56,10 +56,10 @@ def image_to_flows(
 
     Parameters
     ----------
-    net : torch.nn.Module
+    net : Network
         In evaluation mode, on its device.
-    image : (2, H, W) float32 ndarray
-        Normalised image.
+    image : (C, H, W) float32 ndarray
+        Normalised image; channels that the network takes besides are 0.
     rescale : float
         Network pixels per image pixel: ``diam_mean / diameter``.
     batch_size : int
@@ -71,29 +71,30 @@ def image_to_flows(
 
     Notes
     -----
-    The grid of ``cellpose.core.run_net``: zero padding to multiples of 16, tiles of 224 with an overlap
-    of 0.1, tapered mean. The style is pooled per tile, so another grid would give another output.
+    The grid of ``cellpose.core.run_net``: zero padding to the network's multiple, its tiles with an
+    overlap of 0.1, tapered mean. The style is pooled per tile, so another grid would give another output.
     """
-    padded, (rows, columns) = pad_for_network(_rescale(image, rescale))
-    tiles, origins = make_tiles(padded, augment=augment)
+    padded, (rows, columns) = _for_network(net, image, rescale)
+    tiles, origins = make_tiles(padded, net.tile, augment=augment)
     outputs, styles = run_tiles(net, tiles, batch_size=batch_size, amp=amp)
     shape = (padded.shape[1], padded.shape[2])
     if augment:
-        outputs = flip_tiles_back(outputs, len(tile_grid(shape, augment=True)[1]))
+        outputs = flip_tiles_back(outputs, len(tile_grid(shape, net.tile, augment=True)[1]))
     if np.isnan(outputs).any():
         raise NotFiniteError("The network's output is not a number. Try --amp off.")
     # After a few steps the batch-norm statistics are far off, and so may be the output; stored flows
     # are float16.
     np.clip(outputs, -MAX_OUTPUT, MAX_OUTPUT, out=outputs)
-    mean = average_tiles(outputs, origins, tiled_shape(shape, augment=augment))
+    full = tiled_shape(shape, net.tile, augment=augment)
+    mean = average_tiles(outputs, origins, full, net.tile)
     output = np.ascontiguousarray(mean[:, rows, columns])
     if rescale != 1.0:
         output = resize_linear(output, (image.shape[1], image.shape[2]))
-    return Flows(output[:2], output[2], _mean_style(styles))
+    return Flows(output[:2], output[2], None if styles is None else _mean_style(styles))
 
 
 def image_to_style(
-    net: nn.Module,
+    net: Network,
     image: NDArray[np.float32],
     *,
     rescale: float,
@@ -102,14 +103,14 @@ def image_to_style(
 ) -> NDArray[np.float32]:
     """Style of one image: that of `image_to_flows`, for less than half of the time.
 
-    Only the way down of the network is computed, on the same tiles.
+    Only what the style takes is computed, on the same tiles.
 
     Parameters
     ----------
-    net : torch.nn.Module
+    net : Network
         In evaluation mode, on its device.
-    image : (2, H, W) float32 ndarray
-        Normalised image.
+    image : (C, H, W) float32 ndarray
+        Normalised image; channels that the network takes besides are 0.
     rescale : float
         Network pixels per image pixel: ``diam_mean / diameter``.
     batch_size : int
@@ -119,7 +120,7 @@ def image_to_style(
 
     Returns
     -------
-    (256,) float32 ndarray
+    (style_size,) float32 ndarray
         Of length 1, or 0 where the network's features are too large for float32.
 
     Raises
@@ -127,10 +128,10 @@ def image_to_style(
     NotFiniteError
         If the network's features are not numbers.
     """
-    tiles, _ = make_tiles(pad_for_network(_rescale(image, rescale))[0])
+    tiles, _ = make_tiles(_for_network(net, image, rescale)[0], net.tile)
 
     def run(batch: torch.Tensor) -> tuple[torch.Tensor]:
-        return (encode(net, batch),)
+        return (net.encode(batch),)
 
     (styles,) = _run_batches(net, run, tiles, batch_size=batch_size, amp=amp)
     if np.isnan(styles).any():
@@ -139,20 +140,20 @@ def image_to_style(
 
 
 def run_tiles(
-    net: nn.Module,
+    net: Network,
     tiles: NDArray[np.float32],
     *,
     batch_size: int = 8,
     amp: torch.dtype | None = None,
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
     """Run the network on tiles.
 
     Parameters
     ----------
-    net : torch.nn.Module
+    net : Network
         In evaluation mode, on its device.
-    tiles : (N, 2, h, w) float32 ndarray
-        Sides divisible by 8.
+    tiles : (N, C, h, w) float32 ndarray
+        With the network's channels; sides are multiples of what it takes.
     batch_size : int
         Tiles per call.
     amp : torch.dtype or None
@@ -162,20 +163,20 @@ def run_tiles(
     -------
     outputs : (N, 3, h, w) float32 ndarray
         dY, dX, cellprob.
-    styles : (N, 256) float32 ndarray
-        One style vector per tile.
+    styles : (N, style_size) float32 ndarray or None
+        One style vector per tile, where the network has styles.
     """
 
     def run(batch: torch.Tensor) -> Sequence[torch.Tensor]:
-        output, style = net(batch)[:2]
-        return output, style
+        parts: Sequence[torch.Tensor] = net(batch)[: 1 if net.style_size is None else 2]
+        return parts
 
-    outputs, styles = _run_batches(net, run, tiles, batch_size=batch_size, amp=amp)
-    return outputs, styles
+    outputs, *styles = _run_batches(net, run, tiles, batch_size=batch_size, amp=amp)
+    return outputs, styles[0] if styles else None
 
 
 def _run_batches(
-    net: nn.Module,
+    net: Network,
     run: Callable[[torch.Tensor], Sequence[torch.Tensor]],
     tiles: NDArray[np.float32],
     *,
@@ -193,12 +194,18 @@ def _run_batches(
     return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
 
-def _rescale(image: NDArray[np.float32], rescale: float) -> NDArray[np.float32]:
-    """The image at the network's scale, at least one pixel a side."""
-    if rescale == 1.0:
-        return image
-    height, width = image.shape[1:]
-    return resize_linear(image, (max(1, int(height * rescale)), max(1, int(width * rescale))))
+def _for_network(
+    net: Network, image: NDArray[np.float32], rescale: float
+) -> tuple[NDArray[np.float32], tuple[slice, slice]]:
+    """The image at the network's scale, with its channels and padded, and where it lies in that."""
+    if len(image) != net.channels:
+        kept = image[: net.channels]
+        image = np.zeros((net.channels, *image.shape[1:]), dtype=np.float32)
+        image[: len(kept)] = kept
+    if rescale != 1.0:
+        height, width = image.shape[1:]
+        image = resize_linear(image, (max(1, int(height * rescale)), max(1, int(width * rescale))))
+    return pad_for_network(image, net.multiple)
 
 
 def _mean_style(styles: NDArray[np.float32]) -> NDArray[np.float32]:

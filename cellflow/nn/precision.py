@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 
 import torch
+from torch import nn
 
 from cellflow.amp import auto_amp
 from cellflow.errors import ConfigError
 
-__all__ = ["autocast", "choose_amp", "choose_device", "choose_layout"]
+__all__ = ["autocast", "choose_amp", "choose_device", "choose_layout", "set_layout"]
 
 
 def choose_device(name: str) -> torch.device:
@@ -66,6 +67,13 @@ def choose_layout(device: torch.device) -> torch.memory_format:
     Training and prediction use the same, because the last bits of the output depend on it.
     """
     return torch.contiguous_format if device.type == "mps" else torch.channels_last
+
+
+def set_layout(net: nn.Module, layout: torch.memory_format) -> None:
+    """Lay the weights of the convolutions out in memory."""
+    for parameter in net.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
 
 
 def autocast(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import nn
@@ -12,9 +12,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from cellflow.nn.dataset import Batch
 from cellflow.nn.loss import segmentation_loss
+from cellflow.nn.networks import Network
 from cellflow.nn.precision import autocast, choose_layout
 from cellflow.nn.ranks import ALONE, Ranks
-from cellflow.nn.unet import set_training
 
 __all__ = ["StepResult", "Stepper", "to_device"]
 
@@ -40,8 +40,8 @@ class Stepper:
 
     Parameters
     ----------
-    net : torch.nn.Module
-        From `build_unet` or a model file, on its device.
+    net : Network
+        On its device.
     optimizer : torch.optim.Optimizer
         From `make_optimizer`.
     amp : torch.dtype or None
@@ -58,13 +58,13 @@ class Stepper:
     pieces : int
         Parts that a batch is cut into, one after the other through the network, their gradients
         accumulated. 1 until a GPU has run out of memory.
-    average : torch.nn.Module or None
+    average : Network or None
         Network with the moving average of weights and batch-norm statistics.
     """
 
     def __init__(
         self,
-        net: nn.Module,
+        net: Network,
         optimizer: torch.optim.Optimizer,
         *,
         amp: torch.dtype | None = None,
@@ -85,14 +85,14 @@ class Stepper:
         self._kept = [buffer.clone() for buffer in self._buffers]
 
     @property
-    def networks(self) -> dict[str, nn.Module]:
+    def networks(self) -> dict[str, Network]:
         """What may be the best model: the weights ("net") and, if there is one, their average ("ema")."""
         return {"net": self.net} | ({"ema": self.average} if self.average is not None else {})
 
     @property
-    def average(self) -> nn.Module | None:
+    def average(self) -> Network | None:
         """The network with averaged weights, if there is one."""
-        return None if self._averaged is None else self._averaged.module
+        return None if self._averaged is None else cast("Network", self._averaged.module)
 
     def step(self, batch: Batch, rate: float, *, share: float = 1.0) -> StepResult:
         """Train on one batch.
@@ -106,10 +106,11 @@ class Stepper:
         share : float
             Part of the step's crops that this process has. 0 for a stand-in, whose crops count nothing.
         """
-        set_training(self.net)
+        self.net.train()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        torch._foreach_copy_(self._kept, self._buffers)
+        if self._buffers:
+            torch._foreach_copy_(self._kept, self._buffers)
         names, losses = self._gradient(to_device(batch, self.device), share)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.max_norm)
@@ -192,7 +193,8 @@ class Stepper:
         )  # fmt: skip
 
     def _restore_buffers(self) -> None:
-        torch._foreach_copy_(self._buffers, self._kept)
+        if self._buffers:
+            torch._foreach_copy_(self._buffers, self._kept)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -55,6 +55,16 @@ def average_flows(
     DataError
         If there is no member, shapes differ, a value is NaN or infinite, or weights do not fit; the
         message gives the member's position, counted from 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> down = np.zeros((2, 1, 1), dtype=np.float32)
+    >>> down[0] = 5
+    >>> logit = np.full((1, 1), 2, dtype=np.float32)
+    >>> flow, cellprob, disagreement = average_flows([(down, logit), (-down, logit - 4)])
+    >>> flow.ravel().tolist(), cellprob.item(), disagreement.item()
+    ([0.0, 0.0], 0.0, 1.0)
     """
     if variant not in VARIANTS:
         raise DataError(f"variant: expected one of {', '.join(VARIANTS)}, found {variant!r}")

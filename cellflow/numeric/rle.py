@@ -46,6 +46,13 @@ def rle_encode(mask: Any, order: Order = "C") -> str:
     -------
     str
         Sorted runs that do not touch; "" for an empty mask.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> mask = np.array([[0, 1, 1], [0, 0, 1]])
+    >>> rle_encode(mask), rle_encode(mask, order="F")
+    ('2 2 6 1', '3 1 5 2')
     """
     inside = check_labels(mask, "mask") != 0
     starts, lengths = _runs_of_pixels(np.flatnonzero(inside.ravel(order=_check_order(order))))
@@ -72,6 +79,12 @@ def rle_decode(rle: str, shape: tuple[int, int], order: Order = "C") -> NDArray[
     ------
     RleError
         If the string is malformed, leaves the image, or covers a pixel twice.
+
+    Examples
+    --------
+    >>> rle_decode("2 2 4 1", (2, 3)).astype(int)
+    array([[0, 1, 1],
+           [1, 0, 0]])
     """
     shape = _check_shape(shape)
     starts, lengths = _parse(rle, shape, "the string")

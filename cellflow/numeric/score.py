@@ -48,6 +48,17 @@ def competition_score(truth: Any, prediction: Any) -> Score:
     ------
     DataError
         If the numbers of images or the sizes of an image differ.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> truth = np.array([[1, 1, 1, 1, 0, 2]])
+    >>> prediction = np.array([[1, 1, 1, 0, 0, 2]])  # IoU 0.75 and 1
+    >>> score = competition_score(truth, prediction)
+    >>> round(score.mean, 4)
+    0.6667
+    >>> competition_score([truth, truth], [truth, prediction]).per_image.round(4).tolist()
+    [1.0, 0.6667]
     """
     return average_precision(truth, prediction, COMPETITION_THRESHOLDS)
 
@@ -73,6 +84,15 @@ def average_precision(
     ------
     DataError
         If the numbers of images or the sizes of an image differ, or a threshold is out of range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> truth = np.array([[1, 1, 1, 1, 0, 2]])
+    >>> prediction = np.array([[1, 1, 1, 0, 0, 2]])  # IoU 0.75 and 1
+    >>> score = average_precision(truth, prediction, thresholds=(0.5, 0.75))
+    >>> score.per_threshold.round(4).tolist()
+    [1.0, 0.3333]
     """
     values = np.array(list(thresholds), dtype=np.float64)
     fractions = exact_fractions(values)

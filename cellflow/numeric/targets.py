@@ -39,6 +39,18 @@ def labels_to_flows(labels: Any) -> NDArray[np.float32]:
     ------
     DataError
         If `labels` is not a label map.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> labels = np.zeros((5, 5), dtype=np.int32)
+    >>> labels[1:4, 1:4] = 1
+    >>> labels_to_flows(labels)[0].round(2)  # dY: down above the centre, up below it
+    array([[ 0.  ,  0.  ,  0.  ,  0.  ,  0.  ],
+           [ 0.  ,  0.71,  1.  ,  0.71,  0.  ],
+           [ 0.  ,  0.  ,  0.  ,  0.  ,  0.  ],
+           [ 0.  , -0.71, -1.  , -0.71,  0.  ],
+           [ 0.  ,  0.  ,  0.  ,  0.  ,  0.  ]], dtype=float32)
     """
     dense, n_labels = compact(labels)
     unit_flow = np.zeros((2, *dense.shape), dtype=np.float32)

@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellflow.errors import DataError
-
 __all__ = [
     "average_tiles",
     "flip_tiles_back",
@@ -24,7 +22,6 @@ __all__ = [
     "tiled_shape",
 ]
 
-TILE = 224
 OVERLAP = 0.1
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -33,7 +30,7 @@ _TAPER_WIDTH = 7.5  # pixels, of the sigmoid
 _TAPER_EDGE = 20  # pixels from the edge to the middle of the sigmoid
 
 
-def tile_starts(length: int, tile: int = TILE, overlap: float = OVERLAP) -> Ints:
+def tile_starts(length: int, tile: int, overlap: float = OVERLAP) -> Ints:
     """First pixels of the tiles along one axis.
 
     Parameters
@@ -50,8 +47,6 @@ def tile_starts(length: int, tile: int = TILE, overlap: float = OVERLAP) -> Ints
     (n,) int64 ndarray
         Ascending, from 0 to ``length - tile``; a single 0 where one tile covers the axis.
     """
-    if length < 1 or tile < 1:
-        raise DataError(f"expected a length and a tile of at least 1, found {length} and {tile}")
     overlap = min(0.5, max(0.05, overlap))
     count = 1 if length <= tile else int(np.ceil((1.0 + 2 * overlap) * length / tile))
     return np.linspace(0, length - min(tile, length), count).astype(np.int64)
@@ -63,7 +58,7 @@ def _flip_starts(length: int, tile: int) -> Ints:
     return np.linspace(0, length - tile, count).astype(np.int64)
 
 
-def tiled_shape(shape: tuple[int, int], tile: int = TILE, augment: bool = False) -> tuple[int, int]:
+def tiled_shape(shape: tuple[int, int], tile: int, augment: bool = False) -> tuple[int, int]:
     """Size of the image that the tiles cover: flipped tiles need at least one full tile."""
     if augment:
         return max(shape[0], tile), max(shape[1], tile)
@@ -71,7 +66,7 @@ def tiled_shape(shape: tuple[int, int], tile: int = TILE, augment: bool = False)
 
 
 def tile_grid(
-    shape: tuple[int, int], tile: int = TILE, overlap: float = OVERLAP, augment: bool = False
+    shape: tuple[int, int], tile: int, overlap: float = OVERLAP, augment: bool = False
 ) -> tuple[Ints, Ints]:
     """Rows and columns at which tiles start.
 
@@ -92,7 +87,7 @@ def tile_grid(
 
 
 def make_tiles(
-    image: Any, tile: int = TILE, overlap: float = OVERLAP, augment: bool = False
+    image: Any, tile: int, overlap: float = OVERLAP, augment: bool = False
 ) -> tuple[Floats, Ints]:
     """Cut an image into overlapping tiles.
 
@@ -113,8 +108,6 @@ def make_tiles(
         Row and column of the first pixel of each tile.
     """
     image = np.asarray(image)
-    if image.ndim != 3:
-        raise DataError(f"image: expected shape (C, H, W), found {image.shape}")
     height, width = image.shape[1:]
     rows, columns = tile_grid((height, width), tile, overlap, augment)
     if augment:
@@ -147,11 +140,6 @@ def flip_tiles_back(outputs: Any, n_columns: int) -> Floats:
     (N, C, h, w) float32 ndarray
     """
     outputs = np.asarray(outputs)
-    if outputs.ndim != 4 or outputs.shape[1] < 2 or n_columns < 1 or len(outputs) % n_columns:
-        raise DataError(
-            f"outputs: expected shape (N, C, h, w) with C of 2 or more and N a multiple of"
-            f" {n_columns}, found {outputs.shape}"
-        )
     back = np.empty(outputs.shape, dtype=np.float32)
     for index in range(len(outputs)):
         up, left = _flips(index, n_columns)
@@ -167,13 +155,13 @@ def _flips(index: int, n_columns: int) -> tuple[int, int]:
     return (-1 if column % 2 else 1), (-1 if row % 2 else 1)
 
 
-def taper(height: int, width: int) -> NDArray[np.float64]:
-    """Weights of the pixels of a tile: 1 in the middle, falling to 0.07 towards the edges of 224.
+def taper(height: int, width: int, tile: int) -> NDArray[np.float64]:
+    """Weights of the pixels of a tile: 1 in the middle, falling to 0.07 towards the edges.
 
     As ``cellpose.transforms._taper_mask``: the product of two sigmoids, cut out of the middle of a
-    square at least 224 wide, so small tiles are hardly tapered.
+    square at least `tile` wide, so tiles of small images are hardly tapered.
     """
-    side = max(TILE, height, width)
+    side = max(tile, height, width)
     distance = np.arange(side)
     distance = np.abs(distance - distance.mean())
     weight = 1 / (1 + np.exp((distance - (side / 2 - _TAPER_EDGE)) / _TAPER_WIDTH))
@@ -182,7 +170,7 @@ def taper(height: int, width: int) -> NDArray[np.float64]:
     return np.asarray(full[top : top + height, left : left + width], dtype=np.float64)
 
 
-def average_tiles(outputs: Any, origins: Any, shape: tuple[int, int]) -> Floats:
+def average_tiles(outputs: Any, origins: Any, shape: tuple[int, int], tile: int) -> Floats:
     """Average overlapping tiles with the weights of `taper`.
 
     Parameters
@@ -192,24 +180,16 @@ def average_tiles(outputs: Any, origins: Any, shape: tuple[int, int]) -> Floats:
         From `make_tiles`.
     shape : tuple of int
         ``(H, W)`` of the image that was tiled (`tiled_shape` with flipped tiles; cut the result).
+    tile : int
+        Side of a tile of a large image.
 
     Returns
     -------
     (C, H, W) float32 ndarray
     """
     outputs, origins = np.asarray(outputs), np.asarray(origins)
-    if outputs.ndim != 4 or origins.shape != (len(outputs), 2):
-        raise DataError(
-            "expected outputs of shape (N, C, h, w) and origins of shape (N, 2), found"
-            f" {outputs.shape} and {origins.shape}"
-        )
     side_y, side_x = outputs.shape[2:]
-    reach = (0, 0)
-    if len(origins):
-        reach = (int(origins[:, 0].max()) + side_y, int(origins[:, 1].max()) + side_x)
-    if reach != tuple(shape):
-        raise DataError(f"shape: expected the {reach} that the tiles cover, found {shape}")
-    weight = taper(side_y, side_x)
+    weight = taper(side_y, side_x, tile)
     total = np.zeros(shape, dtype=np.float64)
     mean = np.zeros((outputs.shape[1], *shape), dtype=np.float32)
     for output, (y, x) in zip(outputs, origins, strict=True):
@@ -219,7 +199,7 @@ def average_tiles(outputs: Any, origins: Any, shape: tuple[int, int]) -> Floats:
     return mean
 
 
-def pad_for_network(image: Any, divisor: int = 16) -> tuple[NDArray[Any], tuple[slice, slice]]:
+def pad_for_network(image: Any, divisor: int) -> tuple[NDArray[Any], tuple[slice, slice]]:
     """Pad with zeros to sides that are multiples of `divisor`, with half of it more on every side.
 
     Parameters
@@ -236,8 +216,6 @@ def pad_for_network(image: Any, divisor: int = 16) -> tuple[NDArray[Any], tuple[
         Where the image lies in it.
     """
     image = np.asarray(image)
-    if image.ndim != 3 or 0 in image.shape:
-        raise DataError(f"image: expected shape (C, H, W) without empty sides, found {image.shape}")
     pads, places = [(0, 0)], []
     for length in image.shape[1:]:
         missing = -length % divisor

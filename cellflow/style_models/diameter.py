@@ -9,15 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellflow.errors import CheckpointError, DataError
-from cellflow.style_models._arrays import (
-    apply_linear,
-    array_from_json,
-    check_styles,
-    entries_from_json,
-    scale_of,
-    unscaled,
-)
+from cellflow.style_models._linear import apply_linear, fit_linear
 
 __all__ = ["DiameterModel"]
 
@@ -51,6 +43,14 @@ class DiameterModel:
     smallest: float
     largest: float
 
+    def __post_init__(self) -> None:
+        if self.weights.ndim != 1 or not np.isfinite([*self.weights, self.bias]).all():
+            raise ValueError("expected a list of finite weights and a finite bias of the diameter")
+        if not 0 < self.smallest <= self.largest < np.inf:
+            raise ValueError(
+                f"expected diameters 0 < smallest <= largest, found {self.smallest}, {self.largest}"
+            )
+
     @classmethod
     def fit(cls, styles: NDArray[Any], diameters: NDArray[Any] | Sequence[float]) -> DiameterModel:
         """Fit on the styles of images whose median diameter is known.
@@ -58,16 +58,10 @@ class DiameterModel:
         Parameters
         ----------
         styles : (N, F) ndarray
-            One network's styles; F is 256 for Cellpose's.
+            One network's styles of at least one image.
         diameters : (N,) sequence of float
-            In pixels. Where they are all equal, or of fewer than 3 images, their geometric mean is
-            what the model predicts.
-
-        Raises
-        ------
-        DataError
-            If there are no images, not one diameter per style, a diameter that is not positive, or a
-            style that is not finite.
+            In pixels, above 0. Where they are all equal, or of fewer than 3 images, their geometric mean
+            is what the model predicts.
 
         Notes
         -----
@@ -76,78 +70,22 @@ class DiameterModel:
         the ratio. Predictions are held within a quarter of an octave (19 percent) of the training
         diameters: a style unlike all of them would give any number.
         """
-        array, pixels = check_styles(styles), np.asarray(diameters, dtype=np.float64)
-        if not len(array) or pixels.shape != (len(array),):
-            raise DataError(
-                f"expected one diameter per style and at least one, found {pixels.shape} diameters "
-                f"and {len(array)} styles"
-            )
-        wrong = ~(np.isfinite(pixels) & (pixels > 0))
-        if wrong.any():
-            raise DataError(f"diameters: expected positive pixels, found {pixels[wrong][0]}")
-        weights, bias = _fit_ridge(array, np.log(pixels))
-        return cls(weights, bias, float(pixels.min() / _MARGIN), float(pixels.max() * _MARGIN))
+        pixels = np.asarray(diameters, dtype=np.float64)
+        targets, limits = np.log(pixels), (float(pixels.min()), float(pixels.max()))
+        smallest, largest = limits[0] / _MARGIN, limits[1] * _MARGIN
+        if len(pixels) < _FEWEST or limits[0] == limits[1]:
+            return cls(np.zeros(styles.shape[1]), float(targets.mean()), smallest, largest)
+        from sklearn.linear_model import RidgeCV  # slow to import, needed for fitting alone
+
+        weights, bias = fit_linear(RidgeCV(alphas=_ALPHAS * len(targets)), styles, targets)
+        return cls(weights[0], float(bias[0]), smallest, largest)
 
     def diameters(self, styles: NDArray[Any]) -> NDArray[np.float64]:
-        """Median cell diameter in pixels, ``(N,)`` float64, between `smallest` and `largest`.
+        """Median cell diameter in pixels, ``(N,)``, between `smallest` and `largest`.
 
-        Parameters
-        ----------
-        styles : (N, F) ndarray
-            Of the network that the model was fitted on.
-
-        Raises
-        ------
-        DataError
-            If they have another shape, or are not finite.
+        `styles` are ``(N, F)``, of the network that the model was fitted on.
         """
-        array = check_styles(styles, len(self.weights))
-        logarithm = apply_linear(self.weights[None], np.array([self.bias]), array)[:, 0]
+        logarithm = apply_linear(self.weights[None], np.array([self.bias]), styles)[:, 0]
         # Cut before exp, which would overflow, and to the bit after it.
         cut = np.clip(logarithm, np.log(self.smallest) - 1, np.log(self.largest) + 1)
         return np.asarray(np.clip(np.exp(cut), self.smallest, self.largest), dtype=np.float64)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON types; `from_dict` gives the same model to the bit."""
-        return {
-            "weights": self.weights.tolist(),
-            "bias": self.bias,
-            "smallest": self.smallest,
-            "largest": self.largest,
-        }
-
-    @classmethod
-    def from_dict(cls, value: Any) -> DiameterModel:
-        """The model that `to_dict` wrote.
-
-        Raises
-        ------
-        CheckpointError
-            If it is damaged.
-        """
-        entries = ("weights", "bias", "smallest", "largest")
-        weights, *numbers = entries_from_json(value, "diameter model", entries)
-        bias, smallest, largest = (
-            float(array_from_json(number, f"{name} of the diameter model", ()))
-            for name, number in zip(entries[1:], numbers, strict=True)
-        )
-        if not 0 < smallest <= largest:
-            raise CheckpointError(
-                f"diameter model: expected 0 < smallest <= largest, found {smallest} and {largest}."
-            )
-        model_weights = array_from_json(weights, "weights of the diameter model", (None,))
-        return cls(model_weights, bias, smallest, largest)
-
-
-def _fit_ridge(
-    styles: NDArray[np.float64], targets: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], float]:
-    """Weights ``(F,)`` and bias for plain styles."""
-    if len(targets) < _FEWEST or targets.min() == targets.max():
-        return np.zeros(styles.shape[1]), float(targets.mean())
-    from sklearn.linear_model import RidgeCV  # slow to import, needed for fitting alone
-
-    mean, spread = scale = scale_of(styles)
-    model = RidgeCV(alphas=_ALPHAS * len(targets)).fit((styles - mean) / spread, targets)
-    weights, bias = unscaled(model.coef_[None], np.array([model.intercept_]), scale)
-    return weights[0], float(bias[0])

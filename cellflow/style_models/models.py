@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from cellflow.errors import CheckpointError
-from cellflow.style_models._arrays import array_from_json, entries_from_json
 from cellflow.style_models.cell_type import CellTypeModel
 from cellflow.style_models.diameter import DiameterModel
 
@@ -14,7 +15,6 @@ __all__ = ["StyleModels"]
 
 _SCHEMA = "cellflow-style-models"
 _VERSION = 1
-_ENTRIES = ("cell_type", "diameter", "type_diameters", "model_hash")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,16 +38,18 @@ class StyleModels:
     type_diameters: dict[str, float]
     model_hash: str
 
+    def __post_init__(self) -> None:
+        if self.cell_type and self.cell_type.weights.shape[1] != len(self.diameter.weights):
+            raise ValueError("expected as many weights of each cell type as of the diameter")
+        if not all(0 < pixels < np.inf for pixels in self.type_diameters.values()):
+            raise ValueError(f"expected positive diameters of types, found {self.type_diameters}")
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON types; `from_dict` gives the same models to the bit."""
-        return {
-            "schema": _SCHEMA,
-            "version": _VERSION,
-            "model_hash": self.model_hash,
-            "type_diameters": dict(self.type_diameters),
-            "cell_type": None if self.cell_type is None else self.cell_type.to_dict(),
-            "diameter": self.diameter.to_dict(),
-        }
+        value = {"schema": _SCHEMA, "version": _VERSION, **asdict(self)}
+        for model in filter(None, (value["cell_type"], value["diameter"])):
+            model |= {name: np.asarray(item).tolist() for name, item in model.items()}
+        return value
 
     @classmethod
     def from_dict(cls, value: Any) -> StyleModels:
@@ -58,53 +60,31 @@ class StyleModels:
         CheckpointError
             If it is something else, damaged, or of a newer version.
         """
-        _check_schema(value)
-        cell_type, diameter, type_diameters, model_hash = entries_from_json(
-            value, "style models", _ENTRIES
-        )
-        if not isinstance(model_hash, str):
-            raise CheckpointError(f"model_hash: expected text, found {model_hash!r}.")
-        models = cls(
-            None if cell_type is None else CellTypeModel.from_dict(cell_type),
-            DiameterModel.from_dict(diameter),
-            _type_diameters(type_diameters),
-            model_hash,
-        )
-        _check_features(models)
-        return models
+        if not isinstance(value, dict) or value.get("schema") != _SCHEMA:
+            raise CheckpointError(f"expected the schema {_SCHEMA!r}, found {value!r:.80}")
+        if value.get("version") != _VERSION:
+            raise CheckpointError(
+                f"version {value.get('version')!r} of the format, this cellflow knows {_VERSION}. "
+                "Update cellflow, or fit the models again.",
+                expected=_VERSION, found=value.get("version"),
+            )  # fmt: skip
+        try:
+            types, sizes = value["cell_type"], value["diameter"]
+            return cls(
+                None if types is None
+                else CellTypeModel(
+                    tuple(types["classes"]), _floats(types["weights"]), _floats(types["bias"])
+                ),
+                DiameterModel(
+                    _floats(sizes["weights"]),
+                    *(float(sizes[name]) for name in ("bias", "smallest", "largest")),
+                ),
+                {name: float(pixels) for name, pixels in value["type_diameters"].items()},
+                str(value["model_hash"]),
+            )  # fmt: skip
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+            raise CheckpointError(f"expected style models, found damage: {error!r:.200}") from error
 
 
-def _check_schema(value: Any) -> None:
-    schema, version = entries_from_json(value, "style models", ("schema", "version"))
-    if schema != _SCHEMA:
-        raise CheckpointError(f"style models: expected the schema {_SCHEMA!r}, found {schema!r}.")
-    if version != _VERSION:
-        raise CheckpointError(
-            f"style models: version {version!r} of the format, this cellflow knows {_VERSION}. "
-            "Update cellflow, or fit the models again."
-        )
-
-
-def _type_diameters(value: Any) -> dict[str, float]:
-    """Pixels per cell type; JSON keys are text anyway."""
-    names = tuple(value) if isinstance(value, dict) else ()
-    numbers = entries_from_json(value, "type_diameters", names)
-    diameters = {
-        name: float(array_from_json(number, f"type_diameters of {name!r}", ()))
-        for name, number in zip(names, numbers, strict=True)
-    }
-    if any(pixels <= 0 for pixels in diameters.values()):
-        raise CheckpointError(f"type_diameters: expected positive pixels, found {diameters}.")
-    return diameters
-
-
-def _check_features(models: StyleModels) -> None:
-    """Both models read the same styles."""
-    if models.cell_type is None:
-        return
-    types, diameter = models.cell_type.weights.shape[1], len(models.diameter.weights)
-    if types != diameter:
-        raise CheckpointError(
-            "style models: expected as many weights per class as the diameter model has, found "
-            f"{types} and {diameter}."
-        )
+def _floats(value: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+    return np.array(value, dtype=np.float64)

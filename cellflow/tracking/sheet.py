@@ -103,7 +103,7 @@ def _start_values(fold: int, start: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "date": _date(start.get("started")),
         "comment": start.get("comment"),
-        "model": _model(config),
+        "model": _model(config, start.get("network")),
         "configuration": _configuration(config),
         "environment": start.get("environment"),
         "run link": _wandb_link(start, f"fold_{fold}"),
@@ -147,10 +147,9 @@ def _date(text: Any) -> str | None:
     return text[:16].replace("T", " ") if isinstance(text, str) else None
 
 
-def _model(config: Mapping[str, Any], network: str | None = None) -> str:
+def _model(config: Mapping[str, Any], network: Any) -> str:
     start = str((config.get("model") or {}).get("pretrained_model") or "none")
-    name = network or "cellpose CPnet"
-    return name if start.lower() == "none" else f"{name} from {Path(start).name}"
+    return str(network) if start.lower() == "none" else f"{network} from {Path(start).name}"
 
 
 def _configuration(config: Mapping[str, Any]) -> str:

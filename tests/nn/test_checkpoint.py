@@ -16,7 +16,7 @@ from cellflow.nn.checkpoint import (
     save_model_file,
     save_state,
 )
-from cellflow.nn.unet import build_unet, diameters_of, set_diam_labels
+from cellflow.nn.networks import UNet
 
 FACTS = {
     "epoch": 3,
@@ -30,18 +30,18 @@ FACTS = {
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    net = build_unet(diam_mean=17.0, seed=4).to(memory_format=torch.channels_last)
-    set_diam_labels(net, 25.0)
+    net = UNet.build(diam_mean=17.0, seed=4).to(memory_format=torch.channels_last)
+    net.set_diam_labels(25.0)
     save_model_file(tmp_path / "model.pt", net, FACTS)
     return tmp_path / "model.pt"
 
 
 def test_round_trip(model: Path) -> None:
     net, facts = load_model_file(model)
-    assert facts == FACTS
-    assert diameters_of(net) == (17.0, 25.0)
+    assert facts == FACTS | {"network": "unet"}
+    assert net.diameters == (17.0, 25.0)
     assert not net.training
-    expected = build_unet(seed=4).state_dict()
+    expected = UNet.build(seed=4).state_dict()
     for name, value in net.state_dict().items():
         if not name.startswith("diam"):
             assert torch.equal(value, expected[name]), name
@@ -59,7 +59,7 @@ def test_cellpose_loads_it(model: Path) -> None:
 def test_a_file_that_cellpose_wrote(shared: Path) -> None:
     net, facts = load_model_file(shared / "models" / "usiigaci_unet")
     assert facts == {}
-    assert diameters_of(net) == pytest.approx((30.0, 53.9), abs=0.1)
+    assert net.diameters == pytest.approx((30.0, 53.9), abs=0.1)
 
 
 def test_bad_files(model: Path, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_no_open_pickle(tmp_path: Path) -> None:
 
 
 def test_missing_and_misshapen_weights_are_named(tmp_path: Path) -> None:
-    state = build_unet().state_dict()
+    state = UNet.build().state_dict()
     del state["upsample.up.res_up_0.proj.1.weight"]
     state["output.2.bias"] = torch.zeros(7)
     torch.save(state, tmp_path / "odd.pt")
@@ -126,7 +126,7 @@ def test_a_full_disk_leaves_the_old_model(model: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
     try:
         with pytest.raises(OSError, match="too large") as error:
-            save_model_file(model, build_unet(seed=5), FACTS)
+            save_model_file(model, UNet.build(seed=5), FACTS)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, handler)

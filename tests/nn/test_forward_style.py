@@ -8,8 +8,8 @@ from torch import nn
 
 from cellflow.errors import NotFiniteError
 from cellflow.nn.forward import image_to_flows, image_to_style
-from cellflow.nn.precision import choose_layout
-from cellflow.nn.unet import STYLE_SIZE, build_unet, encode, set_layout
+from cellflow.nn.networks import UNet
+from cellflow.nn.precision import choose_layout, set_layout
 
 CPU = torch.device("cpu")
 
@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def net() -> nn.Module:
     """New weights, with batch-norm statistics of something seen."""
-    net = build_unet(seed=4)
+    net = UNet.build(seed=4)
     set_layout(net, choose_layout(CPU))
     with torch.no_grad():
         net.train()(torch.from_numpy(make_image(0, (64, 64))[None]))
@@ -31,9 +31,9 @@ def make_image(seed: int, shape: tuple[int, int]) -> NDArray[np.float32]:
 def test_encode_is_the_networks_second_output(net: nn.Module) -> None:
     tiles = torch.from_numpy(np.stack([make_image(seed, (32, 48)) for seed in (1, 2, 3)]))
     with torch.inference_mode():
-        style = encode(net, tiles)
+        style = net.encode(tiles)
         assert torch.equal(style, net(tiles)[1])
-    assert style.shape == (3, STYLE_SIZE)
+    assert style.shape == (3, UNet.style_size)
     assert not torch.equal(style[0], style[1])
 
 
@@ -61,14 +61,14 @@ def test_the_style_of_image_to_flows(
     style = image_to_style(net, image, rescale=rescale, batch_size=batch_size, amp=amp)
     whole = image_to_flows(net, image, rescale=rescale, batch_size=batch_size, amp=amp)
     np.testing.assert_array_equal(style, whole.style)
-    assert style.shape == (STYLE_SIZE,)
+    assert style.shape == (UNet.style_size,)
     assert style.dtype == np.float32
     assert np.linalg.norm(style) == pytest.approx(1, abs=1e-6)
     np.testing.assert_array_equal(image, kept)
 
 
 def test_a_broken_network_is_said() -> None:
-    net = build_unet().eval()
+    net = UNet.build().eval()
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.fill_(torch.nan)

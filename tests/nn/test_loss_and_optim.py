@@ -6,8 +6,8 @@ import torch
 from cellpose import train as upstream
 
 from cellflow.nn.loss import segmentation_loss
+from cellflow.nn.networks import UNet
 from cellflow.nn.optim import cellpose_schedule, learning_rate_at, make_optimizer
-from cellflow.nn.unet import build_unet, diameters_of, set_diam_labels
 
 
 def upstream_schedule(n_epochs: int, learning_rate: float) -> np.ndarray:
@@ -66,21 +66,21 @@ def test_loss_and_gradient_equal_cellpose() -> None:
 def test_same_seed_same_weights_and_untouched_global_generator(seed: int) -> None:
     torch.manual_seed(7)
     before = torch.random.get_rng_state()
-    first = build_unet(seed=seed).state_dict()
+    first = UNet.build(seed=seed).state_dict()
     assert torch.equal(torch.random.get_rng_state(), before)
-    second = build_unet(seed=seed).state_dict()
+    second = UNet.build(seed=seed).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_diameters_are_kept_in_the_network() -> None:
-    net = build_unet(diam_mean=17.0)
-    assert diameters_of(net) == (17.0, 17.0)
-    set_diam_labels(net, 41.5)
-    assert diameters_of(net) == (17.0, 41.5)
+    net = UNet.build(diam_mean=17.0)
+    assert net.diameters == (17.0, 17.0)
+    net.set_diam_labels(41.5)
+    assert net.diameters == (17.0, 41.5)
 
 
 def test_optimizers() -> None:
-    net = build_unet()
+    net = UNet.build()
     sgd = make_optimizer(net, "sgd", weight_decay=1e-4, momentum=0.8)
     assert isinstance(sgd, torch.optim.SGD)
     assert sgd.defaults["momentum"] == 0.8

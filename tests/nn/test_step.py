@@ -12,9 +12,10 @@ from torch import nn
 
 from cellflow.nn import step
 from cellflow.nn.dataset import Batch
+from cellflow.nn.networks import UNet
 from cellflow.nn.optim import make_optimizer
+from cellflow.nn.precision import set_layout
 from cellflow.nn.step import Stepper, StepResult
-from cellflow.nn.unet import build_unet, freeze_encoder, set_layout
 
 
 def make_batch(seed: int, count: int = 2, size: int = 32) -> Batch:
@@ -26,7 +27,7 @@ def make_batch(seed: int, count: int = 2, size: int = 32) -> Batch:
 
 
 def make_stepper(net: nn.Module | None = None, *, rate_name: str = "sgd", **more: float) -> Stepper:
-    net = build_unet(seed=1) if net is None else net
+    net = UNet.build(seed=1) if net is None else net
     return Stepper(net, make_optimizer(net, rate_name, weight_decay=1e-5), **more)  # type: ignore[arg-type]
 
 
@@ -43,7 +44,7 @@ def test_twenty_steps_of_sgd_stay_with_cellpose(monkeypatch: pytest.MonkeyPatch)
     """Cellpose's network, loss and optimizer, as train_seg steps them, beside ours in the same layout."""
     monkeypatch.setattr(step, "choose_layout", lambda device: torch.contiguous_format)
     theirs = CPnet([2, 32, 64, 128, 256], 3, 3, mkldnn=False)
-    ours = build_unet(seed=3)
+    ours = UNet.build(seed=3)
     theirs.load_state_dict(ours.state_dict())
     optimizer = torch.optim.SGD(theirs.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-5)
     stepper = make_stepper(ours)
@@ -55,14 +56,14 @@ def test_twenty_steps_of_sgd_stay_with_cellpose(monkeypatch: pytest.MonkeyPatch)
         if seed == 0:
             assert apart(gradient(ours), gradient(theirs)) < 1e-6
         optimizer.step()
-    moved = vector(ours) - vector(build_unet(seed=3))
-    assert apart(moved, vector(theirs) - vector(build_unet(seed=3))) < 1e-6
+    moved = vector(ours) - vector(UNet.build(seed=3))
+    assert apart(moved, vector(theirs) - vector(UNet.build(seed=3))) < 1e-6
 
 
 def test_channels_last_differs_by_rounding_only() -> None:
     """The layout we train in. Over many steps on such small crops rounding grows, so one step is compared."""
     theirs = CPnet([2, 32, 64, 128, 256], 3, 3, mkldnn=False)
-    ours = build_unet(seed=3)
+    ours = UNet.build(seed=3)
     theirs.load_state_dict(ours.state_dict())
     set_layout(ours, torch.channels_last)
     optimizer = torch.optim.SGD(theirs.parameters(), lr=0.05)
@@ -201,8 +202,8 @@ def test_a_stand_in_counts_nothing() -> None:
 
 
 def test_a_frozen_encoder_stays_as_it_is() -> None:
-    net = build_unet(seed=1)
-    freeze_encoder(net)
+    net = UNet.build(seed=1)
+    net.freeze_encoder()
     before = copy.deepcopy(net)
     stepper = make_stepper(net)
     stepper.step(make_batch(0), 0.01)
@@ -217,7 +218,7 @@ def test_a_state_goes_on_bit_for_bit(name: str) -> None:
     one = make_stepper(rate_name=name, ema=0.9)
     one.step(make_batch(0), 0.01)
     state = copy.deepcopy(one.state_dict())
-    other = make_stepper(build_unet(seed=9), rate_name=name, ema=0.9)
+    other = make_stepper(UNet.build(seed=9), rate_name=name, ema=0.9)
     other.load_state_dict(state)
     results: list[StepResult] = [item.step(make_batch(1), 0.01) for item in (one, other)]
     assert results[0] == results[1]

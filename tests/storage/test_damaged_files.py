@@ -22,9 +22,8 @@ from cellflow.errors import CellflowError, CheckpointError, DataError, FoldError
 from cellflow.io.flow_store import FlowStore
 from cellflow.io.fold_table import fold_facts_fit, read_fold_facts
 from cellflow.io.foreign_flows import read_foreign_flows
-from cellflow.nn import checkpoint
 from cellflow.nn.checkpoint import load_model_file, load_state, save_model_file, save_state
-from cellflow.nn.unet import build_unet
+from cellflow.nn.networks import NETWORKS, Network, UNet
 from cellflow.style_models import StyleModels
 from cellflow.style_models.cell_type import CellTypeModel
 from cellflow.style_models.diameter import DiameterModel
@@ -71,10 +70,17 @@ def test_training_states(tmp_path: Path, old_format: bool) -> None:
 
 def test_model_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a network with few weights: the files of the real one are large, and of the same kind."""
-    tiny = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
-    monkeypatch.setattr(checkpoint, "build_unet", lambda: tiny)
-    monkeypatch.setattr(checkpoint, "_FIRST", "0.weight")
-    monkeypatch.setattr(checkpoint, "_LAST", "1.bias")
+
+    class Tiny(Network):
+        kind = title = "tiny"
+        file_keys = ("line.weight",)
+
+        def __init__(self, diam_mean: float = 30.0):
+            super().__init__(diam_mean)
+            self.line, self.norm = torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4)
+
+    monkeypatch.setitem(NETWORKS, "tiny", Tiny)
+    tiny = Tiny()
     path = tmp_path / "best.pt"
     for old_format in (False, True):
         save_model_file(path, tiny, {"epoch": 3, "score": 0.5, "fold": 0})
@@ -87,7 +93,7 @@ def test_model_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_flipped_bit_in_a_weight_is_known(tmp_path: Path) -> None:
     path = tmp_path / "best.pt"
-    save_model_file(path, build_unet(), {})
+    save_model_file(path, UNet.build(), {})
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 64
     path.write_bytes(data)
@@ -101,7 +107,7 @@ def test_model_files_of_odd_content(tmp_path: Path) -> None:
         torch.save(content, path)
         with pytest.raises(CheckpointError, match=r"odd\.pt"):
             load_model_file(path)
-    state: dict[str, Any] = dict(build_unet().state_dict())
+    state: dict[str, Any] = dict(UNet.build().state_dict())
     torch.save(state | {"output.2.bias": [0.0, 0.0, 0.0]}, path)
     with pytest.raises(CheckpointError, match=r"output\.2\.bias is no array of weights but list"):
         load_model_file(path)

@@ -1,15 +1,11 @@
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cellflow.errors import CheckpointError, DataError
 from cellflow.style_models import DiameterModel
 
 FEATURES = 20
@@ -115,47 +111,3 @@ def test_where_nothing_can_be_learnt_it_is_the_mean(diameters: list[float], mean
 def test_equal_styles_give_the_mean() -> None:
     model = DiameterModel.fit(np.full((4, FEATURES), 0.06), [10, 20, 20, 40])
     np.testing.assert_allclose(model.diameters(np.full((2, FEATURES), 0.06)), 20, rtol=1e-9)
-
-
-def test_bad_input_is_refused() -> None:
-    styles, diameters = make_data(3)
-    with pytest.raises(DataError, match=r"found \(2,\) diameters and 3 styles"):
-        DiameterModel.fit(styles, diameters[:2])
-    with pytest.raises(DataError, match=r"found \(0,\) diameters and 0 styles"):
-        DiameterModel.fit(styles[:0], [])
-    for wrong in (0.0, -3.0, np.nan, np.inf):
-        with pytest.raises(DataError, match=f"positive pixels, found {wrong}"):
-            DiameterModel.fit(styles, [20.0, wrong, 30.0])
-    with pytest.raises(DataError, match=r"expected shape \(N, 20\), found \(3, 19\)"):
-        DiameterModel.fit(styles, diameters).diameters(styles[:, 1:])
-
-
-def test_json_and_back_to_the_bit() -> None:
-    styles, diameters = make_data(9)
-    model = DiameterModel.fit(styles, diameters)
-    again = DiameterModel.from_dict(json.loads(json.dumps(model.to_dict())))
-    np.testing.assert_array_equal(again.diameters(styles), model.diameters(styles))
-    assert (again.smallest, again.largest) == (model.smallest, model.largest)
-
-
-@pytest.mark.parametrize(
-    ("entry", "value", "message"),
-    [
-        ("weights", [], "weights of the diameter model: expected n, found shape"),
-        ("weights", [1.0, None], "weights .*finite numbers"),
-        ("weights", 1.0, "weights .*expected n, found shape"),
-        ("bias", "3", "bias of the diameter model: expected an array of finite numbers"),
-        ("bias", [3.0], "bias .*expected one number"),
-        ("smallest", -1.0, "0 < smallest <= largest"),
-        ("largest", 19.0, "0 < smallest <= largest"),
-        ("largest", float("inf"), "largest .*finite"),
-    ],
-)
-def test_damage_is_refused(entry: str, value: Any, message: str) -> None:
-    good = {"weights": [1.0, 2.0], "bias": 3, "smallest": 20.0, "largest": 30}
-    assert DiameterModel.from_dict(good).diameters([[0.0, 0.0]])[0] == pytest.approx(np.exp(3))
-    with pytest.raises(CheckpointError, match=message):
-        DiameterModel.from_dict(good | {entry: value})
-    del good[entry]
-    with pytest.raises(CheckpointError, match=f"not found: {entry}"):
-        DiameterModel.from_dict(good)

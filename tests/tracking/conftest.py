@@ -18,6 +18,7 @@ START: dict[str, Any] = {
     "config": {"seed": 0, "optim": {"n_epochs": 3}, "model": {"pretrained_model": "models/cyto2"}},
     "training": 12,
     "validation": 4,
+    "network": "cellpose CPnet",
     "host": {"environment": "kaggle", "cores": 4, "hostname": "anna-laptop"},
     "comment": "",
     "started": "2025-11-24T18:33:45+00:00",

@@ -1,13 +1,14 @@
 """`metadata.json`: one file that says of a run what there is to know, made from what is on disk.
 
-Nothing here needs torch. A run may be half-way and its files damaged: what cannot be read is None.
+A run may be half-way and its files damaged: what cannot be read is None.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from cellflow.engine.runs.state import (
     run_labels,
     run_state,
 )
-from cellflow.errors import RunError
+from cellflow.errors import CheckpointError, RunError
 from cellflow.storage.atomic import write_json
 from cellflow.storage.hashing import hash_file, hash_json
 from cellflow.storage.lenient import dict_or_empty, list_or_empty, number_or_none, read_json
@@ -136,7 +137,18 @@ def _model(run: RunFolder, state: RunState, hashes: Mapping[int, str | None]) ->
         for fold in state.folds
     ]
     channels = {key: model.get(key) for key in ("chan", "chan2")}
-    return {"network": "cellpose CPnet", **channels, "folds": folds}
+    return {"network": _network(run, hashes), **channels, "folds": folds}
+
+
+def _network(run: RunFolder, folds: Iterable[int]) -> str:
+    """Title of the network in the first model file that can be read; else of the one to start with."""
+    from cellflow.nn.checkpoint import network_of_file  # imports torch, which reading does without
+    from cellflow.nn.networks import DEFAULT
+
+    for fold in folds:
+        with suppress(CheckpointError):
+            return network_of_file(run.fold(fold).best).title
+    return DEFAULT.title
 
 
 def _cv(run: RunFolder) -> dict[str, Any] | None:

@@ -39,6 +39,26 @@ class Model:
     """Networks with the thresholds, diameter policy and cell types that go with them.
 
     Get one with `load_model`.
+
+    Examples
+    --------
+    With new weights, where else the name of a run or a model file would be:
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from pathlib import Path
+    >>> from cellflow.nn.checkpoint import save_model_file
+    >>> from cellflow.nn.networks import UNet
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = Path(folder.name) / "new.pt"
+    >>> save_model_file(path, UNet.build(), {})
+    >>> model = load_model(path, device="cpu")
+    >>> one = model.predict(np.zeros((40, 50)), diameter=25)
+    >>> one.labels.shape, one.diameter
+    ((40, 50), 25.0)
+    >>> len(model.predict([np.zeros((40, 50)), np.zeros((30, 30, 3))]))
+    2
+    >>> folder.cleanup()
     """
 
     opened: Opened
@@ -265,7 +285,7 @@ class Model:
         chan, chan2 = channels
         members = []
         for member in self.segmenter.members:
-            if member.facts and (member.chan, member.chan2) != (chan, chan2):
+            if "chan" in member.facts and (member.chan, member.chan2) != (chan, chan2):
                 raise DataError(
                     f"channels: this model was trained on {[member.chan, member.chan2]}, found "
                     f"{list(channels)}. Leave them out: they travel with the model."
@@ -334,6 +354,22 @@ def load_model(
     ------
     RunError, CheckpointError
         If there is no such model, or it is damaged. Folds that a run lacks are left out with a warning.
+
+    Examples
+    --------
+    With new weights, where else the name of a run or a model file would be:
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from pathlib import Path
+    >>> from cellflow.nn.checkpoint import save_model_file
+    >>> from cellflow.nn.networks import UNet
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = Path(folder.name) / "new.pt"
+    >>> save_model_file(path, UNet.build(), {})
+    >>> load_model(path, device="cpu")
+    Model('new', 1 member, cpu, diameter 30.0, thresholds: those of the training, not calibrated)
+    >>> folder.cleanup()
     """
     runtime = RuntimeConfig(device=device, amp=amp)  # type: ignore[arg-type]
     check_config(runtime)

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from cellflow.nn.checkpoint import load_model_file
-from cellflow.nn.precision import choose_layout
-from cellflow.nn.unet import diameters_of, set_layout
+from cellflow.nn.networks import Network
+from cellflow.nn.precision import choose_layout, set_layout
 from cellflow.storage.hashing import hash_file
 from cellflow.style_models import StyleModels
 from cellflow.types import one_line
@@ -28,7 +27,7 @@ class Member:
     ----------
     name : str
         For messages and records.
-    net : torch.nn.Module
+    net : Network
         In evaluation mode, on its device.
     chan, chan2 : int
         Channels as in Cellpose.
@@ -45,7 +44,7 @@ class Member:
     """
 
     name: str
-    net: nn.Module
+    net: Network
     chan: int
     chan2: int
     diam_mean: float
@@ -72,7 +71,7 @@ def load_member(
     """
     net, facts = load_model_file(path)
     set_layout(net, choose_layout(device))
-    diam_mean, diam_labels = diameters_of(net)
+    diam_mean, diam_labels = net.diameters
     chan, chan2 = channels or (0, 0)
     return Member(
         name=name,

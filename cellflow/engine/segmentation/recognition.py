@@ -1,10 +1,27 @@
-"""Cell type and diameter that the style models see in an image."""
+"""Cell type and diameter of an image: what the members' style models see, and what the policy makes of it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-__all__ = ["UNKNOWN", "Recognition"]
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from cellflow.config.shared import Policy
+from cellflow.engine.segmentation.member import Member
+from cellflow.nn.forward import image_to_style
+from cellflow.style_models import average_probabilities, choose_type
+
+__all__ = [
+    "UNKNOWN",
+    "Recognition",
+    "choose_diameter",
+    "combine_styles",
+    "joining_members",
+    "recognize",
+]
 
 
 class Recognition(NamedTuple):
@@ -21,3 +38,92 @@ class Recognition(NamedTuple):
 
 
 UNKNOWN = Recognition("", {}, 0.0)
+
+
+def recognize(
+    members: Sequence[Member],
+    normal: NDArray[np.float32],
+    *,
+    batch_size: int,
+    amp: torch.dtype | None,
+) -> Recognition:
+    """What the members' styles say of a normalised image; only the encoder of each network is run."""
+    return combine_styles(
+        members,
+        {
+            place: image_to_style(
+                member.net, normal, rescale=member.diam_mean / member.diam_labels,
+                batch_size=batch_size, amp=amp,
+            )
+            for place, member in enumerate(members)
+            if member.styles is not None and not member.only_type
+        },
+    )  # fmt: skip
+
+
+def combine_styles(
+    members: Sequence[Member], styles: Mapping[int, NDArray[np.float32]]
+) -> Recognition:
+    """Mean probabilities and mean log diameter over the members, by place, that have style models.
+
+    Members for one cell type have no say: what the others see decides whether they join.
+    """
+    votes, logs = [], []
+    for place, style in styles.items():
+        models = members[place].styles
+        if models is None or members[place].only_type:
+            continue
+        logs.append(np.log(models.diameter.diameters(style[np.newaxis])[0]))
+        if models.cell_type is not None:
+            votes.append((models.cell_type, models.cell_type.probabilities(style[np.newaxis])[0]))
+    if not logs:
+        return UNKNOWN
+    probabilities = average_probabilities(votes) if votes else {}
+    return Recognition(choose_type(probabilities), probabilities, float(np.exp(np.mean(logs))))
+
+
+def joining_members(members: Sequence[Member], cell_type: str) -> dict[int, Member]:
+    """The members that an image of a cell type is for, by their place; all where it is for none."""
+    chosen = {
+        place: member for place, member in enumerate(members) if member.only_type in ("", cell_type)
+    }
+    return chosen or dict(enumerate(members))
+
+
+def choose_diameter(
+    member: Member,
+    members: Sequence[Member],
+    policy: Policy,
+    *,
+    cell_type: str,
+    estimate: float,
+) -> float:
+    """Diameter in pixels at which a member sees an image, by the policy and what is known of the image.
+
+    Parameters
+    ----------
+    member, members
+        The member, and all of them.
+    policy : {"dataset", "type", "image"}
+        Where diameters come from; what is not known falls back to the first.
+    cell_type : str
+        Type of the image's cells, empty where it is not known.
+    estimate : float
+        Diameter that the style models see in the image; 0 where they see none.
+    """
+    diameter = 0.0
+    if policy == "type":
+        diameter = _type_diameter(members, cell_type)
+    elif policy == "image":
+        diameter = estimate
+    return diameter or member.diam_labels
+
+
+def _type_diameter(members: Sequence[Member], cell_type: str) -> float:
+    """Mean diameter of a cell type in the training images of the members that know it; else 0."""
+    diameters = [
+        member.styles.type_diameters[cell_type]
+        for member in members
+        if member.styles is not None and cell_type in member.styles.type_diameters
+    ]
+    return float(np.mean(diameters)) if diameters else 0.0

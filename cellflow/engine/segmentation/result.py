@@ -42,6 +42,17 @@ class Prediction:
         What the style vectors say.
     pixel_area : float
         Square micrometres of a pixel, nan where they are unknown.
+
+    Examples
+    --------
+    `Model.predict` makes them; here one by hand.
+
+    >>> import numpy as np
+    >>> labels = np.array([[1, 1, 0], [1, 1, 2]])
+    >>> none = np.zeros((2, 3), dtype=np.float32)
+    >>> prediction = Prediction(np.stack([none, none]), none, none, labels, 2.0, none)
+    >>> prediction.cells["area"].tolist()
+    [4, 1]
     """
 
     flow: NDArray[np.float32]

@@ -15,14 +15,19 @@ from cellflow.config.shared import Policy
 from cellflow.engine.runtime.pipeline import run_stages
 from cellflow.engine.segmentation.mask_step import make_labels
 from cellflow.engine.segmentation.member import Member
-from cellflow.engine.segmentation.recognition import UNKNOWN, Recognition
+from cellflow.engine.segmentation.recognition import (
+    Recognition,
+    choose_diameter,
+    combine_styles,
+    joining_members,
+    recognize,
+)
 from cellflow.engine.segmentation.result import Prediction
 from cellflow.errors import RunError
-from cellflow.nn.forward import Flows, image_to_flows, image_to_style
+from cellflow.nn.forward import Flows, image_to_flows
 from cellflow.numeric.averaging import Variant, average_flows
 from cellflow.numeric.normalize import AS_TRAINED, Normalization, network_channels, select_channels
 from cellflow.numeric.tta import VIEWS, Axes, flip_image, unflip_flow
-from cellflow.style_models import average_probabilities, choose_type
 from cellflow.types import one_line
 
 __all__ = ["FLIPS", "Segmenter"]
@@ -46,7 +51,7 @@ class _Input(NamedTuple):
 class Means(NamedTuple):
     """What the members say of one image on average: a `Prediction` before its mask step.
 
-    `style` is the ``(256,)`` style vector of the first member's plain view, empty where it has none.
+    `style` is the style vector of the first member's plain view, empty where it has none.
     """
 
     flow: NDArray[np.float32]
@@ -118,16 +123,7 @@ class Segmenter:
     foreign: Sequence[ForeignFlows] = ()
 
     def __post_init__(self) -> None:
-        if not self.members:
-            raise RunError("An ensemble needs at least one member, found none.")
-        hashes = [(member.hash, member.only_type) for member in self.members if member.hash]
-        if len(set(hashes)) < len(hashes):
-            names = ", ".join(member.name for member in self.members)
-            raise RunError(f"One and the same model is a member twice: {names}.")
-        wanted = {(member.chan, member.chan2) for member in self.members}
-        if len(wanted) > 1:
-            found = ", ".join(f"{m.name}: {m.chan} {m.chan2}" for m in self.members)
-            raise RunError(f"Members must have the same --chan and --chan2, found {found}.")
+        _check_members(self.members)
         count = len(self.members) + len(self.foreign)
         if self.weights is not None and len(self.weights) != count:
             raise RunError(
@@ -198,7 +194,7 @@ class Segmenter:
         """What `predict` averages: flow and logit of every member and view, diameter, and cell type."""
         normal = self._read(image).normal
         known = self._recognize(normal)
-        joining = self._joining(self._type_of(known))
+        joining = joining_members(self.members, self._type_of(known))
         flows = list(self._flows(normal, key, joining, known, {}))
         diameters = [self._diameter(member, known) for member in joining.values()]
         return flows, float(np.mean(diameters)), self._type_of(known)
@@ -213,13 +209,13 @@ class Segmenter:
         """The networks' part."""
         known = self._recognize(item.normal) if self._needs_styles_first else None
         cell_type = self._type_of(known)
-        joining = self._joining(cell_type)
+        joining = joining_members(self.members, cell_type)
         styles: dict[int, NDArray[np.float32]] = {}
         flows = self._flows(item.normal, key, joining, known, styles)
         weights = self._view_weights(joining)
         means = average_flows(flows, weights, variant=self.average)
         if known is None:
-            known = self._combine(styles)
+            known = combine_styles(self.members, styles)
             cell_type = self._type_of(known)
         diameters = [self._diameter(member, known) for member in joining.values()]
         style = styles.get(next(iter(joining)), np.zeros(0, np.float32))
@@ -242,54 +238,17 @@ class Segmenter:
         return not plain or any(member.only_type for member in self.members)
 
     def _recognize(self, normal: NDArray[np.float32]) -> Recognition:
-        """What the members' styles say; the way down of each network only."""
-        return self._combine(
-            {
-                place: image_to_style(
-                    member.net, normal, rescale=member.diam_mean / member.diam_labels,
-                    batch_size=self.batch_size, amp=self.amp,
-                )
-                for place, member in enumerate(self.members)
-                if member.styles is not None and not member.only_type
-            }
-        )  # fmt: skip
-
-    def _combine(self, styles: Mapping[int, NDArray[np.float32]]) -> Recognition:
-        """Mean probabilities and mean log diameter over the members that have style models."""
-        votes, logs = [], []
-        for place, style in styles.items():
-            models = self.members[place].styles
-            if models is None or self.members[place].only_type:
-                continue
-            logs.append(np.log(models.diameter.diameters(style[np.newaxis])[0]))
-            if models.cell_type is not None:
-                votes.append(
-                    (models.cell_type, models.cell_type.probabilities(style[np.newaxis])[0])
-                )
-        if not logs:
-            return UNKNOWN
-        probabilities = average_probabilities(votes) if votes else {}
-        cell_type = choose_type(probabilities) if probabilities else ""
-        return Recognition(cell_type, probabilities, float(np.exp(np.mean(logs))))
+        return recognize(self.members, normal, batch_size=self.batch_size, amp=self.amp)
 
     def _type_of(self, known: Recognition | None) -> str:
         return self.cell_type or (known.cell_type if known is not None else "")
-
-    def _joining(self, cell_type: str) -> dict[int, Member]:
-        """The members that an image of a cell type is for, by their place; all where it is for none."""
-        chosen = {
-            place: member
-            for place, member in enumerate(self.members)
-            if member.only_type in ("", cell_type)
-        }
-        return chosen or dict(enumerate(self.members))
 
     def _view_weights(self, joining: Mapping[int, Member]) -> list[float] | None:
         """A weight for every flow of `_flows`: that of the member, shared by its views."""
         given = self.weights or [1.0] * (len(self.members) + len(self.foreign))
         views = len(self.flips) * len(self.scales)
-        own = [given[place] / views for place in joining for _ in range(views)]
-        return own + list(given[len(self.members) :])
+        shared = [given[place] / views for place in joining for _ in range(views)]
+        return shared + list(given[len(self.members) :])
 
     def _flows(
         self,
@@ -308,13 +267,14 @@ class Segmenter:
             rescale = member.diam_mean / self._diameter(member, known)
             for scale in self.scales:
                 for axes in self.flips:
-                    found = image_to_flows(
+                    flows = image_to_flows(
                         member.net, flip_image(normal, axes), rescale=rescale * scale,
                         batch_size=self.batch_size, amp=self.amp, augment=self.augment,
                     )  # fmt: skip
-                    if not axes and scale == 1.0:  # read only where this is the default scale
-                        styles[place] = found.style
-                    fields = _turned_back(found, axes)
+                    # read only where this is the default scale
+                    if not axes and scale == 1.0 and flows.style is not None:
+                        styles[place] = flows.style
+                    fields = _turned_back(flows, axes)
                     if reference is None and self.foreign:
                         reference = fields
                     yield fields
@@ -325,21 +285,24 @@ class Segmenter:
         """Diameter for a member, by what was given, the policy, and what is known of the image."""
         if self.diameter is not None:
             return self.diameter
-        if self.policy == "type":
-            return self._type_diameter(self._type_of(known)) or member.diam_labels
-        if self.policy == "image" and known is not None and known.diameter > 0:
-            return known.diameter
-        return member.diam_labels
-
-    def _type_diameter(self, cell_type: str) -> float:
-        """Mean diameter of a cell type in the training images of the members that know it; else 0."""
-        known = [
-            member.styles.type_diameters[cell_type]
-            for member in self.members
-            if member.styles is not None and cell_type in member.styles.type_diameters
-        ]
-        return float(np.mean(known)) if known else 0.0
+        return choose_diameter(
+            member, self.members, self.policy,
+            cell_type=self._type_of(known), estimate=known.diameter if known is not None else 0.0,
+        )  # fmt: skip
 
 
-def _turned_back(found: Flows, axes: Axes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    return unflip_flow(found.flow, found.cellprob, axes) if axes else (found.flow, found.cellprob)
+def _check_members(members: Sequence[Member]) -> None:
+    """There is a member, none is there twice, and all want the same channels."""
+    if not members:
+        raise RunError("An ensemble needs at least one member, found none.")
+    hashes = [(member.hash, member.only_type) for member in members if member.hash]
+    if len(set(hashes)) < len(hashes):
+        names = ", ".join(member.name for member in members)
+        raise RunError(f"One and the same model is a member twice: {names}.")
+    if len({(member.chan, member.chan2) for member in members}) > 1:
+        found = ", ".join(f"{m.name}: {m.chan} {m.chan2}" for m in members)
+        raise RunError(f"Members must have the same --chan and --chan2, found {found}.")
+
+
+def _turned_back(flows: Flows, axes: Axes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    return unflip_flow(flows.flow, flows.cellprob, axes) if axes else (flows.flow, flows.cellprob)

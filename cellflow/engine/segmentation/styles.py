@@ -47,7 +47,7 @@ def image_style(
 
     Returns
     -------
-    (256,) float32 ndarray
+    (style_size,) float32 ndarray
         Of length 1.
 
     Raises
@@ -70,8 +70,8 @@ def fit_style_models(
     amp: torch.dtype | None = None,
     batch_size: int = 8,
     check: Callable[[], None] | None = None,
-) -> StyleModels:
-    """Fit a network's models of cell type and diameter.
+) -> StyleModels | None:
+    """Fit a network's models of cell type and diameter; None where the network has no styles.
 
     Parameters
     ----------
@@ -94,6 +94,8 @@ def fit_style_models(
     DataError
         If an id is unknown, an image cannot be read, or none of the images has cells.
     """
+    if member.net.style_size is None:
+        return None
     diameters, types = _truth(dataset, names)
     if not diameters.any():
         raise DataError(
@@ -135,15 +137,13 @@ def read_style_models(path: Path) -> StyleModels:
     try:
         return StyleModels.from_dict(load_json(path))
     except OSError as error:
-        raise CheckpointError(f"{path} cannot be read ({error.strerror or error}).") from error
-    except CheckpointError as error:
         raise CheckpointError(
-            f"{path}: {error} Where the file is damaged, remove it and repeat the command that wrote it."
+            f"{path} cannot be read ({error.strerror or error}).", path=path
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:  # no JSON, or no style models
         raise CheckpointError(
-            f"{path}: expected style models as JSON, found a damaged or other file ({error}). Remove it "
-            "and repeat the command that wrote it."
+            f"{path}: {error} Where the file is damaged, remove it and repeat the command that wrote it.",
+            path=path,
         ) from error
 
 

@@ -12,6 +12,7 @@ from cellflow.engine.training.trainable import training_ids, validation_ids
 from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset
 from cellflow.nn.dataset import CropDataset, EpochSampler
+from cellflow.nn.networks import Network
 from cellflow.nn.ranks import Ranks
 
 __all__ = ["fold_samples", "make_crops", "make_sampler"]
@@ -51,8 +52,7 @@ def make_crops(
     config: TrainConfig,
     fold: int,
     samples: CachedSamples,
-    diam_mean: float,
-    diam_labels: float,
+    net: Network,
     *,
     augmented: bool = True,
 ) -> CropDataset:
@@ -66,12 +66,13 @@ def make_crops(
         Key of the crops' randomness.
     samples : CachedSamples
         Images and targets.
-    diam_mean, diam_labels : float
-        Diameter the network works at, and mean diameter of the training images, in pixels.
+    net : Network
+        Whose channels and diameters they have.
     augmented : bool
         Whether intensities are changed too; not for the loss on validation images.
     """
     sampling = config.sampling
+    diam_mean, diam_labels = net.diameters
     return CropDataset(
         samples,
         seed=config.seed,
@@ -79,6 +80,7 @@ def make_crops(
         diam_mean=diam_mean,
         size=sampling.bsize,
         scale_range=sampling.scale_range,
+        channels=net.channels,
         diameter=diam_labels if sampling.rescale == "dataset" else None,
         intensity=sampling.intensity if augmented else 0.0,
         targets=sampling.targets,

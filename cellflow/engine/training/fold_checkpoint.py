@@ -19,7 +19,6 @@ from cellflow.engine.training.progress import Progress
 from cellflow.errors import CheckpointError
 from cellflow.nn.checkpoint import load_model_file, load_state, save_model_file, save_state
 from cellflow.nn.step import Stepper
-from cellflow.nn.unet import diameters_of
 from cellflow.report.history import plot_history
 from cellflow.storage.atomic import atomic_path, remove_leftovers, write_csv, write_json
 from cellflow.storage.hashing import hash_json
@@ -101,7 +100,7 @@ class FoldCheckpoint:
         if not self._writes:
             return
         net = stepper.networks[progress.best_weights]
-        save_model_file(self.files.best, net, self._facts(progress, diameters_of(net)))
+        save_model_file(self.files.best, net, self._facts(progress, net.diameters))
         copy_best(self._config, self.origin["fold"], self.files.best)
 
     def resume(self, stepper: Stepper) -> Progress | None:

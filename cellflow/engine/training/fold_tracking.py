@@ -49,8 +49,8 @@ class FoldTracking:
         self._validation = tuple(validation)
         self._examples: dict[str, NDArray[np.int32]] = {}
 
-    def start(self, config: TrainConfig, run: RunFolder, training: int) -> None:
-        """The fold starts or goes on."""
+    def start(self, config: TrainConfig, run: RunFolder, training: int, network: str) -> None:
+        """The fold starts or goes on, with so many training images and a network of that title."""
         if not self._trackers:
             return
         host = read_json(run.environment) or {}
@@ -59,6 +59,7 @@ class FoldTracking:
             {
                 "experiment": run.name,
                 "config": config_to_dict(config),
+                "network": network,
                 "training": training,
                 "validation": len(self._validation),
                 "host": host,

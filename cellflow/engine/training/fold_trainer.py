@@ -8,7 +8,6 @@ import time
 from typing import Any
 
 import pandas as pd
-from torch import nn
 
 from cellflow.config import TrainConfig
 from cellflow.engine.runtime.interruption import Interrupted, Interruption
@@ -28,9 +27,9 @@ from cellflow.engine.training.validator import Validator
 from cellflow.errors import CellflowError, NotFiniteError
 from cellflow.io.dataset import Dataset
 from cellflow.nn.dataset import Batch, make_loader
+from cellflow.nn.networks import Network
 from cellflow.nn.optim import learning_rate_at
 from cellflow.nn.step import Stepper
-from cellflow.nn.unet import diameters_of
 from cellflow.storage.run_folder import RunFolder
 from cellflow.tracking import NO_TRACKERS, Trackers
 
@@ -89,12 +88,11 @@ class FoldTrainer:
         self.tracking = FoldTracking(trackers, fold, dataset, validation.ids)
         self.checkpoint = FoldCheckpoint(config, fold, run, machine)
         self.stepper = self._start()
-        diameters = diameters_of(self.stepper.net)
-        crops = make_crops(config, fold, training, *diameters)
+        crops = make_crops(config, fold, training, self.stepper.net)
         self.sampler = make_sampler(config, fold, dataset, training.ids, machine.ranks)
         self.loader = make_loader(crops, self.sampler, workers=machine.workers)
         self.progress = Progress(len(self.sampler))
-        fixed = make_crops(config, fold, validation, *diameters, augmented=False)
+        fixed = make_crops(config, fold, validation, self.stepper.net, augmented=False)
         self.validator = Validator(
             config, dataset, training=training, samples=validation, crops=fixed, machine=machine
         )
@@ -111,7 +109,9 @@ class FoldTrainer:
         with self.signals:
             try:
                 self.progress = self.checkpoint.resume(self.stepper) or self.progress
-                self.tracking.start(self.config, self.run, len(self.training))
+                self.tracking.start(
+                    self.config, self.run, len(self.training), self.stepper.net.title
+                )
                 self._train()
             except Interrupted:
                 self._save()
@@ -243,9 +243,9 @@ class FoldTrainer:
             self.checkpoint.save_best(self.stepper, self.progress)
         self.tracking.evaluation(self.progress.history[-1], self.progress.evaluations)
 
-    def _member(self, net: nn.Module) -> Member:
+    def _member(self, net: Network) -> Member:
         model, name = self.config.model, f"{self.run.name} fold {self.fold}"
-        return Member(name, net, model.chan, model.chan2, *diameters_of(self.stepper.net))
+        return Member(name, net, model.chan, model.chan2, *self.stepper.net.diameters)
 
     def _has_gone_back(self) -> bool:
         """Go back to the last good state when step after step fails; whether that was done."""

@@ -12,12 +12,12 @@ from cellflow.config import TrainConfig
 from cellflow.engine.runs.start_file import start_file
 from cellflow.engine.runtime.machine import Machine
 from cellflow.engine.training.sample_cache import CachedSamples
-from cellflow.errors import CheckpointError, LeakError
+from cellflow.errors import CheckpointError, ConfigError, LeakError
 from cellflow.nn.checkpoint import load_model_file
+from cellflow.nn.networks import DEFAULT, Network
 from cellflow.nn.optim import make_optimizer
-from cellflow.nn.precision import choose_layout
+from cellflow.nn.precision import choose_layout, set_layout
 from cellflow.nn.step import Stepper
-from cellflow.nn.unet import build_unet, freeze_encoder, set_diam_labels, set_layout
 
 __all__ = ["is_pretrained", "start_model", "start_network", "start_stepper"]
 
@@ -30,7 +30,7 @@ def is_pretrained(config: TrainConfig) -> bool:
     return config.model.pretrained_model.lower() != "none"
 
 
-def start_model(config: TrainConfig, fold: int) -> tuple[Path, torch.nn.Module, dict[str, Any]]:
+def start_model(config: TrainConfig, fold: int) -> tuple[Path, Network, dict[str, Any]]:
     """The model file that the training of a fold starts from, its network, and the facts in it.
 
     Raises
@@ -52,7 +52,7 @@ def start_model(config: TrainConfig, fold: int) -> tuple[Path, torch.nn.Module, 
 
 def start_network(
     config: TrainConfig, diam_labels: float, origin: dict[str, Any], machine: Machine
-) -> torch.nn.Module:
+) -> Network:
     """The network a fold starts from, where it is trained: new weights, or those of a model file.
 
     Parameters
@@ -70,12 +70,14 @@ def start_network(
     ------
     CheckpointError
         If the model file cannot be used, or wants other channels.
+    ConfigError
+        If the network takes no second channel, or has no encoder to freeze.
     LeakError
         If cellflow trained it on images that this fold validates on.
     """
     model = config.model
     if not is_pretrained(config):
-        net = build_unet(diam_mean=model.diam_mean or DEFAULT_DIAMETER, seed=config.seed)
+        net = DEFAULT.build(diam_mean=model.diam_mean or DEFAULT_DIAMETER, seed=config.seed)
     else:
         path, net, facts = start_model(config, origin["fold"])
         same = {key for key, value in origin.items() if facts.get(key) == value}
@@ -84,9 +86,11 @@ def start_network(
                 f"{path} was trained on this dataset with another validation fold ({facts.get('fold')}), "
                 f"so it has seen images that fold {origin['fold']} validates on. Start from another model."
             )
-    set_diam_labels(net, diam_labels)
+    if model.chan2 and net.channels < 2:
+        raise ConfigError(f"--chan2 {model.chan2}: the network {net.title} takes one channel.")
+    net.set_diam_labels(diam_labels)
     if model.freeze_encoder:
-        freeze_encoder(net)
+        net.freeze_encoder()
     if machine.ranks.world > 1 and machine.device.type == "cuda":
         net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
     net.to(machine.device)

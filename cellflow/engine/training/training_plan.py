@@ -22,7 +22,6 @@ from cellflow.engine.training.validator import Validator
 from cellflow.io.dataset import Dataset
 from cellflow.nn.dataset import Batch, CropDataset, Slot
 from cellflow.nn.step import Stepper
-from cellflow.nn.unet import diameters_of
 from cellflow.report.batch import MAX_CROPS, plot_batch
 
 __all__ = ["Plan", "plan_training"]
@@ -102,8 +101,8 @@ def plan_training(config: TrainConfig) -> Plan:
     training, validation = fold_samples(config, folds[0], dataset, split)
     origin = {"fold": folds[0], "data_hash": dataset.hash, "folds_hash": dataset.folds_hash()}
     stepper = start_stepper(config, training, origin, machine)
-    diameters = diameters_of(stepper.net)
-    crops = make_crops(config, folds[0], training, *diameters)
+    diameters = stepper.net.diameters
+    crops = make_crops(config, folds[0], training, stepper.net)
     sampler = make_sampler(config, folds[0], dataset, training.ids, machine.ranks)
     slots = next(iter(sampler))
     batch, crop_seconds = _first_batch(crops, slots)

@@ -202,9 +202,9 @@ def _style_models(job: _Job, fold: int) -> StyleModels | None:
     path, wanted = job.run.fold(fold).styles, hash_file(job.models[fold])
     if path.exists():
         with suppress(CheckpointError):  # a damaged or older file is made again
-            models = read_style_models(path)
-            if models.model_hash == wanted:
-                return models
+            stored = read_style_models(path)
+            if stored.model_hash == wanted:
+                return stored
     training = [str(name) for name in job.folds.index if job.folds[name] not in (RESERVED, fold)]
     models = fit_style_models(
         job.member(fold),
@@ -213,7 +213,8 @@ def _style_models(job: _Job, fold: int) -> StyleModels | None:
         amp=job.machine.amp,
         batch_size=job.config.batch_size,
     )
-    write_style_models(path, models)
+    if models is not None:
+        write_style_models(path, models)
     return models
 
 

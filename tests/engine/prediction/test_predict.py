@@ -34,7 +34,7 @@ from cellflow.io.dataset import Dataset
 from cellflow.io.foreign_flows import read_foreign_flows
 from cellflow.io.images import read_image, read_labels
 from cellflow.nn.forward import image_to_flows
-from cellflow.nn.unet import build_unet
+from cellflow.nn.networks import UNet
 from cellflow.numeric.averaging import average_flows
 from cellflow.numeric.normalize import normalize_percentile, select_channels
 from cellflow.storage.run_folder import RunFolder
@@ -59,7 +59,7 @@ def always(cell_type: str, diameter: float, sizes: dict[str, float] | None = Non
 
 
 def member(seed: int, styles: StyleModels | None = None, only_type: str = "") -> Member:
-    net = build_unet(diam_mean=17.0, seed=seed).eval()
+    net = UNet.build(diam_mean=17.0, seed=seed).eval()
     return Member(f"net {seed}", net, 0, 0, 17.0, 17.0, f"{seed}", {}, styles, only_type)
 
 

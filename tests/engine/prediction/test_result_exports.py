@@ -23,6 +23,7 @@ from cellflow.engine.segmentation.member import Member
 from cellflow.engine.segmentation.segmenter import Segmenter
 from cellflow.errors import DataError
 from cellflow.io.image_source import ImageReaders
+from cellflow.nn.networks import Network
 from cellflow.synthetic import synthetic_dataset
 
 NAMES = ("a", "b", "empty")
@@ -36,8 +37,10 @@ SETS = [Exports(*values) for values in itertools.product((False, True), repeat=4
 PASS = st.tuples(st.sampled_from(SETS), st.sets(st.sampled_from(NAMES), min_size=1), st.booleans())
 
 
-class BrightNet(nn.Module):
+class BrightNet(Network):
     """Bright pixels are cells, and flow uphill."""
+
+    style_size = 256
 
     def __init__(self) -> None:
         super().__init__()

@@ -37,7 +37,7 @@ from cellflow.errors import DataError, RunError
 from cellflow.io.image_source import ImageReaders, find_images
 from cellflow.io.images import read_image, read_labels, write_labels
 from cellflow.io.submission import check_submission, read_submission
-from cellflow.nn.unet import build_unet
+from cellflow.nn.networks import Network, UNet
 from cellflow.numeric.labels import outlines
 from cellflow.numeric.rle import rles_from_labels
 from cellflow.storage import locks
@@ -59,8 +59,10 @@ NAMES = ("a", "b,1", "empty", "d e", "ü")
 Read = Callable[[], NDArray[Any]]
 
 
-class BrightNet(nn.Module):
+class BrightNet(Network):
     """Bright pixels are cells, and flow uphill."""
+
+    style_size = 256
 
     def __init__(self) -> None:
         super().__init__()
@@ -485,7 +487,7 @@ def predict_all(path: Path, images: dict[str, NDArray[Any]], net: nn.Module) -> 
     return summary
 
 
-@pytest.mark.parametrize("make", [BrightNet, lambda: build_unet(seed=1)], ids=["bright", "unet"])
+@pytest.mark.parametrize("make", [BrightNet, lambda: UNet.build(seed=1)], ids=["bright", "unet"])
 def test_tiny_and_black_images_have_no_cells(tmp_path: Path, make: Callable[[], nn.Module]) -> None:
     images = {
         "pixel": np.full((1, 1), 200, np.uint8),

@@ -20,9 +20,9 @@ from cellflow.engine.segmentation.doubts import (
 )
 from cellflow.engine.segmentation.member import Member
 from cellflow.io.images import read_image
-from cellflow.nn.unet import build_unet
+from cellflow.nn.networks import UNet
 
-MEMBER = Member("net", build_unet(diam_mean=30.0), 0, 0, 30.0, 54.0)
+MEMBER = Member("net", UNet.build(diam_mean=30.0), 0, 0, 30.0, 54.0)
 
 
 def said(caplog: pytest.LogCaptureFixture) -> str:

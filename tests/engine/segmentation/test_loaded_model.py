@@ -16,7 +16,7 @@ from cellflow.engine.segmentation.loaded_model import Model
 from cellflow.errors import CellflowError, DataError
 from cellflow.io.images import read_image
 from cellflow.nn.checkpoint import save_model_file
-from cellflow.nn.unet import build_unet
+from cellflow.nn.networks import UNet
 from cellflow.synthetic import synthetic_dataset
 
 IMAGE = next(iter(synthetic_dataset(1, shape=(64, 80), seed=2, per_group=1))).image
@@ -27,7 +27,7 @@ RGB = np.stack([IMAGE, IMAGE // 2, 255 - IMAGE], axis=-1)
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Model:
     """An untrained network: shapes and values, no cells."""
     path = tmp_path_factory.mktemp("model") / "tiny.pt"
-    save_model_file(path, build_unet(diam_mean=17.0, seed=1).eval(), {})
+    save_model_file(path, UNet.build(diam_mean=17.0, seed=1).eval(), {})
     return cellflow.load_model(path, device="cpu", amp="off")
 
 

@@ -22,15 +22,17 @@ from cellflow.engine.segmentation.scoring import SCORE_COLUMNS, score_images, sc
 from cellflow.engine.segmentation.segmenter import Segmenter
 from cellflow.errors import CellflowError, DataError
 from cellflow.io.dataset import Dataset
-from cellflow.nn.unet import build_unet
+from cellflow.nn.networks import Network, UNet
 from cellflow.synthetic import synthetic_dataset
 
 PATIENCE = 20.0  # seconds until a test that waits for something gives up
 MASK = MaskConfig(flow_threshold=0.0)
 
 
-class BrightNet(nn.Module):
+class BrightNet(Network):
     """Bright pixels are cells, and flow uphill. `before` is called with the number of each call."""
+
+    style_size = 256
 
     def __init__(self, before: Callable[[int], object] = lambda number: None):
         super().__init__()
@@ -52,7 +54,7 @@ class WithUnet(BrightNet):
 
     def __init__(self) -> None:
         super().__init__()
-        self.unet = build_unet()
+        self.unet = UNet.build()
 
     def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         output, style = super().forward(batch)

@@ -246,6 +246,6 @@ def test_two_processes_equal_one_that_takes_the_halves_in_turn(
 
 
 def start_of(config: TrainConfig) -> torch.nn.Module:
-    from cellflow.nn.unet import build_unet
+    from cellflow.nn.networks import UNet
 
-    return build_unet(diam_mean=17.0, seed=config.seed)
+    return UNet.build(diam_mean=17.0, seed=config.seed)
