@@ -11,7 +11,7 @@ from cellflow.config import DemoConfig
 from cellflow.engine.experiments.demo import demo
 from cellflow.errors import ConfigError, DataError
 from cellflow.io.dataset import Dataset
-from cellflow.io.submission import check_submission, read_submission
+from cellflow.io.formats.submission import check_submission, read_submission
 
 
 @pytest.mark.slow

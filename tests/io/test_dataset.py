@@ -21,7 +21,7 @@ from cellflow.io.fold_table import (
     write_fold_table,
 )
 from cellflow.io.images import read_image
-from cellflow.io.source import SourceImage
+from cellflow.io.source import FileImage
 from cellflow.numeric.rle import instances_from_rles, rles_from_instances
 from cellflow.storage.hashing import hash_array
 
@@ -40,7 +40,7 @@ def folder(tmp_path: Path) -> Path:
         file.write_bytes(imagecodecs.png_encode(pixels))
         cells = instances_from_rles(["1 3", "3 4"][:number], (6, 8))
         columns = {"well": "0010", "kind": "NaN"}
-        source = SourceImage(image_id, file, lambda _, found=cells: found, columns)
+        source = FileImage(image_id, file, columns)
         writer.add(source, pixels, cells, pixel_hash=hash_array(pixels))
     writer.finish("test")
     return target

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from cellflow.errors import DataError
-from cellflow.io.submission import check_submission, read_submission, write_submission
+from cellflow.io.formats.submission import check_submission, read_submission, write_submission
 from cellflow.numeric.labels import renumber
 from cellflow.numeric.rle import instances_from_rles, rles_from_labels
 

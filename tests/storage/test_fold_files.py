@@ -24,7 +24,7 @@ from cellflow.io.fold_table import (
     read_fold_table,
     write_fold_table,
 )
-from cellflow.io.source import SourceImage
+from cellflow.io.source import FileImage
 from cellflow.numeric.rle import instances_from_rles
 
 PLATES, DAYS = [0, 0, 1, 1, 2, 2, 3, 3], [0, 1, 2, 3, 0, 1, 2, 3]
@@ -42,7 +42,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     writer = DatasetWriter(folder)
     for number, (plate, day) in enumerate(zip(PLATES, DAYS, strict=True)):
         columns = {"plate": f"p{plate}", "day": f"d{day}"}
-        source = SourceImage(f"i{number}", file, lambda _: cells, columns)
+        source = FileImage(f"i{number}", file, columns)
         writer.add(source, np.zeros((2, 2), np.uint8), cells, pixel_hash=f"h{number}")
     writer.finish("test")
     return folder

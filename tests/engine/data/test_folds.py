@@ -25,7 +25,7 @@ from cellflow.engine.data.make_folds import make_folds
 from cellflow.engine.data.prepare import prepare
 from cellflow.errors import ConfigError, FoldError, LeakError
 from cellflow.io.dataset import Dataset, DatasetWriter
-from cellflow.io.source import SourceImage
+from cellflow.io.source import FileImage
 from cellflow.numeric.rle import instances_from_rles
 
 Columns = dict[str, Iterable[Any]]
@@ -44,7 +44,7 @@ def make_dataset(
     cells = instances_from_rles([], (2, 2))
     for number in range(n):
         extra = {name: column[number] for name, column in values.items()}
-        source = SourceImage(f"i{number:03d}", file, lambda _: cells, extra)
+        source = FileImage(f"i{number:03d}", file, extra)
         twin = (twins or {}).get(number, number)
         writer.add(source, pixels, cells, pixel_hash=f"hash{twin}")
     writer.finish("test")

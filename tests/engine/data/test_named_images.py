@@ -11,8 +11,8 @@ import pytest
 from skimage.io import imsave
 
 from cellflow.errors import DataError
-from cellflow.io.folders import OUTPUT_ENDINGS
 from cellflow.io.image_source import find_images, source_folders
+from cellflow.io.places import OUTPUT_ENDINGS
 
 
 def image(path: Path) -> Path:

@@ -34,9 +34,9 @@ from cellflow.engine.segmentation.cell_table import CELL_COLUMNS, measure_cells
 from cellflow.engine.segmentation.member import Member
 from cellflow.engine.segmentation.segmenter import Segmenter
 from cellflow.errors import DataError, RunError
+from cellflow.io.formats.submission import check_submission, read_submission
 from cellflow.io.image_source import ImageReaders, find_images
 from cellflow.io.images import read_image, read_labels, write_labels
-from cellflow.io.submission import check_submission, read_submission
 from cellflow.nn.unet import build_unet
 from cellflow.numeric.labels import outlines
 from cellflow.numeric.rle import rles_from_labels

@@ -34,8 +34,8 @@ from cellflow.engine.validation.oof import oof
 from cellflow.errors import DataError, RunError
 from cellflow.io.dataset import Dataset
 from cellflow.io.flow_store import FlowStore
+from cellflow.io.formats.submission import check_submission, read_submission
 from cellflow.io.images import read_image, read_labels, write_labels
-from cellflow.io.submission import check_submission, read_submission
 from cellflow.nn.checkpoint import load_model_file, save_model_file
 from cellflow.numeric.averaging import average_flows
 from cellflow.numeric.labels import labels_from_instances

@@ -17,8 +17,8 @@ from cellflow.engine.validation.oof import oof
 from cellflow.engine.validation.score_masks import ScoreResult, score_masks
 from cellflow.errors import ConfigError, DataError, RunError
 from cellflow.io.dataset import Dataset
+from cellflow.io.formats.submission import write_submission
 from cellflow.io.images import read_labels, write_labels
-from cellflow.io.submission import write_submission
 from cellflow.numeric.bootstrap import bootstrap_mean
 from cellflow.numeric.rle import rles_from_labels
 from cellflow.numeric.score import competition_score
