@@ -82,8 +82,8 @@ def tell_of_passed_over(*folders: Path) -> None:
 
 def is_kaggle_layout(folder: Path) -> bool:
     """Whether a folder holds ``train.csv`` and ``train/``."""
-    table, images = find_table(folder, TABLE), find_folder(folder, KAGGLE_FOLDERS)
-    return table is not None and images is not None
+    has_table = folder.is_dir() and find_table(folder, TABLE) is not None
+    return has_table and find_folder(folder, KAGGLE_FOLDERS) is not None
 
 
 def where_else(folder: Path) -> str:
