@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from cellflow.config import FoldsConfig, PrepareConfig, check_config
-from cellflow.engine.data.folds import GROUP_COLUMNS
+from cellflow.engine.data.folds import group_column, groups_of
 from cellflow.engine.runtime.progress_lines import follow
 from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset, DatasetWriter
@@ -101,7 +101,7 @@ def found_text(dataset: Dataset) -> str:
         )
         if 0 < len(known) < len(images):
             parts.append(f"{plural(len(images) - len(known), 'image')} without a type")
-    group = _group_column(images)
+    group = group_column(images)
     if group is not None:
         parts.append(f"{plural(images[group].nunique(), 'group')} ({group})")
     sizes = images[["height", "width"]].sort_values(["height", "width"]).drop_duplicates()
@@ -115,18 +115,11 @@ def found_text(dataset: Dataset) -> str:
 
 def folds_flags(dataset: Dataset) -> str:
     """Flags of `cellflow folds` without which it would refuse this dataset, or nothing."""
-    images, group = dataset.images, _group_column(dataset.images)
-    n_groups = len(images)
-    if group is not None:  # an image without a group stands for itself
-        blank = images[group] == ""
-        n_groups = images.loc[~blank, group].nunique() + int(blank.sum())
+    images = dataset.images
+    n_groups = groups_of(images, group_column(images)).nunique()
     if n_groups == 1 < len(images):
         return f" --group id --k {min(FoldsConfig().k, len(images))}"
     return f" --k {n_groups}" if 1 < n_groups < FoldsConfig().k else ""
-
-
-def _group_column(images: pd.DataFrame) -> str | None:
-    return next((name for name in GROUP_COLUMNS if name in images), None)
 
 
 def _options(config: PrepareConfig, problems: Problems) -> ReadOptions:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 
 from cellflow.config import TrainConfig
-from cellflow.engine.data.folds import folds_hash, load_folds
+from cellflow.engine.data.folds import load_folds
 from cellflow.io.dataset import Dataset, DatasetWriter
-from cellflow.io.fold_table import read_fold_facts, write_fold_table
+from cellflow.io.fold_table import fold_table_hash, read_fold_facts, write_fold_table
 from cellflow.io.source import FileImage
 from cellflow.storage.atomic import atomic_folder, write_json
 from cellflow.storage.lenient import read_json
@@ -52,7 +52,7 @@ def debug_config(config: TrainConfig, *, folds: int | None = None) -> TrainConfi
         return config
     dataset = Dataset.open(config.data)
     split = load_folds(dataset) if folds is None or dataset.folds_path.exists() else None
-    source = {"data": dataset.hash, "folds": folds_hash(split) if split is not None else folds}
+    source = {"data": dataset.hash, "folds": fold_table_hash(split) if split is not None else folds}
     if not run.debug_data.exists() or read_json(run.debug_data / SOURCE) != source:
         _cut(dataset, run.debug_data, split, folds or 0)
         write_json(run.debug_data / SOURCE, source)

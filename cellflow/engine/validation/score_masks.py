@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from cellflow.config import ScoreConfig, check_config
-from cellflow.engine.data.folds import GROUP_COLUMNS
+from cellflow.engine.data.folds import group_column, groups_of
 from cellflow.engine.runs.contents import run_dataset
 from cellflow.engine.runs.next_command import run_word
 from cellflow.engine.runtime.progress_lines import follow
@@ -300,10 +300,9 @@ def _group_column(wanted: str | None, sides: list[_Side], truth: Source) -> str 
         )
     run = next((side.run for side in sides if side.run is not None), None)
     facts = truth.fold_facts if run is None else read_fold_facts(run.folds)
-    default = next((name for name in GROUP_COLUMNS if name in columns), None)
-    column = facts.get("group", default)
+    column, default = group_column(truth.table, facts), group_column(truth.table)
     if column is None or column in columns:
-        return None if column is None else str(column)
+        return column
     _log.warning(
         "the folds were grouped by %s, which %s does not know; intervals take %s for groups",
         *(column, truth.path, default or "single images"),
@@ -314,11 +313,9 @@ def _group_column(wanted: str | None, sides: list[_Side], truth: Source) -> str 
 def _with_facts(truth: Source, names: list[str], column: str | None) -> pd.DataFrame:
     """Cell type and group of each image; an image without a group stands for itself."""
     rows = truth.table.loc[names]
-    ids = pd.Series(names, index=rows.index)
-    groups = ids if column is None else rows[column].astype(str)
     types = rows["cell_type"].astype(str) if "cell_type" in rows else ""
-    facts = {"id": ids, "cell_type": types, "group": groups.where(groups != "", ids)}
-    return pd.DataFrame(facts).reset_index(drop=True)
+    facts = {"cell_type": types, "group": groups_of(rows, column)}
+    return pd.DataFrame(facts, index=rows.index).reset_index()
 
 
 def _scores(

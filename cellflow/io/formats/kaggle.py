@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -36,9 +37,9 @@ Rows = dict[str, list[Row]]
 class KaggleTable(SourceFormat):
     """``train.csv`` (1-indexed runs, a row per cell; an image without cells has one row with an empty annotation).
 
-    To prepare it, its images are in ``train/ID.png``; width and height in the table are checked against
-    them, and further columns are kept. As truth the table alone will do, under any name; it needs width
-    and height.
+    To prepare it, its images are in ``train/ID.png``, and those without a row are left out; width and height
+    in the table are checked against them, and further columns are kept. As truth the table alone will do,
+    under any name; it needs width and height.
     """
 
     name = "kaggle"
@@ -52,7 +53,38 @@ class KaggleTable(SourceFormat):
 
     def read(self, path: Path, options: ReadOptions) -> Source:
         """Read the table; runs are decoded image by image."""
-        return _read_folder(path, options) if options.use == "prepare" else _read_truth(path)
+        table = find_table(path, TABLE) or path
+        files = _files(path, options) if options.use == "prepare" else None
+        columns, by_image = _rows(table, options, files)
+        if files is not None:
+            _check_images(table, files, by_image, options)
+        elif not by_image:
+            raise DataError(f"{table}: expected a row per cell, found none.", path=table)
+        column, order = options.annotation_column, options.rle_order
+        cells = {
+            name: _Cells(table, name, column, rows, on_image=files is not None)
+            for name, rows in sorted(by_image.items())
+        }
+        if order == "auto":
+            order = order_of_rles(_sized(cells, files))
+            if order == "F":
+                way_out = "" if files is None else "; add --rle_order C to read them row by row"
+                _log.warning(
+                    "%s: the runs go column by column: read row by row, most cells fall to pieces. They are "
+                    "read so%s.",
+                    *(table, way_out),
+                )
+        kept = _columns_of_images(table, columns, by_image, options)
+        images: dict[str, SourceImage] = {}
+        for name, rows in sorted(by_image.items()):
+            known = {key: rows[0].values[key] for key in kept}
+            decode = partial(cells[name].decode, order=order)
+            images[name] = (
+                SourceImage(name, table, known, decode)
+                if files is None
+                else FileImage(name, files[name].path, known, decode)
+            )
+        return Source(path, self.name, images, "table with a row per cell")
 
 
 @dataclass(frozen=True)
@@ -62,114 +94,130 @@ class _Cells:
     table: Path
     image_id: str
     column: str
-    order: Literal["C", "F"]
     rows: list[Row]
+    on_image: bool
+    """Whether the image is there, and says how large it is."""
 
-    def __call__(self, shape: Shape | None) -> Instances:
+    @property
+    def rles(self) -> list[str]:
+        return [row.values[self.column] for row in self.rows if row.values[self.column]]
+
+    @property
+    def size(self) -> Shape:
+        """Height and width in the table."""
+        first = self.rows[0]
+        height, width = (whole_number(first.values[name]) or 0 for name in ("height", "width"))
+        if min(height, width) < 1:
+            found = f"{first.values['height']} x {first.values['width']}"
+            text = f"expected a height and a width of at least 1, found {found}."
+            raise self._error(DataError, first, f" (image {self.image_id}): {text}")
+        return height, width
+
+    def decode(self, shape: Shape | None, *, order: Literal["C", "F"]) -> Instances:
         """Decode them; says which line of the table is wrong."""
-        size = shape or _size(self.table, self.rows[0], self.image_id)
-        for row in self.rows:
-            _check_size(self.table, row, size)
+        size = shape if shape is not None and self.on_image else self.size
+        self._check_sizes(size)
         cells = [row for row in self.rows if row.values[self.column]]
-        if cells and len(cells) < len(self.rows):
+        if self.on_image and cells and len(cells) < len(self.rows):
             empty = next(row for row in self.rows if not row.values[self.column])
-            raise DataError(
-                f"{self.table} line {empty.line}: an empty {self.column}, but the image has cells in "
-                "other rows. Remove the row; it stands for an image without cells.",
-                path=self.table,
-                line=empty.line,
-                id=self.image_id,
-            )
-        rles = [row.values[self.column] for row in cells]
+            text = f": an empty {self.column}, but the image has cells in other rows. Remove the row; it stands"
+            raise self._error(DataError, empty, f"{text} for an image without cells.")
         try:
-            return instances_from_rles(rles, size, self.order)
+            return instances_from_rles(self.rles, size, order)
         except RleError as error:
-            for row, rle in zip(cells, rles, strict=True):
+            for row in cells:
                 try:
-                    rle_decode(rle, size)
+                    rle_decode(row.values[self.column], size)
                 except RleError as single:
-                    raise RleError(
-                        f"{self.table} line {row.line} (image {self.image_id}): {single}. "
-                        "Correct or remove the row.",
-                        path=self.table,
-                        line=row.line,
-                        id=self.image_id,
-                    ) from error
+                    text = f" (image {self.image_id}): {single}. Correct or remove the row."
+                    raise self._error(RleError, row, text) from error
             raise
 
+    def _check_sizes(self, size: Shape) -> None:
+        """Refuse rows that say another size than the image, or than the first row."""
+        what = "the image" if self.on_image else f"line {self.rows[0].line}"
+        remedy = "Replace the image or correct" if self.on_image else "Correct"
+        for row in self.rows:
+            for name, expected in (("height", size[0]), ("width", size[1])):
+                text = row.values.get(name, "")
+                if text and whole_number(text) != expected:
+                    raise self._error(
+                        DataError,
+                        row,
+                        f": {name} {text}, but {what} is {size[0]} x {size[1]} (height x width). "
+                        f"{remedy} the table.",
+                    )
 
-# ------------------------------------------------------------------------------------- images and cells
+    def _error(self, kind: type[DataError], row: Row, text: str) -> DataError:
+        where = f"{self.table} line {row.line}"
+        return kind(f"{where}{text}", path=self.table, line=row.line, id=self.image_id)
 
 
-def _read_folder(folder: Path, options: ReadOptions) -> Source:
-    """Images with a row, sorted by id; those without one are left out with a warning."""
-    problems, column = options.problems, options.annotation_column
-    table = find_table(folder, TABLE) or folder / TABLE
+def _files(folder: Path, options: ReadOptions) -> dict[str, FileImage]:
     place = find_folder(folder, KAGGLE_FOLDERS) or folder / "train"
-    files = by_id((FileImage(path.stem, path) for path in list_images(place)), problems)
+    files = by_id((FileImage(path.stem, path) for path in list_images(place)), options.problems)
     if not files:
-        problems.add(f"{place}: no images ({', '.join(IMAGE_SUFFIXES)}) in this folder.")
-    flags = {options.id_column: "--id_column", column: "--annotation_column"}
-    columns, rows = read_rows(table, (options.id_column, column), options=flags)
+        endings = ", ".join(IMAGE_SUFFIXES)
+        options.problems.add(f"{place}: no images ({endings}) in this folder.")
+    tell_of_passed_over(place)
+    return files
+
+
+def _rows(
+    table: Path, options: ReadOptions, files: dict[str, FileImage] | None
+) -> tuple[list[str], Rows]:
+    """Columns of the table, and its rows by image; those of unknown images are problems."""
+    ids, cells = options.id_column, options.annotation_column
+    flags = {ids: "--id_column", cells: "--annotation_column"}
+    sizes = () if files is not None else ("width", "height")
+    columns, rows = read_rows(
+        table, (ids, cells, *sizes), options=flags if files is not None else {}
+    )
     by_image: Rows = {}
     for row in rows:
-        text = row.values[options.id_column]
-        image_id = match_id(text, files)
-        if image_id is None:
-            problems.add(_unknown_id(table, row, text), text)
-        else:
+        text = row.values[ids]
+        image_id = text if files is None else match_id(text, files)
+        if image_id is not None:
             by_image.setdefault(image_id, []).append(row)
+            continue
+        options.problems.add(
+            f"{table} line {row.line}: unknown id {text!r}: there is no "
+            f"{table.parent / 'train' / (text or 'ID')}.png (or .tif, .jpg, .bmp). "
+            "Add the image or remove the row.",
+            text,
+        )
+    return columns, by_image
+
+
+def _check_images(
+    table: Path, files: dict[str, FileImage], by_image: Rows, options: ReadOptions
+) -> None:
+    """Tell of images without a row."""
+    place = find_folder(table.parent, KAGGLE_FOLDERS)
     if not by_image:
-        problems.add(f"{table}: no image of {place} has a row; expected a row per cell.")
+        options.problems.add(f"{table}: no image of {place} has a row; expected a row per cell.")
+        return
     unannotated = sorted(files.keys() - by_image.keys())
-    if by_image and unannotated:
+    if unannotated:
         _log.warning(
             "%d of %d images in %s have no row in %s and are left out (%s ...). "
             "An image without cells needs a row with an empty %s.",
-            *(len(unannotated), len(files), place, table.name, unannotated[0], column),
+            *(len(unannotated), len(files), place, table.name, unannotated[0]),
+            options.annotation_column,
         )
-    kept = _columns_of_images(table, columns, by_image, options)
-    order = options.rle_order
-    if order == "auto":
-        order = order_of_rles(_sized(files, by_image, column))
-        if order == "F":
-            _log.warning(
-                "%s: the runs go column by column: read row by row, most cells fall to pieces. They are "
-                "read so; add --rle_order C to read them row by row.",
-                table,
-            )
-    tell_of_passed_over(place)
-    images: dict[str, SourceImage] = {
-        image_id: FileImage(
-            image_id,
-            files[image_id].path,
-            {name: rows[0].values[name] for name in kept},
-            _Cells(table, image_id, column, order, rows),
-        )
-        for image_id, rows in sorted(by_image.items())
-    }
-    return Source(folder, KaggleTable.name, images)
-
-
-def _unknown_id(table: Path, row: Row, text: str) -> DataError:
-    return DataError(
-        f"{table} line {row.line}: unknown id {text!r}: there is no "
-        f"{table.parent / 'train' / (text or 'ID')}.png (or .tif, .jpg, .bmp). "
-        "Add the image or remove the row.",
-        path=table,
-        line=row.line,
-        id=text,
-    )
 
 
 def _sized(
-    files: dict[str, FileImage], by_image: Rows, column: str
+    cells: dict[str, _Cells], files: dict[str, FileImage] | None
 ) -> Iterator[tuple[list[str], Shape]]:
-    """Runs and size of the images that can be read; what is wrong with the others is told later."""
-    for image_id, rows in by_image.items():
+    """Runs and sizes; what is wrong with an image that cannot be read is told later."""
+    for name, of_image in cells.items():
+        if files is None:
+            yield of_image.rles, of_image.size
+            continue
         with suppress(DataError):
-            height, width = image_shape(files[image_id].path)[:2]
-            yield [row.values[column] for row in rows], (height, width)
+            height, width = image_shape(files[name].path)[:2]
+            yield of_image.rles, (height, width)
 
 
 def _columns_of_images(
@@ -177,116 +225,23 @@ def _columns_of_images(
 ) -> list[str]:
     """Columns that have one value per image; the others describe cells and are left out."""
     used = {options.id_column, options.annotation_column, "width", "height"}
-    varying = _varying(by_image) - used
-    if varying:
-        _log.warning(
-            "Columns that differ between the cells of one image are left out: %s.",
-            ", ".join(sorted(varying)),
-        )
-    types = options.cell_type_column
-    if types in varying:
-        image_id, row, first = next(
-            (image_id, row, rows[0])
-            for image_id, rows in by_image.items()
-            for row in rows
-            if row.values[types] != rows[0].values[types]
-        )
-        options.problems.add(
-            f"{table} line {row.line}: {types} of image {image_id} is {row.values[types]!r} here "
-            f"and {first.values[types]!r} above; expected one per image. Make them the same."
-        )
-    return [name for name in columns if name not in used | varying]
-
-
-def _varying(by_image: Rows) -> set[str]:
-    """Columns that differ between the rows of one image."""
-    return {
-        name
-        for rows in by_image.values()
+    odd = {
+        name: (image_id, row)
+        for image_id, rows in by_image.items()
         for row in rows[1:]
         for name, value in row.values.items()
-        if value != rows[0].values[name]
+        if name not in used and value != rows[0].values[name]
     }
-
-
-# ------------------------------------------------------------------------------------------ truth alone
-
-
-def _read_truth(path: Path) -> Source:
-    """Cells of a table that says how large its images are."""
-    table = find_table(path, TABLE) or path
-    columns, rows = read_rows(table, ("id", "annotation", "width", "height"))
-    by_image: Rows = {}
-    for row in rows:
-        by_image.setdefault(row.values["id"], []).append(row)
-    if not by_image:
-        raise DataError(f"{table}: expected a row per cell, found none.", path=table)
-    sizes = {name: _size(table, rows[0], name) for name, rows in by_image.items()}
-    for image_id, rows_of_image in by_image.items():
-        _refuse_two_sizes(table, image_id, rows_of_image)
-    runs = {name: [row.values["annotation"] for row in rows] for name, rows in by_image.items()}
-    order = order_of_rles((runs[name], sizes[name]) for name in by_image)
-    if order == "F":
+    types = options.cell_type_column
+    if odd and options.use == "prepare":
         _log.warning(
-            "%s: the runs go column by column (read row by row, most cells fall to pieces); read so.",
-            table,
+            "Columns that differ between the cells of one image are left out: %s.",
+            ", ".join(sorted(odd)),
         )
-    # A column that differs between the cells of an image says nothing of the image.
-    left_out = _varying(by_image) - {"width", "height"} | {"id", "annotation"}
-    kept = [name for name in columns if name not in left_out]
-    images = {
-        image_id: SourceImage(
-            image_id,
-            table,
-            {name: rows[0].values[name] for name in kept},
-            _Cells(
-                table, image_id, "annotation", order,
-                [row for row in rows if row.values["annotation"]] or rows,
-            ),
-        )
-        for image_id, rows in sorted(by_image.items())
-    }  # fmt: skip
-    return Source(table, KaggleTable.name, images, "table with a row per cell")
-
-
-def _size(table: Path, row: Row, image_id: str) -> Shape:
-    height, width = (whole_number(row.values[name]) or 0 for name in ("height", "width"))
-    if min(height, width) < 1:
-        raise DataError(
-            f"{table} line {row.line} (image {image_id}): expected a height and a width of at "
-            f"least 1, found {_size_text(row)}.",
-            path=table,
-            line=row.line,
-            id=image_id,
-        )
-    return height, width
-
-
-def _refuse_two_sizes(table: Path, image_id: str, rows: list[Row]) -> None:
-    for row in rows:
-        if _size(table, row, image_id) != _size(table, rows[0], image_id):
-            raise DataError(
-                f"{table} line {row.line}: the image {image_id} is {_size_text(row)} here and "
-                f"{_size_text(rows[0])} in line {rows[0].line} (height x width). Correct the table.",
-                path=table,
-                line=row.line,
-                id=image_id,
+        if types in odd:
+            image_id, row = odd[types]
+            options.problems.add(
+                f"{table} line {row.line}: {types} of image {image_id} is {row.values[types]!r} here "
+                f"and {by_image[image_id][0].values[types]!r} above; expected one per image. Make them the same."
             )
-
-
-def _size_text(row: Row) -> str:
-    return f"{row.values['height']} x {row.values['width']}"
-
-
-def _check_size(table: Path, row: Row, shape: Shape) -> None:
-    for name, found in (("height", shape[0]), ("width", shape[1])):
-        text = row.values.get(name, "")
-        if text and whole_number(text) != found:
-            raise DataError(
-                f"{table} line {row.line}: {name} {text}, but the image is "
-                f"{shape[0]} x {shape[1]} (height x width). Replace the image or correct the table.",
-                path=table,
-                line=row.line,
-                expected=found,
-                found=text,
-            )
+    return [name for name in columns if name not in used | odd.keys()]

@@ -307,7 +307,7 @@ def test_predicted_cells_must_not_overlap(dataset: Dataset, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([("a", "1 2", 5, 4), ("a", "3 2", 5, 5)], r"line 3: .* a is 5 x 5 here and 4 x 5 in line 2"),
+        ([("a", "1 2", 5, 4), ("a", "3 2", 5, 5)], r"line 3: height 5, but line 2 is 4 x 5"),
         ([("a", "1 2", 5, 0)], r"line 2 \(image a\): .*found 0 x 5"),
         ([("a", "1 2", "five", 4)], r"found 4 x five"),
         ([("a", "20 2", 5, 4)], r"line 2 \(image a\): .*past the end"),
