@@ -11,7 +11,8 @@ from cellflow.config import DemoConfig
 from cellflow.engine.experiments.demo import demo
 from cellflow.errors import ConfigError, DataError
 from cellflow.io.dataset import Dataset
-from cellflow.io.submission import check_submission, read_submission
+from cellflow.io.formats import ReadOptions, read_source
+from cellflow.io.formats.submission import read_submission
 
 
 @pytest.mark.slow
@@ -27,7 +28,9 @@ def test_demo(tmp_path: Path) -> None:
     assert overall == pytest.approx(result.score, abs=0.15)
     unseen = {path.stem: (256, 256) for path in (out / "unseen" / "images").iterdir()}
     assert set(read_submission(result.submission)) == set(unseen)
-    check_submission(result.submission, unseen)
+    predicted = read_source(result.submission, ReadOptions("prediction")).images
+    for name, image in predicted.items():
+        image.labels(unseen[name])
     # No image that the ensemble is scored on, and no well of one, is in any fold.
     seen = Dataset.open(out / "data").images
     table = pd.read_csv(out / "unseen" / "table.csv")

@@ -1,33 +1,35 @@
-"""What the first bytes of an image file say: its kind, size, palette and orientation."""
+"""What an image file says of itself before its pixels are unpacked: kind, size, orientation."""
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import suppress
+from io import BytesIO
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from cellflow.errors import DataError
 
 __all__ = [
-    "PNG_HEAD",
+    "ORIENTATION",
     "Claim",
-    "PngHeader",
     "claim",
     "kind_of",
+    "known_orientation",
+    "open_picture",
     "orientation",
-    "png_header",
     "refuse_swollen",
+    "shape",
     "turn",
     "turned_shape",
 ]
 
-PNG_HEAD = 33
-"""Bytes of a PNG up to the end of its header."""
 _SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"\xff\xd8\xff": "JPEG",
@@ -37,16 +39,18 @@ _SIGNATURES = {
     b"II+\0": "TIFF",
     b"MM\0+": "TIFF",
 }
-_PNG_CHANNELS = {0: 1, 2: 3, 3: 3, 4: 1, 6: 3}
-"""By colour type, alpha dropped."""
-_PNG_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-"""By colour type, as they are stored."""
-_PALETTE = 3
-_ORIENTATION = 274
+_PICTURES: dict[str, Callable[[BytesIO], ImageFile]] = {
+    "PNG": PngImageFile,
+    "JPEG": JpegImageFile,
+    "BMP": BmpImageFile,
+}
+"""Not `Image.open`, which has a limit of its own on the size."""
+_CHANNELS = {"P": 3, "RGB": 3, "RGBA": 3, "CMYK": 4}
+"""Of what is read, alpha dropped; all other modes have one."""
+_PNG_DEPTH, _BMP_BITS = 24, 28
+"""Where a PNG says how many bits a sample has, and a BMP how many a pixel."""
+ORIENTATION = 274
 """The tag of TIFF and EXIF."""
-_JPEG_SIZES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
-"""Markers of segments that say the size of a JPEG."""
-_START_OF_SCAN = 0xDA
 
 SMALL = 2**26
 """Bytes that any file may unpack to."""
@@ -58,17 +62,6 @@ _RATIOS = {
 }  # fmt: skip
 """By how much a file of a kind can be larger unpacked, at most and generously."""
 _OTHER_RATIO = 50_000
-
-
-class PngHeader(NamedTuple):
-    """What a PNG says of itself, before its orientation."""
-
-    shape: tuple[int, int]
-    channels: int
-    dtype: str
-    palette: bool
-    bits: int
-    """Of a pixel, as it is stored."""
 
 
 class Claim(NamedTuple):
@@ -85,37 +78,25 @@ def kind_of(data: bytes) -> str | None:
     return next((kind for mark, kind in _SIGNATURES.items() if data.startswith(mark)), None)
 
 
-def png_header(data: bytes) -> PngHeader:
-    """Read the header of a PNG; raises ValueError or KeyError where there is none."""
-    if len(data) < PNG_HEAD or data[12:16] != b"IHDR":
-        raise ValueError("no header")
-    width, height, bits, colour = struct.unpack(">IIBB", data[16:26])
-    if not width or not height:
-        raise ValueError(f"a size of {height} x {width}")
-    dtype = "uint16" if bits == 16 else "uint8"
-    return PngHeader(
-        (height, width),
-        _PNG_CHANNELS[colour],
-        dtype,
-        colour == _PALETTE,
-        bits * _PNG_SAMPLES[colour],
-    )
+def open_picture(data: bytes, kind: str) -> ImageFile:
+    """A PNG, JPEG or BMP of which the header has been read, and the pixels have not."""
+    return _PICTURES[kind](BytesIO(data))
 
 
-def claim(data: bytes, kind: str) -> Claim | None:
-    """Bytes that the pixels take as the header has it, None where it does not say."""
-    if kind == "PNG":
-        head = png_header(data)
-        pixels = head.shape[0] * head.shape[1]
-        return Claim(pixels * 4 * np.dtype(head.dtype).itemsize, pixels * head.bits // 8)
-    if kind == "BMP" and len(data) >= PNG_HEAD:
-        width, height, _, bits = struct.unpack("<iiHH", data[18:30])
-        return Claim(abs(width * height) * 4, abs(width * height) * bits // 8)
-    for marker, payload in _jpeg_segments(data) if kind == "JPEG" else ():
-        if marker in _JPEG_SIZES and len(payload) >= 6:
-            height, width, channels = struct.unpack(">HHB", payload[1:6])
-            return Claim(height * width * channels, height * width * channels)
-    return None
+def shape(picture: ImageFile, data: bytes) -> tuple[int, ...]:
+    """``(H, W)`` or ``(H, W, C)`` of what is read of a PNG or JPEG."""
+    width, height = picture.size
+    channels = _CHANNELS.get(picture.mode, 1)
+    turned = turned_shape((height, width), orientation(picture, data))
+    return turned if channels == 1 else (*turned, channels)
+
+
+def claim(picture: ImageFile, data: bytes, kind: str) -> Claim:
+    """Bytes that the pixels take as the header has it."""
+    pixels, bands = picture.size[0] * picture.size[1], len(picture.getbands())
+    depth = data[_PNG_DEPTH] if kind == "PNG" else 8
+    bits = data[_BMP_BITS] if kind == "BMP" else depth * bands
+    return Claim(pixels * 4 * (1 + (depth > 8)), pixels * bits // 8)
 
 
 def refuse_swollen(claimed: Claim, size: int, packing: str) -> None:
@@ -150,15 +131,20 @@ def refuse_swollen(claimed: Claim, size: int, packing: str) -> None:
         )
 
 
-def orientation(data: bytes, kind: str) -> int:
-    """How a PNG or JPEG is to be turned, 1 to 8 as in EXIF; 1, as it is, where nothing says so."""
-    segments = {"PNG": _png_chunks, "JPEG": _jpeg_segments}.get(kind)
-    for name, payload in segments(data) if segments else ():
-        if name == b"eXIf":
-            return _exif_orientation(b"Exif\0\0" + payload)
-        if name == 0xE1 and payload.startswith(b"Exif\0\0"):
-            return _exif_orientation(payload)
+def orientation(picture: ImageFile, data: bytes) -> int:
+    """How a picture is to be turned, 1 to 8 as in EXIF; 1, as it is, where nothing says so."""
+    if "exif" not in picture.info and picture.format == "PNG" and b"eXIf" in data:
+        picture.load()  # it comes after the pixels
+    exif = Image.Exif()
+    with suppress(Exception):  # a damaged block of remarks does not make the picture unreadable
+        exif.load(picture.info.get("exif", b""))
+        return known_orientation(exif.get(ORIENTATION, 1))
     return 1
+
+
+def known_orientation(value: Any) -> int:
+    """A value of the tag, 1 if it is none of 1 to 8."""
+    return int(value) if value in range(1, 9) else 1
 
 
 def turn(pixels: NDArray[Any], how: int) -> NDArray[Any]:
@@ -173,34 +159,3 @@ def turn(pixels: NDArray[Any], how: int) -> NDArray[Any]:
 def turned_shape(shape: tuple[int, int], how: int) -> tuple[int, int]:
     """Height and width of what `turn` gives."""
     return (shape[1], shape[0]) if how >= 5 else shape
-
-
-def _exif_orientation(block: bytes) -> int:
-    exif = Image.Exif()
-    with suppress(Exception):  # a damaged block of remarks does not make the picture unreadable
-        exif.load(block)
-        found = exif.get(_ORIENTATION, 1)
-        return int(found) if found in range(1, 9) else 1
-    return 1
-
-
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Names and contents of the chunks of a PNG, but those of the pixels."""
-    place = 8
-    while place + 8 <= len(data):
-        (length,) = struct.unpack(">I", data[place : place + 4])
-        name = data[place + 4 : place + 8]
-        if name != b"IDAT":
-            yield name, data[place + 8 : place + 8 + length]
-        place += length + 12
-
-
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Markers and contents of the segments of a JPEG before its pixels."""
-    place = 2
-    while place + 4 <= len(data) and data[place] == 0xFF:
-        marker, length = data[place + 1], int.from_bytes(data[place + 2 : place + 4], "big")
-        if marker == _START_OF_SCAN or length < 2:
-            return
-        yield marker, data[place + 4 : place + 2 + length]
-        place += 2 + length

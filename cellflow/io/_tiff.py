@@ -14,17 +14,23 @@ from numpy.typing import NDArray
 from tifffile import COMPRESSION, PHOTOMETRIC
 
 from cellflow.errors import DataError
-from cellflow.io._image_header import Claim, refuse_swollen, turn, turned_shape
+from cellflow.io._image_header import (
+    ORIENTATION,
+    Claim,
+    known_orientation,
+    refuse_swollen,
+    turn,
+    turned_shape,
+)
 from cellflow.storage.sizes import few_text
 
-__all__ = ["is_in_several_files", "is_lossy", "read_info", "read_pixels"]
+__all__ = ["is_in_several_files", "is_lossy", "read_pixels", "read_shape"]
 
 MAX_CHANNELS = 4
 _CHANNELS, _UNNAMED = "SC", "QI"
 """Axes of channels, and axes that nobody has named: few planes of these are taken for channels."""
 _SIDE_IMAGES = {"label", "macro", "thumbnail"}
 """Names of the pictures that slide scanners add."""
-_ORIENTATION = 274
 _PACKINGS = {
     COMPRESSION.NONE: "none",
     COMPRESSION.PACKBITS: "packbits",
@@ -67,16 +73,15 @@ def read_pixels(path: Path, *, colours: bool = True) -> NDArray[Any]:
         return turn(pixels, plane.orientation)
 
 
-def read_info(path: Path) -> tuple[int, int, int, str]:
-    """Height, width, channels and dtype of what `read_pixels` gives, from the tags alone."""
+def read_shape(path: Path) -> tuple[int, ...]:
+    """Shape of what `read_pixels` gives, from the tags alone."""
     with _open(path) as plane:
-        lengths = [plane.series.shape[axis] for axis in plane.order]
-        height, width = turned_shape((lengths[0], lengths[1]), plane.orientation)
+        height, width, *channels = (plane.series.shape[axis] for axis in plane.order)
         if plane.indexed:
-            return height, width, 3, "uint8"
-        channels = lengths[2] - plane.alpha if len(lengths) == 3 else 1
-        dtype = plane.series.dtype
-        return height, width, channels, "uint8" if dtype.kind == "b" else str(dtype)
+            channels = [3]
+        elif plane.alpha:
+            channels = [channels[0] - 1] if channels[0] > 2 else []
+        return (*turned_shape((height, width), plane.orientation), *channels)
 
 
 def is_lossy(path: Path) -> bool:
@@ -106,34 +111,32 @@ def _open(path: Path) -> Iterator[_Plane]:
         ):
             raise DataError(f"a TIFF in {page.photometric.name} colours; save it as grey or RGB.")
         indexed = page.photometric == PHOTOMETRIC.PALETTE and page.colormap is not None
-        tag = page.tags.get(_ORIENTATION)
-        found = tag.value if tag is not None else 1
         yield _Plane(
             series,
             _order(series.axes, series.shape),
             page,
             indexed and not tiff.is_imagej,  # where it only colours the display
             _has_alpha(page),
-            int(found) if found in range(1, 9) else 1,
+            known_orientation(page.tags.valueof(ORIENTATION, 1)),
         )
 
 
 def _only_series(tiff: Any) -> Any:
     """The one image of a file; thumbnails and smaller copies of it do not count."""
-    found = [
+    images = [
         series
         for series in tiff.series
         if not series.keyframe.is_reduced and series.name.lower() not in _SIDE_IMAGES
     ]
-    if len(found) > 1:  # those of a set of files, of which each describes all
-        found = [series for series in found if _lies_in(tiff, series)] or found
-    if len(found) > 1:
-        sizes = few_text(" x ".join(map(str, series.shape)) for series in found)
+    if len(images) > 1:  # those of a set of files, of which each describes all
+        images = [series for series in images if _lies_in(tiff, series)] or images
+    if len(images) > 1:
+        sizes = few_text(" x ".join(map(str, series.shape)) for series in images)
         raise DataError(
-            f"expected one image, found {len(found)} in this file ({sizes}). Save each as a file "
+            f"expected one image, found {len(images)} in this file ({sizes}). Save each as a file "
             "of its own."
         )
-    return found[0] if found else tiff.series[0]
+    return images[0] if images else tiff.series[0]
 
 
 def _lies_in(tiff: Any, series: Any) -> bool:

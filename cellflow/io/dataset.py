@@ -25,15 +25,15 @@ from numpy.typing import NDArray
 from cellflow import __version__
 from cellflow.errors import DataError
 from cellflow.io.fold_table import fold_table_hash, read_fold_table
-from cellflow.io.images import IMAGE_SUFFIXES, copy_image, read_image, read_labels, write_labels
-from cellflow.io.pixel_size import PixelSize, read_pixel_size, sensible_pixel_size
+from cellflow.io.images import IMAGE_SUFFIXES, read_image, read_labels, write_labels
+from cellflow.io.pixel_size import PixelSize, sensible_pixel_size
 from cellflow.io.source import SourceImage
 from cellflow.io.tables import Row, read_rows, whole_number
 from cellflow.numeric.labels import labels_from_instances, median_diameter
 from cellflow.numeric.rle import instances_from_rles, rles_from_instances
 from cellflow.storage.atomic import restore_folder, write_csv, write_json
 from cellflow.storage.csv_text import csv_writer
-from cellflow.storage.hashing import hash_array, hash_bytes
+from cellflow.storage.hashing import hash_bytes
 from cellflow.storage.records import load_json
 from cellflow.types import Instances
 
@@ -41,10 +41,10 @@ __all__ = ["Dataset", "DatasetWriter"]
 
 _FORMAT = "cellflow-dataset"
 _VERSION = 1
-_READER = 2
-"""Counts up when `read_image` reads some files otherwise than before, as with EXIF orientation."""
 _WHOLE_NUMBERS = ("height", "width", "channels", "n_instances")
 _NUMBERS = (*_WHOLE_NUMBERS, "median_diameter")
+_PIXEL_SIZE = ("pixel_height_um", "pixel_width_um")
+"""Empty where it is unknown."""
 _COLUMNS = (
     "id",
     "file",
@@ -55,10 +55,8 @@ _COLUMNS = (
     "n_instances",
     "median_diameter",
     "pixel_hash",
+    *_PIXEL_SIZE,
 )
-_PIXEL_SIZE = ("pixel_height_um", "pixel_width_um")
-"""Columns that older datasets do not have; empty where it is unknown."""
-_OWN_COLUMNS = (*_COLUMNS, *_PIXEL_SIZE)
 
 
 class Dataset:
@@ -73,8 +71,7 @@ class Dataset:
     images : DataFrame
         One row per image, indexed by id (text), sorted: file, height, width, channels, dtype,
         n_instances, median_diameter (pixels; 0 without cells), pixel_hash, pixel_height_um and
-        pixel_width_um (nan where unknown; not in older datasets), cell_type if known, and every column of
-        the source as text.
+        pixel_width_um (nan where unknown), cell_type if known, and every column of the source as text.
     """
 
     def __init__(self, path: Path, images: pd.DataFrame, facts: dict[str, Any]) -> None:
@@ -109,7 +106,7 @@ class Dataset:
         """Ids of all images, sorted."""
         return [str(image_id) for image_id in self.images.index]
 
-    own_columns = _OWN_COLUMNS
+    own_columns = _COLUMNS
     """Columns of `images` that `cellflow prepare` computed; all others came with the source."""
 
     @property
@@ -150,19 +147,11 @@ class Dataset:
                 f"{path}: expected {shape[0]} x {shape[1]} (height x width) as images.csv "
                 f"says, found {pixels.shape[0]} x {pixels.shape[1]}. Prepare the dataset again."
             )
-        if self._facts.get("reader") != _READER and hash_array(pixels) != row["pixel_hash"]:
-            raise DataError(
-                f"{path}: an older cellflow read other pixels from this file when the dataset was prepared "
-                "(it knew no orientation and no colours of palettes), so that its labels may not lie on "
-                "the cells. Prepare the dataset again from its source, with --overwrite."
-            )
         return pixels
 
     def pixel_size(self, image_id: str) -> PixelSize | None:
         """Micrometres per pixel of one image, where its file told them."""
         self._row(image_id)
-        if not set(_PIXEL_SIZE) <= set(self.images.columns):
-            return None
         return sensible_pixel_size(*(self.images.at[image_id, name] for name in _PIXEL_SIZE))
 
     def labels(self, image_id: str) -> NDArray[np.int32]:
@@ -239,10 +228,9 @@ class DatasetWriter:
         self, source: SourceImage, pixels: NDArray[Any], instances: Instances, *, pixel_hash: str
     ) -> None:
         """Write one image; `pixel_hash` is `hash_array` of its pixels."""
-        name = source.id + source.file.suffix.lower()
-        copy_image(source.file, pixels, self._folder / "images" / name)
+        name = source.save_pixels(self._folder / "images", pixels)
         labels = labels_from_instances(instances)
-        size = read_pixel_size(source.file)
+        size = source.pixel_size()
         write_labels(self._folder / "labels" / f"{source.id}.tif", labels, size)
         self._annotations[source.id] = rles_from_instances(instances)
         self._rows.append(
@@ -276,7 +264,6 @@ class DatasetWriter:
             {
                 "format": _FORMAT,
                 "version": _VERSION,
-                "reader": _READER,
                 "source_layout": layout,
                 "n_images": len(table),
                 "n_instances": int(table["n_instances"].sum()),
@@ -288,7 +275,7 @@ class DatasetWriter:
 
 def _free_name(column: str) -> str:
     """Name of a column of the source that does not clash with one of ours."""
-    return f"source_{column}" if column in _OWN_COLUMNS else column
+    return f"source_{column}" if column in _COLUMNS else column
 
 
 def _data_hash(pixel_hashes: dict[Any, Any], annotations: dict[str, list[str]]) -> str:
@@ -371,7 +358,7 @@ def _read_images_table(path: Path) -> pd.DataFrame:
     for name in _WHOLE_NUMBERS:
         table[name] = np.array(numbers[name], dtype=np.int64)
     table["median_diameter"] = np.array(numbers["median_diameter"], dtype=np.float64)
-    for name in set(_PIXEL_SIZE) & set(columns):
+    for name in _PIXEL_SIZE:
         table[name] = pd.to_numeric(table[name], errors="coerce")
     return table.set_index("id").sort_index()
 

@@ -20,7 +20,6 @@ from cellflow.storage.records import load_json
 
 __all__ = [
     "RESERVED",
-    "fold_facts_fit",
     "fold_table_hash",
     "read_fold_facts",
     "read_fold_table",
@@ -136,36 +135,11 @@ def read_fold_facts(path: Path) -> dict[str, Any]:
         return {}
     count = len(set(map(int, folds)) - {RESERVED})
     same_size = count == (2 if facts.get("split") == "holdout" else facts.get("k", count))
-    if same_size and fold_facts_fit(path, folds):
+    if same_size and facts.get("hash") in (None, fold_table_hash(folds)):
         return facts
     kept = facts.get("group") if same_size else None
     _tell_of_stale_facts(path, fold_table_hash(folds), kept)
     return {} if kept is None else {"group": kept, "edited": True}
-
-
-def fold_facts_fit(path: Path, folds: pd.Series[int] | None = None) -> bool:
-    """Whether ``folds.json`` is of the table at `path`, and not of one that was there before.
-
-    Parameters
-    ----------
-    path : Path
-        The table, ``folds.csv``.
-    folds : Series, optional
-        The table as `read_fold_table` read it; read here if it is not given.
-
-    Returns
-    -------
-    bool
-        True where nothing is claimed: no ``folds.json``, or one without a hash.
-
-    Raises
-    ------
-    FoldError
-        If ``folds.json`` is damaged.
-    """
-    claimed = _facts_file(path).get("hash")
-    found = _hash_of_file(Path(path)) if folds is None else fold_table_hash(folds)
-    return claimed is None or claimed == found
 
 
 def _facts_file(path: Path) -> dict[str, Any]:

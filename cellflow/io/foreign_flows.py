@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -105,32 +104,17 @@ def check_layout(path: Path, fields: Fields, reference: tuple[NDArray[Any], NDAr
 
 def _load(path: Path) -> list[NDArray[Any]]:
     with zipfile.ZipFile(path) as file:
-        names = {item.filename.removesuffix(".npy"): item for item in file.infolist()}
-        missing = [key for key in _KEYS if key not in names]
+        for item in file.infolist():  # before memory is taken
+            if item.file_size > _DEFLATE * (item.compress_size + 1):
+                raise ValueError(f"{item.filename} claims {item.file_size} bytes")
+    with np.load(path) as arrays:
+        missing = [key for key in _KEYS if key not in arrays]
         if missing:
             raise DataError(
                 f"expected the arrays {', '.join(_KEYS)}, not found: {', '.join(missing)}. Found: "
-                f"{', '.join(sorted(names)) or 'none'}."
+                f"{', '.join(sorted(arrays)) or 'none'}."
             )
-        return [_array(file, names[key]) for key in _KEYS]
-
-
-def _array(file: zipfile.ZipFile, item: zipfile.ZipInfo) -> NDArray[Any]:
-    """One array, unless it claims to be larger than what the file holds of it."""
-    with file.open(item) as stream:
-        version = np.lib.format.read_magic(stream)  # type: ignore[no-untyped-call]
-        read_header = (
-            np.lib.format.read_array_header_1_0
-            if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )
-        shape, _, dtype = read_header(stream)  # type: ignore[no-untyped-call]
-        claimed = math.prod(shape) * dtype.itemsize
-    if claimed > item.file_size or item.file_size > _DEFLATE * (item.compress_size + 1):
-        raise ValueError(f"{item.filename} claims {claimed} bytes, more than the file holds")
-    with file.open(item) as stream:
-        array = np.lib.format.read_array(stream, allow_pickle=False)  # type: ignore[no-untyped-call]
-    return np.asarray(array)
+        return [np.asarray(arrays[key]) for key in _KEYS]
 
 
 def _checked(flow: NDArray[Any], cellprob: NDArray[Any], scale: NDArray[Any]) -> Fields:

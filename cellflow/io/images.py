@@ -9,8 +9,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,6 @@ import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.PngImagePlugin import PngImageFile
 
 from cellflow.errors import DataError
 from cellflow.io import _image_header as header
@@ -29,9 +25,8 @@ from cellflow.storage.atomic import atomic_path
 
 __all__ = [
     "IMAGE_SUFFIXES",
-    "ImageInfo",
     "copy_image",
-    "image_info",
+    "image_shape",
     "is_text",
     "list_images",
     "passed_over",
@@ -39,6 +34,7 @@ __all__ = [
     "read_labels",
     "read_masks",
     "write_labels",
+    "write_planes",
 ]
 
 IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
@@ -57,16 +53,6 @@ _DECODERS = {
     "JPEG": imagecodecs.jpeg8_decode,
     "BMP": imagecodecs.bmp_decode,
 }
-
-
-@dataclass(frozen=True)
-class ImageInfo:
-    """Size and type of an image as `read_image` returns it."""
-
-    height: int
-    width: int
-    channels: int
-    dtype: str
 
 
 def read_image(path: Path) -> NDArray[Any]:
@@ -92,47 +78,56 @@ def read_image(path: Path) -> NDArray[Any]:
         If the file is missing, truncated, of an unknown format, a stack or a set of several images, in
         CMYK, or holds values that are not finite real numbers.
     """
-    path = Path(path)
-    data = _read_bytes(path)
-    kind = _kind_of(data, path)
-    with _damage_told(path, kind):
-        if kind == "TIFF":
-            return _checked(_tiff.read_pixels(path), path)
-        _refuse_swollen(data, kind)
-        pixels = np.asarray(_DECODERS[kind](data))
-        if kind == "JPEG" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
-            raise ValueError("the end of the image is missing")
-        if kind == "JPEG" and pixels.ndim == 3 and pixels.shape[2] == 4:
-            raise DataError(f"{path}: a CMYK JPEG; save it as grey or RGB.")
-        return _checked(header.turn(_drop_alpha(pixels), header.orientation(data, kind)), path)
+    return _read(Path(path), indices=False)
 
 
-def image_info(path: Path) -> ImageInfo:
-    """Size, channels and dtype of an image; for PNG and TIFF without decoding the pixels.
+def image_shape(path: Path) -> tuple[int, ...]:
+    """Shape of what `read_image` gives, ``(H, W)`` or ``(H, W, C)``, for PNG, JPEG and TIFF from the header alone.
 
     Raises
     ------
     DataError
         If the file is not an image that `read_image` takes.
     """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            head = file.read(header.PNG_HEAD)
-            kind = _kind_of(head, path)
-            data = head + file.read() if kind == "PNG" else head
-    except OSError as error:
-        raise _unreadable(path, error) from error
+    data = _read_bytes(path)
+    kind = _kind_of(data, path)
     with _damage_told(path, kind):
-        if kind == "PNG":
-            found = header.png_header(data)
-            height, width = header.turned_shape(found.shape, header.orientation(data, kind))
-            return ImageInfo(height, width, found.channels, found.dtype)
         if kind == "TIFF":
-            return ImageInfo(*_tiff.read_info(path))
-    pixels = read_image(path)
-    channels = pixels.shape[2] if pixels.ndim == 3 else 1
-    return ImageInfo(pixels.shape[0], pixels.shape[1], channels, str(pixels.dtype))
+            return _tiff.read_shape(path)
+        if kind != "BMP":
+            with header.open_picture(data, kind) as picture:
+                return header.shape(picture, data)
+    return read_image(path).shape
+
+
+def _read(path: Path, *, indices: bool) -> NDArray[Any]:
+    """Pixels of an image; of a label map with `indices`, which are numbers where an image would have colours."""
+    data = _read_bytes(path)
+    kind = _kind_of(data, path)
+    with _damage_told(path, kind):
+        if indices and (kind == "JPEG" or (kind == "TIFF" and _tiff.is_lossy(path))):
+            raise DataError(
+                f"{path}: a label map with JPEG compression, which changes labels along every "
+                "outline. Export it again as TIFF or PNG."
+            )
+        if kind == "TIFF":
+            return _checked(_tiff.read_pixels(path, colours=not indices), path)
+        with header.open_picture(data, kind) as picture:
+            header.refuse_swollen(header.claim(picture, data, kind), len(data), kind)
+            how = header.orientation(picture, data)
+            plain = indices and picture.mode == "P"
+            pixels = np.asarray(picture) if plain else _decode(data, kind, path)
+        return _checked(header.turn(pixels, how), path)
+
+
+def _decode(data: bytes, kind: str, path: Path) -> NDArray[Any]:
+    pixels = np.asarray(_DECODERS[kind](data))
+    if kind == "JPEG" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+        raise ValueError("the end of the image is missing")
+    if kind == "JPEG" and pixels.ndim == 3 and pixels.shape[2] == 4:
+        raise DataError(f"{path}: a CMYK JPEG; save it as grey or RGB.")
+    has_alpha = pixels.ndim == 3 and pixels.shape[2] in (2, 4)
+    return pixels[..., :-1] if has_alpha else pixels
 
 
 def read_masks(path: Path) -> NDArray[np.int64]:
@@ -151,7 +146,7 @@ def read_masks(path: Path) -> NDArray[np.int64]:
         changes labels along every outline.
     """
     path = Path(path)
-    pixels = _read_indices(path)
+    pixels = _read(path, indices=True)
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., 0]
     if pixels.ndim != 2:
@@ -165,28 +160,6 @@ def read_masks(path: Path) -> NDArray[np.int64]:
     if masks.size and masks.min() < 0:
         raise DataError(f"{path}: expected labels of 0 and more, found {masks.min()}.")
     return masks
-
-
-def _read_indices(path: Path) -> NDArray[Any]:
-    """Pixels of a label map: `read_image`, but numbers where an image would have colours."""
-    data = _read_bytes(path)
-    kind = _kind_of(data, path)
-    with _damage_told(path, kind):
-        if kind == "JPEG" or (kind == "TIFF" and _tiff.is_lossy(path)):
-            raise DataError(
-                f"{path}: a label map with JPEG compression, which changes labels along every "
-                "outline. Export it again as TIFF or PNG."
-            )
-        if kind == "TIFF":
-            return _checked(_tiff.read_pixels(path, colours=False), path)
-        if kind == "BMP" or (kind == "PNG" and header.png_header(data).palette):
-            _refuse_swollen(data, kind)
-            # not Image.open, which has a limit of its own on the size
-            with (BmpImageFile if kind == "BMP" else PngImageFile)(BytesIO(data)) as picture:
-                if picture.mode == "P":
-                    indices = header.turn(np.asarray(picture), header.orientation(data, kind))
-                    return _checked(indices, path)
-    return read_image(path)
 
 
 def write_labels(path: Path, labels: NDArray[Any], pixel_size: PixelSize | None = None) -> None:
@@ -240,13 +213,16 @@ def copy_image(path: Path, pixels: NDArray[Any], target: Path) -> None:
     with path.open("rb") as file:
         kind = header.kind_of(file.read(8))
     if kind == "TIFF" and _tiff.is_in_several_files(path):
-        planes = pixels if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
-        axes = {"axes": "CYX"[-planes.ndim :]}
-        tifffile.imwrite(
-            target, planes, photometric="minisblack", metadata=axes, compression="zlib"
-        )
+        write_planes(target, pixels)
     else:
         shutil.copyfile(path, target)
+
+
+def write_planes(path: Path, pixels: NDArray[Any]) -> None:
+    """Write an image ``(H, W)`` or ``(H, W, C)`` without loss, as a TIFF of one plane a channel."""
+    planes = pixels if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+    axes = {"axes": "CYX"[-planes.ndim :]}
+    tifffile.imwrite(path, planes, photometric="minisblack", metadata=axes, compression="zlib")
 
 
 def read_labels(path: Path) -> NDArray[np.int32]:
@@ -360,12 +336,6 @@ def _damaged(path: Path, kind: str, reason: str) -> DataError:
     )
 
 
-def _refuse_swollen(data: bytes, kind: str) -> None:
-    claimed = header.claim(data, kind)
-    if claimed is not None:
-        header.refuse_swollen(claimed, len(data), kind)
-
-
 def _kind_of(data: bytes, path: Path) -> str:
     if not data:
         raise DataError(f"{path}: the file is empty. Copy or export the file again.")
@@ -376,12 +346,6 @@ def _kind_of(data: bytes, path: Path) -> str:
             "Convert it to one of these."
         )
     return kind
-
-
-def _drop_alpha(pixels: NDArray[Any]) -> NDArray[Any]:
-    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
-        pixels = pixels[..., :-1]
-    return pixels[..., 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
 
 
 def _checked(pixels: NDArray[Any], path: Path) -> NDArray[Any]:

@@ -15,6 +15,7 @@ __all__ = [
     "IMAGE_FOLDERS",
     "KAGGLE_FOLDERS",
     "MASK_FOLDERS",
+    "OUTPUT_ENDINGS",
     "TABLE",
     "find_folder",
     "half_kaggle",
@@ -26,6 +27,8 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 IMAGE_FOLDERS = ("images", "image")
+OUTPUT_ENDINGS = ("_flows", "_masks", "_cp_masks", "_cp_output", "_cp_outlines", "_seg")
+"""Endings of names of files that Cellpose writes beside an image."""
 MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation")
 KAGGLE_FOLDERS = ("train",)
 TABLE = "train.csv"
@@ -79,8 +82,8 @@ def tell_of_passed_over(*folders: Path) -> None:
 
 def is_kaggle_layout(folder: Path) -> bool:
     """Whether a folder holds ``train.csv`` and ``train/``."""
-    table, images = find_table(folder, TABLE), find_folder(folder, KAGGLE_FOLDERS)
-    return table is not None and images is not None
+    has_table = folder.is_dir() and find_table(folder, TABLE) is not None
+    return has_table and find_folder(folder, KAGGLE_FOLDERS) is not None
 
 
 def where_else(folder: Path) -> str:

@@ -1,127 +1,251 @@
-"""What every reader of annotated images hands to `cellflow prepare`, and a list of problems."""
+"""A source image, whatever lies on disk, and a source: all images of a place by their ids."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from cellflow.errors import DataError
-from cellflow.io.images import IMAGE_SUFFIXES
-from cellflow.io.tables import read_rows
-from cellflow.storage.sizes import few_text
+from cellflow.io.images import IMAGE_SUFFIXES, copy_image, image_shape, read_image, write_planes
+from cellflow.io.pixel_size import PixelSize, read_pixel_size
+from cellflow.io.problems import Problems
+from cellflow.numeric.labels import labels_from_instances
 from cellflow.types import Instances
 
-__all__ = [
-    "Problems",
-    "Source",
-    "SourceImage",
-    "check_id",
-    "match_id",
-    "read_image_table",
-]
+__all__ = ["FileImage", "Source", "SourceImage", "by_id", "check_ids", "match_id"]
+
+Shape = tuple[int, int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SourceImage:
-    """One annotated image where it was found.
+    """One image of a source: its cells, its pixels, or both.
+
+    A format that keeps its images in another way than as files gives a subclass with `pixels`,
+    `instances` or both of its own.
 
     Attributes
     ----------
     id : str
-        Name without ending.
-    file : Path
-        The image.
-    read_instances : callable
-        From the ``(H, W)`` of the pixels to the cells; raises `DataError` where they do not fit.
-    columns : dict of str to str
+        Name that tells it from all others of the source.
+    path : Path
+        File that holds it, for messages.
+    columns : mapping of str to str
         What else is known of the image.
+    read_cells : callable, optional
+        From the ``(H, W)`` that the image should have (None where nobody knows) to its cells; raises
+        `DataError` where they do not fit.
+    given_size : float, optional
+        Micrometres per pixel that were given for it, whatever its file says.
     """
 
     id: str
-    file: Path
-    read_instances: Callable[[tuple[int, int]], Instances]
-    columns: dict[str, str] = field(default_factory=dict)
+    path: Path
+    columns: Mapping[str, str] = field(default_factory=dict)
+    read_cells: Callable[[Shape | None], Instances] | None = None
+    given_size: float | None = None
 
+    def pixels(self) -> NDArray[Any]:
+        """The image, ``(H, W)`` or ``(H, W, C)``; what is wrong is a `DataError`."""
+        raise DataError(f"{self.path}: the pixels of {self.id!r} are not known.", id=self.id)
 
-@dataclass(frozen=True)
-class Source:
-    """All images of a source and the layout they were found in."""
+    def __call__(self) -> NDArray[Any]:
+        """The pixels: an image is its own reader."""
+        return self.pixels()
 
-    layout: str
-    images: list[SourceImage]
+    @property
+    def has_pixels(self) -> bool:
+        """Whether there is an image, and not its cells alone."""
+        return type(self).pixels is not SourceImage.pixels
 
+    @property
+    def cells_path(self) -> Path:
+        """File that holds its cells, for messages."""
+        return self.path
 
-class Problems:
-    """Collects messages so that one error can report many of them, in one line for each cause."""
+    def instances(self, shape: Shape | None = None) -> Instances:
+        """The cells, which may overlap; `shape` is what the image is known to have."""
+        if self.read_cells is None:
+            raise DataError(f"{self.path}: the cells of {self.id!r} are not known.", id=self.id)
+        return self.read_cells(shape)
 
-    limit = 20
+    def labels(self, shape: Shape) -> NDArray[np.int32]:
+        """The cells as a prediction for an image of this shape: ``(H, W)`` int32, 1..n without gaps.
 
-    def __init__(self) -> None:
-        self._causes: list[list[tuple[str, str]]] = []
-
-    def add(self, message: object, name: str = "") -> None:
-        """Keep a message; at the limit of causes, raise at once.
-
-        Parameters
-        ----------
-        message : str or error
-        name : str
-            Whom it is about. Messages that differ in this name and in numbers only have one cause: the
-            first is shown, and the names of the others.
+        Raises
+        ------
+        DataError
+            If the cells are those of another size, or overlap.
         """
-        new = str(message), name
-        for found in self._causes:
-            if _same_cause(found[0], new):
-                found.append(new)
-                return
-        self._causes.append([new])
-        if len(self._causes) >= self.limit:
-            self.raise_if_any()
+        cells = self.instances(shape)
+        if cells.shape != shape:
+            remedy = "Export the masks at the size of the image."
+            if cells.shape == shape[::-1]:
+                remedy = "Height and width are swapped: transpose the masks."
+            raise DataError(
+                f"{self.path}: the masks of image {self.id} are {cells.shape[0]} x {cells.shape[1]}, the "
+                f"truth is {shape[0]} x {shape[1]} (height x width). {remedy}",
+                path=self.path,
+                id=self.id,
+                expected=shape,
+                found=cells.shape,
+            )
+        labels = labels_from_instances(cells)
+        if np.count_nonzero(labels) < cells.areas.sum():
+            raise DataError(
+                f"{self.path}: cells of image {self.id} overlap; every pixel may belong to one predicted "
+                "cell only, as the competition asks. Give disputed pixels to one of the cells.",
+                path=self.path,
+                id=self.id,
+            )
+        return labels
 
-    def __len__(self) -> int:
-        return sum(len(found) for found in self._causes)
+    def stored_size(self) -> PixelSize | None:
+        """Micrometres per pixel as its file has them."""
+        return None
 
-    def raise_if_any(self) -> None:
-        """Raise one `DataError` with a line for each cause, if there is one."""
-        lines = [_one_line(found) for found in self._causes]
-        if len(lines) == 1:
-            raise DataError(lines[0])
-        if lines:
-            head = f"{len(self)} problems:"
-            if len(lines) >= self.limit:
-                head = f"The first {len(self)} problems:"
-            raise DataError("\n".join([head, *(f"  - {text}" for text in lines)]))
+    def pixel_size(self) -> PixelSize | None:
+        """Micrometres per pixel: those that were given, else those of the file."""
+        if self.given_size is not None:
+            return PixelSize(self.given_size, self.given_size)
+        return self.stored_size()
+
+    def channels(self) -> int | None:
+        """How many channels it has; None where that is not known without reading it all."""
+        return None
+
+    @property
+    def fingerprint(self) -> str:
+        """What tells whether it is still the same, by default size and time of its file."""
+        fact = self.path.stat()
+        return f"{fact.st_size} {fact.st_mtime_ns}"
+
+    def save_pixels(self, folder: Path, pixels: NDArray[Any]) -> str:
+        """Write the image, of which `pixels` were read, into a folder without loss; its file's name."""
+        name = f"{self.id}.tif"
+        write_planes(folder / name, pixels)
+        return name
 
 
-def _same_cause(one: tuple[str, str], other: tuple[str, str]) -> bool:
-    """Whether two messages, each with the name it is about, say the same of two names."""
-    words, others = one[0].split(), other[0].split()
-    return len(words) == len(others) and all(
-        a == b or _without(a, one[1]) == _without(b, other[1])
-        for a, b in zip(words, others, strict=True)
+@dataclass(frozen=True, eq=False)
+class FileImage(SourceImage):
+    """An image that is one file."""
+
+    def pixels(self) -> NDArray[Any]:
+        """Read the file."""
+        return read_image(self.path)
+
+    def stored_size(self) -> PixelSize | None:
+        """Micrometres per pixel as the file has them."""
+        return read_pixel_size(self.path)
+
+    def channels(self) -> int | None:
+        """As the header has it; what is wrong with the file shows when it is read."""
+        try:
+            shape = image_shape(self.path)
+        except DataError:
+            return None
+        return shape[2] if len(shape) == 3 else 1
+
+    def save_pixels(self, folder: Path, pixels: NDArray[Any]) -> str:
+        """Copy the file byte for byte."""
+        name = self.id + self.path.suffix.lower()
+        copy_image(self.path, pixels, folder / name)
+        return name
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """All images of a place.
+
+    Attributes
+    ----------
+    path : Path
+        The place.
+    layout : str
+        Name of the format.
+    images : dict of str to SourceImage
+        By id.
+    kind : str
+        What it is, for people.
+    ending : str
+        What the names of its files end in beyond the id.
+    fold_facts : dict
+        How the folds of the images were made; empty where there are none.
+    """
+
+    path: Path
+    layout: str
+    images: dict[str, SourceImage]
+    kind: str = ""
+    ending: str = ""
+    fold_facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """What is known of the images, as text: a row each, by id."""
+        rows = [dict(image.columns) for image in self.images.values()]
+        return pd.DataFrame(rows, index=pd.Index(self.images, name="id", dtype=str)).fillna("")
+
+
+S = TypeVar("S", bound=SourceImage)
+
+
+def by_id(images: Iterable[S], problems: Problems | None = None) -> dict[str, S]:
+    """Images by their ids; two of one id are a `DataError`, or one of the `problems`."""
+    found: dict[str, S] = {}
+    for image in images:
+        first = found.setdefault(image.id, image)
+        if first is not image:
+            error = _same_id(first, image)
+            if problems is None:
+                raise error
+            problems.add(error, image.id)
+    return found
+
+
+def _same_id(first: SourceImage, second: SourceImage) -> DataError:
+    beside = first.path.parent == second.path.parent
+    one, other = (first.path.name, second.path.name) if beside else (first.path, second.path)
+    where = f"{first.path.parent}: " if beside else ""
+    more = (
+        ""
+        if beside
+        else ", or name the folder above both with --recursive, which puts the names of sub-folders in front"
+    )
+    return DataError(
+        f"{where}{one} and {other} have the same id {first.id!r}. Ids are names without ending; rename or "
+        f"remove one{more}.",
+        id=first.id,
+        path=second.path,
     )
 
 
-def _without(word: str, name: str) -> str:
-    """A word without numbers and without a name, unless that is part of a longer name."""
-    if name:
-        word = re.sub(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])", "<>", word)
-    return re.sub(r"[0-9]+", "#", word)
+def check_ids(images: Iterable[SourceImage], problems: Problems) -> None:
+    """Check that ids can be the names of files, on any computer."""
+    seen: dict[str, str] = {}
+    for image in images:
+        wrong = _wrong_name(image.id)
+        if wrong:
+            problems.add(f"{image.path}: {wrong}. Rename the image.", image.id)
+        other = seen.setdefault(image.id.casefold(), image.id)
+        if other != image.id:
+            problems.add(
+                f"{image.path}: the ids {other!r} and {image.id!r} differ in capitals only. "
+                "Rename one: they would be one file on some computers.",
+                image.id,
+            )
 
 
-def _one_line(found: list[tuple[str, str]]) -> str:
-    text, first = found[0]
-    names = sorted({name for _, name in found} - {first})
-    if len(found) == 1:
-        return text
-    others = f" ({few_text(names)})" if names else ""
-    return f"{text} The same for {len(found) - 1} more{others}."
-
-
-def check_id(image_id: str) -> str | None:
-    """Say what is wrong with an id as a file name; None if it is fine."""
+def _wrong_name(image_id: str) -> str | None:
+    """What is wrong with an id as a file name; None if it is fine."""
     if not image_id or image_id != image_id.strip():
         return f"the id {image_id!r} is empty or has blanks around it"
     if any(letter in '/\\:*?"<>|' or not letter.isprintable() for letter in image_id):
@@ -140,33 +264,3 @@ def match_id(text: str, known: Iterable[str]) -> str | None:
         return text
     stem, suffix = Path(text).stem, Path(text).suffix.lower()
     return stem if suffix in IMAGE_SUFFIXES and stem in known else None
-
-
-def read_image_table(
-    path: Path, id_column: str, ids: set[str], problems: Problems
-) -> dict[str, dict[str, str]]:
-    """Read a table of one row per image.
-
-    Returns
-    -------
-    dict
-        From id to the other columns. Unknown, repeated and missing ids go to `problems`.
-    """
-    _, rows = read_rows(path, (id_column,), options={id_column: "--id_column"})
-    table: dict[str, dict[str, str]] = {}
-    for row in rows:
-        text = row.values.pop(id_column)
-        image_id = match_id(text, ids)
-        if image_id is None:
-            problems.add(
-                f"{path} line {row.line}: unknown id {text!r}: no image of that name. "
-                "Remove the row or add the image.",
-                text,
-            )
-        elif image_id in table:
-            problems.add(f"{path} line {row.line}: the id {text!r} has a row already.", text)
-        else:
-            table[image_id] = row.values
-    for image_id in sorted(ids - table.keys()):
-        problems.add(f"{path}: the image {image_id} has no row. Add one.", image_id)
-    return table

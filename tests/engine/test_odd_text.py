@@ -19,7 +19,7 @@ from cellflow.engine.runs.state import run_labels
 from cellflow.engine.segmentation.result import Prediction
 from cellflow.engine.validation.cv_table import cross_validation
 from cellflow.errors import RunError
-from cellflow.io.submission import read_submission
+from cellflow.io.formats.submission import read_submission
 from cellflow.io.tables import read_frame
 from cellflow.storage.atomic import write_csv, write_json
 from cellflow.storage.run_folder import RunFolder

@@ -35,8 +35,8 @@ from cellflow.engine.validation.score_masks import score_masks
 from cellflow.errors import FoldError
 from cellflow.io.dataset import Dataset
 from cellflow.io.fold_table import read_fold_table
+from cellflow.io.formats.submission import read_submission
 from cellflow.io.images import write_labels
-from cellflow.io.submission import read_submission
 from cellflow.io.tables import read_frame, read_rows
 from cellflow.storage.run_folder import RunFolder
 from cellflow.synthetic import synthetic_dataset

@@ -8,10 +8,7 @@ import imagecodecs
 import numpy as np
 import pandas as pd
 import pytest
-import tifffile
 
-from cellflow.config import PrepareConfig
-from cellflow.engine.data.prepare import prepare
 from cellflow.errors import DataError, FoldError, RleError
 from cellflow.io.dataset import Dataset, DatasetWriter
 from cellflow.io.fold_table import (
@@ -21,7 +18,7 @@ from cellflow.io.fold_table import (
     write_fold_table,
 )
 from cellflow.io.images import read_image
-from cellflow.io.source import SourceImage
+from cellflow.io.source import FileImage
 from cellflow.numeric.rle import instances_from_rles, rles_from_instances
 from cellflow.storage.hashing import hash_array
 
@@ -40,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
         file.write_bytes(imagecodecs.png_encode(pixels))
         cells = instances_from_rles(["1 3", "3 4"][:number], (6, 8))
         columns = {"well": "0010", "kind": "NaN"}
-        source = SourceImage(image_id, file, lambda _, found=cells: found, columns)
+        source = FileImage(image_id, file, columns)
         writer.add(source, pixels, cells, pixel_hash=hash_array(pixels))
     writer.finish("test")
     return target
@@ -228,21 +225,3 @@ def test_damaged_facts_are_refused_with_their_name(tmp_path: Path, text: str) ->
         read_fold_facts(path)
     path.with_suffix(".json").unlink()
     assert read_fold_facts(path) == {}
-
-
-def test_what_an_older_version_read_otherwise_is_told(tmp_path: Path) -> None:
-    """A dataset from before orientations were applied: its labels lie on the image as it was stored."""
-    source, out = tmp_path / "source", tmp_path / "data"
-    stored = np.arange(64, dtype=np.uint8).reshape(8, 8)
-    for folder in ("images", "masks"):
-        (source / folder).mkdir(parents=True)
-    tifffile.imwrite(source / "images" / "a.tif", stored)
-    tifffile.imwrite(source / "masks" / "a.tif", (stored < 20).astype(np.uint8))
-    prepare(PrepareConfig(source=source, out=out))
-    edit(out / "dataset.json", '"reader": 2,', "")
-    assert np.array_equal(Dataset.open(out).image("a"), stored)
-    tifffile.imwrite(out / "images" / "a.tif", stored, extratags=[(274, "H", 1, 3, True)])
-    with pytest.raises(
-        DataError, match=r"a\.tif: an older cellflow read other pixels.*--overwrite"
-    ):
-        Dataset.open(out).image("a")

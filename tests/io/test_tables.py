@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset, DatasetWriter
 from cellflow.io.fold_table import read_fold_table, write_fold_table
-from cellflow.io.source import SourceImage
-from cellflow.io.submission import read_submission, write_submission
+from cellflow.io.formats.submission import read_submission, write_submission
+from cellflow.io.source import FileImage
 from cellflow.io.tables import find_table, read_frame, read_rows, whole_number
 from cellflow.numeric.rle import instances_from_rles
 from cellflow.storage.atomic import write_csv
@@ -79,7 +79,7 @@ def test_images_keep_what_is_known_of_them(
     ids = ("NA", "007", "1e5", "null")[: len(texts)]
     for image_id, values in zip(ids, texts, strict=True):
         columns = dict(zip(names, values, strict=True))
-        source = SourceImage(image_id, file, lambda _: instances_from_rles([], (4, 4)), columns)
+        source = FileImage(image_id, file, columns)
         cells = instances_from_rles(["1 3"], (4, 4))
         writer.add(source, np.zeros((4, 4), np.uint8), cells, pixel_hash="nan")
     writer.finish("test")

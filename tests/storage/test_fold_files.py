@@ -19,12 +19,11 @@ from cellflow.engine.data.make_folds import make_folds
 from cellflow.errors import LeakError
 from cellflow.io.dataset import Dataset, DatasetWriter
 from cellflow.io.fold_table import (
-    fold_facts_fit,
     read_fold_facts,
     read_fold_table,
     write_fold_table,
 )
-from cellflow.io.source import SourceImage
+from cellflow.io.source import FileImage
 from cellflow.numeric.rle import instances_from_rles
 
 PLATES, DAYS = [0, 0, 1, 1, 2, 2, 3, 3], [0, 1, 2, 3, 0, 1, 2, 3]
@@ -42,7 +41,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     writer = DatasetWriter(folder)
     for number, (plate, day) in enumerate(zip(PLATES, DAYS, strict=True)):
         columns = {"plate": f"p{plate}", "day": f"d{day}"}
-        source = SourceImage(f"i{number}", file, lambda _: cells, columns)
+        source = FileImage(f"i{number}", file, columns)
         writer.add(source, np.zeros((2, 2), np.uint8), cells, pixel_hash=f"h{number}")
     writer.finish("test")
     return folder
@@ -58,8 +57,8 @@ def group_and_folds(data: Path) -> tuple[object, int]:
     """What a reader sees: both of one split, and a leak check that looks at its column."""
     dataset = Dataset.open(data)
     folds = load_folds(dataset)
-    assert fold_facts_fit(dataset.folds_path) and fold_facts_fit(dataset.folds_path, folds)
     facts = read_fold_facts(dataset.folds_path)
+    assert "seed" in facts, "they are those of the table"
     first = dataset.images.index[0]
     leaking = folds.copy()
     leaking[first] = (leaking[first] + 1) % facts["k"]
@@ -123,14 +122,15 @@ def test_facts_of_another_table_are_known(whole: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(whole, data)
     path = data / "folds.csv"
-    assert fold_facts_fit(path)  # nothing is claimed
+    assert read_fold_facts(path) == {}
     make_folds(splits(data)[0])
-    assert fold_facts_fit(path)
+    facts = read_fold_facts(path)
+    assert facts["seed"] == 0
     rows = path.read_text().splitlines()
     path.write_text("\n".join([rows[0], *reversed(rows[1:])]) + "\n")
-    assert fold_facts_fit(path)  # another order of rows is the same split
+    assert read_fold_facts(path) == facts  # another order of rows is the same split
     path.write_text("id,fold\n" + "".join(f"i{number},{number % 3}\n" for number in range(8)))
-    assert not fold_facts_fit(path) and not fold_facts_fit(path, read_fold_table(path))
+    assert "seed" not in read_fold_facts(path)
     # replaced with a kill before the table: it is as it was, facts that do not fit and all
     write_fold_table(path, read_fold_table(path), {"group": "day"})
-    assert fold_facts_fit(path)
+    assert read_fold_facts(path)["group"] == "day"

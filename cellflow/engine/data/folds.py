@@ -1,11 +1,13 @@
-"""`cellflow folds`: grouped and stratified folds, reserved images, and the leak check."""
+"""The split of a dataset: its folds and groups, and the leak check."""
 
 from __future__ import annotations
 
 import logging
 import shlex
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -13,9 +15,7 @@ from cellflow.errors import FoldError, LeakError
 from cellflow.io.dataset import Dataset
 from cellflow.io.fold_table import (
     RESERVED,
-    fold_table_hash,
     read_fold_facts,
-    read_fold_table,
 )
 from cellflow.storage.atomic import atomic_path
 
@@ -23,10 +23,11 @@ __all__ = [
     "check_leaks",
     "check_split",
     "copy_folds",
-    "folds_hash",
+    "find_column",
+    "group_column",
+    "groups_of",
     "image_groups",
     "load_folds",
-    "read_folds",
     "split_text",
     "validation_folds",
     "wanted_folds",
@@ -58,10 +59,9 @@ def load_folds(dataset: Dataset) -> pd.Series[int]:
     """
     folds = dataset.folds()
     facts = read_fold_facts(dataset.folds_path)
-    default = default_column(dataset.images, GROUP_COLUMNS)
-    columns = [facts["group"]] if "group" in facts else [default]
-    if facts.get("edited") and default is not None:
-        columns.append(default)
+    columns = [group_column(dataset.images, facts)]
+    if facts.get("edited"):
+        columns.append(group_column(dataset.images))
     for group in dict.fromkeys(columns):
         check_leaks(
             dataset.images, folds, find_column(dataset.images, group, (), "group in folds.json")
@@ -121,22 +121,6 @@ def check_split(data: Path, *, k: int | None, group: str | None, calibration: fl
         )
     if "group" not in facts:
         check_leaks(dataset.images, folds, column)
-
-
-def read_folds(path: Path, dataset: Dataset | None = None) -> pd.Series[int]:
-    """Read a fold table from a file, for instance a run's copy; check its ids against a dataset.
-
-    Raises
-    ------
-    FoldError
-        If it is missing, malformed or does not fit the dataset.
-    """
-    return read_fold_table(path, None if dataset is None else dataset.ids)
-
-
-def folds_hash(folds: pd.Series[int]) -> str:
-    """Hash of which image is in which fold, whatever the order of the rows."""
-    return fold_table_hash(folds)
 
 
 def copy_folds(dataset: Dataset, folder: Path) -> None:
@@ -230,19 +214,15 @@ def split_text(dataset: Dataset) -> str:
     return ", ".join([*parts, f"{reserved} of {len(folds)} images reserved"])
 
 
-def default_column(images: pd.DataFrame, candidates: tuple[str, ...]) -> str | None:
-    return next((name for name in candidates if name in images.columns), None)
-
-
 def find_column(
     images: pd.DataFrame, wanted: str | None, candidates: tuple[str, ...], flag: str
 ) -> str | None:
     """Name of a column, given or found; None for none, or for the id."""
     if wanted is None:
-        return default_column(images, candidates)
+        return next((name for name in candidates if name in images), None)
     if wanted == "id":
         return None
-    if wanted not in images.columns:
+    if wanted not in images:
         raise FoldError(
             f"{flag} {wanted}: images.csv has no such column. "
             f"It has: id, {', '.join(images.columns)}."
@@ -250,16 +230,32 @@ def find_column(
     return wanted
 
 
-def image_groups(dataset: Dataset, folds_path: Path) -> pd.Series[str]:
-    """Group of every image, by id: what the fold table was made with, else the default column, else the id."""
-    images = dataset.images
-    facts = read_fold_facts(folds_path)
-    column = facts.get("group") if "group" in facts else default_column(images, GROUP_COLUMNS)
-    if column not in images:
-        column = None
+def group_column(images: pd.DataFrame, facts: Mapping[str, Any] | None = None) -> str | None:
+    """Column of groups: the one a fold table was made with, else the usual one; None if images stand for themselves.
+
+    Parameters
+    ----------
+    images : DataFrame
+        What is known of the images.
+    facts : mapping, optional
+        What `read_fold_facts` gave.
+    """
+    usual = next((name for name in GROUP_COLUMNS if name in images), None)
+    column = usual if facts is None else facts.get("group", usual)
+    return None if column is None else str(column)
+
+
+def groups_of(images: pd.DataFrame, column: str | None) -> pd.Series[str]:
+    """Group of every image, by id; an image without one stands for itself."""
     ids = pd.Series(images.index, images.index, dtype=str)
     names = images[column].astype(str) if column else ids
     return names.where(names != "", ids).rename("group")
+
+
+def image_groups(dataset: Dataset, folds_path: Path) -> pd.Series[str]:
+    """Group of every image of a dataset, as the fold table has it where the dataset still knows."""
+    column = group_column(dataset.images, read_fold_facts(folds_path))
+    return groups_of(dataset.images, column if column in dataset.images else None)
 
 
 def wanted_folds(asked: tuple[str, ...], there: list[int], dataset: Dataset) -> list[int]:

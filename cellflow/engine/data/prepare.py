@@ -6,28 +6,22 @@ import logging
 import re
 import shlex
 import shutil
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from cellflow.config import FoldsConfig, PrepareConfig, check_config
-from cellflow.engine.data.folds import GROUP_COLUMNS
+from cellflow.engine.data.folds import group_column, groups_of
 from cellflow.engine.runtime.progress_lines import follow
 from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset, DatasetWriter
-from cellflow.io.folders import read_folders
-from cellflow.io.images import read_image
-from cellflow.io.kaggle import read_kaggle
+from cellflow.io.formats import ReadOptions, find_format, read_source
 from cellflow.io.mask_findings import MaskReview
-from cellflow.io.places import is_kaggle_layout
-from cellflow.io.source import (
-    Problems,
-    Source,
-    SourceImage,
-    check_id,
-    read_image_table,
-)
+from cellflow.io.problems import Problems
+from cellflow.io.source import Source, SourceImage, check_ids, match_id
+from cellflow.io.tables import read_rows
 from cellflow.numeric.mask_checks import split_parts
 from cellflow.storage.atomic import atomic_folder, restore_folder, what_stands
 from cellflow.storage.config_file import write_config_file
@@ -61,11 +55,12 @@ def prepare(config: PrepareConfig) -> Dataset:
         lies around the source. In every case nothing half-written stays.
     """
     check_config(config)
-    _check_source(config)
-    restore_folder(config.out)
     problems = Problems()
-    source = _with_table(_read_source(config, problems), config, problems)
-    _check_ids(source, problems)
+    options = _options(config, problems)
+    _check_source(config, options)
+    restore_folder(config.out)
+    source = _with_table(read_source(config.source, options), config, problems)
+    check_ids(source.images.values(), problems)
     _check_target(config, problems)
     review = MaskReview()
     try:
@@ -106,7 +101,7 @@ def found_text(dataset: Dataset) -> str:
         )
         if 0 < len(known) < len(images):
             parts.append(f"{plural(len(images) - len(known), 'image')} without a type")
-    group = _group_column(images)
+    group = group_column(images)
     if group is not None:
         parts.append(f"{plural(images[group].nunique(), 'group')} ({group})")
     sizes = images[["height", "width"]].sort_values(["height", "width"]).drop_duplicates()
@@ -120,28 +115,35 @@ def found_text(dataset: Dataset) -> str:
 
 def folds_flags(dataset: Dataset) -> str:
     """Flags of `cellflow folds` without which it would refuse this dataset, or nothing."""
-    images, group = dataset.images, _group_column(dataset.images)
-    n_groups = len(images)
-    if group is not None:  # an image without a group stands for itself
-        blank = images[group] == ""
-        n_groups = images.loc[~blank, group].nunique() + int(blank.sum())
+    images = dataset.images
+    n_groups = groups_of(images, group_column(images)).nunique()
     if n_groups == 1 < len(images):
         return f" --group id --k {min(FoldsConfig().k, len(images))}"
     return f" --k {n_groups}" if 1 < n_groups < FoldsConfig().k else ""
 
 
-def _group_column(images: pd.DataFrame) -> str | None:
-    return next((name for name in GROUP_COLUMNS if name in images), None)
+def _options(config: PrepareConfig, problems: Problems) -> ReadOptions:
+    return ReadOptions(
+        "prepare",
+        masks=config.masks,
+        mask_filter=config.mask_filter,
+        img_filter=config.img_filter,
+        id_column=config.id_column,
+        annotation_column=config.annotation_column,
+        cell_type_column=config.cell_type_column,
+        rle_order=config.rle_order,
+        problems=problems,
+    )
 
 
-def _check_source(config: PrepareConfig) -> None:
+def _check_source(config: PrepareConfig, options: ReadOptions) -> None:
     source = config.source
     if (source / "dataset.json").is_file():
         raise DataError(
             f"{source} is a dataset folder that `cellflow prepare` made already. "
             f"Go on with: cellflow folds --data {shlex.quote(str(source))}"
         )
-    if not source.is_dir():
+    if find_format(source, options) is None:
         found = "nothing there"
         if source.is_symlink():
             found = "a link that leads nowhere"
@@ -175,45 +177,48 @@ def _check_target(config: PrepareConfig, problems: Problems) -> None:
         )
 
 
-def _read_source(config: PrepareConfig, problems: Problems) -> Source:
-    if config.masks is None and is_kaggle_layout(config.source):
-        return read_kaggle(
-            config.source,
-            problems,
-            id_column=config.id_column,
-            annotation_column=config.annotation_column,
-            cell_type_column=config.cell_type_column,
-            rle_order=config.rle_order,
-        )
-    return read_folders(
-        config.source,
-        problems,
-        masks=config.masks,
-        mask_filter=config.mask_filter,
-        img_filter=config.img_filter,
-    )
-
-
 def _with_table(source: Source, config: PrepareConfig, problems: Problems) -> Source:
     """Join the columns of --table, and call the column of cell types cell_type."""
-    ids = {image.id for image in source.images}
     table: dict[str, dict[str, str]] = {}
     if config.table is not None:
-        table = read_image_table(config.table, config.id_column, ids, problems)
+        table = _read_table(config.table, config.id_column, set(source.images), problems)
     elif source.layout != "kaggle":
         for path in sorted(config.source.glob("*.csv")):
             _log.info("%s is not used; add --table %s to join it on the id", path, path)
-    images = []
-    for image in source.images:
-        columns = {**image.columns, **table.get(image.id, {})}
+    images = {}
+    for name, image in source.images.items():
+        columns = {**image.columns, **table.get(name, {})}
         if config.cell_type_column in columns:
             columns["cell_type"] = columns.pop(config.cell_type_column)
-        images.append(replace(image, columns=columns))
-    _tell_of_types(images)
+        images[name] = replace(image, columns=columns)
+    _tell_of_types(images.values())
     return replace(source, images=images)
 
 
-def _tell_of_types(images: list[SourceImage]) -> None:
+def _read_table(
+    path: Path, id_column: str, ids: set[str], problems: Problems
+) -> dict[str, dict[str, str]]:
+    """Other columns of a table of one row per image, by id; unknown, repeated and missing ids are problems."""
+    table: dict[str, dict[str, str]] = {}
+    for row in read_rows(path, (id_column,), options={id_column: "--id_column"})[1]:
+        text = row.values.pop(id_column)
+        image_id = match_id(text, ids)
+        if image_id is None:
+            problems.add(
+                f"{path} line {row.line}: unknown id {text!r}: no image of that name. "
+                "Remove the row or add the image.",
+                text,
+            )
+        elif image_id in table:
+            problems.add(f"{path} line {row.line}: the id {text!r} has a row already.", text)
+        else:
+            table[image_id] = row.values
+    for image_id in sorted(ids - table.keys()):
+        problems.add(f"{path}: the image {image_id} has no row. Add one.", image_id)
+    return table
+
+
+def _tell_of_types(images: Iterable[SourceImage]) -> None:
     """Say where a column that is not taken looks like that of the cell types, but for its spelling."""
     columns = {name for image in images for name in image.columns}
     alike = [
@@ -229,30 +234,16 @@ def _tell_of_types(images: list[SourceImage]) -> None:
         )
 
 
-def _check_ids(source: Source, problems: Problems) -> None:
-    seen: dict[str, str] = {}
-    for image in source.images:
-        wrong = check_id(image.id)
-        if wrong:
-            problems.add(f"{image.file}: {wrong}. Rename the image.", image.id)
-        other = seen.setdefault(image.id.casefold(), image.id)
-        if other != image.id:
-            problems.add(
-                f"{image.file}: the ids {other!r} and {image.id!r} differ in capitals only. "
-                "Rename one: they would be one file on some computers.",
-                image.id,
-            )
-
-
 def _write(
     source: Source, folder: Path, problems: Problems, review: MaskReview, *, split: bool
 ) -> list[str]:
     """Write all images; returns the ids of those of one value only."""
     writer, flat = DatasetWriter(folder), []
-    for image in follow(source.images, "prepare", brief=True):
+    for image in follow(source.images.values(), "prepare", brief=True):
         try:
-            pixels = read_image(image.file)
-            instances = image.read_instances((pixels.shape[0], pixels.shape[1]))
+            pixels = image.pixels()
+            instances = image.instances((pixels.shape[0], pixels.shape[1]))
+            _check_shapes(image, pixels.shape[:2], instances.shape)
             instances = review.add(image.id, split_parts(instances) if split else instances)
             writer.add(image, pixels, instances, pixel_hash=hash_array(pixels))
             if (pixels == pixels[:1, :1]).all():
@@ -262,6 +253,18 @@ def _write(
     problems.raise_if_any()
     writer.finish(source.layout)
     return flat
+
+
+def _check_shapes(image: SourceImage, pixels: tuple[int, ...], cells: tuple[int, ...]) -> None:
+    if pixels != cells:
+        raise DataError(
+            f"{image.path}: the cells of {image.id} are on {cells[0]} x {cells[1]} pixels (height x width), "
+            f"the image has {pixels[0]} x {pixels[1]}.",
+            path=image.path,
+            id=image.id,
+            expected=pixels,
+            found=cells,
+        )
 
 
 def _keep_folds(old: Path, new: Path) -> None:

@@ -35,7 +35,9 @@ from cellflow.engine.segmentation.open_models import (
 from cellflow.engine.segmentation.segmenter import FLIPS, Segmenter
 from cellflow.errors import DataError, RunError
 from cellflow.io.foreign_flows import check_layout, read_foreign_flows
-from cellflow.io.image_source import FoundImage, find_images, source_folders
+from cellflow.io.formats.dataset_folder import DatasetImage
+from cellflow.io.image_source import find_images, source_folders
+from cellflow.io.source import SourceImage
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_json
 from cellflow.storage.run_folder import find_run
@@ -143,7 +145,7 @@ class EnsembleJob:
     machine: Machine
     opened: Opened
     segmenter: Segmenter
-    images: dict[str, FoundImage]
+    images: dict[str, SourceImage]
     folder: Path
 
 
@@ -187,7 +189,7 @@ def _check_channels(config: EnsembleConfig, opened: Opened) -> None:
             )
 
 
-def _warn_of_grey(images: dict[str, FoundImage], member: Member) -> None:
+def _warn_of_grey(images: dict[str, SourceImage], member: Member) -> None:
     """Say which images lack channels; their files are looked into only where that can be."""
     if needs_colour(member.chan, member.chan2):
         counts = {name: image.channels() for name, image in images.items()}
@@ -292,8 +294,9 @@ def _identity(job: EnsembleJob) -> dict[str, Any]:
     }
 
 
-def _warn_of_training_data(images: dict[str, FoundImage], members: tuple[Member, ...]) -> None:
-    datasets = {id(image.dataset): image.dataset for image in images.values() if image.dataset}
+def _warn_of_training_data(images: dict[str, SourceImage], members: tuple[Member, ...]) -> None:
+    found = [image.dataset for image in images.values() if isinstance(image, DatasetImage)]
+    datasets = {id(dataset): dataset for dataset in found}
     for dataset in datasets.values():
         if any(member.facts.get("data_hash") == dataset.hash for member in members):
             _log.warning(

@@ -12,9 +12,9 @@ import numpy as np
 
 from cellflow.engine.segmentation.cell_table import CELL_COLUMNS
 from cellflow.errors import DataError
-from cellflow.io.image_source import FoundImage
 from cellflow.io.images import read_labels
 from cellflow.io.pixel_size import PixelSize
+from cellflow.io.source import SourceImage
 from cellflow.io.tables import read_rows
 
 __all__ = ["Exports"]
@@ -68,4 +68,4 @@ def _has_all_columns(cells: Path) -> bool:
 
 def pixel_size_of(reader: Callable[[], Any]) -> PixelSize | None:
     """Micrometres per pixel of an image that knows them."""
-    return reader.pixel_size() if isinstance(reader, FoundImage) else None
+    return reader.pixel_size() if isinstance(reader, SourceImage) else None

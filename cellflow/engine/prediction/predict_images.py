@@ -16,7 +16,8 @@ from cellflow.engine.prediction.result_folder import ResultFolder
 from cellflow.engine.runtime.progress_lines import WorkProgress, show_progress
 from cellflow.engine.segmentation.doubts import ImageFacts, facts_of
 from cellflow.errors import DataError, NotFiniteError
-from cellflow.io.image_source import FoundImage, ImageReaders
+from cellflow.io.image_source import ImageReaders
+from cellflow.io.source import SourceImage
 
 if TYPE_CHECKING:
     from cellflow.engine.segmentation.result import Prediction
@@ -151,7 +152,7 @@ class _Pass:
 
     def _fail(self, name: str, error: Exception) -> None:
         reader, message = self.readers[name], str(error)
-        if isinstance(reader, FoundImage) and str(reader.path) not in message:
+        if isinstance(reader, SourceImage) and str(reader.path) not in message:
             message = f"{reader.path}: {message}"
         self.failed[name] = message
         self.bar.update()

@@ -48,10 +48,10 @@ from cellflow.engine.prediction.exports import (
 from cellflow.engine.runtime.progress_lines import follow
 from cellflow.engine.segmentation.cell_table import CELL_COLUMNS
 from cellflow.errors import DataError, RunError
+from cellflow.io.formats.submission import write_submission
 from cellflow.io.image_source import ImageReaders
 from cellflow.io.images import read_labels, write_labels
 from cellflow.io.pixel_size import PixelSize
-from cellflow.io.submission import write_submission
 from cellflow.numeric.labels import labels_from_instances
 from cellflow.numeric.rle import instances_from_rles, rles_from_labels
 from cellflow.report.overlays import write_outlines

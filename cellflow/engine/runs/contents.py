@@ -11,12 +11,12 @@ import pandas as pd
 
 from cellflow.config import MaskConfig
 from cellflow.config.shared import POLICIES, Policy
-from cellflow.engine.data.folds import folds_hash, read_folds
 from cellflow.engine.runs.next_command import named_folds, run_word, train_command
 from cellflow.engine.runs.state import TEXT_COLUMNS
 from cellflow.engine.runs.thresholds import mask_from_dict
 from cellflow.errors import DataError, RunError
 from cellflow.io.dataset import Dataset
+from cellflow.io.fold_table import fold_table_hash, read_fold_table
 from cellflow.io.tables import read_frame
 from cellflow.nn.checkpoint import load_model_file
 from cellflow.storage.hashing import hash_json
@@ -198,8 +198,8 @@ def run_dataset(run: RunFolder, data: Path | None) -> Dataset:
 
 def run_folds(run: RunFolder, dataset: Dataset) -> pd.Series[int]:
     """The run's own copy of the split, unchanged since the run was started."""
-    folds = read_folds(run.folds, dataset)
-    expected, found = run.read_record()["folds_hash"], folds_hash(folds)
+    folds = read_fold_table(run.folds, dataset.ids)
+    expected, found = run.read_record()["folds_hash"], fold_table_hash(folds)
     if found != expected:
         raise RunError(
             f"{run.folds} was changed after the run was started: expected the split {expected}, found "

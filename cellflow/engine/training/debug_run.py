@@ -9,10 +9,10 @@ from pathlib import Path
 import pandas as pd
 
 from cellflow.config import TrainConfig
-from cellflow.engine.data.folds import folds_hash, load_folds
+from cellflow.engine.data.folds import load_folds
 from cellflow.io.dataset import Dataset, DatasetWriter
-from cellflow.io.fold_table import read_fold_facts, write_fold_table
-from cellflow.io.source import SourceImage
+from cellflow.io.fold_table import fold_table_hash, read_fold_facts, write_fold_table
+from cellflow.io.source import FileImage
 from cellflow.storage.atomic import atomic_folder, write_json
 from cellflow.storage.lenient import read_json
 from cellflow.storage.run_folder import RunFolder, debug_name
@@ -52,7 +52,7 @@ def debug_config(config: TrainConfig, *, folds: int | None = None) -> TrainConfi
         return config
     dataset = Dataset.open(config.data)
     split = load_folds(dataset) if folds is None or dataset.folds_path.exists() else None
-    source = {"data": dataset.hash, "folds": folds_hash(split) if split is not None else folds}
+    source = {"data": dataset.hash, "folds": fold_table_hash(split) if split is not None else folds}
     if not run.debug_data.exists() or read_json(run.debug_data / SOURCE) != source:
         _cut(dataset, run.debug_data, split, folds or 0)
         write_json(run.debug_data / SOURCE, source)
@@ -103,10 +103,8 @@ def _choose(images: pd.DataFrame, split: pd.Series[int] | None, folds: int) -> l
     return sorted(map(str, ordered.groupby(["fold", "cell_type"]).head(count).index))
 
 
-def _source(dataset: Dataset, name: str) -> SourceImage:
+def _source(dataset: Dataset, name: str) -> FileImage:
     """An image of a dataset as a reader of sources would hand it on."""
     row = dataset.images.loc[name]
     own = {str(key): str(value) for key, value in row.items() if key not in dataset.own_columns}
-    return SourceImage(
-        name, dataset.path / "images" / str(row["file"]), lambda _: dataset.instances(name), own
-    )
+    return FileImage(name, dataset.path / "images" / str(row["file"]), own)

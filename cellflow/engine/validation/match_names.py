@@ -7,9 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cellflow.errors import DataError
-from cellflow.io.predictions import PredictedMasks
-from cellflow.io.source import match_id
-from cellflow.io.truth import Truth
+from cellflow.io.source import Source, match_id
 from cellflow.storage.sizes import few_text, flag_text
 
 __all__ = ["Names", "check_names", "match_names"]
@@ -32,7 +30,7 @@ class Names:
     only_true: tuple[str, ...]
 
 
-def match_names(masks: PredictedMasks, truth: Truth) -> Names:
+def match_names(masks: Source, truth: Source) -> Names:
     """Match ids; ``NAME.png`` in a table is NAME.
 
     Raises
@@ -41,8 +39,8 @@ def match_names(masks: PredictedMasks, truth: Truth) -> Names:
         If two of the prediction are one image.
     """
     ids: dict[str, str] = {}
-    known, extra = set(truth.images.index), []
-    for own in masks.ids:
+    known, extra = set(truth.images), []
+    for own in masks.images:
         name = match_id(own, known)
         if name is None:
             extra.append(own)
@@ -52,11 +50,11 @@ def match_names(masks: PredictedMasks, truth: Truth) -> Names:
             )
         else:
             ids[name] = own
-    missing = tuple(str(name) for name in truth.images.index if name not in ids)
+    missing = tuple(name for name in truth.images if name not in ids)
     return Names(ids, tuple(extra), missing)
 
 
-def check_names(masks: PredictedMasks, truth: Truth, names: Names, *, subset: bool) -> None:
+def check_names(masks: Source, truth: Source, names: Names, *, subset: bool) -> None:
     """Refuse a prediction that lacks images of the truth, or has none of them.
 
     Raises
@@ -86,7 +84,7 @@ def check_names(masks: PredictedMasks, truth: Truth, names: Names, *, subset: bo
     )
 
 
-def _ending_hint(masks: PredictedMasks, truth: Truth, names: Names) -> str:
+def _ending_hint(masks: Source, truth: Source, names: Names) -> str:
     """What to type where the names of one side are those of the other with one more ending."""
     of_masks = _common_ending(names.only_predicted, names.only_true)
     if of_masks:

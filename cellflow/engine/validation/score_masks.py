@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from cellflow.config import ScoreConfig, check_config
-from cellflow.engine.data.folds import GROUP_COLUMNS
+from cellflow.engine.data.folds import group_column, groups_of
 from cellflow.engine.runs.contents import run_dataset
 from cellflow.engine.runs.next_command import run_word
 from cellflow.engine.runtime.progress_lines import follow
@@ -20,10 +19,11 @@ from cellflow.engine.validation.match_names import Names, check_names, match_nam
 from cellflow.engine.validation.outlines import check_outlines_folder, write_outlines_folder
 from cellflow.errors import ConfigError, DataError, RunError
 from cellflow.io.fold_table import read_fold_facts
+from cellflow.io.formats import ReadOptions, read_source
+from cellflow.io.formats.dataset_folder import dataset_source
 from cellflow.io.image_source import ImageReaders, find_images
 from cellflow.io.mask_findings import MaskReview
-from cellflow.io.predictions import PredictedMasks, read_predicted_masks
-from cellflow.io.truth import Truth, dataset_truth, read_truth
+from cellflow.io.source import Source
 from cellflow.numeric.bootstrap import MIN_GROUPS, bootstrap_mean
 from cellflow.report.comparison import Comparison
 from cellflow.storage.atomic import write_csv
@@ -98,7 +98,7 @@ class _Side:
     """One prediction: what it was called, its masks, and the run it comes from."""
 
     name: str
-    masks: PredictedMasks
+    masks: Source
     run: RunFolder | None
 
     def __str__(self) -> str:
@@ -111,19 +111,19 @@ class _Pictures:
 
     folder: Path
     side: _Side
-    truth: Truth
+    truth: Source
     ids: dict[str, str]
     readers: ImageReaders
 
     @classmethod
     def plan(
-        cls, config: ScoreConfig, side: _Side, truth: Truth, names: dict[str, list[str]]
+        cls, config: ScoreConfig, side: _Side, truth: Source, names: dict[str, list[str]]
     ) -> _Pictures:
         """Find the images, and refuse what would fail after all is scored."""
         if config.images is not None:
             readers: ImageReaders = find_images(config.images)
-        elif truth.image is not None:
-            readers = {name: partial(truth.image, name) for name in names}
+        elif all(truth.images[name].has_pixels for name in names):
+            readers = truth.images
         else:
             raise ConfigError(
                 f"--outlines needs the images, which {truth.path} does not hold ({truth.kind}). Say where "
@@ -148,8 +148,8 @@ class _Pictures:
         return write_outlines_folder(self.folder, scores, self._compare)
 
     def _compare(self, name: str) -> Comparison:
-        cells = self.truth.instances(name)
-        labels = self.side.masks.read(self.ids[name], cells.shape)
+        cells = self.truth.images[name].instances()
+        labels = self.side.masks.images[self.ids[name]].labels(cells.shape)
         return Comparison(name, self.readers[name](), cells, labels)
 
 
@@ -194,7 +194,7 @@ def score_masks(config: ScoreConfig) -> ScoreResult:
     pictures = _Pictures.plan(config, sides[0], truth, names) if config.outlines else None
     rows, review = [], MaskReview()
     for name, ids in follow(names.items(), "score", brief=True):
-        cells = review.add(name, truth.instances(name))
+        cells = review.add(name, truth.images[name].instances())
         rows.append({"id": name} | _scores(truth, cells, sides, name, ids))
     review.warn(f"The truth is {truth.path}; `cellflow prepare --split_parts` makes parts cells.")
     images = images.merge(pd.DataFrame(rows), on="id", validate="one_to_one")
@@ -209,7 +209,7 @@ def _find(name: str, runs_dir: Path, ending: str) -> _Side:
     """Predicted masks by path, or a run's out-of-fold masks by its folder or name."""
     path = Path(name)
     if path.exists() and not RunFolder(path).exists():
-        return _Side(name, read_predicted_masks(path, ending=ending), None)
+        return _Side(name, read_source(path, ReadOptions("prediction", mask_filter=ending)), None)
     try:
         run = RunFolder(path) if RunFolder(path).exists() else find_run(name, runs_dir)
     except RunError as error:
@@ -220,12 +220,12 @@ def _find(name: str, runs_dir: Path, ending: str) -> _Side:
             f"Run {run.name!r} has no out-of-fold masks in {masks}. Make them with: "
             f"cellflow oof {run_word(run)}"
         )
-    return _Side(name, read_predicted_masks(masks), run)
+    return _Side(name, read_source(masks, ReadOptions("prediction")), run)
 
 
-def _find_truth(path: Path | None, sides: list[_Side], ending: str) -> Truth:
+def _find_truth(path: Path | None, sides: list[_Side], ending: str) -> Source:
     if path is not None:
-        return read_truth(path, ending=ending)
+        return read_source(path, ReadOptions("truth", mask_filter=ending))
     runs = [side.run for side in sides if side.run is not None]
     if not runs:
         raise ConfigError(
@@ -237,10 +237,10 @@ def _find_truth(path: Path | None, sides: list[_Side], ending: str) -> Truth:
             f"{' and '.join(run.name for run in runs)} were trained on different data; say with "
             "--truth what both are to be scored against."
         )
-    return dataset_truth(run_dataset(runs[0], None))
+    return dataset_source(run_dataset(runs[0], None), truth=True)
 
 
-def _check_filter(ending: str, sides: list[_Side], truth: Truth) -> None:
+def _check_filter(ending: str, sides: list[_Side], truth: Source) -> None:
     """Refuse an ending that no name has."""
     if ending and ending not in {truth.ending, *(side.masks.ending for side in sides)}:
         places = ", ".join([*map(str, sides), str(truth.path)])
@@ -250,7 +250,7 @@ def _check_filter(ending: str, sides: list[_Side], truth: Truth) -> None:
 
 
 def _matched(
-    sides: list[_Side], truth: Truth, matched: list[Names], *, subset: bool
+    sides: list[_Side], truth: Source, matched: list[Names], *, subset: bool
 ) -> dict[str, list[str]]:
     """Images of the truth that all sides have, sorted, with the id that each side gives them."""
     for side, names in zip(sides, matched, strict=True):
@@ -266,7 +266,7 @@ def _matched(
 
 
 def _compared(
-    sides: list[_Side], truth: Truth, matched: list[Names], common: int
+    sides: list[_Side], truth: Source, matched: list[Names], common: int
 ) -> tuple[str, ...]:
     """What was taken for what, a line each."""
     lines = []
@@ -274,7 +274,7 @@ def _compared(
         kind = side.masks.kind
         if side.run is not None:
             kind = f"out-of-fold masks of run {side.run.name}, {kind}"
-        lines.append(f"{word:<12}{side.masks.path} ({kind}), {len(side.masks.ids)} images")
+        lines.append(f"{word:<12}{side.masks.path} ({kind}), {len(side.masks.images)} images")
         if names.only_predicted:
             extra = f"{len(names.only_predicted)} are not in the truth"
             lines.append(f"{'':12}{extra}: {few_text(names.only_predicted)}")
@@ -286,9 +286,9 @@ def _compared(
     return tuple(lines)
 
 
-def _group_column(wanted: str | None, sides: list[_Side], truth: Truth) -> str | None:
+def _group_column(wanted: str | None, sides: list[_Side], truth: Source) -> str | None:
     """Column of groups; None if every image stands for itself."""
-    columns = truth.images.columns
+    columns = truth.table.columns
     if wanted == "id":
         return None
     if wanted is not None:
@@ -300,10 +300,9 @@ def _group_column(wanted: str | None, sides: list[_Side], truth: Truth) -> str |
         )
     run = next((side.run for side in sides if side.run is not None), None)
     facts = truth.fold_facts if run is None else read_fold_facts(run.folds)
-    default = next((name for name in GROUP_COLUMNS if name in columns), None)
-    column = facts.get("group", default)
+    column, default = group_column(truth.table, facts), group_column(truth.table)
     if column is None or column in columns:
-        return None if column is None else str(column)
+        return column
     _log.warning(
         "the folds were grouped by %s, which %s does not know; intervals take %s for groups",
         *(column, truth.path, default or "single images"),
@@ -311,26 +310,24 @@ def _group_column(wanted: str | None, sides: list[_Side], truth: Truth) -> str |
     return default
 
 
-def _with_facts(truth: Truth, names: list[str], column: str | None) -> pd.DataFrame:
+def _with_facts(truth: Source, names: list[str], column: str | None) -> pd.DataFrame:
     """Cell type and group of each image; an image without a group stands for itself."""
-    rows = truth.images.loc[names]
-    ids = pd.Series(names, index=rows.index)
-    groups = ids if column is None else rows[column].astype(str)
+    rows = truth.table.loc[names]
     types = rows["cell_type"].astype(str) if "cell_type" in rows else ""
-    facts = {"id": ids, "cell_type": types, "group": groups.where(groups != "", ids)}
-    return pd.DataFrame(facts).reset_index(drop=True)
+    facts = {"cell_type": types, "group": groups_of(rows, column)}
+    return pd.DataFrame(facts, index=rows.index).reset_index()
 
 
 def _scores(
-    truth: Truth, cells: Instances, sides: list[_Side], name: str, ids: list[str]
+    truth: Source, cells: Instances, sides: list[_Side], name: str, ids: list[str]
 ) -> dict[str, Any]:
     """Scores of one image on each side."""
     rows = []
     for side, own in zip(sides, ids, strict=True):
         try:
-            rows.append(score_row(cells, side.masks.read(own, cells.shape)))
+            rows.append(score_row(cells, side.masks.images[own].labels(cells.shape)))
         except DataError as error:
-            raise DataError(f"{error} The truth is {truth.place(name)}.") from None
+            raise DataError(f"{error} The truth is {truth.images[name].cells_path}.") from None
     if len(rows) == 1:
         return rows[0]
     others = {f"{key}_versus": rows[1][key] for key in SCORE_COLUMNS if key != "n_true"}

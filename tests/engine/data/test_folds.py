@@ -16,16 +16,15 @@ from cellflow.config import FoldsConfig, PrepareConfig
 from cellflow.engine.data.folds import (
     check_leaks,
     copy_folds,
-    folds_hash,
     load_folds,
-    read_folds,
     validation_folds,
 )
 from cellflow.engine.data.make_folds import make_folds
 from cellflow.engine.data.prepare import prepare
 from cellflow.errors import ConfigError, FoldError, LeakError
 from cellflow.io.dataset import Dataset, DatasetWriter
-from cellflow.io.source import SourceImage
+from cellflow.io.fold_table import fold_table_hash, read_fold_table
+from cellflow.io.source import FileImage
 from cellflow.numeric.rle import instances_from_rles
 
 Columns = dict[str, Iterable[Any]]
@@ -44,7 +43,7 @@ def make_dataset(
     cells = instances_from_rles([], (2, 2))
     for number in range(n):
         extra = {name: column[number] for name, column in values.items()}
-        source = SourceImage(f"i{number:03d}", file, lambda _: cells, extra)
+        source = FileImage(f"i{number:03d}", file, extra)
         twin = (twins or {}).get(number, number)
         writer.add(source, pixels, cells, pixel_hash=f"hash{twin}")
     writer.finish("test")
@@ -78,7 +77,7 @@ def test_folds_are_balanced_grouped_and_written(tmp_path: Path) -> None:
 
 def test_same_seed_same_folds(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path / "data", 40, {"cell_type": ["a", "b"] * 20})
-    hashes = [folds_hash(split(dataset, k=4, seed=seed, overwrite=True)) for seed in (0, 0, 1)]
+    hashes = [fold_table_hash(split(dataset, k=4, seed=seed, overwrite=True)) for seed in (0, 0, 1)]
     assert hashes[0] == hashes[1] != hashes[2]
 
 
@@ -171,7 +170,7 @@ def test_holdout(tmp_path: Path) -> None:
     assert abs((folds == 0).sum() - 15) <= 2
     assert validation_folds(dataset, folds) == [0], "fold 1 only trains"
     copy_folds(dataset, tmp_path)
-    assert validation_folds(tmp_path, read_folds(tmp_path / "folds.csv", dataset)) == [0]
+    assert validation_folds(tmp_path, read_fold_table(tmp_path / "folds.csv", dataset.ids)) == [0]
 
 
 def test_table_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -187,7 +186,7 @@ def test_table_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> No
 
 def test_existing_table_is_kept(tmp_path: Path) -> None:
     dataset = make_dataset(tmp_path / "data", 12, {})
-    before = folds_hash(split(dataset, k=2))
+    before = fold_table_hash(split(dataset, k=2))
     with pytest.raises(FoldError, match=r"folds\.csv exists already .*Add --overwrite"):
         split(dataset, k=3)
     with pytest.raises(FoldError, match="--group nope"):  # no advice to overwrite with a mistake

@@ -11,8 +11,9 @@ import pytest
 from skimage.io import imsave
 
 from cellflow.errors import DataError
-from cellflow.io.folders import OUTPUT_ENDINGS
+from cellflow.io.dataset import Dataset
 from cellflow.io.image_source import find_images, source_folders
+from cellflow.io.places import OUTPUT_ENDINGS
 
 
 def image(path: Path) -> Path:
@@ -79,10 +80,17 @@ def test_several_paths_in_their_order(tmp_path: Path, tiny_data: Path) -> None:
     found = find_images([two.parent, tmp_path / "list.txt", tiny_data])
     assert list(found)[:2] == ["b", "c"]
     assert len(found) == 8
-    with pytest.raises(DataError, match=r"id 'b'.*b\.tif.*Ids are names"):
+    with pytest.raises(DataError, match=r"b\.tif have the same id 'b'.*Ids are names"):
         find_images([two, two.parent])
     with pytest.raises(DataError, match="No images were named"):
         find_images([])
+
+
+def test_a_dataset(tiny_data: Path) -> None:
+    dataset, readers = Dataset.open(tiny_data), find_images(tiny_data)
+    assert list(readers) == dataset.ids
+    for name, read in readers.items():
+        np.testing.assert_array_equal(read(), dataset.image(name))
 
 
 def test_a_pattern(tmp_path: Path) -> None:

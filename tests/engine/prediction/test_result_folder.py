@@ -34,9 +34,10 @@ from cellflow.engine.segmentation.cell_table import CELL_COLUMNS, measure_cells
 from cellflow.engine.segmentation.member import Member
 from cellflow.engine.segmentation.segmenter import Segmenter
 from cellflow.errors import DataError, RunError
+from cellflow.io.formats import ReadOptions, read_source
+from cellflow.io.formats.submission import read_submission
 from cellflow.io.image_source import ImageReaders, find_images
 from cellflow.io.images import read_image, read_labels, write_labels
-from cellflow.io.submission import check_submission, read_submission
 from cellflow.nn.networks import Network, UNet
 from cellflow.numeric.labels import outlines
 from cellflow.numeric.rle import rles_from_labels
@@ -176,7 +177,9 @@ def test_what_is_written(tmp_path: Path) -> None:
     rows = read_submission(path / "submission.csv")
     assert list(rows) == list(NAMES)
     assert rows == {name: rles_from_labels(result.labels) for name, result in expected.items()}
-    check_submission(path / "submission.csv", {n: p.shape for n, p in PICTURES.items()})
+    predicted = read_source(path / "submission.csv", ReadOptions("prediction")).images
+    for name, image in predicted.items():
+        image.labels(PICTURES[name].shape)
     record = json.loads((path / "prediction.json").read_text())
     assert record["identity"] == IDENTITY
     assert record["cells"] == summary.cells

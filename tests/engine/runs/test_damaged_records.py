@@ -42,7 +42,7 @@ from cellflow.engine.validation.oof_flows import OOF_COLUMNS, _check_rows
 from cellflow.engine.validation.oof_tables import _evaluations
 from cellflow.errors import CellflowError
 from cellflow.io.dataset import Dataset
-from cellflow.io.submission import read_submission
+from cellflow.io.formats.submission import read_submission
 from cellflow.rng import generator
 from cellflow.storage.atomic import write_json
 from cellflow.storage.run_folder import RunFolder

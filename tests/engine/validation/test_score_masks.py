@@ -17,8 +17,8 @@ from cellflow.engine.validation.oof import oof
 from cellflow.engine.validation.score_masks import ScoreResult, score_masks
 from cellflow.errors import ConfigError, DataError, RunError
 from cellflow.io.dataset import Dataset
+from cellflow.io.formats.submission import write_submission
 from cellflow.io.images import read_labels, write_labels
-from cellflow.io.submission import write_submission
 from cellflow.numeric.bootstrap import bootstrap_mean
 from cellflow.numeric.rle import rles_from_labels
 from cellflow.numeric.score import competition_score
@@ -307,10 +307,10 @@ def test_predicted_cells_must_not_overlap(dataset: Dataset, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([("a", "1 2", 5, 4), ("a", "3 2", 5, 5)], r"line 3: .* a is 5 x 5 here and 4 x 5 in line 2"),
+        ([("a", "1 2", 5, 4), ("a", "3 2", 5, 5)], r"line 3: height 5, but line 2 is 4 x 5"),
         ([("a", "1 2", 5, 0)], r"line 2 \(image a\): .*found 0 x 5"),
         ([("a", "1 2", "five", 4)], r"found 4 x five"),
-        ([("a", "20 2", 5, 4)], r"image a: .*past the end"),
+        ([("a", "20 2", 5, 4)], r"line 2 \(image a\): .*past the end"),
         ([], "expected a row per cell, found none"),
     ],
 )  # fmt: skip
@@ -334,7 +334,7 @@ def test_masks_that_cannot_be_found(good: Path, dataset: Dataset, tmp_path: Path
     with pytest.raises(ConfigError, match="is no run, so its truth is not known"):
         score(good, None)
     shutil.copy(good / f"{dataset.ids[0]}.tif", good / f"{dataset.ids[0]}.png")
-    with pytest.raises(DataError, match="are both masks of the image"):
+    with pytest.raises(DataError, match=r"\.png and .*\.tif have the same id"):
         score(good, dataset.path)
 
 

@@ -3,38 +3,85 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from shlex import quote
 
 from cellflow.errors import DataError
+from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.images import IMAGE_SUFFIXES, list_images, passed_over
 from cellflow.io.mask_findings import looks_like_label_map, read_label_map
 from cellflow.io.places import (
     IMAGE_FOLDERS,
     MASK_FOLDERS,
+    OUTPUT_ENDINGS,
     find_folder,
     half_kaggle,
     tell_of_passed_over,
     where_else,
 )
-from cellflow.io.source import Problems, Source, SourceImage
+from cellflow.io.problems import Problems
+from cellflow.io.source import FileImage, Shape, Source, SourceImage, by_id
 from cellflow.numeric.labels import instances_from_labels
 from cellflow.storage.sizes import few_text, flag_text, plural
 from cellflow.types import Instances
 
-__all__ = ["OUTPUT_ENDINGS", "read_folders", "split_outputs"]
+__all__ = ["MaskFolders"]
 
 _log = logging.getLogger(__name__)
 
-OUTPUT_ENDINGS = ("_flows", "_masks", "_cp_masks", "_cp_output", "_cp_outlines", "_seg")
-"""Endings of names of files that Cellpose writes beside an image."""
 _MASK_ENDINGS = ("_masks", "_cp_masks", "_mask", "_labels", "_label", "-labels", "-label")
 _IMAGE_ENDINGS = ("", "_image", "_img")
 """Endings of names that are tried when those of the options give no pair."""
 _ADVICE = " Check the path, or name the folder of label maps with --masks."
+
+
+class MaskFolders(SourceFormat):
+    """A folder with images and label maps; gaps and labels of several parts stay: one label is one cell.
+
+    It holds ``images/`` and ``masks/`` (or ``labels/``, ``annotations/``; capitals do not count) with
+    files of the same name, or images beside label maps whose names end in ``mask_filter`` (Cellpose's
+    way). Where the endings of the options give no pair at all, and just one pair of endings that people
+    use fits all files, that is taken and said.
+    """
+
+    name = "image-mask-folders"
+    uses = frozenset({"prepare"})
+
+    def recognises(self, path: Path, options: ReadOptions) -> bool:
+        """Any folder."""
+        return path.is_dir()
+
+    def read(self, path: Path, options: ReadOptions) -> Source:
+        """Find the pairs; files without a partner are problems."""
+        places = _places(path, options.masks)
+        found = _pairing(places, options.mask_filter, options.img_filter)
+        if not found.pairs:
+            found = _other_endings(places, found)
+        if not found.images or not found.maps:
+            raise DataError(_nothing_found(path, places, found), path=path)
+        if found.left_over:
+            _log.warning(
+                "%s without the ending %s: left out.",
+                *(plural(found.left_over, "image"), found.img_filter),
+            )
+        images = by_id(found.images, options.problems)
+        maps = by_id(found.maps, options.problems)
+        _add_problems(places, found, images, maps, options.problems)
+        tell_of_passed_over(*dict.fromkeys((places.images, places.masks)))
+        _tell_of_subfolders(places)
+        return Source(
+            path,
+            "paired-files" if places.paired else self.name,
+            {
+                name: FileImage(
+                    name, image.path, read_cells=partial(_cells, image.path, maps[name].path)
+                )
+                for name, image in sorted(images.items())
+                if name in maps
+            },
+        )
 
 
 @dataclass(frozen=True)
@@ -51,121 +98,28 @@ class _Folders:
 
 @dataclass(frozen=True)
 class _Pairing:
-    """Images and label maps by id, as two endings of names give them, and images without the ending."""
+    """Images and label maps with the ids that two endings of names give them, and images without the ending."""
 
     img_filter: str
     mask_filter: str
-    images: dict[str, list[Path]]
-    maps: dict[str, list[Path]]
+    images: list[SourceImage]
+    maps: list[SourceImage]
     left_over: int
 
     @property
-    def n_pairs(self) -> int:
-        return len(self.images.keys() & self.maps.keys())
+    def pairs(self) -> set[str]:
+        return {image.id for image in self.images} & {mask.id for mask in self.maps}
 
     @property
     def fits(self) -> bool:
         """Whether each image has one label map and each label map one image."""
-        files = [*self.images.values(), *self.maps.values()]
-        one_each = self.images.keys() == self.maps.keys() and all(len(f) == 1 for f in files)
-        return bool(files) and one_each and not self.left_over
+        counts = {len(self.pairs), len(self.images), len(self.maps)}
+        return len(counts) == 1 and bool(self.images) and not self.left_over
 
     @property
     def flags(self) -> str:
         img = f" {flag_text('--img_filter', self.img_filter)}" if self.img_filter else ""
         return flag_text("--mask_filter", self.mask_filter) + img
-
-
-def split_outputs(
-    paths: Sequence[Path], *, only_beside_image: bool = False
-) -> tuple[list[Path], list[Path]]:
-    """Tell images from the files that Cellpose wrote beside them, by the endings of their names.
-
-    Parameters
-    ----------
-    paths : sequence of Path
-        Image files.
-    only_beside_image : bool
-        Whether a name counts only where the image that it was made of is among the `paths`. It is so in
-        any case where all names end like outputs: then some are images.
-
-    Returns
-    -------
-    images, outputs : list of Path
-        In their order.
-    """
-    there = {path.with_suffix("") for path in paths}
-    outputs = {path for path in paths if path.stem.endswith(OUTPUT_ENDINGS)}
-    if only_beside_image or len(outputs) == len(paths):
-        outputs = {
-            path
-            for path in outputs
-            for ending in OUTPUT_ENDINGS
-            if path.stem.endswith(ending)
-            and path.with_name(path.stem.removesuffix(ending)) in there
-        }
-    return [path for path in paths if path not in outputs], [
-        path for path in paths if path in outputs
-    ]
-
-
-def read_folders(
-    folder: Path,
-    problems: Problems,
-    *,
-    masks: Path | None = None,
-    mask_filter: str = "_masks",
-    img_filter: str = "",
-) -> Source:
-    """Find pairs of image and label map.
-
-    Parameters
-    ----------
-    folder : Path
-        Holds ``images/`` and ``masks/`` (or ``labels/``, ``annotations/``; capitals do not count) with
-        files of the same name, or images beside label maps whose names end in `mask_filter` (Cellpose's
-        way).
-    problems : Problems
-        Takes images without a mask, masks without an image, and names used twice.
-    masks : Path, optional
-        Folder of label maps, when it is not in `folder`.
-    mask_filter, img_filter : str
-        Endings of the names of label maps and images. Where they give no pair at all, and just one of
-        the endings that people use fits all files, that is taken and said.
-
-    Returns
-    -------
-    Source
-        Images sorted by id. Label maps may have gaps, and labels of several parts: one label is one
-        cell.
-
-    Raises
-    ------
-    DataError
-        If there is no such layout, or no image at all.
-    """
-    places = _places(folder, masks)
-    found = _pairing(places, mask_filter, img_filter)
-    if not found.n_pairs:
-        found = _other_endings(places, found)
-    if not found.images or not found.maps:
-        raise DataError(_nothing_found(folder, places, found))
-    if found.left_over:
-        _log.warning(
-            "%s without the ending %s: left out.",
-            *(plural(found.left_over, "image"), found.img_filter),
-        )
-    _add_problems(places, found, problems)
-    tell_of_passed_over(*dict.fromkeys((places.images, places.masks)))
-    _tell_of_subfolders(places)
-    return Source(
-        "paired-files" if places.paired else "image-mask-folders",
-        [
-            SourceImage(image_id, files[0], partial(_instances, files[0], found.maps[image_id][0]))
-            for image_id, files in sorted(found.images.items())
-            if image_id in found.maps
-        ],
-    )
 
 
 def _places(folder: Path, masks: Path | None) -> _Folders:
@@ -186,8 +140,8 @@ def _pairing(places: _Folders, mask_filter: str, img_filter: str) -> _Pairing:
     return _Pairing(
         img_filter,
         mask_filter,
-        _by_id(images, img_filter),
-        _by_id(maps, mask_filter),
+        [SourceImage(path.stem.removesuffix(img_filter), path) for path in images],
+        [SourceImage(path.stem.removesuffix(mask_filter), path) for path in maps],
         left_over=len(files) - len(images),
     )
 
@@ -215,13 +169,6 @@ def _split_paired(files: list[Path], mask_filter: str) -> tuple[list[Path], list
     return images, maps
 
 
-def _by_id(files: list[Path], ending: str) -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
-    for path in files:
-        found.setdefault(path.stem.removesuffix(ending), []).append(path)
-    return found
-
-
 def _other_endings(places: _Folders, found: _Pairing) -> _Pairing:
     """Another pair of endings, where just one fits all files; else what was found."""
     fitting = _fitting(places, found)
@@ -229,7 +176,7 @@ def _other_endings(places: _Folders, found: _Pairing) -> _Pairing:
         return found
     _log.warning(
         "No image NAME%s has a mask NAME%s; all %d pairs fit %s, so that is taken.",
-        *(found.img_filter, found.mask_filter, fitting[0].n_pairs, fitting[0].flags),
+        *(found.img_filter, found.mask_filter, len(fitting[0].pairs), fitting[0].flags),
     )
     return fitting[0]
 
@@ -241,37 +188,32 @@ def _fitting(places: _Folders, found: _Pairing) -> list[_Pairing]:
         for mask_filter in dict.fromkeys((found.mask_filter, *_MASK_ENDINGS)):
             other = _pairing(places, mask_filter, img_filter)
             if other.fits:
-                paths = frozenset(path for files in other.maps.values() for path in files)
-                fitting.setdefault(paths, other)
+                fitting.setdefault(frozenset(mask.path for mask in other.maps), other)
     return list(fitting.values())
 
 
-def _add_problems(places: _Folders, found: _Pairing, problems: Problems) -> None:
-    for by_id in (found.images, found.maps):
-        for image_id, files in sorted(by_id.items()):
-            if len(files) > 1:
-                names = " and ".join(path.name for path in files)
-                problems.add(
-                    f"{files[0].parent}: {names} have the same id {image_id!r}. "
-                    "Rename or remove one.",
-                    image_id,
-                )
-    images, maps = found.images.keys(), found.maps.keys()
-    for image_id in sorted(images - maps):
-        where = places.masks / image_id
+def _add_problems(
+    places: _Folders,
+    found: _Pairing,
+    images: dict[str, SourceImage],
+    maps: dict[str, SourceImage],
+    problems: Problems,
+) -> None:
+    for name in sorted(images.keys() - maps.keys()):
+        where = places.masks / name
         problems.add(
-            f"{found.images[image_id][0]}: no mask; expected {where}{found.mask_filter}.tif"
+            f"{images[name].path}: no mask; expected {where}{found.mask_filter}.tif"
             + ("" if places.paired else f" or {where}.tif")
-            + f" (or .png).{_instead(places.masks, image_id)}"
+            + f" (or .png).{_instead(places.masks, name)}"
             " Add it (all zero if the image has no cells) or remove the image.",
-            image_id,
+            name,
         )
-    for image_id in sorted(maps - images):
+    for name in sorted(maps.keys() - images.keys()):
         problems.add(
-            f"{found.maps[image_id][0]}: a mask without an image; expected an image named "
-            f"{image_id}{found.img_filter}.{_instead(places.images, image_id)}"
+            f"{maps[name].path}: a mask without an image; expected an image named "
+            f"{name}{found.img_filter}.{_instead(places.images, name)}"
             " Add the image or remove the mask.",
-            image_id,
+            name,
         )
 
 
@@ -325,14 +267,15 @@ def _nothing_found(folder: Path, places: _Folders, found: _Pairing) -> str:
         hint = f" More than one ending of names would fit: say {ways}." + hint
     elif found.images:
         hint = _likely_ending(found) or hint
-    if found.images or found.maps:
+    there = found.images or found.maps
+    if there:
         noun, missing = ("image", "label map") if found.images else ("label map", "image")
-        some_of = few_text([f[0].name for f in (found.images or found.maps).values()])
         expected = f"NAME{found.mask_filter}.EXT" if found.images else f"NAME{found.img_filter}.EXT"
         place = places.masks if found.images else places.images
+        count = len({image.id for image in there})
         return (
-            f"{folder}: {plural(len(found.images or found.maps), noun)} ({some_of}) but no {missing}; "
-            f"expected {expected} in {place}.{_hidden(place)}{hint or _ADVICE}"
+            f"{folder}: {plural(count, noun)} ({few_text([image.path.name for image in there])}) but no "
+            f"{missing}; expected {expected} in {place}.{_hidden(place)}{hint or _ADVICE}"
         )
     return (
         f"{folder}: no annotated images found. Looked for train.csv with train/ (Kaggle layout), "
@@ -343,7 +286,7 @@ def _nothing_found(folder: Path, places: _Folders, found: _Pairing) -> str:
 
 def _likely_ending(found: _Pairing) -> str:
     """The flag for the ending that gives the most images their label map, where none fits all."""
-    names = found.images.keys()
+    names = {image.id for image in found.images}
     pairs = {ending: sum(name + ending in names for name in names) for ending in _MASK_ENDINGS}
     best = max(pairs, key=lambda ending: pairs[ending])
     if not pairs[best]:
@@ -362,7 +305,7 @@ def _hidden(folder: Path) -> str:
     return f" Passed over: {plural(len(files), 'file')} ({path.name}: {reason})."
 
 
-def _instances(image: Path, path: Path, shape: tuple[int, int]) -> Instances:
+def _cells(image: Path, path: Path, shape: Shape | None) -> Instances:
     try:
         masks = read_label_map(path)
     except DataError as error:
@@ -371,7 +314,7 @@ def _instances(image: Path, path: Path, shape: tuple[int, int]) -> Instances:
                 f"{error} The image {image.name} looks like a label map: are images and masks swapped?"
             ) from error
         raise
-    if masks.shape != shape:
+    if shape is not None and masks.shape != shape:
         raise DataError(
             f"{path}: the mask is {masks.shape[0]} x {masks.shape[1]} (height x width), its image "
             f"{image.name} is {shape[0]} x {shape[1]}. Export the mask again at the image's size."

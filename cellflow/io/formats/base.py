@@ -1,0 +1,65 @@
+"""What a format is: it recognises a place, and gives the images in it."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from cellflow.io.problems import Problems
+from cellflow.io.source import Source
+
+__all__ = ["ReadOptions", "SourceFormat", "Use"]
+
+Use = Literal["prepare", "truth", "prediction", "images"]
+"""What a source is read for: pixels and cells, true cells, predicted cells, or pixels to predict."""
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What a source is read for, and what was said of it.
+
+    Attributes
+    ----------
+    use : {"prepare", "truth", "prediction", "images"}
+        A format is asked only for uses that it has.
+    masks, mask_filter, img_filter, id_column, annotation_column, cell_type_column, rle_order
+        As in `PrepareConfig`. An empty `mask_filter` is none.
+    recursive : bool
+        Whether images in sub-folders count.
+    log : Logger or None
+        Hears of images that were passed over.
+    problems : Problems
+        Takes what is wrong with single images; whoever reads raises them.
+    """
+
+    use: Use
+    masks: Path | None = None
+    mask_filter: str = ""
+    img_filter: str = ""
+    id_column: str = "id"
+    annotation_column: str = "annotation"
+    cell_type_column: str = "cell_type"
+    rle_order: Literal["auto", "C", "F"] = "auto"
+    recursive: bool = False
+    log: logging.Logger | None = None
+    problems: Problems = field(default_factory=Problems)
+
+
+class SourceFormat(ABC):
+    """One way in which images, cells or both lie on disk."""
+
+    name: ClassVar[str]
+    """Kept in ``dataset.json`` as where a dataset came from."""
+    uses: ClassVar[frozenset[Use]]
+    """What can be read from it."""
+
+    @abstractmethod
+    def recognises(self, path: Path, options: ReadOptions) -> bool:
+        """Whether a place, which may not exist or be a pattern, is one of this format."""
+
+    @abstractmethod
+    def read(self, path: Path, options: ReadOptions) -> Source:
+        """The images of a place that was recognised, sorted by id; what is wrong is a `DataError`."""

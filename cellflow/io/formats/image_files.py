@@ -1,0 +1,265 @@
+"""Plain images: a folder with its sub-folders, a file, a pattern such as ``*.tif``, or a list of files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+from cellflow.errors import DataError
+from cellflow.io.formats.base import ReadOptions, SourceFormat
+from cellflow.io.images import IMAGE_SUFFIXES, list_images, passed_over
+from cellflow.io.places import OUTPUT_ENDINGS
+from cellflow.io.source import FileImage, Source, by_id
+from cellflow.storage.sizes import few_text, plural
+
+__all__ = ["LIST_SUFFIX", "ImageFiles", "ImageSearch", "is_image_file"]
+
+LIST_SUFFIX = ".txt"
+MAX_PROBLEMS = 20
+HINT_LEVELS = 2
+"""How deep sub-folders are searched for images that --recursive would take."""
+FOLDER_JOINT = "__"
+"""Between the folders and the name in the ids of images in sub-folders."""
+_OURS = ("prediction.json", "dataset.json", "config.yaml")
+"""Files of results, datasets and runs, in whose folders no images are looked for."""
+
+
+class ImageFiles(SourceFormat):
+    """Image files. Ids are their names without ending; those in sub-folders have the folders in front."""
+
+    name = "images"
+    uses = frozenset({"images"})
+
+    def recognises(self, path: Path, options: ReadOptions) -> bool:
+        """Any place: what is not there is told when it is read."""
+        return True
+
+    def read(self, path: Path, options: ReadOptions) -> Source:
+        """Find the files; nothing but a list is read."""
+        search = ImageSearch(options)
+        if path.is_dir():
+            _refuse_run(path)
+            files = [(file, path) for file in search.folder(path)]
+        else:
+            files = [(file, file.parent) for file in search.files(path)]
+        images = [FileImage(self._id(file, top, options.img_filter), file) for file, top in files]
+        return Source(path, self.name, by_id(images))
+
+    @staticmethod
+    def _id(path: Path, folder: Path, ending: str) -> str:
+        stem = path.stem
+        if len(stem) > len(ending):
+            stem = stem.removesuffix(ending)
+        return FOLDER_JOINT.join([*path.relative_to(folder).parts[:-1], stem])
+
+
+@dataclass(frozen=True)
+class ImageSearch:
+    """How places are searched, and who hears of what is passed over."""
+
+    options: ReadOptions
+
+    def files(self, source: Path) -> list[Path]:
+        """The files of a list, of a pattern, or a single one."""
+        if source.is_file():
+            if source.suffix.lower() != LIST_SUFFIX:
+                return [source]
+            return _some(_read_list(source), f"{source}: no images in this list")
+        if not _is_pattern(source):
+            raise DataError(_nothing_there(source))
+        found = glob(str(source), recursive=True)  # noqa: PTH207 - it takes absolute patterns
+        matches = map(Path, sorted(found))
+        files = [path for path in matches if path.is_file() and _has_suffix(path)]
+        return self.without_outputs(_some(files, f"{source}: no images fit this pattern"))[0]
+
+    def folder(self, folder: Path) -> list[Path]:
+        """The image files of a folder, and of its sub-folders where they are wanted."""
+        here = self._filtered(list_images(folder))
+        self._tell_of_others(folder)
+        below = self._filtered(
+            _below(folder, levels=None if self.options.recursive else HINT_LEVELS)
+        )
+        if self.options.recursive:
+            for place in dict.fromkeys(path.parent for path in below):
+                self._tell_of_others(place)
+            return self.without_outputs(
+                _some(here + below, f"{folder}: no images in this folder or below{self._wanted}")
+            )[0]
+        if below and not here:
+            raise DataError(
+                f"{folder}: no images in this folder{self._wanted}, but {_counted(below, folder)} in its "
+                "sub-folders. Add --recursive to take them all, or name a sub-folder."
+            )
+        if below:
+            self.tell("%s in sub-folders of %s not taken; --recursive takes them too",
+                       _counted(below, folder), folder)  # fmt: skip
+        missing = f"{folder}: no images in this folder{self._wanted}"
+        return self.without_outputs(_some(here, missing))[0]
+
+    @property
+    def _wanted(self) -> str:
+        return f" whose names end in {self.options.img_filter}" if self.options.img_filter else ""
+
+    def _filtered(self, paths: list[Path]) -> list[Path]:
+        """Those whose names have the ending that was asked for."""
+        return [path for path in paths if path.stem.endswith(self.options.img_filter)]
+
+    def without_outputs(
+        self, paths: list[Path], *, named: bool = False
+    ) -> tuple[list[Path], list[Path]]:
+        """Images, and the files that Cellpose wrote beside them, which are told of."""
+        if self.options.img_filter:  # the images are known by their names
+            return paths, []
+        images, outputs = _split_outputs(paths, only_beside_image=named)
+        if outputs:
+            self.tell(
+                "passed over: %s that Cellpose or somebody else made of images, by the endings of their "
+                "names (%s); to predict such files, name them in a list (%s)",
+                plural(len(outputs), "file"), few_text(path.name for path in outputs), LIST_SUFFIX,
+            )  # fmt: skip
+        return images, outputs
+
+    def _tell_of_others(self, folder: Path) -> None:
+        """Say which files look like images of people but are none that can be read."""
+        reasons: dict[str, list[str]] = {}
+        for path, reason in passed_over(folder):
+            if not path.stem.endswith(OUTPUT_ENDINGS):
+                reasons.setdefault(reason, []).append(path.name)
+        for reason, names in reasons.items():
+            self.tell(
+                "%s: passed over %s (%s): %s",
+                *(folder, plural(len(names), "file"), few_text(names), reason),
+            )
+
+    def tell(self, message: str, *words: Any) -> None:
+        """Say what was passed over, if somebody hears."""
+        if self.options.log is not None:
+            self.options.log.warning(message, *words)
+
+
+def _split_outputs(
+    paths: Sequence[Path], *, only_beside_image: bool
+) -> tuple[list[Path], list[Path]]:
+    """Tell images from the files that Cellpose wrote beside them, by the endings of their names.
+
+    With `only_beside_image`, and where all names end like outputs (then some are images), a name counts
+    only where the image that it was made of is among the `paths`.
+    """
+    there = {path.with_suffix("") for path in paths}
+    outputs = {path for path in paths if path.stem.endswith(OUTPUT_ENDINGS)}
+    if only_beside_image or len(outputs) == len(paths):
+        outputs = {
+            path
+            for path in outputs
+            for ending in OUTPUT_ENDINGS
+            if path.stem.endswith(ending)
+            and path.with_name(path.stem.removesuffix(ending)) in there
+        }
+    return [path for path in paths if path not in outputs], [
+        path for path in paths if path in outputs
+    ]
+
+
+def is_image_file(path: Path) -> bool:
+    """Whether a path is a file with the ending of an image."""
+    return _has_suffix(path) and path.is_file()
+
+
+def _has_suffix(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def _is_pattern(path: Path) -> bool:
+    return any(sign in str(path) for sign in "*?[")
+
+
+def _below(folder: Path, *, levels: int | None = None) -> list[Path]:
+    """Image files in sub-folders, parents first, sorted by name.
+
+    With `levels`, only so deep, and folders that cannot be read are left out: it is for a hint only.
+    """
+
+    def unreadable(error: OSError) -> None:
+        if levels is None:
+            raise DataError(f"{error.filename}: cannot be read ({error.strerror}).") from error
+
+    found: list[Path] = []
+    for place, folders, _ in os.walk(folder, onerror=unreadable):
+        here = Path(place)
+        if here != folder:
+            with suppress(*(() if levels is None else (DataError,))):
+                found += list_images(here)
+        depth = len(here.relative_to(folder).parts)
+        folders[:] = [] if depth == levels else sorted(filter(partial(_is_searched, here), folders))
+    return found
+
+
+def _is_searched(parent: Path, name: str) -> bool:
+    """Whether images may be looked for in a sub-folder."""
+    annotations = name in ("masks", "labels") and (parent / "images").is_dir()
+    ours = any((parent / name / file).is_file() for file in _OURS)
+    return name[0] != "." and not annotations and not ours
+
+
+def _some(paths: list[Path], missing: str) -> list[Path]:
+    """The paths, if there are any."""
+    if not paths:
+        endings = ", ".join(ending.lstrip(".") for ending in IMAGE_SUFFIXES)
+        raise DataError(f"{missing} ({endings}).")
+    return paths
+
+
+def _refuse_run(folder: Path) -> None:
+    if (folder / "config.yaml").is_file() and (folder / "folds.csv").is_file():
+        raise DataError(
+            f"{folder}: expected images, found a run. Models are named with --model (cellflow predict), or "
+            "before --images (cellflow ensemble)."
+        )
+
+
+def _nothing_there(source: Path) -> str:
+    return (
+        f"{source}: no such file or folder. Expected images: a dataset, a folder, a file, a pattern in "
+        f"quotes, or a list of files ({LIST_SUFFIX}). Models are named with --model (cellflow predict), or "
+        "before --images (cellflow ensemble)."
+    )
+
+
+def _counted(paths: list[Path], folder: Path) -> str:
+    """How many images lie in which folders."""
+    places = dict.fromkeys(str(path.parent.relative_to(folder)) for path in paths)
+    return f"{plural(len(paths), 'image')} ({few_text(places)})"
+
+
+def _read_list(source: Path) -> list[Path]:
+    """The files that a list names, in its order."""
+    try:
+        lines = source.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read ({error.strerror or error}).") from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{source}: expected UTF-8 text with the path of one image a line."
+        ) from error
+    paths, problems = [], []
+    for number, line in enumerate(lines, 1):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        path = source.parent / text  # an absolute path stays as it is
+        if path.is_file():
+            paths.append(path)
+        else:
+            what = "a folder, expected an image file" if path.is_dir() else "no such file"
+            problems.append(f"{source} line {number}: {what}: {path}")
+    if problems:
+        rest = len(problems) - MAX_PROBLEMS
+        more = [f"and {rest} more"] if rest > 0 else []
+        raise DataError("\n".join([*problems[:MAX_PROBLEMS], *more]))
+    return paths

@@ -1,0 +1,247 @@
+"""The layout of the Sartorius competition: ``train.csv`` with one run-length row per cell, ``train/``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from cellflow.errors import DataError, RleError
+from cellflow.io.formats.base import ReadOptions, SourceFormat
+from cellflow.io.images import IMAGE_SUFFIXES, image_shape, list_images
+from cellflow.io.places import (
+    KAGGLE_FOLDERS,
+    TABLE,
+    find_folder,
+    is_kaggle_layout,
+    tell_of_passed_over,
+)
+from cellflow.io.source import FileImage, Shape, Source, SourceImage, by_id, match_id
+from cellflow.io.tables import Row, find_table, read_rows, whole_number
+from cellflow.numeric.mask_checks import order_of_rles
+from cellflow.numeric.rle import instances_from_rles, rle_decode
+from cellflow.types import Instances
+
+__all__ = ["KaggleTable"]
+
+_log = logging.getLogger(__name__)
+
+Rows = dict[str, list[Row]]
+"""Rows of the table by image."""
+
+
+class KaggleTable(SourceFormat):
+    """``train.csv`` (1-indexed runs, a row per cell; an image without cells has one row with an empty annotation).
+
+    To prepare it, its images are in ``train/ID.png``, and those without a row are left out; width and height
+    in the table are checked against them, and further columns are kept. As truth the table alone will do,
+    under any name; it needs width and height.
+    """
+
+    name = "kaggle"
+    uses = frozenset({"prepare", "truth"})
+
+    def recognises(self, path: Path, options: ReadOptions) -> bool:
+        """Whether table and images are there; as truth any file is a table."""
+        if options.use == "prepare":
+            return options.masks is None and is_kaggle_layout(path)
+        return path.is_file() or find_table(path, TABLE) is not None
+
+    def read(self, path: Path, options: ReadOptions) -> Source:
+        """Read the table; runs are decoded image by image."""
+        table = find_table(path, TABLE) or path
+        files = _files(path, options) if options.use == "prepare" else None
+        columns, by_image = _rows(table, options, files)
+        if files is not None:
+            _check_images(table, files, by_image, options)
+        elif not by_image:
+            raise DataError(f"{table}: expected a row per cell, found none.", path=table)
+        column, order = options.annotation_column, options.rle_order
+        cells = {
+            name: _Cells(table, name, column, rows, on_image=files is not None)
+            for name, rows in sorted(by_image.items())
+        }
+        if order == "auto":
+            order = order_of_rles(_sized(cells, files))
+            if order == "F":
+                way_out = "" if files is None else "; add --rle_order C to read them row by row"
+                _log.warning(
+                    "%s: the runs go column by column: read row by row, most cells fall to pieces. They are "
+                    "read so%s.",
+                    *(table, way_out),
+                )
+        kept = _columns_of_images(table, columns, by_image, options)
+        images: dict[str, SourceImage] = {}
+        for name, rows in sorted(by_image.items()):
+            known = {key: rows[0].values[key] for key in kept}
+            decode = partial(cells[name].decode, order=order)
+            images[name] = (
+                SourceImage(name, table, known, decode)
+                if files is None
+                else FileImage(name, files[name].path, known, decode)
+            )
+        return Source(path, self.name, images, "table with a row per cell")
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """The cells of one image, as rows of the table."""
+
+    table: Path
+    image_id: str
+    column: str
+    rows: list[Row]
+    on_image: bool
+    """Whether the image is there, and says how large it is."""
+
+    @property
+    def rles(self) -> list[str]:
+        return [row.values[self.column] for row in self.rows if row.values[self.column]]
+
+    @property
+    def size(self) -> Shape:
+        """Height and width in the table."""
+        first = self.rows[0]
+        height, width = (whole_number(first.values[name]) or 0 for name in ("height", "width"))
+        if min(height, width) < 1:
+            found = f"{first.values['height']} x {first.values['width']}"
+            text = f"expected a height and a width of at least 1, found {found}."
+            raise self._error(DataError, first, f" (image {self.image_id}): {text}")
+        return height, width
+
+    def decode(self, shape: Shape | None, *, order: Literal["C", "F"]) -> Instances:
+        """Decode them; says which line of the table is wrong."""
+        size = shape if shape is not None and self.on_image else self.size
+        self._check_sizes(size)
+        cells = [row for row in self.rows if row.values[self.column]]
+        if self.on_image and cells and len(cells) < len(self.rows):
+            empty = next(row for row in self.rows if not row.values[self.column])
+            text = f": an empty {self.column}, but the image has cells in other rows. Remove the row; it stands"
+            raise self._error(DataError, empty, f"{text} for an image without cells.")
+        try:
+            return instances_from_rles(self.rles, size, order)
+        except RleError as error:
+            for row in cells:
+                try:
+                    rle_decode(row.values[self.column], size)
+                except RleError as single:
+                    text = f" (image {self.image_id}): {single}. Correct or remove the row."
+                    raise self._error(RleError, row, text) from error
+            raise
+
+    def _check_sizes(self, size: Shape) -> None:
+        """Refuse rows that say another size than the image, or than the first row."""
+        what = "the image" if self.on_image else f"line {self.rows[0].line}"
+        remedy = "Replace the image or correct" if self.on_image else "Correct"
+        for row in self.rows:
+            for name, expected in (("height", size[0]), ("width", size[1])):
+                text = row.values.get(name, "")
+                if text and whole_number(text) != expected:
+                    raise self._error(
+                        DataError,
+                        row,
+                        f": {name} {text}, but {what} is {size[0]} x {size[1]} (height x width). "
+                        f"{remedy} the table.",
+                    )
+
+    def _error(self, kind: type[DataError], row: Row, text: str) -> DataError:
+        where = f"{self.table} line {row.line}"
+        return kind(f"{where}{text}", path=self.table, line=row.line, id=self.image_id)
+
+
+def _files(folder: Path, options: ReadOptions) -> dict[str, FileImage]:
+    place = find_folder(folder, KAGGLE_FOLDERS) or folder / "train"
+    files = by_id((FileImage(path.stem, path) for path in list_images(place)), options.problems)
+    if not files:
+        endings = ", ".join(IMAGE_SUFFIXES)
+        options.problems.add(f"{place}: no images ({endings}) in this folder.")
+    tell_of_passed_over(place)
+    return files
+
+
+def _rows(
+    table: Path, options: ReadOptions, files: dict[str, FileImage] | None
+) -> tuple[list[str], Rows]:
+    """Columns of the table, and its rows by image; those of unknown images are problems."""
+    ids, cells = options.id_column, options.annotation_column
+    flags = {ids: "--id_column", cells: "--annotation_column"}
+    sizes = () if files is not None else ("width", "height")
+    columns, rows = read_rows(
+        table, (ids, cells, *sizes), options=flags if files is not None else {}
+    )
+    by_image: Rows = {}
+    for row in rows:
+        text = row.values[ids]
+        image_id = text if files is None else match_id(text, files)
+        if image_id is not None:
+            by_image.setdefault(image_id, []).append(row)
+            continue
+        options.problems.add(
+            f"{table} line {row.line}: unknown id {text!r}: there is no "
+            f"{table.parent / 'train' / (text or 'ID')}.png (or .tif, .jpg, .bmp). "
+            "Add the image or remove the row.",
+            text,
+        )
+    return columns, by_image
+
+
+def _check_images(
+    table: Path, files: dict[str, FileImage], by_image: Rows, options: ReadOptions
+) -> None:
+    """Tell of images without a row."""
+    place = find_folder(table.parent, KAGGLE_FOLDERS)
+    if not by_image:
+        options.problems.add(f"{table}: no image of {place} has a row; expected a row per cell.")
+        return
+    unannotated = sorted(files.keys() - by_image.keys())
+    if unannotated:
+        _log.warning(
+            "%d of %d images in %s have no row in %s and are left out (%s ...). "
+            "An image without cells needs a row with an empty %s.",
+            *(len(unannotated), len(files), place, table.name, unannotated[0]),
+            options.annotation_column,
+        )
+
+
+def _sized(
+    cells: dict[str, _Cells], files: dict[str, FileImage] | None
+) -> Iterator[tuple[list[str], Shape]]:
+    """Runs and sizes; what is wrong with an image that cannot be read is told later."""
+    for name, of_image in cells.items():
+        if files is None:
+            yield of_image.rles, of_image.size
+            continue
+        with suppress(DataError):
+            height, width = image_shape(files[name].path)[:2]
+            yield of_image.rles, (height, width)
+
+
+def _columns_of_images(
+    table: Path, columns: list[str], by_image: Rows, options: ReadOptions
+) -> list[str]:
+    """Columns that have one value per image; the others describe cells and are left out."""
+    used = {options.id_column, options.annotation_column, "width", "height"}
+    odd = {
+        name: (image_id, row)
+        for image_id, rows in by_image.items()
+        for row in rows[1:]
+        for name, value in row.values.items()
+        if name not in used and value != rows[0].values[name]
+    }
+    types = options.cell_type_column
+    if odd and options.use == "prepare":
+        _log.warning(
+            "Columns that differ between the cells of one image are left out: %s.",
+            ", ".join(sorted(odd)),
+        )
+        if types in odd:
+            image_id, row = odd[types]
+            options.problems.add(
+                f"{table} line {row.line}: {types} of image {image_id} is {row.values[types]!r} here "
+                f"and {by_image[image_id][0].values[types]!r} above; expected one per image. Make them the same."
+            )
+    return [name for name in columns if name not in used | odd.keys()]

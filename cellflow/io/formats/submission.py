@@ -1,0 +1,95 @@
+"""``submission.csv``: one row per cell, ``id,predicted``, row-major 1-indexed runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+from cellflow.errors import DataError
+from cellflow.io.formats.base import ReadOptions, SourceFormat
+from cellflow.io.images import IMAGE_SUFFIXES
+from cellflow.io.source import Shape, Source, SourceImage
+from cellflow.io.tables import read_rows
+from cellflow.numeric.rle import instances_from_rles
+from cellflow.storage.atomic import atomic_path
+from cellflow.storage.csv_text import csv_writer
+from cellflow.types import Instances
+
+__all__ = ["SubmissionTable", "read_submission", "write_submission"]
+
+
+class SubmissionTable(SourceFormat):
+    """A CSV as predicted cells; an image without cells has one row with an empty value."""
+
+    name = "submission"
+    uses = frozenset({"prediction"})
+
+    def recognises(self, path: Path, options: ReadOptions) -> bool:
+        """Any file."""
+        return path.is_file()
+
+    def read(self, path: Path, options: ReadOptions) -> Source:
+        """Read the table; runs are decoded image by image."""
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            raise DataError(
+                f"{path}: expected a folder of label maps or a CSV, found a single image. Name its folder."
+            )
+        images = {
+            name: SourceImage(name, path, read_cells=partial(_cells, path, name, rles))
+            for name, rles in sorted(read_submission(path).items())
+        }
+        return Source(path, self.name, images, "table with a row per cell")
+
+
+def _cells(path: Path, image_id: str, rles: list[str], shape: Shape | None) -> Instances:
+    if shape is None:
+        raise DataError(f"{path}: how large image {image_id} is, is not known.", id=image_id)
+    try:
+        return instances_from_rles(rles, shape)
+    except DataError as error:
+        raise DataError(
+            f"{path}: image {image_id}, of size {shape[0]} x {shape[1]} (height x width): {error}",
+            path=path,
+            id=image_id,
+        ) from error
+
+
+def write_submission(path: Path, rows: Iterable[tuple[str, Sequence[str]]]) -> None:
+    """Write a submission atomically.
+
+    Parameters
+    ----------
+    path : Path
+        CSV to write.
+    rows : iterable of (id, runs of every cell)
+        Images in the order they are to be written; it may be a generator. An image without cells
+        gets one row with an empty value.
+
+    Raises
+    ------
+    DataError
+        If an id comes twice.
+    """
+    seen: set[str] = set()
+    with (
+        atomic_path(Path(path)) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv_writer(file)
+        writer.writerow(["id", "predicted"])
+        for image_id, rles in rows:
+            if image_id in seen:
+                raise DataError(f"{path}: the image {image_id!r} comes twice.")
+            seen.add(image_id)
+            writer.writerows([image_id, rle] for rle in rles or [""])
+
+
+def read_submission(path: Path) -> dict[str, list[str]]:
+    """Read a submission: from id to the runs of its cells; an empty list where there are none."""
+    found: dict[str, list[str]] = {}
+    for row in read_rows(Path(path), ("id", "predicted"))[1]:
+        cells = found.setdefault(row.values["id"], [])
+        if row.values["predicted"]:
+            cells.append(row.values["predicted"])
+    return found

@@ -1,0 +1,77 @@
+"""Many problems of a source in one error, with one line for each cause."""
+
+from __future__ import annotations
+
+import re
+
+from cellflow.errors import DataError
+from cellflow.storage.sizes import few_text
+
+__all__ = ["Problems"]
+
+
+class Problems:
+    """Collects messages so that one error can report many of them, in one line for each cause."""
+
+    limit = 20
+
+    def __init__(self) -> None:
+        self._causes: list[list[tuple[str, str]]] = []
+
+    def add(self, message: object, name: str = "") -> None:
+        """Keep a message; at the limit of causes, raise at once.
+
+        Parameters
+        ----------
+        message : str or error
+        name : str
+            Whom it is about. Messages that differ in this name and in numbers only have one cause: the
+            first is shown, and the names of the others.
+        """
+        new = str(message), name
+        for found in self._causes:
+            if _same_cause(found[0], new):
+                found.append(new)
+                return
+        self._causes.append([new])
+        if len(self._causes) >= self.limit:
+            self.raise_if_any()
+
+    def __len__(self) -> int:
+        return sum(len(found) for found in self._causes)
+
+    def raise_if_any(self) -> None:
+        """Raise one `DataError` with a line for each cause, if there is one."""
+        lines = [_one_line(found) for found in self._causes]
+        if len(lines) == 1:
+            raise DataError(lines[0])
+        if lines:
+            head = f"{len(self)} problems:"
+            if len(lines) >= self.limit:
+                head = f"The first {len(self)} problems:"
+            raise DataError("\n".join([head, *(f"  - {text}" for text in lines)]))
+
+
+def _same_cause(one: tuple[str, str], other: tuple[str, str]) -> bool:
+    """Whether two messages, each with the name it is about, say the same of two names."""
+    words, others = one[0].split(), other[0].split()
+    return len(words) == len(others) and all(
+        a == b or _without(a, one[1]) == _without(b, other[1])
+        for a, b in zip(words, others, strict=True)
+    )
+
+
+def _without(word: str, name: str) -> str:
+    """A word without numbers and without a name, unless that is part of a longer name."""
+    if name:
+        word = re.sub(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])", "<>", word)
+    return re.sub(r"[0-9]+", "#", word)
+
+
+def _one_line(found: list[tuple[str, str]]) -> str:
+    text, first = found[0]
+    names = sorted({name for _, name in found} - {first})
+    if len(found) == 1:
+        return text
+    others = f" ({few_text(names)})" if names else ""
+    return f"{text} The same for {len(found) - 1} more{others}."
