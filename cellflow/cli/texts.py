@@ -70,16 +70,9 @@ def prediction_plan_text(plan: Any) -> str:
 def prediction_text(result: Any) -> str:
     """What a prediction found, what of it lies where, and how to look at it."""
     members = "" if result.members == 1 else f", mean flow of {result.members} models"
-    parts = {
-        "masks": f"masks/ ({plural(len(result.cells), 'label map')})",
-        "outlines": "outlines/ (pictures)",
-        "cells.csv": "cells.csv (a row per cell)",
-        "submission.csv": "submission.csv (runs)",
-    }
-    there = [text for name, text in parts.items() if (result.folder / name).exists()]
     lines = [
         f"{plural(sum(result.cells.values()), 'cell')} in {plural(len(result.cells), 'image')}{members}",
-        f"Written: {result.folder}: {', '.join(there)}",
+        f"Written: {result.folder}: {', '.join(result.written)}",
     ]
     shown = max(result.cells, key=lambda name: result.cells[name], default="")
     mask, outline = result.masks / f"{shown}.tif", result.folder / "outlines" / f"{shown}.png"

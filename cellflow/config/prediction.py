@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -118,13 +118,9 @@ class InferenceConfig:
 
 
 @dataclass(frozen=True)
-class OutputConfig:
-    """Where results go, and what is written."""
+class ExportsConfig:
+    """What is written: a field for every export of `cellflow.engine.prediction.exports`."""
 
-    name: str | None = None
-    """Name of the result; without it the names of the models joined by +."""
-    out: Path = Path("predictions")
-    """Folder for results: OUT/NAME/masks/ID.tif, OUT/NAME/cells.csv and OUT/NAME/submission.csv."""
     masks: bool = True
     """Label maps, masks/ID.tif."""
     submission: bool = True
@@ -133,6 +129,16 @@ class OutputConfig:
     """One row per cell with its size, place, shape, intensity and confidence, cells.csv."""
     outlines: bool = False
     """Pictures of the outlines, outlines/ID.png."""
+
+
+@dataclass(frozen=True)
+class OutputConfig(ExportsConfig):
+    """Where results go, and what is written."""
+
+    name: str | None = None
+    """Name of the result; without it the names of the models joined by +."""
+    out: Path = Path("predictions")
+    """Folder for results: OUT/NAME/masks/ID.tif, OUT/NAME/cells.csv and OUT/NAME/submission.csv."""
     overwrite: bool = False
     """Replace an earlier result of this name; without it the same command goes on where it stopped."""
     dry_run: bool = False
@@ -141,10 +147,9 @@ class OutputConfig:
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
         found = name_problems(self.name) if self.name is not None else []
-        if not (self.masks or self.submission or self.cells or self.outlines):
-            found.append(
-                "nothing would be written: leave one of masks, submission, cells, outlines on"
-            )
+        exports = [item.name for item in fields(ExportsConfig)]
+        if not any(getattr(self, name) for name in exports):
+            found.append(f"nothing would be written: leave one of {', '.join(exports)} on")
         return found
 
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from cellflow.engine.prediction.exports import pixel_size_of
-from cellflow.engine.prediction.result_folder import ResultFolder
+from cellflow.engine.prediction.result_folder import ResultFolder, pixel_size_of
 from cellflow.engine.runtime.progress_lines import WorkProgress, show_progress
 from cellflow.engine.segmentation.doubts import ImageFacts, facts_of
 from cellflow.errors import DataError, NotFiniteError
