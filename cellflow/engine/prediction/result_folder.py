@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -64,11 +64,11 @@ class ResultFolder:
         The folder.
     record : ResultRecord
         What it is made with and what it holds.
-    exports : collection of str
+    exports : set of str
         What is written: names of `EXPORTS`.
     """
 
-    def __init__(self, path: Path, record: ResultRecord, exports: Collection[str]) -> None:
+    def __init__(self, path: Path, record: ResultRecord, exports: AbstractSet[str]) -> None:
         self.path = path
         self.exports = [export for name, export in EXPORTS.items() if name in exports]
         self._record = record
@@ -298,7 +298,7 @@ def pixel_size_of(reader: Callable[[], Any]) -> PixelSize | None:
     return reader.pixel_size() if isinstance(reader, FoundImage) else None
 
 
-def _with_earlier(path: Path, exports: AbstractSet[str], record: ResultRecord) -> set[str]:
+def _with_earlier(path: Path, exports: AbstractSet[str], record: ResultRecord) -> AbstractSet[str]:
     """With what was asked for before, so that nothing in the folder grows old."""
     earlier = [name for name in EXPORTS if name in record.exports - exports]
     if earlier:

@@ -143,7 +143,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     with suppress(OSError, ValueError):
         values = load_json(path)
         if isinstance(values, dict) and values.get("format") == _FORMAT and "version" in values:
-            parts = {"images": {}} | values
+            parts: dict[str, Any] = {"images": {}} | values
             groups = [parts.get(key) for key in ("identity", "exports", "images", "cells")]
             if (
                 all(isinstance(group, dict) for group in groups)

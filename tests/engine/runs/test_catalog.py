@@ -11,9 +11,10 @@ import pytest
 
 from cellflow.config import TrainConfig
 from cellflow.config.catalog import RunsConfig
-from cellflow.engine.runs.catalog import list_runs, runs_text
+from cellflow.engine.runs.catalog import list_runs
 from cellflow.engine.runs.metadata import write_metadata
 from cellflow.errors import ConfigError, DataError
+from cellflow.report.text.runs import runs_text
 from cellflow.storage.locks import hold_lock, is_locked
 from cellflow.storage.run_folder import RunFolder
 
