@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from cellflow.config.checks import not_negative
+from cellflow.config.checks import NOT_NEGATIVE, named_twice
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,8 @@ class RunsConfig:
     """Folder that holds all runs."""
     sort: Literal["date", "cv", "name"] = "date"
     """date: newest first. cv: best first, by the cross-fitted score, before calibration by the raw one."""
-    most: int = 0
+    most: Annotated[int, NOT_NEGATIVE] = 0
     """Show at most so many; 0: all."""
-
-    def problems(self) -> list[str]:
-        """What does not make sense, one sentence each."""
-        return not_negative("most", self.most)
 
 
 @dataclass(frozen=True)
@@ -72,6 +68,4 @@ class PruneConfig:
 
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
-        if len(set(self.runs)) < len(self.runs):
-            return [f"a run is named twice: {' '.join(self.runs)}"]
-        return []
+        return named_twice(self.runs)

@@ -68,7 +68,7 @@ class PublishConfig:
                     f"--wheels_python is a version such as 3.12, found {self.wheels_python!r}"
                 )
             if self.wheels == "none":
-                found.append("--wheels_python needs wheels: leave --wheels none away")
+                found.append("--wheels_python needs wheels: leave out --wheels none")
         return found
 
 

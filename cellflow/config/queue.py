@@ -23,7 +23,3 @@ class QueueConfig:
     """Run what is done again too; every step then finds what is there."""
     dry_run: bool = False
     """Run nothing: show the experiments and how far each one is."""
-
-    def problems(self) -> list[str]:
-        """What does not make sense, one sentence each."""
-        return []
