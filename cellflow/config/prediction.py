@@ -136,8 +136,37 @@ class OutputConfig(ExportsConfig):
         return [f"nothing would be written: leave one of {', '.join(exports)} on"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class SegmentationConfig:
+    """What `predict` and `ensemble` share."""
+
+    images: tuple[Path, ...]
+    """Images, folders of images, datasets, patterns in quotes ('a/*.tif'), or text files with one path a line."""
+    runs_dir: Path = Path("runs")
+    """Folder that holds all runs."""
+    ensembles_dir: Path = Path("ensembles")
+    """Folder with calibrations of ensembles: ENSEMBLES_DIR/NAME/ensemble.json."""
+    calibrated: bool = True
+    """Use calibrated thresholds where there are any; else those of the training."""
+    unfinished: bool = False
+    """Also take folds whose training has stopped before its last epoch, with their best model so far. Folds that
+    are not taken, or have no model yet, are left out with a warning."""
+    files: FilesConfig = field(default_factory=FilesConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    mask: MaskOverrides = field(default_factory=MaskOverrides)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+    def __post_init__(self) -> None:
+        listed_paths(self, "images")
+
+    def problems(self) -> list[str]:
+        """What does not make sense, one sentence each."""
+        return [] if self.images else [NO_IMAGES]
+
+
 @dataclass(frozen=True)
-class EnsembleConfig:
+class EnsembleConfig(SegmentationConfig):
     """Average the flows of all fold models of one or more runs, then make masks once."""
 
     images: tuple[Path, ...]
@@ -145,64 +174,22 @@ class EnsembleConfig:
     runs: tyro.conf.Positional[tuple[str, ...]] = ()
     """Run folders, names, or model files; without any the newest run. All folds of all of them are members.
     RUN@TYPE joins only for images of that cell type."""
-    runs_dir: Path = Path("runs")
-    """Folder that holds all runs."""
-    ensembles_dir: Path = Path("ensembles")
-    """Folder for the record of members and thresholds: ENSEMBLES_DIR/NAME/ensemble.json."""
     flows: tuple[Path, ...] = ()
     """Folders of flows of other origin that join the average: ID.npz with flow, cellprob and scale."""
     weights: Literal["equal", "cv"] = "equal"
     """equal: every member counts the same. cv: as its fold's best score."""
     average: Literal["auto", "plain", "cellprob", "direction"] = "auto"
     """How flows are averaged. auto: what calibration chose for this ensemble, else plain."""
-    calibrated: bool = True
-    """Use calibrated thresholds where there are any; else those of the training."""
-    unfinished: bool = False
-    """Also take folds whose training has stopped before its last epoch, with their best model so far. Folds that
-    are not taken, or have no model yet, are left out with a warning."""
-    files: FilesConfig = field(default_factory=FilesConfig)
-    output: OutputConfig = field(default_factory=OutputConfig)
-    inference: InferenceConfig = field(default_factory=InferenceConfig)
-    mask: MaskOverrides = field(default_factory=MaskOverrides)
-    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
-
-    def __post_init__(self) -> None:
-        listed_paths(self, "images")
-
-    def problems(self) -> list[str]:
-        """What does not make sense, one sentence each."""
-        return [] if self.images else [NO_IMAGES]
 
 
 @dataclass(frozen=True)
-class PredictConfig:
+class PredictConfig(SegmentationConfig):
     """Segment images with a run or a model file."""
 
     images: tyro.conf.Positional[tuple[Path, ...]]
     """Images, folders of images, datasets, patterns in quotes ('a/*.tif'), or text files with one path a line."""
     model: Annotated[str | None, tyro.conf.arg(aliases=["--pretrained_model"])] = None
     """Run by name or folder, or a model file of cellflow or Cellpose 3; without it the newest run."""
-    runs_dir: Path = Path("runs")
-    """Folder that holds all runs."""
-    ensembles_dir: Path = Path("ensembles")
-    """Folder with calibrations of ensembles."""
-    calibrated: bool = True
-    """Use calibrated thresholds where there are any; else those of the training."""
-    unfinished: bool = False
-    """Also take folds whose training has stopped before its last epoch, with their best model so far. Folds that
-    are not taken, or have no model yet, are left out with a warning."""
-    files: FilesConfig = field(default_factory=FilesConfig)
-    output: OutputConfig = field(default_factory=OutputConfig)
-    inference: InferenceConfig = field(default_factory=InferenceConfig)
-    mask: MaskOverrides = field(default_factory=MaskOverrides)
-    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
-
-    def __post_init__(self) -> None:
-        listed_paths(self, "images")
-
-    def problems(self) -> list[str]:
-        """What does not make sense, one sentence each."""
-        return [] if self.images else [NO_IMAGES]
 
 
 @dataclass(frozen=True)

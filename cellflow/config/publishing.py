@@ -23,13 +23,12 @@ class PublishConfig:
 
     what: tyro.conf.Positional[str | None] = None
     """Run by name or folder, or a dataset folder; without it the newest run."""
-    to: Literal["kaggle"] = "kaggle"
-    """Where to; kaggle needs the package kaggle and an API key in the environment or in ~/.kaggle."""
     title: str | None = None
     """Name of the dataset. Without it EXPERIMENT_CV such as exp_0.3124, for data the name of its folder. If
     a dataset of this name is there, it gets a new version; another CV makes another dataset."""
     owner: str | None = None
-    """Kaggle user or organisation that owns the dataset; without it the owner of the API key."""
+    """Kaggle user or organisation that owns the dataset; without it the owner of the API key, which the package
+    kaggle looks for in the environment and in ~/.kaggle."""
     public: bool = False
     """Everybody may see it."""
     unfinished: bool = False

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.config import EnsembleConfig, PredictConfig, check_config
+from cellflow.config.prediction import SegmentationConfig
 from cellflow.engine.prediction.exports import EXPORTS, chosen_exports
 from cellflow.engine.prediction.predict_images import predict_images
 from cellflow.engine.prediction.result_folder import ResultFolder
@@ -323,16 +324,7 @@ def predict(config: PredictConfig) -> EnsembleResult:
 
 def as_ensemble(config: PredictConfig) -> EnsembleConfig:
     """An ensemble of the one thing that was named."""
-    return EnsembleConfig(
-        images=config.images,
-        files=config.files,
-        runs=(config.model,) if config.model else (),
-        runs_dir=config.runs_dir,
-        ensembles_dir=config.ensembles_dir,
-        calibrated=config.calibrated,
-        unfinished=config.unfinished,
-        output=config.output,
-        inference=config.inference,
-        mask=config.mask,
-        runtime=config.runtime,
-    )
+    shared = {
+        item.name: getattr(config, item.name) for item in dataclasses.fields(SegmentationConfig)
+    }
+    return EnsembleConfig(**shared, runs=(config.model,) if config.model else ())

@@ -2,39 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Protocol
-
-import pandas as pd
+from typing import Any
 
 from cellflow.report.text.cv import cv_text
 
 __all__ = ["demo_text"]
 
 
-class Demo(Protocol):
-    """What the demo gave, see `cellflow.engine.experiments.demo.DemoResult`."""
-
-    @property
-    def cv(self) -> pd.DataFrame: ...
-    @property
-    def score(self) -> float: ...
-    @property
-    def unseen(self) -> int: ...
-    @property
-    def members(self) -> int: ...
-    @property
-    def submission(self) -> Path: ...
-    @property
-    def masks(self) -> Path: ...
-    @property
-    def picture(self) -> Path: ...
-    @property
-    def seconds(self) -> float: ...
-
-
-def demo_text(result: Demo) -> str:
-    """Scores of single models and of the ensemble, and where the results lie."""
+def demo_text(result: Any) -> str:
+    """What is said of a `DemoResult`: scores of single models and of the ensemble, and where results lie."""
     return "\n".join(
         [
             cv_text(result.cv),

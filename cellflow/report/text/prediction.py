@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from cellflow.report.text.table import named_lines
 from cellflow.storage.sizes import duration_text, plural
@@ -27,29 +27,6 @@ class Prediction(Protocol):
     def written(self) -> tuple[str, ...]: ...
 
 
-class PredictionPlan(Protocol):
-    """What a prediction would take, see `cellflow.engine.prediction.prediction_plan.PredictionPlan`."""
-
-    @property
-    def images(self) -> int: ...
-    @property
-    def done(self) -> int: ...
-    @property
-    def members(self) -> int: ...
-    @property
-    def views(self) -> int: ...
-    @property
-    def seconds_per_image(self) -> float: ...
-    @property
-    def seconds(self) -> float: ...
-    @property
-    def machine(self) -> str: ...
-    @property
-    def thresholds(self) -> str: ...
-    @property
-    def folder(self) -> Path: ...
-
-
 def prediction_text(result: Prediction) -> str:
     """What a prediction found, what of it lies where, and how to look at it."""
     members = "" if result.members == 1 else f", mean flow of {result.members} models"
@@ -66,8 +43,8 @@ def prediction_text(result: Prediction) -> str:
     return "\n".join(lines)
 
 
-def prediction_plan_text(plan: PredictionPlan) -> str:
-    """What a prediction would take."""
+def prediction_plan_text(plan: Any) -> str:
+    """What a prediction would take, by its `PredictionPlan`."""
     return named_lines(
         {
             "images": f"{plan.images}, {plan.done} of them done",

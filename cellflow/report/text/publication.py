@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any
 
 from cellflow.storage.sizes import size_text
 
 __all__ = ["publication_text"]
 
 
-class Publication(Protocol):
-    """A dataset that is published, or would be, see `cellflow.engine.publishing.publish.Publication`."""
-
-    @property
-    def title(self) -> str: ...
-    @property
-    def reference(self) -> str: ...
-    @property
-    def public(self) -> bool: ...
-    @property
-    def files(self) -> tuple[tuple[str, int], ...]: ...
-    @property
-    def total(self) -> int: ...
-    @property
-    def url(self) -> str: ...
-    @property
-    def version(self) -> int | None: ...
-
-
-def publication_text(publication: Publication) -> str:
-    """Its name, where it is, and every file with its size."""
+def publication_text(publication: Any) -> str:
+    """What is said of a `Publication`: its name, where it is, and every file with its size."""
     sizes = [f"  {size_text(size):>9}  {name}" for name, size in publication.files]
     seen = "public" if publication.public else "private"
     where = publication.url or publication.reference

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from cellflow.report.text.table import named_lines
 from cellflow.storage.sizes import duration_text
@@ -27,39 +26,6 @@ class Fold(Protocol):
     def finished(self) -> str: ...
 
 
-class TrainingPlan(Protocol):
-    """What a training would take, see `cellflow.engine.training.training_plan.TrainingPlan`."""
-
-    @property
-    def folds(self) -> Sequence[int]: ...
-    @property
-    def training(self) -> int: ...
-    @property
-    def validation(self) -> int: ...
-    @property
-    def epochs(self) -> int: ...
-    @property
-    def steps_per_epoch(self) -> int: ...
-    @property
-    def evaluations(self) -> int: ...
-    @property
-    def machine(self) -> str: ...
-    @property
-    def step_seconds(self) -> float: ...
-    @property
-    def crop_seconds(self) -> float: ...
-    @property
-    def evaluation_seconds(self) -> float: ...
-    @property
-    def fold_seconds(self) -> float: ...
-    @property
-    def memory_bytes(self) -> int: ...
-    @property
-    def state_bytes(self) -> int: ...
-    @property
-    def picture(self) -> Path: ...
-
-
 def training_text(folds: Sequence[Fold]) -> str:
     """The best score of every fold, and whether anything is left."""
     lines = []
@@ -75,8 +41,8 @@ def training_text(folds: Sequence[Fold]) -> str:
     return "\n".join(lines)
 
 
-def training_plan_text(plan: TrainingPlan) -> str:
-    """What a training would take: steps, time, memory, disk."""
+def training_plan_text(plan: Any) -> str:
+    """What a training would take, by its `TrainingPlan`: steps, time, memory, disk."""
     steps, total = plan.steps_per_epoch * plan.epochs, plan.fold_seconds * len(plan.folds)
     folds = ", ".join(map(str, plan.folds))
     return named_lines(
