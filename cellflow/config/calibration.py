@@ -83,7 +83,7 @@ class CalibrateConfig:
     ensembles_dir: Path = Path("ensembles")
     """Folder for thresholds of ensembles: ENSEMBLES_DIR/NAME/ensemble.json."""
     shrinkage: Annotated[float, NOT_NEGATIVE] = 10.0
-    """Images that the optimum of all types weighs in the optimum of one; larger values trust small types less."""
+    """How many images the optimum of all types counts for in that of one type; larger: small types are trusted less."""
     smoothing: Annotated[float, NOT_NEGATIVE] = 0.7
     """Width, in steps of the grid, of the smoothing of scores before their maximum is taken; 0 is none."""
     reserved: bool = True

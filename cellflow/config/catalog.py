@@ -20,7 +20,7 @@ class RunsConfig:
     sort: Literal["date", "cv", "name"] = "date"
     """date: newest first. cv: best first, by the cross-fitted score, before calibration by the raw one."""
     most: Annotated[int, NOT_NEGATIVE] = 0
-    """Show at most so many; 0: all."""
+    """Show at most this many; 0: all."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class PruneConfig:
     ensembles_dir: Path = Path("ensembles")
     """Folder with calibrations of ensembles, for leftovers of writes that were killed."""
     predictions_dir: Path = Path("predictions")
-    """Folder with results of predictions, for the same."""
+    """Folder with results of predictions, for leftovers of such writes there."""
     yes: bool = False
-    """Remove it; without this nothing is."""
+    """Remove it; without this, nothing is removed."""
     states: bool = True
-    """Training states (last.pt, good.pt) of finished folds, which nothing goes on from."""
+    """Training states (last.pt, good.pt) of finished folds, which are needed only to go on training."""
     caches: bool = True
     """Training samples beside the data, where no run of RUNS_DIR still trains on it. They are computed again
     when they are needed. Runs elsewhere that train on the same data now would fail."""

@@ -32,7 +32,7 @@ class PublishConfig:
     public: bool = False
     """Everybody may see it."""
     unfinished: bool = False
-    """Accept a run of which folds are missing, and folds whose training has stopped before its last epoch, with
+    """Accept a run with missing folds, and folds whose training has stopped before its last epoch, with
     their best model so far."""
     state: bool = False
     """Also the full training state, last.pt, so that training can go on elsewhere."""
@@ -82,9 +82,9 @@ class NotebookConfig:
     out: Path | None = None
     """File to write; without it RUN-kaggle.ipynb here."""
     overwrite: bool = False
-    """Replace a file that is there and says something else."""
+    """Replace a file of other content."""
     unfinished: bool = False
-    """Accept a run of which folds are missing, and folds whose training has stopped before its last epoch, with
+    """Accept a run with missing folds, and folds whose training has stopped before its last epoch, with
     their best model so far."""
     runs_dir: Path = Path("runs")
     """Folder that holds all runs."""

@@ -45,7 +45,7 @@ class ModelConfig:
     diam_mean: Annotated[float | None, POSITIVE] = None
     """Diameter in pixels that cells are rescaled to; without it 30, or what a pretrained model brings."""
     freeze_encoder: bool = False
-    """Leave the way down as the pretrained model brings it, batch-norm statistics too; train the way up."""
+    """Keep the encoder as in the pretrained model, batch-norm statistics included; train the decoder only."""
 
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
@@ -85,7 +85,7 @@ class OptimConfig:
     n_epochs: Annotated[int, COUNT] = 500
     """Epochs; one epoch is --nimg_per_epoch crops."""
     patience: Annotated[int, NOT_NEGATIVE] = 0
-    """Stop after so many evaluations in a row without a better score; 0: never."""
+    """Stop after this many evaluations in a row without a better score; 0: never."""
     batch_size: Annotated[int, COUNT] = 8
     """Crops per step, over all GPUs."""
 

@@ -67,7 +67,7 @@ class EnsembleResult:
     cells : dict of str to int
         Cells found per image.
     failed : dict of str to str
-        What is wrong with the images that could not be predicted.
+        Why images could not be predicted.
     members : int
         Number of networks averaged.
     written : tuple of str
@@ -88,7 +88,7 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
     """Average the flows of all members at native size, make masks once, write the results.
 
     Results are written image by image; the same call again goes on where it stopped. Images that cannot
-    be used are told of at the end and do not stop the others.
+    be used are reported at the end and do not stop the others.
 
     Raises
     ------

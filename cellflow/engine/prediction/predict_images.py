@@ -1,4 +1,4 @@
-"""Predict images into a result folder; what fails is told at the end."""
+"""Predict images into a result folder; what fails is reported at the end."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def predict_images(
     """Predict the images that are not done, write them, and finish the folder.
 
     An image that cannot be read, or that the network or the mask step refuses (`DataError`,
-    `NotFiniteError`), is left out and told of in the summary and in one warning. It is tried again when
+    `NotFiniteError`), is left out, and named in the summary and in one warning. It is tried again when
     the command is repeated.
 
     Parameters

@@ -1,5 +1,5 @@
 """What commands print: results in, text out, a module a kind.
 
-A text gets a table, plain values, or a result of which a Protocol says what the text needs, so that nothing of
-the engine is imported here.
+Another text is a function in a module here. It gets a table, plain values, or a result (where a Protocol says what
+it needs of it), so that nothing of the engine is imported.
 """

@@ -10,7 +10,7 @@ __all__ = ["demo_text"]
 
 
 def demo_text(result: Any) -> str:
-    """What is said of a `DemoResult`: scores of single models and of the ensemble, and where results lie."""
+    """A `DemoResult`: scores of single models and of the ensemble, and where results lie."""
     return "\n".join(
         [
             cv_text(result.cv),

@@ -10,7 +10,7 @@ __all__ = ["publication_text"]
 
 
 def publication_text(publication: Any) -> str:
-    """What is said of a `Publication`: its name, where it is, and every file with its size."""
+    """A `Publication`: its name, where it is, and every file with its size."""
     sizes = [f"  {size_text(size):>9}  {name}" for name, size in publication.files]
     seen = "public" if publication.public else "private"
     where = publication.url or publication.reference
