@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from cellflow import config as configs
 from cellflow.cli.console import fail, say
-from cellflow.cli.texts import (
-    plan_text,
-    prediction_plan_text,
-    prediction_text,
-    publication_text,
-    thresholds_text,
-)
-from cellflow.storage.sizes import size_text
+
+if TYPE_CHECKING:
+    from cellflow.engine.prediction.ensemble import EnsembleResult
 
 __all__ = ["COMMANDS", "Command"]
 
@@ -32,10 +29,13 @@ class Command:
 
 
 def _prepare(config: configs.PrepareConfig) -> None:
-    from cellflow.engine.data.prepare import folds_flags, found_text, prepare
+    from cellflow.engine.data.folds import group_column
+    from cellflow.engine.data.prepare import folds_flags, prepare
+    from cellflow.report.text.dataset import dataset_text
 
     dataset = prepare(config)
-    say(f"{dataset.path}: {found_text(dataset)}")
+    group = group_column(dataset.images)
+    say(f"{dataset.path}: {dataset_text(dataset.images, group)}")
     say(f"Next: cellflow folds{folds_flags(dataset)}{_data_flag(config.out)}")
 
 
@@ -48,66 +48,46 @@ def _folds(config: configs.FoldsConfig) -> None:
 
 
 def _train(config: configs.TrainConfig) -> None:
+    from cellflow.report.text.training import training_plan_text, training_text
+
     if config.dry_run:
         from cellflow.engine.training.training_plan import plan_training
 
-        say(plan_text(plan_training(config)))
+        say(training_plan_text(plan_training(config)))
         return
     from cellflow.engine.runs.next_command import after_training
     from cellflow.engine.training.train import train
 
-    results = train(config)
-    for result in results:
-        say(
-            f"fold {result.fold}: best score {result.best_score:.4f} at epoch {result.best_epoch:g}"
-            + (
-                ""
-                if result.best_score
-                else " (nothing was found: too short a training, or other cells?)"
-            )
-        )
-    if not all(result.finished for result in results):
-        say("Time is up. The same command goes on.")
+    say(training_text(train(config)))
     say(after_training(config))
 
 
 def _oof(config: configs.OofConfig) -> None:
     from cellflow.engine.runs.next_command import after_oof
-    from cellflow.engine.validation.cv_table import cv_text
     from cellflow.engine.validation.oof import oof
+    from cellflow.report.text.cv import cv_text
 
     result = oof(config)
     say(cv_text(result.cv))
     say(f"Written: {result.run.cv}, {result.run.oof}")
-    if result.outlines is not None:
-        say(_pictures(result.outlines))
+    _print_pictures(result.outlines)
     say(after_oof(result.run, config))
 
 
 def _calibrate(config: configs.CalibrateConfig) -> None:
     from cellflow.engine.runs.next_command import after_calibration
     from cellflow.engine.validation.calibrate import calibrate
+    from cellflow.report.text.thresholds import calibration_text
 
     result = calibrate(config)
-    _print_calibration(result)
+    say(calibration_text(result))
     say(after_calibration(result.runs, config))
-
-
-def _print_calibration(result: Any) -> None:
-    from cellflow.engine.validation.cv_table import cv_text
-
-    for run, thresholds, cv in zip(result.runs, result.thresholds, result.cv, strict=True):
-        say(cv_text(cv))
-        say(f"\n{thresholds_text(thresholds)}")
-        say(f"Written: {run.thresholds}, {run.cv}, {run.calibration}")
-    if result.ensemble is not None:
-        say(f"\nensemble: {thresholds_text(result.ensemble)}")
-        say(f"Written: {result.record}")
 
 
 def _ensemble(config: configs.EnsembleConfig) -> None:
     from cellflow.engine.prediction.ensemble import ensemble
     from cellflow.engine.prediction.prediction_plan import plan_ensemble
+    from cellflow.report.text.prediction import prediction_plan_text
 
     if config.output.dry_run:
         say(prediction_plan_text(plan_ensemble(config)))
@@ -118,6 +98,7 @@ def _ensemble(config: configs.EnsembleConfig) -> None:
 def _predict(config: configs.PredictConfig) -> None:
     from cellflow.engine.prediction.ensemble import predict
     from cellflow.engine.prediction.prediction_plan import plan_prediction
+    from cellflow.report.text.prediction import prediction_plan_text
 
     if config.output.dry_run:
         say(prediction_plan_text(plan_prediction(config)))
@@ -125,7 +106,9 @@ def _predict(config: configs.PredictConfig) -> None:
     _print_prediction(predict(config))
 
 
-def _print_prediction(result: Any) -> None:
+def _print_prediction(result: EnsembleResult) -> None:
+    from cellflow.report.text.prediction import prediction_text
+
     say(prediction_text(result))
     if result.failed:
         total = len(result.cells) + len(result.failed)
@@ -135,12 +118,15 @@ def _print_prediction(result: Any) -> None:
 def _run(config: configs.ChainConfig) -> None:
     from cellflow.engine.experiments.chain import run_chain
     from cellflow.engine.runs.next_command import after_calibration
+    from cellflow.report.text.publication import publication_text
+    from cellflow.report.text.thresholds import calibration_text
+    from cellflow.report.text.training import TIME_IS_UP
 
     result = run_chain(config)
     if result.calibration is None:
-        say("Time is up. The same command goes on.")
+        say(TIME_IS_UP)
         return
-    _print_calibration(result.calibration)
+    say(calibration_text(result.calibration))
     if result.publication is not None:
         say(publication_text(result.publication))
     if result.notebook is not None:
@@ -152,16 +138,18 @@ def _run(config: configs.ChainConfig) -> None:
 
 
 def _queue(config: configs.QueueConfig) -> None:
-    from cellflow.engine.experiments.queue import queue_text, run_queue
+    from cellflow.engine.experiments.queue import run_queue
+    from cellflow.report.text.queue import queue_text
 
     result = run_queue(config)
-    say(queue_text(result))
+    say(queue_text(result.table))
     if result.failed and not config.dry_run:
         fail(f"failed: {', '.join(result.failed)}; the same command tries them again")
 
 
 def _publish(config: configs.PublishConfig) -> None:
     from cellflow.engine.publishing.publish import plan_publication, publish
+    from cellflow.report.text.publication import publication_text
 
     say(publication_text(plan_publication(config) if config.dry_run else publish(config)))
 
@@ -173,72 +161,66 @@ def _kaggle_notebook(config: configs.NotebookConfig) -> None:
 
 
 def _runs(config: configs.RunsConfig) -> None:
-    from cellflow.engine.runs.catalog import list_runs, runs_text
+    from cellflow.engine.runs.catalog import list_runs
+    from cellflow.report.text.runs import runs_text
 
     say(runs_text(list_runs(config)))
 
 
 def _compare(config: configs.CompareConfig) -> None:
-    from cellflow.engine.validation.compare_runs import compare_runs, comparison_text
+    from cellflow.engine.validation.compare_runs import compare_runs
+    from cellflow.report.text.comparison import comparison_text
 
     say(comparison_text(compare_runs(config)))
 
 
 def _prune(config: configs.PruneConfig) -> None:
-    from cellflow.engine.runs.prune import plan_prune, prune, prune_text
+    from cellflow.engine.runs.prune import plan_prune, prune
+    from cellflow.report.text.prune import prune_text, removed_text
 
     plan = plan_prune(config)
-    say(prune_text(plan))
+    say(prune_text(plan.items, plan.kept))
     if not config.yes:
         say("Nothing was removed; --yes removes it.")
         return
     result = prune(plan)
-    for text in result.kept:
-        say(text)
-    say(f"Removed: {size_text(result.bytes)}")
+    say(removed_text(result.bytes, result.kept))
 
 
 def _checks(config: configs.ChecksConfig) -> None:
-    from cellflow.engine.runtime.machine_checks import checks_text, run_checks
+    from cellflow.engine.runtime.machine_checks import run_checks
+    from cellflow.report.text.checks import checks_text
 
     checks = run_checks(config)
-    say(checks_text(checks, as_json=config.json))
+    say(json.dumps(checks.to_dict(), indent=2) if config.json else checks_text(checks.rows))
     if not checks.ok:
         fail("something is not as it must be, see above")
 
 
 def _score(config: configs.ScoreConfig) -> None:
     from cellflow.engine.validation.score_masks import score_masks
-    from cellflow.engine.validation.score_text import score_text
+    from cellflow.report.text.score import score_text
 
     result = score_masks(config)
     say(score_text(result))
     if config.out is not None:
         say(f"Written: {config.out}")
-    if result.outlines is not None:
-        say(_pictures(result.outlines))
+    _print_pictures(result.outlines)
 
 
 def _demo(config: configs.DemoConfig) -> None:
     from cellflow.engine.experiments.demo import demo
-    from cellflow.engine.validation.cv_table import cv_text
+    from cellflow.report.text.demo import demo_text
 
-    result = demo(config)
-    say(cv_text(result.cv))
-    say(
-        f"\nensemble of {result.members} models on {result.unseen} unseen images: {result.score:.4f}"
-    )
-    say(f"submission  {result.submission}")
-    say(f"masks       {result.masks}")
-    say(f"picture     {result.picture}")
-    say(f"time        {result.seconds:.0f} s")
+    say(demo_text(demo(config)))
 
 
-def _pictures(sheet: Any) -> str:
-    return f"Pictures: {sheet.parent}, worst first; the worst on one sheet: {sheet}"
+def _print_pictures(sheet: Path | None) -> None:
+    if sheet is not None:
+        say(f"Pictures: {sheet.parent}, worst first; the worst on one sheet: {sheet}")
 
 
-def _data_flag(path: Any) -> str:
+def _data_flag(path: Path) -> str:
     return "" if str(path) == "cellflow-data" else f" --data {shlex.quote(str(path))}"
 
 

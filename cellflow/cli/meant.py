@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 from cellflow.cli.commands import COMMANDS
-from cellflow.config.layers import Setting, settings_of
+from cellflow.config.layers import Setting, close_to, settings_of
 
-__all__ = ["close_to", "flags_of", "unknown_command", "unknown_flag"]
+__all__ = ["flags_of", "unknown_command", "unknown_flag"]
 
 _COMMANDS = {
     "predict": "segment eval evaluate_images infer inference test detect apply cellpose",
@@ -101,13 +100,6 @@ _NOTES = {
     "exclude_on_edges": "cells at the border are kept",
 }  # fmt: skip
 """What has no flag here, and why."""
-
-
-def close_to(word: str, known: Sequence[str]) -> str | None:
-    """The known word that is nearest, if one is near."""
-    lower = {name.lower(): name for name in known}
-    found = difflib.get_close_matches(word.lower(), list(lower), 1)
-    return lower[found[0]] if found else None
 
 
 def flags_of(cls: type) -> dict[str, Setting]:

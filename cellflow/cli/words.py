@@ -13,8 +13,8 @@ from typing import Any, Literal, get_args, get_origin
 
 import tyro
 
-from cellflow.cli.meant import close_to, flags_of, unknown_flag
-from cellflow.config.layers import settings_of
+from cellflow.cli.meant import flags_of, unknown_flag
+from cellflow.config.layers import close_to, settings_of
 from cellflow.errors import ConfigError
 
 __all__ = ["check_words"]

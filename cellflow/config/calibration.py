@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import tyro
 
-from cellflow.config.checks import at_least_one, not_negative, positive, seed_problems
+from cellflow.config.checks import COUNT, NOT_NEGATIVE, POSITIVE, SEED, named_twice
 from cellflow.config.shared import MAX_LOGIT, RuntimeConfig
 
 MAX_SETTINGS = 200_000
@@ -21,13 +20,24 @@ class GridConfig:
 
     start_threshold: float = -3.0
     """First cellprob threshold."""
-    threshold_step: float = 0.5
+    threshold_step: Annotated[float, POSITIVE] = 0.5
     """Step between cellprob thresholds."""
-    n_thresholds: int = 13
+    n_thresholds: Annotated[int, COUNT] = 13
     """Number of cellprob thresholds."""
-    flow_thresholds: tuple[float, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0, 1.3, 1.7, 0.0)
+    flow_thresholds: Annotated[tuple[float, ...], NOT_NEGATIVE] = (
+        0.2,
+        0.3,
+        0.4,
+        0.5,
+        0.6,
+        0.8,
+        1.0,
+        1.3,
+        1.7,
+        0.0,
+    )
     """Flow thresholds; 0 is no check."""
-    min_sizes: tuple[int, ...] = (15, 25, 40, 60, 90, 130, 190, 280, 400)
+    min_sizes: Annotated[tuple[int, ...], NOT_NEGATIVE] = (15, 25, 40, 60, 90, 130, 190, 280, 400)
     """Minimum sizes in pixels."""
     extras: bool = True
     """After that also try, one by one, a minimum of score_per_pixel, a maximum size, and hollow masks."""
@@ -35,25 +45,22 @@ class GridConfig:
     @property
     def cellprob_thresholds(self) -> tuple[float, ...]:
         """The cellprob thresholds."""
-        steps = self.start_threshold + self.threshold_step * np.arange(self.n_thresholds)
-        return tuple(float(value) for value in np.round(steps, 6))
+        places = range(self.n_thresholds)
+        return tuple(round(self.start_threshold + self.threshold_step * at, 6) for at in places)
 
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
-        found = positive("threshold_step", self.threshold_step)
-        found += at_least_one("n_thresholds", self.n_thresholds)
-        if not found and not max(map(abs, self.cellprob_thresholds)) <= MAX_LOGIT:
+        found = []
+        rise = self.threshold_step * (self.n_thresholds - 1)
+        ends = self.start_threshold, self.start_threshold + rise
+        if not max(map(abs, ends)) <= MAX_LOGIT:
             found.append(
-                f"--start_threshold, --threshold_step and --n_thresholds must stay within "
-                f"+-{MAX_LOGIT:g}, found {self.cellprob_thresholds[0]:g} to "
-                f"{self.cellprob_thresholds[-1]:g}"
+                "--start_threshold, --threshold_step and --n_thresholds must stay within "
+                f"+-{MAX_LOGIT:g}, found {ends[0]:g} to {ends[1]:g}"
             )
         for name in ("flow_thresholds", "min_sizes"):
-            values = getattr(self, name)
-            if not values:
+            if not getattr(self, name):
                 found.append(f"--{name} needs at least one value")
-            for value in values:
-                found += not_negative(name, value)
         count = self.n_thresholds * len(self.flow_thresholds) * len(self.min_sizes)
         if count > MAX_SETTINGS:
             found.append(
@@ -75,13 +82,13 @@ class CalibrateConfig:
     """Folder that holds all runs."""
     ensembles_dir: Path = Path("ensembles")
     """Folder for thresholds of ensembles: ENSEMBLES_DIR/NAME/ensemble.json."""
-    shrinkage: float = 10.0
-    """Images that the optimum of all types weighs in the optimum of one; larger values trust small types less."""
-    smoothing: float = 0.7
+    shrinkage: Annotated[float, NOT_NEGATIVE] = 10.0
+    """How many images the optimum of all types counts for in that of one type; larger: small types are trusted less."""
+    smoothing: Annotated[float, NOT_NEGATIVE] = 0.7
     """Width, in steps of the grid, of the smoothing of scores before their maximum is taken; 0 is none."""
     reserved: bool = True
     """Where images are reserved from all folds, fit the ensemble's thresholds on them (runs the network)."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Seed of the intervals."""
     unfinished: bool = False
     """Accept folds whose training has stopped before its last epoch."""
@@ -90,9 +97,4 @@ class CalibrateConfig:
 
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
-        found = not_negative("shrinkage", self.shrinkage) + not_negative(
-            "smoothing", self.smoothing
-        )
-        if len(set(self.runs)) < len(self.runs):
-            found.append(f"a run is named twice: {' '.join(self.runs)}")
-        return found + seed_problems(self.seed)
+        return named_twice(self.runs)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from cellflow.config.checks import not_negative
+from cellflow.config.checks import NOT_NEGATIVE, named_twice
 
 
 @dataclass(frozen=True)
@@ -19,12 +19,8 @@ class RunsConfig:
     """Folder that holds all runs."""
     sort: Literal["date", "cv", "name"] = "date"
     """date: newest first. cv: best first, by the cross-fitted score, before calibration by the raw one."""
-    most: int = 0
-    """Show at most so many; 0: all."""
-
-    def problems(self) -> list[str]:
-        """What does not make sense, one sentence each."""
-        return not_negative("most", self.most)
+    most: Annotated[int, NOT_NEGATIVE] = 0
+    """Show at most this many; 0: all."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +53,11 @@ class PruneConfig:
     ensembles_dir: Path = Path("ensembles")
     """Folder with calibrations of ensembles, for leftovers of writes that were killed."""
     predictions_dir: Path = Path("predictions")
-    """Folder with results of predictions, for the same."""
+    """Folder with results of predictions, for leftovers of such writes there."""
     yes: bool = False
-    """Remove it; without this nothing is."""
+    """Remove it; without this, nothing is removed."""
     states: bool = True
-    """Training states (last.pt, good.pt) of finished folds, which nothing goes on from."""
+    """Training states (last.pt, good.pt) of finished folds, which are needed only to go on training."""
     caches: bool = True
     """Training samples beside the data, where no run of RUNS_DIR still trains on it. They are computed again
     when they are needed. Runs elsewhere that train on the same data now would fail."""
@@ -72,6 +68,4 @@ class PruneConfig:
 
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
-        if len(set(self.runs)) < len(self.runs):
-            return [f"a run is named twice: {' '.join(self.runs)}"]
-        return []
+        return named_twice(self.runs)

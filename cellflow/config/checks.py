@@ -5,10 +5,44 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from cellflow.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What the values of a setting must be, in the annotation of its field: ``k: Annotated[int, COUNT]``.
+
+    Of a list every value must be so; None is always allowed.
+    """
+
+    words: str
+    fits: Callable[[Any], bool]
+
+    def problems(self, name: str, value: Any) -> list[str]:
+        """What is wrong with the value of a setting."""
+        values = value if isinstance(value, tuple) else (value,)
+        return [
+            f"--{name} {self.words}, found {item!r}"
+            for item in values
+            if item is not None and not self.fits(item)
+        ]
+
+
+POSITIVE = Rule("must be positive", lambda value: 0 < value < math.inf)
+NOT_NEGATIVE = Rule("must not be negative", lambda value: 0 <= value < math.inf)
+COUNT = Rule("must be at least 1", lambda value: value >= 1)
+SHARE = Rule("must be at least 0 and below 1", lambda value: 0 <= value < 1)
+SEED = Rule("must be at least 0 and below 2**63", lambda value: 0 <= value < 2**63)
+CHANNEL = Rule("must be 0, 1, 2 or 3", lambda value: value in range(4))
+NOT_EMPTY = Rule("must not be empty; leave it out instead", lambda value: value.strip() != "")
+FOLDER_NAME = Rule(
+    "may have letters, digits and . _ + -",
+    lambda value: bool(re.fullmatch(r"[\w.+][\w.+-]*", value) and value.strip(".")),
+)
 
 
 def check_config(config: Any) -> None:
@@ -19,12 +53,23 @@ def check_config(config: Any) -> None:
 
 
 def _problems(config: Any) -> list[str]:
-    found = list(config.problems())
-    for item in dataclasses.fields(config):
-        group = getattr(config, item.name)
-        if dataclasses.is_dataclass(group):
-            found += _problems(group)
-    return found
+    """What breaks a rule of its field, what the config itself finds, and the same of its groups."""
+    hints = get_type_hints(type(config), include_extras=True)
+    values = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
+    found = [
+        problem
+        for name, value in values.items()
+        for rule in getattr(hints[name], "__metadata__", ())
+        if isinstance(rule, Rule)
+        for problem in rule.problems(name, value)
+    ]
+    found += config.problems() if hasattr(config, "problems") else []
+    return found + [
+        problem
+        for value in values.values()
+        if dataclasses.is_dataclass(value)
+        for problem in _problems(value)
+    ]
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:
@@ -53,28 +98,6 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def seed_problems(seed: int) -> list[str]:
-    """What is wrong with a seed."""
-    if 0 <= seed < 2**63:
-        return []
-    return [f"--seed must not be negative and below 2**63, found {seed}"]
-
-
-def positive(name: str, value: float) -> list[str]:
-    """What is wrong with a value that must be above 0."""
-    return [] if 0 < value < math.inf else [f"--{name} must be positive, found {value}"]
-
-
-def share(name: str, value: float) -> list[str]:
-    """What is wrong with a share: at least 0 and below 1."""
-    return [] if 0 <= value < 1 else [f"--{name} must be at least 0 and below 1, found {value}"]
-
-
-def not_negative(name: str, value: float) -> list[str]:
-    """What is wrong with a value that may be 0."""
-    return [] if 0 <= value < math.inf else [f"--{name} must not be negative, found {value}"]
-
-
 def seconds_of(text: str) -> float | None:
     """Seconds of a duration such as 8h, 1h30m, 90m or 45s; None when it is none. A bare number has no unit."""
     parts = re.fullmatch(
@@ -100,14 +123,7 @@ def listed_paths(config: Any, name: str) -> None:
         object.__setattr__(config, name, () if value is None else (Path(value),))
 
 
-def at_least_one(name: str, value: int) -> list[str]:
-    """What is wrong with a count."""
-    return [] if value >= 1 else [f"--{name} must be at least 1, found {value}"]
-
-
-def name_problems(name: str) -> list[str]:
-    """What is wrong with a name that becomes a folder."""
-    allowed = name and all(letter.isalnum() or letter in "._+-" for letter in name)
-    if allowed and name.strip(".") and not name.startswith("-"):
-        return []
-    return [f"--name may have letters, digits and . _ + -, found {name!r}"]
+def named_twice(runs: tuple[str, ...]) -> list[str]:
+    """What is wrong with a list of runs."""
+    twice = len(set(runs)) < len(runs)
+    return [f"a run is named twice: {' '.join(runs)}"] if twice else []

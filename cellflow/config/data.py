@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from cellflow.config.checks import seed_problems
+from cellflow.config.checks import SEED
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class FoldsConfig:
     """Column to balance over folds. Without it: cell_type if there."""
     calibration: float = 0.0
     """Share of the images reserved from all folds (fold -1), groups whole, for thresholds of an ensemble."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Seed of the split."""
     overwrite: bool = False
     """Replace an existing folds.csv."""
@@ -81,4 +81,4 @@ class FoldsConfig:
             found.append(f"--holdout must lie between 0 and 1, found {self.holdout}")
         if not 0 <= self.calibration < 1:
             found.append(f"--calibration must be at least 0 and below 1, found {self.calibration}")
-        return found + seed_problems(self.seed)
+        return found

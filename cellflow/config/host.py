@@ -11,7 +11,3 @@ class ChecksConfig:
 
     json: bool = False
     """Print JSON instead of a table."""
-
-    def problems(self) -> list[str]:
-        """What does not make sense, one sentence each."""
-        return []

@@ -7,7 +7,7 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -15,7 +15,7 @@ import tyro
 
 from cellflow.errors import ConfigError
 
-__all__ = ["Setting", "blank_config", "check_complete", "settings_of", "with_settings"]
+__all__ = ["Setting", "blank_config", "check_complete", "close_to", "settings_of", "with_settings"]
 
 Config = TypeVar("Config")
 _YAML_WORDS = {False: ("off", "no"), True: ("on", "yes")}
@@ -67,7 +67,9 @@ def with_settings(config: Config, values: Mapping[str, Any], source: str) -> Con
     for name, value in _flat(values, places, ()):
         place = places.get(name[-1])
         if place is None or (len(name) > 1 and place.path != name):
-            problems.append(f"{'.'.join(name)}: no such setting{_close(name[-1], places)}")
+            near = close_to(name[-1], places)
+            hint = f"; did you mean {near}?" if near else ""
+            problems.append(f"{'.'.join(name)}: no such setting{hint}")
             continue
         try:
             changes[place.path] = _convert(place.hint, value)
@@ -122,9 +124,11 @@ def _flat(
             yield (name,), value
 
 
-def _close(name: str, places: dict[str, Setting]) -> str:
-    found = difflib.get_close_matches(name, places, 1)
-    return f"; did you mean {found[0]}?" if found else ""
+def close_to(word: str, known: Iterable[str]) -> str | None:
+    """The known word that is nearest, if one is near."""
+    lower = {name.lower(): name for name in known}
+    found = difflib.get_close_matches(word.lower(), lower, 1)
+    return lower[found[0]] if found else None
 
 
 def _convert(hint: Any, value: Any) -> Any:

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from cellflow.config.checks import (
-    at_least_one,
+    CHANNEL,
+    COUNT,
+    FOLDER_NAME,
+    POSITIVE,
+    SEED,
+    Rule,
     listed_paths,
-    name_problems,
-    positive,
-    seed_problems,
 )
 from cellflow.config.shared import MaskOverrides, RuntimeConfig
 
 SENSIBLE_PIXELS = 1e-5, 1e4
 """Micrometres between which a pixel of an image of cells can lie: of an electron microscope, of a camera."""
+PIXEL_SIZE = Rule(
+    "must lie between {:g} and {:g} micrometres".format(*SENSIBLE_PIXELS),
+    lambda value: SENSIBLE_PIXELS[0] <= value <= SENSIBLE_PIXELS[1],
+)
 NO_IMAGES = (
     "no images were named: give a folder, image files, a dataset, a pattern in quotes such as "
     "'plate/*.tif', or a text file with one path a line"
@@ -38,9 +44,9 @@ class OofConfig:
     policy: Literal["auto", "dataset", "type", "image"] = "auto"
     """Where diameters come from. dataset: the mean of the training images, as Cellpose. type: the mean of the
     image's cell type. image: an estimate per image. auto: a pass with each, and the best of them is kept."""
-    diameter: float | None = None
+    diameter: Annotated[float | None, POSITIVE] = None
     """Cell diameter in pixels for all images, instead of a policy."""
-    batch_size: int = 8
+    batch_size: Annotated[int, COUNT] = 8
     """Tiles per network call."""
     unfinished: bool = False
     """Accept folds whose training has stopped before its last epoch, with their best model so far."""
@@ -52,12 +58,9 @@ class OofConfig:
 
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
-        found = at_least_one("batch_size", self.batch_size)
-        if self.diameter is not None:
-            found += positive("diameter", self.diameter)
-            if self.policy != "auto":
-                found.append("--diameter and --policy exclude each other; give one of them")
-        return found
+        if self.diameter is not None and self.policy != "auto":
+            return ["--diameter and --policy exclude each other; give one of them"]
+        return []
 
 
 @dataclass(frozen=True)
@@ -68,63 +71,40 @@ class FilesConfig:
     """Take the images of sub-folders too; their ids have the folders in front: day1__a for day1/a.tif."""
     img_filter: str = ""
     """Ending of the names of images, as in Cellpose: of a_img.tif with _img, whose id is a."""
-    pixel_size: float | None = None
+    pixel_size: Annotated[float | None, PIXEL_SIZE] = None
     """Micrometres per pixel of all images, for label maps and tables; without it what the files say."""
-
-    def problems(self) -> list[str]:
-        """What does not make sense, one sentence each."""
-        low, high = SENSIBLE_PIXELS
-        if self.pixel_size is None or low <= self.pixel_size <= high:
-            return []
-        return [
-            f"--pixel_size must lie between {low:g} and {high:g} micrometres, found {self.pixel_size}"
-        ]
 
 
 @dataclass(frozen=True)
 class InferenceConfig:
     """How members look at an image, and how their flows are averaged."""
 
-    diameter: float | None = None
+    diameter: Annotated[float | None, POSITIVE] = None
     """Cell diameter in pixels; without it what the run's diameter policy says."""
-    chan: int | None = None
+    chan: Annotated[int | None, CHANNEL] = None
     """Channel to segment, for model files of Cellpose, which do not say theirs: 0 grey, 1 red, 2 green, 3 blue."""
-    chan2: int | None = None
+    chan2: Annotated[int | None, CHANNEL] = None
     """Nuclear channel, for model files of Cellpose."""
     cell_type: str | None = None
     """Cell type of all images; without it the members' style models tell it, image by image."""
     tta: bool = False
     """Every member sees the image flipped along rows, columns and both as well: four times the time."""
-    scales: tuple[float, ...] = (1.0,)
+    scales: Annotated[tuple[float, ...], POSITIVE] = (1.0,)
     """Factors on the scale at which every member sees every image, such as 0.9 1 1.1."""
     augment: bool = False
     """Overlap tiles by half and flip every other one, as Cellpose's --augment."""
-    batch_size: int = 8
+    batch_size: Annotated[int, COUNT] = 8
     """Tiles per network call."""
 
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
-        found = at_least_one("batch_size", self.batch_size)
-        if self.diameter is not None:
-            found += positive("diameter", self.diameter)
-        for name, value in (("chan", self.chan), ("chan2", self.chan2)):
-            if value is not None and value not in range(4):
-                found.append(f"--{name} must be 0, 1, 2 or 3, found {value}")
-        if not self.scales:
-            found.append("--scales needs at least one factor, such as 1")
-        for scale in self.scales:
-            found += positive("scales", scale)
-        return found
+        return [] if self.scales else ["--scales needs at least one factor, such as 1"]
 
 
 @dataclass(frozen=True)
-class OutputConfig:
-    """Where results go, and what is written."""
+class ExportsConfig:
+    """What is written: a field for every export of `cellflow.engine.prediction.exports`."""
 
-    name: str | None = None
-    """Name of the result; without it the names of the models joined by +."""
-    out: Path = Path("predictions")
-    """Folder for results: OUT/NAME/masks/ID.tif, OUT/NAME/cells.csv and OUT/NAME/submission.csv."""
     masks: bool = True
     """Label maps, masks/ID.tif."""
     submission: bool = True
@@ -133,23 +113,60 @@ class OutputConfig:
     """One row per cell with its size, place, shape, intensity and confidence, cells.csv."""
     outlines: bool = False
     """Pictures of the outlines, outlines/ID.png."""
+
+
+@dataclass(frozen=True)
+class OutputConfig(ExportsConfig):
+    """Where results go, and what is written."""
+
+    name: Annotated[str | None, FOLDER_NAME] = None
+    """Name of the result; without it the names of the models joined by +."""
+    out: Path = Path("predictions")
+    """Folder for results: OUT/NAME/masks/ID.tif, OUT/NAME/cells.csv and OUT/NAME/submission.csv."""
     overwrite: bool = False
-    """Replace an earlier result of this name; without it the same command goes on where it stopped."""
+    """Replace an earlier result of this name. Otherwise the same command goes on where it stopped."""
     dry_run: bool = False
     """Predict nothing: measure one image and say how long all will take."""
 
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
-        found = name_problems(self.name) if self.name is not None else []
-        if not (self.masks or self.submission or self.cells or self.outlines):
-            found.append(
-                "nothing would be written: leave one of masks, submission, cells, outlines on"
-            )
-        return found
+        exports = [item.name for item in fields(ExportsConfig)]
+        if any(getattr(self, name) for name in exports):
+            return []
+        return [f"nothing would be written: leave one of {', '.join(exports)} on"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentationConfig:
+    """What `predict` and `ensemble` share."""
+
+    images: tuple[Path, ...]
+    """Images, folders of images, datasets, patterns in quotes ('a/*.tif'), or text files with one path a line."""
+    runs_dir: Path = Path("runs")
+    """Folder that holds all runs."""
+    ensembles_dir: Path = Path("ensembles")
+    """Folder with calibrations of ensembles: ENSEMBLES_DIR/NAME/ensemble.json."""
+    calibrated: bool = True
+    """Use calibrated thresholds where there are any; else those of the training."""
+    unfinished: bool = False
+    """Also take folds whose training has stopped before its last epoch, with their best model so far. Folds that
+    are not taken, or have no model yet, are left out with a warning."""
+    files: FilesConfig = field(default_factory=FilesConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    mask: MaskOverrides = field(default_factory=MaskOverrides)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+    def __post_init__(self) -> None:
+        listed_paths(self, "images")
+
+    def problems(self) -> list[str]:
+        """What does not make sense, one sentence each."""
+        return [] if self.images else [NO_IMAGES]
 
 
 @dataclass(frozen=True)
-class EnsembleConfig:
+class EnsembleConfig(SegmentationConfig):
     """Average the flows of all fold models of one or more runs, then make masks once."""
 
     images: tuple[Path, ...]
@@ -157,64 +174,22 @@ class EnsembleConfig:
     runs: tyro.conf.Positional[tuple[str, ...]] = ()
     """Run folders, names, or model files; without any the newest run. All folds of all of them are members.
     RUN@TYPE joins only for images of that cell type."""
-    runs_dir: Path = Path("runs")
-    """Folder that holds all runs."""
-    ensembles_dir: Path = Path("ensembles")
-    """Folder for the record of members and thresholds: ENSEMBLES_DIR/NAME/ensemble.json."""
     flows: tuple[Path, ...] = ()
     """Folders of flows of other origin that join the average: ID.npz with flow, cellprob and scale."""
     weights: Literal["equal", "cv"] = "equal"
     """equal: every member counts the same. cv: as its fold's best score."""
     average: Literal["auto", "plain", "cellprob", "direction"] = "auto"
     """How flows are averaged. auto: what calibration chose for this ensemble, else plain."""
-    calibrated: bool = True
-    """Use calibrated thresholds where there are any; else those of the training."""
-    unfinished: bool = False
-    """Also take folds whose training has stopped before its last epoch, with their best model so far. Folds that
-    are not taken, or have no model yet, are left out with a warning."""
-    files: FilesConfig = field(default_factory=FilesConfig)
-    output: OutputConfig = field(default_factory=OutputConfig)
-    inference: InferenceConfig = field(default_factory=InferenceConfig)
-    mask: MaskOverrides = field(default_factory=MaskOverrides)
-    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
-
-    def __post_init__(self) -> None:
-        listed_paths(self, "images")
-
-    def problems(self) -> list[str]:
-        """What does not make sense, one sentence each."""
-        return [] if self.images else [NO_IMAGES]
 
 
 @dataclass(frozen=True)
-class PredictConfig:
+class PredictConfig(SegmentationConfig):
     """Segment images with a run or a model file."""
 
     images: tyro.conf.Positional[tuple[Path, ...]]
     """Images, folders of images, datasets, patterns in quotes ('a/*.tif'), or text files with one path a line."""
     model: Annotated[str | None, tyro.conf.arg(aliases=["--pretrained_model"])] = None
     """Run by name or folder, or a model file of cellflow or Cellpose 3; without it the newest run."""
-    runs_dir: Path = Path("runs")
-    """Folder that holds all runs."""
-    ensembles_dir: Path = Path("ensembles")
-    """Folder with calibrations of ensembles."""
-    calibrated: bool = True
-    """Use calibrated thresholds where there are any; else those of the training."""
-    unfinished: bool = False
-    """Also take folds whose training has stopped before its last epoch, with their best model so far. Folds that
-    are not taken, or have no model yet, are left out with a warning."""
-    files: FilesConfig = field(default_factory=FilesConfig)
-    output: OutputConfig = field(default_factory=OutputConfig)
-    inference: InferenceConfig = field(default_factory=InferenceConfig)
-    mask: MaskOverrides = field(default_factory=MaskOverrides)
-    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
-
-    def __post_init__(self) -> None:
-        listed_paths(self, "images")
-
-    def problems(self) -> list[str]:
-        """What does not make sense, one sentence each."""
-        return [] if self.images else [NO_IMAGES]
 
 
 @dataclass(frozen=True)
@@ -225,13 +200,13 @@ class DemoConfig:
     """Folder to write; an earlier demo there is replaced."""
     images: int = 24
     """Annotated images."""
-    unseen: int = 6
+    unseen: Annotated[int, COUNT] = 6
     """Further images that no fold sees, for the ensemble."""
-    n_epochs: int = 30
+    n_epochs: Annotated[int, COUNT] = 30
     """Epochs of each fold."""
     k: int = 3
     """Folds."""
-    seed: int = 0
+    seed: Annotated[int, SEED] = 0
     """Seed of images and training."""
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
@@ -240,8 +215,6 @@ class DemoConfig:
         found = []
         if self.k < 2:
             found.append(f"--k must be at least 2, found {self.k}")
-        found += at_least_one("unseen", self.unseen) + at_least_one("n_epochs", self.n_epochs)
-        found += seed_problems(self.seed)
         if self.images % 2:
             found.append(f"--images must be even: they come in wells of two, found {self.images}")
         if self.images < 3 * self.k:

@@ -23,17 +23,16 @@ class PublishConfig:
 
     what: tyro.conf.Positional[str | None] = None
     """Run by name or folder, or a dataset folder; without it the newest run."""
-    to: Literal["kaggle"] = "kaggle"
-    """Where to; kaggle needs the package kaggle and an API key in the environment or in ~/.kaggle."""
     title: str | None = None
     """Name of the dataset. Without it EXPERIMENT_CV such as exp_0.3124, for data the name of its folder. If
     a dataset of this name is there, it gets a new version; another CV makes another dataset."""
     owner: str | None = None
-    """Kaggle user or organisation that owns the dataset; without it the owner of the API key."""
+    """Kaggle user or organisation that owns the dataset; without it the owner of the API key, which the package
+    kaggle looks for in the environment and in ~/.kaggle."""
     public: bool = False
     """Everybody may see it."""
     unfinished: bool = False
-    """Accept a run of which folds are missing, and folds whose training has stopped before its last epoch, with
+    """Accept a run with missing folds, and folds whose training has stopped before its last epoch, with
     their best model so far."""
     state: bool = False
     """Also the full training state, last.pt, so that training can go on elsewhere."""
@@ -68,7 +67,7 @@ class PublishConfig:
                     f"--wheels_python is a version such as 3.12, found {self.wheels_python!r}"
                 )
             if self.wheels == "none":
-                found.append("--wheels_python needs wheels: leave --wheels none away")
+                found.append("--wheels_python needs wheels: leave out --wheels none")
         return found
 
 
@@ -83,9 +82,9 @@ class NotebookConfig:
     out: Path | None = None
     """File to write; without it RUN-kaggle.ipynb here."""
     overwrite: bool = False
-    """Replace a file that is there and says something else."""
+    """Replace a file of other content."""
     unfinished: bool = False
-    """Accept a run of which folds are missing, and folds whose training has stopped before its last epoch, with
+    """Accept a run with missing folds, and folds whose training has stopped before its last epoch, with
     their best model so far."""
     runs_dir: Path = Path("runs")
     """Folder that holds all runs."""

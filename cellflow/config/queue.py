@@ -20,10 +20,6 @@ class QueueConfig:
     debug: bool = False
     """Run all of them as debug runs: few images, few steps, no upload."""
     again: bool = False
-    """Run what is done again too; every step then finds what is there."""
+    """Also repeat experiments that are done; every step then finds its earlier results."""
     dry_run: bool = False
     """Run nothing: show the experiments and how far each one is."""
-
-    def problems(self) -> list[str]:
-        """What does not make sense, one sentence each."""
-        return []

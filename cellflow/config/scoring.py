@@ -29,7 +29,7 @@ class ScoreConfig:
     runs_dir: Path = Path("runs")
     """Folder that holds all runs."""
     mask_filter: str = ""
-    """What names of label maps end in beyond the id, when it is not _masks or _cp_masks; in PRED, --versus
+    """Ending of the names of label maps after the id, when it is not _masks or _cp_masks; for PRED, --versus
     and --truth alike, wherever a name has it."""
     outlines: bool = False
     """Pictures of truth and PRED over each image, the worst first: RANK_SCORE_ID.png, and the worst ones on

@@ -4,52 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from cellflow.config.checks import not_negative, share
+from cellflow.config.checks import COUNT, NOT_NEGATIVE, SHARE, Rule
 
 MAX_LOGIT = 100.0
-
-
-@dataclass(frozen=True)
-class MaskConfig:
-    """Flow to labels."""
-
-    cellprob_threshold: float = 0.0
-    """Pixels with a higher cellprob logit are foreground; lower it to find more and larger cells."""
-    flow_threshold: float = 0.4
-    """Masks with a larger flow error are removed; 0 turns the check off."""
-    min_size: int = 15
-    """Masks with fewer pixels are removed."""
-    niter: int = 0
-    """Steps that pixels follow the flow; 0: 200 per 30 pixels of diameter, as Cellpose."""
-    max_size_fraction: float = 0.4
-    """Masks with more than this part of the image are removed."""
-    score_per_pixel: float = 0.0
-    """Masks whose pixels have a lower mean cell probability (0 to 1) are removed; 0 turns the check off."""
-    fill_holes: bool = True
-    """Fill holes in masks."""
-
-    def problems(self) -> list[str]:
-        """What does not make sense, one sentence each."""
-        return _mask_problems(self)
+LOGIT = Rule(f"must lie within +-{MAX_LOGIT:g}", lambda value: abs(value) <= MAX_LOGIT)
+PART = Rule("must be above 0 and at most 1", lambda value: 0 < value <= 1)
 
 
 @dataclass(frozen=True)
 class MaskOverrides:
     """Flow to labels. Without these, what the run was trained with."""
 
-    cellprob_threshold: float | None = None
+    cellprob_threshold: Annotated[float | None, LOGIT] = None
     """Pixels with a higher cellprob logit are foreground; lower it to find more and larger cells."""
-    flow_threshold: float | None = None
+    flow_threshold: Annotated[float | None, NOT_NEGATIVE] = None
     """Masks with a larger flow error are removed; 0 turns the check off."""
     min_size: int | None = None
     """Masks with fewer pixels are removed."""
-    niter: int | None = None
+    niter: Annotated[int | None, NOT_NEGATIVE] = None
     """Steps that pixels follow the flow; 0: 200 per 30 pixels of diameter, as Cellpose."""
-    max_size_fraction: float | None = None
+    max_size_fraction: Annotated[float | None, PART] = None
     """Masks with more than this part of the image are removed."""
-    score_per_pixel: float | None = None
+    score_per_pixel: Annotated[float | None, SHARE] = None
     """Masks whose pixels have a lower mean cell probability (0 to 1) are removed; 0 turns the check off."""
     fill_holes: bool | None = None
     """Fill holes in masks."""
@@ -59,9 +37,18 @@ class MaskOverrides:
         given = {key: value for key, value in dataclasses.asdict(self).items() if value is not None}
         return dataclasses.replace(mask, **given)
 
-    def problems(self) -> list[str]:
-        """What does not make sense, one sentence each."""
-        return _mask_problems(self.apply(MaskConfig()))
+
+@dataclass(frozen=True)
+class MaskConfig(MaskOverrides):
+    """Flow to labels."""
+
+    cellprob_threshold: Annotated[float, LOGIT] = 0.0
+    flow_threshold: Annotated[float, NOT_NEGATIVE] = 0.4
+    min_size: int = 15
+    niter: Annotated[int, NOT_NEGATIVE] = 0
+    max_size_fraction: Annotated[float, PART] = 0.4
+    score_per_pixel: Annotated[float, SHARE] = 0.0
+    fill_holes: bool = True
 
 
 @dataclass(frozen=True)
@@ -72,34 +59,10 @@ class RuntimeConfig:
     """auto, cpu, cuda, cuda:1, mps."""
     amp: Literal["auto", "bfloat16", "float16", "off"] = "auto"
     """Mixed precision. auto: bfloat16 where the CPU or GPU has it, else float16 on a GPU, else off."""
-    workers: int | None = None
+    workers: Annotated[int | None, NOT_NEGATIVE] = None
     """Processes that prepare crops; without it 0 on a CPU and up to 8 on a GPU. The crops are the same."""
-    threads: int | None = None
+    threads: Annotated[int | None, COUNT] = None
     """CPU threads of torch; without it torch's own choice."""
-
-    def problems(self) -> list[str]:
-        """What does not make sense, one sentence each."""
-        found = []
-        if self.workers is not None and self.workers < 0:
-            found.append(f"--workers must not be negative, found {self.workers}")
-        if self.threads is not None and self.threads < 1:
-            found.append(f"--threads must be at least 1, found {self.threads}")
-        return found
-
-
-def _mask_problems(mask: MaskConfig) -> list[str]:
-    found = []
-    if not abs(mask.cellprob_threshold) <= MAX_LOGIT:
-        found.append(
-            f"--cellprob_threshold must lie within +-{MAX_LOGIT:g}, found {mask.cellprob_threshold}"
-        )
-    found += not_negative("flow_threshold", mask.flow_threshold)
-    found += not_negative("niter", mask.niter)
-    if not 0 < mask.max_size_fraction <= 1:
-        found.append(
-            f"--max_size_fraction must be above 0 and at most 1, found {mask.max_size_fraction}"
-        )
-    return found + share("score_per_pixel", mask.score_per_pixel)
 
 
 Policy = Literal["dataset", "type", "image"]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Annotated
+
+from cellflow.config.checks import NOT_EMPTY
 
 _NOT_IN_PROJECTS = set("/\\#?%:")
 """What wandb does not take in the name of a project."""
@@ -20,16 +23,16 @@ class TrackingConfig:
     """Project in wandb."""
     wandb_offline: bool = False
     """Record for wandb in RUN/wandb only, whatever WANDB_MODE says; `wandb sync` uploads it."""
-    wandb_entity: str | None = None
+    wandb_entity: Annotated[str | None, NOT_EMPTY] = None
     """User or team in wandb; without it the account's own."""
-    sheet: str | None = None
+    sheet: Annotated[str | None, NOT_EMPTY] = None
     """URL or name of a Google Sheet that gets a row per fold and one per run. Credentials come from
     GOOGLE_APPLICATION_CREDENTIALS or from gspread's own places."""
     slack: bool = False
     """Tell Slack when a run ends or fails; the webhook comes from SLACK_WEBHOOK_URL."""
     comment: str = ""
     """What the experiment is about, for every record."""
-    environment: str | None = None
+    environment: Annotated[str | None, NOT_EMPTY] = None
     """What the host is called in records; without it what was detected."""
 
     def problems(self) -> list[str]:
@@ -43,10 +46,6 @@ class TrackingConfig:
             )
         if self.wandb_offline and not self.wandb:
             found.append("--wandb_offline needs --wandb")
-        for name in ("wandb_entity", "sheet", "environment"):
-            value = getattr(self, name)
-            if value is not None and not value.strip():
-                found.append(f"--{name} must not be empty; leave it out instead")
         if self.sheet and "://" in self.sheet and not _holds_key(self.sheet):
             found.append(
                 "--sheet must be the name of a Google Sheet, or a URL such as "

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 __all__ = ["hash_array", "hash_bytes", "hash_file", "hash_json"]
 
@@ -26,6 +26,8 @@ def hash_bytes(*chunks: bytes) -> str:
 
 def hash_array(array: NDArray[Any]) -> str:
     """Hash of dtype, shape and content of an array."""
+    import numpy as np  # not needed for hashes of text, which every command makes
+
     plain = np.ascontiguousarray(array)
     little = plain.astype(plain.dtype.newbyteorder("<"), copy=False)
     return hash_bytes(little.dtype.str.encode(), str(plain.shape).encode(), little.tobytes())

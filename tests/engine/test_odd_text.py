@@ -49,10 +49,10 @@ def test_tables_of_a_prediction(tmp_path: Path) -> None:
                 if name not in folder.done():
                     folder.write(name, prediction(cell_type=name), image)
             folder.finish(names)
-    cells = read_frame(folder.cells, ["id"], text=("id", "cell_type"))
+    cells = read_frame(folder.path / "cells.csv", ["id"], text=("id", "cell_type"))
     assert cells["id"].tolist() == [name for name in IDS for _ in range(2)]
     assert cells["cell_type"].tolist() == cells["id"].tolist()
-    assert list(read_submission(folder.submission)) == list(IDS)
+    assert list(read_submission(folder.path / "submission.csv")) == list(IDS)
 
 
 @quick

@@ -27,10 +27,10 @@ from cellflow.engine.data.make_folds import make_folds
 from cellflow.engine.data.prepare import prepare
 from cellflow.engine.experiments.chain import run_chain
 from cellflow.engine.prediction.ensemble import predict
-from cellflow.engine.runs.catalog import list_runs, runs_text
+from cellflow.engine.runs.catalog import list_runs
 from cellflow.engine.runs.contents import TEXT_COLUMNS
 from cellflow.engine.runs.metadata import build_metadata
-from cellflow.engine.validation.compare_runs import compare_runs, comparison_text
+from cellflow.engine.validation.compare_runs import compare_runs
 from cellflow.engine.validation.score_masks import score_masks
 from cellflow.errors import FoldError
 from cellflow.io.dataset import Dataset
@@ -38,6 +38,8 @@ from cellflow.io.fold_table import read_fold_table
 from cellflow.io.formats.submission import read_submission
 from cellflow.io.images import write_labels
 from cellflow.io.tables import read_frame, read_rows
+from cellflow.report.text.comparison import comparison_text
+from cellflow.report.text.runs import runs_text
 from cellflow.storage.run_folder import RunFolder
 from cellflow.synthetic import synthetic_dataset
 

@@ -26,9 +26,9 @@ from cellflow.numeric.mask_checks import split_parts
 from cellflow.storage.atomic import atomic_folder, restore_folder, what_stands
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_array
-from cellflow.storage.sizes import few_text, plural
+from cellflow.storage.sizes import few_text
 
-__all__ = ["folds_flags", "found_text", "prepare"]
+__all__ = ["folds_flags", "prepare"]
 
 _log = logging.getLogger(__name__)
 
@@ -84,33 +84,6 @@ def prepare(config: PrepareConfig) -> Dataset:
             *(len(flat), len(dataset), few_text(flat)),
         )
     return dataset
-
-
-def found_text(dataset: Dataset) -> str:
-    """What a dataset holds, in one line: images, cells, cell types, groups, sizes."""
-    images = dataset.images
-    parts = [plural(len(dataset), "image"), plural(int(images["n_instances"].sum()), "cell")]
-    empty = int((images["n_instances"] == 0).sum())
-    if empty:
-        parts.append(f"{plural(empty, 'image')} without cells")
-    if "cell_type" in images:
-        known = images["cell_type"][images["cell_type"] != ""]
-        named = [f"{name} {count}" for name, count in known.value_counts().items()]
-        parts.append(
-            f"{plural(len(named), 'cell type')} ({few_text(named)})" if named else "no cell type"
-        )
-        if 0 < len(known) < len(images):
-            parts.append(f"{plural(len(images) - len(known), 'image')} without a type")
-    group = group_column(images)
-    if group is not None:
-        parts.append(f"{plural(images[group].nunique(), 'group')} ({group})")
-    sizes = images[["height", "width"]].sort_values(["height", "width"]).drop_duplicates()
-    ends = [f"{row.height} x {row.width}" for row in sizes.iloc[[0, -1]].itertuples()]
-    parts.append(f"{' to '.join(dict.fromkeys(ends))} pixels (height x width)")
-    channels = sorted(set(images["channels"]))
-    if channels != [1]:
-        parts.append(f"{' or '.join(map(str, channels))} channels")
-    return ", ".join(parts)
 
 
 def folds_flags(dataset: Dataset) -> str:

@@ -33,7 +33,7 @@ from cellflow.storage.locks import hold_lock, is_locked
 from cellflow.storage.run_folder import RunFolder, debug_name
 from cellflow.types import one_line
 
-__all__ = ["QueueResult", "queue_text", "run_queue"]
+__all__ = ["QueueResult", "run_queue"]
 
 _log = logging.getLogger(__name__)
 
@@ -99,17 +99,6 @@ def run_queue(config: QueueConfig) -> QueueResult:
     return QueueResult(queue.table())
 
 
-def queue_text(result: QueueResult) -> str:
-    """The table for people."""
-    shown = result.table.drop(columns=["log"])
-    return shown.to_string(
-        index=False,
-        float_format=lambda value: f"{value:.4f}",
-        na_rep="-",
-        formatters={"minutes": _minutes},
-    )
-
-
 def _check_all(experiments: Sequence[Experiment], file: Path) -> None:
     """Check experiments before the first of them starts; what several of them share is told once."""
     problems: dict[str, list[str]] = {}
@@ -142,10 +131,6 @@ def _split_problems(experiments: Sequence[Experiment]) -> dict[str, list[str]]:
                 text = f"--{name} {mine}: {data} has no folds yet, and {maker.name} would make them otherwise"
                 problems.setdefault(text, []).append(experiment.name)
     return problems
-
-
-def _minutes(value: float) -> str:
-    return "-" if pd.isna(value) else f"{value:.1f}"
 
 
 class _Queue:

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.config import EnsembleConfig, PredictConfig, check_config
-from cellflow.engine.prediction.exports import Exports
+from cellflow.config.prediction import SegmentationConfig
+from cellflow.engine.prediction.exports import EXPORTS, chosen_exports
 from cellflow.engine.prediction.predict_images import predict_images
 from cellflow.engine.prediction.result_folder import ResultFolder
 from cellflow.engine.runs.identity import versions
@@ -68,9 +69,11 @@ class EnsembleResult:
     cells : dict of str to int
         Cells found per image.
     failed : dict of str to str
-        What is wrong with the images that could not be predicted.
+        Why images could not be predicted.
     members : int
         Number of networks averaged.
+    written : tuple of str
+        What lies in the folder, in words.
     """
 
     folder: Path
@@ -80,13 +83,14 @@ class EnsembleResult:
     cells: dict[str, int]
     failed: dict[str, str]
     members: int
+    written: tuple[str, ...] = ()
 
 
 def ensemble(config: EnsembleConfig) -> EnsembleResult:
     """Average the flows of all members at native size, make masks once, write the results.
 
     Results are written image by image; the same call again goes on where it stopped. Images that cannot
-    be used are told of at the end and do not stop the others.
+    be used are reported at the end and do not stop the others.
 
     Raises
     ------
@@ -95,7 +99,6 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
     """
     job = open_ensemble(config)
     output = config.output
-    exports = Exports(output.masks, output.submission, output.cells, output.outlines)
     _warn_of_training_data(job.images, job.opened.members)
     _log.info(
         "%s, %s of %s; thresholds: %s",
@@ -105,13 +108,13 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
     with ResultFolder.open(
         job.folder,
         _identity(job),
-        exports=exports,
+        exports=chosen_exports(output),
         overwrite=output.overwrite,
         fingerprints={name: image.fingerprint for name, image in job.images.items()},
     ) as folder:
         if not isinstance(
             source_folders(config.images), str
-        ):  # one by one, no folder that has changed
+        ):  # named one by one, no changed folder
             folder.check_kept(job.images)
         write_config_file(folder.settings, "ensemble", _with_runs(config))
         summary = predict_images(job.segmenter, job.images, folder, title=job.opened.name)
@@ -119,14 +122,16 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
     if job.segmenter.diameter is None:
         warn_of_diameters(summary.facts, members)
     warn_of_no_cells(summary.facts, job.segmenter.mask, job.segmenter.per_type, members)
+    paths = {name: job.folder / export.path for name, export in EXPORTS.items()}
     return EnsembleResult(
         job.folder,
-        folder.submission,
-        folder.masks,
-        folder.cells,
+        paths["submission"],
+        paths["masks"],
+        paths["cells"],
         summary.cells,
         summary.failed,
-        len(job.opened.members),
+        len(members),
+        tuple(export.summary(len(summary.cells)) for export in folder.exports),
     )
 
 
@@ -322,16 +327,7 @@ def predict(config: PredictConfig) -> EnsembleResult:
 
 def as_ensemble(config: PredictConfig) -> EnsembleConfig:
     """An ensemble of the one thing that was named."""
-    return EnsembleConfig(
-        images=config.images,
-        files=config.files,
-        runs=(config.model,) if config.model else (),
-        runs_dir=config.runs_dir,
-        ensembles_dir=config.ensembles_dir,
-        calibrated=config.calibrated,
-        unfinished=config.unfinished,
-        output=config.output,
-        inference=config.inference,
-        mask=config.mask,
-        runtime=config.runtime,
-    )
+    shared = {
+        item.name: getattr(config, item.name) for item in dataclasses.fields(SegmentationConfig)
+    }
+    return EnsembleConfig(**shared, runs=(config.model,) if config.model else ())

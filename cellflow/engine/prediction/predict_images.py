@@ -1,4 +1,4 @@
-"""Predict images into a result folder; what fails is told at the end."""
+"""Predict images into a result folder; what fails is reported at the end."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from cellflow.engine.prediction.exports import pixel_size_of
-from cellflow.engine.prediction.result_folder import ResultFolder
+from cellflow.engine.prediction.result_folder import ResultFolder, pixel_size_of
 from cellflow.engine.runtime.progress_lines import WorkProgress, show_progress
 from cellflow.engine.segmentation.doubts import ImageFacts, facts_of
 from cellflow.errors import DataError, NotFiniteError
@@ -57,7 +56,7 @@ def predict_images(
     """Predict the images that are not done, write them, and finish the folder.
 
     An image that cannot be read, or that the network or the mask step refuses (`DataError`,
-    `NotFiniteError`), is left out and told of in the summary and in one warning. It is tried again when
+    `NotFiniteError`), is left out, and named in the summary and in one warning. It is tried again when
     the command is repeated.
 
     Parameters

@@ -5,14 +5,12 @@
     prediction.json    what makes the prediction (identity), what is written (exports), what tells whether
                        an image has changed, and, once the tables are there, how many cells each image in
                        them has
-    masks/<id>.tif     label maps
-    outlines/<id>.png  the images with the outlines of their cells
-    cells.csv          a row per cell: id, then the columns of `measure_cells`
-    submission.csv     id,predicted: a row per cell, row-major 1-indexed runs
     ensemble.yaml      settings of the command, which ``cellflow ensemble --config`` takes
-    .parts/            while images are missing: <id>.csv, rows of the cell table; <id>.tif, label maps
-                       that are not to stay
+    .parts/            while images are missing: what exports need until they are finished, and <id>.tif,
+                       label maps that are not to stay
     .lock              held by the process that writes
+
+and what the exports write, see `cellflow.engine.prediction.exports`.
 
 An image's label map is written last, so an image whose label map is there is done.
 
@@ -23,59 +21,39 @@ to date, so that everything in the folder always fits together.
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cellflow.config import config_differences
-from cellflow.engine.prediction.exports import (
-    Exports,
-    Rows,
-    _has_all_columns,
-    count_cells,
-    pixel_size_of,
-    read_export_table,
-)
+from cellflow.engine.prediction.exports import EXPORTS
+from cellflow.engine.prediction.exports.export import PARTS, PredictedImage, ids_of_files
+from cellflow.engine.prediction.result_record import RECORD, ResultRecord, check_place
 from cellflow.engine.runtime.progress_lines import follow
-from cellflow.engine.segmentation.cell_table import CELL_COLUMNS
 from cellflow.errors import DataError, RunError
-from cellflow.io.formats.submission import write_submission
 from cellflow.io.image_source import ImageReaders
 from cellflow.io.images import read_labels, write_labels
 from cellflow.io.pixel_size import PixelSize
-from cellflow.numeric.labels import labels_from_instances
-from cellflow.numeric.rle import instances_from_rles, rles_from_labels
-from cellflow.report.overlays import write_outlines
-from cellflow.storage.atomic import atomic_path, remove_leftovers, write_json
-from cellflow.storage.csv_text import csv_writer, write_frame
+from cellflow.io.source import SourceImage
+from cellflow.storage.atomic import remove_leftovers
 from cellflow.storage.locks import hold_lock
-from cellflow.storage.records import load_json
 from cellflow.storage.sizes import few_text
 
 if TYPE_CHECKING:
     from cellflow.engine.segmentation.result import Prediction
 
-__all__ = ["ResultFolder"]
+__all__ = ["ResultFolder", "pixel_size_of"]
 
 _log = logging.getLogger(__name__)
 
-
-_FORMAT = "cellflow-prediction"
-_VERSION = 1
+SETTINGS = "ensemble.yaml"
 _LOCK = ".lock"
-_WORK = (
-    "masks", "outlines", ".parts", "cells.csv", "submission.csv", "ensemble.yaml", "prediction.json",
-)  # fmt: skip
-"""What a result consists of, in the order in which it is removed."""
 
 
 class ResultFolder:
@@ -85,55 +63,20 @@ class ResultFolder:
     ----------
     path : Path
         The folder.
-    identity : dict
-        What makes the results what they are, of JSON types: hashes of members, thresholds, settings,
-        versions. A folder is only continued with an equal one.
-    exports : Exports
-        What is written.
+    record : ResultRecord
+        What it is made with and what it holds.
+    exports : set of str
+        What is written: names of `EXPORTS`.
     """
 
-    def __init__(self, path: Path, *, identity: dict[str, Any], exports: Exports) -> None:
-        self.path = Path(path)
-        self.exports = exports
-        self._record: dict[str, Any] = {
-            "format": _FORMAT,
-            "version": _VERSION,
-            "identity": json.loads(json.dumps(identity)),  # as it is read back, to be compared
-            "exports": asdict(exports),
-            "images": {},
-            "cells": {},
-        }
-        self._parts = self.path / ".parts"
-
-    @property
-    def record_path(self) -> Path:
-        """What made the results, JSON."""
-        return self.path / "prediction.json"
-
-    @property
-    def masks(self) -> Path:
-        """Folder of label TIFFs."""
-        return self.path / "masks"
-
-    @property
-    def outlines(self) -> Path:
-        """Folder of pictures with outlines."""
-        return self.path / "outlines"
-
-    @property
-    def cells(self) -> Path:
-        """Table with a row per cell."""
-        return self.path / "cells.csv"
-
-    @property
-    def settings(self) -> Path:
-        """Settings of the command, YAML."""
-        return self.path / "ensemble.yaml"
-
-    @property
-    def submission(self) -> Path:
-        """CSV with the runs of every cell."""
-        return self.path / "submission.csv"
+    def __init__(self, path: Path, record: ResultRecord, exports: AbstractSet[str]) -> None:
+        self.path = path
+        self.exports = [export for name, export in EXPORTS.items() if name in exports]
+        self._record = record
+        self._parts = path / PARTS
+        kept = [path / export.path for export in self.exports if export.keeps_labels]
+        self._maps = kept[0] if kept else self._parts
+        self._counts: dict[str, int] = {}
 
     @classmethod
     @contextmanager
@@ -142,7 +85,7 @@ class ResultFolder:
         path: Path,
         identity: dict[str, Any],
         *,
-        exports: Exports | None = None,
+        exports: AbstractSet[str] = frozenset({"masks", "submission", "cells"}),
         overwrite: bool = False,
         fingerprints: Mapping[str, str] | None = None,
     ) -> Iterator[ResultFolder]:
@@ -150,9 +93,13 @@ class ResultFolder:
 
         Parameters
         ----------
-        path, identity, exports
-            As the class takes them; all exports but outlines by default. What an earlier command wrote
-            there is written as well.
+        path : Path
+            The folder.
+        identity : dict
+            What makes the results what they are, of JSON types: hashes of members, thresholds, settings,
+            versions. A folder is only continued with an equal one.
+        exports : set of str
+            What is written: names of `EXPORTS`. What an earlier command wrote there is written as well.
         overwrite : bool
             Remove what is there first, if it is a result of a prediction. Other files in the folder stay.
         fingerprints : mapping, optional
@@ -166,25 +113,35 @@ class ResultFolder:
         RunError
             If another process writes there.
         """
-        folder = cls(path, identity=identity, exports=exports or Exports())
-        _check_place(folder.path, overwrite=overwrite)
-        with _only_writer(folder.path):
+        path = Path(path)
+        written = [export.path for export in EXPORTS.values()]
+        check_place(path, ignored=_LOCK)
+        with _only_writer(path):
             if overwrite:
-                for name in _WORK:
-                    _remove(folder.path / name)
-            folder._start()
+                for name in (*written, PARTS, SETTINGS, RECORD):
+                    _remove(path / name)
+            for place in (path, *(path / name for name in (*written, PARTS))):
+                remove_leftovers(place)
+            record = ResultRecord.start(path, identity, exports)
+            folder = cls(path, record, _with_earlier(path, exports, record))
             folder._forget_changed(fingerprints or {})
             yield folder
+
+    @property
+    def settings(self) -> Path:
+        """Settings of the command, YAML."""
+        return self.path / SETTINGS
 
     def done(self) -> set[str]:
         """Ids of the images of which everything is there."""
         listed = set(self._listed())
-        done = _ids(self._marks, ".tif")
-        if not self.exports.masks:
+        done = ids_of_files(self._maps, ".tif")
+        if self._maps == self._parts:  # where label maps do not stay, the tables remember
             done |= listed
-        if self.exports.outlines:
-            done &= _ids(self.outlines, ".png")
-        return done & self._measured(listed)
+        for export in self.exports:
+            has = export.done(self.path, listed)
+            done &= done if has is None else has
+        return done
 
     def complete(self, readers: ImageReaders) -> None:
         """Make what is missing of images where the label maps that are there are enough for it.
@@ -197,34 +154,29 @@ class ResultFolder:
             Images, see `find_images`.
         """
         listed = set(self._listed())
-        maps = _ids(self.masks, ".tif") | _ids(self._parts, ".tif")
-        known = (maps | listed if self.exports.submission else maps) & self._measured(listed)
+        has = {export: export.done(self.path, listed) for export in self.exports}
+        maps = ids_of_files(self._maps, ".tif") | ids_of_files(self._parts, ".tif")
+        known = maps | listed
+        for export, ids in has.items():
+            if not export.from_labels and ids is not None:
+                known &= ids
         missing = known - self.done()
-        names = [name for name in readers if name in missing]
-        runs = read_export_table(self.submission, missing - maps)
+        sources: dict[str, Callable[[tuple[int, int]], NDArray[np.int32]]] = {}
+        for export in self.exports:
+            sources |= export.known_labels(self.path, missing - maps)
+        names = [name for name in readers if name in missing & (maps | sources.keys())]
         for name in follow(names, "from label maps", brief=True):
             with suppress(DataError):
                 image = readers[name]()
-                labels = self._known_labels(name, image.shape[:2], runs)
-                if self.exports.outlines:
-                    write_outlines(self.outlines / f"{name}.png", image, labels)
-                write_labels(self._mask(name), labels, pixel_size_of(readers[name]))
-
-    def _measured(self, listed: set[str]) -> set[str]:
-        """Ids of the images whose cells are in a table; of all where no table is wanted."""
-        if self.exports.cells:
-            return _ids(self._parts, ".csv") | listed
-        return listed | _ids(self.masks, ".tif") | _ids(self._parts, ".tif")
-
-    def _known_labels(self, image_id: str, shape: tuple[int, ...], runs: Rows) -> NDArray[np.int32]:
-        """The label map of an image, from its file or from its rows in the submission."""
-        for folder in (self.masks, self._parts):
-            if (folder / f"{image_id}.tif").is_file():
-                return read_labels(folder / f"{image_id}.tif")
-        if image_id not in runs:
-            raise DataError(f"{self.submission}: expected rows of the image {image_id!r}.")
-        cells = [row[1] for row in runs[image_id] if row[1]]
-        return labels_from_instances(instances_from_rles(cells, (shape[0], shape[1])))
+                labels = self._label_map(name)
+                if labels is None:
+                    labels = sources[name]((image.shape[0], image.shape[1]))
+                item = PredictedImage(name, image, labels, pixel_size_of(readers[name]))
+                lacking = [export for export, ids in has.items() if name not in (ids or ())]
+                for export in lacking:
+                    if export.from_labels:
+                        export.write(self.path, item)
+                self._write_labels(item)
 
     def write(
         self,
@@ -242,22 +194,14 @@ class ResultFolder:
         prediction : Prediction
             What was predicted for it.
         image : (H, W) or (H, W, C) ndarray
-            The native image, for the outlines.
+            The native image.
         pixel_size : PixelSize, optional
-            Micrometres per pixel, for the label map and the cells.
+            Micrometres per pixel.
         """
-        if self.exports.outlines:
-            write_outlines(self.outlines / f"{image_id}.png", image, prediction.labels)
-        if self.exports.cells:
-            area = math.nan if pixel_size is None else pixel_size.area
-            table = replace(prediction, pixel_area=area).cells
-            table.insert(0, "id", image_id)
-            with (
-                atomic_path(self._parts / f"{image_id}.csv") as temporary,
-                temporary.open("w", encoding="utf-8", newline="") as file,
-            ):
-                write_frame(file, table, header=False)
-        write_labels(self._mask(image_id), prediction.labels, pixel_size)
+        item = PredictedImage(image_id, image, prediction.labels, pixel_size, prediction)
+        for export in self.exports:
+            export.write(self.path, item)
+        self._write_labels(item)
 
     def finish(self, ids: Iterable[str]) -> dict[str, int]:
         """Write the tables; they hold the images of `ids` that are done, in their order, and no others.
@@ -279,13 +223,13 @@ class ResultFolder:
         names = [name for name in wanted if name in done]
         listed = self._listed()
         counts = {name: listed[name] for name in names if name in listed}
-        if list(listed) != names or not self._tables_are_there(every=True):
+        if list(listed) != names or not all(item.is_finished(self.path) for item in self.exports):
             # Images that leave the tables are not to pass for done if the next lines are interrupted.
-            self._list(counts)
-            if self.exports.cells:
-                self._write_cells(names)
-            counts = self._write_submission(names, counts)
-            self._list(counts)
+            self._record.set_cells(counts)
+            for export in self.exports:
+                export.finish(self.path, names, self._counted_map)
+            counts = {name: self._count(name, listed) for name in names}
+            self._record.set_cells(counts)
         if len(names) == len(wanted):
             _remove(self._parts)
         return counts
@@ -298,126 +242,78 @@ class ResultFolder:
         DataError
             Naming some of them.
         """
-        others = [name for name in self._record["cells"] if name not in set(ids)]
+        others = self._record.cells.keys() - set(ids)
         if others:
+            named = few_text(name for name in self._record.cells if name in others)
             raise DataError(
-                f"{self.path} holds the prediction of other images ({few_text(others)}), which would leave "
-                "its tables. Name these images too, choose another --name, or add --overwrite."
+                f"{self.path} holds the prediction of other images ({named}), which would leave "
+                "its tables. Name these images too, choose another --name, or add --overwrite.",
+                path=self.path,
             )
-
-    def _start(self) -> None:
-        """Write the record of a new result, or check that the one there is the same."""
-        for place in (self.path, self.masks, self.outlines, self._parts):
-            remove_leftovers(place)
-        if not self.record_path.exists():
-            write_json(self.record_path, self._record)
-            return
-        old = _read_record(self.record_path)
-        if old is None:
-            raise DataError(_not_ours(self.path))
-        changes = config_differences(_compared(old), _compared(self._record))
-        if changes:
-            raise DataError(
-                f"{self.path} holds a prediction made with something else (old -> new):\n"
-                + "\n".join(f"  - {line}" for line in changes)
-                + "\nGo back to the old to continue it, add --overwrite to replace it, or choose "
-                "another --name."
-            )
-        self._record = old
-        self._widen(Exports(**old["exports"]))
-
-    def _widen(self, old: Exports) -> None:
-        """Write what was asked for before as well, so that nothing in the folder grows old."""
-        asked = asdict(self.exports)
-        kept = [name for name, was in asdict(old).items() if was and not asked[name]]
-        self.exports = Exports(**(asked | dict.fromkeys(kept, True)))
-        if kept:
-            _log.info(
-                "%s: %s of an earlier command %s kept up to date; --overwrite starts anew without",
-                self.path, " and ".join(kept), "is" if kept == ["submission"] else "are",
-            )  # fmt: skip
-        if self.exports != old:
-            self._record = self._record | {"exports": asdict(self.exports)}
-            write_json(self.record_path, self._record)
 
     def _forget_changed(self, fingerprints: Mapping[str, str]) -> None:
         """Remove what was made of images that are others now, before the new ones are known."""
-        known: dict[str, str] = self._record.get("images", {})
+        known = self._record.images
         changed = {name for name, text in fingerprints.items() if known.get(name, text) != text}
         for name in changed:
-            maps = [folder / f"{name}.tif" for folder in (self.masks, self._parts)]
-            others = self._parts / f"{name}.csv", self.outlines / f"{name}.png"
-            for path in (*maps, *others):
-                path.unlink(missing_ok=True)
-        cells = {name: n for name, n in self._record["cells"].items() if name not in changed}
-        images = dict(sorted({**known, **fingerprints}.items()))
-        if changed or images != known:
-            self._record = self._record | {"images": images, "cells": cells}
-            write_json(self.record_path, self._record)
+            for folder in (self._maps, self._parts):
+                (folder / f"{name}.tif").unlink(missing_ok=True)
+            for export in self.exports:
+                export.forget(self.path, name)
+        cells = {name: n for name, n in self._record.cells.items() if name not in changed}
+        self._record.set_images(dict(sorted({**known, **fingerprints}.items())), cells)
 
     def _listed(self) -> dict[str, int]:
         """Images in the tables with their cells; none if a table that cannot be made again is missing."""
-        return dict(self._record["cells"]) if self._tables_are_there() else {}
+        stay = self._maps != self._parts
+        needed = [export for export in self.exports if not (stay and export.from_labels)]
+        return self._record.cells if all(item.is_finished(self.path) for item in needed) else {}
 
-    def _list(self, cells: dict[str, int]) -> None:
-        if list(self._record["cells"].items()) != list(cells.items()):
-            self._record = self._record | {"cells": dict(cells)}
-            write_json(self.record_path, self._record)
+    def _write_labels(self, item: PredictedImage) -> None:
+        write_labels(self._maps / f"{item.id}.tif", item.labels, item.pixel_size)
+        self._counts[item.id] = _cells_in(item.labels)
 
-    def _tables_are_there(self, *, every: bool = False) -> bool:
-        """Whether the tables are there: all that were asked for, or those that masks do not hold too."""
-        asked = []
-        if self.exports.submission and (every or not self.exports.masks):
-            asked.append(self.submission)
-        measured = not self.exports.cells or _has_all_columns(self.cells)
-        return measured and all(path.is_file() for path in asked)
+    def _label_map(self, image_id: str) -> NDArray[np.int32] | None:
+        """The label map of an image, from where it is to lie or where an earlier command has left it."""
+        for folder in (self._maps, self._parts):
+            if (folder / f"{image_id}.tif").is_file():
+                return read_labels(folder / f"{image_id}.tif")
+        return None
 
-    @property
-    def _marks(self) -> Path:
-        """Folder of the label maps that say which images are done."""
-        return self.masks if self.exports.masks else self._parts
+    def _counted_map(self, image_id: str) -> NDArray[np.int32] | None:
+        """The label map of an image; its cells are counted on the way."""
+        labels = self._label_map(image_id)
+        if labels is not None:
+            self._counts[image_id] = _cells_in(labels)
+        return labels
 
-    def _mask(self, image_id: str) -> Path:
-        return self._marks / f"{image_id}.tif"
+    def _count(self, image_id: str, listed: Mapping[str, int]) -> int:
+        """Cells of an image, from its label map where that is there."""
+        if image_id not in self._counts and self._counted_map(image_id) is None:
+            return listed[image_id]
+        return self._counts[image_id]
 
-    def _write_cells(self, names: Sequence[str]) -> None:
-        """The rows of the images' parts, and those of the old table where the parts are gone."""
-        parts = {name: self._parts / f"{name}.csv" for name in names}
-        kept = {name for name, part in parts.items() if not part.is_file()}
-        old = read_export_table(self.cells, kept)
-        with (
-            atomic_path(self.cells) as temporary,
-            temporary.open("w", encoding="utf-8", newline="") as file,
-        ):
-            writer = csv_writer(file)
-            writer.writerow(["id", *CELL_COLUMNS])
-            for name, part in parts.items():
-                if name in kept:
-                    writer.writerows(old.get(name, []))
-                else:
-                    file.write(part.read_bytes().decode())
 
-    def _write_submission(self, names: Sequence[str], listed: dict[str, int]) -> dict[str, int]:
-        """The rows of the label maps, and those of the old table where they are gone; counts cells."""
-        counts: dict[str, int] = {}
-        kept = {name for name in names if not self._mask(name).is_file()}
-        old = read_export_table(self.submission, kept) if self.exports.submission else {}
+def pixel_size_of(reader: Callable[[], Any]) -> PixelSize | None:
+    """Micrometres per pixel of an image that knows them."""
+    return reader.pixel_size() if isinstance(reader, SourceImage) else None
 
-        def rows() -> Iterator[tuple[str, list[str]]]:
-            for name in follow(names, "submission", brief=True):
-                if name in kept:
-                    runs = [row[1] for row in old.get(name, []) if row[1]]
-                else:
-                    runs = rles_from_labels(read_labels(self._mask(name)))
-                counts[name] = len(runs)
-                yield name, runs
 
-        if self.exports.submission:
-            write_submission(self.submission, rows())
-            return counts
-        return {
-            name: listed[name] if name in kept else count_cells(self._mask(name)) for name in names
-        }
+def _with_earlier(path: Path, exports: AbstractSet[str], record: ResultRecord) -> AbstractSet[str]:
+    """With what was asked for before, so that nothing in the folder grows old."""
+    earlier = [name for name in EXPORTS if name in record.exports - exports]
+    if earlier:
+        _log.info(
+            "%s: also kept up to date, as an earlier command asked for: %s; --overwrite starts anew without",
+            path, " and ".join(earlier),
+        )  # fmt: skip
+    every = exports | record.exports
+    record.set_exports(every)
+    return every
+
+
+def _cells_in(labels: NDArray[np.int32]) -> int:
+    return int(np.count_nonzero(np.bincount(labels.ravel())[1:]))
 
 
 @contextmanager
@@ -433,68 +329,6 @@ def _only_writer(path: Path) -> Iterator[None]:
                 f"{path} is being written by {holder}. Wait for it, or choose another --name."
             ) from error
         yield
-
-
-def _check_place(path: Path, *, overwrite: bool) -> None:
-    """Refuse a folder of something else, before anything is written into it."""
-    if path.exists() and not path.is_dir():
-        raise DataError(f"{path}: expected a folder for the results, found a file.")
-    there = {item.name for item in path.iterdir()} - {_LOCK} if path.is_dir() else set()
-    if not there or _read_record(path / "prediction.json") is not None:
-        return
-    # What `cellflow ensemble` wrote before there was a record in the folder. Nothing less will do: a
-    # folder with images/ and masks/ may well be somebody's annotations.
-    older = "submission.csv" in there and there <= {"masks", "submission.csv"}
-    if not older:
-        raise DataError(_not_ours(path))
-    if not overwrite:
-        raise DataError(
-            f"{path} holds the result of an older cellflow. Add --overwrite to replace it, or choose "
-            "another --name."
-        )
-
-
-def _not_ours(path: Path) -> str:
-    return (
-        f"{path}: expected no folder, an empty one or a result of `cellflow predict`; found files and "
-        "no prediction.json of cellflow. It is not overwritten: choose another --name, or move it away."
-    )
-
-
-def _read_record(path: Path) -> dict[str, Any] | None:
-    """What made a result, or None if the file is missing or not ours."""
-    with suppress(OSError, ValueError):
-        record = load_json(path)
-        if isinstance(record, dict) and record.get("format") == _FORMAT and "version" in record:
-            parts: dict[str, Any] = {"images": {}, **record}
-            kinds = [
-                isinstance(parts.get(key), dict)
-                for key in ("identity", "exports", "images", "cells")
-            ]
-            if all(kinds) and all(type(count) is int for count in record["cells"].values()):
-                return record if record["exports"].keys() == asdict(Exports()).keys() else None
-    return None
-
-
-def _compared(record: dict[str, Any]) -> dict[str, Any]:
-    """The part of a record that must be equal, with the names people know on top."""
-    compared = dict(record["identity"], **{"format version": record["version"]})
-    with suppress(
-        KeyError, TypeError, AttributeError
-    ):  # a record of another version, or a damaged one
-        compared["members"] = ", ".join(
-            f"{item['name']} ({item['hash'][:8]})" + (f" for {only}" if only else "")
-            for item in compared["members"]
-            for only in [item.get("only_type")]
-        )
-    return compared
-
-
-def _ids(folder: Path, ending: str) -> set[str]:
-    """Names without ending of the files in a folder; none if there is no folder."""
-    if not folder.is_dir():
-        return set()
-    return {item.name.removesuffix(ending) for item in folder.iterdir() if item.suffix == ending}
 
 
 def _remove(path: Path) -> None:

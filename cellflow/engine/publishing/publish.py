@@ -277,7 +277,7 @@ def _stage(sources: Mapping[str, Path], folder: Path) -> None:
 def _record(run: RunFolder, config: PublishConfig, done: Publication) -> None:
     """Keep in the run where it went."""
     record = {
-        "to": config.to,
+        "to": "kaggle",
         "url": done.url,
         "title": done.title,
         "version": done.version,

@@ -22,10 +22,9 @@ from cellflow.engine.runs.state import RunState, is_debug, run_state
 from cellflow.errors import RunError
 from cellflow.storage.locks import hold_lock, is_locked
 from cellflow.storage.run_folder import RunFolder, find_run
-from cellflow.storage.sizes import size_text
 from cellflow.types import one_line
 
-__all__ = ["PrunePlan", "PruneResult", "Redundant", "plan_prune", "prune", "prune_text"]
+__all__ = ["PrunePlan", "PruneResult", "Redundant", "plan_prune", "prune"]
 
 LEFTOVER_SECONDS = 3600.0
 """A temporary file that nothing has written to for so long is taken for one that a killed process left."""
@@ -153,13 +152,6 @@ def prune(plan: PrunePlan) -> PruneResult:
             except (OSError, RunError) as error:
                 kept.append(str(error))
     return PruneResult(tuple(removed), tuple(kept))
-
-
-def prune_text(plan: PrunePlan) -> str:
-    """A plan for people."""
-    lines = [f"{size_text(item.bytes):>10}  {item.path}  ({item.why})" for item in plan.items]
-    lines.append(f"{size_text(plan.bytes):>10}  in all")
-    return "\n".join([*lines, *plan.kept])
 
 
 def _why_not(run: RunFolder, state: RunState) -> str:

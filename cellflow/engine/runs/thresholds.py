@@ -159,11 +159,3 @@ ALL_TYPES = "all types"
 
 AXIS_NAMES = ("cellprob_threshold", "flow_threshold", "min_size")
 """Settings along the axes of the grid."""
-
-
-def describe(mask: MaskConfig) -> str:
-    """A setting as people read it: the three thresholds, and what else differs from the defaults."""
-    values = dataclasses.asdict(mask)
-    default = dataclasses.asdict(MaskConfig())
-    shown = [name for name in values if name in AXIS_NAMES or values[name] != default[name]]
-    return ", ".join(f"{name} {values[name]:g}" for name in shown)

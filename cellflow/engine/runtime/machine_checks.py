@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import shlex
 import shutil
 import tempfile
@@ -30,7 +29,6 @@ __all__ = [
     "Checks",
     "OptionalPart",
     "check_snapshot",
-    "checks_text",
     "run_checks",
 ]
 
@@ -116,22 +114,6 @@ def check_snapshot(snapshot: Snapshot) -> Checks:
             *(_optional(part) for part in OPTIONAL_PARTS),
         )
     )
-
-
-def checks_text(checks: Checks, *, as_json: bool = False) -> str:
-    """Checks as aligned lines, with what to do below each line that needs it; or as JSON."""
-    if as_json:
-        return json.dumps(checks.to_dict(), indent=2)
-    width = max(len(row.what) for row in checks.rows)
-    signs = {"ok": " ", "note": "-", "problem": "!"}
-    lines = []
-    for row in checks.rows:
-        lines.append(f"{signs[row.verdict]} {row.what:{width}}  {row.found}")
-        if row.advice:
-            lines.append(f"  {'':{width}}  -> {row.advice}")
-    problems = sum(row.verdict == "problem" for row in checks.rows)
-    lines += ["", f"{problems} problem(s), marked with !" if problems else "No problems."]
-    return "\n".join(lines)
 
 
 def _software(snapshot: Snapshot) -> Iterator[Check]:

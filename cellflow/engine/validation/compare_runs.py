@@ -21,7 +21,7 @@ from cellflow.storage.atomic import write_csv
 from cellflow.storage.lenient import read_json
 from cellflow.storage.run_folder import RunFolder, find_run
 
-__all__ = ["Comparison", "compare_runs", "comparison_text"]
+__all__ = ["Comparison", "compare_runs"]
 
 TRAINING, CROSS_FITTED = "training", "cross-fitted"
 """Thresholds that are compared at."""
@@ -92,18 +92,6 @@ def compare_runs(config: CompareConfig) -> Comparison:
         write_csv(config.out, images)
     conclusions = tuple(text for _, text in rows if text)
     return Comparison(a.name, b.name, _differences(a, b), _notes(a, b), images, table, conclusions)
-
-
-def comparison_text(comparison: Comparison) -> str:
-    """A comparison for people."""
-    lines = [f"A  {comparison.a}", f"B  {comparison.b}", "", "settings (A -> B):"]
-    lines += [f"  {line}" for line in comparison.config or ("the same",)]
-    if comparison.notes:
-        lines += ["", "mind:", *(f"  {note}" for note in comparison.notes)]
-    if len(comparison.table):
-        shown = comparison.table.dropna(axis="columns", how="all")
-        lines += ["", shown.to_string(index=False, float_format="{:.4f}".format, na_rep="-")]
-    return "\n".join([*lines, *([""] if comparison.conclusions else []), *comparison.conclusions])
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cellflow.config import MaskConfig
 from cellflow.config.calibration import GridConfig
-from cellflow.engine.runs.thresholds import AXIS_NAMES, Thresholds, describe
+from cellflow.engine.runs.thresholds import AXIS_NAMES, Thresholds
 from cellflow.engine.runtime.progress_lines import follow
 from cellflow.engine.segmentation.mask_step import niter_of
 from cellflow.engine.validation.threshold_scores import CalibrationImages
@@ -22,6 +22,7 @@ from cellflow.numeric._jit import thread_count
 from cellflow.numeric.bootstrap import MIN_GROUPS
 from cellflow.numeric.grid_optimum import grid_optimum, shrink
 from cellflow.numeric.sweep import MaskFilter, score_filters, sweep
+from cellflow.report.text.thresholds import mask_text
 
 __all__ = ["Decision", "ThresholdSearch"]
 
@@ -73,7 +74,7 @@ class Decision:
         """The decision in words."""
         if self.optimum == self.kept:
             return f"The optimum of the grid is {self.over} themselves."
-        optimum = f"The optimum of the grid is {describe(self.optimum)}."
+        optimum = f"The optimum of the grid is {mask_text(self.optimum)}."
         if np.isnan(self.gain):
             return f"{optimum} There are no images it was not fitted on, so {self.over} stay."
         gain = (

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cellflow.config import MaskConfig
-from cellflow.engine.prediction.exports import Exports
+from cellflow.config.prediction import ExportsConfig as Exports
+from cellflow.engine.prediction.exports import chosen_exports
 from cellflow.engine.prediction.predict_images import PredictSummary, predict_images
 from cellflow.engine.prediction.result_folder import ResultFolder
 from cellflow.engine.segmentation.member import Member
@@ -66,7 +67,9 @@ def predict(
     net = BrightNet()
     member = Member("bright", net.eval(), 0, 0, 17.0, 17.0)
     segmenter = Segmenter([member], MaskConfig(flow_threshold=0.0))
-    with ResultFolder.open(path, {"members": ["x"]}, exports=exports, **opening) as folder:
+    with ResultFolder.open(
+        path, {"members": ["x"]}, exports=chosen_exports(exports), **opening
+    ) as folder:
         summary = predict_images(segmenter, readers or readers_of(), folder, title="predict")
     return summary, net.calls
 
@@ -158,7 +161,7 @@ def test_what_an_earlier_command_asked_for_is_kept_up_to_date(
         "empty.png",
     ]
     assert any(
-        "submission and cells and outlines" in record.getMessage() for record in caplog.records
+        "outlines and cells and submission" in record.getMessage() for record in caplog.records
     )
     predict(path, Exports(submission=False, cells=False), overwrite=True)
     assert sorted(item.name for item in path.iterdir() if item.name[0] != ".") == [

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,10 @@ from skimage.io import imsave
 from torch import nn
 
 from cellflow.config import MaskConfig
-from cellflow.engine.prediction import result_folder
-from cellflow.engine.prediction.exports import Exports
+from cellflow.config.prediction import ExportsConfig as Exports
+from cellflow.engine.prediction import result_folder, result_record
+from cellflow.engine.prediction.exports import chosen_exports, submission
+from cellflow.engine.prediction.exports import outlines as outlines_export
 from cellflow.engine.prediction.predict_images import PredictSummary, predict_images
 from cellflow.engine.prediction.result_folder import ResultFolder
 from cellflow.engine.runtime.pipeline import THREAD_NAME
@@ -57,6 +60,11 @@ EVERY = [
     Exports(masks=False, cells=False, submission=False, outlines=True),
 ]
 NAMES = ("a", "b,1", "empty", "d e", "ü")
+WRITERS = {
+    "write_labels": result_folder,
+    "write_outlines": outlines_export,
+    "write_submission": submission,
+}
 Read = Callable[[], NDArray[Any]]
 
 
@@ -110,7 +118,7 @@ def predict(
     """One command."""
     segmenter = segmenter_of(net or BrightNet(), chan)
     images = readers_of() if readers is None else readers
-    with ResultFolder.open(path, IDENTITY, exports=exports, **opening) as folder:
+    with ResultFolder.open(path, IDENTITY, exports=chosen_exports(exports), **opening) as folder:
         return predict_images(segmenter, images, folder, title="predict")
 
 
@@ -231,7 +239,7 @@ def test_interrupted_while_reading_and_continued(
         predict(path, readers_of() | {NAMES[place]: stops(error)}, exports=exports, net=net)
     assert not (path / "cells.csv").exists()
     assert net.calls == place
-    with ResultFolder.open(path, IDENTITY, exports=exports) as folder:
+    with ResultFolder.open(path, IDENTITY, exports=chosen_exports(exports)) as folder:
         done = folder.done()
     assert done == set(NAMES[: len(done)])
     # An error comes at its turn; Ctrl-C waits for nobody, not for a mask step that has not begun either.
@@ -253,7 +261,8 @@ def test_a_full_disk_ends_the_pass(
 ) -> None:
     if broken == "write_outlines" and not exports.outlines:
         return
-    real, calls = getattr(result_folder, broken), []
+    place = WRITERS[broken]
+    real, calls = getattr(place, broken), []
 
     def fail(*args: Any) -> Any:
         calls.append(args[0])
@@ -263,10 +272,10 @@ def test_a_full_disk_ends_the_pass(
 
     path = tmp_path / "result"
     with monkeypatch.context() as patched:
-        patched.setattr(result_folder, broken, fail)
+        patched.setattr(place, broken, fail)
         with pytest.raises(OSError, match="No space"):
             predict(path, exports=exports)
-    with ResultFolder.open(path, IDENTITY, exports=exports) as folder:
+    with ResultFolder.open(path, IDENTITY, exports=chosen_exports(exports)) as folder:
         done = folder.done()
     if broken == "write_submission":
         assert done == set(NAMES)
@@ -293,15 +302,20 @@ def test_killed_and_continued(tmp_path: Path, fresh: Callable[..., dict[str, byt
 
 def break_finish(patched: pytest.MonkeyPatch, step: str) -> None:
     """A failure after some step of `finish`."""
-    places = {"cells": "write_submission", "submission": "write_json", "record": "_remove"}
+    places: dict[str, tuple[ModuleType, str]] = {
+        "cells": (submission, "write_submission"),
+        "submission": (result_record, "write_json"),
+        "record": (result_folder, "_remove"),
+    }
+    module, name = places[step]
 
     def fail(*args: Any, **rest: Any) -> Any:
-        if places[step] == "_remove":  # of several files, one is gone
+        if name == "_remove":  # of several files, one is gone
             for item in sorted(args[0].glob("*"))[:1]:
                 item.unlink()
         raise OSError(28, "No space left on device")
 
-    patched.setattr(result_folder, places[step], fail)
+    patched.setattr(module, name, fail)
 
 
 PASSES = st.lists(
@@ -332,7 +346,7 @@ def test_whatever_happened_before_the_last_pass_makes_it_the_same(
             readers[bad] = stops(OSError(28, "No space left on device"))
         with pytest.MonkeyPatch.context() as patched:
             if problem in ("cells", "submission", "record"):
-                with ResultFolder.open(path, IDENTITY, exports=exports):
+                with ResultFolder.open(path, IDENTITY, exports=chosen_exports(exports)):
                     pass  # the record of a new folder is not what is to fail
                 break_finish(patched, problem)
             try:
@@ -459,7 +473,7 @@ def test_images_that_are_refused_do_not_stop_the_others(
         patched.setattr(Segmenter, "_average", average)
         patched.setattr(segment, "make_labels", labels)
         patched.setattr(result_folder, "write_labels", write)
-        with ResultFolder.open(path, IDENTITY, exports=ALL) as folder:
+        with ResultFolder.open(path, IDENTITY, exports=chosen_exports(ALL)) as folder:
             summary = predict_images(segmenter, readers_of(), folder, title="predict")
             assert folder.done() == set(NAMES) - wrong
     assert list(summary.failed) == [name for name in NAMES if name in wrong]
@@ -520,7 +534,7 @@ def test_foreign_flows_are_asked_for_by_id(tmp_path: Path) -> None:
 
     member = segmenter_of(BrightNet()).members[0]
     segmenter = Segmenter([member], MaskConfig(flow_threshold=0.0), foreign=(flows,))
-    with ResultFolder.open(tmp_path / "result", IDENTITY, exports=ALL) as folder:
+    with ResultFolder.open(tmp_path / "result", IDENTITY, exports=chosen_exports(ALL)) as folder:
         predict_images(segmenter, readers_of(), folder, title="predict")
     assert asked == list(NAMES)
 
@@ -540,11 +554,13 @@ def test_another_identity_is_refused_with_the_difference(
     before = tree(path)
     with (
         pytest.raises(DataError, match=rf"(?s){line}.*--overwrite.*--name"),
-        ResultFolder.open(path, identity, exports=exports),
+        ResultFolder.open(path, identity, exports=chosen_exports(exports)),
     ):
         pass
     assert tree(path) == before
-    with ResultFolder.open(path, identity, exports=exports, overwrite=True) as folder:
+    with ResultFolder.open(
+        path, identity, exports=chosen_exports(exports), overwrite=True
+    ) as folder:
         assert folder.done() == set()
     assert list(tree(path)) == ["prediction.json"]
 
@@ -593,17 +609,6 @@ def test_a_folder_of_something_else_is_never_touched(
     assert not (path / ".lock").exists()
 
 
-def test_a_result_of_an_older_cellflow(tmp_path: Path) -> None:
-    path = tmp_path / "result"
-    (path / "masks").mkdir(parents=True)
-    (path / "masks" / "old.tif").write_text("x")
-    (path / "submission.csv").write_text("x")
-    with pytest.raises(DataError, match=r"older cellflow.*--overwrite"):
-        predict(path)
-    predict(path, overwrite=True)
-    assert not (path / "masks" / "old.tif").exists()
-
-
 def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "result").write_text("x")
     with pytest.raises(DataError, match="found a file"):
@@ -614,7 +619,7 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "result"
     predict(path)
     before = tree(path)
-    with ResultFolder.open(path, IDENTITY, exports=ALL):
+    with ResultFolder.open(path, IDENTITY, exports=chosen_exports(ALL)):
         for overwrite in (False, True):
             with pytest.raises(RunError, match=rf"being written by process {os.getpid()} on"):
                 predict(path, overwrite=overwrite)

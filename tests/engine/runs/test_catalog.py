@@ -3,6 +3,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +13,10 @@ import pytest
 
 from cellflow.config import TrainConfig
 from cellflow.config.catalog import RunsConfig
-from cellflow.engine.runs.catalog import list_runs, runs_text
+from cellflow.engine.runs.catalog import list_runs
 from cellflow.engine.runs.metadata import write_metadata
 from cellflow.errors import ConfigError, DataError
+from cellflow.report.text.runs import runs_text
 from cellflow.storage.locks import hold_lock, is_locked
 from cellflow.storage.run_folder import RunFolder
 
@@ -85,6 +88,22 @@ def test_status_of_every_kind(add: Add, runs_dir: Path) -> None:
         "calibrated": "calibrated",
         "stale": "trained",  # its scores are of other models
     }
+
+
+def test_a_list_of_runs_imports_nothing_heavy(add: Add, runs_dir: Path) -> None:
+    add("trained")
+    predicted(add("calibrated"), 0.3, 0.35)
+    program = (
+        "import sys; from cellflow.cli import run_command\n"
+        f"run_command('runs', ['--runs_dir', {str(runs_dir)!r}])\n"
+        "heavy = {'torch', 'sklearn', 'numba', 'scipy', 'matplotlib', 'zarr'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "calibrated" in done.stdout
 
 
 def test_damaged_runs_are_shown(add: Add, runs_dir: Path) -> None:

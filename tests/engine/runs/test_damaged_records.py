@@ -20,7 +20,7 @@ from cellflow.config.catalog import CompareConfig, RunsConfig
 from cellflow.engine.data.folds import image_groups, load_folds, validation_folds
 from cellflow.engine.prediction.result_folder import ResultFolder
 from cellflow.engine.publishing.publish import dataset_title
-from cellflow.engine.runs.catalog import list_runs, runs_text
+from cellflow.engine.runs.catalog import list_runs
 from cellflow.engine.runs.contents import (
     check_models,
     read_table,
@@ -35,14 +35,17 @@ from cellflow.engine.runs.thresholds import read_thresholds
 from cellflow.engine.segmentation.styles import read_style_models
 from cellflow.engine.training.fold_result import finished_without_state
 from cellflow.engine.validation.calibrate import calibrate
-from cellflow.engine.validation.compare_runs import compare_runs, comparison_text
-from cellflow.engine.validation.cv_table import cross_validation, cv_text
+from cellflow.engine.validation.compare_runs import compare_runs
+from cellflow.engine.validation.cv_table import cross_validation
 from cellflow.engine.validation.oof import _last_epochs, _selection_biases, oof
 from cellflow.engine.validation.oof_flows import OOF_COLUMNS, _check_rows
 from cellflow.engine.validation.oof_tables import _evaluations
 from cellflow.errors import CellflowError
 from cellflow.io.dataset import Dataset
 from cellflow.io.formats.submission import read_submission
+from cellflow.report.text.comparison import comparison_text
+from cellflow.report.text.cv import cv_text
+from cellflow.report.text.runs import runs_text
 from cellflow.rng import generator
 from cellflow.storage.atomic import write_json
 from cellflow.storage.run_folder import RunFolder

@@ -14,12 +14,13 @@ from cellflow.cli import run_command
 from cellflow.config import CalibrateConfig, OofConfig, PrepareConfig, RunsConfig, TrainConfig
 from cellflow.engine.data.folds import check_split
 from cellflow.engine.data.prepare import prepare
-from cellflow.engine.runs.catalog import list_runs, runs_text
+from cellflow.engine.runs.catalog import list_runs
 from cellflow.engine.runs.next_command import after_calibration, after_oof, after_training, run_word
 from cellflow.engine.training.progress import seconds_left
 from cellflow.engine.training.train import train
 from cellflow.engine.validation.calibrate import calibrate
 from cellflow.errors import DataError, FoldError, RunError
+from cellflow.report.text.runs import runs_text
 from cellflow.storage.run_folder import RunFolder
 
 

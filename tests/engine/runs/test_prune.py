@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from cellflow.config import OofConfig, OutputConfig, PredictConfig, RuntimeConfig, TrainConfig
 from cellflow.config.catalog import PruneConfig
 from cellflow.engine.prediction.ensemble import predict
-from cellflow.engine.runs.prune import PrunePlan, Redundant, plan_prune, prune, prune_text
+from cellflow.engine.runs.prune import PrunePlan, Redundant, plan_prune, prune
 from cellflow.engine.validation.oof import oof
 from cellflow.errors import ConfigError, RunError
+from cellflow.report.text.prune import prune_text
 from cellflow.storage.atomic import atomic_folder, atomic_path
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.locks import hold_lock
@@ -106,7 +107,7 @@ def test_a_plan_changes_nothing_and_says_what_and_why(place: Place) -> None:
     sizes = {item.path.name: item.bytes for item in plan.items}
     assert sizes == {"last.pt": 500, "cache": len("content")}
     assert plan.bytes == 1000 + len("content")
-    text = prune_text(plan)
+    text = prune_text(plan.items, plan.kept)
     assert str(run.fold(0).last) in text and "500 B" in text and "training state" in text
 
 
@@ -345,7 +346,7 @@ def test_nothing_anywhere(tmp_path: Path) -> None:
         runs_dir=tmp_path / "a", ensembles_dir=tmp_path / "b", predictions_dir=tmp_path / "c"
     )
     assert plan_prune(config) == PrunePlan((), ())
-    assert prune_text(PrunePlan((), ())).strip() == "0 B  in all"
+    assert prune_text((), ()).strip() == "0 B  in all"
 
 
 KINDS = ("complete", "unfinished", "locked", "debug", "lost")

@@ -14,10 +14,10 @@ from cellflow.engine.runtime.machine_checks import (
     Check,
     Checks,
     check_snapshot,
-    checks_text,
     run_checks,
 )
 from cellflow.environment import Gpu, Snapshot, take_snapshot
+from cellflow.report.text.checks import checks_text
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_text_names_every_row_and_what_to_do_below_it() -> None:
     checks = Checks(
         (Check("device", "cpu"), Check("runs", "/x cannot be written", "problem", "use --runs_dir"))
     )
-    lines = checks_text(checks).splitlines()
+    lines = checks_text(checks.rows).splitlines()
     assert lines[:3] == [
         "  device  cpu",
         "! runs    /x cannot be written",
@@ -59,13 +59,13 @@ def test_text_names_every_row_and_what_to_do_below_it() -> None:
     assert not checks.ok
     note = Checks((Check("memory", "2 GiB", "note"),))
     assert note.ok
-    assert checks_text(note).startswith("- memory")
-    assert checks_text(note).endswith("No problems.")
+    assert checks_text(note.rows).startswith("- memory")
+    assert checks_text(note.rows).endswith("No problems.")
 
 
 def test_json_holds_the_same_rows(here: Snapshot) -> None:
     checks = check_snapshot(here)
-    plain = json.loads(checks_text(checks, as_json=True))
+    plain = json.loads(json.dumps(checks.to_dict()))
     assert plain["ok"] == checks.ok
     assert [row["what"] for row in plain["checks"]] == [row.what for row in checks.rows]
 
@@ -155,10 +155,11 @@ def distribution(name):
         raise metadata.PackageNotFoundError(name)
     return real(name)
 metadata.distribution = distribution
-from cellflow.engine.checks import checks_text, run_checks
+from cellflow.engine.runtime.machine_checks import run_checks
+from cellflow.report.text.checks import checks_text
 checks = run_checks(ChecksConfig())
 assert checks.ok
-print(checks_text(checks))
+print(checks_text(checks.rows))
 """
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path
@@ -175,7 +176,7 @@ def refuse(self): raise OSError("read-only")
 caching._CacheLocator.ensure_cache_path = refuse
 caching._SourceFileBackedLocatorMixin.ensure_cache_path = refuse
 from cellflow.config.host import ChecksConfig
-from cellflow.engine.checks import run_checks
+from cellflow.engine.runtime.machine_checks import run_checks
 (row,) = [row for row in run_checks(ChecksConfig()).rows if row.what == "kernel cache"]
 print(row.verdict, row.advice)
 """

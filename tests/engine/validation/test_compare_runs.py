@@ -12,10 +12,11 @@ import pytest
 from cellflow.config import CalibrateConfig, GridConfig, OofConfig, RuntimeConfig, TrainConfig
 from cellflow.config.catalog import CompareConfig
 from cellflow.engine.validation.calibrate import calibrate
-from cellflow.engine.validation.compare_runs import Comparison, compare_runs, comparison_text
+from cellflow.engine.validation.compare_runs import Comparison, compare_runs
 from cellflow.engine.validation.oof import oof
 from cellflow.errors import ConfigError, RunError
 from cellflow.numeric.bootstrap import MIN_GROUPS, bootstrap_mean
+from cellflow.report.text.comparison import comparison_text
 from cellflow.storage.run_folder import RunFolder
 
 CPU = RuntimeConfig(device="cpu", amp="off")

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cellflow.engine.validation.cv_table import cross_validation, cv_text
+from cellflow.engine.validation.cv_table import cross_validation
+from cellflow.report.text.cv import cv_text
 
 
 def table(**columns) -> pd.DataFrame:

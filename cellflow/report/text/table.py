@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-__all__ = ["interval", "key_text", "number", "text_table"]
+__all__ = ["interval", "key_text", "named_lines", "number", "text_table"]
 
 
 def text_table(rows: Sequence[Sequence[str]], *, left: int = 0) -> str:
@@ -27,6 +27,11 @@ def text_table(rows: Sequence[Sequence[str]], *, left: int = 0) -> str:
         for row in rows
     )
     return "\n".join(line.rstrip() for line in lines)
+
+
+def named_lines(lines: Mapping[str, str]) -> str:
+    """Texts with their names in front, a line each."""
+    return "\n".join(f"{name:11}{text}" for name, text in lines.items())
 
 
 def key_text(meanings: Mapping[str, str]) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import pandas as pd
 
-from cellflow.engine.validation.cv_table import RATES_KEY
-from cellflow.engine.validation.score_masks import ScoreResult
-from cellflow.report.text_table import interval, key_text, number, text_table
+from cellflow.report.text.cv import RATES_KEY
+from cellflow.report.text.table import interval, key_text, number, text_table
 from cellflow.storage.sizes import type_text
 
 __all__ = ["score_text"]
@@ -21,7 +22,22 @@ _KEY = {
 """What the columns of scores mean."""
 
 
-def score_text(result: ScoreResult) -> str:
+class Scores(Protocol):
+    """Scores of masks, see `cellflow.engine.validation.score_masks.ScoreResult`."""
+
+    @property
+    def compared(self) -> tuple[str, ...]: ...
+    @property
+    def table(self) -> pd.DataFrame: ...
+    @property
+    def versus(self) -> str | None: ...
+    @property
+    def conclusion(self) -> str: ...
+    @property
+    def worst(self) -> pd.DataFrame: ...
+
+
+def score_text(result: Scores) -> str:
     """A result for people: what was compared, scores with what they mean, the worst images."""
     blocks = ["\n".join(result.compared), _scores(result.table), key_text(_KEY)]
     if result.versus is not None:

@@ -1,0 +1,149 @@
+"""What an export is: it knows which images it has, writes one image, and finishes its tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellflow.engine.segmentation.result import Prediction
+from cellflow.io.pixel_size import PixelSize
+from cellflow.io.tables import read_rows
+
+__all__ = ["PARTS", "Export", "ImageExport", "PredictedImage", "ids_of_files", "rows_by_id"]
+
+PARTS = ".parts"
+"""Folder for what serves only to go on; it is gone once all images are done."""
+Labels = NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class PredictedImage:
+    """What an export may write of one image.
+
+    Attributes
+    ----------
+    id : str
+        Names the image in files and tables.
+    image : (H, W) or (H, W, C) ndarray
+        The native image.
+    labels : (H, W) int32 ndarray
+        Its label map.
+    pixel_size : PixelSize or None
+        Micrometres per pixel, where they are known.
+    prediction : Prediction or None
+        All that was predicted; None where the label map of an earlier command is all there is.
+    """
+
+    id: str
+    image: NDArray[Any]
+    labels: Labels
+    pixel_size: PixelSize | None
+    prediction: Prediction | None = None
+
+
+class Export:
+    """Something that a prediction writes; a subclass overrides what it needs.
+
+    Folders that the methods are given are those of a result. Methods may be called again for what is there
+    already.
+
+    Attributes
+    ----------
+    path : str
+        File or folder in the result that holds it.
+    content : str
+        What that holds, for people.
+    from_labels : bool
+        Whether an image and its label map are enough to write it, so that it can be added to a finished
+        result without predicting again. `PredictedImage.prediction` may be None then.
+    keeps_labels : bool
+        Whether `path` is the folder of label maps that stay. The result folder writes these itself, last of
+        all, because they say which images are done.
+    """
+
+    path: ClassVar[str]
+    content: ClassVar[str]
+    from_labels: ClassVar[bool] = True
+    keeps_labels: ClassVar[bool] = False
+
+    def done(self, folder: Path, listed: AbstractSet[str]) -> set[str] | None:
+        """Ids of the images that it has; None if it needs nothing but their label maps.
+
+        Parameters
+        ----------
+        folder : Path
+            The result.
+        listed : set of str
+            Ids of the images in finished tables.
+        """
+        return None
+
+    def write(self, folder: Path, item: PredictedImage) -> None:
+        """Write one image, atomically."""
+
+    def finish(
+        self, folder: Path, ids: Sequence[str], labels: Callable[[str], Labels | None]
+    ) -> None:
+        """Write tables of just these images, in this order; `labels` gives a label map while it is there."""
+
+    def is_finished(self, folder: Path) -> bool:
+        """Whether what `finish` writes is there."""
+        return True
+
+    def forget(self, folder: Path, image_id: str) -> None:
+        """Remove the files of an image that has changed."""
+
+    def known_labels(
+        self, folder: Path, ids: AbstractSet[str]
+    ) -> Mapping[str, Callable[[tuple[int, int]], Labels]]:
+        """Label maps that can be had from what it wrote, by id; each is asked for with the image's size."""
+        return {}
+
+    def summary(self, images: int) -> str:
+        """What it wrote, in a few words."""
+        return f"{self.path} ({self.content})"
+
+
+class ImageExport(Export):
+    """An export of one file an image, named ``path/ID`` and an ending."""
+
+    ending: ClassVar[str]
+
+    def file(self, folder: Path, image_id: str) -> Path:
+        """The file of an image."""
+        return folder / self.path / f"{image_id}{self.ending}"
+
+    def done(self, folder: Path, listed: AbstractSet[str]) -> set[str] | None:
+        """Ids of the files that are there."""
+        return ids_of_files(folder / self.path, self.ending)
+
+    def forget(self, folder: Path, image_id: str) -> None:
+        """Remove the file of an image."""
+        self.file(folder, image_id).unlink(missing_ok=True)
+
+    def summary(self, images: int) -> str:
+        """The folder and what lies in it."""
+        return f"{self.path}/ ({self.content})"
+
+
+def ids_of_files(folder: Path, ending: str) -> set[str]:
+    """Names without ending of the files in a folder; none if there is no folder."""
+    if not folder.is_dir():
+        return set()
+    return {item.name.removesuffix(ending) for item in folder.iterdir() if item.suffix == ending}
+
+
+def rows_by_id(path: Path, ids: AbstractSet[str]) -> dict[str, list[list[str]]]:
+    """Rows of some images in a table of ours, by their id; none if there is no table."""
+    found: dict[str, list[list[str]]] = {}
+    if ids and path.is_file():
+        for row in read_rows(path, ("id",), exact=True)[1]:
+            if row.values["id"] in ids:
+                found.setdefault(row.values["id"], []).append(list(row.values.values()))
+    return found

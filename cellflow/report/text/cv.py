@@ -1,0 +1,78 @@
+"""A cross-validation, as `cellflow oof` and `cellflow calibrate` print it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from cellflow.report.text.table import interval, key_text, number, text_table
+from cellflow.storage.sizes import type_text
+
+__all__ = ["CV_COLUMNS", "RATES_KEY", "cv_text"]
+
+CV_COLUMNS = {
+    "last_epoch": (
+        "last",
+        "last epoch, default thresholds, diameters as in training's evaluations",
+    ),
+    "best_epoch": ("best", "best epoch, default thresholds: optimistic, chosen on these images"),
+    "cross_fitted": ("fitted", "best epoch, thresholds fitted on the other folds"),
+    "selection_bias": ("bias", "how much choosing the epoch flatters, from halves of the groups"),
+    "expected": ("expected", "a single fold model on unseen images: fitted (else best) minus bias"),
+}
+"""Columns of a cross-validation's scores: what they are called in print, and what they mean."""
+RATES_KEY = {
+    "AP 0.5": "found / (found + missed + false) cells at IoU 0.5, mean over images",
+    "precision": "part of the predicted cells that is true, at IoU 0.5",
+    "recall": "part of the true cells that was found; F1: both in one",
+    "": "(these three of all cells counted together)",
+}
+"""What the columns of cells mean."""
+
+
+def cv_text(cv: pd.DataFrame) -> str:
+    """The table for people, at 80 columns, with what its columns mean."""
+    blocks = [_scores_text(cv), _cells_text(cv), key_text(_key(cv) | RATES_KEY)]
+    if cv["cross_fitted"].isna().all():
+        blocks.append("thresholds are not calibrated yet: cellflow calibrate")
+    return "\n\n".join(blocks)
+
+
+def _shown(cv: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Columns of scores that have any number."""
+    return {name: words for name, words in CV_COLUMNS.items() if cv[name].notna().any()}
+
+
+def _scores_text(cv: pd.DataFrame) -> str:
+    shown, with_interval = _shown(cv), bool(cv["low"].notna().any())
+    headings = [heading for heading, _ in shown.values()]
+    rows = [["SCORE", "images", *headings, *["95 % interval"] * with_interval]]
+    for row in cv.to_dict("records"):
+        cells = [_name(row), str(row["images"]), *(number(row[name]) for name in shown)]
+        rows.append([*cells, *[interval(row["low"], row["high"])] * with_interval])
+    return text_table(rows)
+
+
+def _key(cv: pd.DataFrame) -> dict[str, str]:
+    """What the columns of scores mean."""
+    key = {"score": "mean precision over IoU 0.50, 0.55 ... 0.95, mean over images, each of"}
+    key |= {" ": "them by the model of the fold that never saw it"}
+    key |= dict(_shown(cv).values())
+    if cv["low"].notna().any():
+        key["interval"] = "of expected, whole groups drawn anew"
+    return key
+
+
+def _cells_text(cv: pd.DataFrame) -> str:
+    rows = [["CELLS", "groups", "cells", "AP 0.5", "AP 0.75", "precision", "recall", "F1"]]
+    for row in cv.to_dict("records"):
+        rates = ("ap50", "ap75", "precision", "recall", "f1")
+        counts = [str(row["groups"]), str(row["cells"])]
+        rows.append([_name(row), *counts, *(number(row[key], 3) for key in rates)])
+    return text_table(rows)
+
+
+def _name(row: Mapping[Any, Any]) -> str:
+    return f"fold {row['name']}" if row["scope"] == "fold" else type_text(row["name"])

@@ -1,0 +1,89 @@
+"""Thresholds and the cross-validation at them, as `cellflow calibrate` prints them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+
+from cellflow.config import MaskConfig
+from cellflow.report.text.cv import cv_text
+
+__all__ = ["calibration_text", "mask_text", "thresholds_text"]
+
+_ALWAYS = ("cellprob_threshold", "flow_threshold", "min_size")
+
+
+class Thresholds(Protocol):
+    """Thresholds by cell type, see `cellflow.engine.runs.thresholds.Thresholds`."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def facts(self) -> Mapping[str, Any]: ...
+    def of(self, cell_type: str) -> MaskConfig: ...
+
+
+class Run(Protocol):
+    """Files of a run that calibration writes."""
+
+    @property
+    def thresholds(self) -> Path: ...
+    @property
+    def cv(self) -> Path: ...
+    @property
+    def calibration(self) -> Path: ...
+
+
+class Calibration(Protocol):
+    """What came of a calibration, see `cellflow.engine.validation.calibrate.CalibrationResult`."""
+
+    @property
+    def runs(self) -> Sequence[Run]: ...
+    @property
+    def thresholds(self) -> Sequence[Thresholds]: ...
+    @property
+    def cv(self) -> Sequence[pd.DataFrame]: ...
+    @property
+    def ensemble(self) -> Thresholds | None: ...
+    @property
+    def record(self) -> Path | None: ...
+
+
+def calibration_text(result: Calibration) -> str:
+    """Scores and thresholds of every run and of their ensemble, and where they lie."""
+    lines = []
+    for run, thresholds, cv in zip(result.runs, result.thresholds, result.cv, strict=True):
+        lines += [cv_text(cv), f"\n{thresholds_text(thresholds)}"]
+        lines.append(f"Written: {run.thresholds}, {run.cv}, {run.calibration}")
+    if result.ensemble is not None:
+        lines.append(f"\nensemble: {thresholds_text(result.ensemble)}")
+        lines.append(f"Written: {result.record}")
+    return "\n".join(lines)
+
+
+def thresholds_text(thresholds: Thresholds) -> str:
+    """Thresholds with their source and what they gain."""
+    lines = [f"thresholds from {thresholds.source}:"]
+    for name, scores in thresholds.facts[
+        "scores"
+    ].items():  # that of all types has a name of its own
+        fitted = scores["cross_fitted"]
+        after = (
+            "-> one group, not cross-fitted" if fitted is None else f"-> {fitted:.4f} cross-fitted"
+        )
+        lines.append(f"  {name:12} {mask_text(thresholds.of(name))}")
+        lines.append(
+            f"  {'':12} score {scores['training_thresholds']:.4f} {after}, {scores['images']} images"
+        )
+    return "\n".join(lines)
+
+
+def mask_text(mask: MaskConfig) -> str:
+    """A setting as people read it: the three thresholds, and what else differs from the defaults."""
+    values, default = dataclasses.asdict(mask), dataclasses.asdict(MaskConfig())
+    shown = [name for name in values if name in _ALWAYS or values[name] != default[name]]
+    return ", ".join(f"{name} {values[name]:g}" for name in shown)

@@ -1,0 +1,92 @@
+"""A text of a result is one function in one module: plain data in, text out, nothing of the engine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from cellflow.report.text.checks import checks_text
+from cellflow.report.text.dataset import dataset_text
+from cellflow.report.text.prediction import prediction_text
+from cellflow.report.text.prune import removed_text
+from cellflow.report.text.queue import queue_text
+from cellflow.report.text.table import number, text_table
+from cellflow.report.text.training import training_text
+
+
+def slowest_text(images: pd.DataFrame) -> str:
+    """What a newcomer would write to show the images that took longest."""
+    rows = [["seconds", "image"]]
+    rows += [[number(row["seconds"], 1), row["id"]] for row in images.to_dict("records")]
+    return text_table(rows, left=1)
+
+
+def test_a_new_text_takes_a_few_lines() -> None:
+    images = pd.DataFrame({"id": ["a", "long"], "seconds": [0.25, 12.0]})
+    assert slowest_text(images).splitlines() == ["seconds  image", "    0.2  a", "   12.0  long"]
+
+
+def test_training() -> None:
+    folds = [
+        SimpleNamespace(fold=0, best_score=0.5, best_epoch=3.0, finished="epochs"),
+        SimpleNamespace(fold=1, best_score=0.0, best_epoch=1.0, finished=""),
+    ]
+    lines = training_text(folds).splitlines()
+    assert lines[0] == "fold 0: best score 0.5000 at epoch 3"
+    assert lines[1].endswith("(nothing was found: too short a training, or other cells?)")
+    assert lines[2] == "Time is up. The same command goes on."
+
+
+def test_prediction(tmp_path) -> None:
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "b.tif").touch()
+    result = SimpleNamespace(
+        folder=tmp_path, masks=tmp_path / "masks", cells={"a": 1, "b": 2}, members=3,
+        written=("masks/ (2 label maps)", "counts/ (numbers of cells)"),
+    )  # fmt: skip
+    lines = prediction_text(result).splitlines()
+    assert lines[0] == "3 cells in 2 images, mean flow of 3 models"
+    assert lines[1].endswith(": masks/ (2 label maps), counts/ (numbers of cells)")
+    assert f"{tmp_path / 'masks' / 'b.tif'}" in lines[2]
+
+
+def test_dataset() -> None:
+    images = pd.DataFrame(
+        {
+            "n_instances": [3, 0],
+            "height": [8, 16],
+            "width": [9, 9],
+            "channels": [1, 1],
+            "cell_type": ["round", ""],
+            "well": ["A", "A"],
+        }
+    )
+    assert dataset_text(images, "well") == (
+        "2 images, 3 cells, 1 image without cells, 1 cell type (round 1), 1 image without a type, "
+        "1 group (well), 8 x 9 to 16 x 9 pixels (height x width)"
+    )
+
+
+def test_queue_checks_and_prune() -> None:
+    table = pd.DataFrame(
+        {"name": ["a"], "minutes": [float("nan")], "cv_raw": [0.25], "log": ["x.log"]}
+    )
+    assert queue_text(table).split() == ["name", "minutes", "cv_raw", "a", "-", "0.2500"]
+    check = SimpleNamespace(what="disk", found="1 GiB", verdict="problem", advice="free some")
+    assert checks_text([check]).splitlines()[-1] == "1 problem(s), marked with !"
+    assert removed_text(2048, ["x stays"]) == "x stays\nRemoved: 2.0 KiB"
+
+
+@pytest.mark.parametrize("module", ["runs", "cv", "thresholds", "prediction", "training"])
+def test_texts_import_nothing_heavy(module: str) -> None:
+    program = (
+        f"import sys, cellflow.report.text.{module}\n"
+        "heavy = {'torch', 'sklearn', 'matplotlib', 'numba', 'cellflow.engine'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
