@@ -15,7 +15,7 @@ from cellflow.io.images import IMAGE_SUFFIXES, list_images
 from cellflow.io.mask_findings import read_label_map
 from cellflow.io.places import MASK_FOLDERS, find_folder
 from cellflow.io.submission import read_submission
-from cellflow.numeric.labels import labels_from_instances, renumber
+from cellflow.numeric.labels import compact, labels_from_instances
 from cellflow.numeric.rle import instances_from_rles
 
 __all__ = ["PredictedMasks", "label_map_files", "read_predicted_masks"]
@@ -94,7 +94,7 @@ def read_predicted_masks(path: Path, *, ending: str = "") -> PredictedMasks:
                 f"{maps.files[image_id]}: the masks of image {image_id} are {_size(labels.shape)}, the "
                 f"truth is {_size(shape)} (height x width). {remedy}"
             )
-        return renumber(labels)
+        return compact(labels)[0]
 
     return PredictedMasks(path, tuple(sorted(maps.files)), read, maps.kind, maps.ending)
 
