@@ -45,7 +45,7 @@ from cellflow.nn.networks import UNet
 from cellflow.nn.optim import make_optimizer
 from cellflow.nn.precision import choose_layout, set_layout
 from cellflow.nn.step import Stepper
-from cellflow.numeric.labels import renumber
+from cellflow.numeric.labels import compact
 from cellflow.numeric.normalize import normalize_percentile, resize_linear, select_channels
 from cellflow.numeric.tiling import make_tiles, pad_for_network
 from cellflow.synthetic import CELL_TYPES, synthetic_image
@@ -131,7 +131,7 @@ def make_dataset(
         image, labels = made[base]
         if variant:
             image = np.clip(image.astype(int) + variant, 0, 255).astype(np.uint8)
-            labels = renumber(np.where(labels == 1 + variant % labels.max(), 0, labels))
+            labels = compact(np.where(labels == 1 + variant % labels.max(), 0, labels))[0]
         name = f"im{index:05d}"
         png = imagecodecs.png_encode(image, level=1)
         (folder / "source" / "images" / f"{name}.png").write_bytes(png)
@@ -348,7 +348,7 @@ def real_dataset(folder: Path, count: int) -> Dataset:
         image, labels = read_image(path), read_labels(path.parents[1] / "masks" / path.name)
         part = np.ascontiguousarray(image[: SHAPE[0], : SHAPE[1]])
         (folder / "source" / "images" / path.name).write_bytes(imagecodecs.png_encode(part))
-        cells = renumber(labels[: SHAPE[0], : SHAPE[1]])
+        cells = compact(labels[: SHAPE[0], : SHAPE[1]])[0]
         write_labels(folder / "source" / "masks" / f"{path.stem}.tif", cells)
     return prepare(PrepareConfig(source=folder / "source", out=folder / "data"))
 

@@ -66,9 +66,9 @@ def bootstrap_mean(
     Raises
     ------
     DataError
-        If there are no values, one is not finite, lengths differ, or a setting is out of range.
+        If there are no values, one is not finite, or lengths differ.
     """
-    items = _checked(values, draws, level)
+    items = _checked(values)
     numbers = _group_numbers(items, groups)
     order = np.lexsort(
         (items, numbers)
@@ -85,7 +85,7 @@ def bootstrap_mean(
     return Interval(mean, float(low), float(high))
 
 
-def _checked(values: Any, draws: int, level: float) -> NDArray[np.float64]:
+def _checked(values: Any) -> NDArray[np.float64]:
     items = np.asarray(values, dtype=np.float64)
     if items.ndim != 1 or not len(items):
         raise DataError(f"values: expected one number per item, found shape {items.shape}")
@@ -94,10 +94,6 @@ def _checked(values: Any, draws: int, level: float) -> NDArray[np.float64]:
         raise DataError(
             f"values: expected finite numbers, found {items[bad[0]]} as item {bad[0]} (counted from 0)"
             f" and {len(bad) - 1} more; leave such items out, or find out why they have no value"
-        )
-    if draws < 1 or not 0 < level < 1:
-        raise DataError(
-            f"expected draws of at least 1 and 0 < level < 1, found draws {draws} and level {level}"
         )
     return items
 

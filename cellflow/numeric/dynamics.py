@@ -13,10 +13,9 @@ from cellflow.errors import DataError
 from cellflow.numeric import _diffusion, _follow, _regions
 from cellflow.numeric._jit import run_blocks
 from cellflow.numeric._measure import AREA, BOX, FIRST, close_holes, measure, relabel
-from cellflow.numeric.labels import compact
 from cellflow.numeric.targets import cells_per_block
 
-__all__ = ["FLOW_SCALE", "flow_errors", "flows_to_labels"]
+__all__ = ["FLOW_SCALE", "flows_to_labels"]
 
 FLOW_SCALE = 5.0
 DEFAULT_NITER = 200
@@ -90,7 +89,9 @@ def flows_to_labels(
     cellprob_threshold : float
         Pixels with a logit above it are foreground.
     flow_threshold : float or None
-        Labels with a larger flow error (see `flow_errors`) are dropped; 0 or None keeps all.
+        Labels with a larger flow error are dropped: the mean over the label's pixels of the squared
+        difference between the unit flow of its shape and the given one, as
+        ``cellpose.metrics.flow_error``. 0 or None keeps all.
     min_size : int
         Labels with fewer pixels are dropped; 0 or less keeps all.
     max_size_fraction : float
@@ -151,44 +152,6 @@ def flows_to_labels(
     if score_per_pixel > 0:
         keep &= candidate_probabilities(candidates, cellprob) >= score_per_pixel
     return finish(candidates, keep, fill_holes=fill_holes)
-
-
-def flow_errors(labels: Any, flow: Any) -> Floats:
-    """Mean squared difference between the flow of each label's shape and the given flow.
-
-    As ``cellpose.metrics.flow_error``: both in units of the unit flow, the mean over the label's
-    pixels of the squared length of the difference. The flow of the shape is never stored.
-
-    Parameters
-    ----------
-    labels : (H, W) integer ndarray
-    flow : (2, H, W) float ndarray
-        `FLOW_SCALE` times the unit flow; rounded to float16 first.
-
-    Returns
-    -------
-    (n,) float32 ndarray
-        For the labels that are present, in the order of their numbers.
-
-    Raises
-    ------
-    DataError
-        If shapes or dtypes do not fit or a flow is not finite.
-    """
-    dense, n_labels = compact(labels)
-    flow = _as_float32(flow, "flow")
-    if flow.shape != (2, *dense.shape):
-        raise DataError(
-            f"flow: expected shape {(2, *dense.shape)} for labels of shape {dense.shape}, found"
-            f" {flow.shape}"
-        )
-    if not np.isfinite(flow).all():
-        raise DataError("flow: expected finite values, found NaN or infinity")
-    stats = measure(dense, n_labels)
-    field = np.empty((*dense.shape, 2), dtype=np.float32)
-    np.divide(np.moveaxis(flow.astype(np.float16), 0, -1), np.float32(FLOW_SCALE), out=field)
-    found = _as_candidates(dense, stats, field)
-    return candidate_errors(found, np.arange(1, n_labels + 1, dtype=np.int32))
 
 
 def check_fields(flow: Any, cellprob: Any) -> tuple[Floats, Floats]:

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellflow.errors import DataError
-
 __all__ = ["flow_picture"]
 
 _LOWER, _UPPER = 1, 99
@@ -36,8 +34,6 @@ def flow_picture(flow: Any) -> NDArray[np.uint8]:
         If there are not two components.
     """
     field = np.asarray(flow, np.float32)
-    if field.ndim < 2 or len(field) != 2:
-        raise DataError(f"flow: expected shape (2, H, W), found {np.shape(flow)}")
     length = np.sqrt(np.sum(field**2, axis=0))
     if not length.size:
         return np.zeros((*length.shape, 3), np.uint8)

@@ -37,10 +37,6 @@ def shrink(own: Any, count: float, prior: Any, strength: float) -> Floats:
     (...) float64 ndarray
     """
     own, prior = np.asarray(own, dtype=np.float64), np.asarray(prior, dtype=np.float64)
-    if own.shape != prior.shape:
-        raise DataError(f"prior: expected the shape of own, {own.shape}, found {prior.shape}")
-    if not (count >= 0 and strength >= 0 and count + strength > 0):
-        raise DataError(f"expected counts of 0 and more, not both 0, found {count} and {strength}")
     return np.asarray((count * own + strength * prior) / (count + strength), dtype=np.float64)
 
 
@@ -67,10 +63,8 @@ def grid_optimum(
     tuple of int
     """
     surface = np.asarray(scores, dtype=np.float64)
-    if not surface.size or not np.isfinite(surface).all():
-        raise DataError("scores: expected finite values and at least one, found none or NaN")
-    if len(default) != surface.ndim:
-        raise DataError(f"default: expected {surface.ndim} places, found {len(default)}")
+    if not np.isfinite(surface).all():  # else the first of them would be taken for the best
+        raise DataError("scores: expected finite values, found NaN or infinity")
     if smoothing > 0:
         surface = gaussian_filter(surface, smoothing, mode="nearest")
     grids = np.indices(surface.shape)

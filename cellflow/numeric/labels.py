@@ -12,13 +12,13 @@ from cellflow.numeric._jit import kernel
 from cellflow.types import Instances
 
 __all__ = [
+    "bounded",
     "check_labels",
+    "compact",
     "instances_from_labels",
-    "label_areas",
     "labels_from_instances",
     "median_diameter",
     "outlines",
-    "renumber",
 ]
 
 
@@ -78,7 +78,13 @@ def bounded(labels: Any, name: str = "labels") -> tuple[NDArray[np.int32], int]:
 
 
 def compact(labels: Any, name: str = "labels") -> tuple[NDArray[np.int32], int]:
-    """Number labels 1..n in the order of their old numbers; the map, as in `bounded`, and n."""
+    """Number labels 1..n in the order of their old numbers; the map, as in `bounded`, and n.
+
+    Raises
+    ------
+    DataError
+        If `labels` is not a label map.
+    """
     plain, top = bounded(labels, name)
     counts = count_runs(plain, top)
     numbers = np.flatnonzero(counts)
@@ -105,42 +111,6 @@ def measure_areas(plain: NDArray[np.int32], top: int) -> NDArray[np.int64]:
     return areas
 
 
-def renumber(labels: Any) -> NDArray[np.int32]:
-    """Number labels 1..n without gaps, in the order of their old numbers.
-
-    Parameters
-    ----------
-    labels : (H, W) integer ndarray
-
-    Returns
-    -------
-    (H, W) int32 ndarray
-        A new array.
-
-    Raises
-    ------
-    DataError
-        If `labels` is not a label map.
-    """
-    dense, _ = compact(labels)
-    return dense.copy() if np.shares_memory(dense, labels) else dense
-
-
-def label_areas(labels: Any) -> NDArray[np.int64]:
-    """Pixels per label, for the labels that are present, in the order of their numbers.
-
-    Parameters
-    ----------
-    labels : (H, W) integer ndarray
-
-    Returns
-    -------
-    (n,) int64 ndarray
-    """
-    areas = measure_areas(*bounded(labels))
-    return areas[areas > 0]
-
-
 def median_diameter(labels: Any) -> float:
     """Median diameter of the cells in pixels, 0.0 when there are none.
 
@@ -151,7 +121,8 @@ def median_diameter(labels: Any) -> float:
     ----------
     labels : (H, W) integer ndarray
     """
-    areas = label_areas(labels)
+    areas = measure_areas(*bounded(labels))
+    areas = areas[areas > 0]
     if not len(areas):
         return 0.0
     return float(np.median(np.sqrt(areas)) * 2 / np.sqrt(np.pi))

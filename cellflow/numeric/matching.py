@@ -12,7 +12,7 @@ from cellflow.numeric._jit import kernel, run_blocks
 from cellflow.numeric.labels import bounded, instances_from_labels, measure_areas
 from cellflow.types import Instances
 
-__all__ = ["as_instances", "overlaps"]
+__all__ = ["Matches", "as_instances", "match"]
 
 Ints = NDArray[np.int64]
 _NO_PAIRS = (np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))
@@ -23,36 +23,18 @@ def as_instances(cells: Any) -> Instances:
     return cells if isinstance(cells, Instances) else instances_from_labels(cells)
 
 
-def overlaps(truth: Any, prediction: Any) -> tuple[Ints, Ints, Ints]:
-    """Pixels shared by every pair of cells that share any.
-
-    The cells of either side may overlap each other. Runs are joined with runs or with a label map, and
-    two label maps are read once side by side: time and memory grow with runs, pixels and touching
-    pairs, never with the number of possible pairs.
-
-    Parameters
-    ----------
-    truth, prediction : Instances or (H, W) integer ndarray
-        Of a label map only the labels that are present count, in the order of their numbers.
-
-    Returns
-    -------
-    truth_index, prediction_index : (P,) int64 ndarray
-        0-indexed positions of the cells of each pair, sorted by truth, then by prediction.
-    intersection : (P,) int64 ndarray
-        Shared pixels, at least 1.
-
-    Raises
-    ------
-    DataError
-        If the two are not of the same image size.
-    """
-    found = match(truth, prediction)
-    return found.truth, found.prediction, found.shared
-
-
 class Matches(NamedTuple):
-    """Pairs of cells that share pixels, see `overlaps`, with the areas of all cells."""
+    """Pairs of cells that share pixels, with the areas of all cells.
+
+    Attributes
+    ----------
+    truth, prediction : (P,) int64 ndarray
+        0-indexed positions of the cells of each pair, sorted by truth, then by prediction.
+    shared : (P,) int64 ndarray
+        Pixels of both, at least 1.
+    truth_areas, prediction_areas : int64 ndarray
+        Pixels of every cell.
+    """
 
     truth: Ints
     prediction: Ints
@@ -68,7 +50,22 @@ class Matches(NamedTuple):
 
 
 def match(truth: Any, prediction: Any) -> Matches:
-    """`overlaps` and areas in one go."""
+    """Pixels shared by every pair of cells that share any.
+
+    The cells of either side may overlap each other. Runs are joined with runs or with a label map, and
+    two label maps are read once side by side: time and memory grow with runs, pixels and touching
+    pairs, never with the number of possible pairs.
+
+    Parameters
+    ----------
+    truth, prediction : Instances or (H, W) integer ndarray
+        Of a label map only the labels that are present count, in the order of their numbers.
+
+    Raises
+    ------
+    DataError
+        If the two are not of the same image size.
+    """
     shapes = [
         tuple(c.shape if isinstance(c, Instances) else np.shape(c)) for c in (truth, prediction)
     ]

@@ -7,7 +7,7 @@ are turned into exact fractions p / q and IoU > t is decided as ``q * intersecti
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any
 
@@ -22,7 +22,6 @@ __all__ = [
     "COMPETITION_THRESHOLDS",
     "average_precision",
     "competition_score",
-    "concatenate_scores",
     "detection_rates",
     "hit_cells",
 ]
@@ -110,31 +109,6 @@ def average_precision(
                 raise
             raise DataError(f"image {i} of {len(truths)} (counted from 0): {error}") from None
     return Score(values, counts[0], counts[1], counts[2])
-
-
-def concatenate_scores(scores: Sequence[Score]) -> Score:
-    """One score over the images of several, in their order.
-
-    Raises
-    ------
-    DataError
-        If there are none, or their thresholds differ.
-    """
-    scores = list(scores)
-    if not scores:
-        raise DataError("scores: expected at least one, found none")
-    for score in scores:
-        if not np.array_equal(score.thresholds, scores[0].thresholds):
-            raise DataError(
-                f"scores: expected the same thresholds in all, found {scores[0].thresholds} and"
-                f" {score.thresholds}"
-            )
-    return Score(
-        scores[0].thresholds,
-        np.concatenate([score.tp for score in scores]),
-        np.concatenate([score.fp for score in scores]),
-        np.concatenate([score.fn for score in scores]),
-    )
 
 
 def hit_cells(

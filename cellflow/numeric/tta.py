@@ -11,8 +11,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cellflow.errors import DataError
-
 __all__ = ["VIEWS", "flip_image", "unflip_flow"]
 
 Axes = Literal["", "y", "x", "yx"]
@@ -33,8 +31,6 @@ def flip_image(image: Any, axes: Axes) -> NDArray[Any]:
         C-contiguous; a copy unless nothing is flipped.
     """
     image = np.asarray(image)
-    if image.ndim < 2:
-        raise DataError(f"image: expected shape (..., H, W), found {image.shape}")
     up, left = _steps(axes)
     return np.ascontiguousarray(image[..., ::up, ::left])
 
@@ -59,10 +55,6 @@ def unflip_flow(
         Both copies.
     """
     flow, cellprob = np.asarray(flow), np.asarray(cellprob)
-    if cellprob.ndim != 2 or flow.shape != (2, *cellprob.shape):
-        raise DataError(
-            f"expected flow (2, H, W) and cellprob (H, W), found {flow.shape} and {cellprob.shape}"
-        )
     up, left = _steps(axes)
     back = np.array(flow[:, ::up, ::left], dtype=np.float32, order="C")
     back[0] *= up
@@ -71,6 +63,4 @@ def unflip_flow(
 
 
 def _steps(axes: str) -> tuple[int, int]:
-    if axes not in VIEWS:
-        raise DataError(f'axes: expected one of "", "y", "x", "yx", found {axes!r}')
     return (-1 if "y" in axes else 1), (-1 if "x" in axes else 1)

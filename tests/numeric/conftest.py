@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from cellflow.numeric._measure import measure
+from cellflow.numeric.dynamics import FLOW_SCALE, _as_candidates, candidate_errors
+from cellflow.numeric.labels import compact
 from cellflow.numeric.targets import labels_to_flows
 
 
@@ -36,3 +39,17 @@ def cells():
     return SimpleNamespace(
         labels=labels, flow=flow.astype(np.float32), cellprob=cellprob.astype(np.float32)
     )
+
+
+@pytest.fixture(scope="session")
+def flow_errors():
+    """Flow error of every label of a map: what the mask step compares with `flow_threshold`."""
+
+    def errors_of(labels, flow):
+        dense, count = compact(labels)
+        field = np.moveaxis(np.asarray(flow, np.float32).astype(np.float16), 0, -1)
+        field = np.ascontiguousarray(field.astype(np.float32) / np.float32(FLOW_SCALE))
+        candidates = _as_candidates(dense, measure(dense, count), field)
+        return candidate_errors(candidates, np.arange(1, count + 1, dtype=np.int32))
+
+    return errors_of

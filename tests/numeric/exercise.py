@@ -13,9 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from cellflow.numeric.dynamics import flow_errors, flows_to_labels
+from cellflow.numeric.dynamics import flows_to_labels
 from cellflow.numeric.labels import instances_from_labels, labels_from_instances
-from cellflow.numeric.matching import overlaps
+from cellflow.numeric.matching import match
 from cellflow.numeric.rle import instances_from_rles, rles_from_labels
 from cellflow.numeric.score import competition_score
 from cellflow.numeric.sweep import sweep
@@ -68,7 +68,7 @@ def digest() -> str:
             add(found)
         wild = flows_to_labels(noise[:2] * 50, noise[2], min_size=0, flow_threshold=5)
         cells = instances_from_labels(labels)
-        add(unit, wild, flow_errors(labels, flow), *overlaps(cells, found))
+        add(unit, wild, *match(cells, found))
         for order in ("C", "F"):
             again = instances_from_rles(rles_from_labels(labels, order), labels.shape, order)
             add(labels_from_instances(again))

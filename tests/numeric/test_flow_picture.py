@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from cellpose.plot import dx_to_circ
 
-from cellflow.errors import DataError
 from cellflow.numeric.flow_picture import flow_picture
 
 
@@ -21,8 +20,3 @@ def test_it_is_that_of_cellpose(shape: tuple[int, ...]) -> None:
 def test_no_flow_is_black() -> None:
     assert not flow_picture(np.zeros((2, 8, 9))).any()
     assert flow_picture(np.zeros((2, 0, 9))).shape == (0, 9, 3)
-
-
-def test_other_shapes_are_refused() -> None:
-    with pytest.raises(DataError, match=r"\(2, H, W\), found \(3, 8, 9\)"):
-        flow_picture(np.zeros((3, 8, 9)))

@@ -48,9 +48,3 @@ def test_shrinking_lies_between_and_follows_the_counts(own, prior, count, streng
 def test_what_makes_no_sense():
     with pytest.raises(DataError, match="expected finite values"):
         grid_optimum(np.array([[np.nan]]), (0, 0))
-    with pytest.raises(DataError, match="expected 2 places"):
-        grid_optimum(np.zeros((2, 2)), (0,))
-    with pytest.raises(DataError, match="shape of own"):
-        shrink(np.zeros(2), 1, np.zeros(3), 1)
-    with pytest.raises(DataError, match="not both 0"):
-        shrink(np.zeros(2), 0, np.zeros(2), 0)

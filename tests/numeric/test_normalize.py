@@ -110,13 +110,7 @@ def test_resize_equals_cellpose(shape, channels):
 def test_bad_images():
     with pytest.raises(DataError, match="channel 1 holds NaN"):
         normalize_percentile(np.array([[[0.0]], [[np.nan]]]))
-    with pytest.raises(DataError, match="percentiles"):
-        normalize_percentile(np.zeros((1, 2, 2)), 99, 1)
     with pytest.raises(DataError, match="C, H, W"):
         normalize_percentile(np.zeros((2, 2)))
     with pytest.raises(DataError, match="real numbers"):
         normalize_percentile(np.zeros((1, 2, 2), complex))
-    with pytest.raises(DataError, match="one pixel"):
-        resize_linear(np.zeros((1, 2, 2)), (0, 3))
-    with pytest.raises(DataError, match="empty"):
-        resize_linear(np.zeros((1, 0, 2)), (3, 3))

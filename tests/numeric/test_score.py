@@ -10,13 +10,12 @@ from hypothesis.extra import numpy as hnp
 
 from cellflow.errors import DataError
 from cellflow.numeric.labels import instances_from_labels
-from cellflow.numeric.matching import overlaps
+from cellflow.numeric.matching import match
 from cellflow.numeric.rle import instances_from_rles, rle_encode
 from cellflow.numeric.score import (
     COMPETITION_THRESHOLDS,
     average_precision,
     competition_score,
-    concatenate_scores,
 )
 
 LABELS = hnp.arrays(np.int32, (6, 7), elements=st.integers(0, 4))
@@ -56,7 +55,7 @@ def test_counts_of_overlapping_cells(truths, predictions):
 @settings(max_examples=60, deadline=None)
 @given(first=MASKS, second=LABELS)
 def test_overlaps(first, second):
-    i, j, shared = overlaps(as_instances(first), second)
+    i, j, shared = match(as_instances(first), second)[:3]
     numbers = [n for n in np.unique(second) if n]
     slow = [
         (a, b, int((mask & (second == n)).sum()))
@@ -92,14 +91,13 @@ def test_empty_images():
     assert scores.mean == 0.5
 
 
-def test_lists_are_images_and_scores_join():
+def test_lists_are_images():
     rng = np.random.default_rng(0)
     truths = [rng.integers(0, 4, (9, 9)) for _ in range(3)]
     predictions = [rng.integers(0, 4, (9, 9)) for _ in range(3)]
     together = competition_score(truths, predictions)
     single = [competition_score(t, p) for t, p in zip(truths, predictions, strict=True)]
-    assert np.array_equal(concatenate_scores(single).tp, together.tp)
-    assert concatenate_scores(single).mean == together.mean
+    assert np.array_equal(np.concatenate([score.tp for score in single]), together.tp)
     assert average_precision(truths, predictions).per_threshold.shape == (3,)
 
 
@@ -120,7 +118,7 @@ def test_many_cells_stay_sparse():
     truth = np.arange(1, 70_001).reshape(250, 280)
     score = competition_score(truth, np.roll(truth, 1))
     assert score.mean == 1.0
-    i, _, shared = overlaps(truth, truth.max() + 1 - truth)
+    i, _, shared = match(truth, truth.max() + 1 - truth)[:3]
     assert len(i) == 70_000
     assert set(shared.tolist()) == {1}
 
@@ -139,14 +137,9 @@ def test_bad_input(truth, prediction, message):
         competition_score(truth, prediction)
 
 
-def test_bad_thresholds_and_joins():
+def test_bad_thresholds():
     labels = np.zeros((3, 3), int)
     for thresholds in ([], [1.0], [-0.1], [float("nan")]):
         with pytest.raises(DataError, match="thresholds"):
             average_precision(labels, labels, thresholds)
-    with pytest.raises(DataError, match="found none"):
-        concatenate_scores([])
-    mixed = [average_precision(labels, labels, [0.5]), average_precision(labels, labels, [0.6])]
-    with pytest.raises(DataError, match="same thresholds"):
-        concatenate_scores(mixed)
     assert instances_from_labels(labels).areas.tolist() == []

@@ -87,9 +87,7 @@ def test_nothing_to_find(cells):
     assert not counts.tp.any()
 
 
-def test_bad_grids(cells):
-    with pytest.raises(DataError, match="at least one value"):
-        sweep(cells.flow, cells.cellprob, cells.labels, **{**GRID, "min_sizes": []})
+def test_another_size_is_refused(cells):
     with pytest.raises(DataError, match="size of cellprob"):
         sweep(cells.flow, cells.cellprob, cells.labels[1:], **GRID)
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from cellflow.errors import DataError
-from cellflow.numeric.dynamics import flow_errors, flows_to_labels
+from cellflow.numeric.dynamics import flows_to_labels
 from cellflow.numeric.targets import labels_to_flows
 
 LABELS = hnp.arrays(np.int32, (9, 10), elements=st.sampled_from([0, 1, 1, 2, 4]))
@@ -138,14 +138,14 @@ def test_convex_cells_come_back_from_their_flows(radii, method):
         assert (inside & mine).sum() > 0.97 * (inside | mine).sum()
 
 
-def test_flow_errors_of_the_true_flow_are_nearly_zero(cells):
+def test_flow_errors_of_the_true_flow_are_nearly_zero(cells, flow_errors):
     errors = flow_errors(cells.labels, 5 * labels_to_flows(cells.labels))
     assert errors.dtype == np.float32
     assert errors.shape == (cells.labels.max(),)
     assert errors.max() < 1e-4
 
 
-def test_flow_errors_equal_cellpose(cells):
+def test_flow_errors_equal_cellpose(cells, flow_errors):
     import torch
     from cellpose.metrics import flow_error
 
