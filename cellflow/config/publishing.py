@@ -19,12 +19,13 @@ COMPETITION = "sartorius-cell-instance-segmentation"
 
 @dataclass(frozen=True)
 class PublishConfig:
-    """Publish a run, or prepared data with its folds, as a private dataset on Kaggle."""
+    """Publish a run, or prepared data with its folds, as a private dataset on Kaggle.
+
+    This needs the package kaggle, and an API key in the environment or in ~/.kaggle.
+    """
 
     what: tyro.conf.Positional[str | None] = None
     """Run by name or folder, or a dataset folder; without it the newest run."""
-    to: Literal["kaggle"] = "kaggle"
-    """Where to; kaggle needs the package kaggle and an API key in the environment or in ~/.kaggle."""
     title: str | None = None
     """Name of the dataset. Without it EXPERIMENT_CV such as exp_0.3124, for data the name of its folder. If
     a dataset of this name is there, it gets a new version; another CV makes another dataset."""

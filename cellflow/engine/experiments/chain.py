@@ -263,7 +263,6 @@ def _publish(config: ChainConfig, run: RunFolder) -> Publication | None:
         return None
     wanted = PublishConfig(
         what=str(run.path),
-        to=config.publish,
         ensembles_dir=config.ensembles_dir,
         dry_run=config.train.debug,
     )

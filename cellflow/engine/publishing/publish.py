@@ -87,8 +87,7 @@ class Publication:
 def plan_publication(config: PublishConfig) -> Publication:
     """List exactly what `publish` would send; nothing is sent, and Kaggle is not asked.
 
-    Wheels are collected all the same, as their number and size depend on the machine; they wait in the
-    user's cache for the publication.
+    Wheels are collected all the same, as their number and size depend on the machine.
 
     Raises
     ------
@@ -138,7 +137,7 @@ def publish(config: PublishConfig) -> Publication:
             url = kaggle.add_version(folder, plan.reference, title=plan.title, message=message)
     done = dataclasses.replace(plan, url=url, version=version)
     if isinstance(subject, RunFolder):
-        _record(subject, config, done)
+        _record(subject, done)
         record_state(subject, ensembles_dir=config.ensembles_dir)
     return done
 
@@ -274,10 +273,10 @@ def _stage(sources: Mapping[str, Path], folder: Path) -> None:
             shutil.copy2(source, path)
 
 
-def _record(run: RunFolder, config: PublishConfig, done: Publication) -> None:
+def _record(run: RunFolder, done: Publication) -> None:
     """Keep in the run where it went."""
     record = {
-        "to": config.to,
+        "to": "kaggle",
         "url": done.url,
         "title": done.title,
         "version": done.version,
