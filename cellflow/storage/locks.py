@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["abandoned", "hold_lock", "is_locked", "owned_file"]
 
 
+_HAS_LOCKS = fcntl is not None
 NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
 """What file systems without locks answer."""
 _PATIENCE = 0.15
@@ -126,7 +127,7 @@ def owned_file(name: Callable[[str], Path]) -> Iterator[tuple[Path, str]]:
             file = path.open("x+", encoding="utf-8")
         except FileExistsError:
             continue
-        if fcntl is None:  # Windows renames no open file
+        if not _HAS_LOCKS:  # Windows renames no open file
             file.close()
             yield path, token
             return
@@ -163,7 +164,7 @@ def abandoned(path: Path, token: str) -> Iterator[bool]:
 
 def _try_lock(file: TextIO) -> bool | None:
     """Lock a file; whether that went well. None where there are no locks."""
-    if fcntl is None:
+    if not _HAS_LOCKS:
         return None
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from cellflow.engine.runs.run_records import find_oof_record
 from cellflow.engine.runs.state import (
     RunState,
     cv_rows,
@@ -59,7 +60,7 @@ def build_metadata(run: RunFolder, *, ensembles_dir: Path | None = None) -> dict
     state = run_state(run, hashes)
     record = state.record or {}
     config = record.get("config")
-    labels = run_labels(run, old)
+    labels, made = run_labels(run, old), find_oof_record(run)
     known_hashes = {item for item in hashes.values() if item}
     ensembles_dir = ensembles_dir or run.path.resolve().parent.parent / "ensembles"
     return {
@@ -83,7 +84,7 @@ def build_metadata(run: RunFolder, *, ensembles_dir: Path | None = None) -> dict
         "config": config,
         "config_hash": None if config is None else hash_json(config),
         "model": _model(run, state, hashes),
-        "policy": _policy(run) if state.predicted else None,
+        "policy": made.policy if made is not None and state.predicted else None,
         "cv": _cv(run) if state.predicted else None,
         "thresholds": _thresholds(run) if state.calibrated else None,
         "ensembles": _ensembles(ensembles_dir, known_hashes),
@@ -185,11 +186,6 @@ def _thresholds(run: RunFolder) -> dict[str, Any] | None:
     }
     source = str(found.get("source") or "")
     return {"source": source, "all types": found["shared"], "per_type": per_type}
-
-
-def _policy(run: RunFolder) -> str | None:
-    policy = (read_json(run.oof_record) or {}).get("policy")
-    return policy if policy in ("dataset", "type", "image") else None
 
 
 def _ensembles(folder: Path, hashes: set[str]) -> list[str]:

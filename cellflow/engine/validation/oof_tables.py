@@ -83,9 +83,7 @@ def last_epoch_scores(run: RunFolder, tables: Mapping[int, pd.DataFrame]) -> pd.
 
 def _evaluations(path: Path) -> pd.DataFrame:
     """Scores of every evaluation of a fold: epoch, id, score, weights ("net" or "ema")."""
-    table = read_table(path, ["epoch", "id", "score"])
-    weights = table["weights"].fillna("net") if "weights" in table else "net"
-    return table.assign(weights=weights)  # rows without them come from an older cellflow
+    return read_table(path, ["epoch", "id", "score", "weights"])
 
 
 def selection_biases(
