@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from cellflow.config import ScoreConfig, check_config
-from cellflow.engine.data.folds import GROUP_COLUMNS
+from cellflow.engine.data.folds import GROUP_COLUMNS, default_column
 from cellflow.engine.runs.contents import run_dataset
 from cellflow.engine.runs.next_command import run_word
 from cellflow.engine.runtime.progress_lines import follow
@@ -300,7 +300,7 @@ def _group_column(wanted: str | None, sides: list[_Side], truth: Truth) -> str |
         )
     run = next((side.run for side in sides if side.run is not None), None)
     facts = truth.fold_facts if run is None else read_fold_facts(run.folds)
-    default = next((name for name in GROUP_COLUMNS if name in columns), None)
+    default = default_column(truth.images, GROUP_COLUMNS)
     column = facts.get("group", default)
     if column is None or column in columns:
         return None if column is None else str(column)
