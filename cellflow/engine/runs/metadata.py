@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -25,10 +26,11 @@ from cellflow.engine.runs.state import (
     run_labels,
     run_state,
 )
+from cellflow.engine.runs.thresholds import ALL_TYPES, find_thresholds
 from cellflow.errors import RunError
 from cellflow.storage.atomic import write_json
 from cellflow.storage.hashing import hash_file, hash_json
-from cellflow.storage.lenient import dict_or_empty, list_or_empty, number_or_none, read_json
+from cellflow.storage.lenient import dict_or_empty, number_or_none, read_json
 from cellflow.storage.run_folder import RunFolder
 
 __all__ = ["FORMAT", "VERSION", "build_metadata", "read_metadata", "schema", "write_metadata"]
@@ -176,26 +178,17 @@ def _per_threshold(run: RunFolder) -> dict[str, float]:
 
 
 def _thresholds(run: RunFolder) -> dict[str, Any] | None:
-    found = read_json(run.thresholds)
-    if found is None or not isinstance(found.get("shared"), dict):
+    found = find_thresholds(run.thresholds)
+    if found is None:
         return None
-    per_type = {
-        k: item
-        for k, item in dict_or_empty(found.get("per_type")).items()
-        if isinstance(item, dict)
-    }
-    source = str(found.get("source") or "")
-    return {"source": source, "all types": found["shared"], "per_type": per_type}
+    per_type = {name: asdict(mask) for name, mask in found.per_type.items()}
+    return {"source": found.source, ALL_TYPES: asdict(found.shared), "per_type": per_type}
 
 
 def _ensembles(folder: Path, hashes: set[str]) -> list[str]:
     """Names of calibrated ensembles that have a model of the run for a member."""
-    names = []
-    for path in sorted(folder.glob("*/ensemble.json")):
-        members = list_or_empty((read_json(path) or {}).get("members"))
-        if hashes & {str(item) for item in members}:
-            names.append(path.parent.name)
-    return names
+    found = {path: find_thresholds(path) for path in sorted(folder.glob("*/ensemble.json"))}
+    return [path.parent.name for path, item in found.items() if item and hashes & set(item.members)]
 
 
 def _publication(run: RunFolder) -> dict[str, Any] | None:

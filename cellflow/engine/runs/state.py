@@ -11,9 +11,10 @@ from typing import Any
 import pandas as pd
 
 from cellflow.engine.runs.run_records import OofRecord, find_oof_record, read_fold_summary
+from cellflow.engine.runs.thresholds import find_thresholds
 from cellflow.errors import DataError, RunError
 from cellflow.io.tables import read_frame
-from cellflow.storage.lenient import dict_or_empty, list_or_empty, number_or_none, read_json
+from cellflow.storage.lenient import dict_or_empty, number_or_none, read_json
 from cellflow.storage.run_folder import RunFolder
 
 __all__ = [
@@ -232,12 +233,8 @@ def _is_predicted(
 
 
 def _is_calibrated(run: RunFolder, hashes: Mapping[int, str | None] | None) -> bool:
-    found = read_json(run.thresholds)
-    if found is None or not isinstance(found.get("shared"), dict):
-        return False
-    return hashes is None or set(hashes.values()) == set(
-        map(str, list_or_empty(found.get("members")))
-    )
+    found = find_thresholds(run.thresholds)
+    return found is not None and (hashes is None or set(hashes.values()) == set(found.members))
 
 
 def cv_rows(run: RunFolder) -> list[tuple[str, str, dict[str, float | None]]]:
