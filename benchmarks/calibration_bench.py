@@ -65,7 +65,7 @@ def main() -> None:
         images = stored_images(Path(folder), options.images, distinct=min(20, options.images))
         search = ThresholdSearch(images, grid, MaskConfig())
         started = time.perf_counter()
-        settings = search.scores[0].size
+        settings = search.scores.on_grid[0].size
         searched = time.perf_counter() - started
         search.fit()
         search.cross_fit()

@@ -19,7 +19,10 @@ COMPETITION = "sartorius-cell-instance-segmentation"
 
 @dataclass(frozen=True)
 class PublishConfig:
-    """Publish a run, or prepared data with its folds, as a private dataset on Kaggle."""
+    """Publish a run, or prepared data with its folds, as a private dataset on Kaggle.
+
+    This needs the package kaggle, and an API key in the environment or in ~/.kaggle.
+    """
 
     what: tyro.conf.Positional[str | None] = None
     """Run by name or folder, or a dataset folder; without it the newest run."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 __all__ = ["Gpu", "Snapshot"]
@@ -91,18 +90,3 @@ class Snapshot:
         """As JSON types."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return plain
-
-    @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> Snapshot:
-        """From what `to_dict` gives; what is missing is unknown, what is unknown is left out."""
-        names = {item.name for item in fields(cls)}
-        values = {key: _tuples(value) for key, value in plain.items() if key in names}
-        values["gpus"] = tuple(
-            Gpu(**{key: _tuples(value) for key, value in gpu.items()})
-            for gpu in plain.get("gpus", ())
-        )
-        return cls(**values)
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value

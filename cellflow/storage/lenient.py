@@ -24,10 +24,6 @@ def dict_or_empty(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def list_or_empty(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []
-
-
 def number_or_none(value: Any) -> float | None:
     """A finite number, or None."""
     if isinstance(value, bool) or value is None:

@@ -1,4 +1,8 @@
-"""Locks that end with the process that holds them."""
+"""Locks that end with the process that holds them.
+
+`hold_lock` is filelock's, with the holder's name in the file. Files that `atomic` writes are their own locks
+(`owned_file`): filelock knows no lock that is renamed or removed while it is held.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,10 @@ import errno
 import logging
 import os
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 from uuid import uuid4
 
 from cellflow.errors import RunError
@@ -18,8 +21,11 @@ from cellflow.storage.hashing import hash_bytes
 
 try:
     import fcntl
-except ImportError:  # Windows: one trainer a fold is then up to the user
+except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 __all__ = ["abandoned", "hold_lock", "is_locked", "owned_file"]
 
@@ -27,7 +33,7 @@ __all__ = ["abandoned", "hold_lock", "is_locked", "owned_file"]
 _HAS_LOCKS = fcntl is not None
 NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
 """What file systems without locks answer."""
-_TRIES, _PAUSE = 3, 0.05
+_PATIENCE = 0.15
 """Whoever asks whether a file is locked holds a lock on it for a moment."""
 _HOST_DIGITS = 4
 
@@ -52,16 +58,51 @@ def hold_lock(path: Path, what: str) -> Iterator[None]:
     RunError
         If another process holds it, with its id and host.
     """
+    from filelock import Timeout
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
-        if not _locked(file):
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise RunError(f"{what} is being worked on by {holder} ({path}).")
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+    lock = _file_lock(path, timeout=_PATIENCE)
+    try:
+        lock.acquire()
+        with suppress(PermissionError):  # Windows lets nobody write or read what is locked
+            path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+    except Timeout:
+        holder = ""
+        with suppress(PermissionError):
+            holder = path.read_text(encoding="utf-8", errors="replace").strip()
+        raise RunError(
+            f"{what} is being worked on by {holder or 'another process'} ({path}).", path=path
+        ) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        _log.warning("%s: its disk has no file locks; take care that one process works there", path)
+    try:
         yield
+    finally:
+        lock.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of `hold_lock`; the file is left as it is."""
+    from filelock import Timeout
+
+    try:
+        if path.is_file():
+            with _file_lock(path, timeout=0):
+                pass
+    except Timeout:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _file_lock(path: Path, *, timeout: float) -> FileLock:
+    from filelock import FileLock  # a tenth of a second, which most commands do not need
+
+    # Without the fallback to files whose being there is the lock: a kill would leave them.
+    return FileLock(path, timeout=timeout, poll_interval=0.05, fallback_to_soft=False)
 
 
 @contextmanager
@@ -119,34 +160,6 @@ def abandoned(path: Path, token: str) -> Iterator[bool]:
         return
     with file:
         yield _try_lock(file) is True and _is_at(file, path)
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock of `hold_lock`; the file is left as it is."""
-    try:
-        with path.open("rb") as file:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
-def _locked(file: TextIO) -> bool:
-    """Lock a file; whether that went well, or cannot be done on its disk."""
-    for left in reversed(range(_TRIES)):
-        locked = _try_lock(file)
-        if locked is None and _HAS_LOCKS:
-            _log.warning(
-                "%s: its disk has no file locks; take care that one process works there", file.name
-            )
-        if locked is not False:
-            return True
-        if left:
-            time.sleep(_PAUSE)
-    return False
 
 
 def _try_lock(file: TextIO) -> bool | None:

@@ -22,7 +22,6 @@ __all__ = [
     "ensemble_record",
     "find_run",
     "former_hashes",
-    "is_of_this_length",
 ]
 
 _SECTIONS = ("model", "optim", "sampling", "mask")
@@ -250,11 +249,6 @@ def former_hashes(record: Mapping[str, Any]) -> list[str]:
     former = record.get("lengthened")
     items = former if isinstance(former, list) else []
     return [str(item.get("config_hash")) for item in items if isinstance(item, dict)]
-
-
-def is_of_this_length(record: Mapping[str, Any], made_by: Mapping[str, Any]) -> bool:
-    """Whether results were made since the run was last lengthened, from the records of both."""
-    return made_by.get("config_hash") not in former_hashes(record)
 
 
 def find_run(name: str | None, runs_dir: Path) -> RunFolder:

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-__all__ = ["RedactSecrets", "is_secret", "redact", "redact_tree", "secret_values"]
+__all__ = [
+    "RedactSecrets",
+    "is_secret",
+    "redact",
+    "redact_tree",
+    "secret_values",
+    "without_private_facts",
+]
 
 STARS = "***"
 
@@ -26,6 +33,21 @@ _SECRET_FIELDS = ("private_key", "private_key_id", "client_secret", "refresh_tok
 
 _SHORTEST = 6
 """Shorter values would turn ordinary text into stars."""
+
+
+_PRIVATE_FACTS = ("hostname", "folder", "variables")
+"""What environment.json says of a person's machine rather than of the experiment."""
+
+
+def without_private_facts(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """What environment.json says, without what is nobody's business elsewhere.
+
+    Examples
+    --------
+    >>> without_private_facts({"hostname": "annas-laptop", "cores": 2})
+    {'cores': 2}
+    """
+    return {name: value for name, value in environment.items() if name not in _PRIVATE_FACTS}
 
 
 def is_secret(name: str) -> bool:

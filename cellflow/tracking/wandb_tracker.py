@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cellflow.config.tracking import TrackingConfig
-from cellflow.storage.secrets import redact
+from cellflow.storage.secrets import redact, without_private_facts
 from cellflow.tracking._values import flatten, plain
 from cellflow.tracking.tracker import Links, Pictures, Tracker
 from cellflow.tracking.wandb_process import has_credentials, import_wandb, is_reachable, unpatched
@@ -252,15 +252,11 @@ _FACTS = (
 """What of metadata.json is config in wandb."""
 
 
-_NOT_SENT = ("hostname", "folder", "variables")
-"""What of environment.json tells of a person's machine rather than of the experiment."""
-
-
 def _facts(values: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     """Those of some values that are known, the host without what is private."""
     found = {name: values[name] for name in names if values.get(name) is not None}
     if isinstance(host := found.get("host"), Mapping):
-        found["host"] = {name: value for name, value in host.items() if name not in _NOT_SENT}
+        found["host"] = without_private_facts(host)
     return found
 
 

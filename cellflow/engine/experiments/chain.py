@@ -31,6 +31,7 @@ from cellflow.engine.publishing.notebook import write_notebook
 from cellflow.engine.publishing.publish import Publication, plan_publication, publish
 from cellflow.engine.runs.contents import run_mask
 from cellflow.engine.runs.identity import check_run
+from cellflow.engine.runs.run_records import find_oof_record
 from cellflow.engine.runs.start_file import start_file
 from cellflow.engine.runs.tracked_command import tracked
 from cellflow.engine.training.debug_run import debug_config
@@ -47,8 +48,7 @@ from cellflow.storage.atomic import write_text
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.locks import hold_lock
-from cellflow.storage.records import load_json
-from cellflow.storage.run_folder import RunFolder, debug_name, is_of_this_length
+from cellflow.storage.run_folder import RunFolder, debug_name
 from cellflow.types import one_line
 
 __all__ = ["ChainResult", "chain_problems", "debug_images", "run_chain"]
@@ -285,20 +285,17 @@ def _write_notebook(config: ChainConfig, run: RunFolder) -> Path | None:
 
 def _is_predicted(run: RunFolder, config: ChainConfig) -> bool:
     """Whether the out-of-fold pass is there, made by these models with these settings."""
-    try:
-        record = load_json(run.oof_record)
-        models = {str(fold): hash_file(run.fold(fold).best) for fold in run.read_record()["folds"]}
-        same = record["models"] == models and record["mask"] == dataclasses.asdict(run_mask(run))
-        return bool(
-            same
-            and is_of_this_length(run.read_record(), record)
-            and run.flows.is_dir()  # cellflow prune --flows removes them
-            and record["diameter"] is None
-            and (len(record["policies"]) > 1 or config.policy == record["policy"])
-            and config.policy in ("auto", record["policy"])
-        )
-    except (OSError, ValueError, KeyError, TypeError):
+    made, record = find_oof_record(run), run.read_record()
+    if made is None or not run.flows.is_dir():  # cellflow prune --flows removes them
         return False
+    return (
+        made.models == {fold: hash_file(run.fold(fold).best) for fold in record["folds"]}
+        and made.mask == dataclasses.asdict(run_mask(run))
+        and made.is_of_this_length(record)
+        and made.diameter is None
+        and (len(made.policies) > 1 or config.policy == made.policy)
+        and config.policy in ("auto", made.policy)
+    )
 
 
 UNSEEN = 8

@@ -28,13 +28,14 @@ from cellflow.engine.publishing.published_files import data_files, public_record
 from cellflow.engine.publishing.wheels import collect_wheels
 from cellflow.engine.runs.contents import check_models, read_table
 from cellflow.engine.runs.next_command import run_word
+from cellflow.engine.runs.run_records import find_oof_record
 from cellflow.engine.runs.tracked_command import track_state
 from cellflow.errors import ConfigError, RunError
 from cellflow.io.dataset import Dataset
 from cellflow.io.kaggle_datasets import Existing, KaggleDatasets, user_without_client
 from cellflow.storage.atomic import scratch_folder, write_json
 from cellflow.storage.hashing import hash_file
-from cellflow.storage.records import load_json
+from cellflow.storage.lenient import read_json
 from cellflow.storage.run_folder import RunFolder, find_run
 
 __all__ = ["Publication", "dataset_title", "plan_publication", "publish"]
@@ -87,8 +88,7 @@ class Publication:
 def plan_publication(config: PublishConfig) -> Publication:
     """List exactly what `publish` would send; nothing is sent, and Kaggle is not asked.
 
-    Wheels are collected all the same, as their number and size depend on the machine; they wait in the
-    user's cache for the publication.
+    Wheels are collected all the same, as their number and size depend on the machine.
 
     Raises
     ------
@@ -138,17 +138,15 @@ def publish(config: PublishConfig) -> Publication:
             url = kaggle.add_version(folder, plan.reference, title=plan.title, message=message)
     done = dataclasses.replace(plan, url=url, version=version)
     if isinstance(subject, RunFolder):
-        _record(subject, config, done)
+        _record(subject, done)
         track_state(subject, ensembles_dir=config.ensembles_dir)
     return done
 
 
 def dataset_title(run: RunFolder) -> str | None:
     """Name of the dataset that a run was published as last, None before that."""
-    try:
-        return str(load_json(run.publication)["title"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    title = (read_json(run.publication) or {}).get("title")
+    return None if title is None else str(title)
 
 
 def _subject(config: PublishConfig) -> RunFolder | Dataset:
@@ -200,8 +198,8 @@ def _cv(run: RunFolder, models: Mapping[int, Path]) -> float:
             f"Run {run.name!r} has no {run.cv.name} yet, and so no CV to be named after. {remedy}; "
             "or give the dataset a name with --title."
         )
-    made_with = _oof_models(run)
-    if made_with is not None and made_with != {hash_file(path) for path in models.values()}:
+    made = find_oof_record(run)
+    if made is not None and set(made.models.values()) != set(map(hash_file, models.values())):
         raise RunError(
             f"{run.cv} was made with other models than those of the run now, and a name should not say "
             f"a wrong CV. {remedy}"
@@ -215,14 +213,6 @@ def _cv(run: RunFolder, models: Mapping[int, Path]) -> float:
     if not known:
         raise RunError(f"{run.cv} has no overall score. {remedy}")
     return known[0]
-
-
-def _oof_models(run: RunFolder) -> set[str] | None:
-    """Hashes of the models that made the out-of-fold predictions, where that is recorded."""
-    try:
-        return set(load_json(run.oof_record)["models"].values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
 
 
 def _slug(title: str) -> str:
@@ -274,7 +264,7 @@ def _stage(sources: Mapping[str, Path], folder: Path) -> None:
             shutil.copy2(source, path)
 
 
-def _record(run: RunFolder, config: PublishConfig, done: Publication) -> None:
+def _record(run: RunFolder, done: Publication) -> None:
     """Keep in the run where it went."""
     record = {
         "to": "kaggle",

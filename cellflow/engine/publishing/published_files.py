@@ -18,11 +18,9 @@ from cellflow.io.dataset import Dataset
 from cellflow.storage.atomic import write_json
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.run_folder import FoldFolder, RunFolder, ensemble_record
+from cellflow.storage.secrets import without_private_facts
 
 __all__ = ["data_files", "public_records", "run_files"]
-
-_PRIVATE = ("hostname", "folder", "variables")
-"""What the record of the host says of a person's machine rather than of the experiment."""
 
 _LEFTOVER = re.compile(r"\.tmp$|\.old$|^\..*")
 _CACHES = ("__pycache__",)
@@ -96,7 +94,7 @@ def public_records(run: RunFolder, folder: Path) -> dict[str, Path]:
     if metadata is not None:
         host = metadata.get("host")
         if isinstance(host, dict):
-            host = {name: value for name, value in host.items() if name not in _PRIVATE}
+            host = without_private_facts(host)
         data = dict(metadata["data"], path=Path(str(metadata["data"]["path"])).name)
         write_json(copy.metadata, metadata | {"host": host, "data": data, "trackers": {}})
         found[copy.metadata.name] = copy.metadata

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import logging
-import os
 import platform
 import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from importlib.metadata import Distribution, PackageNotFoundError
+from importlib.metadata import Distribution, PackageNotFoundError, PathDistribution, distribution
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
+from zipfile import Path as ZipPath
 
 from packaging.requirements import Requirement
-from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
+from packaging.utils import canonicalize_name
 
-from cellflow.engine.publishing.rebuilt_wheels import installed, make_own_wheel, make_wheel
-from cellflow.errors import RunError
+import cellflow
+from cellflow.engine.publishing.rebuilt_wheel import rebuilt_wheel
+from cellflow.errors import PackageError
 
 __all__ = ["collect_wheels"]
 
@@ -54,29 +55,22 @@ class _Target:
 
 
 def collect_wheels(
-    folder: Path,
-    *,
-    which: Literal["missing", "all"] = "all",
-    python: str | None = None,
-    cache: Path | None = None,
+    folder: Path, *, which: Literal["missing", "all"] = "all", python: str | None = None
 ) -> list[Path]:
     """Put into a folder all that ``pip install --no-index --find-links FOLDER cellflow`` takes.
 
-    The versions are those installed here, which are known to work. pip downloads them from its index;
-    where it cannot, they are made again from the installed files.
+    The versions are those installed here, which are known to work. pip brings the wheels, from its index or
+    its cache; where it cannot, they are made again from the installed files.
 
     Parameters
     ----------
     folder : Path
-        Where the wheels go, as links into the cache where the disk allows it.
+        Where the wheels go; an empty one.
     which : {"missing", "all"}
         ``missing`` leaves out torch and what only torch needs: Kaggle has them, and with CUDA they
         are gigabytes.
     python : str or None
         Python version of the target, such as 3.12; by default this one. The target is Linux on x86-64.
-    cache : Path or None
-        Folder that keeps wheels for the next time; by default ``cellflow/wheels`` in the user's
-        cache folder.
 
     Returns
     -------
@@ -85,50 +79,80 @@ def collect_wheels(
 
     Raises
     ------
-    RunError
+    PackageError
         If pip finds no wheel of a package, and none can be made of what is installed.
     """
     target = _Target(python or _this_python())
-    cache = (cache or _user_cache()) / f"linux-{target.python}"
     folder.mkdir(parents=True, exist_ok=True)
-    own = make_own_wheel(folder)
-    needed = _needed(target, _ON_KAGGLE if which == "missing" else frozenset())
-    kept = _kept(cache)
-    lacking = [package for package in needed if _key(package) not in kept]
-    if lacking:
-        _fill(cache, lacking, target)
-        kept = _kept(cache)
-    return sorted([own, *(_place(kept[_key(package)], folder) for package in needed)])
+    needed = _needed(
+        _facts_of(_cellflow_wheel(folder)), target, _ON_KAGGLE if which == "missing" else ()
+    )
+    try:
+        _download(folder, needed, target)
+    except PackageError as error:
+        if not target.is_here():
+            raise
+        _log.info("pip could not download wheels, so they are made from what is installed")
+        _log.debug("%s", error)
+        for package in needed:
+            rebuilt_wheel(package, folder)
+    return sorted(folder.glob("*.whl"))
 
 
 def _this_python() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cellflow" / "wheels"
+def _cellflow_wheel(folder: Path) -> Path:
+    """The wheel of the cellflow that runs: built from its source tree; from its files where it has none."""
+    root = Path(cellflow.__file__).parent
+    project = root.parent / "pyproject.toml"
+    if not project.is_file() or 'name = "cellflow"' not in project.read_text(encoding="utf-8"):
+        return rebuilt_wheel(distribution("cellflow"), folder)
+    with (
+        TemporaryDirectory() as copy
+    ):  # setuptools leaves build/ where it builds, and takes what lies there
+        shutil.copytree(root, Path(copy) / root.name, ignore=shutil.ignore_patterns("__pycache__"))
+        for path in (project, project.with_name("README.md")):
+            shutil.copy2(path, copy)
+        # setuptools as installed, where it is new enough; else pip brings it
+        for isolation in (["--no-build-isolation"], []):
+            said = _pip("wheel", *isolation, "--wheel-dir", str(folder), copy)
+            if not said:
+                return next(iter(folder.glob("cellflow-*.whl")))
+    raise PackageError(
+        f"No wheel can be built from {root.parent}. pip says: {said}\nRepeat this with: {sys.executable} -m pip "
+        "install pip 'setuptools>=77'; or publish with --wheels none.",
+        path=root.parent,
+    )
 
 
-def _needed(target: _Target, without: Collection[str]) -> list[Distribution]:
-    """Installed packages that cellflow needs on the target, itself left out."""
+def _facts_of(wheel: Path) -> Distribution:
+    """What a wheel says of its package."""
+    facts = "-".join(wheel.name.split("-")[:2]) + ".dist-info/"
+    return PathDistribution(ZipPath(wheel, facts))
+
+
+def _needed(own: Distribution, target: _Target, without: Collection[str]) -> list[Distribution]:
+    """Installed packages that a package needs on the target, itself left out."""
     found: dict[str, Distribution] = {}
     done: set[tuple[str, frozenset[str]]] = set()
-    waiting = list(_requirements("cellflow", target, frozenset({""})))
+    waiting = list(_requirements(own, target, frozenset({""})))
     while waiting:
         name, extras = waiting.pop()
         if name not in without and (name, extras) not in done:
             done.add((name, extras))
             found[name] = _installed(name)
-            waiting += _requirements(name, target, extras)
+            waiting += _requirements(found[name], target, extras)
     return [found[name] for name in sorted(found)]
 
 
 def _requirements(
-    name: str, target: _Target, extras: frozenset[str]
+    package: Distribution, target: _Target, extras: frozenset[str]
 ) -> Iterable[tuple[str, frozenset[str]]]:
     """Names that a package requires on the target, with the extras that it asks of them."""
     environment = target.environment()
-    for line in _installed(name).requires or []:
+    for line in package.requires or []:
         asked = Requirement(line)
         marker = asked.marker
         if marker is None or any(marker.evaluate({**environment, "extra": e}) for e in extras):
@@ -137,80 +161,43 @@ def _requirements(
 
 def _installed(name: str) -> Distribution:
     try:
-        return installed(name)
+        return distribution(name)
     except PackageNotFoundError:
-        raise RunError(
+        raise PackageError(
             f"The package {name}, which cellflow needs on Linux, is not installed here, so the version that "
-            f"fits is not known. Install it with: {sys.executable} -m pip install {name}"
+            f"fits is not known. Install it with: {sys.executable} -m pip install {name}",
+            expected=name,
         ) from None
 
 
-def _public(version: str) -> str:
-    """A version without its local part: 2.13.0+cpu is asked for as 2.13.0."""
-    return version.partition("+")[0]
-
-
-def _key(package: Distribution) -> tuple[str, str]:
-    return canonicalize_name(package.name), _public(package.version)
-
-
-def _kept(cache: Path) -> dict[tuple[str, str], Path]:
-    """Wheels in the cache by name and version."""
-    found: dict[tuple[str, str], Path] = {}
-    for path in sorted(cache.glob("*.whl")):
-        try:
-            name, version, _, _ = parse_wheel_filename(path.name)
-        except InvalidWheelFilename:
-            continue
-        found[name, version.public] = path
-    return found
-
-
-def _fill(cache: Path, packages: list[Distribution], target: _Target) -> None:
-    """Bring wheels of packages into the cache."""
-    cache.mkdir(parents=True, exist_ok=True)
-    try:
-        _download(cache, packages, target)
-    except RunError as error:
-        if not target.is_here():
-            raise
-        _log.info("pip could not download wheels, so they are made from what is installed")
-        _log.debug("%s", error)
-        for package in packages:
-            make_wheel(package, cache)
-
-
-def _download(cache: Path, packages: list[Distribution], target: _Target) -> None:
+def _download(folder: Path, packages: list[Distribution], target: _Target) -> None:
     """Wheels of the installed versions from pip's index."""
-    pins = [f"{name}=={version}" for name, version in map(_key, packages)]
+    # a version without its local part: 2.13.0+cpu is asked for as 2.13.0
+    pins = [f"{package.name}=={package.version.partition('+')[0]}" for package in packages]
     there = ["--python-version", target.python, "--implementation", "cp"]
     there += [word for name in _PLATFORMS for word in ("--platform", name)]
-    with TemporaryDirectory(dir=cache) as folder:
-        command = [
-            sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
-            "--no-deps", "--only-binary=:all:", "--retries", "1", "--timeout", "20",
-            "--dest", folder, *([] if target.is_here() else there), *pins,
-        ]  # fmt: skip
-        _log.info("wheels of %d packages for Python %s on Linux", len(pins), target.python)
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            said = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-            raise RunError(
-                f"No wheels for Python {target.python} on Linux, and here is Python {_this_python()} on "
-                f"{platform.system()}. pip says: {said[-1] if said else 'nothing'}\nRepeat this with "
-                "internet, or with PIP_FIND_LINKS set to a folder of such wheels; or publish with another "
-                "--wheels_python, or with --wheels none."
-            )
-        for path in Path(folder).glob("*.whl"):
-            path.replace(cache / path.name)
+    _log.info("wheels of %d packages for Python %s on Linux", len(pins), target.python)
+    said = _pip(
+        *("download", "--only-binary=:all:", "--dest", str(folder)),
+        *([] if target.is_here() else there),
+        *pins,
+    )
+    if said:
+        raise PackageError(
+            f"No wheels for Python {target.python} on Linux, and here is Python {_this_python()} on "
+            f"{platform.system()}. pip says: {said}\nRepeat this with "
+            "internet, or with PIP_FIND_LINKS set to a folder of such wheels; or publish with another "
+            "--wheels_python, or with --wheels none."
+        )
 
 
-def _place(wheel: Path, folder: Path) -> Path:
-    """A wheel in a folder, as a link where the disk allows it."""
-    path = folder / wheel.name
-    if not path.exists():
-        try:
-            path.hardlink_to(wheel)
-        except OSError:
-            shutil.copy2(wheel, path)
-    return path
+def _pip(command: str, *words: str) -> str:
+    """Run pip on single packages; its last error, and nothing where all went well."""
+    plain = ["--quiet", "--disable-pip-version-check", "--no-deps", "--retries", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", command, *plain, "--timeout", "20", *words],
+        capture_output=True,
+        text=True,
+    )
+    errors = [line for line in done.stderr.splitlines() if line.strip()]
+    return (errors[-1] if errors else "nothing") if done.returncode else ""

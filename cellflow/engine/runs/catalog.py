@@ -48,6 +48,14 @@ def list_runs(config: RunsConfig) -> pd.DataFrame:
     ------
     DataError
         If there is no such folder.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     table = list_runs(RunsConfig(runs_dir=Path(folder)))
+    >>> table.empty, list(table)[:3]
+    (True, ['name', 'status', 'cv_raw'])
     """
     check_config(config)
     if not config.runs_dir.is_dir():

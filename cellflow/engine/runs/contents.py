@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 
 from cellflow.config import MaskConfig
-from cellflow.config.shared import POLICIES, Policy
+from cellflow.config.shared import Policy
 from cellflow.engine.runs.next_command import named_folds, run_word, train_command
+from cellflow.engine.runs.run_records import read_fold_summary, read_oof_record
 from cellflow.engine.runs.state import TEXT_COLUMNS
 from cellflow.engine.runs.thresholds import mask_from_dict
 from cellflow.errors import DataError, RunError
@@ -21,8 +22,7 @@ from cellflow.io.tables import read_frame
 from cellflow.nn.checkpoint import load_model_file
 from cellflow.storage.hashing import hash_json
 from cellflow.storage.locks import is_locked
-from cellflow.storage.records import load_json
-from cellflow.storage.run_folder import FoldFolder, RunFolder, former_hashes
+from cellflow.storage.run_folder import RunFolder, former_hashes
 
 __all__ = ["check_models", "read_table", "run_dataset", "run_folds", "run_mask", "run_policy"]
 
@@ -54,7 +54,7 @@ def check_models(
     stopped = [
         fold
         for fold in best
-        if fold not in missing and not unfinished and not _is_finished(run.fold(fold))
+        if fold not in missing and not unfinished and not read_fold_summary(run.fold(fold)).finished
     ]
     models = {fold: path for fold, path in best.items() if fold not in missing + stopped}
     lacking = _missing(run, missing) + [_stopped(run, fold) for fold in stopped]
@@ -112,14 +112,6 @@ def _misfits(path: Path, fold: int, record: Mapping[str, Any]) -> list[str]:
         for key, values in expected.items()
         if facts.get(key) not in values
     ]
-
-
-def _is_finished(files: FoldFolder) -> bool:
-    """Whether a fold's training came to its end, by its last epoch or by its patience."""
-    try:
-        return bool(load_json(files.summary)["finished"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def run_mask(run: RunFolder) -> MaskConfig:
@@ -216,16 +208,13 @@ def run_policy(run: RunFolder, hashes: Iterable[str] | None = None) -> tuple[Pol
     That of Cellpose where there is no such pass, or `hashes` are not those of models that made it.
     """
     try:
-        record = load_json(run.oof_record)
-        policy, diameter = record["policy"], record.get("diameter")
-        diameter = None if diameter is None else float(diameter)
-        known = set(record["models"].values())
+        made = read_oof_record(run)
     except FileNotFoundError:
         return "dataset", None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+    except (OSError, ValueError) as error:
         raise RunError(
             f"{run.oof_record} is damaged ({error}). Make it again with: cellflow oof {run_word(run)}"
         ) from None
-    if policy not in POLICIES or (hashes is not None and not set(hashes) <= known):
+    if hashes is not None and not set(hashes) <= set(made.models.values()):
         return "dataset", None
-    return cast("Policy", policy), diameter
+    return made.policy, made.diameter

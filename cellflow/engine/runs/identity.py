@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import logging
-import re
 import shlex
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-from cellflow.config import MaskConfig, TrainConfig, config_differences, config_to_dict
+from cellflow.config import TrainConfig, config_differences, config_to_dict
 from cellflow.engine.data.folds import copy_folds
 from cellflow.engine.runs.lengthen import check_length, lengthen
 from cellflow.engine.runs.next_command import named_folds, train_command
@@ -26,8 +24,6 @@ _NOT_IDENTITY = (
     "fold", "data", "name", "runs_dir", "savedir", "time_budget", "dry_run", "runtime", "tracking",
 )  # fmt: skip
 """What may differ between two commands of one run: where things lie, which fold, time, and the machine."""
-_SINCE = {"debug": False, "eval_diameter": "dataset"}
-"""Settings that came later, with what runs from before them have: those go on."""
 
 _log = logging.getLogger(__name__)
 
@@ -41,9 +37,6 @@ def versions() -> dict[str, str]:
 def identity(config: TrainConfig) -> dict[str, Any]:
     """The part of a config that makes two runs the same; a start model counts by its content."""
     plain = {key: item for key, item in config_to_dict(config).items() if key not in _NOT_IDENTITY}
-    for key, default in _SINCE.items():
-        if plain[key] == default:
-            del plain[key]
     name = config.model.pretrained_model
     if name.lower() != "none":
         plain["model"]["pretrained_model"] = start_identity(name)
@@ -72,7 +65,7 @@ def check_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> None:
     if not _is_begun(run):
         return
     old, record = run.read_record(), _new_record(config, dataset, folds)
-    changes = config_differences(_as_compared(old["config"]), record["config"])
+    changes = config_differences(old["config"], record["config"])
     if old["data_hash"] != record["data_hash"]:
         changes.append(f"data: {dataset.path} is not the data the run was started with")
     if old["folds_hash"] != record["folds_hash"]:
@@ -163,20 +156,6 @@ def _record_starts(run: RunFolder, config: TrainConfig, folds: list[int]) -> Non
     starts = start_hashes(config.model.pretrained_model, folds) | _begun_starts(run, record)
     if starts != record.get("starts", {}):
         run.write_record(record | {"starts": starts})
-
-
-def _as_compared(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of a run, with what was recorded otherwise or not at all when it was started.
-
-    That is thresholds that did not exist, and a hash over all models of a run that it started from.
-    """
-    compared = {**config, "mask": dataclasses.asdict(MaskConfig()) | config.get("mask", {})}
-    start = config.get("model", {}).get("pretrained_model")
-    if isinstance(start, str) and start.startswith("run "):
-        compared["model"] = config["model"] | {
-            "pretrained_model": re.sub(r" \([0-9a-f]+\)$", "", start)
-        }
-    return compared
 
 
 def _check_change_of_length(run: RunFolder, config: TrainConfig, before: int) -> None:

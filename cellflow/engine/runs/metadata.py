@@ -9,12 +9,14 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from cellflow.engine.runs.run_records import find_oof_record
 from cellflow.engine.runs.state import (
     RunState,
     cv_rows,
@@ -25,10 +27,11 @@ from cellflow.engine.runs.state import (
     run_labels,
     run_state,
 )
+from cellflow.engine.runs.thresholds import ALL_TYPES, find_thresholds
 from cellflow.errors import CheckpointError, RunError
 from cellflow.storage.atomic import write_json
 from cellflow.storage.hashing import hash_file, hash_json
-from cellflow.storage.lenient import dict_or_empty, list_or_empty, number_or_none, read_json
+from cellflow.storage.lenient import dict_or_empty, number_or_none, read_json
 from cellflow.storage.run_folder import RunFolder
 
 __all__ = ["FORMAT", "VERSION", "build_metadata", "read_metadata", "schema", "write_metadata"]
@@ -60,7 +63,7 @@ def build_metadata(run: RunFolder, *, ensembles_dir: Path | None = None) -> dict
     state = run_state(run, hashes)
     record = state.record or {}
     config = record.get("config")
-    labels = run_labels(run, old)
+    labels, made = run_labels(run, old), find_oof_record(run)
     known_hashes = {item for item in hashes.values() if item}
     ensembles_dir = ensembles_dir or run.path.resolve().parent.parent / "ensembles"
     return {
@@ -84,7 +87,7 @@ def build_metadata(run: RunFolder, *, ensembles_dir: Path | None = None) -> dict
         "config": config,
         "config_hash": None if config is None else hash_json(config),
         "model": _model(run, state, hashes),
-        "policy": _policy(run) if state.predicted else None,
+        "policy": made.policy if made is not None and state.predicted else None,
         "cv": _cv(run) if state.predicted else None,
         "thresholds": _thresholds(run) if state.calibrated else None,
         "ensembles": _ensembles(ensembles_dir, known_hashes),
@@ -187,31 +190,17 @@ def _per_threshold(run: RunFolder) -> dict[str, float]:
 
 
 def _thresholds(run: RunFolder) -> dict[str, Any] | None:
-    found = read_json(run.thresholds)
-    if found is None or not isinstance(found.get("shared"), dict):
+    found = find_thresholds(run.thresholds)
+    if found is None:
         return None
-    per_type = {
-        k: item
-        for k, item in dict_or_empty(found.get("per_type")).items()
-        if isinstance(item, dict)
-    }
-    source = str(found.get("source") or "")
-    return {"source": source, "all types": found["shared"], "per_type": per_type}
-
-
-def _policy(run: RunFolder) -> str | None:
-    policy = (read_json(run.oof_record) or {}).get("policy")
-    return policy if policy in ("dataset", "type", "image") else None
+    per_type = {name: asdict(mask) for name, mask in found.per_type.items()}
+    return {"source": found.source, ALL_TYPES: asdict(found.shared), "per_type": per_type}
 
 
 def _ensembles(folder: Path, hashes: set[str]) -> list[str]:
     """Names of calibrated ensembles that have a model of the run for a member."""
-    names = []
-    for path in sorted(folder.glob("*/ensemble.json")):
-        members = list_or_empty((read_json(path) or {}).get("members"))
-        if hashes & {str(item) for item in members}:
-            names.append(path.parent.name)
-    return names
+    found = {path: find_thresholds(path) for path in sorted(folder.glob("*/ensemble.json"))}
+    return [path.parent.name for path, item in found.items() if item and hashes & set(item.members)]
 
 
 def _publication(run: RunFolder) -> dict[str, Any] | None:

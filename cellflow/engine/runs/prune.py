@@ -110,6 +110,12 @@ def plan_prune(config: PruneConfig) -> PrunePlan:
     ------
     ConfigError, RunError
         If a run is named twice or unknown.
+
+    Examples
+    --------
+    >>> plan = plan_prune(PruneConfig(runs_dir=Path("no runs yet")))
+    >>> plan.items, plan.bytes
+    ((), 0)
     """
     check_config(config)
     everything = list(find_runs(config.runs_dir)) if config.runs_dir.is_dir() else []
@@ -138,6 +144,11 @@ def prune(plan: PrunePlan) -> PruneResult:
     """Remove what a plan lists. What has changed since in a way that matters is left alone.
 
     The folds of a run are locked meanwhile, so no training can begin on it.
+
+    Examples
+    --------
+    >>> prune(PrunePlan(items=(), kept=())).removed
+    ()
     """
     removed: list[Redundant] = []
     kept: list[str] = []

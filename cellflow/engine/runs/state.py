@@ -10,10 +10,12 @@ from typing import Any
 
 import pandas as pd
 
+from cellflow.engine.runs.run_records import OofRecord, find_oof_record, read_fold_summary
+from cellflow.engine.runs.thresholds import find_thresholds
 from cellflow.errors import DataError, RunError
 from cellflow.io.tables import read_frame
-from cellflow.storage.lenient import dict_or_empty, list_or_empty, number_or_none, read_json
-from cellflow.storage.run_folder import RunFolder, is_of_this_length
+from cellflow.storage.lenient import dict_or_empty, number_or_none, read_json
+from cellflow.storage.run_folder import RunFolder
 
 __all__ = [
     "FoldState",
@@ -125,8 +127,12 @@ def run_state(run: RunFolder, hashes: Mapping[int, str | None] | None = None) ->
     gone = [state.fold for state in folds if state.finished and not state.has_model]
     if gone:
         problem = f"fold {', '.join(map(str, gone))}: trained, but best.pt is gone"
-    current = is_of_this_length(record, read_json(run.oof_record) or {})
-    predicted = current and _is_predicted(run, folds, hashes)
+    made = find_oof_record(run)
+    predicted = (
+        made is not None
+        and made.is_of_this_length(record)
+        and _is_predicted(run, made, folds, hashes)
+    )
     calibrated = predicted and _is_calibrated(run, hashes)
     return RunState(record, problem, folds, predicted, calibrated)
 
@@ -188,14 +194,10 @@ def now_text() -> str:
 def _fold_state(run: RunFolder, fold: int) -> FoldState:
     """From the summary of a finished fold; else from the history, which is never older."""
     files_ = run.fold(fold)
-    summary = read_json(files_.summary) or {}
-    has_model = files_.best.is_file()
-    finished = summary.get("finished")
-    if finished and isinstance(finished, str):
-        numbers = [
-            number_or_none(summary.get(key)) for key in ("best_score", "best_epoch", "epochs")
-        ]
-        return FoldState(fold, finished, has_model, *numbers)
+    summary, has_model = read_fold_summary(files_), files_.best.is_file()
+    if summary.finished:
+        numbers = summary.best_score, summary.best_epoch, summary.epochs
+        return FoldState(fold, summary.finished, has_model, *numbers)
     score, epoch, epochs = _from_history(files_.history)
     return FoldState(fold, "", has_model, score, epoch, epochs)
 
@@ -215,25 +217,24 @@ def _from_history(path: Path) -> tuple[float | None, float | None, float | None]
 
 
 def _is_predicted(
-    run: RunFolder, folds: Iterable[FoldState], hashes: Mapping[int, str | None] | None
+    run: RunFolder,
+    made: OofRecord,
+    folds: Iterable[FoldState],
+    hashes: Mapping[int, str | None] | None,
 ) -> bool:
     """Whether the out-of-fold predictions were made by the models that are there."""
-    made, scores = read_json(run.oof_record), lenient_table(run.scores)
-    if made is None or scores is None or not {"fold", "epoch"} <= set(scores):
+    scores = lenient_table(run.scores)
+    if scores is None or not {"fold", "epoch"} <= set(scores):
         return False
     if hashes is not None:
-        return bool(hashes) and made.get("models") == {str(k): item for k, item in hashes.items()}
+        return bool(hashes) and made.models == hashes
     epochs = dict(zip(scores["fold"], scores["epoch"], strict=True))
     return all(state.has_model and epochs.get(state.fold) == state.epoch for state in folds)
 
 
 def _is_calibrated(run: RunFolder, hashes: Mapping[int, str | None] | None) -> bool:
-    found = read_json(run.thresholds)
-    if found is None or not isinstance(found.get("shared"), dict):
-        return False
-    return hashes is None or set(hashes.values()) == set(
-        map(str, list_or_empty(found.get("members")))
-    )
+    found = find_thresholds(run.thresholds)
+    return found is not None and (hashes is None or set(hashes.values()) == set(found.members))
 
 
 def cv_rows(run: RunFolder) -> list[tuple[str, str, dict[str, float | None]]]:

@@ -14,7 +14,13 @@ from cellflow.storage.atomic import write_json
 from cellflow.storage.records import load_json
 from cellflow.types import one_line
 
-__all__ = ["Thresholds", "mask_from_dict", "read_thresholds", "write_thresholds"]
+__all__ = [
+    "Thresholds",
+    "find_thresholds",
+    "mask_from_dict",
+    "read_thresholds",
+    "write_thresholds",
+]
 
 SCHEMA = "cellflow-thresholds"
 VERSION = 1
@@ -127,6 +133,14 @@ def read_thresholds(path: Path) -> Thresholds:
     return Thresholds(
         shared, per_type, str(plain.get("source", "")), members, policy, diameter, facts
     )
+
+
+def find_thresholds(path: Path) -> Thresholds | None:
+    """The same; None where there are none that can be read."""
+    try:
+        return read_thresholds(path)
+    except RunError:
+        return None
 
 
 def mask_from_dict(values: Any) -> MaskConfig:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cellflow.config import TrainConfig
+from cellflow.engine.runs.run_records import read_fold_summary
 from cellflow.engine.training.progress import Progress
 from cellflow.storage.atomic import atomic_path
 from cellflow.storage.hashing import hash_file
-from cellflow.storage.records import load_json
 from cellflow.storage.run_folder import FoldFolder
 from cellflow.types import one_line
 
@@ -43,15 +43,11 @@ def finished_without_state(fold: int, files: FoldFolder) -> FoldResult | None:
     """Result of a fold that was trained to its end and has its model, but no state any more."""
     if files.last.exists() or not files.best.exists():
         return None
-    try:
-        facts = load_json(files.summary)
-        finished = str(facts["finished"])
-        score, best_epoch, epochs = (
-            float(facts[key]) for key in ("best_score", "best_epoch", "epochs")
-        )
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+    summary = read_fold_summary(files)
+    score, best_epoch, epochs = summary.best_score, summary.best_epoch, summary.epochs
+    if not summary.finished or score is None or best_epoch is None or epochs is None:
         return None
-    return FoldResult(fold, score, best_epoch, epochs, finished) if finished else None
+    return FoldResult(fold, score, best_epoch, epochs, summary.finished)
 
 
 def copy_best(config: TrainConfig, fold: int, best: Path) -> None:

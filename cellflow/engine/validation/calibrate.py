@@ -117,7 +117,7 @@ def _calibrate_run(part: OofRun, config: CalibrateConfig) -> _Calibrated:
     )
     cross_fitted, fitted = search.cross_fit()
     # The pass may have been made with other thresholds; side by side they all start from one setting.
-    default = search.score_rows(range(len(part.scores)), part.mask)
+    default = search.scores.at(range(len(part.scores)), part.mask)
     scores = part.scores.assign(score=default, cross_fitted=cross_fitted)
     cv = cross_validation(scores, seed=config.seed)
     facts = fitted_facts(search, thresholds, cross_fitted, config) | {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,15 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cellflow.config import MaskConfig, check_config, config_differences
+from cellflow.config import check_config, config_differences
 from cellflow.config.catalog import CompareConfig
 from cellflow.engine.runs.contents import read_table
 from cellflow.engine.runs.next_command import run_word
+from cellflow.engine.runs.run_records import OofRecord, find_oof_record
 from cellflow.engine.runs.state import RunState, is_debug, run_state
 from cellflow.engine.validation.score_masks import ScoreResult, mean_row
 from cellflow.errors import ConfigError
 from cellflow.storage.atomic import write_csv
-from cellflow.storage.lenient import read_json
 from cellflow.storage.run_folder import RunFolder, find_run
 
 __all__ = ["Comparison", "compare_runs"]
@@ -102,7 +101,7 @@ class _Side:
     name: str
     record: dict[str, Any]
     state: RunState
-    made: dict[str, Any]
+    made: OofRecord | None
     scores: pd.DataFrame | None
     cross_fitted: pd.Series[float] | None
     other_thresholds: bool
@@ -110,10 +109,10 @@ class _Side:
     @classmethod
     def open(cls, run: RunFolder, name: str) -> _Side:
         """Read what there is."""
-        state, made = run_state(run), read_json(run.oof_record) or {}
+        state, made = run_state(run), find_oof_record(run)
         record = run.read_record()
         scores, cross_fitted = None, None
-        other = made.get("mask") != _mask(record)
+        other = made is None or made.mask != record["config"].get("mask")
         if run.scores.exists():
             again = f"Make it again with: cellflow oof {run_word(run)}"
             scores = read_table(run.scores, _NEEDED, remedy=again).set_index("id")
@@ -128,19 +127,12 @@ class _Side:
         return cls(run, name, record, state, made, scores, cross_fitted, other)
 
 
-def _mask(record: dict[str, Any]) -> dict[str, Any]:
-    """Thresholds of the training, with those settings that came later."""
-    mask: dict[str, Any] = dataclasses.asdict(MaskConfig()) | record["config"].get("mask", {})
-    return mask
-
-
 def _differences(a: _Side, b: _Side) -> tuple[str, ...]:
     """What differs in how two runs were made: settings, diameters of predictions, versions."""
     made: list[dict[str, Any]] = [
         {
             **side.record["config"],
-            "mask": _mask(side.record),
-            "oof": {key: side.made.get(key) for key in ("policy", "diameter", "mask")},
+            "oof": {key: getattr(side.made, key, None) for key in ("policy", "diameter", "mask")},
             "versions": side.record.get("versions", {}),
         }
         for side in (a, b)

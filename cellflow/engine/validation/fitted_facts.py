@@ -41,12 +41,12 @@ def fitted_facts(
         name = cell_type or ALL_TYPES
         scores[name] = {
             "images": len(part),
-            "training_thresholds": float(search.score_rows(part, search.base).mean()),
+            "training_thresholds": float(search.scores.at(part, search.base).mean()),
             "cross_fitted": number_or_null(float(cross_fitted[part].mean())),
             "fitted_on_itself": float(_fitted(search, thresholds, part).mean()),
         }
-        curves[name] = search.curves(thresholds.of(cell_type), cell_type)
-        errors[name] = search.errors(thresholds.of(cell_type), cell_type)
+        curves[name] = search.scores.curves(thresholds.of(cell_type), cell_type)
+        errors[name] = search.scores.errors(thresholds.of(cell_type), cell_type)
     decisions = {
         name or ALL_TYPES: {
             "optimum": dataclasses.asdict(item.optimum),
@@ -83,5 +83,5 @@ def _fitted(
     """Scores at thresholds that were fitted on these very images."""
     found = [thresholds.of(search.images.found_types[row]) for row in rows]
     return np.array(
-        [search.score_rows([row], mask)[0] for row, mask in zip(rows, found, strict=True)]
+        [search.scores.at([row], mask)[0] for row, mask in zip(rows, found, strict=True)]
     )

@@ -37,7 +37,7 @@ from cellflow.engine.validation.cv_table import cross_validation
 from cellflow.engine.validation.oof_tables import (
     RECOGNITION_COLUMNS,
     OofImage,
-    _evaluations,
+    fold_evaluations,
     last_epoch_scores,
     log_recognition,
     oof_score_row,
@@ -118,7 +118,7 @@ def _oof(run: RunFolder, config: OofConfig) -> OofResult:
     models = check_models(run, unfinished=config.unfinished)
     mask = config.mask.apply(run_mask(run))
     machine = choose_machine(config.runtime)
-    evaluations = {fold: _evaluations(run.fold(fold).evaluations) for fold in models}
+    evaluations = {fold: fold_evaluations(run.fold(fold).evaluations) for fold in models}
     last = last_epoch_scores(run, evaluations)
     bias = selection_biases(dataset, run, folds, evaluations)
     job = _Job(run, dataset, folds, models, mask, config, machine)
@@ -201,7 +201,7 @@ def _style_models(job: _Job, fold: int) -> StyleModels | None:
     """Those of a fold's model, fitted on its training images unless that was done before."""
     path, wanted = job.run.fold(fold).styles, hash_file(job.models[fold])
     if path.exists():
-        with suppress(CheckpointError):  # a damaged or older file is made again
+        with suppress(CheckpointError):  # a damaged file is made again
             stored = read_style_models(path)
             if stored.model_hash == wanted:
                 return stored

@@ -20,13 +20,13 @@ from cellflow.engine.runs.contents import (
     run_policy,
 )
 from cellflow.engine.runs.next_command import run_word
+from cellflow.engine.runs.run_records import find_oof_record
 from cellflow.engine.validation.threshold_scores import CalibrationImages
 from cellflow.errors import RunError
 from cellflow.io.dataset import Dataset
 from cellflow.io.flow_store import FlowStore
 from cellflow.storage.hashing import hash_file
-from cellflow.storage.lenient import read_json
-from cellflow.storage.run_folder import RunFolder, is_of_this_length
+from cellflow.storage.run_folder import RunFolder
 
 __all__ = []
 
@@ -62,7 +62,8 @@ class OofRun:
             raise RunError(
                 f"Run {run.name!r} has no out-of-fold flows. Make them: cellflow oof {run_word(run)}"
             )
-        if not is_of_this_length(run.read_record(), read_json(run.oof_record) or {}):
+        made = find_oof_record(run)
+        if made is not None and not made.is_of_this_length(run.read_record()):
             raise RunError(
                 f"The out-of-fold flows of run {run.name!r} were made before it was trained for more epochs. "
                 f"Make them again: cellflow oof {run_word(run)}"

@@ -179,6 +179,20 @@ def score_masks(config: ScoreConfig) -> ScoreResult:
         If a run is unknown, has no out-of-fold masks, or its data cannot be found.
     DataError
         If masks lack images of the truth, do not fit them, or cannot be read.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from cellflow.io.images import write_labels
+    >>> labels = np.pad(np.ones((6, 6), np.int32), 4)
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     truth, found = Path(place, "truth"), Path(place, "found")
+    ...     write_labels(truth / "a.tif", labels)
+    ...     write_labels(found / "a.tif", np.roll(labels, 1, axis=1))
+    ...     result = score_masks(ScoreConfig(pred=str(found), truth=truth))
+    >>> result.images[["id", "ap50", "score"]].values.tolist()  # the IoU is 30 / 42
+    [['a', 1.0, 0.5]]
     """
     check_config(config)
     sides = [

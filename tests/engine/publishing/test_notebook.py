@@ -229,7 +229,7 @@ def test_images_that_are_not_attached(
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Wheels of everything, for an environment that has nothing."""
     folder = tmp_path_factory.mktemp("wheels") / "wheels"
-    collect_wheels(folder, which="all", cache=folder.parent / "cache")
+    collect_wheels(folder, which="all")
     return folder
 
 

@@ -30,14 +30,14 @@ from cellflow.config import (
 from cellflow.config.publishing import PublishConfig
 from cellflow.engine.prediction.ensemble import predict
 from cellflow.engine.publishing.publish import plan_publication, publish
-from cellflow.engine.publishing.rebuilt_wheels import installed, make_wheel
+from cellflow.engine.publishing.rebuilt_wheel import rebuilt_wheel
 from cellflow.engine.publishing.wheels import collect_wheels
 from cellflow.engine.runs.metadata import schema, write_metadata
 from cellflow.engine.runs.thresholds import Thresholds, write_thresholds
 from cellflow.engine.segmentation.open_models import open_models
 from cellflow.engine.validation.calibrate import calibrate
 from cellflow.engine.validation.oof import oof
-from cellflow.errors import CellflowError, ConfigError, RunError
+from cellflow.errors import CellflowError, ConfigError, PackageError, RunError
 from cellflow.io.dataset import Dataset
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.run_folder import RunFolder
@@ -170,12 +170,10 @@ def test_what_was_listed_arrives_and_predicts_as_the_run_does(
     config: PublishConfig,
     server: Any,
     no_index: None,
-    monkeypatch: pytest.MonkeyPatch,
+    only_tqdm: None,
     tiny_data: Path,
     tmp_path: Path,
 ) -> None:
-    only_tqdm(monkeypatch)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     write_thresholds(run.thresholds, loose_thresholds(run))
     wish = replace(config, wheels="missing")
     plan, done = plan_publication(wish), publish(wish)
@@ -333,7 +331,7 @@ def test_a_wheel_made_of_what_is_installed_installs_the_same_files(
     name: str, tmp_path: Path
 ) -> None:
     package = distribution(name)
-    wheel = make_wheel(package, tmp_path)
+    wheel = rebuilt_wheel(package, tmp_path)
     assert wheel.name == f"{name}-{package.version}-py3-none-any.whl"
     with zipfile.ZipFile(wheel) as archive:
         inside = set(archive.namelist())
@@ -346,20 +344,6 @@ def test_a_wheel_made_of_what_is_installed_installs_the_same_files(
         added = ("INSTALLER", "REQUESTED", "RECORD", "direct_url.json")
         if ".." not in file.parts and file.suffix != ".pyc" and file.name not in added:
             assert (target / file).read_bytes() == Path(str(file.locate())).read_bytes()
-    assert wheel.read_bytes() == make_wheel(package, tmp_path / "again").read_bytes()
-
-
-def test_facts_of_a_source_tree_on_the_path_are_not_those_of_the_installation(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    facts = (
-        tmp_path / "source" / "tqdm.egg-info" / "PKG-INFO"
-    )  # as `python -m` finds it in a checkout
-    facts.parent.mkdir(parents=True)
-    facts.write_text("Metadata-Version: 2.1\nName: tqdm\nVersion: 0.0.1\n")
-    monkeypatch.syspath_prepend(facts.parents[1])
-    assert version("tqdm") == "0.0.1"
-    assert installed("tqdm").version != "0.0.1"
 
 
 def test_a_changed_installation_makes_no_wheel(tmp_path: Path) -> None:
@@ -370,54 +354,42 @@ def test_a_changed_installation_makes_no_wheel(tmp_path: Path) -> None:
             (site / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(Path(str(package.locate_file(file))), site / file)
     copy = next(iter(type(package).discover(name="natsort", path=[str(site)])))
-    record = site / f"natsort-{package.version}.dist-info" / "RECORD"
-    lines = record.read_text().splitlines(keepends=True)
-    record.write_text("".join(line for line in lines if not line.startswith("..")))
-    assert make_wheel(copy, tmp_path / "good").exists()
-    (site / "natsort" / "natsort.py").write_text("print('other')\n")
-    with pytest.raises(RunError, match="force-reinstall"):
-        make_wheel(copy, tmp_path / "bad")
-    assert not list((tmp_path / "bad").glob("*"))
+    assert rebuilt_wheel(copy, tmp_path).exists()
+    changed = site / "natsort" / "natsort.py"
+    changed.write_text("print('other')\n")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(PackageError, match="force-reinstall") as caught:
+        rebuilt_wheel(copy, empty)
+    assert caught.value.path == changed and not list(empty.iterdir())
 
 
 def test_wheels_without_an_index_are_made_here(
-    no_index: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    no_index: None, only_tqdm: None, tmp_path: Path
 ) -> None:
-    wheels = collect_small(tmp_path / "first", tmp_path / "cache", monkeypatch)
-    found = [path.name.split("-")[0].lower() for path in wheels]
-    assert found == ["cellflow", "tqdm"]
+    wheels = collect_wheels(tmp_path)
+    assert [path.name.split("-")[0].lower() for path in wheels] == ["cellflow", "tqdm"]
     with zipfile.ZipFile(wheels[0]) as archive:
         assert {"cellflow/engine/publishing/wheels.py", "cellflow/__init__.pyi"} <= set(
             archive.namelist()
         )
         metadata = archive.read(f"cellflow-{version('cellflow')}.dist-info/METADATA").decode()
     assert "Requires-Dist: tqdm" in metadata
-    cached = next((tmp_path / "cache").rglob("tqdm*.whl"))
-    made = cached.stat().st_mtime_ns
-    again = collect_small(tmp_path / "second", tmp_path / "cache", monkeypatch)
-    assert [path.name for path in again] == [path.name for path in wheels]
-    assert cached.stat().st_mtime_ns == made
 
 
-def collect_small(
-    folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, **more: Any
-) -> list[Path]:
-    """Wheels as if cellflow needed tqdm alone: all of them are for the slow test of the notebook."""
-    only_tqdm(monkeypatch)
-    return collect_wheels(folder, cache=cache, **more)
-
-
+@pytest.fixture
 def only_tqdm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if cellflow needed tqdm alone: all wheels are for the slow test of the notebook."""
     from cellflow.engine.publishing import wheels
 
-    monkeypatch.setattr(wheels, "_needed", lambda target, without: [distribution("tqdm")])
+    monkeypatch.setattr(wheels, "_needed", lambda *_: [distribution("tqdm")])
 
 
 def test_wheels_for_another_python_need_an_index(
-    no_index: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    no_index: None, only_tqdm: None, tmp_path: Path
 ) -> None:
-    with pytest.raises(RunError, match=r"(?s)Python 3\.99 on Linux.*PIP_FIND_LINKS") as caught:
-        collect_small(tmp_path / "wheels", tmp_path / "cache", monkeypatch, python="3.99")
+    with pytest.raises(PackageError, match=r"(?s)Python 3\.99 on Linux.*PIP_FIND_LINKS") as caught:
+        collect_wheels(tmp_path, python="3.99")
     assert "--wheels none" in str(caught.value)
 
 
@@ -425,8 +397,9 @@ def test_torch_is_left_to_kaggle_unless_all_is_asked_for() -> None:
     from cellflow.engine.publishing.wheels import _needed, _Target
 
     here = _Target(f"{sys.version_info.major}.{sys.version_info.minor}")
-    every = {package.name.lower() for package in _needed(here, frozenset())}
-    less = {package.name.lower() for package in _needed(here, frozenset({"torch"}))}
+    own = distribution("cellflow")
+    every = {package.name.lower() for package in _needed(own, here, ())}
+    less = {package.name.lower() for package in _needed(own, here, {"torch"})}
     assert {"torch", "sympy"} <= every - less
     assert {"cellpose", "fastremap", "tyro", "zarr", "numba"} <= less < every
     assert "pytest" not in every

@@ -11,10 +11,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from cellflow.config import TrainConfig
+from cellflow.config import MaskConfig, TrainConfig
 from cellflow.config.catalog import RunsConfig
 from cellflow.engine.runs.catalog import list_runs
 from cellflow.engine.runs.metadata import write_metadata
+from cellflow.engine.runs.thresholds import Thresholds, write_thresholds
 from cellflow.errors import ConfigError, DataError
 from cellflow.report.text.runs import runs_text
 from cellflow.storage.locks import hold_lock, is_locked
@@ -55,7 +56,7 @@ def predicted(run: RunFolder, raw: float, post: float | None) -> None:
     row = {"scope": "overall", "name": "all", "best_epoch": raw, "cross_fitted": post}
     pd.DataFrame([row | {"low": raw - 0.05, "high": raw + 0.05}]).to_csv(run.cv, index=False)
     if post is not None:
-        run.thresholds.write_text(json.dumps({"shared": {}, "members": []}))
+        write_thresholds(run.thresholds, Thresholds(MaskConfig()))
 
 
 def epoch_of(run: RunFolder, fold: int) -> float:

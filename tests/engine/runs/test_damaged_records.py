@@ -37,9 +37,13 @@ from cellflow.engine.training.fold_result import finished_without_state
 from cellflow.engine.validation.calibrate import calibrate
 from cellflow.engine.validation.compare_runs import compare_runs
 from cellflow.engine.validation.cv_table import cross_validation
-from cellflow.engine.validation.oof import _last_epochs, _selection_biases, oof
+from cellflow.engine.validation.oof import oof
 from cellflow.engine.validation.oof_flows import OOF_COLUMNS, _check_rows
-from cellflow.engine.validation.oof_tables import _evaluations
+from cellflow.engine.validation.oof_tables import (
+    fold_evaluations,
+    last_epoch_scores,
+    selection_biases,
+)
 from cellflow.errors import CellflowError
 from cellflow.io.dataset import Dataset
 from cellflow.io.formats.submission import read_submission
@@ -127,9 +131,9 @@ def _places(value: Any) -> Iterator[tuple[Any, Any]]:
 def _tables(run: RunFolder, dataset: Dataset) -> None:
     """What `oof` and `calibrate` make of the tables."""
     folds = run_folds(run, dataset)
-    tables = {fold: _evaluations(run.fold(fold).evaluations) for fold in (0, 1)}
-    _last_epochs(run, tables)
-    _selection_biases(dataset, run, folds, tables)
+    tables = {fold: fold_evaluations(run.fold(fold).evaluations) for fold in (0, 1)}
+    last_epoch_scores(run, tables)
+    selection_biases(dataset, run, folds, tables)
 
 
 def _scores(run: RunFolder, dataset: Dataset) -> None:

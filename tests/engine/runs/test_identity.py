@@ -77,21 +77,3 @@ def test_a_start_run_may_get_models_of_more_folds(short: TrainConfig) -> None:
     shutil.copy(run.fold(0).best, first.fold(0).best)
     with pytest.raises(RunError, match="not the model any more that fold 0 of this run began from"):
         train(second)
-
-
-def test_a_run_that_recorded_its_start_as_formerly_goes_on(short: TrainConfig) -> None:
-    train(short)
-    start = ModelConfig(pretrained_model=str(short.runs_dir / short.name))
-    second = replace(short, name="second", model=start)
-    train(second)
-    run = RunFolder(second.runs_dir / second.name)
-    record = run.read_record()
-    del record["starts"]
-    record["config"]["model"]["pretrained_model"] = "run short (0123456789ab)"
-    run.write_record(record)
-    train(second)
-    assert run.read_record()["config"] == record["config"]
-    record["config"]["model"]["pretrained_model"] = "run other (0123456789ab)"
-    run.write_record(record)
-    with pytest.raises(RunError, match="run other -> run short"):
-        train(second)

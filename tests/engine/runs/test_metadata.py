@@ -16,9 +16,17 @@ import pandas as pd
 import pytest
 import yaml
 
-from cellflow.config import CalibrateConfig, GridConfig, OofConfig, RuntimeConfig, TrainConfig
+from cellflow.config import (
+    CalibrateConfig,
+    GridConfig,
+    MaskConfig,
+    OofConfig,
+    RuntimeConfig,
+    TrainConfig,
+)
 from cellflow.engine.runs.metadata import build_metadata, read_metadata, schema, write_metadata
 from cellflow.engine.runs.state import overall_cv, run_state
+from cellflow.engine.runs.thresholds import Thresholds, write_thresholds
 from cellflow.engine.training.train import train
 from cellflow.engine.validation.calibrate import calibrate
 from cellflow.engine.validation.oof import oof
@@ -219,10 +227,12 @@ def test_debug_is_what_the_record_says(at: Callable[[str], RunFolder]) -> None:
 def test_ensembles_of_the_run(at: Callable[[str], RunFolder]) -> None:
     run = at("calibrated")
     member = hash_file(run.fold(1).best)
-    for name, members in {"a+tiny": ["0" * 32, member], "a+b": ["0" * 32], "c": 3}.items():
-        folder = run.path.parent.parent / "ensembles" / name
-        folder.mkdir(parents=True)
-        (folder / "ensemble.json").write_text(json.dumps({"members": members}))
+    ensembles = run.path.parent.parent / "ensembles"
+    for name, members in {"a+tiny": ("0" * 32, member), "a+b": ("0" * 32,)}.items():
+        thresholds = Thresholds(MaskConfig(), members=members)
+        write_thresholds(ensembles / name / "ensemble.json", thresholds)
+    (ensembles / "c").mkdir()
+    (ensembles / "c" / "ensemble.json").write_text(json.dumps({"members": 3}))
     assert checked(run)["ensembles"] == ["a+tiny"]
     assert build_metadata(run, ensembles_dir=run.path / "none")["ensembles"] == []
 

@@ -81,7 +81,7 @@ def images() -> CalibrationImages:
 
 def test_scores_are_those_of_single_calls(images: CalibrationImages) -> None:
     search = ThresholdSearch(images, GRID, MaskConfig())
-    cellprobs, flows, sizes = search.axes
+    cellprobs, flows, sizes = search.scores.axes
     assert (cellprobs, flows, sizes) == ((-2.0, 0.0, 2.0), (0.4, 0.0), (15, 60))
     for row in (0, 5):
         flow, cellprob, diameter = images.flows(images.ids[row])
@@ -89,13 +89,13 @@ def test_scores_are_those_of_single_calls(images: CalibrationImages) -> None:
             mask = MaskConfig(cellprobs[c], flows[f], int(sizes[m]))
             labels = make_labels(flow, cellprob, diameter, mask)
             expected = competition_score(images.truth(images.ids[row]), labels).mean
-            assert search.scores[row, c, f, m] == pytest.approx(expected, abs=1e-6)
-            assert search.score_rows([row], mask)[0] == pytest.approx(expected, abs=1e-6)
+            assert search.scores.on_grid[row, c, f, m] == pytest.approx(expected, abs=1e-6)
+            assert search.scores.at([row], mask)[0] == pytest.approx(expected, abs=1e-6)
     off_grid = MaskConfig(0.3, 0.4, 20, score_per_pixel=0.8)
     flow, cellprob, diameter = images.flows(images.ids[3])
     labels = make_labels(flow, cellprob, diameter, off_grid)
     expected = competition_score(images.truth(images.ids[3]), labels).mean
-    assert search.score_rows([3], off_grid)[0] == pytest.approx(expected)
+    assert search.scores.at([3], off_grid)[0] == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_the_grid_keeps_the_other_settings_of_the_training(
         flow, cellprob, diameter = images.flows(images.ids[row])
         labels = make_labels(flow, cellprob, diameter, base)
         expected = competition_score(images.truth(images.ids[row]), labels).mean
-        assert search.score_rows([row], base)[0] == pytest.approx(expected, abs=1e-6)
+        assert search.scores.at([row], base)[0] == pytest.approx(expected, abs=1e-6)
     assert search.fit().shared.fill_holes == base.fill_holes
 
 
@@ -153,8 +153,8 @@ def test_what_does_not_hold_on_other_folds_is_not_taken(images: CalibrationImage
         shifted(images, [(3.0, -3.0, 4.0)[fold] for fold in images.folds]),
         GRID, MaskConfig(), shrinkage=0.1, smoothing=0,
     )  # fmt: skip
-    means = search.scores.mean(axis=0)
-    best = search.axes[0][int(means.max(axis=(1, 2)).argmax())]
+    means = search.scores.on_grid.mean(axis=0)
+    best = search.scores.axes[0][int(means.max(axis=(1, 2)).argmax())]
     assert best != MaskConfig().cellprob_threshold  # in sample something else looks better
     fitted = search.fit()
     assert fitted.shared == MaskConfig()
@@ -183,7 +183,7 @@ def test_cross_fitting_never_sees_the_fold_it_scores(images: CalibrationImages) 
         )
         for row in np.flatnonzero(folds == fold):
             mask = alone.of(images.found_types[row])
-            assert scores[row] == search.score_rows([row], mask)[0]
+            assert scores[row] == search.scores.at([row], mask)[0]
 
 
 def test_extras_are_taken_where_they_gain(images: CalibrationImages) -> None:
@@ -429,7 +429,9 @@ def test_a_type_of_one_fold_has_no_thresholds_of_its_own(images: CalibrationImag
     alone = replace(shifted(images, shifts), types=types, found_types=types)
     search = ThresholdSearch(alone, GRID, MaskConfig(), shrinkage=0.1, smoothing=0)
     rows = np.array(types) == "b"
-    best = search.axes[0][int(search.scores[rows].mean(axis=0).max(axis=(1, 2)).argmax())]
+    best = search.scores.axes[0][
+        int(search.scores.on_grid[rows].mean(axis=0).max(axis=(1, 2)).argmax())
+    ]
     assert best == 2.0  # what it would have taken
     fitted = search.fit()
     assert fitted.per_type["b"] == fitted.shared
@@ -457,13 +459,13 @@ def test_a_choice_that_does_not_hold_says_its_error(images: CalibrationImages) -
     assert (
         f"standard error of {decision.error:.4f}, so the training's thresholds stay" in decision.why
     )
-    errors, curves = search.errors(MaskConfig()), search.curves(MaskConfig())
+    errors, curves = search.scores.errors(MaskConfig()), search.scores.curves(MaskConfig())
     for name, pairs in curves.items():
         assert len(errors[name]) == len(pairs)
         place = [value for value, _ in pairs].index(getattr(MaskConfig(), name))
         assert errors[name][place] == 0.0
     # by hand: images are groups of their own
-    gains = search.scores[:, 0, 0, 0] - search.scores[:, 1, 0, 0]
+    gains = search.scores.on_grid[:, 0, 0, 0] - search.scores.on_grid[:, 1, 0, 0]
     expected = np.sqrt(np.sum((gains - gains.mean()) ** 2)) / len(gains)
     assert errors["cellprob_threshold"][0] == pytest.approx(expected, abs=1e-5)
 
@@ -473,6 +475,6 @@ def test_few_groups_cannot_tell(images: CalibrationImages) -> None:
     search = search_of(few)
     decision = search.decisions()[""]
     assert not decision.taken and "5 groups cannot tell" in decision.why
-    assert set(search.errors(MaskConfig())["min_size"]) == {None}
+    assert set(search.scores.errors(MaskConfig())["min_size"]) == {None}
     alone = search_of(replace(few, groups=("u",) * 12, folds=(0,) * 12)).decisions()[""]
     assert not alone.taken and "no images it was not fitted on" in alone.why

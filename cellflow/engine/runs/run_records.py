@@ -1,0 +1,111 @@
+"""What a run's JSON files say of its folds and of its out-of-fold predictions: one reader for each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from cellflow.config.shared import POLICIES, Policy
+from cellflow.storage.lenient import number_or_none, read_json
+from cellflow.storage.records import load_json
+from cellflow.storage.run_folder import FoldFolder, RunFolder, former_hashes
+
+__all__ = [
+    "FoldSummary",
+    "OofRecord",
+    "find_oof_record",
+    "read_fold_summary",
+    "read_oof_record",
+]
+
+
+@dataclass(frozen=True)
+class FoldSummary:
+    """How the training of a fold ended (`summary.json`).
+
+    Attributes
+    ----------
+    finished : str
+        Why it is complete ("epochs", "patience"); empty while it is not.
+    best_score, best_epoch, epochs : float or None
+        Best score, its epoch, and the epochs trained; None where that is not known.
+    """
+
+    finished: str = ""
+    best_score: float | None = None
+    best_epoch: float | None = None
+    epochs: float | None = None
+
+
+@dataclass(frozen=True)
+class OofRecord:
+    """What made the out-of-fold predictions of a run (`oof.json`).
+
+    Attributes
+    ----------
+    models : mapping of int to str
+        Hash of the model of every fold.
+    policy : str
+        Diameter policy of the pass that was kept.
+    policies : tuple of str
+        All that were compared.
+    diameter : float or None
+        Diameter in pixels where one was given for all images instead.
+    mask : mapping
+        Thresholds.
+    config_hash : str
+        Hash of the config of the run.
+    """
+
+    models: Mapping[int, str]
+    policy: Policy
+    policies: tuple[str, ...]
+    diameter: float | None
+    mask: Mapping[str, Any]
+    config_hash: str
+
+    def is_of_this_length(self, record: Mapping[str, Any]) -> bool:
+        """Whether they were made since the run was last lengthened, from the record of the run."""
+        return self.config_hash not in former_hashes(record)
+
+
+def read_fold_summary(files: FoldFolder) -> FoldSummary:
+    """How the training of a fold ended; what cannot be read is not known."""
+    facts = read_json(files.summary) or {}
+    finished = facts.get("finished")
+    numbers = [number_or_none(facts.get(key)) for key in ("best_score", "best_epoch", "epochs")]
+    return FoldSummary(finished if isinstance(finished, str) else "", *numbers)
+
+
+def read_oof_record(run: RunFolder) -> OofRecord:
+    """What made the out-of-fold predictions of a run.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    ValueError
+        If it is damaged.
+    """
+    facts = load_json(run.oof_record)
+    try:
+        models = {int(fold): str(digest) for fold, digest in facts["models"].items()}
+        policy, diameter = facts["policy"], facts.get("diameter")
+        diameter = None if diameter is None else float(diameter)
+        policies = tuple(facts.get("policies", {}))
+        mask = dict(facts.get("mask", {}))
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise ValueError(f"{error!r:.80}") from None
+    if policy not in POLICIES:
+        raise ValueError(f"{policy!r:.80} as policy")
+    config_hash = str(facts.get("config_hash"))
+    return OofRecord(models, cast("Policy", policy), policies, diameter, mask, config_hash)
+
+
+def find_oof_record(run: RunFolder) -> OofRecord | None:
+    """The same; None where there is none that can be read."""
+    try:
+        return read_oof_record(run)
+    except (OSError, ValueError):
+        return None
