@@ -139,6 +139,7 @@ def test_killed_at_random_moments_and_resumed(
     assert_equal_runs(files, fold_files(uninterrupted))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_interrupted_inside_an_epoch(
     tiny_config: TrainConfig, uninterrupted: Path, tmp_path: Path, number: int, code: int
