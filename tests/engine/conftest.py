@@ -11,6 +11,7 @@ from skimage.io import imsave
 from cellflow.config import (
     FoldsConfig,
     ModelConfig,
+    OofConfig,
     OptimConfig,
     PrepareConfig,
     RuntimeConfig,
@@ -20,6 +21,7 @@ from cellflow.config import (
 from cellflow.engine.data.make_folds import make_folds
 from cellflow.engine.data.prepare import prepare
 from cellflow.engine.training.train import train
+from cellflow.engine.validation.oof import oof
 from cellflow.io.images import write_labels
 from cellflow.synthetic import synthetic_dataset
 
@@ -71,8 +73,46 @@ def trained(tiny_config: TrainConfig) -> TrainConfig:
     return tiny_config
 
 
+@pytest.fixture(scope="session")
+def predicted_once(trained: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """The trained run, predicted out of fold at the dataset's diameter; copy it with `predicted`."""
+    return predict_out_of_fold(copy_runs(trained, tmp_path_factory.mktemp("predicted")))
+
+
+@pytest.fixture(scope="session")
+def second_once(trained: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """The run of another seed, `second`, likewise."""
+    folder = tmp_path_factory.mktemp("second")
+    config = replace(trained, name="second", seed=1, runs_dir=folder / "runs")
+    train(config)
+    return predict_out_of_fold(config)
+
+
 @pytest.fixture
 def copied(trained: TrainConfig, tmp_path: Path) -> TrainConfig:
     """The trained run in a folder of its own, free to be broken."""
-    shutil.copytree(trained.runs_dir, tmp_path / "runs")
-    return replace(trained, runs_dir=tmp_path / "runs")
+    return copy_runs(trained, tmp_path)
+
+
+@pytest.fixture
+def predicted(predicted_once: TrainConfig, tmp_path: Path) -> TrainConfig:
+    """The trained run with its out-of-fold predictions, free to be broken."""
+    return copy_runs(predicted_once, tmp_path)
+
+
+@pytest.fixture
+def two_runs(predicted: TrainConfig, second_once: TrainConfig) -> TrainConfig:
+    """The same with the run of another seed, `second`, beside it."""
+    shutil.copytree(second_once.runs_dir / "second", predicted.runs_dir / "second")
+    return predicted
+
+
+def copy_runs(config: TrainConfig, folder: Path) -> TrainConfig:
+    shutil.copytree(config.runs_dir, folder / "runs")
+    return replace(config, runs_dir=folder / "runs")
+
+
+def predict_out_of_fold(config: TrainConfig) -> TrainConfig:
+    runtime = RuntimeConfig(device="cpu", amp="off")
+    oof(OofConfig(config.name, runs_dir=config.runs_dir, policy="dataset", runtime=runtime))
+    return config

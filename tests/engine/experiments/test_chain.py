@@ -27,7 +27,13 @@ def chain(tiny_data: Path, tiny_config: TrainConfig, tmp_path: Path) -> ChainCon
         policy="dataset",
         predictions_dir=tmp_path / "predictions",
         ensembles_dir=tmp_path / "ensembles",
-        train=replace(tiny_config, data=data, runs_dir=tmp_path / "runs", name="chained"),
+        train=replace(
+            tiny_config,
+            data=data,
+            runs_dir=tmp_path / "runs",
+            name="chained",
+            optim=replace(tiny_config.optim, n_epochs=1),
+        ),
     )
 
 

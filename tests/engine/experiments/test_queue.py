@@ -17,7 +17,9 @@ import jsonschema
 import nbformat
 import pandas as pd
 import pytest
+from skimage.io import imread, imsave
 
+from cellflow import rle_decode, rle_encode
 from cellflow.config import PrepareConfig, PublishConfig, QueueConfig
 from cellflow.engine.data.prepare import prepare
 from cellflow.engine.experiments.queue import run_queue
@@ -36,6 +38,7 @@ SECRETS = {
     "KAGGLE_KEY": "kagglesecret-4711",
     "SLACK_WEBHOOK_URL": "http://127.0.0.1:9/services/slacksecret-4711",
 }
+SIDE = 224
 SEASON = """
 defaults:
   data: data
@@ -74,11 +77,32 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
         time.sleep(0.05)
 
 
+def cut_layout(source: Path, folder: Path) -> Path:
+    """The competition's files with the first corner of every image: a tile of the network each."""
+    for part in ("train", "test"):
+        (folder / part).mkdir(parents=True)
+        for path in (source / part).iterdir():
+            imsave(folder / part / path.name, imread(path)[:SIDE, :SIDE], check_contrast=False)
+    table = pd.read_csv(source / "train.csv")
+    shapes = zip(table["height"], table["width"], strict=True)
+    masks = [
+        rle_decode(rle, shape)[:SIDE, :SIDE]
+        for rle, shape in zip(table["annotation"], shapes, strict=True)
+    ]
+    table = table.assign(
+        annotation=[rle_encode(mask) for mask in masks],
+        height=table["height"].clip(upper=SIDE),
+        width=table["width"].clip(upper=SIDE),
+    )
+    table[[mask.any() for mask in masks]].to_csv(folder / "train.csv", index=False)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def season(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> Iterator[Path]:
     """A folder in which the season was run: killed in the middle of its second experiment, started again."""
     folder = tmp_path_factory.mktemp("season")
-    layout = shared / "data" / "kaggle_layout"
+    layout = cut_layout(shared / "data" / "kaggle_layout", folder / "layout")
     prepare(PrepareConfig(source=layout, out=folder / "data"))
     images = folder / "input" / "sartorius-cell-instance-segmentation"
     images.mkdir(parents=True)

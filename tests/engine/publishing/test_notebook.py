@@ -18,7 +18,6 @@ from cellflow.config import (
     InferenceConfig,
     MaskConfig,
     MaskOverrides,
-    OofConfig,
     OutputConfig,
     PredictConfig,
     RuntimeConfig,
@@ -32,7 +31,6 @@ from cellflow.engine.publishing.wheels import collect_wheels
 from cellflow.engine.runs.contents import check_models
 from cellflow.engine.runs.thresholds import Thresholds, write_thresholds
 from cellflow.engine.validation.calibrate import calibrate
-from cellflow.engine.validation.oof import oof
 from cellflow.errors import ConfigError, DataError, RunError
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.run_folder import RunFolder
@@ -41,11 +39,10 @@ CPU = RuntimeConfig(device="cpu", amp="off")
 
 
 @pytest.fixture(scope="module")
-def run(trained: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def run(predicted_once: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A calibrated run, with thresholds of its own for the ensemble of its folds."""
     folder = tmp_path_factory.mktemp("notebook")
-    shutil.copytree(trained.runs_dir, folder / "runs")
-    oof(OofConfig(run="tiny", runs_dir=folder / "runs", policy="dataset", runtime=CPU))
+    shutil.copytree(predicted_once.runs_dir, folder / "runs")
     calibrate(CalibrateConfig(runs=("tiny",), runs_dir=folder / "runs"))
     run = RunFolder(folder / "runs" / "tiny")
     loose = MaskConfig(niter=2, flow_threshold=0.0, min_size=5)

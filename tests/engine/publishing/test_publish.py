@@ -21,7 +21,6 @@ import torch
 from cellflow.config import (
     CalibrateConfig,
     MaskConfig,
-    OofConfig,
     OutputConfig,
     PredictConfig,
     RuntimeConfig,
@@ -36,7 +35,6 @@ from cellflow.engine.runs.metadata import schema, write_metadata
 from cellflow.engine.runs.thresholds import Thresholds, write_thresholds
 from cellflow.engine.segmentation.open_models import open_models
 from cellflow.engine.validation.calibrate import calibrate
-from cellflow.engine.validation.oof import oof
 from cellflow.errors import CellflowError, ConfigError, PackageError, RunError
 from cellflow.io.dataset import Dataset
 from cellflow.storage.hashing import hash_file
@@ -50,11 +48,10 @@ INFERENCE = {
 
 
 @pytest.fixture(scope="module")
-def finished(trained: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def finished(predicted_once: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run that is trained, predicted out of fold and calibrated; tests copy it."""
     runs = tmp_path_factory.mktemp("finished") / "runs"
-    shutil.copytree(trained.runs_dir, runs)
-    oof(OofConfig(run="tiny", runs_dir=runs, policy="dataset", runtime=CPU))
+    shutil.copytree(predicted_once.runs_dir, runs)
     calibrate(CalibrateConfig(runs=("tiny",), runs_dir=runs))
     return RunFolder(runs / "tiny")
 

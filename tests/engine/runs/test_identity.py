@@ -16,18 +16,23 @@ from cellflow.storage.hashing import hash_file
 from cellflow.storage.run_folder import RunFolder
 
 
-@pytest.fixture
-def short(tiny_config: TrainConfig, tmp_path: Path) -> TrainConfig:
-    """One epoch of one fold, at a schedule that longer trainings begin with."""
+@pytest.fixture(scope="module")
+def short_once(tiny_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """One epoch of one fold, trained, at a schedule that longer trainings begin with."""
     optim = replace(tiny_config.optim, n_epochs=1, schedule="step")
-    return replace(
-        tiny_config,
-        runs_dir=tmp_path / "runs",
-        name="short",
-        fold=("0",),
-        eval_every=1,
-        optim=optim,
+    runs = tmp_path_factory.mktemp("short") / "runs"
+    config = replace(
+        tiny_config, runs_dir=runs, name="short", fold=("0",), eval_every=1, optim=optim
     )
+    train(config)
+    return config
+
+
+@pytest.fixture
+def short(short_once: TrainConfig, tmp_path: Path) -> TrainConfig:
+    """A copy of it, free to be broken."""
+    shutil.copytree(short_once.runs_dir, tmp_path / "runs")
+    return replace(short_once, runs_dir=tmp_path / "runs")
 
 
 def contents(run: RunFolder) -> dict[Path, str]:
@@ -39,7 +44,6 @@ def test_a_queue_that_starts_nothing_lengthens_no_run(
     short: TrainConfig, tmp_path: Path, dry_run: bool
 ) -> None:
     """The other experiment cannot run, so none is started."""
-    train(short)
     run = RunFolder(short.runs_dir / short.name)
     before = contents(run)
     path = tmp_path / "season.yaml"
@@ -60,7 +64,6 @@ experiments:
 
 def test_a_start_run_may_get_models_of_more_folds(short: TrainConfig) -> None:
     """A fold goes on from what it began with; folds that have not begun take what is there then."""
-    train(short)
     first = RunFolder(short.runs_dir / short.name)
     model = ModelConfig(pretrained_model=str(first.path))
     second = replace(short, name="second", model=model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -38,15 +39,24 @@ def run_of(config: TrainConfig) -> RunFolder:
     return RunFolder(config.runs_dir / config.name)
 
 
+@pytest.fixture(scope="module")
+def short_once(tiny_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """Two epochs of one fold, trained, at a schedule that longer trainings begin with."""
+    runs = tmp_path_factory.mktemp("short") / "runs"
+    config = replace(tiny_config, runs_dir=runs, name="short", fold=("0",))
+    config = of_length(config, 2, schedule="step")
+    train(config)
+    return config
+
+
 @pytest.fixture
-def short(tiny_config: TrainConfig, tmp_path: Path) -> TrainConfig:
-    """Two epochs of one fold, at a schedule that longer trainings begin with."""
-    config = replace(tiny_config, runs_dir=tmp_path / "runs", name="short", fold=("0",))
-    return of_length(config, 2, schedule="step")
+def short(short_once: TrainConfig, tmp_path: Path) -> TrainConfig:
+    """A copy of it, free to be broken."""
+    shutil.copytree(short_once.runs_dir, tmp_path / "runs")
+    return replace(short_once, runs_dir=tmp_path / "runs")
 
 
 def test_a_lengthened_run_is_the_run_that_was_asked_for_at_once(short: TrainConfig) -> None:
-    train(short)
     (result,) = train(of_length(short, 4))
     assert (result.epochs, result.finished) == (4, "epochs")
     at_once = of_length(replace(short, name="long"), 4)
@@ -93,7 +103,6 @@ def test_folds_that_were_not_named_wait_for_their_epochs(short: TrainConfig) -> 
 def test_a_kill_before_the_record_is_written(
     short: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(short)
     run = run_of(short)
 
     def fail(*_: object) -> None:
@@ -132,7 +141,6 @@ def test_shorter_is_refused_in_words(short: TrainConfig) -> None:
 
 
 def test_a_fold_without_its_state_cannot_go_on(short: TrainConfig) -> None:
-    train(short)
     run_of(short).fold(0).last.unlink()
     with pytest.raises(RunError, match=r"fold 0 cannot go on.*prune(.|\n)*--pretrained_model"):
         train(of_length(short, 4))
@@ -140,13 +148,11 @@ def test_a_fold_without_its_state_cannot_go_on(short: TrainConfig) -> None:
 
 
 def test_more_changes_than_the_length(short: TrainConfig) -> None:
-    train(short)
     with pytest.raises(RunError, match=r"something else(.|\n)*n_epochs: 2 -> 4(.|\n)*seed: 0 -> 1"):
         train(replace(of_length(short, 4), seed=1))
 
 
 def test_not_while_a_fold_is_trained(short: TrainConfig) -> None:
-    train(short)
     before = run_of(short).read_record()
     with (
         hold_lock(run_of(short).fold(0).lock, "a fold"),

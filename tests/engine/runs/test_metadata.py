@@ -20,7 +20,6 @@ from cellflow.config import (
     CalibrateConfig,
     GridConfig,
     MaskConfig,
-    OofConfig,
     RuntimeConfig,
     TrainConfig,
 )
@@ -29,7 +28,6 @@ from cellflow.engine.runs.state import overall_cv, run_state
 from cellflow.engine.runs.thresholds import Thresholds, write_thresholds
 from cellflow.engine.training.train import train
 from cellflow.engine.validation.calibrate import calibrate
-from cellflow.engine.validation.oof import oof
 from cellflow.storage.hashing import hash_file, hash_json
 from cellflow.storage.run_folder import RunFolder
 
@@ -38,14 +36,15 @@ GRID = GridConfig(n_thresholds=2, flow_thresholds=(0.4,), min_sizes=(15, 30), ex
 
 
 @pytest.fixture(scope="module")
-def states(trained: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def states(
+    trained: TrainConfig, predicted_once: TrainConfig, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
     """The tiny run as it was on disk at every state."""
     base = tmp_path_factory.mktemp("states")
     folders = {name: base / name / "tiny" for name in ("trained", "predicted", "calibrated")}
     states = shutil.ignore_patterns("last.pt")  # large, and nothing here reads them
     shutil.copytree(trained.runs_dir / trained.name, folders["trained"], ignore=states)
-    shutil.copytree(folders["trained"], folders["predicted"])
-    oof(OofConfig(run=str(folders["predicted"]), policy="dataset", runtime=CPU))
+    shutil.copytree(predicted_once.runs_dir / trained.name, folders["predicted"], ignore=states)
     shutil.copytree(folders["predicted"], folders["calibrated"])
     name, ensembles = str(folders["calibrated"]), base / "ensembles"
     calibrate(CalibrateConfig(runs=(name,), ensembles_dir=ensembles, grid=GRID, runtime=CPU))

@@ -37,7 +37,7 @@ if __name__ == "__main__":
         fold_checkpoint.SAVE_SECONDS, fold_checkpoint.SAVE_SHARE = 0.0, float("inf")
     main(sys.argv[2:])
 """
-EPOCHS = 8
+EPOCHS = 5
 
 
 def flags(config: TrainConfig, runs_dir: Path, *more: str) -> list[str]:
@@ -55,6 +55,17 @@ def start(folder: Path, how: str, words: list[str]) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, str(driver), how, *words], stderr=subprocess.PIPE, text=True
     )
+
+
+def read_until(process: subprocess.Popen[str], text: str) -> str:
+    """What a process says, up to the line with a text."""
+    assert process.stderr is not None
+    said = ""
+    while text not in said:
+        line = process.stderr.readline()
+        assert line, said  # it has ended
+        said += line
+    return said
 
 
 def fold_files(runs_dir: Path) -> FoldFolder:
@@ -112,7 +123,7 @@ def test_killed_at_random_moments_and_resumed(
         while process.poll() is None:
             time.sleep(0.01)
             if files.last.exists() and files.last.stat().st_mtime_ns != before:
-                time.sleep(rng.uniform(0.0, 2.0))
+                time.sleep(rng.uniform(0.0, 1.5))
                 process.kill()
                 break
         code = process.wait(timeout=60)
@@ -128,6 +139,7 @@ def test_killed_at_random_moments_and_resumed(
     assert_equal_runs(files, fold_files(uninterrupted))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_interrupted_inside_an_epoch(
     tiny_config: TrainConfig, uninterrupted: Path, tmp_path: Path, number: int, code: int
@@ -136,13 +148,10 @@ def test_interrupted_inside_an_epoch(
     runs_dir = tmp_path / "runs"
     words = flags(tiny_config, runs_dir, "--workers", "1")
     process = start(tmp_path, "rarely", words)
-    assert process.stderr is not None
-    said = ""
-    while "epoch 1/" not in said:
-        said += process.stderr.readline()
+    said = read_until(process, "epoch 1/")
     process.send_signal(number)
-    said += process.stderr.read()
-    assert process.wait(timeout=60) == code, said
+    said += process.communicate()[1]
+    assert process.returncode == code, said
     assert "everything is saved" in said
     assert "the same command goes on where it stopped" in said
     assert "Traceback" not in said
@@ -181,11 +190,8 @@ def test_the_second_of_two_trainers_is_told_of_the_first(
 ) -> None:
     runs_dir = tmp_path / "runs"
     first = start(tmp_path, "rarely", flags(tiny_config, runs_dir))
-    assert first.stderr is not None
-    said = ""
-    while "fold 1:" not in said:
-        said += first.stderr.readline()
     try:
+        read_until(first, "fold 1:")
         second = start(tmp_path, "rarely", flags(tiny_config, runs_dir))
         assert second.stderr is not None
         message = second.stderr.read()

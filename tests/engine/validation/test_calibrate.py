@@ -202,8 +202,17 @@ def test_extras_are_taken_where_they_gain(images: CalibrationImages) -> None:
     assert without.shared.fill_holes
 
 
+def short(config: TrainConfig) -> TrainConfig:
+    """The same for one epoch."""
+    return replace(config, optim=replace(config.optim, n_epochs=1))
+
+
 def oof_of(config: TrainConfig, name: str = "tiny") -> RunFolder:
     return oof(OofConfig(run=name, runs_dir=config.runs_dir, policy="dataset", runtime=CPU)).run
+
+
+def run_of(config: TrainConfig, name: str = "tiny") -> RunFolder:
+    return RunFolder(config.runs_dir / name)
 
 
 def calibration(config: TrainConfig, tmp_path: Path, *runs: str) -> CalibrateConfig:
@@ -216,9 +225,9 @@ def calibration(config: TrainConfig, tmp_path: Path, *runs: str) -> CalibrateCon
     )
 
 
-def test_calibrate_a_run(copied: TrainConfig, tmp_path: Path) -> None:
-    run = oof_of(copied)
-    result = calibrate(calibration(copied, tmp_path))
+def test_calibrate_a_run(predicted: TrainConfig, tmp_path: Path) -> None:
+    run = run_of(predicted)
+    result = calibrate(calibration(predicted, tmp_path))
     assert result.ensemble is None
     (cv,) = result.cv
     pd.testing.assert_frame_equal(pd.read_csv(run.cv), cv, check_dtype=False)
@@ -236,16 +245,16 @@ def test_calibrate_a_run(copied: TrainConfig, tmp_path: Path) -> None:
     assert (run.calibration / "all types.png").stat().st_size > 10_000
     # the same again gives the same to the byte
     before = run.thresholds.read_bytes()
-    calibrate(calibration(copied, tmp_path))
+    calibrate(calibration(predicted, tmp_path))
     assert run.thresholds.read_bytes() == before
 
 
-def test_calibrated_thresholds_are_used_unasked(copied: TrainConfig, tmp_path: Path) -> None:
-    run = oof_of(copied)
+def test_calibrated_thresholds_are_used_unasked(two_runs: TrainConfig, tmp_path: Path) -> None:
+    run = run_of(two_runs)
     device = choose_device("cpu")
-    places = {"runs_dir": copied.runs_dir, "ensembles_dir": tmp_path / "ensembles"}
+    places = {"runs_dir": two_runs.runs_dir, "ensembles_dir": tmp_path / "ensembles"}
     assert "not calibrated" in open_models(["tiny"], device, **places).thresholds.source
-    calibrate(calibration(copied, tmp_path))
+    calibrate(calibration(two_runs, tmp_path))
     opened = open_models(["tiny"], device, **places)
     assert opened.thresholds.shared == read_thresholds(run.thresholds).shared
     assert "not calibrated for the ensemble" in opened.thresholds.source
@@ -253,28 +262,26 @@ def test_calibrated_thresholds_are_used_unasked(copied: TrainConfig, tmp_path: P
     assert "not calibrated" not in single.thresholds.source
     assert open_models(["tiny"], device, calibrated=False, **places).thresholds.per_type == {}
     # other models than those that were calibrated
-    train(replace(copied, name="second", seed=1, optim=replace(copied.optim, n_epochs=1)))
-    run.fold(0).best.write_bytes(RunFolder(copied.runs_dir / "second").fold(0).best.read_bytes())
+    run.fold(0).best.write_bytes(RunFolder(two_runs.runs_dir / "second").fold(0).best.read_bytes())
     with pytest.raises(RunError):
         open_models(["tiny"], device, **places)
 
 
 def test_an_ensemble_of_two_seeds_is_fitted_on_its_mean_flows(
-    copied: TrainConfig, tmp_path: Path
+    two_runs: TrainConfig, tmp_path: Path
 ) -> None:
-    train(replace(copied, name="second", seed=1))
-    runs = [oof_of(copied, name) for name in ("tiny", "second")]
-    result = calibrate(calibration(copied, tmp_path, "tiny", "second"))
+    runs = [run_of(two_runs, name) for name in ("tiny", "second")]
+    result = calibrate(calibration(two_runs, tmp_path, "tiny", "second"))
     assert result.ensemble is not None and result.record is not None
     assert result.record.parent.name == "second+tiny"
     # the score at the training's thresholds is that of the mean flows
-    dataset = Dataset.open(copied.data)
+    dataset = Dataset.open(two_runs.data)
     stores = [FlowStore(run.flows) for run in runs]
     scores = []
     for name in dataset.ids:
         flow, cellprob, _ = average_flows(store.read(name) for store in stores)
         diameter = float(np.mean([store.facts(name)["diameter"] for store in stores]))
-        labels = make_labels(flow, cellprob, diameter, copied.mask)
+        labels = make_labels(flow, cellprob, diameter, two_runs.mask)
         scores.append(competition_score(dataset.instances(name), labels).mean)
     facts = result.ensemble.facts
     if facts["average"] == "plain":
@@ -283,12 +290,12 @@ def test_an_ensemble_of_two_seeds_is_fitted_on_its_mean_flows(
     opened = open_models(
         ["tiny", "second"],
         choose_device("cpu"),
-        runs_dir=copied.runs_dir,
+        runs_dir=two_runs.runs_dir,
         ensembles_dir=tmp_path / "ensembles",
     )
     assert opened.thresholds.source.startswith("mean out-of-fold flows of tiny and second")
     assert len(opened.members) == 4
-    places = {"runs_dir": copied.runs_dir, "ensembles_dir": tmp_path / "ensembles"}
+    places = {"runs_dir": two_runs.runs_dir, "ensembles_dir": tmp_path / "ensembles"}
     device = choose_device("cpu")
     turned = open_models(["second", "tiny"], device, **places)
     assert turned.thresholds.source == opened.thresholds.source
@@ -299,12 +306,12 @@ def test_an_ensemble_of_two_seeds_is_fitted_on_its_mean_flows(
 
 
 def test_reserved_images_calibrate_the_ensemble(
-    tiny_data: Path, copied: TrainConfig, tmp_path: Path
+    tiny_data: Path, tiny_config: TrainConfig, tmp_path: Path
 ) -> None:
     data = tmp_path / "data"
     shutil.copytree(tiny_data, data)
     make_folds(FoldsConfig(data=data, k=2, calibration=0.3, overwrite=True))
-    config = replace(copied, data=data, name="reserving")
+    config = short(replace(tiny_config, runs_dir=tmp_path, data=data, name="reserving"))
     train(config)
     oof_of(config, "reserving")
     result = calibrate(calibration(config, tmp_path, "reserving"))
@@ -326,23 +333,22 @@ def test_reserved_images_calibrate_the_ensemble(
 
 
 def test_runs_of_other_splits_are_not_mixed(
-    copied: TrainConfig, tiny_data: Path, tmp_path: Path
+    predicted: TrainConfig, tiny_data: Path, tmp_path: Path
 ) -> None:
     data = tmp_path / "data"
     shutil.copytree(tiny_data, data)
     make_folds(FoldsConfig(data=data, k=2, seed=3, overwrite=True))
-    train(replace(copied, data=data, name="second"))
-    for name in ("tiny", "second"):
-        oof_of(copied, name)
+    train(short(replace(predicted, data=data, name="second")))
+    oof_of(predicted, "second")
     with pytest.raises(RunError, match="do not belong together: expected one folds_hash"):
-        calibrate(calibration(copied, tmp_path, "tiny", "second"))
+        calibrate(calibration(predicted, tmp_path, "tiny", "second"))
 
 
-def test_a_holdout_split(tiny_data: Path, copied: TrainConfig, tmp_path: Path) -> None:
+def test_a_holdout_split(tiny_data: Path, tiny_config: TrainConfig, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(tiny_data, data)
     make_folds(FoldsConfig(data=data, split="holdout", holdout=0.5, overwrite=True))
-    config = replace(copied, data=data, name="held")
+    config = short(replace(tiny_config, runs_dir=tmp_path, data=data, name="held"))
     train(config)
     run = oof_of(config, "held")
     (cv,) = calibrate(calibration(config, tmp_path, "held")).cv
@@ -350,30 +356,28 @@ def test_a_holdout_split(tiny_data: Path, copied: TrainConfig, tmp_path: Path) -
     assert np.isfinite(cv.iloc[-1]["cross_fitted"])
 
 
-def test_cell_types_that_are_numbers(copied: TrainConfig, tmp_path: Path) -> None:
-    run = oof_of(copied)
+def test_cell_types_that_are_numbers(predicted: TrainConfig, tmp_path: Path) -> None:
+    run = run_of(predicted)
     table = pd.read_csv(run.scores, dtype=str)
     table["cell_type"] = [f"0{place % 2}" for place in range(len(table))]
     table["predicted_type"] = ["", *table["cell_type"][1:]]
     table.to_csv(run.scores, index=False)
-    (thresholds,) = calibrate(calibration(copied, tmp_path)).thresholds
+    (thresholds,) = calibrate(calibration(predicted, tmp_path)).thresholds
     assert set(thresholds.per_type) == {"00", "01"}
 
 
-def test_damaged_flows(copied: TrainConfig, tmp_path: Path) -> None:
-    run = oof_of(copied)
-    name = Dataset.open(copied.data).ids[0]
+def test_damaged_flows(predicted: TrainConfig, tmp_path: Path) -> None:
+    run = run_of(predicted)
+    name = Dataset.open(predicted.data).ids[0]
     (run.flows / name / "zarr.json").write_text("{")
     with pytest.raises(DataError, match=r"flows\.zarr is damaged(.|\n)*cellflow oof"):
-        calibrate(calibration(copied, tmp_path))
+        calibrate(calibration(predicted, tmp_path))
 
 
-def test_runs_with_other_diameters_are_not_mixed(copied: TrainConfig, tmp_path: Path) -> None:
-    train(replace(copied, name="second", seed=1))
-    oof_of(copied)
-    oof(OofConfig(run="second", runs_dir=copied.runs_dir, policy="image", runtime=CPU))
+def test_runs_with_other_diameters_are_not_mixed(two_runs: TrainConfig, tmp_path: Path) -> None:
+    oof(OofConfig(run="second", runs_dir=two_runs.runs_dir, policy="image", runtime=CPU))
     with pytest.raises(RunError, match="different diameters: dataset and image"):
-        calibrate(calibration(copied, tmp_path, "tiny", "second"))
+        calibrate(calibration(two_runs, tmp_path, "tiny", "second"))
 
 
 def test_a_given_diameter_travels_with_the_thresholds(copied: TrainConfig, tmp_path: Path) -> None:
@@ -390,15 +394,12 @@ def test_without_out_of_fold_flows(copied: TrainConfig, tmp_path: Path) -> None:
         calibrate(calibration(copied, tmp_path))
 
 
-def test_flows_of_other_models(copied: TrainConfig, tmp_path: Path) -> None:
-    run = oof_of(copied)
-    again = replace(copied, name="second", seed=1)
-    train(again)
-    other = oof_of(copied, "second")
+def test_flows_of_other_models(two_runs: TrainConfig, tmp_path: Path) -> None:
+    run, other = run_of(two_runs), run_of(two_runs, "second")
     shutil.rmtree(run.flows)
     shutil.copytree(other.flows, run.flows)
     with pytest.raises(RunError, match="were not made by its model of fold"):
-        calibrate(calibration(copied, tmp_path))
+        calibrate(calibration(two_runs, tmp_path))
 
 
 def test_out_of_fold_passes_compare_policies(copied: TrainConfig) -> None:

@@ -9,11 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cellflow.config import CalibrateConfig, GridConfig, OofConfig, RuntimeConfig, TrainConfig
+from cellflow.config import CalibrateConfig, GridConfig, RuntimeConfig, TrainConfig
 from cellflow.config.catalog import CompareConfig
 from cellflow.engine.validation.calibrate import calibrate
 from cellflow.engine.validation.compare_runs import Comparison, compare_runs
-from cellflow.engine.validation.oof import oof
 from cellflow.errors import ConfigError, RunError
 from cellflow.numeric.bootstrap import MIN_GROUPS, bootstrap_mean
 from cellflow.report.text.comparison import comparison_text
@@ -26,12 +25,11 @@ Change = Callable[[pd.DataFrame], pd.DataFrame]
 
 
 @pytest.fixture(scope="module")
-def calibrated(trained: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def calibrated(predicted_once: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny run with out-of-fold scores and thresholds."""
     run = tmp_path_factory.mktemp("compared") / "a"
     states = shutil.ignore_patterns("last.pt")
-    shutil.copytree(trained.runs_dir / trained.name, run, ignore=states)
-    oof(OofConfig(run=str(run), policy="dataset", runtime=CPU))
+    shutil.copytree(predicted_once.runs_dir / predicted_once.name, run, ignore=states)
     config = CalibrateConfig(
         runs=(str(run),), ensembles_dir=run.parent / "ensembles", grid=GRID, runtime=CPU
     )

@@ -351,11 +351,8 @@ def test_ensemble_bad_sources(trained: TrainConfig, tmp_path: Path) -> None:
         ensemble(ensemble_config(trained, tmp_path, tmp_path / "void"))
 
 
-def test_members_of_two_runs(
-    trained: TrainConfig, copied: TrainConfig, tmp_path: Path, images: Path
-) -> None:
-    train(replace(copied, name="second", seed=1, optim=replace(copied.optim, n_epochs=1)))
-    config = replace(ensemble_config(copied, tmp_path, images), runs=("tiny", "second"))
+def test_members_of_two_runs(two_runs: TrainConfig, tmp_path: Path, images: Path) -> None:
+    config = replace(ensemble_config(two_runs, tmp_path, images), runs=("tiny", "second"))
     result = ensemble(config)
     assert result.members == 4
     assert result.submission.parent.name == "tiny+second"
@@ -389,7 +386,7 @@ def test_cellpose_takes_our_best_model(trained: TrainConfig) -> None:
 def test_thresholds_travel_with_the_run(copied: TrainConfig, tmp_path: Path, images: Path) -> None:
     """Without flags, OOF and ensemble use what the run was trained with."""
     mask = replace(copied.mask, cellprob_threshold=-2.0, flow_threshold=0.0)
-    train(replace(copied, name="tuned", mask=mask))
+    train(replace(copied, name="tuned", mask=mask, optim=replace(copied.optim, n_epochs=1)))
     result = oof(replace(oof_config(copied), run="tuned", mask=MaskOverrides()))
     made_by = json.loads((result.run.oof / "oof.json").read_text())
     assert made_by["mask"]["cellprob_threshold"] == -2.0
