@@ -282,8 +282,8 @@ class FoldTrainer:
         self.checkpoint.save(self.stepper, self.progress)
 
     def _seconds_left(self, row: dict[str, Any]) -> float:
-        saving = self.checkpoint.seconds
-        share = saving / self.checkpoint.interval if saving else 0.0
+        saving, interval = self.checkpoint.seconds, self.checkpoint.interval
+        share = saving / interval if interval else 0.0
         return seconds_left(
             row["epoch"],
             self.config.optim.n_epochs,
