@@ -54,7 +54,6 @@ class OptionalPart:
 
 
 OPTIONAL_PARTS = (
-    OptionalPart("wandb", ("wandb",), "--wandb"),
     OptionalPart("sheet", ("gspread",), "--sheet"),
     OptionalPart("kaggle", ("kaggle", "six"), "cellflow publish"),
 )

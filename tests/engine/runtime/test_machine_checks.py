@@ -151,7 +151,7 @@ import importlib.metadata as metadata
 from cellflow.config.host import ChecksConfig
 real = metadata.distribution
 def distribution(name):
-    if name in ("wandb", "gspread", "six"):
+    if name in ("gspread", "six"):
         raise metadata.PackageNotFoundError(name)
     return real(name)
 metadata.distribution = distribution
@@ -166,7 +166,7 @@ print(checks_text(checks.rows))
     )
     for part in OPTIONAL_PARTS:
         assert f"-> pip install 'cellflow[{part.extra}]'" in done.stdout
-    assert "not installed, needed for --wandb" in done.stdout
+    assert "not installed, needed for --sheet" in done.stdout
 
 
 def test_without_a_folder_for_kernels_it_says_so(tmp_path: Path) -> None:
