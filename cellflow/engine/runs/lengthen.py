@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -14,6 +13,7 @@ from cellflow.nn.checkpoint import load_state
 from cellflow.nn.optim import same_rates
 from cellflow.storage.atomic import write_json
 from cellflow.storage.hashing import hash_json
+from cellflow.storage.lenient import read_json
 from cellflow.storage.locks import hold_lock
 from cellflow.storage.run_folder import FoldFolder, RunFolder
 
@@ -106,20 +106,14 @@ def _trained(run: RunFolder) -> list[_Trained]:
             progress = load_state(files.last)["progress"]
             found.append(_Trained(fold, progress["epoch"] + (progress["step"] > 0), True))
         elif files.best.exists():
-            found.append(_Trained(fold, math.ceil(_summary(files).get("epochs", 0)), False))
+            found.append(
+                _Trained(fold, math.ceil((read_json(files.summary) or {}).get("epochs", 0)), False)
+            )
     return found
-
-
-def _summary(files: FoldFolder) -> dict[str, Any]:
-    try:
-        found = json.loads(files.summary.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _reopen(files: FoldFolder) -> None:
     """A fold that had come to its last epoch is unfinished; one that patience ended stays so."""
-    summary = _summary(files)
+    summary = read_json(files.summary) or {}
     if summary.get("finished") == "epochs":
         write_json(files.summary, summary | {"finished": ""})

@@ -10,7 +10,7 @@ from cellflow.config import TrainConfig
 from cellflow.engine.training.progress import Progress
 from cellflow.storage.atomic import atomic_path
 from cellflow.storage.hashing import hash_file
-from cellflow.storage.records import load_json
+from cellflow.storage.lenient import number_or_none, read_json
 from cellflow.storage.run_folder import FoldFolder
 from cellflow.types import one_line
 
@@ -43,15 +43,13 @@ def finished_without_state(fold: int, files: FoldFolder) -> FoldResult | None:
     """Result of a fold that was trained to its end and has its model, but no state any more."""
     if files.last.exists() or not files.best.exists():
         return None
-    try:
-        facts = load_json(files.summary)
-        finished = str(facts["finished"])
-        score, best_epoch, epochs = (
-            float(facts[key]) for key in ("best_score", "best_epoch", "epochs")
-        )
-    except (OSError, ValueError, KeyError, TypeError, OverflowError):
+    facts = read_json(files.summary) or {}
+    score, best_epoch, epochs = (
+        number_or_none(facts.get(key)) for key in ("best_score", "best_epoch", "epochs")
+    )
+    if not facts.get("finished") or score is None or best_epoch is None or epochs is None:
         return None
-    return FoldResult(fold, score, best_epoch, epochs, finished) if finished else None
+    return FoldResult(fold, score, best_epoch, epochs, str(facts["finished"]))
 
 
 def copy_best(config: TrainConfig, fold: int, best: Path) -> None:
