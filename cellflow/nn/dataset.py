@@ -204,9 +204,9 @@ class EpochSampler(Sampler[list[Slot]]):
         slots = [Slot(self.epoch, place, image) for place, image in enumerate(self._order())]
         for start in range(self.start * self.batch_size, self.per_epoch, self.batch_size):
             batch = slots[start : start + self.batch_size]
-            own = np.array_split(np.arange(len(batch)), self.world)[self.rank]
+            share = np.array_split(np.arange(len(batch)), self.world)[self.rank]
             # A process without a crop takes the first one as a stand-in, which counts nothing.
-            yield [batch[place] for place in own] or batch[:1]
+            yield [batch[place] for place in share] or batch[:1]
 
     def size(self, place: int) -> int:
         """Crops in the batch at a place of the epoch, over all processes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import torch
@@ -12,23 +13,25 @@ from torch import nn
 __all__ = ["cellpose_schedule", "learning_rate_at", "make_optimizer", "same_rates"]
 
 WARMUP = {"cosine": 0.05, "constant": 0.0}
-"""Share of the steps over which a schedule rises, unless told."""
+"""Share of the steps over which a schedule rises, unless another is given."""
 MOMENTUM = 0.9
 FINAL = 0.01
 """Share of the peak at which the cosine schedule ends."""
 
 
 def make_optimizer(
-    net: nn.Module, name: str, *, weight_decay: float, momentum: float | None = None
+    net: nn.Module,
+    name: Literal["sgd", "adamw"],
+    *,
+    weight_decay: float,
+    momentum: float | None = None,
 ) -> torch.optim.Optimizer:
-    """SGD with momentum (0.9 unless told), or AdamW, over the parameters that are trained."""
+    """SGD with momentum (0.9 unless another is given), or AdamW, over the parameters that are trained."""
     parameters = [parameter for parameter in net.parameters() if parameter.requires_grad]
     if name == "sgd":
         momentum = MOMENTUM if momentum is None else momentum
         return torch.optim.SGD(parameters, lr=0.0, momentum=momentum, weight_decay=weight_decay)
-    if name == "adamw":
-        return torch.optim.AdamW(parameters, lr=0.0, weight_decay=weight_decay)
-    raise ValueError(f"unknown optimizer {name!r}; expected sgd or adamw")
+    return torch.optim.AdamW(parameters, lr=0.0, weight_decay=weight_decay)
 
 
 def learning_rate_at(
@@ -58,9 +61,6 @@ def learning_rate_at(
     if schedule in ("cellpose", "step"):
         rates = cellpose_schedule(n_epochs, peak, from_zero=schedule == "cellpose")
         return float(rates[step // steps_per_epoch])
-    if schedule not in WARMUP:
-        known = ", ".join(["cellpose", "step", *WARMUP])
-        raise ValueError(f"unknown schedule {schedule!r}; expected one of {known}")
     total = n_epochs * steps_per_epoch
     rise = round((WARMUP[schedule] if warmup is None else warmup) * total)
     if step < rise:

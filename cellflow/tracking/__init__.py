@@ -4,7 +4,6 @@ The journal (`events.jsonl` in the run folder) is always written. Others join by
 fails warns once and never stops a training.
 """
 
-from cellflow.storage.secrets import RedactSecrets, redact
 from cellflow.tracking.journal import read_journal
 from cellflow.tracking.tracker import Links, Tracker, TrackerUnavailableError
 from cellflow.tracking.trackers import NO_TRACKERS, Trackers, open_trackers, reopen_trackers
@@ -12,12 +11,10 @@ from cellflow.tracking.trackers import NO_TRACKERS, Trackers, open_trackers, reo
 __all__ = [
     "NO_TRACKERS",
     "Links",
-    "RedactSecrets",
     "Tracker",
     "TrackerUnavailableError",
     "Trackers",
     "open_trackers",
     "read_journal",
-    "redact",
     "reopen_trackers",
 ]

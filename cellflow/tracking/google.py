@@ -66,14 +66,14 @@ def _credentials(environ: Mapping[str, str]) -> Any:
     """From the file that GOOGLE_APPLICATION_CREDENTIALS names, else from gspread's own places."""
     from gspread import auth
 
-    own = (auth.DEFAULT_SERVICE_ACCOUNT_FILENAME, auth.DEFAULT_AUTHORIZED_USER_FILENAME)
+    usual = (auth.DEFAULT_SERVICE_ACCOUNT_FILENAME, auth.DEFAULT_AUTHORIZED_USER_FILENAME)
     named = environ.get(CREDENTIALS)
-    for path in [Path(named).expanduser()] if named else map(Path, own):
+    for path in [Path(named).expanduser()] if named else map(Path, usual):
         if named or path.is_file():
             return _from_file(path, auth.DEFAULT_SCOPES)
     raise TrackerUnavailableError(
         f"there are no Google credentials; set {CREDENTIALS} to the key file of a service account, or "
-        f"put that file at {own[0]}"
+        f"put that file at {usual[0]}"
     )
 
 

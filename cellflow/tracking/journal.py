@@ -17,8 +17,6 @@ from cellflow.tracking.tracker import Pictures, Tracker
 
 __all__ = ["Journal", "read_journal"]
 
-_BLOCK = 1 << 16
-
 
 class Journal(Tracker):
     """Appends events to a file. Several processes may share it.
@@ -112,12 +110,8 @@ def _main_facts(metadata: Mapping[str, Any]) -> dict[str, Any]:
 def _mend(file: FileIO) -> None:
     """Cut off a line without an end, which a kill or a full disk has left."""
     end = file.seek(0, os.SEEK_END)
-    place, whole = end, 0
-    while place and not whole:
-        start = max(0, place - _BLOCK)
-        file.seek(start)
-        at = file.read(place - start).rfind(b"\n")
-        whole = start + at + 1 if at >= 0 else 0
-        place = start
-    if whole < end:
-        file.truncate(whole)
+    if end:
+        file.seek(end - 1)
+        if file.read(1) != b"\n":
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)

@@ -91,11 +91,11 @@ class SheetTracker(Tracker):
         return {"sheet": self._table.url} if self._table.url else {}
 
     def _row(self, fold: int | str, values: Mapping[str, Any]) -> Row:
-        own = {"fold": fold, "experiment": self._experiment}
+        identity = {"fold": fold, "experiment": self._experiment}
         key = f"{self._uid}-{fold if fold == _ALL else f'fold_{fold}'}"
-        same = {name: str(value) for name, value in own.items()}
+        same = {name: str(value) for name, value in identity.items()}
         filled = {name: value if value != "" else None for name, value in values.items()}
-        return Row(key, own | filled, same=same, keep=_KEPT)
+        return Row(key, identity | filled, same=same, keep=_KEPT)
 
 
 def _start_values(fold: int, start: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,11 +131,11 @@ def _fold_values(metadata: Mapping[str, Any]) -> Iterator[tuple[int, dict[str, A
     scores = (metadata.get("cv") or {}).get("per_fold") or {}
     for item in (metadata.get("model") or {}).get("folds") or []:
         fold = item.get("fold")
-        own = scores.get(str(fold)) or {}
-        raw = own.get("best_epoch")
+        cv = scores.get(str(fold)) or {}
+        raw = cv.get("best_epoch")
         values = {
             "CV raw": round_score(item.get("score") if raw is None else raw),
-            "CV with post-processing": round_score(own.get("cross_fitted")),
+            "CV with post-processing": round_score(cv.get("cross_fitted")),
             "run link": _wandb_link(metadata, f"fold_{fold}"),
         }
         if values["CV raw"] is not None:

@@ -50,8 +50,8 @@ class TrackingFile:
     def settings(self) -> TrackingConfig:
         """Settings that were remembered; the defaults where there are none."""
         known = {field.name: field.default for field in dataclasses.fields(TrackingConfig)}
-        found = self._read()["settings"]
-        return TrackingConfig(**{name: found.get(name, value) for name, value in known.items()})
+        kept = self._read()["settings"]
+        return TrackingConfig(**{name: kept.get(name, value) for name, value in known.items()})
 
     def links(self) -> Links:
         """Links from all processes and commands."""
@@ -91,9 +91,9 @@ class TrackingFile:
 
 def merge_links(old: Links, new: Links) -> Links:
     """Links of both; the newer ones where they differ."""
-    found = dict(old)
+    merged = dict(old)
     for name, link in new.items():
-        there = found.get(name)
+        there = merged.get(name)
         both = isinstance(there, dict) and isinstance(link, dict)
-        found[name] = {**there, **link} if both else link  # type: ignore[dict-item]
-    return found
+        merged[name] = {**there, **link} if both else link  # type: ignore[dict-item]
+    return merged

@@ -14,29 +14,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from cellflow.tracking.tracker import TrackerUnavailableError
-
-__all__ = ["has_credentials", "import_wandb", "is_reachable", "unpatched"]
+__all__ = ["has_credentials", "is_reachable", "unpatched"]
 
 _TIMEOUT = 10.0
 _QUIET = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
-
-
-def import_wandb() -> Any:
-    """The package, imported only where it is wanted.
-
-    Raises
-    ------
-    TrackerUnavailableError
-        If it is not installed.
-    """
-    try:
-        import wandb
-    except ImportError:
-        raise TrackerUnavailableError(
-            "the package wandb is missing; install it with: pip install wandb"
-        ) from None
-    return wandb
 
 
 def has_credentials(settings: Any, environ: Mapping[str, str]) -> bool:

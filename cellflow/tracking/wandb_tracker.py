@@ -21,7 +21,7 @@ from cellflow.config.tracking import TrackingConfig
 from cellflow.storage.secrets import redact, without_private_facts
 from cellflow.tracking._values import flatten, plain
 from cellflow.tracking.tracker import Links, Pictures, Tracker
-from cellflow.tracking.wandb_process import has_credentials, import_wandb, is_reachable, unpatched
+from cellflow.tracking.wandb_process import has_credentials, is_reachable, unpatched
 
 __all__ = ["WandbTracker"]
 
@@ -88,7 +88,8 @@ class WandbTracker(Tracker):
         self._links: dict[str, str] = {}
         self._offline = False
         with unpatched():
-            self._wandb = import_wandb()
+            import wandb
+        self._wandb: Any = wandb
 
     def start_fold(self, fold: int, start: Mapping[str, Any]) -> None:
         """Open the wandb run of a fold, with the training's config."""

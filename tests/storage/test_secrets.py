@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cellflow.storage.secrets import is_secret, redact_tree
-from cellflow.tracking import RedactSecrets, redact
+from cellflow.storage.secrets import RedactSecrets, is_secret, redact, redact_tree
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def train_side_by_side(
     free = list(devices)
     answers: dict[int, FoldResult | CellflowError] = {}
     budget = Budget.of(config.time_budget)
-    signals, told = Interruption(), False
+    signals, is_stopping = Interruption(), False
     try:
         with signals:
             while waiting or running:
@@ -93,8 +93,8 @@ def train_side_by_side(
                     share = budget.part(math.ceil(len(waiting) / len(devices))).left
                     child = _start(config, waiting.pop(0), free.pop(0), share, train, messages)
                     running.append(child)
-                if signals.received and not told:
-                    told, waiting = True, []
+                if signals.received and not is_stopping:
+                    is_stopping, waiting = True, []
                     _pass_on(signals.received, running)
                 for child in _ended(running):
                     running.remove(child)
@@ -115,10 +115,10 @@ def _start(
 ) -> _Child:
     runtime = replace(config.runtime, device=device)
     budget = f"{max(1.0, seconds):.0f}s" if math.isfinite(seconds) else None
-    own = replace(config, fold=(str(fold),), runtime=runtime, time_budget=budget)
+    of_fold = replace(config, fold=(str(fold),), runtime=runtime, time_budget=budget)
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(train, own, theirs, messages))
+    process = context.Process(target=_work, args=(train, of_fold, theirs, messages))
     process.start()
     theirs.close()
     return _Child(fold, device, process, ours)
@@ -141,7 +141,7 @@ def _work(train: Train, config: TrainConfig, answer: Connection, messages: Any) 
 
 
 class _Forward(logging.Handler):
-    """Gives a record of another process to the handlers here."""
+    """Gives log lines of another process to the handlers here."""
 
     def emit(self, record: logging.LogRecord) -> None:
         logging.getLogger(record.name).handle(record)
@@ -161,13 +161,13 @@ def _pass_on(number: int, running: list[_Child]) -> None:
 
 def _answer(child: _Child) -> FoldResult | CellflowError:
     try:
-        found: FoldResult | CellflowError = child.answer.recv()
+        answer: FoldResult | CellflowError = child.answer.recv()
     except EOFError:
         code = child.process.exitcode
         return CellflowError(
             f"fold {child.fold} on {child.device} ended with exit code {code}; the same command goes on."
         )
-    return found
+    return answer
 
 
 def _results(folds: list[int], answers: dict[int, FoldResult | CellflowError]) -> list[FoldResult]:

@@ -19,7 +19,7 @@ from cellflow.nn.optim import make_optimizer
 from cellflow.nn.precision import choose_layout, set_layout
 from cellflow.nn.step import Stepper
 
-__all__ = ["is_pretrained", "start_model", "start_network", "start_stepper"]
+__all__ = ["is_pretrained", "start_model", "start_stepper"]
 
 DEFAULT_DIAMETER = 30.0
 """Diameter in pixels that a new network works at, as Cellpose's cyto models do."""
@@ -50,30 +50,13 @@ def start_model(config: TrainConfig, fold: int) -> tuple[Path, Network, dict[str
     return path, net, facts
 
 
-def start_network(
+def _start_network(
     config: TrainConfig, diam_labels: float, origin: dict[str, Any], machine: Machine
 ) -> Network:
     """The network a fold starts from, where it is trained: new weights, or those of a model file.
 
-    Parameters
-    ----------
-    config : TrainConfig
-        Says which.
-    diam_labels : float
-        Mean diameter of the training images in pixels, recorded in the network.
-    origin : dict
-        Fold, data hash and folds hash of the fold to train.
-    machine : Machine
-        Where it is trained. On several GPUs batch norm takes its statistics over all of them.
-
-    Raises
-    ------
-    CheckpointError
-        If the model file cannot be used, or wants other channels.
-    ConfigError
-        If the network takes no second channel, or has no encoder to freeze.
-    LeakError
-        If cellflow trained it on images that this fold validates on.
+    Its training images' mean diameter in pixels, `diam_labels`, is kept in it. On several GPUs batch norm
+    takes its statistics over all of them.
     """
     model = config.model
     if not is_pretrained(config):
@@ -108,14 +91,21 @@ def start_stepper(
     config : TrainConfig
         Settings.
     training : CachedSamples
-        Samples that train; their mean diameter is recorded in the network.
+        Samples that train; their mean diameter is kept in the network.
     origin : dict
         Fold, data hash and folds hash of the fold to train.
     machine : Machine
         Where it is trained.
+
+    Raises
+    ------
+    CheckpointError
+        If the model file cannot be used, or wants other channels.
+    LeakError
+        If cellflow trained it on images that this fold validates on.
     """
     optim = config.optim
-    net = start_network(config, float(np.mean(training.diameters)), origin, machine)
+    net = _start_network(config, float(np.mean(training.diameters)), origin, machine)
     optimizer = make_optimizer(
         net, optim.optimizer, weight_decay=optim.weight_decay, momentum=optim.momentum
     )

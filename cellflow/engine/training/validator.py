@@ -87,18 +87,18 @@ class Validator:
         """
         segmenter = self._segmenter(member, self.styled, check)
         ranks = self.machine.ranks
-        own = self.ids[ranks.rank :: ranks.world]
+        share = self.ids[ranks.rank :: ranks.world]
         if ranks.world > 1:
-            rows = self._scored_by_all(segmenter, own)
+            rows = self._scored_by_all(segmenter, share)
             place = {name: number for number, name in enumerate(self.ids)}
             return sorted(rows, key=lambda row: place[row["id"]])
-        return score_images(segmenter, self.dataset, own, check=check, kept=kept)
+        return score_images(segmenter, self.dataset, share, check=check, kept=kept)
 
-    def _scored_by_all(self, segmenter: Segmenter, own: Sequence[str]) -> list[dict[str, Any]]:
+    def _scored_by_all(self, segmenter: Segmenter, share: Sequence[str]) -> list[dict[str, Any]]:
         """Rows of all processes; an output that is not a number in one of them fails in all."""
         ranks, rows, failure = self.machine.ranks, list[dict[str, Any]](), None
         try:
-            rows = score_images(segmenter, self.dataset, own)
+            rows = score_images(segmenter, self.dataset, share)
         except NotFiniteError as error:
             failure = error
         if ranks.sums([float(failure is not None)])[0]:
