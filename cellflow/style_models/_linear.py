@@ -22,8 +22,13 @@ def fit_linear(estimator: Any, styles: NDArray[Any], targets: Any) -> tuple[Floa
     mean, spread = styles.mean(axis=0), styles.std(axis=0)
     spread[spread <= _SILENT] = 1.0
     estimator.fit((styles - mean) / spread, targets)
-    weights = np.ascontiguousarray(np.atleast_2d(estimator.coef_) / spread)
-    return weights, np.atleast_1d(estimator.intercept_) - weights @ mean
+    weights, bias = np.atleast_2d(estimator.coef_), np.atleast_1d(estimator.intercept_)
+    if len(weights) < len(getattr(estimator, "classes_", ())):
+        # of two classes scikit-learn keeps the logit of the second
+        weights = np.concatenate([np.zeros_like(weights), weights])
+        bias = np.concatenate([np.zeros_like(bias), bias])
+    weights = np.ascontiguousarray(weights / spread)
+    return weights, bias - weights @ mean
 
 
 def apply_linear(weights: Floats, bias: Floats, styles: NDArray[Any]) -> Floats:

@@ -64,11 +64,7 @@ class CellTypeModel:
         from sklearn.linear_model import LogisticRegression  # slow to import, for fitting alone
 
         estimator = LogisticRegression(class_weight="balanced", max_iter=_MAX_ITERATIONS)
-        weights, bias = fit_linear(estimator, styles, np.asarray(types, dtype=str))
-        if len(classes) == 2:  # of two classes scikit-learn keeps the second one's logit
-            weights = np.concatenate([np.zeros_like(weights), weights])
-            bias = np.concatenate([np.zeros_like(bias), bias])
-        return cls(classes, weights, bias)
+        return cls(classes, *fit_linear(estimator, styles, np.asarray(types, dtype=str)))
 
     def probabilities(self, styles: NDArray[Any]) -> NDArray[np.float64]:
         """Probability of every class, ``(N, C)`` in the order of `classes`.

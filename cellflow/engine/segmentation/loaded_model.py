@@ -239,15 +239,17 @@ class Model:
             pair = _channels_of(channels, place, len(images))
             size = nth(diameter, place, len(images), "diameter")
             factor = nth(rescale, place, len(images), "rescale")
-            own = dataclasses.replace(
+            for_image = dataclasses.replace(
                 segmenter,
-                members=self.segmenter.members if pair is None else self._with_channels(pair),
+                members=segmenter.members
+                if pair is None
+                else _with_channels(segmenter.members, pair),
                 diameter=self._diameter(size, factor),
             )
-            found = as_planes(item, channel_axis, z_axis)
-            planes = [answer_of(own, plane, masks=compute_masks) for plane in found.images]
+            stack = as_planes(item, channel_axis, z_axis)
+            planes = [answer_of(for_image, plane, masks=compute_masks) for plane in stack.images]
             answers.append(
-                stack_answers(planes, masks=compute_masks) if found.stacked else planes[0]
+                stack_answers(planes, masks=compute_masks) if stack.stacked else planes[0]
             )
             if progress is not None:
                 progress.setValue(round(100 * (place + 1) / len(images)))
@@ -280,18 +282,18 @@ class Model:
             )
         return sizes.pop() / factor
 
-    def _with_channels(self, channels: Sequence[int]) -> list[Member]:
-        """The members for channels that were named; those of the training where they say them."""
-        chan, chan2 = channels
-        members = []
-        for member in self.segmenter.members:
-            if "chan" in member.facts and (member.chan, member.chan2) != (chan, chan2):
-                raise DataError(
-                    f"channels: this model was trained on {[member.chan, member.chan2]}, found "
-                    f"{list(channels)}. Leave them out: they travel with the model."
-                )
-            members.append(dataclasses.replace(member, chan=chan, chan2=chan2))
-        return members
+
+def _with_channels(members: Sequence[Member], channels: Sequence[int]) -> list[Member]:
+    """The members for channels that were named; those of the training where they say them."""
+    chan, chan2 = channels
+    for member in members:
+        if "chan" in member.facts and (member.chan, member.chan2) != (chan, chan2):
+            raise DataError(
+                f"channels: this model was trained on {[member.chan, member.chan2]}, found "
+                f"{list(channels)}. Leave them out: they travel with the model.",
+                expected=[member.chan, member.chan2], found=list(channels),
+            )  # fmt: skip
+    return [dataclasses.replace(member, chan=chan, chan2=chan2) for member in members]
 
 
 def _is_list_of_stacks(x: Any) -> bool:
