@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 from cellflow.io.formats import ReadOptions, read_source
+from cellflow.io.formats.base import SILENT
 from cellflow.io.formats.image_files import LIST_SUFFIX, ImageSearch, is_image_file
 from cellflow.io.images import is_text
 from cellflow.io.source import SourceImage, by_id
@@ -76,7 +77,7 @@ def find_images(
             "No images were named. Name a dataset, folders, files, a pattern in quotes such as "
             f"'plate/*.tif', or a list of files ({LIST_SUFFIX})."
         )
-    options = ReadOptions("images", img_filter=img_filter, recursive=recursive, log=log)
+    options = ReadOptions("images", img_filter=img_filter, recursive=recursive, log=log or SILENT)
     found = by_id(replace(image, given_size=pixel_size) for image in _images(paths, options))
     odd = {name: image for name, image in found.items() if not is_text(name)}
     if odd:
@@ -84,8 +85,7 @@ def find_images(
         text = f"{plural(len(odd), 'image')} whose name is not UTF-8: {names}. Rename it."
         if len(odd) == len(found):
             raise DataError(text)
-        if log is not None:
-            log.warning("passed over %s", text)
+        options.log.warning("passed over %s", text)
     return {name: image for name, image in found.items() if name not in odd}
 
 

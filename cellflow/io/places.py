@@ -68,15 +68,19 @@ def find_folder(folder: Path, names: tuple[str, ...]) -> Path | None:
     return found[0] if found else None
 
 
-def tell_of_passed_over(*folders: Path) -> None:
-    """Log one line for each folder with files that look like images and are not read."""
+def tell_of_passed_over(
+    *folders: Path, log: logging.Logger = _log, but: tuple[str, ...] = ()
+) -> None:
+    """Log which files look like images and cannot be read, a line for each reason; not those `but` names end in."""
     for folder in folders:
-        files = passed_over(folder)
-        if files:
-            _log.warning(
-                "%s: passed over: %s (%s): %s",
-                *(folder, plural(len(files), "file"), few_text([path.name for path, _ in files])),
-                "; ".join(dict.fromkeys(reason for _, reason in files)),
+        reasons: dict[str, list[str]] = {}
+        for path, reason in passed_over(folder):
+            if not path.stem.endswith(but):
+                reasons.setdefault(reason, []).append(path.name)
+        for reason, names in reasons.items():
+            log.warning(
+                "%s: passed over %s (%s): %s",
+                *(folder, plural(len(names), "file"), few_text(names), reason),
             )
 
 

@@ -48,6 +48,23 @@ def make_folds(config: FoldsConfig) -> pd.DataFrame:
     ------
     FoldError
         If the table exists, a column does not, or there are too few groups.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from skimage.io import imsave
+    >>> from cellflow import PrepareConfig, prepare
+    >>> with TemporaryDirectory() as name:
+    ...     cells, data = Path(name) / "cells", Path(name) / "data"
+    ...     cells.mkdir()
+    ...     for at in range(3):
+    ...         imsave(cells / f"{at}.png", np.arange(at, 64 + at, dtype=np.uint8).reshape(8, 8))
+    ...         imsave(cells / f"{at}_masks.png", np.eye(8, dtype=np.uint8), check_contrast=False)
+    ...     dataset = prepare(PrepareConfig(cells, out=data))
+    ...     sorted(make_folds(FoldsConfig(data=data, k=3))["fold"])
+    [0, 1, 2]
     """
     check_config(config)
     dataset = Dataset.open(config.data)

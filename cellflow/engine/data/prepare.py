@@ -53,6 +53,22 @@ def prepare(config: PrepareConfig) -> Dataset:
     DataError
         With up to 20 problems of the source at once; or if the target exists, cannot be written or
         lies around the source. In every case nothing half-written stays.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from skimage.io import imsave
+    >>> image = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    >>> with TemporaryDirectory() as name:
+    ...     folder = Path(name)
+    ...     (folder / "cells").mkdir()
+    ...     imsave(folder / "cells" / "a.png", image)
+    ...     imsave(folder / "cells" / "a_masks.png", np.eye(8, dtype=np.uint8), check_contrast=False)
+    ...     dataset = prepare(PrepareConfig(folder / "cells", out=folder / "data"))
+    ...     dataset.ids, len(dataset.instances("a"))
+    (['a'], 1)
     """
     check_config(config)
     problems = Problems()

@@ -11,8 +11,10 @@ from typing import ClassVar, Literal
 from cellflow.io.problems import Problems
 from cellflow.io.source import Source
 
-__all__ = ["ReadOptions", "SourceFormat", "Use"]
+__all__ = ["SILENT", "ReadOptions", "SourceFormat", "Use"]
 
+SILENT = logging.Logger("silent", logging.CRITICAL)
+"""Says nothing."""
 Use = Literal["prepare", "truth", "prediction", "images"]
 """What a source is read for: pixels and cells, true cells, predicted cells, or pixels to predict."""
 
@@ -29,7 +31,7 @@ class ReadOptions:
         As in `PrepareConfig`. An empty `mask_filter` is none.
     recursive : bool
         Whether images in sub-folders count.
-    log : Logger or None
+    log : Logger
         Hears of images that were passed over.
     problems : Problems
         Takes what is wrong with single images; whoever reads raises them.
@@ -44,7 +46,7 @@ class ReadOptions:
     cell_type_column: str = "cell_type"
     rle_order: Literal["auto", "C", "F"] = "auto"
     recursive: bool = False
-    log: logging.Logger | None = None
+    log: logging.Logger = SILENT
     problems: Problems = field(default_factory=Problems)
 
 

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from glob import glob
 from pathlib import Path
-from typing import Any
 
 from cellflow.errors import DataError
 from cellflow.io.formats.base import ReadOptions, SourceFormat
-from cellflow.io.images import IMAGE_SUFFIXES, list_images, passed_over
-from cellflow.io.places import OUTPUT_ENDINGS
+from cellflow.io.images import IMAGE_SUFFIXES, list_images
+from cellflow.io.places import OUTPUT_ENDINGS, tell_of_passed_over
 from cellflow.io.source import FileImage, Source, by_id
 from cellflow.storage.sizes import few_text, plural
 
@@ -81,13 +80,13 @@ class ImageSearch:
     def folder(self, folder: Path) -> list[Path]:
         """The image files of a folder, and of its sub-folders where they are wanted."""
         here = self._filtered(list_images(folder))
-        self._tell_of_others(folder)
+        tell_of_passed_over(folder, log=self.options.log, but=OUTPUT_ENDINGS)
         below = self._filtered(
             _below(folder, levels=None if self.options.recursive else HINT_LEVELS)
         )
         if self.options.recursive:
             for place in dict.fromkeys(path.parent for path in below):
-                self._tell_of_others(place)
+                tell_of_passed_over(place, log=self.options.log, but=OUTPUT_ENDINGS)
             return self.without_outputs(
                 _some(here + below, f"{folder}: no images in this folder or below{self._wanted}")
             )[0]
@@ -97,7 +96,7 @@ class ImageSearch:
                 "sub-folders. Add --recursive to take them all, or name a sub-folder."
             )
         if below:
-            self.tell("%s in sub-folders of %s not taken; --recursive takes them too",
+            self.options.log.warning("%s in sub-folders of %s not taken; --recursive takes them too",
                        _counted(below, folder), folder)  # fmt: skip
         missing = f"{folder}: no images in this folder{self._wanted}"
         return self.without_outputs(_some(here, missing))[0]
@@ -118,29 +117,12 @@ class ImageSearch:
             return paths, []
         images, outputs = _split_outputs(paths, only_beside_image=named)
         if outputs:
-            self.tell(
+            self.options.log.warning(
                 "passed over: %s that Cellpose or somebody else made of images, by the endings of their "
                 "names (%s); to predict such files, name them in a list (%s)",
                 plural(len(outputs), "file"), few_text(path.name for path in outputs), LIST_SUFFIX,
             )  # fmt: skip
         return images, outputs
-
-    def _tell_of_others(self, folder: Path) -> None:
-        """Say which files look like images of people but are none that can be read."""
-        reasons: dict[str, list[str]] = {}
-        for path, reason in passed_over(folder):
-            if not path.stem.endswith(OUTPUT_ENDINGS):
-                reasons.setdefault(reason, []).append(path.name)
-        for reason, names in reasons.items():
-            self.tell(
-                "%s: passed over %s (%s): %s",
-                *(folder, plural(len(names), "file"), few_text(names), reason),
-            )
-
-    def tell(self, message: str, *words: Any) -> None:
-        """Say what was passed over, if somebody hears."""
-        if self.options.log is not None:
-            self.options.log.warning(message, *words)
 
 
 def _split_outputs(
