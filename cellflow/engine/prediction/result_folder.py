@@ -225,11 +225,11 @@ class ResultFolder:
         counts = {name: listed[name] for name in names if name in listed}
         if list(listed) != names or not all(item.is_finished(self.path) for item in self.exports):
             # Images that leave the tables are not to pass for done if the next lines are interrupted.
-            self._record.set_cells(counts)
+            self._record.change(cells=counts)
             for export in self.exports:
                 export.finish(self.path, names, self._counted_map)
             counts = {name: self._count(name, listed) for name in names}
-            self._record.set_cells(counts)
+            self._record.change(cells=counts)
         if len(names) == len(wanted):
             _remove(self._parts)
         return counts
@@ -261,7 +261,8 @@ class ResultFolder:
             for export in self.exports:
                 export.forget(self.path, name)
         cells = {name: n for name, n in self._record.cells.items() if name not in changed}
-        self._record.set_images(dict(sorted({**known, **fingerprints}.items())), cells)
+        images = dict(sorted({**known, **fingerprints}.items()))
+        self._record.change(images=images, cells=cells)
 
     def _listed(self) -> dict[str, int]:
         """Images in the tables with their cells; none if a table that cannot be made again is missing."""
@@ -308,7 +309,7 @@ def _with_earlier(path: Path, exports: AbstractSet[str], record: ResultRecord) -
             path, " and ".join(earlier),
         )  # fmt: skip
     every = exports | record.exports
-    record.set_exports(every)
+    record.change(exports={name: name in every for name in EXPORTS})
     return every
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ class ResultRecord:
 
     @classmethod
     def start(
-        cls, folder: Path, identity: Mapping[str, Any], exports: Iterable[str]
+        cls, folder: Path, identity: Mapping[str, Any], exports: AbstractSet[str]
     ) -> ResultRecord:
         """The record that is there, if it has this identity; else a new one, which is written.
 
@@ -51,7 +52,7 @@ class ResultRecord:
             "format": _FORMAT,
             "version": _VERSION,
             "identity": json.loads(json.dumps(identity)),  # as it is read back, to be compared
-            "exports": _flags(exports),
+            "exports": {name: name in exports for name in EXPORTS},
             "images": {},
             "cells": {},
         }
@@ -88,24 +89,11 @@ class ResultRecord:
         """Images in the tables, in their order, with their cells."""
         return dict(self._values["cells"])
 
-    def set_exports(self, names: Iterable[str]) -> None:
-        """Change what is written."""
-        self._change(exports=_flags(names))
-
-    def set_images(self, images: Mapping[str, str], cells: Mapping[str, int]) -> None:
-        """Change what tells whether images have changed, and with it what the tables hold."""
-        self._change(images=dict(images), cells=dict(cells))
-
-    def set_cells(self, cells: Mapping[str, int]) -> None:
-        """Change what the tables hold."""
-        self._change(cells=dict(cells))
-
-    def _change(self, **parts: dict[str, Any]) -> None:
-        if any(
-            list(self._values.get(key, {}).items()) != list(new.items())
-            for key, new in parts.items()
-        ):
-            self._values = self._values | parts
+    def change(self, **parts: Mapping[str, Any]) -> None:
+        """Change `exports` (by name whether it is written), `images` or `cells`."""
+        new = {key: dict(part) for key, part in parts.items()}
+        if any(list(self._values.get(key, {}).items()) != list(new[key].items()) for key in new):
+            self._values = self._values | new
             write_json(self._path, self._values)
 
 
@@ -152,11 +140,6 @@ def _read(path: Path) -> dict[str, Any] | None:
             ):
                 return values
     return None
-
-
-def _flags(exports: Iterable[str]) -> dict[str, bool]:
-    wanted = set(exports)
-    return {name: name in wanted for name in EXPORTS}
 
 
 def _compared(values: dict[str, Any]) -> dict[str, Any]:

@@ -49,13 +49,6 @@ def test_precision_and_recall_are_of_summed_counts() -> None:
     assert rates.loc[("cell_type", "x")].tolist() == pytest.approx([6 / 9, 6 / 8, 12 / 17])
 
 
-def test_scores_of_an_older_version_have_no_counts() -> None:
-    old = table().drop(columns=["n_found", "n_missed", "n_false"])
-    cv = cross_validation(old)
-    assert cv[["precision", "recall", "f1"]].isna().all(axis=None)
-    assert cv["best_epoch"].iloc[-1] == pytest.approx(0.5)
-
-
 def test_the_cross_fitted_score_takes_the_place_of_the_best_epoch() -> None:
     cv = cross_validation(table(cross_fitted=[0.5, 0.7, 0.9, 0.3]))
     overall = cv.iloc[-1]
