@@ -255,7 +255,7 @@ def test_in_an_environment_that_has_nothing_but_the_published_wheels(
         PYTHONNOUSERSITE="1",
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    ask = [python, "-c", "import cellflow; print(cellflow.__file__)"]
+    ask = [python, "-I", "-c", "import cellflow; print(cellflow.__file__)"]
     where = subprocess.run(ask, cwd=kaggle, capture_output=True, text=True)
     assert where.stdout.startswith(str(kaggle / "venv"))
     images = kaggle / "input" / COMPETITION / "test"

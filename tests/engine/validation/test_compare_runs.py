@@ -175,7 +175,7 @@ def test_what_a_run_lacks_is_said(pair: tuple[RunFolder, RunFolder]) -> None:
     changed(pair[1], lambda record: record["config"].update(debug=True))
     result = compared(pair)
     assert result.images.empty and list(result.table["score_b"].dropna()) == []
-    assert result.config == ("debug: None -> True", "seed: 0 -> 1")
+    assert result.config == ("debug: False -> True", "seed: 0 -> 1")
     notes = "\n".join(result.notes)
     assert "b: not trained to its end (fold 1)" in notes
     assert f"b: no out-of-fold scores; make them with: cellflow oof {pair[1].path}" in notes
