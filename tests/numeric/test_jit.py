@@ -47,7 +47,6 @@ def test_same_results_under_dask(scheduler, expected):
     assert run(f"dask-{scheduler}", CELLFLOW_THREADS="3") == expected
 
 
-@pytest.mark.slow
 def test_same_results_for_any_number_of_threads(expected):
     assert run("plain", CELLFLOW_THREADS="5") == expected
 
@@ -95,6 +94,7 @@ def test_damaged_cache_is_compiled_again(tmp_path):
             path.write_bytes(b"damaged")
 
 
+@pytest.mark.slow
 def test_six_cold_starts_share_one_empty_cache(tmp_path):
     code = (
         "from cellflow.numeric import labels; import numpy as np, sys\n"

@@ -102,7 +102,7 @@ def test_the_advice_trains_the_missing_fold(
     one_fold.path.rename(moved.path)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RunError, match="fold 1 has no model") as caught:
-        oof(OofConfig(run=str(moved.path), runtime=CPU))
+        oof(OofConfig(run=str(moved.path), policy="dataset", runtime=CPU))
     words = advice(str(caught.value))
     assert words[words.index("--fold") + 1] == "1"
     predict(config_of(moved, image))
@@ -130,7 +130,11 @@ def test_unfinished_folds_join_when_they_are_wanted(
 def test_out_of_fold_passes_want_all_folds(one_fold: RunFolder) -> None:
     for unfinished in (False, True):
         with pytest.raises(RunError, match=r"fold 1 has no model; train it with: cellflow train"):
-            oof(OofConfig(run=str(one_fold.path), runtime=CPU, unfinished=unfinished))
+            oof(
+                OofConfig(
+                    run=str(one_fold.path), policy="dataset", runtime=CPU, unfinished=unfinished
+                )
+            )
     with pytest.raises(RunError, match="fold 1 has no model"):
         calibrate(CalibrateConfig(runs=(str(one_fold.path),)))
 
@@ -148,7 +152,7 @@ def test_calibrated_thresholds_and_styles_of_a_run_that_lost_a_fold(
     copied: TrainConfig, image: Path
 ) -> None:
     run = RunFolder(copied.runs_dir / "tiny")
-    oof(OofConfig(run=str(run.path), runtime=CPU))
+    oof(OofConfig(run=str(run.path), policy="dataset", runtime=CPU))
     calibrate(CalibrateConfig(runs=(str(run.path),), ensembles_dir=image.parent / "ensembles"))
     run.fold(1).best.unlink()
     assert predict(config_of(run, image)).members == 1

@@ -81,7 +81,7 @@ def test_folds_that_were_not_named_wait_for_their_epochs(short: TrainConfig) -> 
     both = replace(short, fold=("all",))
     train(both)
     run = run_of(short)
-    oof(OofConfig(run=str(run.path), runtime=CPU))
+    oof(OofConfig(run=str(run.path), policy="dataset", runtime=CPU))
     assert build_metadata(run)["status"] == "predicted"
     train(of_length(short, 4))
     assert build_metadata(run)["status"] == "training"
@@ -96,7 +96,7 @@ def test_folds_that_were_not_named_wait_for_their_epochs(short: TrainConfig) -> 
     assert build_metadata(run)["status"] == "trained"
     with pytest.raises(RunError, match=r"before it was trained for more epochs.*\n?.*cellflow oof"):
         calibrate(CalibrateConfig(runs=(str(run.path),)))
-    oof(OofConfig(run=str(run.path), runtime=CPU))
+    oof(OofConfig(run=str(run.path), policy="dataset", runtime=CPU))
     calibrate(CalibrateConfig(runs=(str(run.path),), ensembles_dir=run.path.parent / "ensembles"))
 
 

@@ -44,6 +44,12 @@ def config(tiny_config: TrainConfig, tmp_path: Path) -> TrainConfig:
     return replace(tiny_config, runs_dir=tmp_path / "runs", fold=("0",))
 
 
+def oof_config(config: TrainConfig) -> OofConfig:
+    return OofConfig(
+        run=config.name, runs_dir=config.runs_dir, policy="dataset", runtime=config.runtime
+    )
+
+
 def fail_from(monkeypatch: pytest.MonkeyPatch, first: int, last: int) -> list[float]:
     """Make the steps from the first to the last call come out as not finite; returns the rates asked for."""
     rates: list[float] = []
@@ -126,7 +132,7 @@ def test_the_average_is_evaluated_beside_the_weights(config: TrainConfig, tmp_pa
     if facts["weights"] == "ema" and facts["epoch"] == 3:
         averaged = state["average"]
         assert all(torch.equal(best[name], averaged[f"module.{name}"]) for name in best)
-    cv = oof(OofConfig(run=config.name, runs_dir=config.runs_dir, runtime=config.runtime)).cv
+    cv = oof(oof_config(config)).cv
     overall = cv[cv["scope"] == "overall"].iloc[0]
     assert overall["best_epoch"] > 0 or means.max() == 0
 
@@ -168,7 +174,7 @@ def test_patience_ends_a_fold_for_good(config: TrainConfig) -> None:
     optim = replace(config.optim, n_epochs=50, patience=1, learning_rate=1e-12)
     config = replace(config, fold=("all",), eval_every=1, optim=optim)
     train(config)
-    assert oof(OofConfig(run=config.name, runs_dir=config.runs_dir, runtime=config.runtime))
+    assert oof(oof_config(config))
 
 
 def test_time_budget_ends_with_an_evaluation_and_goes_on(
@@ -183,7 +189,7 @@ def test_time_budget_ends_with_an_evaluation_and_goes_on(
     assert set(evaluations["epoch"]) == {0.5}
     assert load_model_file(fold_files(config).best).facts["epoch"] == 0.5
     with pytest.raises(RunError, match=r"has stopped after epoch 0\.5 of 3"):
-        oof(OofConfig(run=config.name, runs_dir=config.runs_dir, runtime=config.runtime))
+        oof(oof_config(config))
     epochs = [train(config)[0].epochs for _ in range(2)]
     assert epochs == [1, 1.5]
     assert train(replace(config, time_budget=None))[0].finished == "epochs"

@@ -52,7 +52,9 @@ LOOSER = MaskOverrides(cellprob_threshold=-2.0, flow_threshold=0.0)
 
 
 def oof_config(config: TrainConfig) -> OofConfig:
-    return OofConfig(run="tiny", runs_dir=config.runs_dir, mask=LOOSER, runtime=CPU)
+    return OofConfig(
+        run="tiny", runs_dir=config.runs_dir, policy="dataset", mask=LOOSER, runtime=CPU
+    )
 
 
 def test_oof(copied: TrainConfig) -> None:

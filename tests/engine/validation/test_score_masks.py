@@ -350,7 +350,7 @@ def predicted(trained: TrainConfig, tmp_path_factory: pytest.TempPathFactory) ->
     shutil.copytree(trained.runs_dir, runs)
     loose = MaskOverrides(cellprob_threshold=-2.0, flow_threshold=0.0)
     cpu = RuntimeConfig(device="cpu", amp="off")
-    oof(OofConfig(run="tiny", runs_dir=runs, mask=loose, runtime=cpu))
+    oof(OofConfig(run="tiny", runs_dir=runs, mask=loose, policy="dataset", runtime=cpu))
     return runs / "tiny"
 
 
