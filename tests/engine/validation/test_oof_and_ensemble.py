@@ -129,24 +129,6 @@ def test_the_last_epoch_is_that_of_the_moving_average(copied: TrainConfig) -> No
     }
 
 
-def test_the_last_epoch_without_a_moving_average(copied: TrainConfig) -> None:
-    """Tables of older runs do not say which weights were evaluated, or not in all rows."""
-    run = RunFolder(copied.runs_dir / "tiny")
-    paths = [run.fold(fold).evaluations for fold in (0, 1)]
-    tables = [pd.read_csv(path).drop(columns="weights", errors="ignore") for path in paths]
-    expected = pd.concat(table[table["epoch"] == 3] for table in tables).set_index("id")["score"]
-    for path, table in zip(paths, tables, strict=True):
-        table.to_csv(path, index=False)
-    pd.testing.assert_series_equal(
-        last_epochs(copied).sort_index(), expected.sort_index(), check_names=False
-    )
-    for path, table in zip(paths, tables, strict=True):
-        table.assign(weights=["net" if epoch == 3 else None for epoch in table["epoch"]]).to_csv(
-            path, index=False
-        )
-    assert last_epochs(copied).notna().all()
-
-
 def test_a_moving_average_of_some_folds_only(copied: TrainConfig) -> None:
     path = RunFolder(copied.runs_dir / "tiny").fold(0).evaluations
     with_average(path, 0.25).to_csv(path, index=False)
