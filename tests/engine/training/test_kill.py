@@ -185,6 +185,7 @@ def test_interrupted_inside_an_evaluation(
     assert_equal_runs(files, theirs)
 
 
+@pytest.mark.slow
 def test_the_second_of_two_trainers_is_told_of_the_first(
     tiny_config: TrainConfig, tmp_path: Path
 ) -> None:
