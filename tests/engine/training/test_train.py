@@ -19,7 +19,7 @@ from cellflow.engine.data.make_folds import make_folds
 from cellflow.engine.data.prepare import prepare
 from cellflow.engine.segmentation.member import load_member
 from cellflow.engine.segmentation.segmenter import Segmenter
-from cellflow.engine.training.fold_trainer import FoldTrainer
+from cellflow.engine.training.fold_checkpoint import FoldCheckpoint
 from cellflow.engine.training.train import train
 from cellflow.errors import (
     CellflowError,
@@ -194,11 +194,11 @@ def test_a_kill_between_state_and_best_model(
     broken = replace(whole, runs_dir=tmp_path / "broken")
     train(whole)
 
-    def die(self: FoldTrainer) -> None:
+    def die(*rest: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(FoldTrainer, "_save_best", die)
+        patched.setattr(FoldCheckpoint, "save_best", die)
         with pytest.raises(KeyboardInterrupt):
             train(broken)
     assert not run_folder(broken).fold(0).best.exists()
