@@ -15,8 +15,8 @@ WITHOUT = {
     "NotebookConfig", "OofConfig", "OptimConfig", "OutputConfig", "PredictConfig", "PrepareConfig",
     "PruneConfig", "PublishConfig", "QueueConfig", "RunsConfig", "RuntimeConfig", "SamplingConfig",
     "ScoreConfig", "TrackingConfig", "TrainConfig",
-    "calibrate", "compare_runs", "demo", "ensemble", "list_runs", "make_folds", "oof", "plan_prune",
-    "predict", "prepare", "prune", "publish", "run_chain", "run_checks", "run_queue", "score_masks",
+    "calibrate", "compare_runs", "demo", "ensemble", "oof",
+    "predict", "publish", "run_chain", "run_queue",
     "train", "write_notebook",
 }  # fmt: skip
 """Names that have no examples yet: take a name out when it gets some; put none in."""

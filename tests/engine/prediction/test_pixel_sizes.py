@@ -50,11 +50,6 @@ def test_datasets_keep_them(source: Path, tmp_path: Path) -> None:
     assert read_pixel_size(dataset.path / "labels" / "known.tif") == pytest.approx((0.25, 0.5))
     text = pd.read_csv(dataset.path / "images.csv", dtype=str, keep_default_na=False)
     assert text["pixel_height_um"].tolist() == ["0.25", ""]
-    old = text.drop(columns=["pixel_height_um", "pixel_width_um"])
-    old.to_csv(dataset.path / "images.csv", index=False)
-    older = Dataset.open(dataset.path)
-    assert older.hash == dataset.hash
-    assert older.pixel_size("known") is None
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def test_nothing_to_do(caplog: pytest.LogCaptureFixture) -> None:
 CODE = """
 import time
 from cellflow.engine.runtime.logs import log_to_console
-from cellflow.engine.progress_lines import follow
+from cellflow.engine.runtime.progress_lines import follow
 log_to_console()
 for item in follow(range(4), "count", unit="cell"):
     time.sleep(0.15)
