@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from cellpose import transforms
 from cellpose.dynamics import masks_to_flows
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from cellflow import labels_to_flows
 from cellflow.nn.augment import (
@@ -127,12 +128,22 @@ def cosines(crop: Crop, centre: tuple[float, float], *, nearest: float = 4.0) ->
     return ((flow * away).sum(axis=1) / np.maximum(distance, 1e-9))[distance > nearest]
 
 
+def in_one_part(labels: np.ndarray) -> np.ndarray:
+    """Without cells that others cut in pieces: only the piece with the centre has a flow, as in Cellpose."""
+    whole = labels.copy()
+    for number in np.unique(labels)[1:]:
+        if ndimage.label(labels == number)[1] > 1:
+            whole[labels == number] = 0
+    return whole
+
+
 @settings(max_examples=30, deadline=None)
 @given(seed=seeds, rescale=st.floats(0.5, 2.0))
+@example(seed=4042, rescale=2.0)
 def test_recomputed_flow_is_1_long_in_cells_and_0_elsewhere(seed: int, rescale: float) -> None:
-    _, target = make_sample(seed)
+    labels = in_one_part(make_sample(seed)[1][0])
     warp = draw_warp(np.random.default_rng(seed), (90, 120), rescale=rescale, size=64)
-    crop = recompute(target[0], warp, diameter=15.0)
+    crop = recompute(labels, warp, diameter=15.0)
     assert crop.unit_flow.shape == (2, 64, 64)
     assert crop.unit_flow.dtype == crop.foreground.dtype == np.float32
     length = np.hypot(*crop.unit_flow)
