@@ -1,6 +1,6 @@
 """Where cellflow runs: a snapshot of the machine, the host it belongs to, what that host implies.
 
-Only `take_snapshot` looks at the machine; the rest are pure functions of what it found. Hosts are told by
+Only `take_snapshot` looks at the machine; the rest are pure functions of what it found. Hosts are recognised by
 variables that their machines set and that people do not set elsewhere:
 
 - Slurm sets ``SLURM_JOB_ID`` in every job, whatever image the job runs in.

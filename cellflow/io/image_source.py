@@ -69,7 +69,7 @@ def find_images(
     ------
     DataError
         If there is no image, two files have the same id, or a list names a file that is not there (all
-        such lines are told together).
+        such lines are reported together).
     """
     paths = _as_list(sources)
     if not paths:

@@ -1,6 +1,6 @@
 """Read 2D images and label maps in their native dtype; write label maps.
 
-Formats are told by content, not by name: PNG, TIFF, JPEG and BMP. Whatever is wrong with a file ends
+Formats are recognised by content, not by name: PNG, TIFF, JPEG and BMP. Whatever is wrong with a file ends
 in one `DataError` that names the file.
 """
 
@@ -188,7 +188,7 @@ def write_labels(path: Path, labels: NDArray[Any], pixel_size: PixelSize | None 
 
 
 def _resolution(labels: NDArray[Any], pixel_size: PixelSize | None) -> dict[str, Any]:
-    """How tifffile is told of a pixel size."""
+    """A pixel size as arguments of tifffile."""
     if pixel_size is None:
         return {}
     unit = 1.0 if labels.dtype == np.uint16 else MICROMETRES_PER_CM

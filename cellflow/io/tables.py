@@ -82,7 +82,7 @@ def read_rows(
     Returns
     -------
     columns : list of str
-        Those with a name; others are left out and told of.
+        Those with a name; others are left out, with a warning.
     rows : iterator of Row
         Read while iterated over; empty lines, and rows without any value, are passed over.
 

@@ -143,7 +143,7 @@ def flows_to_labels(
         check_scale=check_scale,
     )
     keep = candidates.areas > 0
-    if min_size > 0:  # before the check, which is the dear one; the order changes no result
+    if min_size > 0:  # before the check, which costs the most; the order changes no result
         keep &= candidates.areas >= min_size
     if flow_threshold is not None and flow_threshold > 0:
         numbers = (np.flatnonzero(keep) + 1).astype(np.int32)

@@ -42,7 +42,7 @@ _MIN_PART_SHARE = 0.05
 MANY_PARTS = 3
 """Parts that could be cells, from which on one label is hardly one cell."""
 _MANY_LABELS = 20
-"""Where there are so many labels, two parts in most of them are told as well: numbers used twice."""
+"""Where there are so many labels, two parts in most of them are reported as well: numbers used twice."""
 _MAX_IMAGES = 20
 _REUSED, _ALL_SPECKS = 1.5, 0.9
 """Parts a value from which on numbers come again, and a share of specks that no cells have: of the small

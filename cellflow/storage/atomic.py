@@ -1,6 +1,6 @@
 """Writes that are whole or absent: temporary file beside the target, flush, fsync, rename.
 
-What a killed process leaves is told from what a living one works on by locks, which end with their
+What a killed process leaves is distinguished from what a living one works on by locks, which end with their
 process::
 
     .TOKEN.tmp.csv       temporary file; its writer holds its lock

@@ -1,15 +1,20 @@
-"""Records that cellflow keeps as JSON or YAML: whatever is wrong with one is a ValueError."""
+"""Records that cellflow keeps as JSON or YAML.
+
+Whatever is wrong with one is a ValueError (`load_json`, `load_yaml`); or, for those who go on without it, what
+cannot be read is None or empty (`read_json` and what follows it).
+"""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-__all__ = ["load_json", "load_yaml"]
+__all__ = ["dict_or_empty", "load_json", "load_yaml", "number_or_none", "read_json"]
 
 
 def load_json(path: Path, *, parse_constant: Callable[[str], Any] | None = None) -> Any:
@@ -47,3 +52,28 @@ def load_yaml(path: Path) -> Any:
     except (RecursionError, TypeError, AttributeError, KeyError, OverflowError) as error:
         # what PyYAML lets through: keys that are lists, dates and numbers that are none
         raise ValueError(f"not YAML ({error!r:.80})") from None
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object, with numbers that JSON does not know as None; None where there is no such file."""
+    try:
+        found = load_json(path, parse_constant=lambda _: None)
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def dict_or_empty(value: Any) -> dict[str, Any]:
+    """A dictionary; an empty one for anything else."""
+    return value if isinstance(value, dict) else {}
+
+
+def number_or_none(value: Any) -> float | None:
+    """A finite number, or None."""
+    if isinstance(value, bool) or value is None:
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None

@@ -149,7 +149,7 @@ def _check_source(config: PrepareConfig, options: ReadOptions) -> None:
 
 
 def _check_target(config: PrepareConfig, problems: Problems) -> None:
-    """Refuse a target that is in the way; what is wrong with the source is told first."""
+    """Refuse a target that is in the way; what is wrong with the source is reported first."""
     out = config.out
     if not out.exists():
         return

@@ -185,7 +185,7 @@ def _check_start(training: TrainConfig, folds: list[int]) -> None:
 
 
 def _check_run(training: TrainConfig) -> None:
-    """Refuse a used name before anything is told of that other run, and folds that cannot be trained."""
+    """Refuse a used name before anything is said of that other run, and folds that cannot be trained."""
     dataset = Dataset.open(training.data)
     split = load_folds(dataset)
     there = validation_folds(dataset, split)

@@ -44,7 +44,7 @@ PATIENCE_SECONDS = 120.0
 MAX_NAMES = 5
 """Experiments that are named where all have one problem."""
 LAST_LINES = 5
-"""Lines of an experiment's output that are told of when it fails."""
+"""Lines of an experiment's output that are shown when it fails."""
 
 
 @one_line
@@ -75,7 +75,7 @@ def run_queue(config: QueueConfig) -> QueueResult:
     ------
     ConfigError
         If the file or any of its experiments does not fit, or their data, images, folds or start models
-        cannot be used: nothing is started then, and all that is wrong is told.
+        cannot be used: nothing is started then, and all that is wrong is reported.
     RunError
         If the same queue is running already.
     """
@@ -100,7 +100,7 @@ def run_queue(config: QueueConfig) -> QueueResult:
 
 
 def _check_all(experiments: Sequence[Experiment], file: Path) -> None:
-    """Check experiments before the first of them starts; what several of them share is told once."""
+    """Check experiments before the first of them starts; what several of them share is reported once."""
     problems: dict[str, list[str]] = {}
     for experiment in experiments:
         for text in chain_problems(experiment.config):

@@ -35,7 +35,7 @@ from cellflow.io.dataset import Dataset
 from cellflow.io.kaggle_datasets import Existing, KaggleDatasets, user_without_client
 from cellflow.storage.atomic import scratch_folder, write_json
 from cellflow.storage.hashing import hash_file
-from cellflow.storage.lenient import read_json
+from cellflow.storage.records import read_json
 from cellflow.storage.run_folder import RunFolder, find_run
 
 __all__ = ["Publication", "dataset_title", "plan_publication", "publish"]
@@ -233,7 +233,7 @@ def _check_visibility(plan: Publication, existing: Existing | None) -> None:
     if plan.public:
         raise ConfigError(
             f"{plan.reference} is private, and a new version does not change that. Make it public on its "
-            "page, then repeat this; or leave --public away; or choose another --title."
+            "page, then repeat this; or leave out --public; or choose another --title."
         )
     raise ConfigError(
         f"{plan.reference} is public, so everybody would see the new version. Add --public if that is "

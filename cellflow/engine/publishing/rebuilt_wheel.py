@@ -1,7 +1,7 @@
 """A wheel made again from an installed package, which pip cannot do: for machines without an index.
 
 Only the files of the package go in, as its RECORD lists them: what has another hash is refused. Scripts and
-data outside of the packages stay away.
+data outside of the packages are left out.
 """
 
 from __future__ import annotations

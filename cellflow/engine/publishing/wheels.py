@@ -109,9 +109,8 @@ def _cellflow_wheel(folder: Path) -> Path:
     project = root.parent / "pyproject.toml"
     if not project.is_file() or 'name = "cellflow"' not in project.read_text(encoding="utf-8"):
         return rebuilt_wheel(distribution("cellflow"), folder)
-    with (
-        TemporaryDirectory() as copy
-    ):  # setuptools leaves build/ where it builds, and takes what lies there
+    # A copy: setuptools leaves build/ where it builds, and takes along what lies there.
+    with TemporaryDirectory() as copy:
         shutil.copytree(root, Path(copy) / root.name, ignore=shutil.ignore_patterns("__pycache__"))
         for path in (project, project.with_name("README.md")):
             shutil.copy2(path, copy)

@@ -14,8 +14,8 @@ from cellflow.nn.checkpoint import load_state
 from cellflow.nn.optim import same_rates
 from cellflow.storage.atomic import write_json
 from cellflow.storage.hashing import hash_json
-from cellflow.storage.lenient import read_json
 from cellflow.storage.locks import hold_lock
+from cellflow.storage.records import read_json
 from cellflow.storage.run_folder import FoldFolder, RunFolder
 
 __all__ = ["check_length", "lengthen"]

@@ -31,7 +31,7 @@ from cellflow.engine.runs.thresholds import ALL_TYPES, find_thresholds
 from cellflow.errors import CheckpointError, RunError
 from cellflow.storage.atomic import write_json
 from cellflow.storage.hashing import hash_file, hash_json
-from cellflow.storage.lenient import dict_or_empty, number_or_none, read_json
+from cellflow.storage.records import dict_or_empty, number_or_none, read_json
 from cellflow.storage.run_folder import RunFolder
 
 __all__ = ["FORMAT", "VERSION", "build_metadata", "read_metadata", "schema", "write_metadata"]

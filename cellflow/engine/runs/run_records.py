@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from cellflow.config.shared import POLICIES, Policy
-from cellflow.storage.lenient import number_or_none, read_json
-from cellflow.storage.records import load_json
+from cellflow.storage.records import load_json, number_or_none, read_json
 from cellflow.storage.run_folder import FoldFolder, RunFolder, former_hashes
 
 __all__ = [

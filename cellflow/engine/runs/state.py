@@ -14,7 +14,7 @@ from cellflow.engine.runs.run_records import OofRecord, find_oof_record, read_fo
 from cellflow.engine.runs.thresholds import find_thresholds
 from cellflow.errors import DataError, RunError
 from cellflow.io.tables import read_frame
-from cellflow.storage.lenient import dict_or_empty, number_or_none, read_json
+from cellflow.storage.records import dict_or_empty, number_or_none, read_json
 from cellflow.storage.run_folder import RunFolder
 
 __all__ = [

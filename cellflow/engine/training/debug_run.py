@@ -14,7 +14,7 @@ from cellflow.io.dataset import Dataset, DatasetWriter
 from cellflow.io.fold_table import fold_table_hash, read_fold_facts, write_fold_table
 from cellflow.io.source import FileImage
 from cellflow.storage.atomic import atomic_folder, write_json
-from cellflow.storage.lenient import read_json
+from cellflow.storage.records import read_json
 from cellflow.storage.run_folder import RunFolder, debug_name
 
 __all__ = ["debug_config"]

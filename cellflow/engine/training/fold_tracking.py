@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cellflow.config import TrainConfig, config_to_dict
 from cellflow.io.dataset import Dataset
 from cellflow.report.overlays import draw_outlines
-from cellflow.storage.lenient import read_json
+from cellflow.storage.records import read_json
 from cellflow.storage.run_folder import RunFolder
 from cellflow.tracking import Trackers
 

@@ -254,7 +254,7 @@ def best_policy(scores: Mapping[Policy, Sequence[float]]) -> Policy:
     """The diameter policy to keep: the best one, or a simpler or safer one where the gain is not worth it.
 
     "image" must beat "dataset" by `MIN_POLICY_GAIN`. So must "type"; and "image" by more than the standard
-    error of the gain, because an image that is told as another type gets the diameter of that type, and one of
+    error of the gain, because an image that is taken for another type gets the diameter of that type, and one of
     a type that no training image had gets a wrong one for certain.
 
     Parameters

@@ -36,7 +36,7 @@ class ImageFiles(SourceFormat):
     uses = frozenset({"images"})
 
     def recognises(self, path: Path, options: ReadOptions) -> bool:
-        """Any place: what is not there is told when it is read."""
+        """Any place: what is not there is reported when it is read."""
         return True
 
     def read(self, path: Path, options: ReadOptions) -> Source:
@@ -112,7 +112,7 @@ class ImageSearch:
     def without_outputs(
         self, paths: list[Path], *, named: bool = False
     ) -> tuple[list[Path], list[Path]]:
-        """Images, and the files that Cellpose wrote beside them, which are told of."""
+        """Images, and the files that Cellpose wrote beside them, which are reported."""
         if self.options.img_filter:  # the images are known by their names
             return paths, []
         images, outputs = _split_outputs(paths, only_beside_image=named)

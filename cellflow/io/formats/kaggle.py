@@ -210,7 +210,7 @@ def _check_images(
 def _sized(
     cells: dict[str, _Cells], files: dict[str, FileImage] | None
 ) -> Iterator[tuple[list[str], Shape]]:
-    """Runs and sizes; what is wrong with an image that cannot be read is told later."""
+    """Runs and sizes; what is wrong with an image that cannot be read is reported later."""
     for name, of_image in cells.items():
         if files is None:
             yield of_image.rles, of_image.size

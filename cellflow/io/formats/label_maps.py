@@ -32,7 +32,7 @@ class LabelMaps(SourceFormat):
     uses = frozenset({"truth", "prediction"})
 
     def recognises(self, path: Path, options: ReadOptions) -> bool:
-        """Any place: what is not there is told when it is read."""
+        """Any place: what is not there is reported when it is read."""
         return True
 
     def read(self, path: Path, options: ReadOptions) -> Source:
