@@ -34,7 +34,11 @@ def main() -> None:
     found = [read_labels(args.prediction / "masks" / f"{path.stem}.tif") for path in images]
     print(f"ensemble      {cellflow.competition_score(truth, found).mean:.4f}")
     print(f"  at IoU 0.5  {cellflow.average_precision(truth, found, [0.5]).mean:.4f}")
-    thresholds = vars(cellflow.MaskConfig())
+    default = cellflow.MaskConfig()
+    thresholds = {
+        name: getattr(default, name)
+        for name in ("cellprob_threshold", "flow_threshold", "min_size")
+    }
     for best in sorted(args.run.glob("fold_*/best.pt")):
         model = cellflow.load_model(best, device="cpu")
         found = [result.labels for result in model.predict(images, **thresholds)]
