@@ -335,6 +335,7 @@ def load_model(
     ensembles_dir: Path | str = "ensembles",
     device: str = "auto",
     amp: str = "auto",
+    engine: str = "auto",
     unfinished: bool = False,
 ) -> Model:
     """Load all folds of a run, several runs, one checkpoint, or a Cellpose 3 model file.
@@ -349,6 +350,8 @@ def load_model(
         auto, cpu, cuda, cuda:1, mps.
     amp : {"auto", "bfloat16", "float16", "off"}
         Mixed precision.
+    engine : {"auto", "torch", "openvino"}
+        What runs the networks; auto takes OpenVINO on x86 CPUs where it is installed, else torch.
     unfinished : bool
         Also take folds whose training has not reached its last epoch, with their best model so far.
 
@@ -373,13 +376,13 @@ def load_model(
     Model('new', 1 member, cpu, diameter 30.0, thresholds: those of the training, not calibrated)
     >>> folder.cleanup()
     """
-    runtime = RuntimeConfig(device=device, amp=amp)  # type: ignore[arg-type]
+    runtime = RuntimeConfig(device=device, amp=amp, engine=engine)  # type: ignore[arg-type]
     check_config(runtime)
     machine = choose_machine(runtime)
     named = [model] if isinstance(model, (str, Path)) else list(model or ())
     opened = open_models(
         [str(item) for item in named],
-        machine.device,
+        machine,
         runs_dir=Path(runs_dir),
         ensembles_dir=Path(ensembles_dir),
         unfinished=unfinished,
@@ -387,7 +390,6 @@ def load_model(
     segmenter = Segmenter(
         opened.members,
         opened.thresholds.shared,
-        amp=machine.amp,
         policy=opened.policy,
         diameter=opened.diameter,
         per_type=opened.thresholds.per_type,

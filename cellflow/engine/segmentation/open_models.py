@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-
 from cellflow.config import MaskConfig, MaskOverrides
 from cellflow.config.shared import POLICIES, Policy
 from cellflow.engine.runs.contents import check_models, run_mask, run_policy
 from cellflow.engine.runs.next_command import run_word
 from cellflow.engine.runs.thresholds import Thresholds, read_thresholds
+from cellflow.engine.runtime.machine import Machine
 from cellflow.engine.segmentation.member import Member, load_member
 from cellflow.engine.segmentation.styles import read_style_models
 from cellflow.errors import CellflowError, DataError, RunError
@@ -82,7 +81,7 @@ class _Source:
 
 def open_models(
     names: Sequence[str],
-    device: torch.device,
+    machine: Machine,
     *,
     runs_dir: Path = Path("runs"),
     ensembles_dir: Path = Path("ensembles"),
@@ -99,8 +98,8 @@ def open_models(
     names : sequence of str
         Runs by name or folder, or model files; ``NAME@TYPE`` joins for images of that cell type only.
         Without any the newest run.
-    device : torch.device
-        Where the networks go.
+    machine : Machine
+        Where the networks go, and what runs them.
     runs_dir, ensembles_dir : Path
         Where runs and calibrations of ensembles lie.
     unfinished : bool
@@ -121,7 +120,7 @@ def open_models(
         If there is no such thing, a run has no model to take, or thresholds of a damaged or other schema.
     """
     sources = [_find(name, runs_dir, unfinished) for name in names or (None,)]
-    members = tuple(member for source in sources for member in _members(source, device, channels))
+    members = tuple(member for source in sources for member in _members(source, machine, channels))
     _check_types(members)
     given = overrides or MaskOverrides()
     found = None
@@ -173,14 +172,14 @@ def _model_file(name: str, no_run: RunError | None) -> tuple[str, RunFolder | No
 
 
 def _members(
-    source: _Source, device: torch.device, channels: tuple[int, int] | None
+    source: _Source, machine: Machine, channels: tuple[int, int] | None
 ) -> Iterable[Member]:
     for path in source.files:
         own = source.run is not None
         name = f"{source.name} {path.parent.name.replace('_', ' ')}" if own else str(path)
         styles = _styles(path) if own else None
         yield load_member(
-            path, name, device, styles=styles, only_type=source.only_type, channels=channels
+            path, name, machine, styles=styles, only_type=source.only_type, channels=channels
         )
 
 

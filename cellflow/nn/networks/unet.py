@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import torch
 from torch import nn
+from torch.jit import is_tracing  # type: ignore[attr-defined]
 
 from cellflow.errors import CheckpointError
 from cellflow.nn.networks.network import Network
@@ -207,26 +208,28 @@ class UNet(Network):
 
 def _style(features: torch.Tensor) -> torch.Tensor:
     """Mean of each feature map, scaled to length 1; 0 / 0 where all are 0."""
-    mean = nn.functional.avg_pool2d(features, features.shape[2:]).flatten(1)
+    if is_tracing():  # type: ignore[no-untyped-call]  # for tiles of any size
+        mean = features.mean(dim=(2, 3))
+    else:
+        mean = nn.functional.avg_pool2d(features, features.shape[2:]).flatten(1)
     return mean / torch.sum(mean**2, dim=1, keepdim=True) ** 0.5
 
 
 def _foreign(state: dict[str, Any], name: str) -> str | None:
-    """Why the weights are of one of Cellpose's relatives and not of its U-Net; None where they are."""
-    outputs = len(state["output.2.weight"])
-    if any(torch.is_tensor(value) and value.ndim == 5 for value in state.values()):
+    """Why the weights are of one of Cellpose's relatives and not of its U-Net; None where they may be."""
+    shapes = {key: value.shape for key, value in state.items() if torch.is_tensor(value)}
+    if any(len(shape) == 5 for shape in shapes.values()):
         return "this network is for volumes (3D convolutions)."
-    if any(key.startswith("downsample.down.conv_down_") for key in state):
+    if any(key.startswith("downsample.down.conv_down_") for key in shapes):
         return "this network has no residual blocks (residual_on off, of Cellpose 1)."
     if "style_off" in name:
         return "this network was trained without the style (style_on off, of Cellpose 1)."
-    full, conv = (
-        state.get(f"upsample.up.res_up_0.conv.conv_1.{part}.weight") for part in ("full", "conv.2")
-    )
-    if full is not None and conv is not None and len(full) == 2 * len(conv):
+    block = "upsample.up.res_up_0.conv.conv_1"
+    full, conv = (shapes.get(f"{block}.{part}.weight", (0,)) for part in ("full", "conv.2"))
+    if full[0] == 2 * conv[0] > 0:
         return "this network concatenates features (concatenation on, of Cellpose 1)."
+    outputs = shapes.get("output.2.weight", (OUTPUTS,))[0]
     if outputs != OUTPUTS:
-        kinds = {1: "of Cellpose's image restoration", 2: "of Cellpose's image restoration"}
-        kind = kinds.get(outputs, "as Omnipose's")
+        kind = "as in Omnipose" if outputs > OUTPUTS else "as in Cellpose's image restoration"
         return f"expected {OUTPUTS} outputs (dY, dX, cellprob), found {outputs}, {kind}."
     return None
