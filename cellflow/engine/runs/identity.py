@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 def versions() -> dict[str, str]:
     """Versions of what decides about results."""
-    names = ("cellflow", "cellpose", "torch", "numpy", "numba", "opencv-python-headless")
+    names = ("cellflow", "torch", "numpy", "numba", "opencv-python-headless")
     return {name: version(name) for name in names}
 
 

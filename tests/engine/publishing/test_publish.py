@@ -399,7 +399,7 @@ def test_torch_is_left_to_kaggle_unless_all_is_asked_for() -> None:
     every = {package.name.lower() for package in _needed(own, here, ())}
     less = {package.name.lower() for package in _needed(own, here, {"torch"})}
     assert {"torch", "sympy"} <= every - less
-    assert {"cellpose", "fastremap", "tyro", "zarr", "numba"} <= less < every
+    assert {"scikit-image", "tyro", "zarr", "numba"} <= less < every
     assert "pytest" not in every
 
 
