@@ -10,7 +10,7 @@ import sys
 from importlib import import_module
 from typing import Any
 
-if sys.version_info < (3, 11):  # from a source folder: pip refuses
+if sys.version_info < (3, 11):  # noqa: UP036 - a source folder; pip refuses by itself
     found = f"{sys.version_info.major}.{sys.version_info.minor}"
     raise ImportError(f"cellflow needs Python 3.11 or newer, found {found} ({sys.executable}).")
 
