@@ -336,13 +336,15 @@ def load_model(
     device: str = "auto",
     amp: str = "auto",
     unfinished: bool = False,
+    download: bool = True,
 ) -> Model:
-    """Load all folds of a run, several runs, one checkpoint, or a Cellpose 3 model file.
+    """Load all folds of a run, several runs, one checkpoint, or a model of Cellpose 3.
 
     Parameters
     ----------
     model : path or str, or a list of them, optional
-        Run folder, name of a run, model file; several are averaged. Without it the newest run.
+        Run folder, name of a run, model file, or a model of Cellpose's by name, such as ``"cyto3"``; several
+        are averaged. Without it the newest run.
     runs_dir, ensembles_dir : path
         Where runs and calibrations of ensembles lie.
     device : str
@@ -351,11 +353,14 @@ def load_model(
         Mixed precision.
     unfinished : bool
         Also take folds whose training has not reached its last epoch, with their best model so far.
+    download : bool
+        Fetch the file of a model that is given by name, where Cellpose's model folder lacks it.
 
     Raises
     ------
     RunError, CheckpointError
-        If there is no such model, or it is damaged. Folds that a run lacks are left out with a warning.
+        If there is no such model, or it is damaged or cannot be fetched. Folds that a run lacks are left out
+        with a warning.
 
     Examples
     --------
@@ -383,6 +388,7 @@ def load_model(
         runs_dir=Path(runs_dir),
         ensembles_dir=Path(ensembles_dir),
         unfinished=unfinished,
+        download=download,
     )
     segmenter = Segmenter(
         opened.members,
