@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -28,7 +28,8 @@ class ModelServer:
     sized : bool
         Whether the answer says how many bytes will come.
     go_on : threading.Event
-        While it is not set, nothing is answered.
+        While it is not set, nothing is answered; or no more than `pause` bytes of it.
+    pause : int or None
     asked : list of str
         Names that were asked for.
     """
@@ -39,6 +40,7 @@ class ModelServer:
     cut: int | None = None
     sized: bool = True
     go_on: threading.Event = field(default_factory=threading.Event)
+    pause: int | None = None
     asked: list[str] = field(default_factory=list)
 
 
@@ -51,7 +53,8 @@ def serve() -> Iterator[ModelServer]:
         def do_GET(self) -> None:
             name = self.path.removeprefix("/models/")
             state.asked.append(name)
-            state.go_on.wait()
+            if state.pause is None:
+                state.go_on.wait()
             content = state.files.get(name)
             if content is None:
                 self.send_error(state.missing)
@@ -60,7 +63,11 @@ def serve() -> Iterator[ModelServer]:
             if state.sized:
                 self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            self.wfile.write(content[: state.cut])
+            with suppress(ConnectionError):  # who asked may be gone
+                if state.pause is not None:
+                    self.wfile.write(content[: state.pause])
+                    state.go_on.wait()
+                self.wfile.write(content[state.pause : state.cut])
 
         def log_message(self, *args: object) -> None:
             pass

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 
 from cellflow.errors import CheckpointError, DownloadError
 from cellflow.io.download import ShowProgress, download
-from cellflow.storage.atomic import write_json
+from cellflow.storage.atomic import remove_leftovers, write_json
 from cellflow.storage.locks import hold_lock
 from cellflow.storage.records import dict_or_empty, read_json
 
@@ -181,20 +181,23 @@ def _offered(path: Path, fetch: bool, show_progress: ShowProgress) -> Path:
     url = f"{os.environ.get(SERVER_VARIABLE, SERVER).rstrip('/')}/{path.name}"
     if not path.is_file():
         advice = (
-            f" Put that file into {path.parent} as {path.name}, or give the path of a model file "
+            f"ut that file into {path.parent} as {path.name}, or give the path of a model file "
             "instead of the name."
         )
         if not fetch:
             raise DownloadError(
                 f"{path.name} is not in {path.parent}, and nothing is to be downloaded. It comes from "
-                f"{url}.{advice}",
+                f"{url}. P{advice}",
                 path=path,
             )
         try:
             _fetch(url, path, show_progress)
         except DownloadError as error:
             raise DownloadError(
-                f"{error}{advice}", path=path, expected=error.expected, found=error.found
+                f"{error} Try again later, or p{advice}",
+                path=path,
+                expected=error.expected,
+                found=error.found,
             ) from None
     _compare(path)
     return path
@@ -205,6 +208,7 @@ def _fetch(url: str, path: Path, show_progress: ShowProgress) -> None:
     with _sole(path.parent):
         if path.is_file():
             return
+        remove_leftovers(path.parent)
         _log.info("fetching %s into %s", url, path.parent)
         download(url, path, check=partial(_check_came, path, url), show_progress=show_progress)
         _keep(path)

@@ -102,7 +102,11 @@ def test_where_nothing_may_be_fetched_it_says_what_to_put_where(
 ) -> None:
     with pytest.raises(DownloadError) as error:
         model_file("nuclei", fetch=False)
-    for part in (f"{server.url}/nucleitorch_0", str(folder), "as nucleitorch_0", "path of a model"):
+    for part in (
+        f"Put that file into {folder} as n",
+        f"{server.url}/nucleitorch_0",
+        "path of a model",
+    ):
         assert part in str(error.value)
     assert error.value.path == folder / "nucleitorch_0"
     assert not server.asked and not folder.exists()
@@ -118,7 +122,7 @@ def test_a_truncated_file(server: ModelServer, folder: Path, sized: bool) -> Non
     what = r"200000 of \d+ bytes came" if sized else "what came is no model file"
     with pytest.raises(DownloadError, match=what) as error:
         model_file("cyto3")
-    assert "Put that file into" in str(error.value)
+    assert "put that file into" in str(error.value)
     assert left_in(folder) == []
     server.cut = None
     assert model_file("cyto3").read_bytes() == server.files["cyto3"]
@@ -168,7 +172,10 @@ def test_a_file_of_an_old_torch(server: ModelServer) -> None:
 @pytest.mark.parametrize("code", [404, 500, 503])
 def test_a_server_without_the_file(server: ModelServer, folder: Path, code: int) -> None:
     server.missing = code
-    with pytest.raises(DownloadError, match=rf"/TN1: the server answered {code} \(.+\)\. Put that"):
+    with pytest.raises(
+        DownloadError,
+        match=rf"/TN1: the server answered {code} \(.+\)\. Try again later, or put that",
+    ):
         model_file("TN1")
     assert left_in(folder) == []
 
@@ -198,7 +205,7 @@ def test_no_network(
     monkeypatch.setenv("CELLFLOW_MODEL_SERVER", address())
     with pytest.raises(DownloadError, match=rf"/cyto3 cannot be reached: {what}") as error:
         model_file("cyto3")
-    assert f"Put that file into {folder} as cyto3" in str(error.value)
+    assert f"put that file into {folder} as cyto3" in str(error.value)
     assert left_in(folder) == []
 
 
@@ -208,6 +215,34 @@ def test_a_server_that_is_silent(server: ModelServer, monkeypatch: pytest.Monkey
     with pytest.raises(DownloadError, match="cannot be reached: timed out"):
         model_file("cyto3")
     server.go_on.set()
+
+
+def test_a_server_that_falls_silent(
+    server: ModelServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.pause = 100_000
+    server.go_on.clear()
+    monkeypatch.setattr("cellflow.io.download.TIMEOUT", 0.2)
+    with pytest.raises(DownloadError, match="/cyto3: the connection broke: timed out"):
+        model_file("cyto3")
+    server.go_on.set()
+    assert left_in(folder) == []
+
+
+def test_what_a_killed_process_left(server: ModelServer, folder: Path) -> None:
+    server.pause = 100_000
+    server.go_on.clear()
+    code = "from cellflow.io.cellpose_models import model_file; model_file('cyto3')"
+    with subprocess.Popen([sys.executable, "-c", code]) as process:
+        until = time.monotonic() + 60
+        while not any(name.endswith(".tmp") for name in left_in(folder)):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        process.kill()
+    assert len(left_in(folder)) == 2  # the lock, which nobody holds, and what had come
+    server.go_on.set()
+    assert model_file("cyto3").read_bytes() == server.files["cyto3"]
+    assert left_in(folder) == ["cellflow.json", "cyto3"]
 
 
 def test_two_processes_at_once(server: ModelServer, folder: Path, tmp_path: Path) -> None:
