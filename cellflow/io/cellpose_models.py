@@ -61,6 +61,8 @@ OTHERS = {
     r".*_omni(torch_\d)?": "a model of Omnipose, which has other flows",
 }
 """Names of what is not for cellflow, and why."""
+_NO_MODELS = (".npy", ".json", ".txt")
+"""Endings of what else lies in Cellpose's folder."""
 _TORCH_BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """Beginning of a file that an old torch wrote; newer files are zip archives."""
 
@@ -164,7 +166,7 @@ def _refuse(name: str, path: Path, folder: Path) -> NoReturn:
             )
     places = {str(place): None for place in (path, folder / name)}
     parts = [item.name for start in places for item in _numbered(Path(start)) if item.is_file()]
-    there = [item.name for item in folder.iterdir() if item.is_file()] if folder.is_dir() else []
+    there = [item.name for item in folder.glob("[!.]*") if item.suffix not in _NO_MODELS]
     known = dict.fromkeys(["cyto3", *MEANT, *FOURFOLD, *OFFERED, *sorted(there)])
     near = difflib.get_close_matches(name, known, 3)
     raise CheckpointError(
@@ -181,20 +183,20 @@ def _offered(path: Path, fetch: bool, show_progress: ShowProgress) -> Path:
     url = f"{os.environ.get(SERVER_VARIABLE, SERVER).rstrip('/')}/{path.name}"
     if not path.is_file():
         advice = (
-            f"ut that file into {path.parent} as {path.name}, or give the path of a model file "
+            f"put that file into {path.parent} as {path.name}, or give the path of a model file "
             "instead of the name."
         )
         if not fetch:
             raise DownloadError(
                 f"{path.name} is not in {path.parent}, and nothing is to be downloaded. It comes from "
-                f"{url}. P{advice}",
+                f"{url}: {advice}",
                 path=path,
             )
         try:
             _fetch(url, path, show_progress)
         except DownloadError as error:
             raise DownloadError(
-                f"{error} Try again later, or p{advice}",
+                f"{error} Try again later, or {advice}",
                 path=path,
                 expected=error.expected,
                 found=error.found,

@@ -41,7 +41,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelSer
 
 
 def test_load_model(server: ModelServer, tmp_path: Path) -> None:
-    with pytest.raises(DownloadError, match=r"cyto3 is not in .*models/cyto3\. Put that file"):
+    with pytest.raises(DownloadError, match=r"cyto3 is not in .*models/cyto3: put that file"):
         cellflow.load_model("cyto3", device="cpu", download=False)
     model = cellflow.load_model("cyto3", device="cpu")
     assert model.opened.name == "cyto3"

@@ -103,7 +103,7 @@ def test_where_nothing_may_be_fetched_it_says_what_to_put_where(
     with pytest.raises(DownloadError) as error:
         model_file("nuclei", fetch=False)
     for part in (
-        f"Put that file into {folder} as n",
+        f"put that file into {folder} as n",
         f"{server.url}/nucleitorch_0",
         "path of a model",
     ):
@@ -332,6 +332,7 @@ def test_nothing_is_fetched_for_an_unknown_name(server: ModelServer, name: str) 
 def test_names_of_ones_own_are_near_too(server: ModelServer, folder: Path) -> None:
     folder.mkdir()
     (folder / "my_neurons").write_bytes(weights(1.0))
+    (folder / "my_neuron_size.npy").touch()
     with pytest.raises(CheckpointError, match=r"Did you mean my_neurons\?"):
         model_file("my_neuron")
 
