@@ -343,8 +343,8 @@ def load_model(
     Parameters
     ----------
     model : path or str, or a list of them, optional
-        Run folder, name of a run, model file, or a model of Cellpose's by name, such as ``"cyto3"``; several
-        are averaged. Without it the newest run.
+        Run folder or name, model file, or a model of Cellpose's such as ``"cyto3"``; several are averaged.
+        Without it the newest run.
     runs_dir, ensembles_dir : path
         Where runs and calibrations of ensembles lie.
     device : str
@@ -359,15 +359,13 @@ def load_model(
     Raises
     ------
     RunError, CheckpointError
-        If there is no such model, or it is damaged or cannot be fetched. Folds that a run lacks are left out
-        with a warning.
+        If no such model is there or can be fetched, or it is damaged. Folds that a run lacks are only warned of.
 
     Examples
     --------
     With new weights, where else the name of a run or a model file would be:
 
     >>> import tempfile
-    >>> import numpy as np
     >>> from pathlib import Path
     >>> from cellflow.nn.checkpoint import save_model_file
     >>> from cellflow.nn.networks import UNet
