@@ -170,7 +170,7 @@ def part_precision(options: argparse.Namespace, machine: Machine, folder: Path) 
     for name in (*amps(machine.device), "all"):
         config = TrainConfig(
             data=dataset.path, name=f"amp_{name}", runs_dir=runs, bsize=64, eval_every=4,
-            fold="all" if name == "all" else "0", optim=OptimConfig(n_epochs=4, batch_size=4),
+            fold=("all",) if name == "all" else ("0",), optim=OptimConfig(n_epochs=4, batch_size=4),
             runtime=RuntimeConfig(device=options.device, amp="auto" if name == "all" else name),
         )  # fmt: skip
         report_training(config)
@@ -178,10 +178,10 @@ def part_precision(options: argparse.Namespace, machine: Machine, folder: Path) 
 
 def report_training(config: TrainConfig) -> None:
     started = time.perf_counter()
-    result = train(config)
+    folds = train(config)
     seconds = time.perf_counter() - started
-    scores = ", ".join(f"fold {fold.fold}: {fold.best_score:.4f}" for fold in result.folds)
-    print(f"| {config.name} | {len(result.folds)} | {seconds:.0f} | {scores} |", flush=True)
+    scores = ", ".join(f"fold {fold.fold}: {fold.best_score:.4f}" for fold in folds)
+    print(f"| {config.name} | {len(folds)} | {seconds:.0f} | {scores} |", flush=True)
 
 
 def part_memory(options: argparse.Namespace, machine: Machine, folder: Path) -> None:
@@ -215,7 +215,7 @@ def part_fold(options: argparse.Namespace, machine: Machine, folder: Path) -> No
     make_folds(FoldsConfig(data=dataset.path))
     print("| run | folds | seconds | best score |\n|---|---|---|---|")
     config = TrainConfig(
-        data=dataset.path, name="fold", runs_dir=folder / "runs", fold="0",
+        data=dataset.path, name="fold", runs_dir=folder / "runs", fold=("0",),
         time_budget=f"{options.seconds}s", eval_every=50, optim=OptimConfig(n_epochs=2000),
         runtime=RuntimeConfig(device=options.device),
     )  # fmt: skip

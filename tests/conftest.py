@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # name theirs.
 os.environ.setdefault("CELLFLOW_ENGINE", "torch")
 
+sys.path.insert(0, str(Path(__file__).parent))  # model_server
 sys.path.insert(0, str(Path(__file__).parent / "storage"))  # faults
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -7,7 +7,6 @@ Cellpose ignores. Nothing here ever unpickles more than tensors and Python primi
 from __future__ import annotations
 
 import io
-import os
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -20,7 +19,6 @@ from cellflow.storage.atomic import atomic_path
 
 __all__ = [
     "Loaded",
-    "find_model_file",
     "load_model_file",
     "load_state",
     "network_of_file",
@@ -29,8 +27,6 @@ __all__ = [
 ]
 
 _KEY = "cellflow"
-_STORED_NAMES = {name: f"{name}torch_0" for name in ("cyto", "cyto2", "nuclei")}
-"""Names in Cellpose's model folder that are not the names people use."""
 _KIND = "network"
 """The fact that says a network's kind."""
 
@@ -93,30 +89,6 @@ def network_of_file(path: Path) -> type[Network]:
     """
     state = _read(path)
     return _network_of(state, _facts(state).get(_KIND), path)
-
-
-def find_model_file(name: str) -> Path:
-    """Path of a model file given by path or by the name it has in Cellpose's model folder.
-
-    Nothing is ever downloaded.
-
-    Raises
-    ------
-    CheckpointError
-        If there is no such file.
-    """
-    path = Path(name).expanduser()
-    folder = Path(
-        os.environ.get("CELLPOSE_LOCAL_MODELS_PATH", Path.home() / ".cellpose" / "models")
-    )
-    stored = folder / _STORED_NAMES.get(name, name)
-    for candidate in (path, stored):
-        if candidate.is_file():
-            return candidate
-    raise CheckpointError(
-        f"No model file {name!r}: looked for {path} and {stored}. "
-        "Give the path of a Cellpose 3 model file, or none to train from scratch."
-    )
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

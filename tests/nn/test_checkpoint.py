@@ -10,7 +10,6 @@ from cellpose.resnet_torch import CPnet
 
 from cellflow.errors import CheckpointError
 from cellflow.nn.checkpoint import (
-    find_model_file,
     load_model_file,
     load_state,
     save_model_file,
@@ -100,14 +99,6 @@ def test_missing_and_misshapen_weights_are_named(tmp_path: Path) -> None:
         CheckpointError, match=r"missing: upsample.*output\.2\.bias: expected \(3,\), found \(7,\)"
     ):
         load_model_file(tmp_path / "odd.pt")
-
-
-def test_find_by_path_or_by_name(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CELLPOSE_LOCAL_MODELS_PATH", str(model.parent))
-    assert find_model_file(str(model)) == model
-    assert find_model_file("model.pt") == model
-    with pytest.raises(CheckpointError, match=r"No model file 'cyto9': looked for"):
-        find_model_file("cyto9")
 
 
 def test_training_state_round_trip(tmp_path: Path) -> None:

@@ -169,6 +169,7 @@ def open_ensemble(config: EnsembleConfig) -> EnsembleJob:
         overrides=config.mask,
         foreign=bool(config.flows),
         channels=_channels(config),
+        download=config.download,
     )
     _check_channels(config, opened)
     folder = config.output.out / (config.output.name or opened.name)

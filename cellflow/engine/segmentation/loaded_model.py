@@ -337,13 +337,15 @@ def load_model(
     amp: str = "auto",
     engine: str = "auto",
     unfinished: bool = False,
+    download: bool = True,
 ) -> Model:
-    """Load all folds of a run, several runs, one checkpoint, or a Cellpose 3 model file.
+    """Load all folds of a run, several runs, one checkpoint, or a model of Cellpose 3.
 
     Parameters
     ----------
     model : path or str, or a list of them, optional
-        Run folder, name of a run, model file; several are averaged. Without it the newest run.
+        Run folder or name, model file, or a model of Cellpose's such as ``"cyto3"``; several are averaged.
+        Without it the newest run.
     runs_dir, ensembles_dir : path
         Where runs and calibrations of ensembles lie.
     device : str
@@ -354,18 +356,19 @@ def load_model(
         What runs the networks; auto takes OpenVINO on x86 CPUs where it is installed, else torch.
     unfinished : bool
         Also take folds whose training has not reached its last epoch, with their best model so far.
+    download : bool
+        Fetch the file of a model that is given by name, where Cellpose's model folder lacks it.
 
     Raises
     ------
     RunError, CheckpointError
-        If there is no such model, or it is damaged. Folds that a run lacks are left out with a warning.
+        If no such model is there or can be fetched, or it is damaged. Folds that a run lacks are only warned of.
 
     Examples
     --------
     With new weights, where else the name of a run or a model file would be:
 
     >>> import tempfile
-    >>> import numpy as np
     >>> from pathlib import Path
     >>> from cellflow.nn.checkpoint import save_model_file
     >>> from cellflow.nn.networks import UNet
@@ -386,13 +389,10 @@ def load_model(
         runs_dir=Path(runs_dir),
         ensembles_dir=Path(ensembles_dir),
         unfinished=unfinished,
+        download=download,
     )
     segmenter = Segmenter(
-        opened.members,
-        opened.thresholds.shared,
-        policy=opened.policy,
-        diameter=opened.diameter,
-        per_type=opened.thresholds.per_type,
-        average=opened.average,
-    )
+        opened.members, opened.thresholds.shared, policy=opened.policy, diameter=opened.diameter,
+        per_type=opened.thresholds.per_type, average=opened.average,
+    )  # fmt: skip
     return Model(opened, segmenter)
