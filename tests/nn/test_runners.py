@@ -16,7 +16,14 @@ from cellflow.nn import runners
 from cellflow.nn.checkpoint import load_model_file
 from cellflow.nn.forward import image_to_flows, image_to_style
 from cellflow.nn.networks import UNet
-from cellflow.nn.runners import ENGINE_VARIABLE, choose_engine, make_runner
+from cellflow.nn.runners import (
+    ENGINE_VARIABLE,
+    choose_engine,
+    conversions,
+    make_runner,
+    openvino_runner,
+)
+from cellflow.nn.runners.conversions import CACHE_VARIABLE
 
 CPU = torch.device("cpu")
 needs_openvino = pytest.mark.skipif(
@@ -135,3 +142,60 @@ def test_what_cannot_run_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_engine("auto", CPU) == "torch"
     with pytest.raises(PackageError, match="pip install openvino"):
         choose_engine("openvino", CPU)
+
+
+@needs_openvino
+def test_a_conversion_is_kept_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is that of these weights: others have their own, and a damaged one is made anew."""
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    tiles = np.random.default_rng(6).random((1, 2, 32, 32), dtype=np.float32)
+    net = small_net()
+
+    def run() -> np.ndarray:
+        return make_runner(net, engine="openvino", keep=True).run(tiles)[0]
+
+    first = run()
+    (folder,) = (tmp_path / "openvino").iterdir()
+    monkeypatch.setattr(openvino_runner, "_convert", pytest.fail)  # not needed a second time
+    np.testing.assert_array_equal(run(), first)
+    monkeypatch.undo()
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    next(folder.glob("*.bin")).write_bytes(b"cut")
+    np.testing.assert_array_equal(run(), first)
+    net.output[2].bias.data += 1.0
+    np.testing.assert_allclose(run(), first + 1.0, atol=1e-5)
+    assert len(list((tmp_path / "openvino").iterdir())) == 2
+
+
+@needs_openvino
+def test_a_network_with_other_code_is_converted_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Doubled(UNet):
+        def forward(self, tiles: torch.Tensor):  # type: ignore[no-untyped-def]
+            output, style, features = super().forward(tiles)
+            return 2 * output, style, features
+
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    net, other = small_net(), Doubled(widths=(8, 16, 32)).eval()
+    other.load_state_dict(net.state_dict())
+    tiles = np.ones((1, 2, 16, 16), np.float32)
+    one, two = (make_runner(n, engine="openvino", keep=True).run(tiles)[0] for n in (net, other))
+    np.testing.assert_allclose(two, 2 * one, rtol=1e-5)
+
+
+@needs_openvino
+def test_few_conversions_are_kept_and_none_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(conversions, "KEPT", 1)
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    tiles = np.ones((1, 2, 16, 16), np.float32)
+    for shift in (0.0, 1.0):
+        net = UNet(widths=(4, 8)).eval()
+        net.output[2].bias.data += shift
+        make_runner(net, engine="openvino", keep=True).run(tiles)
+    assert len(list((tmp_path / "openvino").iterdir())) == 1
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file"))
+    assert make_runner(net, engine="openvino", keep=True).run(tiles)[0].shape == (1, 3, 16, 16)

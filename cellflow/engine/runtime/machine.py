@@ -47,10 +47,11 @@ class Machine:
     def runner(self, net: Network, *, images: int | None = None) -> Runner:
         """A network in evaluation mode on this machine's device, ready to predict.
 
-        `images` are all that it will see, where that is known: for a few torch is at work sooner.
+        `images` are all that it will see, where it will change then: for a few torch is at work sooner.
         """
         few = images is not None and images < MANY_IMAGES
-        return make_runner(net, engine="torch" if few else self.engine, amp=self.amp)
+        engine = "torch" if few else self.engine
+        return make_runner(net, engine=engine, amp=self.amp, keep=images is None)
 
     def describe(self) -> dict[str, str | int]:
         """What decides whether a resumed training is bit for bit the same."""

@@ -23,10 +23,13 @@ X86 = ("x86_64", "amd64")
 
 
 def make_runner(
-    net: Network, *, engine: Engine = "torch", amp: torch.dtype | None = None
+    net: Network, *, engine: Engine = "torch", amp: torch.dtype | None = None, keep: bool = False
 ) -> Runner:
-    """A network in evaluation mode, ready to predict with an engine of `choose_engine`."""
-    return OpenVinoRunner(net, amp) if engine == "openvino" else TorchRunner(net, amp)
+    """A network in evaluation mode, ready to predict with an engine of `choose_engine`.
+
+    With `keep` what an engine makes of the network is kept on disk, for the next time.
+    """
+    return OpenVinoRunner(net, amp, keep=keep) if engine == "openvino" else TorchRunner(net, amp)
 
 
 def choose_engine(name: str, device: torch.device) -> Engine:

@@ -7,7 +7,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cellflow.nn.networks import Network
+from cellflow.nn.runners.conversions import converted
 from cellflow.nn.runners.runner import Runner
 
 __all__ = ["OpenVinoRunner"]
@@ -28,16 +29,16 @@ _TELEMETRY = "openvino_telemetry"
 class OpenVinoRunner(Runner):
     """A network converted to OpenVINO: batch norm folded, weights cast once, fused for the processor.
 
-    Converted at the first call. Calls from several threads wait for each other. It takes as many threads
-    as torch does (``--threads``, ``OMP_NUM_THREADS``), and does not pin them to cores: two processes
-    would pin theirs to the same ones.
+    Converted at the first call, unless that was done before and kept (`conversions`). Calls from several
+    threads wait for each other. It takes as many threads as torch does (``--threads``,
+    ``OMP_NUM_THREADS``), and does not pin them to cores: two processes would pin theirs to the same ones.
     """
 
     engine = "openvino"
 
-    def __init__(self, net: Network, amp: torch.dtype | None = None):
+    def __init__(self, net: Network, amp: torch.dtype | None = None, *, keep: bool = False):
         super().__init__(net, amp)
-        self._lock = threading.Lock()
+        self._keep, self._lock = keep, threading.Lock()
 
     def prepare(self) -> None:
         """Convert the network."""
@@ -46,11 +47,25 @@ class OpenVinoRunner(Runner):
 
     @cached_property
     def _forward_model(self) -> Any:
-        return _compile(_Forward(self.net), self.net.channels, self.amp)
+        return self._compile(_Forward(self.net))
 
     @cached_property
     def _encode_model(self) -> Any:
-        return _compile(_Encode(self.net), self.net.channels, self.amp)
+        return self._compile(_Encode(self.net))
+
+    def _compile(self, module: nn.Module) -> Any:
+        with _without_telemetry():
+            import openvino
+
+            convert = partial(_convert, module, self.net.channels)
+            model = converted(self.net, type(module).__name__, convert, self._keep)
+        settings = {
+            "INFERENCE_PRECISION_HINT": "f32" if self.amp is None else "bf16",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,
+        }
+        return openvino.Core().compile_model(model, "CPU", settings)
 
     def _forward(self, batch: NDArray[np.float32]) -> Sequence[NDArray[np.float32]]:
         with self._lock:
@@ -80,28 +95,16 @@ class _Encode(_Forward):
         return (self.net.encode(tiles),)
 
 
-def _compile(module: nn.Module, channels: int, amp: torch.dtype | None) -> Any:
-    """The module as a compiled model for batches of tiles of any number and size."""
-    with _without_telemetry():
-        import openvino
+def _convert(module: nn.Module, channels: int) -> Any:
+    """The module as an OpenVINO model for batches of tiles of any number and size."""
+    import openvino
 
-        with warnings.catch_warnings(), torch.no_grad():
-            # Of fixed sizes and branches: `SIDE` is no constant in what is traced (tested).
-            warnings.simplefilter("ignore")
-            traced = torch.jit.trace(  # type: ignore[no-untyped-call]
-                module, torch.zeros(1, channels, SIDE, SIDE), check_trace=False
-            )
-            model = openvino.convert_model(traced, input=[(-1, channels, -1, -1)])
-    return openvino.Core().compile_model(
-        model,
-        "CPU",
-        {
-            "INFERENCE_PRECISION_HINT": "f32" if amp is None else "bf16",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "PERFORMANCE_HINT": "LATENCY",
-            "ENABLE_CPU_PINNING": False,
-        },
-    )
+    with warnings.catch_warnings(), torch.no_grad():
+        # Of fixed sizes and branches: `SIDE` is no constant in what is traced (tested).
+        warnings.simplefilter("ignore")
+        tiles = torch.zeros(1, channels, SIDE, SIDE)
+        traced = torch.jit.trace(module, tiles, check_trace=False)  # type: ignore[no-untyped-call]
+        return openvino.convert_model(traced, input=[(-1, channels, -1, -1)])
 
 
 @contextmanager
