@@ -29,6 +29,7 @@ from cellflow import (
     FoldsConfig,
     OptimConfig,
     PrepareConfig,
+    SamplingConfig,
     TrainConfig,
     make_folds,
     prepare,
@@ -164,12 +165,12 @@ def graphed(
 def part_precision(options: argparse.Namespace, machine: Machine, folder: Path) -> None:
     """A fold in every precision, then all folds one after the other on this device."""
     dataset = make_dataset(folder / "precision", 12, shape=(160, 160))
-    make_folds(FoldsConfig(data=dataset.path, n_splits=3))
+    make_folds(FoldsConfig(data=dataset.path, k=3))
     runs = folder / "runs"
     print("| run | folds | seconds | best score |\n|---|---|---|---|")
     for name in (*amps(machine.device), "all"):
         config = TrainConfig(
-            data=dataset.path, name=f"amp_{name}", runs_dir=runs, bsize=64, eval_every=4,
+            data=dataset.path, name=f"amp_{name}", runs_dir=runs, eval_every=4, sampling=SamplingConfig(bsize=64),
             fold=("all",) if name == "all" else ("0",), optim=OptimConfig(n_epochs=4, batch_size=4),
             runtime=RuntimeConfig(device=options.device, amp="auto" if name == "all" else name),
         )  # fmt: skip
