@@ -150,8 +150,7 @@ def bench_agree(options: argparse.Namespace) -> None:
     print(f"| {len(files)} images | {header} | score | cells |\n|---|---|---|---|---|")
     for name, found in labels.items():
         agreement = [
-            average_precision(labels[way.name], found, thresholds=(0.95,)).mean()
-            for way in WAYS[:2]
+            average_precision(labels[way.name], found, thresholds=(0.95,)).mean for way in WAYS[:2]
         ]
         score = competition_score(truth, found).mean
         cells = sum(int(one.max()) for one in found)
