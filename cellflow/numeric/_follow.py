@@ -10,6 +10,9 @@ from cellflow.numeric._jit import kernel
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 
+# Pixels in eight steps; what moves faster has not come to rest.
+PACE = np.float32(0.03)
+
 
 @kernel
 def round_to_half(value: np.float32) -> np.float32:
@@ -125,10 +128,14 @@ def _trace(
     places: Ints,
     steps: int,
     out: Ints,
+    pace: Floats,
     buffers: Floats,
     active: Ints,
 ) -> None:
     """Where ``steps`` steps lead from each place (flat indices); positions are truncated at the end.
+
+    ``pace`` is how far each went in its last eight steps, in pixels along the longer axis; infinite
+    if there were fewer.
 
     Steps are taken eight at a time. A point that is where it was eight steps before is at rest or on
     a cycle whose length divides eight: all further eights lead there again, so it is done.
@@ -143,6 +150,7 @@ def _trace(
         py[i] = np.float32(row)
         px[i] = np.float32(places[i] - row * width)
         active[i] = i
+        pace[i] = np.float32(np.inf)
     _advance(flat, height, width, py[:n], px[:n], steps % 8, np.float32(1.0))
     for _ in range(steps // 8):
         old_y[:n] = py[:n]
@@ -150,6 +158,7 @@ def _trace(
         _advance(flat, height, width, py[:n], px[:n], 8, np.float32(1.0))
         m = 0
         for i in range(n):
+            pace[active[i]] = max(abs(py[i] - old_y[i]), abs(px[i] - old_x[i]))
             if py[i] == old_y[i] and px[i] == old_x[i]:
                 out[active[i]] = np.int32(py[i]) * width + np.int32(px[i])
             else:
@@ -165,7 +174,9 @@ def _trace(
 
 
 @kernel
-def trace_places(field: Floats, places: Ints, first: int, last: int, steps: int, out: Ints) -> None:
+def trace_places(
+    field: Floats, places: Ints, first: int, last: int, steps: int, out: Ints, pace: Floats
+) -> None:
     """`_trace` for places ``first:last``."""
     height, width = field.shape[:2]
     flat = field.reshape(-1)
@@ -174,7 +185,10 @@ def trace_places(field: Floats, places: Ints, first: int, last: int, steps: int,
     active = np.empty(batch, dtype=np.int32)
     for begin in range(first, last, batch):
         end = min(last, begin + batch)
-        _trace(flat, height, width, places[begin:end], steps, out[begin:end], buffers, active)
+        _trace(
+            flat, height, width, places[begin:end], steps, out[begin:end], pace[begin:end],
+            buffers, active,
+        )  # fmt: skip
 
 
 @kernel
@@ -189,6 +203,7 @@ def trace_rows(
     active = np.empty(batch, dtype=np.int32)
     places = np.empty(batch, dtype=np.int32)
     out = np.empty(batch, dtype=np.int32)
+    pace = np.empty(batch, dtype=np.float32)
     ends = final.reshape(-1)
     cells = inside.reshape(-1)
     n = 0
@@ -200,7 +215,7 @@ def trace_rows(
         elif place < stop:
             ends[place] = -1
         if n == batch or place == stop:
-            _trace(flat, height, width, places[:n], steps, out, buffers, active)
+            _trace(flat, height, width, places[:n], steps, out, pace, buffers, active)
             for i in range(n):
                 ends[places[i]] = out[i]
             n = 0
@@ -274,10 +289,61 @@ def chase_rows(
 
 
 @kernel
-def settle_rows(final: Ints, settled: Ints, first: int, last: int) -> None:
-    """Replace every end by the place where it comes to rest."""
-    flat = settled.reshape(-1)
-    for y in range(first, last):
-        for x in range(final.shape[1]):
-            if final[y, x] >= 0:
-                final[y, x] = flat[np.uint64(final[y, x])]
+def find_doubtful(
+    counts: Ints, ends: Ints, rest: Ints, pace: Floats, crowd: int, doubtful: NDArray[np.bool_]
+) -> None:
+    """Mark the ends whose pixels may owe it to the jumps that they come to rest together.
+
+    These are the ends that still move (``pace``, pixels in the last eight steps, above `PACE`), and those
+    that come to rest with fewer than ``crowd`` pixels in the 5 x 5 places around. ``counts`` holds the
+    pixels that jumps lead to each end, and afterwards those that rest at each place.
+    """
+    height, width = counts.shape
+    flat = counts.reshape(-1)
+    share = np.empty(ends.size, dtype=np.int32)
+    for i in range(ends.size):
+        share[i] = flat[ends[i]]
+        flat[ends[i]] = 0
+    for i in range(ends.size):
+        flat[rest[i]] += share[i]
+    for i in range(ends.size):
+        cy = rest[i] // width
+        cx = rest[i] - cy * width
+        around = 0
+        for y in range(max(0, cy - 2), min(height, cy + 3)):
+            for x in range(max(0, cx - 2), min(width, cx + 3)):
+                around += counts[y, x]
+        doubtful[i] = around < crowd or pace[i] > PACE
+
+
+@kernel
+def settle_rows(
+    field: Floats, settled: Ints, first: int, last: int, steps: int, final: Ints
+) -> None:
+    """Replace every end by the place where it comes to rest; rows ``first:last``.
+
+    Where that place is -1, the pixel takes all its ``steps`` steps itself.
+    """
+    height, width = final.shape
+    flat = field.reshape(-1)
+    batch = 512
+    buffers = np.empty((4, batch), dtype=np.float32)
+    pace = np.empty(batch, dtype=np.float32)
+    active = np.empty(batch, dtype=np.int32)
+    places = np.empty(batch, dtype=np.int32)
+    out = np.empty(batch, dtype=np.int32)
+    ends = final.reshape(-1)
+    goals = settled.reshape(-1)
+    n = 0
+    stop = last * width
+    for place in range(first * width, stop + 1):
+        if place < stop and ends[place] >= 0:
+            ends[place] = goals[np.uint64(ends[place])]
+            if ends[place] < 0:
+                places[n] = place
+                n += 1
+        if n == batch or place == stop:
+            _trace(flat, height, width, places[:n], steps, out, pace, buffers, active)
+            for i in range(n):
+                ends[places[i]] = out[i]
+            n = 0

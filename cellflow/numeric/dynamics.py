@@ -23,6 +23,8 @@ DEFAULT_NITER = 200
 # flows, see docs/performance.md.
 JUMP_STEPS = 4
 JUMP_STRIDE = 2
+# Pixels that come to rest together; fewer may be together by the jumps alone, and are traced.
+FEW = 100
 
 # A unit flow is at most 1 long, a network's is about 5: 1.5 tells them apart.
 _UNIT_FLOW_LIMIT = 1.5
@@ -298,12 +300,24 @@ def _follow_basins(field: Floats, inside: NDArray[np.uint8], steps: int, rows: i
         rows,
     )
     ends = np.flatnonzero(is_end).astype(np.int32)
-    rest = np.empty_like(ends)
-    left = steps - hops * int(jump)
-    run_blocks(lambda _, a, b: _follow.trace_places(field, ends, a, b, left, rest), len(ends), 4096)
-    target.reshape(-1)[ends] = rest
-    run_blocks(lambda _, a, b: _follow.settle_rows(final, target, a, b), height, rows)
+    target.reshape(-1)[ends] = _rest_places(field, final, ends, steps - hops * int(jump))
+    run_blocks(lambda _, a, b: _follow.settle_rows(field, target, a, b, steps, final), height, rows)
     return final
+
+
+def _rest_places(field: Floats, final: Ints, ends: Ints, steps: int) -> Ints:
+    """Where further steps lead from the ends of the jumps; -1 where pixels must be traced one by one."""
+    rest = np.empty_like(ends)
+    pace = np.empty(len(ends), dtype=np.float32)
+    run_blocks(
+        lambda _, a, b: _follow.trace_places(field, ends, a, b, steps, rest, pace), len(ends), 4096
+    )
+    counts = np.zeros(final.shape, dtype=np.int32)
+    _regions.count_ends(final.reshape(-1), counts.reshape(-1))
+    doubtful = np.empty(len(ends), dtype=np.bool_)
+    _follow.find_doubtful(counts, ends, rest, pace, FEW, doubtful)
+    rest[doubtful] = -1
+    return rest
 
 
 def _first_above(threshold: float) -> np.float32:
