@@ -10,9 +10,6 @@ from cellflow.numeric._jit import kernel
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
 
-# Pixels in eight steps; what moves faster has not come to rest.
-PACE = np.float32(0.03)
-
 
 @kernel
 def round_to_half(value: np.float32) -> np.float32:
@@ -289,61 +286,47 @@ def chase_rows(
 
 
 @kernel
-def find_doubtful(
-    counts: Ints, ends: Ints, rest: Ints, pace: Floats, crowd: int, doubtful: NDArray[np.bool_]
-) -> None:
-    """Mark the ends whose pixels may owe it to the jumps that they come to rest together.
+def number_rows(numbers: Ints, first: int, last: int, final: Ints, pixels: Ints) -> None:
+    """Replace ends by their ``numbers`` (at the end's place) in rows ``first:last`` and count each.
 
-    These are the ends that still move (``pace``, pixels in the last eight steps, above `PACE`), and those
-    that come to rest with fewer than ``crowd`` pixels in the 5 x 5 places around. ``counts`` holds the
-    pixels that jumps lead to each end, and afterwards those that rest at each place.
+    ``pixels`` receives the counts, -1 in ``final`` stays.
     """
-    height, width = counts.shape
-    flat = counts.reshape(-1)
-    share = np.empty(ends.size, dtype=np.int32)
-    for i in range(ends.size):
-        share[i] = flat[ends[i]]
-        flat[ends[i]] = 0
-    for i in range(ends.size):
-        flat[rest[i]] += share[i]
-    for i in range(ends.size):
-        cy = rest[i] // width
-        cx = rest[i] - cy * width
-        around = 0
-        for y in range(max(0, cy - 2), min(height, cy + 3)):
-            for x in range(max(0, cx - 2), min(width, cx + 3)):
-                around += counts[y, x]
-        doubtful[i] = around < crowd or pace[i] > PACE
+    flat = numbers.reshape(-1)
+    for y in range(first, last):
+        for x in range(final.shape[1]):
+            if final[y, x] >= 0:
+                number = flat[np.uint64(final[y, x])]
+                final[y, x] = number
+                pixels[np.uint64(number)] += 1
 
 
 @kernel
-def settle_rows(
-    field: Floats, settled: Ints, first: int, last: int, steps: int, final: Ints
-) -> None:
-    """Replace every end by the place where it comes to rest; rows ``first:last``.
+def settle_rows(field: Floats, rest: Ints, first: int, last: int, steps: int, final: Ints) -> Ints:
+    """Replace the numbers of ends by the places where they come to rest; rows ``first:last``.
 
-    Where that place is -1, the pixel takes all its ``steps`` steps itself.
+    Where that place is -1, the pixel takes all its ``steps`` steps itself. Returns where these pixels
+    came to rest.
     """
     height, width = final.shape
     flat = field.reshape(-1)
+    ends = final.reshape(-1)[first * width : last * width]
+    alone = np.empty(ends.size, dtype=np.int32)
+    n = 0
+    for i in range(ends.size):
+        if ends[i] >= 0:
+            ends[i] = rest[np.uint64(ends[i])]
+            if ends[i] < 0:
+                alone[n] = i
+                n += 1
+    out = np.empty(n, dtype=np.int32)
     batch = 512
     buffers = np.empty((4, batch), dtype=np.float32)
     pace = np.empty(batch, dtype=np.float32)
     active = np.empty(batch, dtype=np.int32)
-    places = np.empty(batch, dtype=np.int32)
-    out = np.empty(batch, dtype=np.int32)
-    ends = final.reshape(-1)
-    goals = settled.reshape(-1)
-    n = 0
-    stop = last * width
-    for place in range(first * width, stop + 1):
-        if place < stop and ends[place] >= 0:
-            ends[place] = goals[np.uint64(ends[place])]
-            if ends[place] < 0:
-                places[n] = place
-                n += 1
-        if n == batch or place == stop:
-            _trace(flat, height, width, places[:n], steps, out, pace, buffers, active)
-            for i in range(n):
-                ends[places[i]] = out[i]
-            n = 0
+    for begin in range(0, n, batch):
+        end = min(n, begin + batch)
+        places = alone[begin:end] + np.int32(first * width)
+        _trace(flat, height, width, places, steps, out[begin:end], pace, buffers, active)
+    for i in range(n):
+        ends[alone[i]] = out[i]
+    return out
