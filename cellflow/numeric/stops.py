@@ -20,6 +20,9 @@ JUMP_STRIDE = 2
 FEW = 150
 # Pixels in eight steps. What is slower does not leave its pixel in 200 steps: it is at rest.
 MAX_PACE = np.float32(0.03)
+# Part of the foreground pixels. Where more of them are ends, jumps bring so few together that nearly all
+# would be traced from their own place in any case.
+MANY_ENDS = 0.1
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int32]
@@ -75,6 +78,8 @@ def take_jumps(field: Floats, inside: NDArray[np.uint8], steps: int, rows: int) 
         rows,
     )
     ends = np.flatnonzero(is_end).astype(np.int32)
+    if len(ends) > MANY_ENDS * np.count_nonzero(inside.view(np.bool_)):
+        return take_all_steps(field, inside, steps, rows)
     rest, pace = np.empty_like(ends), np.empty(len(ends), dtype=np.float32)
     left = steps - hops * int(jump)
     run_blocks(
@@ -82,7 +87,8 @@ def take_jumps(field: Floats, inside: NDArray[np.uint8], steps: int, rows: int) 
     )
     target.reshape(-1)[ends] = np.arange(len(ends), dtype=np.int32)
     pixels = _number_ends(target, final, len(ends))
-    return _settle(field, final, pixels, rest, pace, steps, rows)
+    target.fill(0)
+    return _settle(field, final, target, pixels, rest, pace, steps, rows)
 
 
 def _number_ends(numbers: Ints, final: Ints, n_ends: int) -> NDArray[np.int64]:
@@ -98,6 +104,7 @@ def _number_ends(numbers: Ints, final: Ints, n_ends: int) -> NDArray[np.int64]:
 def _settle(
     field: Floats,
     final: Ints,
+    counts: Ints,
     pixels: NDArray[np.int64],
     rest: Ints,
     pace: Floats,
@@ -117,6 +124,8 @@ def _settle(
     ----------
     final : (H, W) int32 ndarray
         Number of the end of each foreground pixel, -1 elsewhere; overwritten.
+    counts : (H, W) int32 ndarray
+        Zeros; overwritten.
     pixels, rest, pace : (n,) ndarray
         Pixels of each end, where it comes to rest (overwritten), and how fast it moves there.
     """
@@ -124,7 +133,6 @@ def _settle(
     together = np.bincount(at, pixels, len(places))[at]
     sure = (pace <= MAX_PACE) & (together >= FEW)
     known = np.bincount(at[sure], pixels[sure], len(places)).astype(np.int32)
-    counts = np.zeros(final.shape, dtype=np.int32)
     counts.reshape(-1)[places] = known
     rest[~sure] = -1
     alone: list[Ints] = [places[:0]] * -(-len(final) // rows)
@@ -133,5 +141,5 @@ def _settle(
         alone[index] = _follow.settle_rows(field, rest, first, last, steps, final)
 
     run_blocks(settle, len(final), rows)
-    more = _regions.count_ends(np.concatenate(alone), counts.reshape(-1))
-    return Stops(final, counts, np.concatenate([places[known > _regions.MIN_SEED], more]))
+    more = [_regions.count_ends(part, counts.reshape(-1)) for part in alone]
+    return Stops(final, counts, np.concatenate([places[known > _regions.MIN_SEED], *more]))
