@@ -24,7 +24,7 @@ from cellflow.engine.training.fold_result import FoldResult, copy_best, finished
 from cellflow.engine.training.fold_trainer import FoldTrainer
 from cellflow.engine.training.parallel_folds import devices_for, train_side_by_side
 from cellflow.engine.training.sample_cache import CachedSamples
-from cellflow.engine.training.start_network import is_pretrained
+from cellflow.engine.training.start_network import check_crop_side, is_pretrained
 from cellflow.engine.training.trainable import check_trainable
 from cellflow.errors import ConfigError
 from cellflow.io.dataset import Dataset
@@ -137,6 +137,7 @@ def _open(config: TrainConfig, machine: Machine) -> Job:
     there = validation_folds(dataset, split)
     wanted = wanted_folds(config.fold, there, dataset)
     check_trainable(config, dataset, split, wanted)
+    check_crop_side(config, wanted[0])
     if machine.ranks.first:
         run = open_run(config, dataset, there)
     machine.ranks.wait()

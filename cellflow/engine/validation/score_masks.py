@@ -11,7 +11,7 @@ import pandas as pd
 
 from cellflow.config import ScoreConfig, check_config
 from cellflow.engine.data.folds import group_column, groups_of
-from cellflow.engine.runs.contents import run_dataset
+from cellflow.engine.runs.contents import run_dataset, warn_of_old_masks
 from cellflow.engine.runs.next_command import run_word
 from cellflow.engine.runtime.progress_lines import follow
 from cellflow.engine.segmentation.scoring import SCORE_COLUMNS, rates, score_row
@@ -234,6 +234,7 @@ def _find(name: str, runs_dir: Path, ending: str) -> _Side:
             f"Run {run.name!r} has no out-of-fold masks in {masks}. Make them with: "
             f"cellflow oof {run_word(run)}"
         )
+    warn_of_old_masks(run)
     return _Side(name, read_source(masks, ReadOptions("prediction")), run)
 
 
