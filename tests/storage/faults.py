@@ -20,6 +20,10 @@ STEPS = ("fsync", "rename", "replace", "mkdir", "unlink", "rmdir", "sendfile", "
 """What is counted: functions of `os`, as the standard library calls them for pathlib and shutil too."""
 
 
+PRELOADED = [
+    f"cellflow.engine.{name}" for name in ("data.make_folds", "data.prepare", "validation.oof")
+]
+"""Modules of what is killed: imported once, and not in each of the processes."""
 FILES = ("a.txt", "more/b.txt", "more/c.txt")
 
 
@@ -78,9 +82,7 @@ def failing(
 def killed(at: int | None, function: Callable[..., Any], *args: Any, **options: Any) -> bool:
     """Run a function in a process of its own that is killed at a step; whether it came to that."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["cellflow.engine.validation.oof", "cellflow.engine.data.prepare"]
-    )
+    context.set_forkserver_preload(PRELOADED)
     process = context.Process(target=_run, args=(at, function, args, options))
     process.start()
     process.join(120)
