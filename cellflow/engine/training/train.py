@@ -58,6 +58,27 @@ def train(config: TrainConfig) -> list[FoldResult]:
     ------
     ConfigError, DataError, FoldError, LeakError, RunError, CheckpointError
         What does not fit, before any training starts.
+
+    Examples
+    --------
+    A network for one fold, from scratch, in seconds; 500 epochs, the default, take hours:
+
+    >>> from cellflow import ModelConfig, OptimConfig, SamplingConfig, train
+    >>> config = TrainConfig(
+    ...     fold=("0",),
+    ...     name="quick",
+    ...     model=ModelConfig(diam_mean=17.0),
+    ...     optim=OptimConfig(optimizer="adamw", n_epochs=2, batch_size=2),
+    ...     sampling=SamplingConfig(bsize=64, min_train_masks=1),
+    ... )
+    >>> (result,) = train(config)
+    >>> result.fold, result.epochs, result.finished
+    (0, 2, 'epochs')
+
+    What is finished is not trained again:
+
+    >>> train(config) == [result]
+    True
     """
     check_config(config)
     if config.dry_run:
