@@ -35,6 +35,7 @@ class CellflowError(Exception):
     Examples
     --------
     >>> from pathlib import Path
+    >>> from cellflow.errors import DataError
     >>> error = DataError("a.csv, line 3: expected 2 columns, found 1", path=Path("a.csv"), line=3)
     >>> error.path.name, error.line
     ('a.csv', 3)

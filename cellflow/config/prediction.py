@@ -229,13 +229,8 @@ class PredictConfig(SegmentationConfig):
     --------
     >>> from pathlib import Path
     >>> from cellflow import PredictConfig
-    >>> from cellflow.config import check_config
     >>> PredictConfig(Path("new"), model="exp").images == (Path("new"),)  # one is a list of one
     True
-    >>> check_config(PredictConfig(()))
-    Traceback (most recent call last):
-        ...
-    cellflow.errors.ConfigError: no images were named: give a folder, image files, a dataset, a pattern in quotes such as 'plate/*.tif', or a text file with one path a line
     """
 
     images: tyro.conf.Positional[tuple[Path, ...]]

@@ -55,7 +55,7 @@ def make_folds(config: FoldsConfig) -> pd.DataFrame:
     >>> from tempfile import TemporaryDirectory
     >>> import numpy as np
     >>> from skimage.io import imsave
-    >>> from cellflow import PrepareConfig, prepare
+    >>> from cellflow import FoldsConfig, make_folds, prepare, PrepareConfig
     >>> with TemporaryDirectory() as name:
     ...     cells, data = Path(name) / "cells", Path(name) / "data"
     ...     cells.mkdir()

@@ -60,6 +60,7 @@ def prepare(config: PrepareConfig) -> Dataset:
     >>> from tempfile import TemporaryDirectory
     >>> import numpy as np
     >>> from skimage.io import imsave
+    >>> from cellflow import prepare, PrepareConfig
     >>> image = np.arange(64, dtype=np.uint8).reshape(8, 8)
     >>> with TemporaryDirectory() as name:
     ...     folder = Path(name)

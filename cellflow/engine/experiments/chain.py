@@ -97,6 +97,7 @@ def run_chain(config: ChainConfig) -> ChainResult:
     --------
     A try of it all with few images and steps, before the experiment itself, which has no ``debug``:
 
+    >>> from pathlib import Path
     >>> from cellflow import ChainConfig, TrainConfig, run_chain
     >>> training = TrainConfig(name="first", debug=True)
     >>> result = run_chain(ChainConfig(images=(Path("images"),), policy="dataset", train=training))

@@ -83,6 +83,7 @@ def run_queue(config: QueueConfig) -> QueueResult:
     --------
     Two experiments, which are only checked and listed with ``dry_run``:
 
+    >>> from pathlib import Path
     >>> from cellflow import QueueConfig, run_queue
     >>> file = Path("season.yaml")
     >>> _ = file.write_text("experiments: [{name: sgd}, {name: adam, optimizer: adamw}]")

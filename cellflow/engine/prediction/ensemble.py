@@ -101,6 +101,7 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
     --------
     All folds of two runs on the images of a folder:
 
+    >>> from pathlib import Path
     >>> from cellflow import EnsembleConfig, ensemble
     >>> config = EnsembleConfig(runs=("exp", "second"), images=(Path("images"),))
     >>> result = ensemble(config)
@@ -339,6 +340,7 @@ def predict(config: PredictConfig) -> EnsembleResult:
     --------
     With the run ``runs/exp``; a model file of Cellpose 3 would do as well:
 
+    >>> from pathlib import Path
     >>> from cellflow import PredictConfig, predict
     >>> result = predict(PredictConfig(images=(Path("images"),), model="exp"))
     >>> result.masks.as_posix(), len(list(result.masks.iterdir()))

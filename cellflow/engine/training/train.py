@@ -63,7 +63,7 @@ def train(config: TrainConfig) -> list[FoldResult]:
     --------
     A network for one fold, from scratch, in seconds; 500 epochs, the default, take hours:
 
-    >>> from cellflow import ModelConfig, OptimConfig, SamplingConfig, train
+    >>> from cellflow import ModelConfig, OptimConfig, SamplingConfig, train, TrainConfig
     >>> config = TrainConfig(
     ...     fold=("0",),
     ...     name="quick",

@@ -183,7 +183,9 @@ def score_masks(config: ScoreConfig) -> ScoreResult:
     Examples
     --------
     >>> import tempfile
+    >>> from pathlib import Path
     >>> import numpy as np
+    >>> from cellflow import score_masks, ScoreConfig
     >>> from cellflow.io.images import write_labels
     >>> labels = np.pad(np.ones((6, 6), np.int32), 4)
     >>> with tempfile.TemporaryDirectory() as place:
