@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 __all__ = [
     "CellflowError",
@@ -54,6 +55,11 @@ class CellflowError(Exception):
         super().__init__(message)
         self.path, self.line, self.id = path, line, id
         self.expected, self.found = expected, found
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The attributes, for an error that says the same in other words."""
+        return {name: getattr(self, name) for name in ("path", "line", "id", "expected", "found")}
 
 
 class ConfigError(CellflowError, ValueError):

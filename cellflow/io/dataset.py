@@ -127,7 +127,10 @@ class Dataset:
         if found != self._facts["data_hash"]:
             raise DataError(
                 f"{self.path}: images.csv or instances.csv has changed since `cellflow prepare` "
-                "wrote this dataset, so its labels no longer fit. Prepare it again from its source."
+                "wrote this dataset, so its labels no longer fit. Prepare it again from its source.",
+                path=self.path,
+                expected=self._facts["data_hash"],
+                found=found,
             )
         return found
 
@@ -145,7 +148,11 @@ class Dataset:
         if pixels.shape[:2] != shape:
             raise DataError(
                 f"{path}: expected {shape[0]} x {shape[1]} (height x width) as images.csv "
-                f"says, found {pixels.shape[0]} x {pixels.shape[1]}. Prepare the dataset again."
+                f"says, found {pixels.shape[0]} x {pixels.shape[1]}. Prepare the dataset again.",
+                path=path,
+                id=image_id,
+                expected=shape,
+                found=pixels.shape[:2],
             )
         return pixels
 
@@ -165,8 +172,9 @@ class Dataset:
         try:
             return instances_from_rles(self._annotations[image_id], shape)
         except DataError as error:
-            message = f"{self.path / 'instances.csv'} (image {image_id}): {error}"
-            raise type(error)(message) from error
+            path = self.path / "instances.csv"
+            facts = error.facts | {"path": path, "id": error.id or image_id}
+            raise type(error)(f"{path} (image {image_id}): {error}", **facts) from error
 
     def folds(self) -> pd.Series[int]:
         """Fold of every image as ``folds.csv`` says, by id; -1 is reserved.
@@ -185,7 +193,9 @@ class Dataset:
     def _row(self, image_id: str) -> dict[str, Any]:
         if image_id not in self.images.index:
             raise DataError(
-                f"{self.path}: no image with the id {image_id!r} among its {len(self)} images."
+                f"{self.path}: no image with the id {image_id!r} among its {len(self)} images.",
+                path=self.path,
+                id=image_id,
             )
         return {
             name: self.images.at[image_id, name]
@@ -203,7 +213,12 @@ class Dataset:
         for row in read_rows(path, ("id", "annotation"))[1]:
             image_id = row.values["id"]
             if image_id not in annotations:
-                raise DataError(f"{path} line {row.line}: unknown id {image_id!r}.")
+                raise DataError(
+                    f"{path} line {row.line}: unknown id {image_id!r}.",
+                    path=path,
+                    line=row.line,
+                    id=image_id,
+                )
             annotations[image_id].append(row.values["annotation"])
         return annotations
 
@@ -311,29 +326,42 @@ def _read_facts(path: Path) -> dict[str, Any]:
     if not file.is_file():
         restore_folder(path)  # a killed `prepare --overwrite` may have moved it away
     if not file.is_file():
-        raise DataError(f"{path}: expected a dataset folder, found {_found_instead(path)}")
+        raise DataError(
+            f"{path}: expected a dataset folder, found {_found_instead(path)}",
+            path=path,
+        )
     try:
         facts = load_json(file)
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{file}: not the description of a cellflow dataset ({error}). Prepare it again."
+            f"{file}: not the description of a cellflow dataset ({error}). Prepare it again.",
+            path=file,
         ) from error
     wanted = {"format": str, "version": int, "data_hash": str}
     for key, kind in wanted.items():
         if not isinstance(facts, dict) or not isinstance(facts.get(key), kind):
             raise DataError(
                 f"{file}: not the description of a cellflow dataset (expected {key} to be "
-                f"{'a text' if kind is str else 'a whole number'}). Prepare it again."
+                f"{'a text' if kind is str else 'a whole number'}). Prepare it again.",
+                path=file,
+                expected=kind,
+                found=facts.get(key) if isinstance(facts, dict) else facts,
             )
     if facts["format"] != _FORMAT:
         raise DataError(
-            f"{file}: expected the format {_FORMAT}, found {facts['format']!r:.80}. Prepare it again."
+            f"{file}: expected the format {_FORMAT}, found {facts['format']!r:.80}. Prepare it again.",
+            path=file,
+            expected=_FORMAT,
+            found=facts["format"],
         )
     version = facts["version"]
     if version > _VERSION:
         raise DataError(
             f"{file}: version {version} of the format, this cellflow knows {_VERSION}. "
-            "Update cellflow or prepare the dataset again."
+            "Update cellflow or prepare the dataset again.",
+            path=file,
+            expected=_VERSION,
+            found=version,
         )
     return dict(facts)
 
@@ -342,16 +370,28 @@ def _read_images_table(path: Path) -> pd.DataFrame:
     columns, found = read_rows(path, _COLUMNS)
     rows = list(found)
     if not rows:
-        raise DataError(f"{path}: expected a row per image, found none. Prepare the dataset again.")
+        raise DataError(
+            f"{path}: expected a row per image, found none. Prepare the dataset again.",
+            path=path,
+        )
     numbers = {name: [_number(path, row, name) for row in rows] for name in _NUMBERS}
     seen: set[str] = set()
     for row in rows:
         image_id, file = row.values["id"], row.values["file"]
         if image_id in seen:
-            raise DataError(f"{path} line {row.line}: the id {image_id!r} has a row already.")
+            raise DataError(
+                f"{path} line {row.line}: the id {image_id!r} has a row already.",
+                path=path,
+                line=row.line,
+                id=image_id,
+            )
         if not file or Path(file).name != file or "\0" in file:
             raise DataError(
-                f"{path} line {row.line}: expected the name of a file in images/, found {file!r}."
+                f"{path} line {row.line}: expected the name of a file in images/, found {file!r}.",
+                path=path,
+                line=row.line,
+                id=image_id,
+                found=file,
             )
         seen.add(image_id)
     table = pd.DataFrame([row.values for row in rows], columns=columns, dtype=str)
@@ -374,6 +414,11 @@ def _number(path: Path, row: Row, name: str) -> float:
     if number is None or not least <= number < math.inf:
         raise DataError(
             f"{path} line {row.line}: expected a number of at least {least} as {name}, found {text!r}. "
-            "Put the old value back, or prepare the dataset again."
+            "Put the old value back, or prepare the dataset again.",
+            path=path,
+            line=row.line,
+            id=row.values["id"],
+            expected=least,
+            found=text,
         )
     return number

@@ -194,7 +194,7 @@ def read_table(path: Path, columns: list[str], *, remedy: str = "") -> pd.DataFr
     try:
         table = read_frame(path, columns, text=TEXT_COLUMNS)
     except DataError as error:
-        raise RunError(f"{error} {remedy}") from None
+        raise RunError(f"{error} {remedy}", **error.facts) from None
     for name in {"id", "fold", "epoch"} & set(columns):  # everything else may be unknown
         if (table[name] == "").any() if name in TEXT_COLUMNS else table[name].isna().any():
             raise RunError(f"{path}: expected a value as {name} in every row. {remedy}")

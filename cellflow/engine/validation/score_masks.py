@@ -344,7 +344,8 @@ def _scores(
         try:
             rows.append(score_row(cells, side.masks.images[own].labels(cells.shape)))
         except DataError as error:
-            raise DataError(f"{error} The truth is {truth.images[name].cells_path}.") from None
+            text = f"{error} The truth is {truth.images[name].cells_path}."
+            raise DataError(text, **error.facts | {"id": name}) from None
     if len(rows) == 1:
         return rows[0]
     others = {f"{key}_versus": rows[1][key] for key in SCORE_COLUMNS if key != "n_true"}
