@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,23 +23,21 @@ from numpy.typing import NDArray
 
 from cellflow import __version__
 from cellflow.errors import DataError
+from cellflow.io._dataset_facts import FORMAT, VERSION, read_facts
 from cellflow.io.fold_table import fold_table_hash, read_fold_table
-from cellflow.io.images import IMAGE_SUFFIXES, read_image, read_labels, write_labels
+from cellflow.io.images import read_image, read_labels, write_labels
 from cellflow.io.pixel_size import PixelSize, sensible_pixel_size
 from cellflow.io.source import SourceImage
 from cellflow.io.tables import Row, read_rows, whole_number
 from cellflow.numeric.labels import labels_from_instances, median_diameter
 from cellflow.numeric.rle import instances_from_rles, rles_from_instances
-from cellflow.storage.atomic import restore_folder, write_csv, write_json
+from cellflow.storage.atomic import write_csv, write_json
 from cellflow.storage.csv_text import csv_writer
 from cellflow.storage.hashing import hash_bytes
-from cellflow.storage.records import load_json
 from cellflow.types import Instances
 
 __all__ = ["Dataset", "DatasetWriter"]
 
-_FORMAT = "cellflow-dataset"
-_VERSION = 1
 _WHOLE_NUMBERS = ("height", "width", "channels", "n_instances")
 _NUMBERS = (*_WHOLE_NUMBERS, "median_diameter")
 _PIXEL_SIZE = ("pixel_height_um", "pixel_width_um")
@@ -89,7 +86,7 @@ class Dataset:
             If it is missing, damaged, or of a newer version.
         """
         path = Path(path)
-        facts = _read_facts(path)
+        facts = read_facts(path)
         return cls(path, _read_images_table(path / "images.csv"), facts)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -277,8 +274,8 @@ class DatasetWriter:
         write_json(
             self._folder / "dataset.json",
             {
-                "format": _FORMAT,
-                "version": _VERSION,
+                "format": FORMAT,
+                "version": VERSION,
                 "source_layout": layout,
                 "n_images": len(table),
                 "n_instances": int(table["n_instances"].sum()),
@@ -302,77 +299,12 @@ def _data_hash(pixel_hashes: dict[Any, Any], annotations: dict[str, list[str]]) 
     return hash_bytes(*chunks)
 
 
-def _found_instead(path: Path) -> str:
-    """What is in the place of a dataset, and what to type."""
-    beside = sorted(file.parent for file in path.glob("*/dataset.json"))
-    if beside:
-        return f"one inside it. Say --data {shlex.quote(str(beside[0]))}"
-    if not path.is_dir():
-        beside = sorted(file.parent for file in path.parent.glob("*/dataset.json"))
-        there = f" There is: {', '.join(map(str, beside[:3]))}." if beside else ""
-        out = shlex.quote(str(path))
-        return f"no such folder. Make one with `cellflow prepare SOURCE --out {out}`.{there}"
-    files = (file for pattern in ("*", "*/*") for file in path.glob(pattern))
-    if any(file.suffix.lower() in IMAGE_SUFFIXES for file in files):
-        return (
-            f"images that are not prepared yet. Type: cellflow prepare {shlex.quote(str(path))}; then the "
-            "same command without this folder, as the dataset is in its usual place."
-        )
-    return f"no dataset.json in it. Make one with `cellflow prepare SOURCE --out {shlex.quote(str(path))}`."
-
-
-def _read_facts(path: Path) -> dict[str, Any]:
-    file = path / "dataset.json"
-    if not file.is_file():
-        restore_folder(path)  # a killed `prepare --overwrite` may have moved it away
-    if not file.is_file():
-        raise DataError(
-            f"{path}: expected a dataset folder, found {_found_instead(path)}",
-            path=path,
-        )
-    try:
-        facts = load_json(file)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{file}: not the description of a cellflow dataset ({error}). Prepare it again.",
-            path=file,
-        ) from error
-    wanted = {"format": str, "version": int, "data_hash": str}
-    for key, kind in wanted.items():
-        if not isinstance(facts, dict) or not isinstance(facts.get(key), kind):
-            raise DataError(
-                f"{file}: not the description of a cellflow dataset (expected {key} to be "
-                f"{'a text' if kind is str else 'a whole number'}). Prepare it again.",
-                path=file,
-                expected=kind,
-                found=facts.get(key) if isinstance(facts, dict) else facts,
-            )
-    if facts["format"] != _FORMAT:
-        raise DataError(
-            f"{file}: expected the format {_FORMAT}, found {facts['format']!r:.80}. Prepare it again.",
-            path=file,
-            expected=_FORMAT,
-            found=facts["format"],
-        )
-    version = facts["version"]
-    if version > _VERSION:
-        raise DataError(
-            f"{file}: version {version} of the format, this cellflow knows {_VERSION}. "
-            "Update cellflow or prepare the dataset again.",
-            path=file,
-            expected=_VERSION,
-            found=version,
-        )
-    return dict(facts)
-
-
 def _read_images_table(path: Path) -> pd.DataFrame:
     columns, found = read_rows(path, _COLUMNS)
     rows = list(found)
     if not rows:
         raise DataError(
-            f"{path}: expected a row per image, found none. Prepare the dataset again.",
-            path=path,
+            f"{path}: expected a row per image, found none. Prepare the dataset again.", path=path
         )
     numbers = {name: [_number(path, row, name) for row in rows] for name in _NUMBERS}
     seen: set[str] = set()

@@ -40,8 +40,7 @@ class FlowStore:
         self.path = Path(path)
         if mode == "r" and not self.path.is_dir():
             raise DataError(
-                f"No flows at {self.path}. Make them with: cellflow oof",
-                path=self.path,
+                f"No flows at {self.path}. Make them with: cellflow oof", path=self.path
             )
         with self._damage_told():
             self._root = zarr.open_group(self.path, mode="w" if mode == "w" else "r")

@@ -84,10 +84,7 @@ def read_fold_table(path: Path, ids: Sequence[str] | None = None) -> pd.Series[i
                 )
             folds.setdefault(image_id, RESERVED if fold is None else fold)
     except DataError as error:
-        raise FoldError(
-            str(error),
-            **error.facts,
-        ) from error
+        raise FoldError(str(error), **error.facts) from error
     problems += [
         f"the image {image_id!r} has no row; give it a fold, or -1 to keep it out of all"
         for image_id in sorted((known or set()) - folds.keys())
@@ -95,10 +92,7 @@ def read_fold_table(path: Path, ids: Sequence[str] | None = None) -> pd.Series[i
     if not problems:
         problems = _numbering_problems(set(folds.values()))
     if problems:
-        raise FoldError(
-            _joined(path, problems),
-            path=path,
-        )
+        raise FoldError(_joined(path, problems), path=path)
     return pd.Series(folds, dtype="int64", name="fold").rename_axis("id").sort_index()
 
 
@@ -157,10 +151,7 @@ def _facts_file(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise FoldError(
-            f"{file}: cannot be read ({error}). {_FACTS_REMEDY}",
-            path=file,
-        ) from error
+        raise FoldError(f"{file}: cannot be read ({error}). {_FACTS_REMEDY}", path=file) from error
     if not isinstance(facts, dict):
         raise FoldError(
             f"{file}: expected an object with group, split and hash, found {facts!r:.80}. {_FACTS_REMEDY}",

@@ -54,16 +54,12 @@ def read_foreign_flows(path: Path) -> Fields:
         path.open("rb").close()
     except OSError as error:
         raise DataError(
-            f"{path}: cannot be read ({error.strerror or error}).",
-            path=path,
+            f"{path}: cannot be read ({error.strerror or error}).", path=path
         ) from error
     try:
         return _checked(*_load(path))
     except DataError as error:
-        raise DataError(
-            f"{path}: {error}",
-            **error.facts | {"path": path},
-        ) from None
+        raise DataError(f"{path}: {error}", **error.facts | {"path": path}) from None
     except Exception as error:  # of any kind: what zipfile and NumPy raise depends on the damage
         why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise DataError(
@@ -137,8 +133,7 @@ def _checked(flow: NDArray[Any], cellprob: NDArray[Any], scale: NDArray[Any]) ->
     for name, array in (("flow", flow), ("cellprob", cellprob), ("scale", scale)):
         if array.dtype.kind not in "fiu":
             raise DataError(
-                f"expected numbers in {name}, found the type {array.dtype}.",
-                found=array.dtype,
+                f"expected numbers in {name}, found the type {array.dtype}.", found=array.dtype
             )
         bad = int((~np.isfinite(array)).sum())
         if bad:
@@ -148,10 +143,7 @@ def _checked(flow: NDArray[Any], cellprob: NDArray[Any], scale: NDArray[Any]) ->
                 found=bad,
             )
     if scale.size != 1 or not float(scale.reshape(-1)[0]) > 0:
-        raise DataError(
-            f"expected one positive scale, found {scale}.",
-            found=scale,
-        )
+        raise DataError(f"expected one positive scale, found {scale}.", found=scale)
     _check_logit(cellprob)
     length = float(scale.reshape(-1)[0])
     _check_length(flow, cellprob > 0, length)

@@ -126,10 +126,7 @@ def _decode(data: bytes, kind: str, path: Path) -> NDArray[Any]:
     if kind == "JPEG" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         raise ValueError("the end of the image is missing")
     if kind == "JPEG" and pixels.ndim == 3 and pixels.shape[2] == 4:
-        raise DataError(
-            f"{path}: a CMYK JPEG; save it as grey or RGB.",
-            path=path,
-        )
+        raise DataError(f"{path}: a CMYK JPEG; save it as grey or RGB.", path=path)
     has_alpha = pixels.ndim == 3 and pixels.shape[2] in (2, 4)
     return pixels[..., :-1] if has_alpha else pixels
 
@@ -198,10 +195,7 @@ def write_labels(path: Path, labels: NDArray[Any], pixel_size: PixelSize | None 
         )
     top = int(labels.max(initial=0))
     if int(labels.min(initial=0)) < 0 or top >= 2**32:
-        raise DataError(
-            f"{path}: expected labels from 0 to 4,294,967,295.",
-            path=path,
-        )
+        raise DataError(f"{path}: expected labels from 0 to 4,294,967,295.", path=path)
     small = labels.astype(np.uint16 if top < 2**16 else np.uint32)
     with atomic_path(Path(path)) as temporary:
         tifffile.imwrite(temporary, small, compression="zlib", **_resolution(small, pixel_size))
@@ -299,8 +293,7 @@ def _items(folder: Path) -> Iterator[Path]:
     """What lies in a folder and is not hidden."""
     if not folder.is_dir():
         raise DataError(
-            f"{folder}: expected a folder of images, found {_what_is(folder)}.",
-            path=folder,
+            f"{folder}: expected a folder of images, found {_what_is(folder)}.", path=folder
         )
     try:
         yield from (item for item in folder.iterdir() if item.name[0] != ".")
@@ -364,10 +357,7 @@ def _damaged(path: Path, kind: str, reason: str) -> DataError:
 
 def _kind_of(data: bytes, path: Path) -> str:
     if not data:
-        raise DataError(
-            f"{path}: the file is empty. Copy or export the file again.",
-            path=path,
-        )
+        raise DataError(f"{path}: the file is empty. Copy or export the file again.", path=path)
     kind = header.kind_of(data)
     if kind is None:
         raise DataError(
@@ -396,8 +386,5 @@ def _checked(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
             found=pixels.dtype,
         )
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-        raise DataError(
-            f"{path}: holds values that are not finite (NaN or infinity).",
-            path=path,
-        )
+        raise DataError(f"{path}: holds values that are not finite (NaN or infinity).", path=path)
     return np.ascontiguousarray(pixels)

@@ -45,10 +45,7 @@ def read_label_map(path: Path, *, predicted: bool = False) -> NDArray[np.int64]:
     facts = map_facts(masks)
     if facts.background and not predicted:
         raise DataError(
-            _background_text(path, facts),
-            path=path,
-            expected=0,
-            found=facts.background,
+            _background_text(path, facts), path=path, expected=0, found=facts.background
         )
     if facts.is_picture:
         raise DataError(

@@ -221,21 +221,13 @@ def _read(path: Path, separator: str, *, exact: bool = False) -> Iterator[tuple[
                     yield line, values if exact else [value.strip() for value in values]
                 line = reader.line_num + 1
     except UnicodeDecodeError as error:
-        raise DataError(
-            _not_text(path, error),
-            path=path,
-        ) from error
+        raise DataError(_not_text(path, error), path=path) from error
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DataError(
-            f"{path}: cannot be read ({reason}).",
-            path=path,
-        ) from error
+        raise DataError(f"{path}: cannot be read ({reason}).", path=path) from error
     except csv.Error as error:
         raise DataError(
-            f"{path} line {line}: not a CSV table ({error}).",
-            path=path,
-            line=line,
+            f"{path} line {line}: not a CSV table ({error}).", path=path, line=line
         ) from error
 
 

@@ -37,10 +37,7 @@ def read_config_file(path: Path, command: str) -> dict[str, Any]:
     try:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(
-            f"--config {path} cannot be read: {error}",
-            path=path,
-        ) from None
+        raise ConfigError(f"--config {path} cannot be read: {error}", path=path) from None
     if not isinstance(found, dict):
         raise ConfigError(
             f"--config {path}: expected lines of NAME: VALUE, such as n_epochs: 100, found "

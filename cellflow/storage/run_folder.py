@@ -221,8 +221,7 @@ class RunFolder:
             record = json.loads(json.dumps(load_yaml(self.record_path)))
         except (OSError, ValueError, TypeError) as error:
             raise RunError(
-                f"{self.record_path} cannot be read: {error}",
-                path=self.record_path,
+                f"{self.record_path} cannot be read: {error}", path=self.record_path
             ) from None
         wrong = _record_problem(record)
         if wrong:

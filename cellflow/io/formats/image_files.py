@@ -71,10 +71,7 @@ class ImageSearch:
                 return [source]
             return _some(_read_list(source), f"{source}: no images in this list")
         if not _is_pattern(source):
-            raise DataError(
-                _nothing_there(source),
-                path=source,
-            )
+            raise DataError(_nothing_there(source), path=source)
         found = glob(str(source), recursive=True)  # noqa: PTH207 - it takes absolute patterns
         matches = map(Path, sorted(found))
         files = [path for path in matches if path.is_file() and _has_suffix(path)]
@@ -174,8 +171,7 @@ def _below(folder: Path, *, levels: int | None = None) -> list[Path]:
     def unreadable(error: OSError) -> None:
         if levels is None:
             raise DataError(
-                f"{error.filename}: cannot be read ({error.strerror}).",
-                path=Path(error.filename),
+                f"{error.filename}: cannot be read ({error.strerror}).", path=Path(error.filename)
             ) from error
 
     found: list[Path] = []
@@ -233,13 +229,11 @@ def _read_list(source: Path) -> list[Path]:
         lines = source.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise DataError(
-            f"{source}: cannot be read ({error.strerror or error}).",
-            path=source,
+            f"{source}: cannot be read ({error.strerror or error}).", path=source
         ) from error
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{source}: expected UTF-8 text with the path of one image a line.",
-            path=source,
+            f"{source}: expected UTF-8 text with the path of one image a line.", path=source
         ) from error
     paths, problems = [], []
     for number, line in enumerate(lines, 1):
@@ -255,8 +249,5 @@ def _read_list(source: Path) -> list[Path]:
     if problems:
         rest = len(problems) - MAX_PROBLEMS
         more = [f"and {rest} more"] if rest > 0 else []
-        raise DataError(
-            "\n".join([*problems[:MAX_PROBLEMS], *more]),
-            path=source,
-        )
+        raise DataError("\n".join([*problems[:MAX_PROBLEMS], *more]), path=source)
     return paths

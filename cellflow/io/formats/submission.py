@@ -82,9 +82,7 @@ def write_submission(path: Path, rows: Iterable[tuple[str, Sequence[str]]]) -> N
         for image_id, rles in rows:
             if image_id in seen:
                 raise DataError(
-                    f"{path}: the image {image_id!r} comes twice.",
-                    path=Path(path),
-                    id=image_id,
+                    f"{path}: the image {image_id!r} comes twice.", path=Path(path), id=image_id
                 )
             seen.add(image_id)
             writer.writerows([image_id, rle] for rle in rles or [""])
