@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 __all__ = [
     "CellflowError",
@@ -36,6 +37,7 @@ class CellflowError(Exception):
     Examples
     --------
     >>> from pathlib import Path
+    >>> from cellflow.errors import DataError
     >>> error = DataError("a.csv, line 3: expected 2 columns, found 1", path=Path("a.csv"), line=3)
     >>> error.path.name, error.line
     ('a.csv', 3)
@@ -54,6 +56,11 @@ class CellflowError(Exception):
         super().__init__(message)
         self.path, self.line, self.id = path, line, id
         self.expected, self.found = expected, found
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The attributes, for an error that says the same in other words."""
+        return {name: getattr(self, name) for name in ("path", "line", "id", "expected", "found")}
 
 
 class ConfigError(CellflowError, ValueError):

@@ -131,6 +131,7 @@ class Score:
     Examples
     --------
     >>> import numpy as np
+    >>> from cellflow import Score
     >>> score = Score(np.array([0.5, 0.75]), tp=np.array([[3, 1]]), fp=np.array([[1, 3]]),
     ...               fn=np.array([[0, 2]]))
     >>> score.per_threshold.round(3).tolist()

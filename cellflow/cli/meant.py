@@ -164,7 +164,10 @@ def unknown_flag(command: str, flag: str, value: str) -> str:
         if others:
             return f"{said}; {_typed(text, value)} is for cellflow {' or '.join(others[:3])}"
     near = close_to(plain, own)
-    return f"{said}; did you mean {_typed(near, value)}?" if near else said
+    if near:
+        return f"{said}; did you mean {_typed(near, value)}?"
+    alike = [f"--{name}" for name in own if name.split("_")[0] == plain.split("_")[0]]
+    return f"{said}; there are {', '.join(alike)}" if alike else said
 
 
 def _meant(plain: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -58,11 +59,16 @@ def parse(
     return tyro.cli(
         config,
         prog=prog or f"cellflow {name}",
-        description=f"{config.__doc__}\n\n{_NOTE}",
+        description=f"{_in_words(config)}\n\n{_NOTE}",
         default=default,
         args=words,
         config=(tyro.conf.OmitArgPrefixes,),
     )
+
+
+def _in_words(config: type[Any]) -> str:
+    """What a command does: the docstring of its settings without the examples, which are for Python."""
+    return inspect.cleandoc(config.__doc__ or "").partition("\n\nExamples\n")[0]
 
 
 def _config_files(words: Sequence[str]) -> tuple[list[str], list[Path]]:

@@ -16,7 +16,19 @@ MAX_SETTINGS = 200_000
 
 @dataclass(frozen=True)
 class GridConfig:
-    """Thresholds that are tried, all with all."""
+    """Thresholds that are tried, all with all.
+
+    Examples
+    --------
+    >>> from cellflow import GridConfig
+    >>> from cellflow.config import check_config
+    >>> GridConfig(start_threshold=-1, threshold_step=0.5, n_thresholds=3).cellprob_thresholds
+    (-1.0, -0.5, 0.0)
+    >>> check_config(GridConfig(min_sizes=()))
+    Traceback (most recent call last):
+        ...
+    cellflow.errors.ConfigError: --min_sizes needs at least one value
+    """
 
     start_threshold: float = -3.0
     """First cellprob threshold."""
@@ -71,7 +83,17 @@ class GridConfig:
 
 @dataclass(frozen=True)
 class CalibrateConfig:
-    """Find thresholds per cell type from out-of-fold flows, with an honest score."""
+    """Find thresholds per cell type from out-of-fold flows, with an honest score.
+
+    Examples
+    --------
+    >>> from cellflow import CalibrateConfig
+    >>> from cellflow.config import check_config
+    >>> check_config(CalibrateConfig(runs=("exp", "exp")))
+    Traceback (most recent call last):
+        ...
+    cellflow.errors.ConfigError: a run is named twice: exp exp
+    """
 
     runs: tyro.conf.Positional[tuple[str, ...]] = ()
     """Run folder or name; without it the newest run. Several runs of one split (other seeds): thresholds for

@@ -13,7 +13,17 @@ from cellflow.config.checks import NOT_NEGATIVE, named_twice
 
 @dataclass(frozen=True)
 class RunsConfig:
-    """List runs with their status, cross-validation score, date and comment."""
+    """List runs with their status, cross-validation score, date and comment.
+
+    Examples
+    --------
+    >>> from cellflow import RunsConfig
+    >>> from cellflow.config import check_config
+    >>> check_config(RunsConfig(most=-1))
+    Traceback (most recent call last):
+        ...
+    cellflow.errors.ConfigError: --most must not be negative, found -1
+    """
 
     runs_dir: Path = Path("runs")
     """Folder that holds all runs."""
@@ -25,7 +35,17 @@ class RunsConfig:
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """Compare two runs: what differs in their settings, and in their scores on the images both have."""
+    """Compare two runs: what differs in their settings, and in their scores on the images both have.
+
+    Examples
+    --------
+    >>> from cellflow import CompareConfig
+    >>> from cellflow.config import check_config
+    >>> check_config(CompareConfig("exp", "exp"))
+    Traceback (most recent call last):
+        ...
+    cellflow.errors.ConfigError: a run is compared with itself: exp
+    """
 
     a: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="A")]
     """Run folder or name."""
@@ -43,7 +63,15 @@ class CompareConfig:
 
 @dataclass(frozen=True)
 class PruneConfig:
-    """Show what is redundant in runs, and with --yes remove it. Best models and tables always stay."""
+    """Show what is redundant in runs, and with --yes remove it. Best models and tables always stay.
+
+    Examples
+    --------
+    >>> from cellflow import PruneConfig
+    >>> config = PruneConfig(runs=("exp",), flows=True)
+    >>> config.flows, config.yes  # nothing is removed yet
+    (True, False)
+    """
 
     runs: tyro.conf.Positional[tuple[str, ...]] = ()
     """Run folders or names; without any all of RUNS_DIR. Runs that are trained now, or not to their end, are

@@ -14,7 +14,21 @@ from cellflow.config.training import TrainConfig
 
 @dataclass(frozen=True)
 class ChainConfig:
-    """The whole chain for one experiment: folds, train all, oof, calibrate, ensemble."""
+    """The whole chain for one experiment: folds, train all, oof, calibrate, ensemble.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from cellflow import ChainConfig, TrainConfig
+    >>> from cellflow.config import check_config
+    >>> config = ChainConfig(images=Path("new"), train=TrainConfig(name="sgd"))
+    >>> config.images[0].name, config.train.name
+    ('new', 'sgd')
+    >>> check_config(ChainConfig(train=TrainConfig(fold=("0",))))
+    Traceback (most recent call last):
+        ...
+    cellflow.errors.ConfigError: cellflow run trains all folds; for one fold use cellflow train --fold
+    """
 
     images: tuple[Path, ...] = ()
     """Images for the ensemble at the end, as cellflow predict takes them; without any the chain ends with

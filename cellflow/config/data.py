@@ -13,7 +13,15 @@ from cellflow.config.checks import SEED
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """Turn annotated images into a dataset folder."""
+    """Turn annotated images into a dataset folder.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from cellflow import PrepareConfig
+    >>> PrepareConfig(Path("microscope")).out.name
+    'cellflow-data'
+    """
 
     source: tyro.conf.Positional[Path]
     """Folder in the Kaggle layout, with images/ and masks/ (or labels/), or with NAME and NAME_masks files."""
@@ -50,7 +58,17 @@ class PrepareConfig:
 
 @dataclass(frozen=True)
 class FoldsConfig:
-    """Split a dataset into folds that share no group."""
+    """Split a dataset into folds that share no group.
+
+    Examples
+    --------
+    >>> from cellflow import FoldsConfig
+    >>> from cellflow.config import check_config
+    >>> check_config(FoldsConfig(k=1))
+    Traceback (most recent call last):
+        ...
+    cellflow.errors.ConfigError: --k must be at least 2, found 1
+    """
 
     data: Annotated[Path, tyro.conf.arg(aliases=["--dir"])] = Path("cellflow-data")
     """Dataset folder made by `cellflow prepare`."""

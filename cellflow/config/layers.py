@@ -18,6 +18,8 @@ from cellflow.errors import ConfigError
 __all__ = ["Setting", "blank_config", "check_complete", "close_to", "settings_of", "with_settings"]
 
 Config = TypeVar("Config")
+CLOSE = 0.7
+"""Words are taken for slips of each other from this share of common letters (difflib's ratio)."""
 _YAML_WORDS = {False: ("off", "no"), True: ("on", "yes")}
 """Words that YAML takes for a truth value."""
 
@@ -127,7 +129,7 @@ def _flat(
 def close_to(word: str, known: Iterable[str]) -> str | None:
     """The known word that is nearest, if one is near."""
     lower = {name.lower(): name for name in known}
-    found = difflib.get_close_matches(word.lower(), lower, 1)
+    found = difflib.get_close_matches(word.lower(), lower, 1, CLOSE)
     return lower[found[0]] if found else None
 
 

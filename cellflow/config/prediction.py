@@ -33,7 +33,17 @@ NO_IMAGES = (
 
 @dataclass(frozen=True)
 class OofConfig:
-    """Predict every image with the fold model that never saw it, and score it."""
+    """Predict every image with the fold model that never saw it, and score it.
+
+    Examples
+    --------
+    >>> from cellflow import OofConfig
+    >>> from cellflow.config import check_config
+    >>> check_config(OofConfig("exp", diameter=30, policy="image"))
+    Traceback (most recent call last):
+        ...
+    cellflow.errors.ConfigError: --diameter and --policy exclude each other; give one of them
+    """
 
     run: tyro.conf.Positional[str | None] = None
     """Run folder or name; without it the newest run."""
@@ -77,7 +87,17 @@ class FilesConfig:
 
 @dataclass(frozen=True)
 class InferenceConfig:
-    """How members look at an image, and how their flows are averaged."""
+    """How members look at an image, and how their flows are averaged.
+
+    Examples
+    --------
+    >>> from cellflow import InferenceConfig
+    >>> from cellflow.config import check_config
+    >>> check_config(InferenceConfig(scales=()))
+    Traceback (most recent call last):
+        ...
+    cellflow.errors.ConfigError: --scales needs at least one factor, such as 1
+    """
 
     diameter: Annotated[float | None, POSITIVE] = None
     """Cell diameter in pixels; without it what the run's diameter policy says."""
@@ -117,7 +137,17 @@ class ExportsConfig:
 
 @dataclass(frozen=True)
 class OutputConfig(ExportsConfig):
-    """Where results go, and what is written."""
+    """Where results go, and what is written.
+
+    Examples
+    --------
+    >>> from cellflow import OutputConfig
+    >>> from cellflow.config import check_config
+    >>> check_config(OutputConfig(masks=False, submission=False, cells=False))
+    Traceback (most recent call last):
+        ...
+    cellflow.errors.ConfigError: nothing would be written: leave one of masks, submission, cells, outlines on
+    """
 
     name: Annotated[str | None, FOLDER_NAME] = None
     """Name of the result; without it the names of the models joined by +."""
@@ -169,7 +199,16 @@ class SegmentationConfig:
 
 @dataclass(frozen=True)
 class EnsembleConfig(SegmentationConfig):
-    """Average the flows of all fold models of one or more runs, then make masks once."""
+    """Average the flows of all fold models of one or more runs, then make masks once.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from cellflow import EnsembleConfig
+    >>> config = EnsembleConfig(images=(Path("new"),), runs=("exp", "second"), weights="cv")
+    >>> config.output.out.name, config.weights
+    ('predictions', 'cv')
+    """
 
     images: tuple[Path, ...]
     """Images, folders of images, datasets, patterns in quotes ('a/*.tif'), or text files with one path a line."""
@@ -186,7 +225,15 @@ class EnsembleConfig(SegmentationConfig):
 
 @dataclass(frozen=True)
 class PredictConfig(SegmentationConfig):
-    """Segment images with a run or a model file."""
+    """Segment images with a run or a model file.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from cellflow import PredictConfig
+    >>> PredictConfig(Path("new"), model="exp").images == (Path("new"),)  # one is a list of one
+    True
+    """
 
     images: tyro.conf.Positional[tuple[Path, ...]]
     """Images, folders of images, datasets, patterns in quotes ('a/*.tif'), or text files with one path a line."""
@@ -197,7 +244,17 @@ class PredictConfig(SegmentationConfig):
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """The whole job on built-in images: prepare, folds, train, oof, calibrate, ensemble, submission."""
+    """The whole job on built-in images: prepare, folds, train, oof, calibrate, ensemble, submission.
+
+    Examples
+    --------
+    >>> from cellflow import DemoConfig
+    >>> from cellflow.config import check_config
+    >>> check_config(DemoConfig(images=25))
+    Traceback (most recent call last):
+        ...
+    cellflow.errors.ConfigError: --images must be even: they come in wells of two, found 25
+    """
 
     out: Path = Path("cellflow-demo")
     """Folder to write; an earlier demo there is replaced."""

@@ -22,6 +22,15 @@ class PublishConfig:
     """Publish a run, or prepared data with its folds, as a private dataset on Kaggle.
 
     This needs the package kaggle, and an API key in the environment or in ~/.kaggle.
+
+    Examples
+    --------
+    >>> from cellflow import PublishConfig
+    >>> from cellflow.config import check_config
+    >>> check_config(PublishConfig(title="mine"))
+    Traceback (most recent call last):
+        ...
+    cellflow.errors.ConfigError: --title must have 6 to 50 characters, as Kaggle wants it, found 'mine'
     """
 
     what: tyro.conf.Positional[str | None] = None
@@ -76,7 +85,18 @@ class PublishConfig:
 
 @dataclass(frozen=True)
 class NotebookConfig:
-    """Write a Kaggle notebook that segments test images with a published run, without internet."""
+    """Write a Kaggle notebook that segments test images with a published run, without internet.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from cellflow import NotebookConfig
+    >>> from cellflow.config import check_config
+    >>> check_config(NotebookConfig("exp", out=Path("exp.py")))
+    Traceback (most recent call last):
+        ...
+    cellflow.errors.ConfigError: --out is a file that ends in .ipynb, found 'exp.py'
+    """
 
     run: tyro.conf.Positional[str | None] = None
     """Run by name or folder; without it the newest run."""

@@ -10,7 +10,15 @@ import tyro
 
 @dataclass(frozen=True)
 class QueueConfig:
-    """Run a file of experiments one after the other; the same command again goes on."""
+    """Run a file of experiments one after the other; the same command again goes on.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from cellflow import QueueConfig
+    >>> QueueConfig(Path("season.yaml"), dry_run=True).queues_dir.name
+    'queues'
+    """
 
     file: tyro.conf.Positional[Path]
     """YAML with experiments (a list) or grid (lists of values), and defaults for all of them; settings are

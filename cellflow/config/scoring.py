@@ -11,7 +11,18 @@ import tyro
 
 @dataclass(frozen=True)
 class ScoreConfig:
-    """Score any masks against the truth; with --versus, say which of two is better."""
+    """Score any masks against the truth; with --versus, say which of two is better.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from cellflow import ScoreConfig
+    >>> from cellflow.config import check_config
+    >>> check_config(ScoreConfig("masks", outlines_dir=Path("pictures")))
+    Traceback (most recent call last):
+        ...
+    cellflow.errors.ConfigError: --outlines_dir needs --outlines
+    """
 
     pred: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PRED")]
     """Folder of label maps (ID.tif, ID.png, or ending in _masks or _cp_masks), results folder with masks/

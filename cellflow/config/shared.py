@@ -15,7 +15,14 @@ PART = Rule("must be above 0 and at most 1", lambda value: 0 < value <= 1)
 
 @dataclass(frozen=True)
 class MaskOverrides:
-    """Flow to labels. Without these, what the run was trained with."""
+    """Flow to labels. Without these, what the run was trained with.
+
+    Examples
+    --------
+    >>> from cellflow import MaskConfig, MaskOverrides
+    >>> MaskOverrides(min_size=40).apply(MaskConfig()).min_size
+    40
+    """
 
     cellprob_threshold: Annotated[float | None, LOGIT] = None
     """Pixels with a higher cellprob logit are foreground; lower it to find more and larger cells."""
@@ -40,7 +47,17 @@ class MaskOverrides:
 
 @dataclass(frozen=True)
 class MaskConfig(MaskOverrides):
-    """Flow to labels."""
+    """Flow to labels.
+
+    Examples
+    --------
+    >>> from cellflow import MaskConfig
+    >>> from cellflow.config import check_config
+    >>> check_config(MaskConfig(flow_threshold=-1))
+    Traceback (most recent call last):
+        ...
+    cellflow.errors.ConfigError: --flow_threshold must not be negative, found -1
+    """
 
     cellprob_threshold: Annotated[float, LOGIT] = 0.0
     flow_threshold: Annotated[float, NOT_NEGATIVE] = 0.4
@@ -53,7 +70,17 @@ class MaskConfig(MaskOverrides):
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """Machine. These settings are not part of what makes two runs the same."""
+    """Machine. These settings are not part of what makes two runs the same.
+
+    Examples
+    --------
+    >>> from cellflow import RuntimeConfig
+    >>> from cellflow.config import check_config
+    >>> check_config(RuntimeConfig(threads=0))
+    Traceback (most recent call last):
+        ...
+    cellflow.errors.ConfigError: --threads must be at least 1, found 0
+    """
 
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, mps."""

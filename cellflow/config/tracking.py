@@ -14,7 +14,17 @@ _NOT_IN_PROJECTS = set("/\\#?%:")
 
 @dataclass(frozen=True)
 class TrackingConfig:
-    """Where a run records itself, besides its own folder."""
+    """Where a run records itself, besides its own folder.
+
+    Examples
+    --------
+    >>> from cellflow import TrackingConfig
+    >>> from cellflow.config import check_config
+    >>> check_config(TrackingConfig(wandb_offline=True))
+    Traceback (most recent call last):
+        ...
+    cellflow.errors.ConfigError: --wandb_offline needs --wandb
+    """
 
     wandb: bool = False
     """Record in Weights & Biases: settings, losses, scores, example pictures, thresholds, best models. With

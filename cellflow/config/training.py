@@ -33,7 +33,19 @@ SCALE_RANGE = Rule("must be at least 0 and below 2", lambda value: 0 <= value < 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Network."""
+    """Network.
+
+    Examples
+    --------
+    >>> from cellflow import ModelConfig
+    >>> from cellflow.config import check_config
+    >>> ModelConfig(chan=2, chan2=3).chan2
+    3
+    >>> check_config(ModelConfig(chan2=3))
+    Traceback (most recent call last):
+        ...
+    cellflow.errors.ConfigError: --chan2 needs --chan 1, 2 or 3: grey images have no second channel
+    """
 
     pretrained_model: Annotated[str, tyro.conf.arg(aliases=["--init"])] = "none"
     """Model to start from: a Cellpose 3 model file; a name such as cyto3, nuclei or livecell, whose file is fetched
@@ -63,7 +75,19 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Optimizer."""
+    """Optimizer.
+
+    Examples
+    --------
+    >>> from cellflow import OptimConfig
+    >>> from cellflow.config import check_config
+    >>> OptimConfig(optimizer="adamw").peak_learning_rate
+    0.005
+    >>> check_config(OptimConfig(optimizer="adamw", momentum=0.9))
+    Traceback (most recent call last):
+        ...
+    cellflow.errors.ConfigError: --momentum has no effect on adamw; it is for --sgd
+    """
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """Also as --sgd, --adam, and Cellpose's --SGD 0|1."""
@@ -114,7 +138,17 @@ class OptimConfig:
 
 @dataclass(frozen=True)
 class SamplingConfig:
-    """Crops and augmentation."""
+    """Crops and augmentation.
+
+    Examples
+    --------
+    >>> from cellflow import SamplingConfig
+    >>> from cellflow.config import check_config
+    >>> check_config(SamplingConfig(bsize=100))
+    Traceback (most recent call last):
+        ...
+    cellflow.errors.ConfigError: --bsize must be a multiple of 8 and at least 32, found 100
+    """
 
     nimg_per_epoch: Annotated[int | None, COUNT] = None
     """Crops per epoch; without it as many as there are training images."""
@@ -138,7 +172,20 @@ class SamplingConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Train Cellpose's U-Net on one fold, several, or all of them."""
+    """Train Cellpose's U-Net on one fold, several, or all of them.
+
+    Examples
+    --------
+    >>> from cellflow import OptimConfig, TrainConfig
+    >>> from cellflow.config import check_config
+    >>> config = TrainConfig(fold=("0", "1"), optim=OptimConfig(n_epochs=100))
+    >>> config.name, config.optim.n_epochs
+    ('exp', 100)
+    >>> check_config(TrainConfig(fold=("first",)))
+    Traceback (most recent call last):
+        ...
+    cellflow.errors.ConfigError: --fold takes fold numbers or all, found first
+    """
 
     fold: tuple[str, ...] = ("all",)
     """Folds to validate on, each with a model trained on the rest: 2, or 0 1 2, or all."""

@@ -127,7 +127,9 @@ def refuse_swollen(claimed: Claim, size: int, packing: str) -> None:
     if claimed.unpacked > LARGEST:
         raise DataError(
             f"its pixels take {claimed.unpacked / 2**30:,.1f} GiB; images of at most "
-            f"{LARGEST // 2**30} GiB are read. Cut it into parts."
+            f"{LARGEST // 2**30} GiB are read. Cut it into parts.",
+            expected=LARGEST,
+            found=claimed.unpacked,
         )
 
 

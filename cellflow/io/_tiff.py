@@ -104,12 +104,17 @@ def _open(path: Path) -> Iterator[_Plane]:
         if any(item is None for item in series.pages):
             raise DataError(
                 f"planes of this image are missing: {_where_planes_lie(tiff, path)}. Put all files of the "
-                "set into one folder, or export the image as one file."
+                "set into one folder, or export the image as one file.",
+                path=path,
             )
         if page.photometric in _NOT_RGB or (
             page.photometric == PHOTOMETRIC.YCBCR and page.compression in _PACKINGS
         ):
-            raise DataError(f"a TIFF in {page.photometric.name} colours; save it as grey or RGB.")
+            raise DataError(
+                f"a TIFF in {page.photometric.name} colours; save it as grey or RGB.",
+                path=path,
+                found=page.photometric.name,
+            )
         indexed = page.photometric == PHOTOMETRIC.PALETTE and page.colormap is not None
         yield _Plane(
             series,
@@ -134,7 +139,9 @@ def _only_series(tiff: Any) -> Any:
         sizes = few_text(" x ".join(map(str, series.shape)) for series in images)
         raise DataError(
             f"expected one image, found {len(images)} in this file ({sizes}). Save each as a file "
-            "of its own."
+            "of its own.",
+            expected=1,
+            found=len(images),
         )
     return images[0] if images else tiff.series[0]
 
@@ -162,7 +169,10 @@ def _order(axes: str, shape: tuple[int, ...]) -> list[int]:
     }
     others = [name for name in long if name not in "YX"]
     if not {"Y", "X"} <= long.keys():
-        raise DataError(f"expected one 2D image, found the shape {tuple(shape)} (axes {axes}).")
+        raise DataError(
+            f"expected one 2D image, found the shape {tuple(shape)} (axes {axes}).",
+            found=tuple(shape),
+        )
     if not others:
         return [long["Y"], long["X"]]
     planes = shape[long[others[0]]]
@@ -171,7 +181,9 @@ def _order(axes: str, shape: tuple[int, ...]) -> list[int]:
     what = f"{planes} channels" if "".join(others) in ("S", "C") else "a stack"
     raise DataError(
         f"expected one 2D image of at most {MAX_CHANNELS} channels, found {what} of shape "
-        f"{tuple(shape)} (axes {axes}). Save one plane per file, or only the channels to use."
+        f"{tuple(shape)} (axes {axes}). Save one plane per file, or only the channels to use.",
+        expected=MAX_CHANNELS,
+        found=tuple(shape),
     )
 
 

@@ -13,7 +13,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,23 +23,21 @@ from numpy.typing import NDArray
 
 from cellflow import __version__
 from cellflow.errors import DataError
+from cellflow.io._dataset_facts import FORMAT, VERSION, read_facts
 from cellflow.io.fold_table import fold_table_hash, read_fold_table
-from cellflow.io.images import IMAGE_SUFFIXES, read_image, read_labels, write_labels
+from cellflow.io.images import read_image, read_labels, write_labels
 from cellflow.io.pixel_size import PixelSize, sensible_pixel_size
 from cellflow.io.source import SourceImage
 from cellflow.io.tables import Row, read_rows, whole_number
 from cellflow.numeric.labels import labels_from_instances, median_diameter
 from cellflow.numeric.rle import instances_from_rles, rles_from_instances
-from cellflow.storage.atomic import restore_folder, write_csv, write_json
+from cellflow.storage.atomic import write_csv, write_json
 from cellflow.storage.csv_text import csv_writer
 from cellflow.storage.hashing import hash_bytes
-from cellflow.storage.records import load_json
 from cellflow.types import Instances
 
 __all__ = ["Dataset", "DatasetWriter"]
 
-_FORMAT = "cellflow-dataset"
-_VERSION = 1
 _WHOLE_NUMBERS = ("height", "width", "channels", "n_instances")
 _NUMBERS = (*_WHOLE_NUMBERS, "median_diameter")
 _PIXEL_SIZE = ("pixel_height_um", "pixel_width_um")
@@ -89,7 +86,7 @@ class Dataset:
             If it is missing, damaged, or of a newer version.
         """
         path = Path(path)
-        facts = _read_facts(path)
+        facts = read_facts(path)
         return cls(path, _read_images_table(path / "images.csv"), facts)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -127,7 +124,10 @@ class Dataset:
         if found != self._facts["data_hash"]:
             raise DataError(
                 f"{self.path}: images.csv or instances.csv has changed since `cellflow prepare` "
-                "wrote this dataset, so its labels no longer fit. Prepare it again from its source."
+                "wrote this dataset, so its labels no longer fit. Prepare it again from its source.",
+                path=self.path,
+                expected=self._facts["data_hash"],
+                found=found,
             )
         return found
 
@@ -145,7 +145,11 @@ class Dataset:
         if pixels.shape[:2] != shape:
             raise DataError(
                 f"{path}: expected {shape[0]} x {shape[1]} (height x width) as images.csv "
-                f"says, found {pixels.shape[0]} x {pixels.shape[1]}. Prepare the dataset again."
+                f"says, found {pixels.shape[0]} x {pixels.shape[1]}. Prepare the dataset again.",
+                path=path,
+                id=image_id,
+                expected=shape,
+                found=pixels.shape[:2],
             )
         return pixels
 
@@ -165,8 +169,9 @@ class Dataset:
         try:
             return instances_from_rles(self._annotations[image_id], shape)
         except DataError as error:
-            message = f"{self.path / 'instances.csv'} (image {image_id}): {error}"
-            raise type(error)(message) from error
+            path = self.path / "instances.csv"
+            facts = error.facts | {"path": path, "id": error.id or image_id}
+            raise type(error)(f"{path} (image {image_id}): {error}", **facts) from error
 
     def folds(self) -> pd.Series[int]:
         """Fold of every image as ``folds.csv`` says, by id; -1 is reserved.
@@ -185,7 +190,9 @@ class Dataset:
     def _row(self, image_id: str) -> dict[str, Any]:
         if image_id not in self.images.index:
             raise DataError(
-                f"{self.path}: no image with the id {image_id!r} among its {len(self)} images."
+                f"{self.path}: no image with the id {image_id!r} among its {len(self)} images.",
+                path=self.path,
+                id=image_id,
             )
         return {
             name: self.images.at[image_id, name]
@@ -203,7 +210,12 @@ class Dataset:
         for row in read_rows(path, ("id", "annotation"))[1]:
             image_id = row.values["id"]
             if image_id not in annotations:
-                raise DataError(f"{path} line {row.line}: unknown id {image_id!r}.")
+                raise DataError(
+                    f"{path} line {row.line}: unknown id {image_id!r}.",
+                    path=path,
+                    line=row.line,
+                    id=image_id,
+                )
             annotations[image_id].append(row.values["annotation"])
         return annotations
 
@@ -262,8 +274,8 @@ class DatasetWriter:
         write_json(
             self._folder / "dataset.json",
             {
-                "format": _FORMAT,
-                "version": _VERSION,
+                "format": FORMAT,
+                "version": VERSION,
                 "source_layout": layout,
                 "n_images": len(table),
                 "n_instances": int(table["n_instances"].sum()),
@@ -287,71 +299,31 @@ def _data_hash(pixel_hashes: dict[Any, Any], annotations: dict[str, list[str]]) 
     return hash_bytes(*chunks)
 
 
-def _found_instead(path: Path) -> str:
-    """What is in the place of a dataset, and what to type."""
-    beside = sorted(file.parent for file in path.glob("*/dataset.json"))
-    if beside:
-        return f"one inside it. Say --data {shlex.quote(str(beside[0]))}"
-    if not path.is_dir():
-        beside = sorted(file.parent for file in path.parent.glob("*/dataset.json"))
-        there = f" There is: {', '.join(map(str, beside[:3]))}." if beside else ""
-        out = shlex.quote(str(path))
-        return f"no such folder. Make one with `cellflow prepare SOURCE --out {out}`.{there}"
-    files = (file for pattern in ("*", "*/*") for file in path.glob(pattern))
-    if any(file.suffix.lower() in IMAGE_SUFFIXES for file in files):
-        return (
-            f"images that are not prepared yet. Type: cellflow prepare {shlex.quote(str(path))}; then the "
-            "same command without this folder, as the dataset is in its usual place."
-        )
-    return f"no dataset.json in it. Make one with `cellflow prepare SOURCE --out {shlex.quote(str(path))}`."
-
-
-def _read_facts(path: Path) -> dict[str, Any]:
-    file = path / "dataset.json"
-    if not file.is_file():
-        restore_folder(path)  # a killed `prepare --overwrite` may have moved it away
-    if not file.is_file():
-        raise DataError(f"{path}: expected a dataset folder, found {_found_instead(path)}")
-    try:
-        facts = load_json(file)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{file}: not the description of a cellflow dataset ({error}). Prepare it again."
-        ) from error
-    wanted = {"format": str, "version": int, "data_hash": str}
-    for key, kind in wanted.items():
-        if not isinstance(facts, dict) or not isinstance(facts.get(key), kind):
-            raise DataError(
-                f"{file}: not the description of a cellflow dataset (expected {key} to be "
-                f"{'a text' if kind is str else 'a whole number'}). Prepare it again."
-            )
-    if facts["format"] != _FORMAT:
-        raise DataError(
-            f"{file}: expected the format {_FORMAT}, found {facts['format']!r:.80}. Prepare it again."
-        )
-    version = facts["version"]
-    if version > _VERSION:
-        raise DataError(
-            f"{file}: version {version} of the format, this cellflow knows {_VERSION}. "
-            "Update cellflow or prepare the dataset again."
-        )
-    return dict(facts)
-
-
 def _read_images_table(path: Path) -> pd.DataFrame:
     columns, found = read_rows(path, _COLUMNS)
     rows = list(found)
     if not rows:
-        raise DataError(f"{path}: expected a row per image, found none. Prepare the dataset again.")
+        raise DataError(
+            f"{path}: expected a row per image, found none. Prepare the dataset again.", path=path
+        )
     numbers = {name: [_number(path, row, name) for row in rows] for name in _NUMBERS}
     seen: set[str] = set()
     for row in rows:
         image_id, file = row.values["id"], row.values["file"]
         if image_id in seen:
-            raise DataError(f"{path} line {row.line}: the id {image_id!r} has a row already.")
+            raise DataError(
+                f"{path} line {row.line}: the id {image_id!r} has a row already.",
+                path=path,
+                line=row.line,
+                id=image_id,
+            )
         if not file or Path(file).name != file or "\0" in file:
             raise DataError(
-                f"{path} line {row.line}: expected the name of a file in images/, found {file!r}."
+                f"{path} line {row.line}: expected the name of a file in images/, found {file!r}.",
+                path=path,
+                line=row.line,
+                id=image_id,
+                found=file,
             )
         seen.add(image_id)
     table = pd.DataFrame([row.values for row in rows], columns=columns, dtype=str)
@@ -374,6 +346,11 @@ def _number(path: Path, row: Row, name: str) -> float:
     if number is None or not least <= number < math.inf:
         raise DataError(
             f"{path} line {row.line}: expected a number of at least {least} as {name}, found {text!r}. "
-            "Put the old value back, or prepare the dataset again."
+            "Put the old value back, or prepare the dataset again.",
+            path=path,
+            line=row.line,
+            id=row.values["id"],
+            expected=least,
+            found=text,
         )
     return number

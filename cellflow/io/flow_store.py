@@ -39,7 +39,9 @@ class FlowStore:
     def __init__(self, path: Path, mode: str = "r"):
         self.path = Path(path)
         if mode == "r" and not self.path.is_dir():
-            raise DataError(f"No flows at {self.path}. Make them with: cellflow oof")
+            raise DataError(
+                f"No flows at {self.path}. Make them with: cellflow oof", path=self.path
+            )
         with self._damage_told():
             self._root = zarr.open_group(self.path, mode="w" if mode == "w" else "r")
 
@@ -104,7 +106,9 @@ class FlowStore:
     def _array(self, name: str) -> zarr.Array[Any]:
         if name not in self:
             raise DataError(
-                f"No flows of image {name!r} in {self.path}, which has {len(self)} images."
+                f"No flows of image {name!r} in {self.path}, which has {len(self)} images.",
+                path=self.path,
+                id=name,
             )
         array = self._root[_key(name)]
         if not isinstance(array, zarr.Array):
@@ -122,7 +126,9 @@ class FlowStore:
             where = f" at image {name!r}" if name else ""
             why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
             raise DataError(
-                f"{self.path} is damaged{where} ({why}). Make it again with: cellflow oof"
+                f"{self.path} is damaged{where} ({why}). Make it again with: cellflow oof",
+                path=self.path,
+                id=name or None,
             ) from error
 
 

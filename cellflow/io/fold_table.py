@@ -64,7 +64,8 @@ def read_fold_table(path: Path, ids: Sequence[str] | None = None) -> pd.Series[i
     path = Path(path)
     if not path.is_file():
         raise FoldError(
-            f"{path}: there is no fold table. Make one with: cellflow folds --data {shlex.quote(str(path.parent))}"
+            f"{path}: there is no fold table. Make one with: cellflow folds --data {shlex.quote(str(path.parent))}",
+            path=path,
         )
     folds: dict[str, int] = {}
     known = None if ids is None else set(ids)
@@ -83,7 +84,7 @@ def read_fold_table(path: Path, ids: Sequence[str] | None = None) -> pd.Series[i
                 )
             folds.setdefault(image_id, RESERVED if fold is None else fold)
     except DataError as error:
-        raise FoldError(str(error)) from error
+        raise FoldError(str(error), **error.facts) from error
     problems += [
         f"the image {image_id!r} has no row; give it a fold, or -1 to keep it out of all"
         for image_id in sorted((known or set()) - folds.keys())
@@ -91,7 +92,7 @@ def read_fold_table(path: Path, ids: Sequence[str] | None = None) -> pd.Series[i
     if not problems:
         problems = _numbering_problems(set(folds.values()))
     if problems:
-        raise FoldError(_joined(path, problems))
+        raise FoldError(_joined(path, problems), path=path)
     return pd.Series(folds, dtype="int64", name="fold").rename_axis("id").sort_index()
 
 
@@ -150,10 +151,12 @@ def _facts_file(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise FoldError(f"{file}: cannot be read ({error}). {_FACTS_REMEDY}") from error
+        raise FoldError(f"{file}: cannot be read ({error}). {_FACTS_REMEDY}", path=file) from error
     if not isinstance(facts, dict):
         raise FoldError(
-            f"{file}: expected an object with group, split and hash, found {facts!r:.80}. {_FACTS_REMEDY}"
+            f"{file}: expected an object with group, split and hash, found {facts!r:.80}. {_FACTS_REMEDY}",
+            path=file,
+            found=facts,
         )
     replaces = facts.pop(_REPLACES, None)
     if isinstance(replaces, dict) and isinstance(replaces.get("facts"), dict):
@@ -163,7 +166,9 @@ def _facts_file(path: Path) -> dict[str, Any]:
     for key in _TEXT_FACTS:
         if not isinstance(facts.get(key), str | None):
             raise FoldError(
-                f"{file}: expected {key} to be a text or null, found {facts[key]!r:.80}. {_FACTS_REMEDY}"
+                f"{file}: expected {key} to be a text or null, found {facts[key]!r:.80}. {_FACTS_REMEDY}",
+                path=file,
+                found=facts[key],
             )
     return facts
 

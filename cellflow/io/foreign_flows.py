@@ -53,16 +53,19 @@ def read_foreign_flows(path: Path) -> Fields:
     try:
         path.open("rb").close()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from error
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror or error}).", path=path
+        ) from error
     try:
         return _checked(*_load(path))
     except DataError as error:
-        raise DataError(f"{path}: {error}") from None
+        raise DataError(f"{path}: {error}", **error.facts | {"path": path}) from None
     except Exception as error:  # of any kind: what zipfile and NumPy raise depends on the damage
         why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
         raise DataError(
             f"{path}: not an .npz file of plain arrays, or a damaged one ({why}). Write it again with: "
-            "np.savez(path, flow=flow, cellprob=cellprob, scale=scale)"
+            "np.savez(path, flow=flow, cellprob=cellprob, scale=scale)",
+            path=path,
         ) from error
 
 
@@ -91,14 +94,19 @@ def check_layout(path: Path, fields: Fields, reference: tuple[NDArray[Any], NDAr
         hint = " Rows and columns are exchanged: the first axis of an array is Y." if turned else ""
         raise DataError(
             f"{path}: expected flows of the image's size {our_cellprob.shape} (height, width), found "
-            f"{cellprob.shape}.{hint}"
+            f"{cellprob.shape}.{hint}",
+            path=path,
+            expected=our_cellprob.shape,
+            found=cellprob.shape,
         )
     layout = likely_layout(flow, cellprob > 0, ours, our_cellprob > 0)
     if layout is not None:
         raise DataError(
             f"{path}: {layout.what}, as a comparison with the network's own flows shows (mean cosine "
             f"{layout.cosine:.2f}, as it stands {layout.as_it_stands:.2f}). Expected dY, dX towards the "
-            f"centre of each cell. Write it with: {layout.remedy}"
+            f"centre of each cell. Write it with: {layout.remedy}",
+            path=path,
+            found=layout.what,
         )
 
 
@@ -112,7 +120,9 @@ def _load(path: Path) -> list[NDArray[Any]]:
         if missing:
             raise DataError(
                 f"expected the arrays {', '.join(_KEYS)}, not found: {', '.join(missing)}. Found: "
-                f"{', '.join(sorted(arrays)) or 'none'}."
+                f"{', '.join(sorted(arrays)) or 'none'}.",
+                expected=_KEYS,
+                found=tuple(sorted(arrays)),
             )
         return [np.asarray(arrays[key]) for key in _KEYS]
 
@@ -122,14 +132,18 @@ def _checked(flow: NDArray[Any], cellprob: NDArray[Any], scale: NDArray[Any]) ->
     _check_shapes(flow, cellprob)
     for name, array in (("flow", flow), ("cellprob", cellprob), ("scale", scale)):
         if array.dtype.kind not in "fiu":
-            raise DataError(f"expected numbers in {name}, found the type {array.dtype}.")
+            raise DataError(
+                f"expected numbers in {name}, found the type {array.dtype}.", found=array.dtype
+            )
         bad = int((~np.isfinite(array)).sum())
         if bad:
             raise DataError(
-                f"expected finite numbers in {name}, found {bad} that are NaN or infinite."
+                f"expected finite numbers in {name}, found {bad} that are NaN or infinite.",
+                expected=0,
+                found=bad,
             )
     if scale.size != 1 or not float(scale.reshape(-1)[0]) > 0:
-        raise DataError(f"expected one positive scale, found {scale}.")
+        raise DataError(f"expected one positive scale, found {scale}.", found=scale)
     _check_logit(cellprob)
     length = float(scale.reshape(-1)[0])
     _check_length(flow, cellprob > 0, length)
@@ -149,7 +163,8 @@ def _check_shapes(flow: NDArray[Any], cellprob: NDArray[Any]) -> None:
     elif cellprob.ndim == 3 and 1 in cellprob.shape:
         hint = "Write it with: cellprob=np.squeeze(cellprob)"
     raise DataError(
-        f"expected flow (2, H, W) and cellprob (H, W), found {flow.shape} and {cellprob.shape}. {hint}"
+        f"expected flow (2, H, W) and cellprob (H, W), found {flow.shape} and {cellprob.shape}. {hint}",
+        found=(flow.shape, cellprob.shape),
     )
 
 
@@ -163,7 +178,9 @@ def _check_logit(cellprob: NDArray[Any]) -> None:
         part = "p = cellprob" if whole == 1 else f"p = cellprob / {whole:.0f}"
         raise DataError(
             f"cellprob lies within {low:.3g} and {high:.3g}: a probability, expected the logit. Write it "
-            f"with: {part}; p = np.clip(p, 1e-6, 1 - 1e-6); cellprob = np.log(p / (1 - p))"
+            f"with: {part}; p = np.clip(p, 1e-6, 1 - 1e-6); cellprob = np.log(p / (1 - p))",
+            expected="logit",
+            found=(low, high),
         )
 
 
@@ -175,5 +192,7 @@ def _check_length(flow: NDArray[Any], inside: NDArray[np.bool_], scale: float) -
         raise DataError(
             f"scale {scale:g} says that a flow in a cell is about {scale:g} long, but where cellprob is "
             f"above 0 they are {length:.3g} long (median). Cellpose's own output has scale=5, unit flows "
-            "have scale=1."
+            "have scale=1.",
+            expected=scale,
+            found=length,
         )

@@ -108,7 +108,8 @@ def _read(path: Path, *, indices: bool) -> NDArray[Any]:
         if indices and (kind == "JPEG" or (kind == "TIFF" and _tiff.is_lossy(path))):
             raise DataError(
                 f"{path}: a label map with JPEG compression, which changes labels along every "
-                "outline. Export it again as TIFF or PNG."
+                "outline. Export it again as TIFF or PNG.",
+                path=path,
             )
         if kind == "TIFF":
             return _checked(_tiff.read_pixels(path, colours=not indices), path)
@@ -125,7 +126,7 @@ def _decode(data: bytes, kind: str, path: Path) -> NDArray[Any]:
     if kind == "JPEG" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
         raise ValueError("the end of the image is missing")
     if kind == "JPEG" and pixels.ndim == 3 and pixels.shape[2] == 4:
-        raise DataError(f"{path}: a CMYK JPEG; save it as grey or RGB.")
+        raise DataError(f"{path}: a CMYK JPEG; save it as grey or RGB.", path=path)
     has_alpha = pixels.ndim == 3 and pixels.shape[2] in (2, 4)
     return pixels[..., :-1] if has_alpha else pixels
 
@@ -152,13 +153,24 @@ def read_masks(path: Path) -> NDArray[np.int64]:
     if pixels.ndim != 2:
         raise DataError(
             f"{path}: expected a label map with one number per pixel, found {pixels.shape[2]} "
-            "channels of colours. Save the label map itself, not a coloured picture of it."
+            "channels of colours. Save the label map itself, not a coloured picture of it.",
+            path=path,
+            found=pixels.shape,
         )
     if pixels.dtype.kind == "f" and not np.array_equal(pixels, np.rint(pixels)):
-        raise DataError(f"{path}: expected whole numbers as labels, found fractions.")
+        raise DataError(
+            f"{path}: expected whole numbers as labels, found fractions.",
+            path=path,
+            found=pixels.dtype,
+        )
     masks = pixels.astype(np.int64)
     if masks.size and masks.min() < 0:
-        raise DataError(f"{path}: expected labels of 0 and more, found {masks.min()}.")
+        raise DataError(
+            f"{path}: expected labels of 0 and more, found {masks.min()}.",
+            path=path,
+            expected=0,
+            found=masks.min(),
+        )
     return masks
 
 
@@ -177,11 +189,13 @@ def write_labels(path: Path, labels: NDArray[Any], pixel_size: PixelSize | None 
     """
     if labels.ndim != 2 or labels.dtype.kind not in "iu":
         raise DataError(
-            f"{path}: expected (H, W) integer labels, found {labels.shape} {labels.dtype}."
+            f"{path}: expected (H, W) integer labels, found {labels.shape} {labels.dtype}.",
+            path=path,
+            found=labels.dtype,
         )
     top = int(labels.max(initial=0))
     if int(labels.min(initial=0)) < 0 or top >= 2**32:
-        raise DataError(f"{path}: expected labels from 0 to 4,294,967,295.")
+        raise DataError(f"{path}: expected labels from 0 to 4,294,967,295.", path=path)
     small = labels.astype(np.uint16 if top < 2**16 else np.uint32)
     with atomic_path(Path(path)) as temporary:
         tifffile.imwrite(temporary, small, compression="zlib", **_resolution(small, pixel_size))
@@ -278,7 +292,9 @@ def passed_over(folder: Path) -> list[tuple[Path, str]]:
 def _items(folder: Path) -> Iterator[Path]:
     """What lies in a folder and is not hidden."""
     if not folder.is_dir():
-        raise DataError(f"{folder}: expected a folder of images, found {_what_is(folder)}.")
+        raise DataError(
+            f"{folder}: expected a folder of images, found {_what_is(folder)}.", path=folder
+        )
     try:
         yield from (item for item in folder.iterdir() if item.name[0] != ".")
     except OSError as error:
@@ -306,7 +322,7 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _unreadable(path: Path, error: OSError) -> DataError:
-    return DataError(f"{path}: cannot be read ({error.strerror or error}).")
+    return DataError(f"{path}: cannot be read ({error.strerror or error}).", path=path)
 
 
 @contextmanager
@@ -316,7 +332,8 @@ def _damage_told(path: Path, kind: str) -> Iterator[None]:
         yield
     except DataError as error:
         named = str(error).startswith(str(path))
-        raise error if named else DataError(f"{path}: {error}") from error.__cause__
+        facts = error.facts | {"path": path}
+        raise error if named else DataError(f"{path}: {error}", **facts) from error.__cause__
     except OSError as error:
         if error.errno is not None:
             raise _unreadable(path, error) from error
@@ -324,7 +341,8 @@ def _damage_told(path: Path, kind: str) -> Iterator[None]:
     except MemoryError as error:
         raise DataError(
             f"{path}: takes more memory than there is. If the image is not that large, the file is "
-            "damaged: copy or export it again. Else cut it into parts."
+            "damaged: copy or export it again. Else cut it into parts.",
+            path=path,
         ) from error
     except Exception as error:  # decoders raise nearly every kind of error on damaged files
         raise _damaged(path, kind, str(error) or type(error).__name__) from error
@@ -332,18 +350,20 @@ def _damage_told(path: Path, kind: str) -> Iterator[None]:
 
 def _damaged(path: Path, kind: str, reason: str) -> DataError:
     return DataError(
-        f"{path}: damaged or truncated {kind} file ({reason}). Copy or export the file again."
+        f"{path}: damaged or truncated {kind} file ({reason}). Copy or export the file again.",
+        path=path,
     )
 
 
 def _kind_of(data: bytes, path: Path) -> str:
     if not data:
-        raise DataError(f"{path}: the file is empty. Copy or export the file again.")
+        raise DataError(f"{path}: the file is empty. Copy or export the file again.", path=path)
     kind = header.kind_of(data)
     if kind is None:
         raise DataError(
             f"{path}: not a PNG, TIFF, JPEG or BMP image, whatever its name says. "
-            "Convert it to one of these."
+            "Convert it to one of these.",
+            path=path,
         )
     return kind
 
@@ -352,11 +372,19 @@ def _checked(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     if pixels.ndim not in (2, 3) or min(pixels.shape[:2], default=0) < 1:
-        raise DataError(f"{path}: expected one 2D image, found shape {pixels.shape}.")
+        raise DataError(
+            f"{path}: expected one 2D image, found shape {pixels.shape}.",
+            path=path,
+            found=pixels.shape,
+        )
     if pixels.dtype.kind == "b":
         pixels = pixels.astype(np.uint8)
     if pixels.dtype.kind not in "iuf":
-        raise DataError(f"{path}: expected whole or real numbers, found {pixels.dtype}.")
+        raise DataError(
+            f"{path}: expected whole or real numbers, found {pixels.dtype}.",
+            path=path,
+            found=pixels.dtype,
+        )
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-        raise DataError(f"{path}: holds values that are not finite (NaN or infinity).")
+        raise DataError(f"{path}: holds values that are not finite (NaN or infinity).", path=path)
     return np.ascontiguousarray(pixels)

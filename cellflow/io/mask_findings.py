@@ -44,14 +44,17 @@ def read_label_map(path: Path, *, predicted: bool = False) -> NDArray[np.int64]:
     masks = read_masks(path)
     facts = map_facts(masks)
     if facts.background and not predicted:
-        raise DataError(_background_text(path, facts))
+        raise DataError(
+            _background_text(path, facts), path=path, expected=0, found=facts.background
+        )
     if facts.is_picture:
         raise DataError(
             f"{path}: expected a label map (0 is background, each cell has a number of its own), found a "
             f"picture: {facts.n_values} values in {facts.parts.n_parts} separate parts, of which "
             f"{facts.parts.n_parts - facts.parts.n_large} are too small for cells. Images look like this, and "
             "masks that were saved as JPEG or resized with smoothing. "
-            "Give the label maps, as PNG or TIFF, resized without smoothing (nearest)."
+            "Give the label maps, as PNG or TIFF, resized without smoothing (nearest).",
+            path=path,
         )
     return masks
 

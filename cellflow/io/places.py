@@ -63,7 +63,10 @@ def find_folder(folder: Path, names: tuple[str, ...]) -> Path | None:
         listed = " and ".join(path.name for path in found)
         raise DataError(
             f"{folder}: {listed} are both there; expected one of them. Rename the right one to "
-            f"{names[0]}" + (", or name it with --masks." if names is MASK_FOLDERS else ".")
+            f"{names[0]}" + (", or name it with --masks." if names is MASK_FOLDERS else "."),
+            path=folder,
+            expected=names[0],
+            found=listed,
         )
     return found[0] if found else None
 

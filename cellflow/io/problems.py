@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
-from cellflow.errors import DataError
+from cellflow.errors import CellflowError, DataError
 from cellflow.storage.sizes import few_text
 
 __all__ = ["Problems"]
@@ -17,6 +18,7 @@ class Problems:
 
     def __init__(self) -> None:
         self._causes: list[list[tuple[str, str]]] = []
+        self._facts: list[dict[str, Any]] = []
 
     def add(self, message: object, name: str = "") -> None:
         """Keep a message; at the limit of causes, raise at once.
@@ -34,6 +36,8 @@ class Problems:
                 found.append(new)
                 return
         self._causes.append([new])
+        facts = message.facts if isinstance(message, CellflowError) else {}
+        self._facts.append(facts | {"id": facts.get("id") or name or None})
         if len(self._causes) >= self.limit:
             self.raise_if_any()
 
@@ -44,7 +48,7 @@ class Problems:
         """Raise one `DataError` with a line for each cause, if there is one."""
         lines = [_one_line(found) for found in self._causes]
         if len(lines) == 1:
-            raise DataError(lines[0])
+            raise DataError(lines[0], **self._facts[0])
         if lines:
             head = f"{len(self)} problems:"
             if len(lines) >= self.limit:

@@ -174,13 +174,20 @@ def _check_header(
         raise DataError(
             f"{path} line 1: expected the columns {', '.join(required)}; "
             f"not found: {', '.join(missing)}. Found: {_some(header) or 'no header'}."
-            f"{_advice(header, missing, options)}"
+            f"{_advice(header, missing, options)}",
+            path=path,
+            line=1,
+            expected=required,
+            found=tuple(header),
         )
     named = [name for name in header if not _UNNAMED.fullmatch(name)]
     twice = sorted({name for name in named if named.count(name) > 1})
     if twice:
         raise DataError(
-            f"{path} line 1: the column {', '.join(twice)} is there more than once. Rename or remove one."
+            f"{path} line 1: the column {', '.join(twice)} is there more than once. Rename or remove one.",
+            path=path,
+            line=1,
+            found=twice,
         )
 
 
@@ -214,12 +221,14 @@ def _read(path: Path, separator: str, *, exact: bool = False) -> Iterator[tuple[
                     yield line, values if exact else [value.strip() for value in values]
                 line = reader.line_num + 1
     except UnicodeDecodeError as error:
-        raise DataError(_not_text(path, error)) from error
+        raise DataError(_not_text(path, error), path=path) from error
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path}: cannot be read ({reason}).") from error
+        raise DataError(f"{path}: cannot be read ({reason}).", path=path) from error
     except csv.Error as error:
-        raise DataError(f"{path} line {line}: not a CSV table ({error}).") from error
+        raise DataError(
+            f"{path} line {line}: not a CSV table ({error}).", path=path, line=line
+        ) from error
 
 
 @contextmanager
@@ -241,7 +250,8 @@ def _open_text(path: Path) -> Iterator[TextIO]:
         if start == b"PK\x03\x04":
             raise DataError(
                 f"{path}: expected CSV text, found an Excel workbook or another zip archive. Save the "
-                "table as CSV UTF-8."
+                "table as CSV UTF-8.",
+                path=path,
             )
         with io.TextIOWrapper(file, encoding=_encoding(start), newline="") as text:
             yield text
@@ -280,7 +290,11 @@ def _with_names(
     for line, values in rows:
         if len(values) != len(header):
             raise DataError(
-                f"{path} line {line}: expected {len(header)} values, found {len(values)}."
+                f"{path} line {line}: expected {len(header)} values, found {len(values)}.",
+                path=path,
+                line=line,
+                expected=len(header),
+                found=len(values),
             )
         yield Row(line, {header[place]: values[place] for place in kept})
 
@@ -295,7 +309,10 @@ def _numbers(path: Path, name: str, column: list[str], lines: list[int]) -> NDAr
             found[place] = float(text or "nan")
         except ValueError:
             raise DataError(
-                f"{path} line {lines[place]}: expected a number as {name}, found {text!r}."
+                f"{path} line {lines[place]}: expected a number as {name}, found {text!r}.",
+                path=path,
+                line=lines[place],
+                found=text,
             ) from None
     return found
 

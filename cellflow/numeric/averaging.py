@@ -59,6 +59,7 @@ def average_flows(
     Examples
     --------
     >>> import numpy as np
+    >>> from cellflow import average_flows
     >>> down = np.zeros((2, 1, 1), dtype=np.float32)
     >>> down[0] = 5
     >>> logit = np.full((1, 1), 2, dtype=np.float32)

@@ -121,7 +121,7 @@ def flows_to_labels(
     Examples
     --------
     >>> import numpy as np
-    >>> from cellflow import FLOW_SCALE, labels_to_flows
+    >>> from cellflow import FLOW_SCALE, flows_to_labels, labels_to_flows
     >>> labels = np.zeros((12, 20), dtype=np.int32)
     >>> labels[1:10, 1:9], labels[2:11, 9:18] = 1, 2  # two cells that touch
     >>> cellprob = np.where(labels > 0, 6.0, -6.0)

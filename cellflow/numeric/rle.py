@@ -50,6 +50,7 @@ def rle_encode(mask: Any, order: Order = "C") -> str:
     Examples
     --------
     >>> import numpy as np
+    >>> from cellflow import rle_encode
     >>> mask = np.array([[0, 1, 1], [0, 0, 1]])
     >>> rle_encode(mask), rle_encode(mask, order="F")
     ('2 2 6 1', '3 1 5 2')
@@ -82,6 +83,7 @@ def rle_decode(rle: str, shape: tuple[int, int], order: Order = "C") -> NDArray[
 
     Examples
     --------
+    >>> from cellflow import rle_decode
     >>> rle_decode("2 2 4 1", (2, 3)).astype(int)
     array([[0, 1, 1],
            [1, 0, 0]])

@@ -51,6 +51,7 @@ def competition_score(truth: Any, prediction: Any) -> Score:
     Examples
     --------
     >>> import numpy as np
+    >>> from cellflow import competition_score
     >>> truth = np.array([[1, 1, 1, 1, 0, 2]])
     >>> prediction = np.array([[1, 1, 1, 0, 0, 2]])  # IoU 0.75 and 1
     >>> score = competition_score(truth, prediction)
@@ -87,6 +88,7 @@ def average_precision(
     Examples
     --------
     >>> import numpy as np
+    >>> from cellflow import average_precision
     >>> truth = np.array([[1, 1, 1, 1, 0, 2]])
     >>> prediction = np.array([[1, 1, 1, 0, 0, 2]])  # IoU 0.75 and 1
     >>> score = average_precision(truth, prediction, thresholds=(0.5, 0.75))

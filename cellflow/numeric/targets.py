@@ -43,6 +43,7 @@ def labels_to_flows(labels: Any) -> NDArray[np.float32]:
     Examples
     --------
     >>> import numpy as np
+    >>> from cellflow import labels_to_flows
     >>> labels = np.zeros((5, 5), dtype=np.int32)
     >>> labels[1:4, 1:4] = 1
     >>> labels_to_flows(labels)[0].round(2)  # dY: down above the centre, up below it

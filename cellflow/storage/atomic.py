@@ -86,7 +86,8 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     restore_folder(path)
     if path.exists() and not replace:
         raise DataError(
-            f"{path} exists already. Choose another folder, or add --overwrite to replace it."
+            f"{path} exists already. Choose another folder, or add --overwrite to replace it.",
+            path=path,
         )
     with _told_of(path), made_folder(path.parent), _writing(path) as parts:
         parts.new.mkdir()

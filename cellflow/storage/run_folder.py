@@ -220,12 +220,16 @@ class RunFolder:
             # As JSON has it: YAML knows dates, sets and keys that no setting has.
             record = json.loads(json.dumps(load_yaml(self.record_path)))
         except (OSError, ValueError, TypeError) as error:
-            raise RunError(f"{self.record_path} cannot be read: {error}") from None
+            raise RunError(
+                f"{self.record_path} cannot be read: {error}", path=self.record_path
+            ) from None
         wrong = _record_problem(record)
         if wrong:
             raise RunError(
                 f"{self.record_path} is not the record of a cellflow run: expected {wrong}. "
-                "Put the original back, or train under another --name."
+                "Put the original back, or train under another --name.",
+                path=self.record_path,
+                expected=wrong,
             )
         return dict(record)
 
@@ -264,7 +268,8 @@ def find_run(name: str | None, runs_dir: Path) -> RunFolder:
         known = [path for path in known if RunFolder(path.parent).has_progress()]
         if not known:
             raise RunError(
-                f"No run with a trained model in {runs_dir}. Start one with: cellflow train --fold all"
+                f"No run with a trained model in {runs_dir}. Start one with: cellflow train --fold all",
+                path=runs_dir,
             )
         return _restored(RunFolder(known[-1].parent))
     for candidate in (RunFolder(runs_dir / name), RunFolder(Path(name).resolve())):
@@ -275,7 +280,10 @@ def find_run(name: str | None, runs_dir: Path) -> RunFolder:
     meant = f" Did you mean {near[0]}?" if near else ""
     raise RunError(
         f"No run {name!r}: expected a run folder, or one of those in {runs_dir}: "
-        f"{', '.join(names) or 'none'}.{meant}"
+        f"{', '.join(names) or 'none'}.{meant}",
+        path=runs_dir,
+        expected=names,
+        found=name,
     )
 
 

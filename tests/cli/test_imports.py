@@ -42,6 +42,7 @@ def modules(folder: Path, *words: str) -> tuple[str, set[str]]:
 def test_help(tmp_path: Path, words: list[str]) -> None:
     said, imported = modules(tmp_path, *words)
     assert said.startswith("usage: cellflow")
+    assert ">>>" not in said and "Examples" not in said  # those of the docstring are for Python
     assert not imported & TABLES
 
 

@@ -45,6 +45,12 @@ def told(command: str, *words: str) -> str:
         ("train --train", "the command is: cellflow train"),
         ("train --learning_rat 1", "did you mean --learning_rate 1?"),
         ("train -fold 1", "did you mean --fold 1?"),
+        (
+            "train --eval_images 3",
+            "train has no such flag; there are --eval_every, --eval_diameter\n",
+        ),
+        ("train --evl_every 3", "did you mean --eval_every 3?"),
+        ("train --xyzzy 3", "--xyzzy: train has no such flag\n"),
         ("train --tta", "is for cellflow ensemble or predict or run"),
         ("predict img --do_3D", "two dimensions"),
         ("train --resume", "goes on where it stopped"),

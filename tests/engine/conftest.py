@@ -1,33 +1,9 @@
 from __future__ import annotations
 
-import shutil
 import signal
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 
-import pandas as pd
 import pytest
-from skimage.io import imsave
-
-from cellflow.config import (
-    FoldsConfig,
-    ModelConfig,
-    OofConfig,
-    OptimConfig,
-    PrepareConfig,
-    RuntimeConfig,
-    SamplingConfig,
-    TrainConfig,
-)
-from cellflow.engine.data.make_folds import make_folds
-from cellflow.engine.data.prepare import prepare
-from cellflow.engine.training.train import train
-from cellflow.engine.validation.oof import oof
-from cellflow.io.images import write_labels
-from cellflow.synthetic import synthetic_dataset
-
-SHAPE = (96, 112)
 
 
 @pytest.fixture(autouse=True)
@@ -36,93 +12,3 @@ def _interrupts_are_heard() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture(scope="session")
-def tiny_source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six small images of three types as a person would bring them, with their masks and a table."""
-    folder = tmp_path_factory.mktemp("tiny") / "source"
-    (folder / "images").mkdir(parents=True)
-    rows = []
-    for item in synthetic_dataset(6, shape=SHAPE, seed=5, per_group=1):
-        imsave(folder / "images" / f"{item.id}.png", item.image, check_contrast=False)
-        write_labels(folder / "masks" / f"{item.id}.tif", item.labels)
-        rows.append({"id": item.id, "cell_type": item.cell_type, "group": item.group})
-    pd.DataFrame(rows).to_csv(folder / "table.csv", index=False)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def tiny_data(tiny_source: Path) -> Path:
-    """Prepared and split in two folds."""
-    data = tiny_source.parent / "data"
-    prepare(PrepareConfig(source=tiny_source, out=data, table=tiny_source / "table.csv"))
-    make_folds(FoldsConfig(data=data, k=2))
-    return data
-
-
-@pytest.fixture(scope="session")
-def tiny_config(tiny_data: Path) -> TrainConfig:
-    """A training of seconds."""
-    return TrainConfig(
-        data=tiny_data,
-        runs_dir=tiny_data.parent / "runs",
-        name="tiny",
-        eval_every=2,
-        model=ModelConfig(diam_mean=17.0),
-        optim=OptimConfig(optimizer="adamw", schedule="cosine", n_epochs=3, batch_size=2),
-        sampling=SamplingConfig(bsize=64, min_train_masks=1),
-        runtime=RuntimeConfig(device="cpu", amp="off"),
-    )
-
-
-@pytest.fixture(scope="session")
-def trained(tiny_config: TrainConfig) -> TrainConfig:
-    """Config of a run whose two folds are trained; tests read it, or copy it with `copied`."""
-    train(tiny_config)
-    return tiny_config
-
-
-@pytest.fixture(scope="session")
-def predicted_once(trained: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
-    """The trained run, predicted out of fold at the dataset's diameter; copy it with `predicted`."""
-    return predict_out_of_fold(copy_runs(trained, tmp_path_factory.mktemp("predicted")))
-
-
-@pytest.fixture(scope="session")
-def second_once(trained: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
-    """The run of another seed, `second`, likewise."""
-    folder = tmp_path_factory.mktemp("second")
-    config = replace(trained, name="second", seed=1, runs_dir=folder / "runs")
-    train(config)
-    return predict_out_of_fold(config)
-
-
-@pytest.fixture
-def copied(trained: TrainConfig, tmp_path: Path) -> TrainConfig:
-    """The trained run in a folder of its own, free to be broken."""
-    return copy_runs(trained, tmp_path)
-
-
-@pytest.fixture
-def predicted(predicted_once: TrainConfig, tmp_path: Path) -> TrainConfig:
-    """The trained run with its out-of-fold predictions, free to be broken."""
-    return copy_runs(predicted_once, tmp_path)
-
-
-@pytest.fixture
-def two_runs(predicted: TrainConfig, second_once: TrainConfig) -> TrainConfig:
-    """The same with the run of another seed, `second`, beside it."""
-    shutil.copytree(second_once.runs_dir / "second", predicted.runs_dir / "second")
-    return predicted
-
-
-def copy_runs(config: TrainConfig, folder: Path) -> TrainConfig:
-    shutil.copytree(config.runs_dir, folder / "runs")
-    return replace(config, runs_dir=folder / "runs")
-
-
-def predict_out_of_fold(config: TrainConfig) -> TrainConfig:
-    runtime = RuntimeConfig(device="cpu", amp="off")
-    oof(OofConfig(config.name, runs_dir=config.runs_dir, policy="dataset", runtime=runtime))
-    return config

@@ -13,6 +13,7 @@ from torch import nn
 from cellflow import load_model, oof, train
 from cellflow.config import ModelConfig, OofConfig, TrainConfig
 from cellflow.engine.runs.metadata import read_metadata
+from cellflow.engine.training.training_plan import plan_training
 from cellflow.errors import CheckpointError, ConfigError
 from cellflow.nn.checkpoint import load_model_file, save_model_file
 from cellflow.nn.networks import NETWORKS, Network, UNet
@@ -69,6 +70,22 @@ def test_it_trains_on_from_its_file(tiny: Path, tiny_config: TrainConfig, tmp_pa
     assert metadata is not None and metadata["model"]["network"] == "one convolution"
     oof(OofConfig(config.name, runs_dir=config.runs_dir, runtime=config.runtime))
     assert not run.fold(0).styles.exists()
+
+
+def test_crops_that_do_not_fit_it_start_no_run(
+    tiny: Path, tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tiny, "crop_multiple", 48)
+    config = replace(
+        tiny_config, runs_dir=tmp_path / "runs", model=ModelConfig(pretrained_model=str(tiny))
+    )
+    for command in (train, plan_training):
+        with pytest.raises(
+            ConfigError, match=r"--bsize 64: .*one convolution.*48.* 48 or 96"
+        ) as error:
+            command(config)
+        assert (error.value.expected, error.value.found) == (48, 64)
+    assert not config.runs_dir.exists()
 
 
 def test_what_it_cannot_do_is_said(tiny: Path) -> None:

@@ -9,7 +9,8 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import cache, wraps
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -78,14 +79,21 @@ def failing(
 def killed(at: int | None, function: Callable[..., Any], *args: Any, **options: Any) -> bool:
     """Run a function in a process of its own that is killed at a step; whether it came to that."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        ["cellflow.engine.validation.oof", "cellflow.engine.data.prepare"]
-    )
+    _start_server()
     process = context.Process(target=_run, args=(at, function, args, options))
     process.start()
     process.join(120)
     assert process.exitcode in (0, -signal.SIGKILL), f"ended with {process.exitcode}"
     return process.exitcode != 0
+
+
+@cache
+def _start_server() -> None:
+    """Start what the processes are forked from, which finds modules in this folder too."""
+    path = [str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, path))):
+        forkserver.set_forkserver_preload(["preloaded"])
+        forkserver.ensure_running()
 
 
 def _run(

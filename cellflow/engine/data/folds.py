@@ -117,7 +117,8 @@ def check_split(data: Path, *, k: int | None, group: str | None, calibration: fl
         raise FoldError(
             f"{dataset.folds_path} is another split than was asked for: {'; '.join(differ)}. Leave "
             f"{' and '.join(text.split()[0] for text in differ)} out to use it as it is; or make it new, for "
-            f"new runs: cellflow folds --data {shlex.quote(str(data))}{flags} --overwrite"
+            f"new runs: cellflow folds --data {shlex.quote(str(data))}{flags} --overwrite",
+            path=dataset.folds_path,
         )
     if "group" not in facts:
         check_leaks(dataset.images, folds, column)
@@ -225,7 +226,9 @@ def find_column(
     if wanted not in images:
         raise FoldError(
             f"{flag} {wanted}: images.csv has no such column. "
-            f"It has: id, {', '.join(images.columns)}."
+            f"It has: id, {', '.join(images.columns)}.",
+            expected=list(images.columns),
+            found=wanted,
         )
     return wanted
 
@@ -273,6 +276,9 @@ def wanted_folds(asked: tuple[str, ...], there: list[int], dataset: Dataset) -> 
     if missing:
         raise FoldError(
             f"--fold {' '.join(map(str, missing))}: {dataset.folds_path} has the folds "
-            f"{' '.join(map(str, there))}."
+            f"{' '.join(map(str, there))}.",
+            path=dataset.folds_path,
+            expected=there,
+            found=missing,
         )
     return wanted

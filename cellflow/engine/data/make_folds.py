@@ -55,7 +55,7 @@ def make_folds(config: FoldsConfig) -> pd.DataFrame:
     >>> from tempfile import TemporaryDirectory
     >>> import numpy as np
     >>> from skimage.io import imsave
-    >>> from cellflow import PrepareConfig, prepare
+    >>> from cellflow import FoldsConfig, make_folds, prepare, PrepareConfig
     >>> with TemporaryDirectory() as name:
     ...     cells, data = Path(name) / "cells", Path(name) / "data"
     ...     cells.mkdir()
@@ -179,7 +179,9 @@ def _check_enough(
             ways += ["name another column with --group"]
             ways += ["say --group id if every image stands for itself"]
         raise FoldError(
-            f"{k} folds need at least {k} groups, found {n_groups} ({free}). {', or '.join(ways)}."
+            f"{k} folds need at least {k} groups, found {n_groups} ({free}). {', or '.join(ways)}.",
+            expected=k,
+            found=n_groups,
         )
     if stratify is None:
         return
@@ -243,5 +245,6 @@ def _is_there(dataset: Dataset, folds: pd.Series[int], facts: dict[str, Any]) ->
         there = f" ({split_text(dataset)})"
     raise FoldError(
         f"{path} exists already{there}. Add --overwrite to replace it; runs that used it "
-        "cannot be mixed with runs of the new one."
+        "cannot be mixed with runs of the new one.",
+        path=path,
     )

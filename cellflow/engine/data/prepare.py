@@ -60,6 +60,7 @@ def prepare(config: PrepareConfig) -> Dataset:
     >>> from tempfile import TemporaryDirectory
     >>> import numpy as np
     >>> from skimage.io import imsave
+    >>> from cellflow import prepare, PrepareConfig
     >>> image = np.arange(64, dtype=np.uint8).reshape(8, 8)
     >>> with TemporaryDirectory() as name:
     ...     folder = Path(name)
@@ -87,7 +88,8 @@ def prepare(config: PrepareConfig) -> Dataset:
     except OSError as error:
         raise DataError(
             f"{config.out}: could not be written ({error.strerror or error}). "
-            f"{what_stands(config.out)} Free some space or name another folder with --out."
+            f"{what_stands(config.out)} Free some space or name another folder with --out.",
+            path=config.out,
         ) from error
     dataset = Dataset.open(config.out)
     _log.info("%s: from the layout %s", config.out, source.layout)
@@ -130,7 +132,8 @@ def _check_source(config: PrepareConfig, options: ReadOptions) -> None:
     if (source / "dataset.json").is_file():
         raise DataError(
             f"{source} is a dataset folder that `cellflow prepare` made already. "
-            f"Go on with: cellflow folds --data {shlex.quote(str(source))}"
+            f"Go on with: cellflow folds --data {shlex.quote(str(source))}",
+            path=source,
         )
     if find_format(source, options) is None:
         found = "nothing there"
@@ -141,10 +144,15 @@ def _check_source(config: PrepareConfig, options: ReadOptions) -> None:
                 "a file. Name the folder it lies in: cellflow prepare "
                 f"{shlex.quote(str(source.parent))}"
             )
-        raise DataError(f"{source}: expected a folder of annotated images, found {found}.")
+        raise DataError(
+            f"{source}: expected a folder of annotated images, found {found}.",
+            path=source,
+            found=found,
+        )
     if source.resolve().is_relative_to(config.out.resolve()):
         raise DataError(
-            f"{config.out}: the dataset cannot replace its own source. Choose another --out."
+            f"{config.out}: the dataset cannot replace its own source. Choose another --out.",
+            path=config.out,
         )
 
 
@@ -156,13 +164,15 @@ def _check_target(config: PrepareConfig, problems: Problems) -> None:
     if not config.overwrite:
         problems.raise_if_any()
         raise DataError(
-            f"{out} exists already. Add --overwrite to replace it, or choose another --out."
+            f"{out} exists already. Add --overwrite to replace it, or choose another --out.",
+            path=out,
         )
     if not out.is_dir() or (any(out.iterdir()) and not (out / "dataset.json").is_file()):
         problems.raise_if_any()
         raise DataError(
             f"{out} is not a dataset folder, so --overwrite does not replace it. "
-            "Choose another --out."
+            "Choose another --out.",
+            path=out,
         )
 
 

@@ -92,6 +92,19 @@ def run_chain(config: ChainConfig) -> ChainResult:
     ------
     CellflowError
         What the steps raise.
+
+    Examples
+    --------
+    A try of it all with few images and steps, before the experiment itself, which has no ``debug``:
+
+    >>> from pathlib import Path
+    >>> from cellflow import ChainConfig, TrainConfig, run_chain
+    >>> training = TrainConfig(name="first", debug=True)
+    >>> result = run_chain(ChainConfig(images=(Path("images"),), policy="dataset", train=training))
+    >>> [fold.finished for fold in result.folds]
+    ['epochs', 'epochs']
+    >>> result.ensemble.folder.as_posix(), len(result.ensemble.cells)
+    ('predictions/first-debug', 6)
     """
     check_config(config)
     if config.images:  # a wrong path is not to show after the training

@@ -86,6 +86,17 @@ def demo(config: DemoConfig) -> DemoResult:
     ------
     DataError
         If the folder to write is not empty and not an earlier demo.
+
+    Examples
+    --------
+    One epoch teaches nothing, and takes seconds; `DemoConfig()` takes minutes and finds most cells:
+
+    >>> from cellflow import DemoConfig, demo
+    >>> result = demo(DemoConfig(k=2, images=6, unseen=2, n_epochs=1))
+    >>> result.members, result.unseen
+    (2, 2)
+    >>> result.submission.as_posix()
+    'cellflow-demo/predictions/demo/submission.csv'
     """
     check_config(config)
     started = time.monotonic()

@@ -78,6 +78,20 @@ def run_queue(config: QueueConfig) -> QueueResult:
         cannot be used: nothing is started then, and all that is wrong is reported.
     RunError
         If the same queue is running already.
+
+    Examples
+    --------
+    Two experiments, which are only checked and listed with ``dry_run``:
+
+    >>> from pathlib import Path
+    >>> from cellflow import QueueConfig, run_queue
+    >>> file = Path("season.yaml")
+    >>> _ = file.write_text("experiments: [{name: sgd}, {name: adam, optimizer: adamw}]")
+    >>> result = run_queue(QueueConfig(file, dry_run=True))
+    >>> result.table[["name", "status"]]
+       name   status
+    0   sgd  waiting
+    1  adam  waiting
     """
     check_config(config)
     experiments = read_experiments(config.file, debug=config.debug)

@@ -96,6 +96,21 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
     ------
     RunError, DataError, CheckpointError
         If a run has no model, members do not fit together, or there is no image.
+
+    Examples
+    --------
+    All folds of two runs on the images of a folder:
+
+    >>> from pathlib import Path
+    >>> from cellflow import EnsembleConfig, ensemble
+    >>> config = EnsembleConfig(runs=("exp", "second"), images=(Path("images"),))
+    >>> result = ensemble(config)
+    >>> result.members, len(result.cells), result.failed
+    (4, 6, {})
+    >>> result.folder.as_posix()
+    'predictions/exp+second'
+    >>> result.written
+    ('masks/ (6 label maps)', 'cells.csv (a row per cell)', 'submission.csv (runs)')
     """
     job = open_ensemble(config)
     output = config.output
@@ -321,6 +336,18 @@ def predict(config: PredictConfig) -> EnsembleResult:
     ------
     RunError, DataError, CheckpointError
         If there is no such model or image, or a run is incomplete.
+
+    Examples
+    --------
+    With the run ``runs/exp``; a model file of Cellpose 3 would do as well:
+
+    >>> from pathlib import Path
+    >>> from cellflow import PredictConfig, predict
+    >>> result = predict(PredictConfig(images=(Path("images"),), model="exp"))
+    >>> result.masks.as_posix(), len(list(result.masks.iterdir()))
+    ('predictions/exp/masks', 6)
+    >>> result.table.read_text().split(",")[:4]
+    ['id', 'label', 'area', 'centroid_y']
     """
     check_config(config)
     return ensemble(as_ensemble(config))

@@ -43,6 +43,13 @@ def write_notebook(config: NotebookConfig) -> Path:
         If a setting makes no sense, or the run is missing or unfinished.
     DataError
         If another file is there, and `overwrite` is false.
+
+    Examples
+    --------
+    >>> from cellflow import NotebookConfig, write_notebook
+    >>> path = write_notebook(NotebookConfig("exp"))
+    >>> path.name
+    'exp-kaggle.ipynb'
     """
     check_config(config)
     run = find_run(config.run, config.runs_dir)

@@ -112,6 +112,17 @@ def publish(config: PublishConfig) -> Publication:
         If a setting, the run or the dataset is not fit to be published.
     CellflowError
         If Kaggle's client or key is missing, or Kaggle refuses.
+
+    Examples
+    --------
+    What would go to Kaggle; without ``dry_run`` it goes, with the key that is kept for Kaggle:
+
+    >>> from cellflow import PublishConfig, publish
+    >>> plan = publish(PublishConfig("exp", title="My cells", wheels="none", dry_run=True))
+    >>> plan.reference, plan.public
+    ('OWNER/my-cells', False)
+    >>> [name for name, size in plan.files if name.endswith(".pt")]
+    ['fold_0/best.pt', 'fold_1/best.pt']
     """
     if config.dry_run:
         return plan_publication(config)

@@ -52,6 +52,8 @@ def list_runs(config: RunsConfig) -> pd.DataFrame:
     Examples
     --------
     >>> import tempfile
+    >>> from pathlib import Path
+    >>> from cellflow import list_runs, RunsConfig
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     table = list_runs(RunsConfig(runs_dir=Path(folder)))
     >>> table.empty, list(table)[:3]

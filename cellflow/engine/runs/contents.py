@@ -12,7 +12,12 @@ import pandas as pd
 from cellflow.config import MaskConfig
 from cellflow.config.shared import Policy
 from cellflow.engine.runs.next_command import named_folds, run_word, train_command
-from cellflow.engine.runs.run_records import read_fold_summary, read_oof_record
+from cellflow.engine.runs.run_records import (
+    OofRecord,
+    find_oof_record,
+    read_fold_summary,
+    read_oof_record,
+)
 from cellflow.engine.runs.state import TEXT_COLUMNS
 from cellflow.engine.runs.thresholds import mask_from_dict
 from cellflow.errors import DataError, RunError
@@ -20,11 +25,19 @@ from cellflow.io.dataset import Dataset
 from cellflow.io.fold_table import fold_table_hash, read_fold_table
 from cellflow.io.tables import read_frame
 from cellflow.nn.checkpoint import load_model_file
-from cellflow.storage.hashing import hash_json
+from cellflow.storage.hashing import hash_file, hash_json
 from cellflow.storage.locks import is_locked
 from cellflow.storage.run_folder import RunFolder, former_hashes
 
-__all__ = ["check_models", "read_table", "run_dataset", "run_folds", "run_mask", "run_policy"]
+__all__ = [
+    "check_models",
+    "read_table",
+    "run_dataset",
+    "run_folds",
+    "run_mask",
+    "run_policy",
+    "warn_of_old_masks",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -114,6 +127,38 @@ def _misfits(path: Path, fold: int, record: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def warn_of_old_masks(run: RunFolder) -> None:
+    """Warn of out-of-fold predictions of a run that was lengthened since, or has other models now."""
+    made = find_oof_record(run)
+    if made is None:
+        return
+    models = {fold: run.fold(fold).best for fold in made.models}
+    newer = [
+        fold
+        for fold, path in models.items()
+        if path.is_file() and hash_file(path) != made.models[fold]
+    ]
+    if newer:
+        why = f"are older than its models of {named_folds(newer)}"
+    elif _is_lengthened(run, made):
+        why = "were made before it was trained for more epochs"
+    else:
+        return
+    _log.warning(
+        "the out-of-fold masks of run %r %s, so their score is not that of the run as it is. Make them again: "
+        "cellflow oof %s",
+        run.name, why, run_word(run),
+    )  # fmt: skip
+
+
+def _is_lengthened(run: RunFolder, made: OofRecord) -> bool:
+    """Whether a run was lengthened since; a damaged record does not tell."""
+    try:
+        return not made.is_of_this_length(run.read_record())
+    except RunError:
+        return False
+
+
 def run_mask(run: RunFolder) -> MaskConfig:
     """Thresholds that a run was trained with.
 
@@ -149,7 +194,7 @@ def read_table(path: Path, columns: list[str], *, remedy: str = "") -> pd.DataFr
     try:
         table = read_frame(path, columns, text=TEXT_COLUMNS)
     except DataError as error:
-        raise RunError(f"{error} {remedy}") from None
+        raise RunError(f"{error} {remedy}", **error.facts) from None
     for name in {"id", "fold", "epoch"} & set(columns):  # everything else may be unknown
         if (table[name] == "").any() if name in TEXT_COLUMNS else table[name].isna().any():
             raise RunError(f"{path}: expected a value as {name} in every row. {remedy}")

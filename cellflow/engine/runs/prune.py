@@ -113,6 +113,8 @@ def plan_prune(config: PruneConfig) -> PrunePlan:
 
     Examples
     --------
+    >>> from pathlib import Path
+    >>> from cellflow import plan_prune, PruneConfig
     >>> plan = plan_prune(PruneConfig(runs_dir=Path("no runs yet")))
     >>> plan.items, plan.bytes
     ((), 0)
@@ -147,7 +149,9 @@ def prune(plan: PrunePlan) -> PruneResult:
 
     Examples
     --------
-    >>> prune(PrunePlan(items=(), kept=())).removed
+    >>> from pathlib import Path
+    >>> from cellflow import PruneConfig, plan_prune, prune
+    >>> prune(plan_prune(PruneConfig(runs_dir=Path("no runs yet")))).removed
     ()
     """
     removed: list[Redundant] = []

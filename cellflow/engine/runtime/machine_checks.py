@@ -102,6 +102,7 @@ def run_checks(config: ChecksConfig) -> Checks:
 
     Examples
     --------
+    >>> from cellflow import ChecksConfig, run_checks
     >>> [check.what for check in run_checks(ChecksConfig()).rows][:3]
     ['cellflow', 'python', 'packages']
     """

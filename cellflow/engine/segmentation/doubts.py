@@ -112,19 +112,19 @@ def warn_of_no_cells(
     lost = [item for item in rest if item not in low]
     lines = []
     if flat:
-        names = few_text(f"{item.name}: {item.values[0]:g}" for item in flat)
+        names = few_text(f"{item.name}: {item.values[0]:zg}" for item in flat)
         lines.append(f"{plural(len(flat), 'image')} of one value only ({names})")
     if low:
         best = max(low, key=lambda item: item.logit)
         lines.append(
             f"{plural(len(low), 'image')} where no cellprob is above --cellprob_threshold "
-            f"{used[best.name].cellprob_threshold:g}; the highest is {best.logit:.2f} ({best.name})"
+            f"{used[best.name].cellprob_threshold:zg}; the highest is {best.logit:z.2f} ({best.name})"
         )
     if lost:
         best = max(lost, key=lambda item: item.logit)
         own = used[best.name]
         lines.append(
-            f"{plural(len(lost), 'image')} with cellprob up to {best.logit:.2f} ({best.name}), where "
+            f"{plural(len(lost), 'image')} with cellprob up to {best.logit:z.2f} ({best.name}), where "
             f"--flow_threshold {own.flow_threshold:g}, --min_size {own.min_size} or --max_size_fraction "
             f"{own.max_size_fraction:g} leaves no mask"
         )
@@ -144,8 +144,8 @@ def _size_and_contrast(empty: Sequence[ImageFacts], members: Sequence[Member]) -
     bright = (middle - low) > (high - low) / 2
     return (
         f"if there are cells to see: the diameter taken is {first.diameter:.4g} pixels (training: "
-        f"{_trained(members):.4g}), --diameter changes it; values go from {low:g} to {high:g}, half of them "
-        f"below {middle:g} ({first.name}): a {'bright' if bright else 'dark'} image, which must look like "
+        f"{_trained(members):.4g}), --diameter changes it; values go from {low:zg} to {high:zg}, half of them "
+        f"below {middle:zg} ({first.name}): a {'bright' if bright else 'dark'} image, which must look like "
         "those of the training, else invert it"
     )
 

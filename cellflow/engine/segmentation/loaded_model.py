@@ -45,8 +45,9 @@ class Model:
     With new weights, where else the name of a run or a model file would be:
 
     >>> import tempfile
-    >>> import numpy as np
     >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from cellflow import load_model
     >>> from cellflow.nn.checkpoint import save_model_file
     >>> from cellflow.nn.networks import UNet
     >>> folder = tempfile.TemporaryDirectory()
@@ -370,6 +371,8 @@ def load_model(
 
     >>> import tempfile
     >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from cellflow import load_model
     >>> from cellflow.nn.checkpoint import save_model_file
     >>> from cellflow.nn.networks import UNet
     >>> folder = tempfile.TemporaryDirectory()

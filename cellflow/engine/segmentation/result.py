@@ -48,6 +48,7 @@ class Prediction:
     `Model.predict` makes them; here one by hand.
 
     >>> import numpy as np
+    >>> from cellflow import Prediction
     >>> labels = np.array([[1, 1, 0], [1, 1, 2]])
     >>> none = np.zeros((2, 3), dtype=np.float32)
     >>> prediction = Prediction(np.stack([none, none]), none, none, labels, 2.0, none)

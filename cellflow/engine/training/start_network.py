@@ -19,7 +19,7 @@ from cellflow.nn.optim import make_optimizer
 from cellflow.nn.precision import choose_layout, set_layout
 from cellflow.nn.step import Stepper
 
-__all__ = ["is_pretrained", "start_model", "start_stepper"]
+__all__ = ["check_crop_side", "is_pretrained", "start_model", "start_stepper"]
 
 DEFAULT_DIAMETER = 30.0
 """Diameter in pixels that a new network works at, as Cellpose's cyto models do."""
@@ -48,6 +48,28 @@ def start_model(config: TrainConfig, fold: int) -> tuple[Path, Network, dict[str
             f"{model.chan} --chan2 {model.chan2}."
         )
     return path, net, facts
+
+
+def check_crop_side(config: TrainConfig, fold: int) -> None:
+    """Check that the network which a fold starts from can be trained on crops of ``--bsize``.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot, naming the sides next to it that fit.
+    CheckpointError
+        If the model file to start from cannot be used.
+    """
+    net = start_model(config, fold)[1] if is_pretrained(config) else DEFAULT
+    side, step = config.sampling.bsize, net.crop_multiple
+    if side % step:
+        below = side - side % step
+        raise ConfigError(
+            f"--bsize {side}: the network {net.title} takes crops whose side is a multiple of {step}, such as "
+            f"{f'{below} or ' if below else ''}{below + step}.",
+            expected=step,
+            found=side,
+        )
 
 
 def _start_network(

@@ -16,7 +16,7 @@ from cellflow.engine.data.folds import load_folds, validation_folds, wanted_fold
 from cellflow.engine.runtime.machine import Machine, choose_machine
 from cellflow.engine.segmentation.member import Member
 from cellflow.engine.training.crops import fold_samples, make_crops, make_sampler
-from cellflow.engine.training.start_network import start_stepper
+from cellflow.engine.training.start_network import check_crop_side, start_stepper
 from cellflow.engine.training.trainable import check_trainable
 from cellflow.engine.training.validator import Validator
 from cellflow.io.dataset import Dataset
@@ -98,6 +98,7 @@ def plan_training(config: TrainConfig) -> Plan:
     split = load_folds(dataset)
     folds = wanted_folds(config.fold, validation_folds(dataset, split), dataset)
     check_trainable(config, dataset, split, folds)
+    check_crop_side(config, folds[0])
     training, validation = fold_samples(config, folds[0], dataset, split)
     origin = {"fold": folds[0], "data_hash": dataset.hash, "folds_hash": dataset.folds_hash()}
     stepper = start_stepper(config, training, origin, machine)

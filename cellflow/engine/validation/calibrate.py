@@ -71,6 +71,18 @@ def calibrate(config: CalibrateConfig) -> CalibrationResult:
     ------
     RunError, DataError
         If a run has no out-of-fold flows, or runs do not belong together.
+
+    Examples
+    --------
+    Of the run ``runs/exp``, after `oof`:
+
+    >>> from cellflow import CalibrateConfig, calibrate
+    >>> result = calibrate(CalibrateConfig(runs=("exp",)))
+    >>> (thresholds,) = result.thresholds
+    >>> thresholds.source
+    'out-of-fold flows of 6 images of run exp'
+    >>> sorted(thresholds.per_type)
+    ['round', 'spindle', 'spread']
     """
     check_config(config)
     runs = tuple(find_run(name, config.runs_dir) for name in config.runs or (None,))

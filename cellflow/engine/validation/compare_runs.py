@@ -77,6 +77,19 @@ def compare_runs(config: CompareConfig) -> Comparison:
     ------
     ConfigError, RunError
         If a run is unknown or its record or tables are damaged, or both are one run.
+
+    Examples
+    --------
+    Two runs that differ in their seed, after `oof`:
+
+    >>> from cellflow import CompareConfig, compare_runs
+    >>> found = compare_runs(CompareConfig("exp", "second"))
+    >>> found.config
+    ('seed: 0 -> 1',)
+    >>> found.table[["scope", "name", "images", "verdict"]].tail(2)
+           scope    name  images    verdict
+    4  cell_type  spread       2  undecided
+    5    overall     all       6  undecided
     """
     check_config(config)
     folders = [find_run(name, config.runs_dir) for name in (config.a, config.b)]

@@ -104,6 +104,26 @@ def oof(config: OofConfig) -> OofResult:
     ------
     RunError, DataError
         If a fold has no model, or models, folds and data do not belong together.
+
+    Examples
+    --------
+    Of the run ``runs/exp``, whose two folds are trained:
+
+    >>> from cellflow import OofConfig, oof
+    >>> result = oof(OofConfig(run="exp", policy="dataset"))
+    >>> result.scores[["id", "fold", "cell_type", "n_true"]].head(3)
+                  id  fold cell_type  n_true
+    0    round_003_0     0     round       6
+    1  spindle_004_0     0   spindle      14
+    2   spread_005_0     0    spread       7
+    >>> result.cv[["scope", "name", "images"]]
+           scope     name  images
+    0       fold        0       3
+    1       fold        1       3
+    2  cell_type    round       2
+    3  cell_type  spindle       2
+    4  cell_type   spread       2
+    5    overall      all       6
     """
     check_config(config)
     run = find_run(config.run, config.runs_dir)

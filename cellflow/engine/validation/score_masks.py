@@ -11,7 +11,7 @@ import pandas as pd
 
 from cellflow.config import ScoreConfig, check_config
 from cellflow.engine.data.folds import group_column, groups_of
-from cellflow.engine.runs.contents import run_dataset
+from cellflow.engine.runs.contents import run_dataset, warn_of_old_masks
 from cellflow.engine.runs.next_command import run_word
 from cellflow.engine.runtime.progress_lines import follow
 from cellflow.engine.segmentation.scoring import SCORE_COLUMNS, rates, score_row
@@ -183,7 +183,9 @@ def score_masks(config: ScoreConfig) -> ScoreResult:
     Examples
     --------
     >>> import tempfile
+    >>> from pathlib import Path
     >>> import numpy as np
+    >>> from cellflow import score_masks, ScoreConfig
     >>> from cellflow.io.images import write_labels
     >>> labels = np.pad(np.ones((6, 6), np.int32), 4)
     >>> with tempfile.TemporaryDirectory() as place:
@@ -234,6 +236,7 @@ def _find(name: str, runs_dir: Path, ending: str) -> _Side:
             f"Run {run.name!r} has no out-of-fold masks in {masks}. Make them with: "
             f"cellflow oof {run_word(run)}"
         )
+    warn_of_old_masks(run)
     return _Side(name, read_source(masks, ReadOptions("prediction")), run)
 
 
@@ -341,7 +344,8 @@ def _scores(
         try:
             rows.append(score_row(cells, side.masks.images[own].labels(cells.shape)))
         except DataError as error:
-            raise DataError(f"{error} The truth is {truth.images[name].cells_path}.") from None
+            text = f"{error} The truth is {truth.images[name].cells_path}."
+            raise DataError(text, **error.facts | {"id": name}) from None
     if len(rows) == 1:
         return rows[0]
     others = {f"{key}_versus": rows[1][key] for key in SCORE_COLUMNS if key != "n_true"}

@@ -138,7 +138,7 @@ class ThresholdSearch:
     def _fit(self, rows: Bools) -> Thresholds:
         """Optima of the grid on the images they are fitted on, whether they hold elsewhere or not."""
         shared = self.scores.mask(self._place(rows))
-        names = sorted({name for name in np.array(self.images.types)[rows] if name})
+        names = sorted({str(name) for name in np.array(self.images.types)[rows] if name})
         if len(names) < 2:
             return Thresholds(shared)
         per_type = {

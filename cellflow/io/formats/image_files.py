@@ -71,7 +71,7 @@ class ImageSearch:
                 return [source]
             return _some(_read_list(source), f"{source}: no images in this list")
         if not _is_pattern(source):
-            raise DataError(_nothing_there(source))
+            raise DataError(_nothing_there(source), path=source)
         found = glob(str(source), recursive=True)  # noqa: PTH207 - it takes absolute patterns
         matches = map(Path, sorted(found))
         files = [path for path in matches if path.is_file() and _has_suffix(path)]
@@ -93,7 +93,8 @@ class ImageSearch:
         if below and not here:
             raise DataError(
                 f"{folder}: no images in this folder{self._wanted}, but {_counted(below, folder)} in its "
-                "sub-folders. Add --recursive to take them all, or name a sub-folder."
+                "sub-folders. Add --recursive to take them all, or name a sub-folder.",
+                path=folder,
             )
         if below:
             self.options.log.warning("%s in sub-folders of %s not taken; --recursive takes them too",
@@ -169,7 +170,9 @@ def _below(folder: Path, *, levels: int | None = None) -> list[Path]:
 
     def unreadable(error: OSError) -> None:
         if levels is None:
-            raise DataError(f"{error.filename}: cannot be read ({error.strerror}).") from error
+            raise DataError(
+                f"{error.filename}: cannot be read ({error.strerror}).", path=Path(error.filename)
+            ) from error
 
     found: list[Path] = []
     for place, folders, _ in os.walk(folder, onerror=unreadable):
@@ -201,7 +204,8 @@ def _refuse_run(folder: Path) -> None:
     if (folder / "config.yaml").is_file() and (folder / "folds.csv").is_file():
         raise DataError(
             f"{folder}: expected images, found a run. Models are named with --model (cellflow predict), or "
-            "before --images (cellflow ensemble)."
+            "before --images (cellflow ensemble).",
+            path=folder,
         )
 
 
@@ -224,10 +228,12 @@ def _read_list(source: Path) -> list[Path]:
     try:
         lines = source.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
-        raise DataError(f"{source}: cannot be read ({error.strerror or error}).") from error
+        raise DataError(
+            f"{source}: cannot be read ({error.strerror or error}).", path=source
+        ) from error
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{source}: expected UTF-8 text with the path of one image a line."
+            f"{source}: expected UTF-8 text with the path of one image a line.", path=source
         ) from error
     paths, problems = [], []
     for number, line in enumerate(lines, 1):
@@ -243,5 +249,5 @@ def _read_list(source: Path) -> list[Path]:
     if problems:
         rest = len(problems) - MAX_PROBLEMS
         more = [f"and {rest} more"] if rest > 0 else []
-        raise DataError("\n".join([*problems[:MAX_PROBLEMS], *more]))
+        raise DataError("\n".join([*problems[:MAX_PROBLEMS], *more]), path=source)
     return paths

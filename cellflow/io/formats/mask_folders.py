@@ -311,12 +311,16 @@ def _cells(image: Path, path: Path, shape: Shape | None) -> Instances:
     except DataError as error:
         if path.is_file() and looks_like_label_map(image):
             raise DataError(
-                f"{error} The image {image.name} looks like a label map: are images and masks swapped?"
+                f"{error} The image {image.name} looks like a label map: are images and masks swapped?",
+                **error.facts,
             ) from error
         raise
     if shape is not None and masks.shape != shape:
         raise DataError(
             f"{path}: the mask is {masks.shape[0]} x {masks.shape[1]} (height x width), its image "
-            f"{image.name} is {shape[0]} x {shape[1]}. Export the mask again at the image's size."
+            f"{image.name} is {shape[0]} x {shape[1]}. Export the mask again at the image's size.",
+            path=path,
+            expected=shape,
+            found=masks.shape,
         )
     return instances_from_labels(masks)

@@ -33,7 +33,8 @@ class SubmissionTable(SourceFormat):
         """Read the table; runs are decoded image by image."""
         if path.suffix.lower() in IMAGE_SUFFIXES:
             raise DataError(
-                f"{path}: expected a folder of label maps or a CSV, found a single image. Name its folder."
+                f"{path}: expected a folder of label maps or a CSV, found a single image. Name its folder.",
+                path=path,
             )
         images = {
             name: SourceImage(name, path, read_cells=partial(_cells, path, name, rles))
@@ -80,7 +81,9 @@ def write_submission(path: Path, rows: Iterable[tuple[str, Sequence[str]]]) -> N
         writer.writerow(["id", "predicted"])
         for image_id, rles in rows:
             if image_id in seen:
-                raise DataError(f"{path}: the image {image_id!r} comes twice.")
+                raise DataError(
+                    f"{path}: the image {image_id!r} comes twice.", path=Path(path), id=image_id
+                )
             seen.add(image_id)
             writer.writerows([image_id, rle] for rle in rles or [""])
 

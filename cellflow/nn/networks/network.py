@@ -37,6 +37,8 @@ class Network(nn.Module):
         Side of the tiles that a prediction cuts images into.
     multiple : int
         Images are padded until their sides are multiples of this.
+    crop_multiple : int
+        Sides of training crops, which are not padded, are multiples of this.
     style_size : int or None
         Length of the style vector; None where there is none, and then cell type and diameter are not
         told from images.
@@ -49,6 +51,7 @@ class Network(nn.Module):
     channels: int = 2
     tile: ClassVar[int] = 224
     multiple: ClassVar[int] = 16
+    crop_multiple: int = 8
     style_size: int | None = None
     file_keys: ClassVar[tuple[str, ...]] = ()
 

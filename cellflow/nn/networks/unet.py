@@ -160,6 +160,7 @@ class UNet(Network):
         super().__init__(diam_mean)
         self.channels = channels
         self.style_size = widths[-1]
+        self.crop_multiple = 2 ** (len(widths) - 1)
         self.downsample = _WayDown([channels, *widths])
         self.upsample = _WayUp(widths)
         self.output = _activated(widths[0], OUTPUTS, 1)

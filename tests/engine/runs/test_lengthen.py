@@ -15,12 +15,20 @@ import pytest
 import torch
 
 from cellflow import cli
-from cellflow.config import CalibrateConfig, OofConfig, OptimConfig, RuntimeConfig, TrainConfig
+from cellflow.config import (
+    CalibrateConfig,
+    OofConfig,
+    OptimConfig,
+    RuntimeConfig,
+    ScoreConfig,
+    TrainConfig,
+)
 from cellflow.engine.runs.contents import check_models
 from cellflow.engine.runs.metadata import build_metadata
 from cellflow.engine.training.train import train
 from cellflow.engine.validation.calibrate import calibrate
 from cellflow.engine.validation.oof import oof
+from cellflow.engine.validation.score_masks import score_masks
 from cellflow.errors import CellflowError, RunError
 from cellflow.nn.checkpoint import load_state
 from cellflow.nn.optim import learning_rate_at, same_rates
@@ -77,14 +85,22 @@ def test_a_lengthened_run_is_the_run_that_was_asked_for_at_once(short: TrainConf
     assert hash_file(run_of(short).fold(0).last) == before
 
 
-def test_folds_that_were_not_named_wait_for_their_epochs(short: TrainConfig) -> None:
+def test_folds_that_were_not_named_wait_for_their_epochs(
+    short: TrainConfig, caplog: pytest.LogCaptureFixture
+) -> None:
     both = replace(short, fold=("all",))
     train(both)
     run = run_of(short)
     oof(OofConfig(run=str(run.path), policy="dataset", runtime=CPU))
     assert build_metadata(run)["status"] == "predicted"
+    score_masks(ScoreConfig(pred=str(run.path)))
+    assert "out-of-fold masks" not in caplog.text
     train(of_length(short, 4))
     assert build_metadata(run)["status"] == "training"
+    caplog.clear()
+    score_masks(ScoreConfig(pred=str(run.path)))
+    assert "run 'short' were made before it was trained for more epochs" in caplog.text
+    assert f"cellflow oof {run.path}" in caplog.text
     with pytest.raises(
         RunError, match=r"fold 1 has stopped after epoch 2 of 4.*finish it with: "
     ) as e:

@@ -87,6 +87,20 @@ def test_causes_of_no_cells(caplog: pytest.LogCaptureFixture) -> None:
     assert "from 0 to 200" in lines[4] and "a dark image" in lines[4]
 
 
+def test_no_negative_zero_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    """A logit just below 0, and pixels of -0.0 as subtracting a background leaves them."""
+    flat, low = (
+        facts("flat", values=(-0.0, -0.0, -0.0)),
+        facts("low", logit=-0.004, values=(-0.0, 1.0, 2.0)),
+    )
+    warn_of_no_cells([flat, low], MaskConfig(cellprob_threshold=-0.0), {}, [MEMBER])
+    warn_of_no_cells(
+        [facts("lost", logit=-0.004)], MaskConfig(cellprob_threshold=-1.0), {}, [MEMBER]
+    )
+    assert "the highest is 0.00" in said(caplog) and "cellprob up to 0.00" in said(caplog)
+    assert "-0" not in said(caplog)
+
+
 @pytest.fixture
 def config(shared: Path, tmp_path: Path) -> PredictConfig:
     image = read_image(shared / "data" / "kaggle_layout" / "test" / "set37_0.png")[:96, :112]

@@ -19,6 +19,7 @@ from cellflow.errors import ConfigError, DataError, RunError
 from cellflow.io.dataset import Dataset
 from cellflow.io.formats.submission import write_submission
 from cellflow.io.images import read_labels, write_labels
+from cellflow.nn.checkpoint import load_model_file, save_model_file
 from cellflow.numeric.bootstrap import bootstrap_mean
 from cellflow.numeric.rle import rles_from_labels
 from cellflow.numeric.score import competition_score
@@ -373,6 +374,29 @@ def test_a_run_is_scored_on_its_data(run: RunFolder, tiny_data: Path, good: Path
     facts = json.loads(run.folds.with_suffix(".json").read_text())
     run.folds.with_suffix(".json").write_text(json.dumps(facts | {"group": "cell_type"}))
     assert overall(score(run.path, None))["groups"] == 3
+
+
+def test_masks_older_than_the_models_are_said(
+    run: RunFolder, tiny_data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A newer model of fold 1; scoring needs no record where the truth is given."""
+    before = score(run.path, None)
+    assert "older than" not in caplog.text
+    net, facts = load_model_file(run.fold(1).best)
+    net.set_diam_labels(99.0)
+    save_model_file(run.fold(1).best, net, facts)
+    run.record_path.write_text("damaged")
+    same(score(run.path, tiny_data), before)
+    assert "run 'tiny' are older than its models of fold 1, so" in caplog.text
+    assert f"Make them again: cellflow oof {run.path}" in caplog.text
+
+
+def test_a_damaged_record_does_not_matter_where_the_truth_is_given(
+    run: RunFolder, tiny_data: Path
+) -> None:
+    before = score(run.path, None)
+    run.record_path.write_text("damaged")
+    same(score(run.path, tiny_data), before)
 
 
 def test_a_run_without_masks(run: RunFolder) -> None:
