@@ -16,6 +16,7 @@ from cellflow.engine.runs.metadata import read_metadata
 from cellflow.errors import CheckpointError, ConfigError
 from cellflow.nn.checkpoint import load_model_file, save_model_file
 from cellflow.nn.networks import NETWORKS, Network, UNet
+from cellflow.nn.runners import TorchRunner
 from cellflow.storage.run_folder import RunFolder
 
 
@@ -97,7 +98,9 @@ def test_a_network_for_one_channel_takes_the_first_of_two(tiny: Path) -> None:
 
     net = load_model_file(tiny).net
     image = np.random.default_rng(0).random((2, 40, 50), dtype=np.float32)
-    both, first = (image_to_flows(net, part, rescale=1.0) for part in (image, image[:1]))
+    both, first = (
+        image_to_flows(TorchRunner(net), part, rescale=1.0) for part in (image, image[:1])
+    )
     np.testing.assert_array_equal(both.flow, first.flow)
     assert both.style is None
 
@@ -108,5 +111,5 @@ def test_missing_channels_are_empty() -> None:
     net = UNet.build(seed=1).eval()
     image = np.random.default_rng(0).random((1, 40, 50), dtype=np.float32)
     padded = np.concatenate([image, np.zeros_like(image)])
-    grey, two = (image_to_flows(net, part, rescale=1.0) for part in (image, padded))
+    grey, two = (image_to_flows(TorchRunner(net), part, rescale=1.0) for part in (image, padded))
     np.testing.assert_array_equal(grey.cellprob, two.cellprob)
