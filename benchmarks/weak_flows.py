@@ -122,12 +122,15 @@ def real(count: int) -> Iterator[tuple[str, Fields]]:
     """A trained U-Net on real images as they are, and changed so that it no longer knows what it sees."""
     import torch
 
+    from cellflow.config import RuntimeConfig
+    from cellflow.engine.runtime.machine import choose_machine
     from cellflow.io.images import read_image
     from cellflow.nn.checkpoint import load_model_file
     from cellflow.nn.forward import image_to_flows
     from cellflow.numeric.normalize import normalize_percentile
 
     net = load_model_file(inputs.SHARED / "models" / "usiigaci_unet").net
+    runner = choose_machine(RuntimeConfig()).runner(net)
     usual = 30 / 53.9  # diam_mean / diam_labels of the file
     rng = np.random.default_rng(0)
     for path in sorted((inputs.SHARED / "data" / "usiigaci" / "images").glob("*.png"))[:count]:
@@ -140,7 +143,7 @@ def real(count: int) -> Iterator[tuple[str, Fields]]:
         for name, (pixels, rescale) in changed.items():
             both = np.stack([pixels, np.zeros_like(pixels)]).astype(np.float32)
             with torch.inference_mode():
-                found = image_to_flows(net, both, rescale=rescale)
+                found = image_to_flows(runner, both, rescale=rescale)
             yield name, (found.flow, found.cellprob)
 
 

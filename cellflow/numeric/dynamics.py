@@ -101,7 +101,7 @@ def flows_to_labels(
         Steps of one unit flow each; 200 by default.
     method : {"basin", "trace"}
         "trace" takes every step of every pixel, as cellpose does. "basin" takes the first few and
-        then follows where the pixels it reached went.
+        then follows where the pixels it reached went, except for pixels that this may lead astray.
     check_scale : bool
         Whether to refuse a field that looks like a unit flow. Evaluation of a network that has
         hardly been trained turns it off, because its flows are small as well.

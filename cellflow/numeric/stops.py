@@ -79,6 +79,7 @@ def take_jumps(field: Floats, inside: NDArray[np.uint8], steps: int, rows: int) 
     )
     ends = np.flatnonzero(is_end).astype(np.int32)
     if len(ends) > MANY_ENDS * np.count_nonzero(inside.view(np.bool_)):
+        del target, final, is_end  # two images of memory
         return take_all_steps(field, inside, steps, rows)
     rest, pace = np.empty_like(ends), np.empty(len(ends), dtype=np.float32)
     left = steps - hops * int(jump)
