@@ -1,4 +1,4 @@
-# Everything runs in .venv, made here from constraints.txt. PYTHON chooses the interpreter (3.11 or 3.12).
+# Everything runs in .venv, made here from constraints.txt. PYTHON chooses the interpreter (3.11, 3.12 or 3.13).
 PYTHON ?= python3
 BIN := .venv/bin
 

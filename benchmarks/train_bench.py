@@ -23,6 +23,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import imagecodecs
@@ -40,7 +41,6 @@ from cellflow.engine.training.sample_cache import CachedSamples, cache_samples
 from cellflow.io.dataset import Dataset
 from cellflow.io.images import read_image, read_labels, write_labels
 from cellflow.nn.dataset import Batch, CropDataset, EpochSampler, make_loader
-from cellflow.nn.forward import run_tiles
 from cellflow.nn.networks import UNet
 from cellflow.nn.optim import make_optimizer
 from cellflow.nn.precision import choose_layout, set_layout
@@ -361,7 +361,7 @@ def bench_evaluate(options: argparse.Namespace) -> None:
         return
     machine = choose_machine(RuntimeConfig(device=options.device))
     say_machine(machine.device)
-    member = load_member(model, "usiigaci", machine.device)
+    member = load_member(model, "usiigaci", machine)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         dataset = real_dataset(Path(folder), options.images)
         rescale = member.diam_mean / member.diam_labels
@@ -369,7 +369,10 @@ def bench_evaluate(options: argparse.Namespace) -> None:
         print(f"{len(tiles)} images of {SHAPE[0]} x {SHAPE[1]}, {len(tiles[0])} tiles each:\n")
         print("| evaluation | s an image | times the network alone | spread |\n|---|---|---|---|")
         for name, amp in precisions(machine).items():
-            segmenter = Segmenter([member], MaskConfig(), amp=amp, batch_size=BATCH)
+            runner = replace(machine, amp=amp).runner(member.net)
+            runner.prepare()
+            one = replace(member, runner=runner)
+            segmenter = Segmenter([one], MaskConfig(), batch_size=BATCH)
             ways = evaluation_ways(segmenter, dataset, tiles)
             seconds = timed_in_turns(ways, options.turns, machine.device)
             for way, values in seconds.items():
@@ -389,7 +392,7 @@ def evaluation_ways(
 
     def network_alone() -> None:
         for stack in tiles:
-            run_tiles(member.net, stack, batch_size=BATCH, amp=segmenter.amp)
+            member.runner.run(stack, batch_size=BATCH)
 
     def one_by_one() -> None:
         for name in dataset.ids:

@@ -58,12 +58,11 @@ class Run:
     def open(cls, name: str, machine: Machine, places: dict[str, Path]) -> Run:
         """Open it."""
         folder = find_run(name, places["runs_dir"])
-        opened = open_models([name], machine.device, **places)
+        opened = open_models([name], machine, **places)
         first = sorted(folder.path.glob("fold_*/best.pt"))[0]
-        single = open_models([str(first)], machine.device, **places).thresholds
+        single = open_models([str(first)], machine, **places).thresholds
         segmenter = Segmenter(
-            opened.members, MaskConfig(), amp=machine.amp, policy=opened.policy,
-            diameter=opened.diameter, flips=FLIPS,
+            opened.members, MaskConfig(), policy=opened.policy, diameter=opened.diameter, flips=FLIPS,
         )  # fmt: skip
         return cls(folder.name, folder, opened, single, segmenter)
 
@@ -86,7 +85,7 @@ def main() -> None:
     machine = choose_machine(RuntimeConfig())
     places = {"runs_dir": options.runs_dir, "ensembles_dir": options.ensembles_dir}
     runs = [Run.open(name, machine, places) for name in options.runs]
-    together = open_models(options.runs, machine.device, **places) if len(runs) > 1 else None
+    together = open_models(options.runs, machine, **places) if len(runs) > 1 else None
     dataset = Dataset.open(options.data)
     names = dataset.ids
     if options.most:

@@ -6,8 +6,13 @@ nor pandas.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import Any
+
+if sys.version_info < (3, 11):  # noqa: UP036 - a source folder; pip refuses by itself
+    found = f"{sys.version_info.major}.{sys.version_info.minor}"
+    raise ImportError(f"cellflow needs Python 3.11 or newer, found {found} ({sys.executable}).")
 
 _HOME = {
     "CalibrateConfig": "config",

@@ -10,6 +10,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "DownloadError",
     "FoldError",
     "LeakError",
     "NotFiniteError",
@@ -91,6 +92,10 @@ class LeakError(FoldError):
 
 class CheckpointError(CellflowError, ValueError):
     """A model file is missing, damaged, or of another kind than expected."""
+
+
+class DownloadError(CheckpointError):
+    """A model file cannot be fetched, or what came is not what should have come."""
 
 
 class RunError(CellflowError, ValueError):

@@ -27,6 +27,11 @@ from cellflow.config import (
 # beside whatever else the machine does. Before torch is imported; child processes take it over.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Hundreds of tests make networks of their own, and each conversion takes a second; tests of the engines
+# name theirs.
+os.environ.setdefault("CELLFLOW_ENGINE", "torch")
+
+sys.path.insert(0, str(Path(__file__).parent))  # model_server
 sys.path.insert(0, str(Path(__file__).parent / "storage"))  # faults
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

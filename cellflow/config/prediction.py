@@ -181,6 +181,8 @@ class SegmentationConfig:
     unfinished: bool = False
     """Also take folds whose training has stopped before its last epoch, with their best model so far. Folds that
     are not taken, or have no model yet, are left out with a warning."""
+    download: bool = True
+    """Fetch the file of a model that is given by name, such as cyto3, where Cellpose's model folder lacks it."""
     files: FilesConfig = field(default_factory=FilesConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
@@ -211,8 +213,8 @@ class EnsembleConfig(SegmentationConfig):
     images: tuple[Path, ...]
     """Images, folders of images, datasets, patterns in quotes ('a/*.tif'), or text files with one path a line."""
     runs: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Run folders, names, or model files; without any the newest run. All folds of all of them are members.
-    RUN@TYPE joins only for images of that cell type."""
+    """Run folders, names, model files, or models of Cellpose's by name, such as cyto3; without any the newest run.
+    All folds of all of them are members. RUN@TYPE joins only for images of that cell type."""
     flows: tuple[Path, ...] = ()
     """Folders of flows of other origin that join the average: ID.npz with flow, cellprob and scale."""
     weights: Literal["equal", "cv"] = "equal"
@@ -236,7 +238,8 @@ class PredictConfig(SegmentationConfig):
     images: tyro.conf.Positional[tuple[Path, ...]]
     """Images, folders of images, datasets, patterns in quotes ('a/*.tif'), or text files with one path a line."""
     model: Annotated[str | None, tyro.conf.arg(aliases=["--pretrained_model"])] = None
-    """Run by name or folder, or a model file of cellflow or Cellpose 3; without it the newest run."""
+    """Run by name or folder; a model file of cellflow or Cellpose 3; a model of Cellpose's by name, such as cyto3,
+    fetched once; without it the newest run."""
 
 
 @dataclass(frozen=True)

@@ -86,6 +86,8 @@ class RuntimeConfig:
     """auto, cpu, cuda, cuda:1, mps."""
     amp: Literal["auto", "bfloat16", "float16", "off"] = "auto"
     """Mixed precision. auto: bfloat16 where the CPU or GPU has it, else float16 on a GPU, else off."""
+    engine: Literal["auto", "torch", "openvino"] = "auto"
+    """What runs networks for predictions. auto: OpenVINO on x86 CPUs where it is installed, else torch."""
     workers: Annotated[int | None, NOT_NEGATIVE] = None
     """Processes that prepare crops; without it 0 on a CPU and up to 8 on a GPU. The crops are the same."""
     threads: Annotated[int | None, COUNT] = None

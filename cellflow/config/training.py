@@ -48,8 +48,9 @@ class ModelConfig:
     """
 
     pretrained_model: Annotated[str, tyro.conf.arg(aliases=["--init"])] = "none"
-    """Cellpose 3 model file to start from (or the name of one in Cellpose's model folder); or a run folder, each
-    fold then starts from the run's model of that fold; none: from scratch."""
+    """Model to start from: a Cellpose 3 model file; a name such as cyto3, nuclei or livecell, whose file is fetched
+    from Cellpose's server once, into Cellpose's model folder; a run folder, each fold then starts from the run's
+    model of that fold; none: from scratch."""
     chan: Annotated[int, CHANNEL] = 0
     """Channel to segment: 0 grey, 1 red, 2 green, 3 blue, as in Cellpose."""
     chan2: Annotated[int, CHANNEL] = 0
@@ -206,6 +207,8 @@ class TrainConfig:
     time_budget: str | None = None
     """Time for this command, such as 8h or 90m, shared by its folds. It ends with an evaluation and a saved
     state; the same command goes on from there."""
+    download: bool = True
+    """Fetch the file of a --pretrained_model that is given by name, where Cellpose's model folder lacks it."""
     dry_run: bool = False
     """Train nothing: print the plan with the memory and time it will take, and draw one batch."""
     debug: bool = False

@@ -21,8 +21,8 @@ __all__ = ["cgroup_limits", "prepared_datasets", "take_snapshot"]
 
 _DATA_FORMAT = "cellflow-dataset"
 _PACKAGES = (
-    "cellflow", "cellpose", "fastremap", "fill-voids", "imagecodecs", "llvmlite", "numba", "numpy",
-    "opencv-python-headless", "pandas", "scikit-image", "scikit-learn", "scipy", "tifffile", "torch", "zarr",
+    "cellflow", "cellpose", "imagecodecs", "llvmlite", "numba", "numpy", "opencv-python-headless",
+    "openvino", "pandas", "scikit-image", "scikit-learn", "scipy", "tifffile", "torch", "zarr",
 )  # fmt: skip
 _CPU_FLAGS = ("amx_bf16", "amx_tile", "avx2", "avx512_bf16", "avx512f", "bf16")
 _SEARCH_DEPTH = 5  # /kaggle/input/datasets/OWNER/NAME, and a folder or two inside

@@ -7,7 +7,7 @@ Cellpose ignores. Nothing here ever unpickles more than tensors and Python primi
 from __future__ import annotations
 
 import io
-import os
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -20,7 +20,6 @@ from cellflow.storage.atomic import atomic_path
 
 __all__ = [
     "Loaded",
-    "find_model_file",
     "load_model_file",
     "load_state",
     "network_of_file",
@@ -29,10 +28,19 @@ __all__ = [
 ]
 
 _KEY = "cellflow"
-_STORED_NAMES = {name: f"{name}torch_0" for name in ("cyto", "cyto2", "nuclei")}
-"""Names in Cellpose's model folder that are not the names people use."""
 _KIND = "network"
 """The fact that says a network's kind."""
+
+
+_PARALLEL = "module."
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+"""Entries in which other programs keep the weights."""
+_MARKS = {
+    b"<": "a page of the web, such as a server sends in place of a file",
+    b"\x89HDF": "an HDF5 file, such as Keras writes",
+    b"\x93NUMPY": "a NumPy array, such as Cellpose's size models",
+}
+"""First bytes of what people take for model files."""
 
 
 class Loaded(NamedTuple):
@@ -71,7 +79,7 @@ def load_model_file(path: Path) -> Loaded:
         If the file is missing, damaged, of Cellpose 4, or of a network that is not known.
     """
     path = Path(path)
-    state = _read(path)
+    state = _read_weights(path)
     facts = _facts(state)
     network = _network_of(state, facts.get(_KIND), path)
     for name, value in state.items():
@@ -80,6 +88,8 @@ def load_model_file(path: Path) -> Loaded:
                 f"{path} is no model file: {name} is no array of weights but {type(value).__name__}.",
                 path=path, expected=torch.Tensor, found=type(value),
             )  # fmt: skip
+        if not value.isfinite().all():
+            raise CheckpointError(f"{path}: the weights {name} are not all numbers.", path=path)
     return Loaded(network.load(state, path).eval(), facts)
 
 
@@ -91,32 +101,8 @@ def network_of_file(path: Path) -> type[Network]:
     CheckpointError
         As `load_model_file`.
     """
-    state = _read(path)
+    state = _read_weights(path)
     return _network_of(state, _facts(state).get(_KIND), path)
-
-
-def find_model_file(name: str) -> Path:
-    """Path of a model file given by path or by the name it has in Cellpose's model folder.
-
-    Nothing is ever downloaded.
-
-    Raises
-    ------
-    CheckpointError
-        If there is no such file.
-    """
-    path = Path(name).expanduser()
-    folder = Path(
-        os.environ.get("CELLPOSE_LOCAL_MODELS_PATH", Path.home() / ".cellpose" / "models")
-    )
-    stored = folder / _STORED_NAMES.get(name, name)
-    for candidate in (path, stored):
-        if candidate.is_file():
-            return candidate
-    raise CheckpointError(
-        f"No model file {name!r}: looked for {path} and {stored}. "
-        "Give the path of a Cellpose 3 model file, or none to train from scratch."
-    )
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -139,26 +125,67 @@ def load_state(path: Path) -> dict[str, Any]:
     return _read(path)
 
 
+def _read_weights(path: Path) -> dict[str, Any]:
+    """The state dict of a model file; that of a network inside of a ``DataParallel`` without its prefix.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be read, or the weights are an entry of what it holds.
+    """
+    state = _read(path)
+    inner = next((key for key in _WRAPPERS if isinstance(state.get(key), dict)), None)
+    if inner is not None:
+        raise CheckpointError(
+            f"{path} is no plain model file: its weights are the entry {inner!r}. Save them by themselves: "
+            f"torch.save(torch.load({str(path)!r})[{inner!r}], 'model.pt')",
+            path=path, found=inner,
+        )  # fmt: skip
+    if state and all(isinstance(key, str) and key.startswith(_PARALLEL) for key in state):
+        return {key.removeprefix(_PARALLEL): value for key, value in state.items()}
+    return state
+
+
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise CheckpointError(f"No model file at {path}.")
+        raise CheckpointError(f"No model file at {path}.", path=path)
     try:
         path.open("rb").close()
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read ({error.strerror or error}).") from None
     try:
         _check_zip(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what a foreign pickle may hold
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # of any kind: what torch and its unpickler raise depends on the damage
         # torch's own text is long, and advises to load the file unsafely
         raise CheckpointError(
-            f"{path} cannot be read as a model file: it is truncated, damaged or of another kind."
+            f"{path} cannot be read as a model file: {_what_it_is(path)}.", path=path
         ) from None
     if not isinstance(state, dict):
         raise CheckpointError(
             f"{path}: expected a dictionary of weights, found {type(state).__name__}."
         )
     return cast("dict[str, Any]", state)
+
+
+def _what_it_is(path: Path) -> str:
+    """What a file seems to be that is no model file, by its first bytes."""
+    with path.open("rb") as file:
+        start = file.read(16)
+    if not start:
+        return "it is empty"
+    for mark, kind in _MARKS.items():
+        if start.startswith(mark):
+            return f"it is {kind}"
+    if start[8:9] == b"{":
+        return "it is a safetensors file; load it with safetensors and save it with torch.save"
+    if start.startswith(b"PK"):
+        return "it is truncated or damaged, or holds more than weights (a whole network, say)"
+    if start.startswith(b"\x80"):
+        return "it is a pickle of another program, or damaged"
+    return "it is truncated, damaged or of another kind"
 
 
 def _check_zip(path: Path) -> None:
@@ -194,7 +221,7 @@ def _network_of(state: dict[str, Any], kind: Any, path: Path) -> type[Network]:
             "cellflow, or load what adds the network first.",
             path=path, expected=known, found=kind,
         )  # fmt: skip
-    if "W2" in state:
+    if "W2" in state or any(str(key).startswith("encoder.patch_embed") for key in state):
         raise CheckpointError(
             f"{path} is a Cellpose 4 model. cellflow takes Cellpose 3 (U-Net) files.", path=path
         )

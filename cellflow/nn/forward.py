@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cellflow.errors import NotFiniteError
 from cellflow.nn.networks import Network
-from cellflow.nn.precision import autocast, choose_layout
+from cellflow.nn.runners import Runner
 from cellflow.numeric.normalize import resize_linear
 from cellflow.numeric.tiling import (
     average_tiles,
@@ -22,8 +20,7 @@ from cellflow.numeric.tiling import (
     tiled_shape,
 )
 
-__all__ = ["Flows", "image_to_flows", "image_to_style", "run_tiles"]
-
+__all__ = ["Flows", "image_to_flows", "image_to_style"]
 
 TINY = np.finfo(np.float32).tiny
 MAX_OUTPUT = 60000.0
@@ -44,28 +41,25 @@ class Flows(NamedTuple):
 
 
 def image_to_flows(
-    net: Network,
+    runner: Runner,
     image: NDArray[np.float32],
     *,
     rescale: float,
     batch_size: int = 8,
-    amp: torch.dtype | None = None,
     augment: bool = False,
 ) -> Flows:
     """Run the network on one image, as ``CellposeModel.eval`` does.
 
     Parameters
     ----------
-    net : Network
-        In evaluation mode, on its device.
+    runner : Runner
+        The network.
     image : (C, H, W) float32 ndarray
         Normalised image; channels that the network takes besides are 0.
     rescale : float
         Network pixels per image pixel: ``diam_mean / diameter``.
     batch_size : int
         Tiles per network call.
-    amp : torch.dtype or None
-        Type for mixed precision.
     augment : bool
         Overlap tiles by half and flip every other one, as Cellpose's ``--augment``.
 
@@ -74,9 +68,10 @@ def image_to_flows(
     The grid of ``cellpose.core.run_net``: zero padding to the network's multiple, its tiles with an
     overlap of 0.1, tapered mean. The style is pooled per tile, so another grid would give another output.
     """
+    net = runner.net
     padded, (rows, columns) = _for_network(net, image, rescale)
     tiles, origins = make_tiles(padded, net.tile, augment=augment)
-    outputs, styles = run_tiles(net, tiles, batch_size=batch_size, amp=amp)
+    outputs, styles = runner.run(tiles, batch_size=batch_size)
     shape = (padded.shape[1], padded.shape[2])
     if augment:
         outputs = flip_tiles_back(outputs, len(tile_grid(shape, net.tile, augment=True)[1]))
@@ -94,12 +89,11 @@ def image_to_flows(
 
 
 def image_to_style(
-    net: Network,
+    runner: Runner,
     image: NDArray[np.float32],
     *,
     rescale: float,
     batch_size: int = 8,
-    amp: torch.dtype | None = None,
 ) -> NDArray[np.float32]:
     """Style of one image: that of `image_to_flows`, for less than half of the time.
 
@@ -107,16 +101,14 @@ def image_to_style(
 
     Parameters
     ----------
-    net : Network
-        In evaluation mode, on its device.
+    runner : Runner
+        The network.
     image : (C, H, W) float32 ndarray
         Normalised image; channels that the network takes besides are 0.
     rescale : float
         Network pixels per image pixel: ``diam_mean / diameter``.
     batch_size : int
         Tiles per network call.
-    amp : torch.dtype or None
-        Type for mixed precision.
 
     Returns
     -------
@@ -128,70 +120,11 @@ def image_to_style(
     NotFiniteError
         If the network's features are not numbers.
     """
-    tiles, _ = make_tiles(_for_network(net, image, rescale)[0], net.tile)
-
-    def run(batch: torch.Tensor) -> tuple[torch.Tensor]:
-        return (net.encode(batch),)
-
-    (styles,) = _run_batches(net, run, tiles, batch_size=batch_size, amp=amp)
+    tiles, _ = make_tiles(_for_network(runner.net, image, rescale)[0], runner.net.tile)
+    styles = runner.styles(tiles, batch_size=batch_size)
     if np.isnan(styles).any():
         raise NotFiniteError("The network's style is not a number. Try --amp off.")
     return _mean_style(styles)
-
-
-def run_tiles(
-    net: Network,
-    tiles: NDArray[np.float32],
-    *,
-    batch_size: int = 8,
-    amp: torch.dtype | None = None,
-) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
-    """Run the network on tiles.
-
-    Parameters
-    ----------
-    net : Network
-        In evaluation mode, on its device.
-    tiles : (N, C, h, w) float32 ndarray
-        With the network's channels; sides are multiples of what it takes.
-    batch_size : int
-        Tiles per call.
-    amp : torch.dtype or None
-        Type for mixed precision.
-
-    Returns
-    -------
-    outputs : (N, 3, h, w) float32 ndarray
-        dY, dX, cellprob.
-    styles : (N, style_size) float32 ndarray or None
-        One style vector per tile, where the network has styles.
-    """
-
-    def run(batch: torch.Tensor) -> Sequence[torch.Tensor]:
-        parts: Sequence[torch.Tensor] = net(batch)[: 1 if net.style_size is None else 2]
-        return parts
-
-    outputs, *styles = _run_batches(net, run, tiles, batch_size=batch_size, amp=amp)
-    return outputs, styles[0] if styles else None
-
-
-def _run_batches(
-    net: Network,
-    run: Callable[[torch.Tensor], Sequence[torch.Tensor]],
-    tiles: NDArray[np.float32],
-    *,
-    batch_size: int,
-    amp: torch.dtype | None,
-) -> list[NDArray[np.float32]]:
-    """What `run` makes of the tiles on the network's device, batch by batch: an array per output."""
-    device = next(net.parameters()).device
-    parts = []
-    with torch.inference_mode(), autocast(device, amp):
-        for start in range(0, len(tiles), batch_size):
-            batch = torch.from_numpy(tiles[start : start + batch_size])
-            batch = batch.to(device, memory_format=choose_layout(device))
-            parts.append([output.float().cpu().numpy() for output in run(batch)])
-    return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
 
 def _for_network(

@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def hold_lock(path: Path, what: str) -> Iterator[None]:
+def hold_lock(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     """Hold an exclusive lock on a file while the context lasts.
 
     The system drops the lock when the process ends in whatever way, so none is ever stale.
@@ -52,18 +52,20 @@ def hold_lock(path: Path, what: str) -> Iterator[None]:
         Lock file; made if it is not there, and left there.
     what : str
         What is locked, for the message.
+    wait : bool
+        Wait for another process that holds it, and say so.
 
     Raises
     ------
     RunError
-        If another process holds it, with its id and host.
+        If another process holds it, with its id and host, and is not waited for.
     """
     from filelock import Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = _file_lock(path, timeout=_PATIENCE)
     try:
-        lock.acquire()
+        _acquire(lock, what, wait=wait)
         with suppress(PermissionError):  # Windows lets nobody write or read what is locked
             path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
     except Timeout:
@@ -81,6 +83,18 @@ def hold_lock(path: Path, what: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _acquire(lock: FileLock, what: str, *, wait: bool) -> None:
+    from filelock import Timeout
+
+    try:
+        lock.acquire()
+    except Timeout:
+        if not wait:
+            raise
+        _log.info("%s is being worked on by another process; waiting for it", what)
+        lock.acquire(timeout=-1)
 
 
 def is_locked(path: Path) -> bool:

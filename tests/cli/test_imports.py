@@ -12,7 +12,7 @@ import pytest
 from cellflow.cli import COMMANDS
 from cellflow.storage.run_folder import RunFolder
 
-HEAVY = {"torch", "sklearn", "numba", "skimage", "matplotlib", "zarr", "cellpose", "scipy"}
+HEAVY = {"torch", "sklearn", "numba", "skimage", "matplotlib", "zarr", "openvino", "scipy"}
 TABLES = HEAVY | {"pandas", "numpy"}
 
 PROGRAM = """

@@ -17,6 +17,7 @@ from cellflow.engine.training.training_plan import plan_training
 from cellflow.errors import CheckpointError, ConfigError
 from cellflow.nn.checkpoint import load_model_file, save_model_file
 from cellflow.nn.networks import NETWORKS, Network, UNet
+from cellflow.nn.runners import TorchRunner
 from cellflow.storage.run_folder import RunFolder
 
 
@@ -87,6 +88,14 @@ def test_crops_that_do_not_fit_it_start_no_run(
     assert not config.runs_dir.exists()
 
 
+@pytest.mark.parametrize("levels", [3, 4, 5])
+def test_a_unet_takes_crops_that_halve_from_level_to_level(levels: int) -> None:
+    net = UNet(widths=[4] * levels).eval()
+    assert net(torch.zeros(1, 2, 5 * net.crop_multiple, 32))[0].shape[2] == 5 * net.crop_multiple
+    with pytest.raises(RuntimeError, match="must match the size"):
+        net(torch.zeros(1, 2, 5 * net.crop_multiple // 2, 32))
+
+
 def test_what_it_cannot_do_is_said(tiny: Path) -> None:
     with pytest.raises(ConfigError, match="one convolution has no encoder"):
         load_model_file(tiny).net.freeze_encoder()
@@ -114,7 +123,9 @@ def test_a_network_for_one_channel_takes_the_first_of_two(tiny: Path) -> None:
 
     net = load_model_file(tiny).net
     image = np.random.default_rng(0).random((2, 40, 50), dtype=np.float32)
-    both, first = (image_to_flows(net, part, rescale=1.0) for part in (image, image[:1]))
+    both, first = (
+        image_to_flows(TorchRunner(net), part, rescale=1.0) for part in (image, image[:1])
+    )
     np.testing.assert_array_equal(both.flow, first.flow)
     assert both.style is None
 
@@ -125,5 +136,5 @@ def test_missing_channels_are_empty() -> None:
     net = UNet.build(seed=1).eval()
     image = np.random.default_rng(0).random((1, 40, 50), dtype=np.float32)
     padded = np.concatenate([image, np.zeros_like(image)])
-    grey, two = (image_to_flows(net, part, rescale=1.0) for part in (image, padded))
+    grey, two = (image_to_flows(TorchRunner(net), part, rescale=1.0) for part in (image, padded))
     np.testing.assert_array_equal(grey.cellprob, two.cellprob)

@@ -1,16 +1,17 @@
 from __future__ import annotations
 
+import pickle
 import resource
 import signal
+import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from cellpose.resnet_torch import CPnet
 
 from cellflow.errors import CheckpointError
 from cellflow.nn.checkpoint import (
-    find_model_file,
     load_model_file,
     load_state,
     save_model_file,
@@ -49,7 +50,8 @@ def test_round_trip(model: Path) -> None:
 
 
 def test_cellpose_loads_it(model: Path) -> None:
-    net = CPnet([2, 32, 64, 128, 256], 3, 3)
+    module = pytest.importorskip("cellpose.resnet_torch", reason="needs cellpose 3")
+    net = module.CPnet([2, 32, 64, 128, 256], 3, 3)
     net.load_model(str(model))
     assert net.diam_labels.item() == 25.0
     ours = load_model_file(model).net
@@ -85,6 +87,46 @@ def test_bad_files(model: Path, tmp_path: Path) -> None:
         load_model_file(tmp_path / "other.pt")
 
 
+def test_other_kinds_of_files_are_named(tmp_path: Path) -> None:
+    weights = UNet(widths=(4, 8)).state_dict()
+    torch.save({"epoch": 3, "state_dict": dict(weights)}, tmp_path / "wrapped.pt")
+    torch.save(
+        weights | {"output.2.bias": torch.tensor([1.0, torch.nan, 0.0])}, tmp_path / "nan.pt"
+    )
+    torch.save({"encoder.patch_embed.proj.weight": torch.zeros(1)}, tmp_path / "sam.pt")
+    torch.save(UNet(widths=(4, 8)), tmp_path / "whole.pt")
+    np.save(tmp_path / "size.npy", np.zeros(3))
+    (tmp_path / "page.pt").write_text("<!DOCTYPE html><html></html>")
+    (tmp_path / "empty.pt").write_bytes(b"")
+    (tmp_path / "foreign.pkl").write_bytes(pickle.dumps({"weights": [1, 2, range(3)]}))
+    (tmp_path / "w.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    expected = {
+        "wrapped.pt": r"weights are the entry 'state_dict'.*torch\.save",
+        "nan.pt": r"the weights output\.2\.bias are not all numbers",
+        "sam.pt": "a Cellpose 4 model",
+        "whole.pt": "holds more than weights",
+        "size.npy": "a NumPy array",
+        "page.pt": "a page of the web",
+        "empty.pt": "it is empty",
+        "foreign.pkl": "a pickle of another program",
+        "w.safetensors": "a safetensors file",
+    }
+    for name, reason in expected.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(CheckpointError, match=reason) as caught:
+                load_model_file(tmp_path / name)
+        assert caught.value.path == tmp_path / name
+
+
+def test_a_network_of_several_gpus_is_loaded(tmp_path: Path) -> None:
+    weights = UNet(widths=(4, 8)).state_dict()
+    torch.save({f"module.{key}": value for key, value in weights.items()}, tmp_path / "gpus.pt")
+    assert torch.equal(
+        load_model_file(tmp_path / "gpus.pt").net.output[2].bias, weights["output.2.bias"]
+    )
+
+
 def test_no_open_pickle(tmp_path: Path) -> None:
     torch.save({"path": Path("x")}, tmp_path / "evil.pt")
     with pytest.raises(CheckpointError, match="cannot be read"):
@@ -100,14 +142,6 @@ def test_missing_and_misshapen_weights_are_named(tmp_path: Path) -> None:
         CheckpointError, match=r"missing: upsample.*output\.2\.bias: expected \(3,\), found \(7,\)"
     ):
         load_model_file(tmp_path / "odd.pt")
-
-
-def test_find_by_path_or_by_name(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CELLPOSE_LOCAL_MODELS_PATH", str(model.parent))
-    assert find_model_file(str(model)) == model
-    assert find_model_file("model.pt") == model
-    with pytest.raises(CheckpointError, match=r"No model file 'cyto9': looked for"):
-        find_model_file("cyto9")
 
 
 def test_training_state_round_trip(tmp_path: Path) -> None:

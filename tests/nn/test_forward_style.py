@@ -10,6 +10,7 @@ from cellflow.errors import NotFiniteError
 from cellflow.nn.forward import image_to_flows, image_to_style
 from cellflow.nn.networks import UNet
 from cellflow.nn.precision import choose_layout, set_layout
+from cellflow.nn.runners import TorchRunner
 
 CPU = torch.device("cpu")
 
@@ -58,8 +59,8 @@ def test_the_style_of_image_to_flows(
     """To the bit: the same operations on the same tiles."""
     image = make_image(5, shape)
     kept = image.copy()
-    style = image_to_style(net, image, rescale=rescale, batch_size=batch_size, amp=amp)
-    whole = image_to_flows(net, image, rescale=rescale, batch_size=batch_size, amp=amp)
+    style = image_to_style(TorchRunner(net, amp), image, rescale=rescale, batch_size=batch_size)
+    whole = image_to_flows(TorchRunner(net, amp), image, rescale=rescale, batch_size=batch_size)
     np.testing.assert_array_equal(style, whole.style)
     assert style.shape == (UNet.style_size,)
     assert style.dtype == np.float32
@@ -73,4 +74,4 @@ def test_a_broken_network_is_said() -> None:
         for parameter in net.parameters():
             parameter.fill_(torch.nan)
     with pytest.raises(NotFiniteError, match="--amp off"):
-        image_to_style(net, make_image(1, (16, 16)), rescale=1.0)
+        image_to_style(TorchRunner(net), make_image(1, (16, 16)), rescale=1.0)

@@ -192,7 +192,8 @@ def _check_data(config: ChainConfig) -> list[int]:
 
 def _check_start(training: TrainConfig, folds: list[int]) -> None:
     """Check the models that folds start from, each file once."""
-    files = {start_file(training.model.pretrained_model, fold): fold for fold in folds}
+    name = training.model.pretrained_model
+    files = {start_file(name, fold, download=training.download): fold for fold in folds}
     for fold in files.values():
         start_model(training, fold)
 

@@ -176,7 +176,7 @@ def open_ensemble(config: EnsembleConfig) -> EnsembleJob:
     machine = choose_machine(config.runtime)
     opened = open_models(
         config.runs,
-        machine.device,
+        machine,
         runs_dir=config.runs_dir,
         ensembles_dir=config.ensembles_dir,
         unfinished=config.unfinished,
@@ -184,6 +184,7 @@ def open_ensemble(config: EnsembleConfig) -> EnsembleJob:
         overrides=config.mask,
         foreign=bool(config.flows),
         channels=_channels(config),
+        download=config.download,
     )
     _check_channels(config, opened)
     folder = config.output.out / (config.output.name or opened.name)
@@ -222,7 +223,6 @@ def _segmenter(config: EnsembleConfig, opened: Opened, machine: Machine) -> Segm
     return Segmenter(
         opened.members,
         opened.thresholds.shared,
-        amp=machine.amp,
         batch_size=inference.batch_size,
         diameter=inference.diameter or opened.diameter,
         policy=opened.policy,
@@ -310,6 +310,7 @@ def _identity(job: EnsembleJob) -> dict[str, Any]:
         "average": segmenter.average,
         "foreign": [_foreign_facts(folder, job.images) for folder in job.config.flows],
         "amp": job.machine.describe()["amp"],
+        "engine": job.machine.engine,
         "versions": versions(),
     }
 

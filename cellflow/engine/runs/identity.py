@@ -21,7 +21,8 @@ from cellflow.storage.run_folder import RunFolder
 __all__ = ["check_run", "identity", "open_run", "versions"]
 
 _NOT_IDENTITY = (
-    "fold", "data", "name", "runs_dir", "savedir", "time_budget", "dry_run", "runtime", "tracking",
+    "fold", "data", "name", "runs_dir", "savedir", "time_budget", "download", "dry_run", "runtime",
+    "tracking",
 )  # fmt: skip
 """What may differ between two commands of one run: where things lie, which fold, time, and the machine."""
 
@@ -30,7 +31,7 @@ _log = logging.getLogger(__name__)
 
 def versions() -> dict[str, str]:
     """Versions of what decides about results."""
-    names = ("cellflow", "cellpose", "torch", "numpy", "numba", "opencv-python-headless")
+    names = ("cellflow", "torch", "numpy", "numba", "opencv-python-headless")
     return {name: version(name) for name in names}
 
 
@@ -39,7 +40,7 @@ def identity(config: TrainConfig) -> dict[str, Any]:
     plain = {key: item for key, item in config_to_dict(config).items() if key not in _NOT_IDENTITY}
     name = config.model.pretrained_model
     if name.lower() != "none":
-        plain["model"]["pretrained_model"] = start_identity(name)
+        plain["model"]["pretrained_model"] = start_identity(name, download=config.download)
     return plain
 
 

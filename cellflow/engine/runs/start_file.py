@@ -5,33 +5,36 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from cellflow.engine.runs.model_files import find_model_file
 from cellflow.errors import CheckpointError
-from cellflow.nn.checkpoint import find_model_file
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.run_folder import RunFolder
 
 __all__ = ["start_file", "start_hashes", "start_identity"]
 
 
-def start_file(name: str, fold: int) -> Path:
+def start_file(name: str, fold: int, *, download: bool = True) -> Path:
     """The model file that a fold starts from.
 
     Parameters
     ----------
     name : str
-        Model file by path or by its name in Cellpose's model folder; or a run folder, of which every fold
-        takes the model of the same fold, the one that has not seen its validation images.
+        Model file by path, by its name in Cellpose's model folder, or by the name of a model of Cellpose's;
+        or a run folder, of which every fold takes the model of the same fold, the one that has not seen its
+        validation images.
     fold : int
         Fold to train.
+    download : bool
+        Fetch a model of Cellpose's that is not in its folder.
 
     Raises
     ------
     CheckpointError
-        If there is no such file.
+        If there is no such file, or it cannot be fetched, or the name means several.
     """
     run = RunFolder(Path(name))
     if not run.exists():
-        return find_model_file(name)
+        return find_model_file(name, download=download)
     best = run.fold(fold).best
     if not best.is_file():
         raise CheckpointError(
@@ -41,7 +44,7 @@ def start_file(name: str, fold: int) -> Path:
     return best
 
 
-def start_identity(name: str) -> str:
+def start_identity(name: str, *, download: bool = True) -> str:
     """What a start model is: a file by its content, a run by its name.
 
     A run may get models of more folds meanwhile; `start_hashes` has their contents.
@@ -49,7 +52,7 @@ def start_identity(name: str) -> str:
     run = RunFolder(Path(name))
     if run.exists():
         return f"run {run.path.resolve().name}"
-    path = find_model_file(name)
+    path = find_model_file(name, download=download)
     return f"{path.name} ({hash_file(path)})"
 
 

@@ -32,6 +32,8 @@ __all__ = [
     "run_checks",
 ]
 
+NEWEST_PYTHON = (3, 13)
+"""The newest Python that the tests pass with."""
 LITTLE_MEMORY = 4 * 2**30
 LITTLE_DISK = 5 * 2**30
 GIB = 2**30
@@ -128,8 +130,8 @@ def _software(snapshot: Snapshot) -> Iterator[Check]:
     if snapshot.commit:
         own += f", commit {snapshot.commit[:12]}" + (" with changes" if snapshot.dirty else "")
     yield Check("cellflow", own)
-    yield Check("python", f"{snapshot.python} on {snapshot.platform}")
-    shown = [name for name in ("torch", "cellpose", "numpy", "numba", "pandas") if name in versions]
+    yield _python(snapshot)
+    shown = [name for name in ("torch", "numpy", "numba", "pandas", "openvino") if name in versions]
     unmet = list(_unmet_requirements())
     yield Check(
         "packages",
@@ -139,6 +141,15 @@ def _software(snapshot: Snapshot) -> Iterator[Check]:
     )
     host = detect_host(snapshot)
     yield Check("host", f"{host.name}: {host.reason}")
+
+
+def _python(snapshot: Snapshot) -> Check:
+    found = f"{snapshot.python} on {snapshot.platform}"
+    newest = ".".join(map(str, NEWEST_PYTHON))
+    if tuple(map(int, snapshot.python.split(".")[:2])) > NEWEST_PYTHON:
+        advice = f"where something fails, try Python {newest}"
+        return Check("python", f"{found}; tested up to {newest}", "note", advice)
+    return Check("python", found)
 
 
 def _unmet_requirements() -> Iterator[str]:
@@ -158,6 +169,7 @@ def _hardware(snapshot: Snapshot) -> Iterator[Check]:
     yield _device(snapshot)
     amp = amp_type(snapshot)
     yield Check("mixed precision", f"{amp.type}: {amp.reason}")
+    yield _engine(snapshot)
     cores = f"{snapshot.usable_cores} of {snapshot.cpu_count}, {snapshot.cpu}"
     yield Check("cores", cores)
     memory = snapshot.usable_memory
@@ -193,6 +205,22 @@ def _device(snapshot: Snapshot) -> Check:
         return Check("device", found, "problem", _CUDA_TORCH)
     found = f"cpu: torch (CUDA {snapshot.versions['cuda']}) cannot use {there}"
     return Check("device", found, "problem", "nvidia-smi shows whether the driver is old or broken")
+
+
+def _engine(snapshot: Snapshot) -> Check:
+    """What runs networks for predictions, and whether it makes use of the processor."""
+    import torch
+
+    from cellflow.nn.runners import choose_engine
+
+    on_gpu = bool(snapshot.gpus) or snapshot.mps
+    engine = choose_engine("auto", torch.device("cuda" if on_gpu else "cpu"))
+    if engine != "torch":
+        return Check("engine", f"{engine} for predictions, torch for training")
+    if not on_gpu and torch.backends.cpu.get_cpu_capability() == "DEFAULT":
+        found = "torch, which makes no use of this processor's vector instructions"
+        return Check("engine", found, "note", "install another build of torch, or run elsewhere")
+    return Check("engine", "torch")
 
 
 def _threads(snapshot: Snapshot) -> Check:

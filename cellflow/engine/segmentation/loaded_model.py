@@ -42,24 +42,16 @@ class Model:
 
     Examples
     --------
-    With new weights, where else the name of a run or a model file would be:
+    All folds of the run ``runs/exp`` as one model:
 
-    >>> import tempfile
-    >>> from pathlib import Path
     >>> import numpy as np
     >>> from cellflow import load_model
-    >>> from cellflow.nn.checkpoint import save_model_file
-    >>> from cellflow.nn.networks import UNet
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> path = Path(folder.name) / "new.pt"
-    >>> save_model_file(path, UNet.build(), {})
-    >>> model = load_model(path, device="cpu")
+    >>> model = load_model("exp", device="cpu")
     >>> one = model.predict(np.zeros((40, 50)), diameter=25)
     >>> one.labels.shape, one.diameter
     ((40, 50), 25.0)
     >>> len(model.predict([np.zeros((40, 50)), np.zeros((30, 30, 3))]))
     2
-    >>> folder.cleanup()
     """
 
     opened: Opened
@@ -336,63 +328,59 @@ def load_model(
     ensembles_dir: Path | str = "ensembles",
     device: str = "auto",
     amp: str = "auto",
+    engine: str = "auto",
     unfinished: bool = False,
+    download: bool = True,
 ) -> Model:
-    """Load all folds of a run, several runs, one checkpoint, or a Cellpose 3 model file.
+    """Load all folds of a run, several runs, one checkpoint, or a model of Cellpose 3.
 
     Parameters
     ----------
     model : path or str, or a list of them, optional
-        Run folder, name of a run, model file; several are averaged. Without it the newest run.
+        Run folder or name, model file, or a model of Cellpose's such as ``"cyto3"``; several are averaged.
+        Without it the newest run.
     runs_dir, ensembles_dir : path
         Where runs and calibrations of ensembles lie.
     device : str
         auto, cpu, cuda, cuda:1, mps.
     amp : {"auto", "bfloat16", "float16", "off"}
         Mixed precision.
+    engine : {"auto", "torch", "openvino"}
+        What runs the networks; auto takes OpenVINO on x86 CPUs where it is installed, else torch.
     unfinished : bool
         Also take folds whose training has not reached its last epoch, with their best model so far.
+    download : bool
+        Fetch the file of a model that is given by name, where Cellpose's model folder lacks it.
 
     Raises
     ------
     RunError, CheckpointError
-        If there is no such model, or it is damaged. Folds that a run lacks are left out with a warning.
+        If no such model is there or can be fetched, or it is damaged. Folds that a run lacks are only warned of.
 
     Examples
     --------
-    With new weights, where else the name of a run or a model file would be:
+    The run ``runs/exp``, or one of its models by itself:
 
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> import numpy as np
     >>> from cellflow import load_model
-    >>> from cellflow.nn.checkpoint import save_model_file
-    >>> from cellflow.nn.networks import UNet
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> path = Path(folder.name) / "new.pt"
-    >>> save_model_file(path, UNet.build(), {})
-    >>> load_model(path, device="cpu")
-    Model('new', 1 member, cpu, diameter 30.0, thresholds: those of the training, not calibrated)
-    >>> folder.cleanup()
+    >>> load_model("exp", device="cpu")
+    Model('exp', 2 members, cpu, diameter 21.1-21.8, thresholds: those of the training, not calibrated)
+    >>> load_model("runs/exp/fold_0/best.pt", device="cpu")
+    Model('exp_fold_0', 1 member, cpu, diameter 21.8, thresholds: those of the training, not calibrated)
     """
-    runtime = RuntimeConfig(device=device, amp=amp)  # type: ignore[arg-type]
+    runtime = RuntimeConfig(device=device, amp=amp, engine=engine)  # type: ignore[arg-type]
     check_config(runtime)
     machine = choose_machine(runtime)
     named = [model] if isinstance(model, (str, Path)) else list(model or ())
     opened = open_models(
         [str(item) for item in named],
-        machine.device,
+        machine,
         runs_dir=Path(runs_dir),
         ensembles_dir=Path(ensembles_dir),
         unfinished=unfinished,
+        download=download,
     )
     segmenter = Segmenter(
-        opened.members,
-        opened.thresholds.shared,
-        amp=machine.amp,
-        policy=opened.policy,
-        diameter=opened.diameter,
-        per_type=opened.thresholds.per_type,
-        average=opened.average,
-    )
+        opened.members, opened.thresholds.shared, policy=opened.policy, diameter=opened.diameter,
+        per_type=opened.thresholds.per_type, average=opened.average,
+    )  # fmt: skip
     return Model(opened, segmenter)

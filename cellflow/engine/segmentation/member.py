@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from cellflow.engine.runtime.machine import Machine
 from cellflow.nn.checkpoint import load_model_file
 from cellflow.nn.networks import Network
 from cellflow.nn.precision import choose_layout, set_layout
+from cellflow.nn.runners import Runner
 from cellflow.storage.hashing import hash_file
 from cellflow.style_models import StyleModels
 from cellflow.types import one_line
@@ -27,8 +27,8 @@ class Member:
     ----------
     name : str
         For messages and records.
-    net : Network
-        In evaluation mode, on its device.
+    runner : Runner
+        The network, ready to predict.
     chan, chan2 : int
         Channels as in Cellpose.
     diam_mean, diam_labels : float
@@ -44,7 +44,7 @@ class Member:
     """
 
     name: str
-    net: Network
+    runner: Runner
     chan: int
     chan2: int
     diam_mean: float
@@ -54,11 +54,16 @@ class Member:
     styles: StyleModels | None = None
     only_type: str = ""
 
+    @property
+    def net(self) -> Network:
+        """The network."""
+        return self.runner.net
+
 
 def load_member(
     path: Path,
     name: str,
-    device: torch.device,
+    machine: Machine,
     *,
     styles: StyleModels | None = None,
     only_type: str = "",
@@ -70,12 +75,12 @@ def load_member(
     on grey images. `styles` and `only_type` are those of `Member`.
     """
     net, facts = load_model_file(path)
-    set_layout(net, choose_layout(device))
+    set_layout(net, choose_layout(machine.device))
     diam_mean, diam_labels = net.diameters
     chan, chan2 = channels or (0, 0)
     return Member(
         name=name,
-        net=net.to(device),
+        runner=machine.runner(net.to(machine.device)),
         chan=int(facts.get("chan", chan)),
         chan2=int(facts.get("chan2", chan2)),
         diam_mean=diam_mean,

@@ -9,17 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-
 from cellflow.config import MaskConfig, MaskOverrides
 from cellflow.config.shared import POLICIES, Policy
 from cellflow.engine.runs.contents import check_models, run_mask, run_policy
+from cellflow.engine.runs.model_files import find_model_files
 from cellflow.engine.runs.next_command import run_word
 from cellflow.engine.runs.thresholds import Thresholds, read_thresholds
+from cellflow.engine.runtime.machine import Machine
 from cellflow.engine.segmentation.member import Member, load_member
 from cellflow.engine.segmentation.styles import read_style_models
-from cellflow.errors import CellflowError, DataError, RunError
-from cellflow.nn.checkpoint import find_model_file
+from cellflow.errors import CheckpointError, DataError, RunError
 from cellflow.numeric.averaging import VARIANTS, Variant
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.run_folder import FoldFolder, RunFolder, ensemble_record, find_run
@@ -82,7 +81,7 @@ class _Source:
 
 def open_models(
     names: Sequence[str],
-    device: torch.device,
+    machine: Machine,
     *,
     runs_dir: Path = Path("runs"),
     ensembles_dir: Path = Path("ensembles"),
@@ -91,16 +90,17 @@ def open_models(
     overrides: MaskOverrides | None = None,
     foreign: bool = False,
     channels: tuple[int, int] | None = None,
+    download: bool = True,
 ) -> Opened:
     """Open runs and model files.
 
     Parameters
     ----------
     names : sequence of str
-        Runs by name or folder, or model files; ``NAME@TYPE`` joins for images of that cell type only.
-        Without any the newest run.
-    device : torch.device
-        Where the networks go.
+        Runs by name or folder, model files, or models of Cellpose's by name; ``NAME@TYPE`` joins for images
+        of that cell type only. Without any the newest run.
+    machine : Machine
+        Where the networks go, and what runs them.
     runs_dir, ensembles_dir : Path
         Where runs and calibrations of ensembles lie.
     unfinished : bool
@@ -114,14 +114,16 @@ def open_models(
         Whether flows of other origin join, so that thresholds of these members alone do not fit.
     channels : (int, int) or None
         Channels for files of Cellpose, which do not say theirs; by default grey.
+    download : bool
+        Fetch models of Cellpose's that are not in its folder.
 
     Raises
     ------
     RunError, CheckpointError
         If there is no such thing, a run has no model to take, or thresholds of a damaged or other schema.
     """
-    sources = [_find(name, runs_dir, unfinished) for name in names or (None,)]
-    members = tuple(member for source in sources for member in _members(source, device, channels))
+    sources = [_find(name, runs_dir, unfinished, download) for name in names or (None,)]
+    members = tuple(member for source in sources for member in _members(source, machine, channels))
     _check_types(members)
     given = overrides or MaskOverrides()
     found = None
@@ -141,7 +143,7 @@ def open_models(
     )
 
 
-def _find(name: str | None, runs_dir: Path, unfinished: bool) -> _Source:
+def _find(name: str | None, runs_dir: Path, unfinished: bool, download: bool) -> _Source:
     text, _, only_type = (name or "").rpartition("@")
     if name and (not text or Path(name).exists()):
         text, only_type = name, ""
@@ -149,23 +151,29 @@ def _find(name: str | None, runs_dir: Path, unfinished: bool) -> _Source:
         try:
             run = find_run(text or None, runs_dir)
         except RunError as error:
-            return _Source(*_model_file(text, error), only_type=only_type)
+            return _Source(*_model_file(text, error, download), only_type=only_type)
         models = check_models(run, unfinished=unfinished, partial=True)
         folds = run.read_record()["folds"]
         found = ", ".join(map(str, models))
         partial = f"fold {found} of {len(folds)}" if len(models) < len(folds) else ""
         return _Source(run.name, run, tuple(models.values()), only_type, partial)
-    return _Source(*_model_file(text, None), only_type=only_type)
+    return _Source(*_model_file(text, None, download), only_type=only_type)
 
 
-def _model_file(name: str, no_run: RunError | None) -> tuple[str, RunFolder | None, tuple[Path]]:
-    """A model file, and the run whose best model it is."""
+def _model_file(
+    name: str, no_run: RunError | None, download: bool
+) -> tuple[str, RunFolder | None, tuple[Path, ...]]:
+    """A model file, or the four of one model; and the run whose best model it is."""
     try:
-        path = find_model_file(name)
-    except CellflowError:
-        if no_run is not None and "/" not in name:
-            raise no_run from None  # lists the runs there are
+        files = find_model_files(name, download=download)
+    except CheckpointError as error:
+        unknown = error.found == name
+        if no_run is not None and unknown and "/" not in name:
+            raise RunError(f"{no_run} {error}") from None  # lists the runs there are
         raise
+    path = files[0]
+    if len(files) > 1:
+        return Path(name).name, None, files
     run = RunFolder(path.resolve().parent.parent)
     if path.name == "best.pt" and run.exists():
         return f"{run.name}_{path.resolve().parent.name}", run, (path,)
@@ -173,14 +181,14 @@ def _model_file(name: str, no_run: RunError | None) -> tuple[str, RunFolder | No
 
 
 def _members(
-    source: _Source, device: torch.device, channels: tuple[int, int] | None
+    source: _Source, machine: Machine, channels: tuple[int, int] | None
 ) -> Iterable[Member]:
     for path in source.files:
         own = source.run is not None
         name = f"{source.name} {path.parent.name.replace('_', ' ')}" if own else str(path)
         styles = _styles(path) if own else None
         yield load_member(
-            path, name, device, styles=styles, only_type=source.only_type, channels=channels
+            path, name, machine, styles=styles, only_type=source.only_type, channels=channels
         )
 
 

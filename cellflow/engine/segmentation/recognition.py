@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cellflow.config.shared import Policy
@@ -41,19 +40,15 @@ UNKNOWN = Recognition("", {}, 0.0)
 
 
 def recognize(
-    members: Sequence[Member],
-    normal: NDArray[np.float32],
-    *,
-    batch_size: int,
-    amp: torch.dtype | None,
+    members: Sequence[Member], normal: NDArray[np.float32], *, batch_size: int
 ) -> Recognition:
     """What the members' styles say of a normalised image; only the encoder of each network is run."""
     return combine_styles(
         members,
         {
             place: image_to_style(
-                member.net, normal, rescale=member.diam_mean / member.diam_labels,
-                batch_size=batch_size, amp=amp,
+                member.runner, normal, rescale=member.diam_mean / member.diam_labels,
+                batch_size=batch_size,
             )
             for place, member in enumerate(members)
             if member.styles is not None and not member.only_type

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cellflow.config import MaskConfig
@@ -75,8 +74,6 @@ class Segmenter:
         At least one; all with the same channels.
     mask : MaskConfig
         Thresholds of the mask step.
-    amp : torch.dtype or None
-        Type for mixed precision.
     batch_size : int
         Tiles per network call.
     diameter : float or None
@@ -108,7 +105,6 @@ class Segmenter:
 
     members: Sequence[Member]
     mask: MaskConfig
-    amp: torch.dtype | None = None
     batch_size: int = 8
     diameter: float | None = None
     policy: Policy = "dataset"
@@ -238,7 +234,7 @@ class Segmenter:
         return not plain or any(member.only_type for member in self.members)
 
     def _recognize(self, normal: NDArray[np.float32]) -> Recognition:
-        return recognize(self.members, normal, batch_size=self.batch_size, amp=self.amp)
+        return recognize(self.members, normal, batch_size=self.batch_size)
 
     def _type_of(self, known: Recognition | None) -> str:
         return self.cell_type or (known.cell_type if known is not None else "")
@@ -268,8 +264,8 @@ class Segmenter:
             for scale in self.scales:
                 for axes in self.flips:
                     flows = image_to_flows(
-                        member.net, flip_image(normal, axes), rescale=rescale * scale,
-                        batch_size=self.batch_size, amp=self.amp, augment=self.augment,
+                        member.runner, flip_image(normal, axes), rescale=rescale * scale,
+                        batch_size=self.batch_size, augment=self.augment,
                     )  # fmt: skip
                     # read only where this is the default scale
                     if not axes and scale == 1.0 and flows.style is not None:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from cellflow.engine.runtime.progress_lines import follow
@@ -27,7 +26,6 @@ def image_style(
     member: Member,
     image: NDArray[Any],
     *,
-    amp: torch.dtype | None = None,
     batch_size: int = 8,
 ) -> NDArray[np.float32]:
     """Style of an image, at the scale that the member works at by default.
@@ -40,8 +38,6 @@ def image_style(
         The network; styles of different networks are not comparable.
     image : (H, W) or (H, W, C) ndarray
         Native pixels, any numeric type; normalised as for segmentation.
-    amp : torch.dtype or None
-        Type for mixed precision.
     batch_size : int
         Tiles per network call.
 
@@ -59,7 +55,7 @@ def image_style(
     """
     normal = network_channels(image, member.chan, member.chan2)
     rescale = member.diam_mean / member.diam_labels
-    return image_to_style(member.net, normal, rescale=rescale, batch_size=batch_size, amp=amp)
+    return image_to_style(member.runner, normal, rescale=rescale, batch_size=batch_size)
 
 
 def fit_style_models(
@@ -67,7 +63,6 @@ def fit_style_models(
     dataset: Dataset,
     names: Sequence[str],
     *,
-    amp: torch.dtype | None = None,
     batch_size: int = 8,
     check: Callable[[], None] | None = None,
 ) -> StyleModels | None:
@@ -82,8 +77,6 @@ def fit_style_models(
         counts for the diameter alone.
     names : sequence of str
         Ids of the network's own training images. Those without cells say nothing of the diameter.
-    amp : torch.dtype or None
-        Type for mixed precision.
     batch_size : int
         Tiles per network call.
     check : callable, optional
@@ -106,7 +99,7 @@ def fit_style_models(
     for name in follow(names, "styles", brief=True):
         if check is not None:
             check()
-        found.append(image_style(member, dataset.image(name), amp=amp, batch_size=batch_size))
+        found.append(image_style(member, dataset.image(name), batch_size=batch_size))
     styles = np.stack(found)
     typed, with_cells = types != "", diameters > 0
     return StyleModels(

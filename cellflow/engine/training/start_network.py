@@ -39,7 +39,7 @@ def start_model(config: TrainConfig, fold: int) -> tuple[Path, Network, dict[str
         If the file cannot be used, or wants other channels.
     """
     model = config.model
-    path = start_file(model.pretrained_model, fold)
+    path = start_file(model.pretrained_model, fold, download=config.download)
     net, facts = load_model_file(path)
     channels = (facts.get("chan", model.chan), facts.get("chan2", model.chan2))
     if channels != (model.chan, model.chan2):

@@ -173,10 +173,13 @@ def _open(config: TrainConfig, machine: Machine) -> Job:
     used = dataset.images.loc[split.index[split >= 0], "channels"]
     warn_of_grey(used.to_dict(), config.model.chan, config.model.chan2)
     if is_pretrained(config):
-        files = [start_file(config.model.pretrained_model, fold) for fold in wanted]
+        name = config.model.pretrained_model
+        files = [start_file(name, fold, download=config.download) for fold in wanted]
         _log.info("starting from %s", ", ".join(map(str, dict.fromkeys(files))))
     elif not run.has_progress():
-        _log.info("training from scratch; --pretrained_model FILE starts from a Cellpose 3 model")
+        _log.info(
+            "training from scratch; --pretrained_model cyto3 starts from a model of Cellpose 3"
+        )
     return Job(config, machine, dataset, split, wanted, run)
 
 

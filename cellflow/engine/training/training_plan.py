@@ -116,7 +116,8 @@ def plan_training(config: TrainConfig) -> Plan:
         config, dataset, training=training, samples=validation, crops=crops, machine=machine
     )
     model = config.model
-    member = Member("plan", stepper.net.eval(), model.chan, model.chan2, *diameters)
+    runner = machine.runner(stepper.net.eval(), images=len(validation))
+    member = Member("plan", runner, model.chan, model.chan2, *diameters)
     epochs, every = config.optim.n_epochs, config.eval_every
     return Plan(
         folds=tuple(folds),

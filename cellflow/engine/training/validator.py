@@ -107,6 +107,7 @@ class Validator:
 
     def estimate(self, member: Member) -> float:
         """Seconds that an evaluation will take, from one image."""
+        member.runner.prepare()
         started = time.monotonic()
         segmenter = self._segmenter(member, self.styled[:1])
         styled = (time.monotonic() - started) * len(self.styled)
@@ -119,14 +120,12 @@ class Validator:
         self, member: Member, styled: Sequence[str], check: Callable[[], None] | None = None
     ) -> Segmenter:
         """The network with the diameters that were asked for."""
-        amp, size = self.machine.amp, self.config.optim.batch_size
+        size = self.config.optim.batch_size
         if styled:
-            models = fit_style_models(
-                member, self.dataset, styled, amp=amp, batch_size=size, check=check
-            )
+            models = fit_style_models(member, self.dataset, styled, batch_size=size, check=check)
             member = replace(member, styles=models)
         policy = self.config.eval_diameter
-        return Segmenter([member], self.config.mask, amp=amp, batch_size=size, policy=policy)
+        return Segmenter([member], self.config.mask, batch_size=size, policy=policy)
 
     def loss(self, net: nn.Module) -> float:
         """Loss on one fixed crop of every image."""

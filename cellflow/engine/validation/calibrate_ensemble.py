@@ -84,12 +84,12 @@ def _from_reserved(
     """Fit on images that no member trained or was selected on, predicted by all of them."""
     machine = choose_machine(config.runtime)
     opened = open_models(
-        [str(part.run.path)], machine.device, unfinished=config.unfinished, calibrated=False
+        [str(part.run.path)], machine, unfinished=config.unfinished, calibrated=False
     )
     types = _column(part.dataset, "cell_type", names)
     groups = tuple(image_groups(part.dataset, part.run.folds).loc[names])
     with tempfile.TemporaryDirectory(prefix="cellflow-") as folder:
-        stores, found = _predict_reserved(part.dataset, names, opened, Path(folder), machine.amp)
+        stores, found = _predict_reserved(part.dataset, names, opened, Path(folder))
 
         def flows_with(variant: Variant) -> Callable[[str], Any]:
             def flows(name: str) -> tuple[NDArray[Any], NDArray[Any], float]:
@@ -118,12 +118,12 @@ def _from_reserved(
 
 
 def _predict_reserved(
-    dataset: Dataset, names: list[str], opened: Opened, folder: Path, amp: Any
+    dataset: Dataset, names: list[str], opened: Opened, folder: Path
 ) -> tuple[list[FlowStore], dict[str, tuple[float, str]]]:
     """Flows of every member, and for each image the diameter and the cell type that were taken."""
     stores = [FlowStore(folder / f"{place}.zarr", mode="w") for place in range(len(opened.members))]
     segmenter = Segmenter(
-        opened.members, MaskConfig(), amp=amp, policy=opened.policy, diameter=opened.diameter
+        opened.members, MaskConfig(), policy=opened.policy, diameter=opened.diameter
     )
     found = {}
     for name in follow(names, "reserved images", brief=True):

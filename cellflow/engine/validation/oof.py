@@ -190,7 +190,7 @@ class _Job:
     def member(self, fold: int, styles: StyleModels | None = None) -> Member:
         """The model of a fold."""
         name = f"{self.run.name} fold {fold}"
-        return load_member(self.models[fold], name, self.machine.device, styles=styles)
+        return load_member(self.models[fold], name, self.machine, styles=styles)
 
 
 def _warn_of_grey(job: _Job) -> None:
@@ -227,11 +227,7 @@ def _style_models(job: _Job, fold: int) -> StyleModels | None:
                 return stored
     training = [str(name) for name in job.folds.index if job.folds[name] not in (RESERVED, fold)]
     models = fit_style_models(
-        job.member(fold),
-        job.dataset,
-        training,
-        amp=job.machine.amp,
-        batch_size=job.config.batch_size,
+        job.member(fold), job.dataset, training, batch_size=job.config.batch_size
     )
     if models is not None:
         write_style_models(path, models)
@@ -249,7 +245,6 @@ def _predict_all(
         segmenter = Segmenter(
             [job.member(fold, styles[fold])],
             job.mask,
-            amp=job.machine.amp,
             batch_size=job.config.batch_size,
             diameter=job.config.diameter,
             policy=policy,

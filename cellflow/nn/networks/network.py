@@ -48,11 +48,11 @@ class Network(nn.Module):
 
     kind: ClassVar[str]
     title: ClassVar[str]
-    channels: ClassVar[int] = 2
+    channels: int = 2
     tile: ClassVar[int] = 224
     multiple: ClassVar[int] = 16
-    crop_multiple: ClassVar[int] = 8
-    style_size: ClassVar[int | None] = None
+    crop_multiple: int = 8
+    style_size: int | None = None
     file_keys: ClassVar[tuple[str, ...]] = ()
 
     diam_mean: nn.Parameter
@@ -71,6 +71,11 @@ class Network(nn.Module):
             return cls(diam_mean=diam_mean)
 
     @classmethod
+    def like(cls, state: dict[str, Any]) -> Self:
+        """An untrained network of the size that a model file's weights have; most have one size."""
+        return cls.build()
+
+    @classmethod
     def load(cls, state: dict[str, Any], path: Path) -> Self:
         """The network with the weights of a model file.
 
@@ -79,7 +84,7 @@ class Network(nn.Module):
         CheckpointError
             If weights are missing, unknown, or of another shape.
         """
-        net = cls.build()
+        net = cls.like(state)
         wanted = net.state_dict()
         shapes = [
             f"{name}: expected {tuple(wanted[name].shape)}, found {tuple(state[name].shape)}"

@@ -25,6 +25,7 @@ from cellflow.config import (
 )
 from cellflow.engine.prediction.ensemble import ensemble, predict
 from cellflow.engine.prediction.prediction_plan import plan_prediction
+from cellflow.engine.runtime.machine import Machine
 from cellflow.engine.segmentation.mask_step import make_labels
 from cellflow.engine.segmentation.member import Member, load_member
 from cellflow.engine.segmentation.segmenter import FLIPS, Segmenter
@@ -35,6 +36,7 @@ from cellflow.io.foreign_flows import read_foreign_flows
 from cellflow.io.images import read_image, read_labels
 from cellflow.nn.forward import image_to_flows
 from cellflow.nn.networks import UNet
+from cellflow.nn.runners import TorchRunner
 from cellflow.numeric.averaging import average_flows
 from cellflow.numeric.normalize import normalize_percentile, select_channels
 from cellflow.storage.run_folder import RunFolder
@@ -60,12 +62,14 @@ def always(cell_type: str, diameter: float, sizes: dict[str, float] | None = Non
 
 def member(seed: int, styles: StyleModels | None = None, only_type: str = "") -> Member:
     net = UNet.build(diam_mean=17.0, seed=seed).eval()
-    return Member(f"net {seed}", net, 0, 0, 17.0, 17.0, f"{seed}", {}, styles, only_type)
+    return Member(
+        f"net {seed}", TorchRunner(net), 0, 0, 17.0, 17.0, f"{seed}", {}, styles, only_type
+    )
 
 
 def flows_of(one: Member, diameter: float, scale: float = 1.0):
     normal = normalize_percentile(select_channels(IMAGE, 0, 0))
-    found = image_to_flows(one.net, normal, rescale=17.0 / diameter * scale)
+    found = image_to_flows(one.runner, normal, rescale=17.0 / diameter * scale)
     return found.flow, found.cellprob
 
 
@@ -128,7 +132,7 @@ def test_flips_and_scales_are_averaged_with_the_right_signs() -> None:
     for scale in (1.0, 1.5):
         for up, left in ((1, 1), (-1, 1), (1, -1), (-1, -1)):
             seen = np.ascontiguousarray(normal[:, ::up, ::left])
-            found = image_to_flows(one.net, seen, rescale=scale)
+            found = image_to_flows(one.runner, seen, rescale=scale)
             flow = found.flow[:, ::up, ::left] * np.array([up, left], np.float32)[:, None, None]
             views.append((flow.copy(), found.cellprob[::up, ::left].copy()))
     np.testing.assert_allclose(result.flow, np.mean([v[0] for v in views], axis=0), atol=1e-4)
@@ -200,7 +204,7 @@ def test_flows_with_augment_equal_cellpose(shared: Path) -> None:
     _, (_, flow, cellprob), _ = theirs.eval(
         image, channels=[0, 0], compute_masks=False, augment=True
     )
-    one = load_member(path, "usiigaci", torch.device("cpu"))
+    one = load_member(path, "usiigaci", Machine(torch.device("cpu")))
     ours = Segmenter([one], MaskConfig(), augment=True).predict(image)
     np.testing.assert_allclose(ours.flow, flow, atol=1e-4)
     np.testing.assert_allclose(ours.cellprob, cellprob, atol=1e-4)

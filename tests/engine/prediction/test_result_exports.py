@@ -25,6 +25,7 @@ from cellflow.engine.segmentation.segmenter import Segmenter
 from cellflow.errors import DataError
 from cellflow.io.image_source import ImageReaders
 from cellflow.nn.networks import Network
+from cellflow.nn.runners import TorchRunner
 from cellflow.synthetic import synthetic_dataset
 
 NAMES = ("a", "b", "empty")
@@ -65,7 +66,7 @@ def predict(
 ) -> tuple[PredictSummary, int]:
     """One command; its summary, and how many images the network saw."""
     net = BrightNet()
-    member = Member("bright", net.eval(), 0, 0, 17.0, 17.0)
+    member = Member("bright", TorchRunner(net.eval()), 0, 0, 17.0, 17.0)
     segmenter = Segmenter([member], MaskConfig(flow_threshold=0.0))
     with ResultFolder.open(
         path, {"members": ["x"]}, exports=chosen_exports(exports), **opening

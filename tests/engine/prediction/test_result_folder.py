@@ -42,6 +42,7 @@ from cellflow.io.formats.submission import read_submission
 from cellflow.io.image_source import ImageReaders, find_images
 from cellflow.io.images import read_image, read_labels, write_labels
 from cellflow.nn.networks import Network, UNet
+from cellflow.nn.runners import TorchRunner
 from cellflow.numeric.labels import outlines
 from cellflow.numeric.rle import rles_from_labels
 from cellflow.storage import locks
@@ -89,7 +90,9 @@ class BrightNet(Network):
 
 def segmenter_of(net: nn.Module, chan: int = 0) -> Segmenter:
     mask = MaskConfig(flow_threshold=0.0)
-    return Segmenter([Member("bright", net.eval(), chan, 0, 17.0, 17.0)], mask, cell_type="cort")
+    return Segmenter(
+        [Member("bright", TorchRunner(net.eval()), chan, 0, 17.0, 17.0)], mask, cell_type="cort"
+    )
 
 
 def pictures() -> dict[str, NDArray[Any]]:

@@ -45,6 +45,22 @@ def test_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []  # looking changes nothing
 
 
+def test_a_python_newer_than_tested_is_noted(here: Snapshot) -> None:
+    assert rows(replace(here, python="3.11.7"))["python"].verdict == "ok"
+    new = rows(replace(here, python="3.19.0rc1"))["python"]
+    assert new.verdict == "note" and "tested up to 3.13" in new.found and "3.13" in new.advice
+
+
+def test_the_engine_is_named(here: Snapshot, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CELLFLOW_ENGINE", "openvino")
+    assert rows(here)["engine"].found.startswith("openvino for predictions")
+    monkeypatch.setenv("CELLFLOW_ENGINE", "torch")
+    assert rows(here)["engine"] == Check("engine", "torch")
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "DEFAULT")
+    old = rows(here)["engine"]
+    assert old.verdict == "note" and "vector instructions" in old.found
+
+
 def test_text_names_every_row_and_what_to_do_below_it() -> None:
     checks = Checks(
         (Check("device", "cpu"), Check("runs", "/x cannot be written", "problem", "use --runs_dir"))

@@ -21,8 +21,9 @@ from cellflow.engine.segmentation.doubts import (
 from cellflow.engine.segmentation.member import Member
 from cellflow.io.images import read_image
 from cellflow.nn.networks import UNet
+from cellflow.nn.runners import TorchRunner
 
-MEMBER = Member("net", UNet.build(diam_mean=30.0), 0, 0, 30.0, 54.0)
+MEMBER = Member("net", TorchRunner(UNet.build(diam_mean=30.0)), 0, 0, 30.0, 54.0)
 
 
 def said(caplog: pytest.LogCaptureFixture) -> str:

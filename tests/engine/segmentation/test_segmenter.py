@@ -23,6 +23,7 @@ from cellflow.engine.segmentation.segmenter import Segmenter
 from cellflow.errors import CellflowError, DataError
 from cellflow.io.dataset import Dataset
 from cellflow.nn.networks import Network, UNet
+from cellflow.nn.runners import TorchRunner
 from cellflow.synthetic import synthetic_dataset
 
 PATIENCE = 20.0  # seconds until a test that waits for something gives up
@@ -63,7 +64,9 @@ class WithUnet(BrightNet):
 
 def bright_segmenter(before: Callable[[int], object] = lambda number: None) -> Segmenter:
     net = BrightNet(before).eval()
-    return Segmenter([Member("bright", net, 0, 0, diam_mean=17.0, diam_labels=17.0)], MASK)
+    return Segmenter(
+        [Member("bright", TorchRunner(net), 0, 0, diam_mean=17.0, diam_labels=17.0)], MASK
+    )
 
 
 def network_of(segmenter: Segmenter) -> nn.Module:
@@ -112,7 +115,7 @@ def test_kernels_beside_a_torch_network() -> None:
     """Torch's threads and those of the kernels at once, with the flow check."""
     net = WithUnet().eval()
     mask = MaskConfig(flow_threshold=3.0)
-    segmenter = Segmenter([Member("unet", net, 0, 0, 17.0, 17.0)], mask)
+    segmenter = Segmenter([Member("unet", TorchRunner(net), 0, 0, 17.0, 17.0)], mask)
     images = cells(4)
     expected = [segmenter.predict(image) for image in images]
     assert sum(int(result.labels.max()) for result in expected) > 4

@@ -12,6 +12,7 @@ import torch
 from numpy.testing import assert_equal
 from numpy.typing import NDArray
 
+from cellflow.engine.runtime.machine import Machine
 from cellflow.engine.segmentation.member import Member, load_member
 from cellflow.engine.segmentation.styles import (
     fit_style_models,
@@ -25,6 +26,7 @@ from cellflow.io.images import read_image
 from cellflow.nn.forward import image_to_flows
 from cellflow.nn.networks import UNet
 from cellflow.nn.precision import choose_layout, set_layout
+from cellflow.nn.runners import TorchRunner
 from cellflow.numeric.normalize import normalize_percentile, select_channels
 from cellflow.style_models import CellTypeModel, DiameterModel, StyleModels
 
@@ -35,10 +37,12 @@ CPU = torch.device("cpu")
 def member() -> Member:
     """New weights, with batch-norm statistics of something seen."""
     net = UNet.build(seed=2, diam_mean=17.0)
-    set_layout(net, choose_layout(CPU))
+    set_layout(net, choose_layout(Machine(CPU)))
     with torch.no_grad():
         net.train()(torch.rand(2, 2, 64, 64, generator=torch.Generator().manual_seed(0)))
-    return Member("tiny", net.eval(), 0, 0, diam_mean=17.0, diam_labels=25.5, hash="cafe")
+    return Member(
+        "tiny", TorchRunner(net.eval()), 0, 0, diam_mean=17.0, diam_labels=25.5, hash="cafe"
+    )
 
 
 @pytest.fixture
@@ -55,7 +59,7 @@ def test_the_style_is_that_of_a_prediction(member: Member, dataset: Dataset) -> 
     """Same normalisation and scale as when the network segments the image at its default diameter."""
     image = dataset.image(dataset.ids[0])
     normal = normalize_percentile(select_channels(image))
-    flows = image_to_flows(member.net, normal, rescale=17.0 / 25.5)
+    flows = image_to_flows(member.runner, normal, rescale=17.0 / 25.5)
     np.testing.assert_array_equal(image_style(member, image), flows.style)
     brighter = image.astype(np.uint16) * 200 + 31
     np.testing.assert_allclose(image_style(member, brighter), flows.style, atol=1e-5)
@@ -184,7 +188,7 @@ def test_real_styles_tell_real_cell_types(shared: Path) -> None:
         for kind, count in (("fluo", 6), ("histology", 6), ("t98g", 4))
         for name in [n for n in sorted(types) if types[n] == kind and not n.endswith("_1")][:count]
     ]
-    member = load_member(shared / "models" / "usiigaci_unet", "usiigaci", CPU)
+    member = load_member(shared / "models" / "usiigaci_unet", "usiigaci", Machine(CPU))
     crops = (read_image(layout / "train" / f"{name}.png")[:160, :160] for name in chosen)
     styles = np.stack([image_style(member, crop) for crop in crops])
     right = []

@@ -17,6 +17,7 @@ from skimage.io import imread, imsave
 from cellflow.config import FoldsConfig, ModelConfig, PrepareConfig, TrainConfig
 from cellflow.engine.data.make_folds import make_folds
 from cellflow.engine.data.prepare import prepare
+from cellflow.engine.runtime.machine import Machine
 from cellflow.engine.segmentation.member import load_member
 from cellflow.engine.segmentation.segmenter import Segmenter
 from cellflow.engine.training.fold_checkpoint import FoldCheckpoint
@@ -315,7 +316,7 @@ def test_channels_of_rgb_images(trained: TrainConfig, tmp_path: Path) -> None:
     train(config)
     path = run_folder(config).fold(0).best
     assert load_model_file(path).facts["chan"] == 2
-    member = load_member(path, "rgb", torch.device("cpu"))
+    member = load_member(path, "rgb", Machine(torch.device("cpu")))
     assert (member.chan, member.chan2) == (2, 3)
     image = dataset.image(dataset.ids[0])
     segmenter = Segmenter([member], config.mask)

@@ -25,6 +25,7 @@ from cellflow.config import (
 from cellflow.engine.data.make_folds import make_folds
 from cellflow.engine.prediction.ensemble import ensemble
 from cellflow.engine.runs.thresholds import read_thresholds
+from cellflow.engine.runtime.machine import Machine
 from cellflow.engine.segmentation.mask_step import make_labels
 from cellflow.engine.segmentation.open_models import open_models
 from cellflow.engine.training.train import train
@@ -251,20 +252,20 @@ def test_calibrate_a_run(predicted: TrainConfig, tmp_path: Path) -> None:
 
 def test_calibrated_thresholds_are_used_unasked(two_runs: TrainConfig, tmp_path: Path) -> None:
     run = run_of(two_runs)
-    device = choose_device("cpu")
+    machine = Machine(choose_device("cpu"))
     places = {"runs_dir": two_runs.runs_dir, "ensembles_dir": tmp_path / "ensembles"}
-    assert "not calibrated" in open_models(["tiny"], device, **places).thresholds.source
+    assert "not calibrated" in open_models(["tiny"], machine, **places).thresholds.source
     calibrate(calibration(two_runs, tmp_path))
-    opened = open_models(["tiny"], device, **places)
+    opened = open_models(["tiny"], machine, **places)
     assert opened.thresholds.shared == read_thresholds(run.thresholds).shared
     assert "not calibrated for the ensemble" in opened.thresholds.source
-    single = open_models([str(run.fold(1).best)], device, **places)
+    single = open_models([str(run.fold(1).best)], machine, **places)
     assert "not calibrated" not in single.thresholds.source
-    assert open_models(["tiny"], device, calibrated=False, **places).thresholds.per_type == {}
+    assert open_models(["tiny"], machine, calibrated=False, **places).thresholds.per_type == {}
     # other models than those that were calibrated
     run.fold(0).best.write_bytes(RunFolder(two_runs.runs_dir / "second").fold(0).best.read_bytes())
     with pytest.raises(RunError):
-        open_models(["tiny"], device, **places)
+        open_models(["tiny"], machine, **places)
 
 
 def test_an_ensemble_of_two_seeds_is_fitted_on_its_mean_flows(
@@ -289,20 +290,20 @@ def test_an_ensemble_of_two_seeds_is_fitted_on_its_mean_flows(
         assert found == pytest.approx(np.mean(scores), abs=1e-6)
     opened = open_models(
         ["tiny", "second"],
-        choose_device("cpu"),
+        Machine(choose_device("cpu")),
         runs_dir=two_runs.runs_dir,
         ensembles_dir=tmp_path / "ensembles",
     )
     assert opened.thresholds.source.startswith("mean out-of-fold flows of tiny and second")
     assert len(opened.members) == 4
     places = {"runs_dir": two_runs.runs_dir, "ensembles_dir": tmp_path / "ensembles"}
-    device = choose_device("cpu")
-    turned = open_models(["second", "tiny"], device, **places)
+    machine = Machine(choose_device("cpu"))
+    turned = open_models(["second", "tiny"], machine, **places)
     assert turned.thresholds.source == opened.thresholds.source
-    typed = open_models(["tiny", "second@round"], device, **places)
+    typed = open_models(["tiny", "second@round"], machine, **places)
     assert "not calibrated" in typed.thresholds.source
     with pytest.raises(RunError, match=r"is to join for images of type 'nope'"):
-        open_models(["tiny", "second@nope"], device, **places)
+        open_models(["tiny", "second@nope"], machine, **places)
 
 
 def test_reserved_images_calibrate_the_ensemble(

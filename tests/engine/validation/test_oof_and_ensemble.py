@@ -25,6 +25,7 @@ from cellflow.config import (
     TrainConfig,
 )
 from cellflow.engine.prediction.ensemble import ensemble
+from cellflow.engine.runtime.machine import Machine
 from cellflow.engine.runtime.pipeline import THREAD_NAME
 from cellflow.engine.segmentation.mask_step import make_labels
 from cellflow.engine.segmentation.member import load_member
@@ -249,7 +250,7 @@ def test_ensemble_is_one_mask_step_on_the_mean_of_the_members(
     trained: TrainConfig, tmp_path: Path, images: Path
 ) -> None:
     result = ensemble(ensemble_config(trained, tmp_path, images))
-    run, cpu = RunFolder(trained.runs_dir / "tiny"), torch.device("cpu")
+    run, cpu = RunFolder(trained.runs_dir / "tiny"), Machine(torch.device("cpu"))
     image = read_image(images / "cells.png")
     members = [load_member(run.fold(fold).best, str(fold), cpu) for fold in (0, 1)]
     single = [Segmenter([member], LOOSE).predict(image) for member in members]
@@ -348,7 +349,7 @@ def test_flows_equal_cellpose(shared: Path) -> None:
     image = read_image(shared / "data" / "kaggle_layout" / "test" / "set37_0.png")[:300, :411]
     theirs = CellposeModel(gpu=False, pretrained_model=str(path), mkldnn=False)
     _, (_, flow, cellprob), style = theirs.eval(image, channels=[0, 0], compute_masks=False)
-    member = load_member(path, "usiigaci", torch.device("cpu"))
+    member = load_member(path, "usiigaci", Machine(torch.device("cpu")))
     ours = Segmenter([member], MaskConfig()).predict(image)
     np.testing.assert_allclose(ours.flow, flow, atol=1e-5)
     np.testing.assert_allclose(ours.cellprob, cellprob, atol=1e-5)
@@ -361,7 +362,9 @@ def test_cellpose_takes_our_best_model(trained: TrainConfig) -> None:
     image = dataset.image(dataset.ids[0])
     theirs = CellposeModel(gpu=False, pretrained_model=str(path), mkldnn=False)
     _, (_, flow, cellprob), _ = theirs.eval(image, channels=[0, 0], compute_masks=False)
-    ours = Segmenter([load_member(path, "best", torch.device("cpu"))], MaskConfig()).predict(image)
+    ours = Segmenter(
+        [load_member(path, "best", Machine(torch.device("cpu")))], MaskConfig()
+    ).predict(image)
     # Equal up to rounding: a network that has hardly been trained puts out large numbers.
     np.testing.assert_allclose(ours.flow, flow, atol=1e-5 * np.abs(flow).max())
     np.testing.assert_allclose(ours.cellprob, cellprob, atol=1e-5 * np.abs(cellprob).max())

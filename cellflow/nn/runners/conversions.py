@@ -1,0 +1,97 @@
+"""Converted networks on disk, so that a model file is converted once on a machine.
+
+Each lies in a folder of its own under ``CELLFLOW_CACHE_DIR``, else the user's cache folder. Its name is the
+hash of what the conversion is made from: weights, the network's code, and the converter's version. The
+oldest in use go when there are many. Where nothing can be written, every process converts for itself.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from cellflow.errors import CellflowError
+from cellflow.nn.networks import Network
+from cellflow.storage.atomic import atomic_folder
+from cellflow.storage.hashing import hash_bytes
+
+__all__ = ["CACHE_VARIABLE", "converted"]
+
+CACHE_VARIABLE = "CELLFLOW_CACHE_DIR"
+"""Environment variable with the folder of what can be made again."""
+KEPT = 24
+"""Conversions on disk, 27 MB each for Cellpose's U-Net."""
+_FILE = "network.xml"
+
+
+def converted(net: Network, purpose: str, convert: Callable[[], Any], keep: bool) -> Any:
+    """The OpenVINO model that `convert` makes of a network for a purpose, from disk where it is there.
+
+    Parameters
+    ----------
+    net : Network
+        The network, on the CPU.
+    purpose : str
+        Tells apart what is made of one network.
+    convert : callable
+        Makes the model.
+    keep : bool
+        Write what was made, and look for it.
+    """
+    if not keep:
+        return convert()
+    import openvino
+
+    place = cache_folder() / _key(net, purpose, openvino.__version__)
+    # Whatever is wrong with a file there, it can be made again.
+    with suppress(Exception):
+        return _read(place)
+    model = convert()
+    with suppress(OSError, RuntimeError, CellflowError):
+        with atomic_folder(place, replace=True) as folder:
+            openvino.save_model(model, folder / _FILE, compress_to_fp16=False)
+        _remove_oldest(place.parent)
+        return _read(place)  # as the next process will: the last bit of the output may depend on it
+    return model
+
+
+def _read(place: Path) -> Any:
+    import openvino
+
+    model = openvino.Core().read_model(place / _FILE)
+    os.utime(place)
+    return model
+
+
+def cache_folder() -> Path:
+    """Where conversions lie."""
+    chosen = os.environ.get(CACHE_VARIABLE)
+    if chosen:
+        return Path(chosen) / "openvino"
+    base = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
+    return (Path(base) if base else Path.home() / ".cache") / "cellflow" / "openvino"
+
+
+def _key(net: Network, purpose: str, version: str) -> str:
+    """Hash of all that decides what a conversion is."""
+    weights = net.state_dict()
+    # The code counts as well: who changes a network must not get what it was.
+    code = [inspect.getsource(cls) for cls in type(net).__mro__ if issubclass(cls, Network)]
+    module = inspect.getmodule(type(net))
+    code.append(inspect.getsource(module) if module is not None else "")
+    parts = [purpose, version, *code, *(f"{name} {tuple(weights[name].shape)}" for name in weights)]
+    arrays = (value.detach().contiguous().numpy().tobytes() for value in weights.values())
+    return hash_bytes(*(part.encode() for part in parts), *arrays)
+
+
+def _remove_oldest(folder: Path) -> None:
+    """Keep those that were used last."""
+    places = [path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
+    places.sort(key=lambda path: path.stat().st_mtime)
+    for path in places[:-KEPT]:
+        shutil.rmtree(path, ignore_errors=True)
