@@ -125,10 +125,14 @@ def _trace(
     places: Ints,
     steps: int,
     out: Ints,
+    pace: Floats,
     buffers: Floats,
     active: Ints,
 ) -> None:
     """Where ``steps`` steps lead from each place (flat indices); positions are truncated at the end.
+
+    ``pace`` is how far each went in its last eight steps, in pixels along the longer axis; infinite
+    if there were fewer.
 
     Steps are taken eight at a time. A point that is where it was eight steps before is at rest or on
     a cycle whose length divides eight: all further eights lead there again, so it is done.
@@ -143,6 +147,7 @@ def _trace(
         py[i] = np.float32(row)
         px[i] = np.float32(places[i] - row * width)
         active[i] = i
+        pace[i] = np.float32(np.inf)
     _advance(flat, height, width, py[:n], px[:n], steps % 8, np.float32(1.0))
     for _ in range(steps // 8):
         old_y[:n] = py[:n]
@@ -150,6 +155,7 @@ def _trace(
         _advance(flat, height, width, py[:n], px[:n], 8, np.float32(1.0))
         m = 0
         for i in range(n):
+            pace[active[i]] = max(abs(py[i] - old_y[i]), abs(px[i] - old_x[i]))
             if py[i] == old_y[i] and px[i] == old_x[i]:
                 out[active[i]] = np.int32(py[i]) * width + np.int32(px[i])
             else:
@@ -165,7 +171,9 @@ def _trace(
 
 
 @kernel
-def trace_places(field: Floats, places: Ints, first: int, last: int, steps: int, out: Ints) -> None:
+def trace_places(
+    field: Floats, places: Ints, first: int, last: int, steps: int, out: Ints, pace: Floats
+) -> None:
     """`_trace` for places ``first:last``."""
     height, width = field.shape[:2]
     flat = field.reshape(-1)
@@ -174,7 +182,10 @@ def trace_places(field: Floats, places: Ints, first: int, last: int, steps: int,
     active = np.empty(batch, dtype=np.int32)
     for begin in range(first, last, batch):
         end = min(last, begin + batch)
-        _trace(flat, height, width, places[begin:end], steps, out[begin:end], buffers, active)
+        _trace(
+            flat, height, width, places[begin:end], steps, out[begin:end], pace[begin:end],
+            buffers, active,
+        )  # fmt: skip
 
 
 @kernel
@@ -189,6 +200,7 @@ def trace_rows(
     active = np.empty(batch, dtype=np.int32)
     places = np.empty(batch, dtype=np.int32)
     out = np.empty(batch, dtype=np.int32)
+    pace = np.empty(batch, dtype=np.float32)
     ends = final.reshape(-1)
     cells = inside.reshape(-1)
     n = 0
@@ -200,7 +212,7 @@ def trace_rows(
         elif place < stop:
             ends[place] = -1
         if n == batch or place == stop:
-            _trace(flat, height, width, places[:n], steps, out, buffers, active)
+            _trace(flat, height, width, places[:n], steps, out, pace, buffers, active)
             for i in range(n):
                 ends[places[i]] = out[i]
             n = 0
@@ -274,10 +286,47 @@ def chase_rows(
 
 
 @kernel
-def settle_rows(final: Ints, settled: Ints, first: int, last: int) -> None:
-    """Replace every end by the place where it comes to rest."""
-    flat = settled.reshape(-1)
+def number_rows(numbers: Ints, first: int, last: int, final: Ints, pixels: Ints) -> None:
+    """Replace ends by their ``numbers`` (at the end's place) in rows ``first:last`` and count each.
+
+    ``pixels`` receives the counts, -1 in ``final`` stays.
+    """
+    flat = numbers.reshape(-1)
     for y in range(first, last):
         for x in range(final.shape[1]):
             if final[y, x] >= 0:
-                final[y, x] = flat[np.uint64(final[y, x])]
+                number = flat[np.uint64(final[y, x])]
+                final[y, x] = number
+                pixels[np.uint64(number)] += 1
+
+
+@kernel
+def settle_rows(field: Floats, rest: Ints, first: int, last: int, steps: int, final: Ints) -> Ints:
+    """Replace the numbers of ends by the places where they come to rest; rows ``first:last``.
+
+    Where that place is -1, the pixel takes all its ``steps`` steps itself. Returns where these pixels
+    came to rest.
+    """
+    height, width = final.shape
+    flat = field.reshape(-1)
+    ends = final.reshape(-1)[first * width : last * width]
+    alone = np.empty(ends.size, dtype=np.int32)
+    n = 0
+    for i in range(ends.size):
+        if ends[i] >= 0:
+            ends[i] = rest[np.uint64(ends[i])]
+            if ends[i] < 0:
+                alone[n] = i
+                n += 1
+    out = np.empty(n, dtype=np.int32)
+    batch = 512
+    buffers = np.empty((4, batch), dtype=np.float32)
+    pace = np.empty(batch, dtype=np.float32)
+    active = np.empty(batch, dtype=np.int32)
+    for begin in range(0, n, batch):
+        end = min(n, begin + batch)
+        places = alone[begin:end] + np.int32(first * width)
+        _trace(flat, height, width, places, steps, out[begin:end], pace, buffers, active)
+    for i in range(n):
+        ends[alone[i]] = out[i]
+    return out

@@ -13,16 +13,13 @@ from cellflow.errors import DataError
 from cellflow.numeric import _diffusion, _follow, _regions
 from cellflow.numeric._jit import run_blocks
 from cellflow.numeric._measure import AREA, BOX, FIRST, close_holes, measure, relabel
+from cellflow.numeric.stops import Stops, take_all_steps, take_jumps
 from cellflow.numeric.targets import cells_per_block
 
 __all__ = ["FLOW_SCALE", "flows_to_labels"]
 
 FLOW_SCALE = 5.0
 DEFAULT_NITER = 200
-# A jump: so many bilinear steps, each of so many unit flows, then the nearest pixel. Chosen on real
-# flows, see docs/performance.md.
-JUMP_STEPS = 4
-JUMP_STRIDE = 2
 
 # A unit flow is at most 1 long, a network's is about 5: 1.5 tells them apart.
 _UNIT_FLOW_LIMIT = 1.5
@@ -188,9 +185,8 @@ def find_candidates(
     if not cellprob.size:
         empty = np.zeros(shape, dtype=np.int32), np.zeros((1, 6), dtype=np.int32)
         return _as_candidates(*empty, np.zeros((*shape, 2), dtype=np.float32))
-    field, final = _follow_flows(flow, cellprob, cellprob_threshold, steps, method, check_scale)
-    counts = np.zeros(shape, dtype=np.int32)
-    places = np.sort(_regions.count_ends(final.reshape(-1), counts.reshape(-1)))
+    field, stops = _follow_flows(flow, cellprob, cellprob_threshold, steps, method, check_scale)
+    final, counts, places = stops.final, stops.counts, np.sort(stops.crowded)
     is_peak = np.empty(len(places), dtype=np.bool_)
     _regions.keep_peaks(counts, places, is_peak)
     seeds = places[is_peak]
@@ -244,8 +240,8 @@ def finish(candidates: Candidates, keep: NDArray[np.bool_], *, fill_holes: bool 
 
 def _follow_flows(
     flow: Floats, cellprob: Floats, threshold: float, steps: int, method: Method, check_scale: bool
-) -> tuple[Floats, Ints]:
-    """The unit flow, and where each foreground pixel ends as a flat index (-1 in the background)."""
+) -> tuple[Floats, Stops]:
+    """The unit flow, and where it leads the foreground pixels."""
     height, width = cellprob.shape
     field = np.empty((height, width, 2), dtype=np.float32)
     inside = np.empty((height, width), dtype=np.uint8)
@@ -258,52 +254,8 @@ def _follow_flows(
         rows,
     )
     _check_tally(tally.sum(axis=0), check_scale)
-    if method == "trace":
-        final = np.empty((height, width), dtype=np.int32)
-        run_blocks(
-            lambda _, a, b: _follow.trace_rows(field, inside, a, b, steps, final), height, rows
-        )
-        return field, final
-    return field, _follow_basins(field, inside, steps, rows)
-
-
-def _follow_basins(field: Floats, inside: NDArray[np.uint8], steps: int, rows: int) -> Ints:
-    """Jump from pixel to pixel for half of the steps, then trace the few pixels that this leads to.
-
-    A jump is `JUMP_STEPS` steps of `JUMP_STRIDE`, rounded to a pixel, so after it a pixel shares the way of
-    another one. Jumps end in a handful of pixels near each sink (or stop early where the flow is too
-    weak to leave a pixel); from there the other half of the steps is exact again, and pixels come to
-    rest where a full trace leads them.
-    """
-    height, width = inside.shape
-    jump = JUMP_STEPS * JUMP_STRIDE
-    hops = (steps - steps // 2) // int(jump)
-    stride = np.float32(JUMP_STRIDE)
-    final = np.empty((height, width), dtype=np.int32)
-    if hops == 0:
-        run_blocks(
-            lambda _, a, b: _follow.trace_rows(field, inside, a, b, steps, final), height, rows
-        )
-        return final
-    target = np.empty((height, width), dtype=np.int32)
-    run_blocks(
-        lambda _, a, b: _follow.jump_rows(field, inside, a, b, JUMP_STEPS, stride, target),
-        height,
-        rows,
-    )
-    is_end = np.zeros(height * width, dtype=np.uint8)
-    run_blocks(
-        lambda _, a, b: _follow.chase_rows(target, inside, a, b, hops, final, is_end),
-        height,
-        rows,
-    )
-    ends = np.flatnonzero(is_end).astype(np.int32)
-    rest = np.empty_like(ends)
-    left = steps - hops * int(jump)
-    run_blocks(lambda _, a, b: _follow.trace_places(field, ends, a, b, left, rest), len(ends), 4096)
-    target.reshape(-1)[ends] = rest
-    run_blocks(lambda _, a, b: _follow.settle_rows(final, target, a, b), height, rows)
-    return final
+    follow = take_all_steps if method == "trace" else take_jumps
+    return field, follow(field, inside, steps, rows)
 
 
 def _first_above(threshold: float) -> np.float32:
