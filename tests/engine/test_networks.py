@@ -88,6 +88,14 @@ def test_crops_that_do_not_fit_it_start_no_run(
     assert not config.runs_dir.exists()
 
 
+@pytest.mark.parametrize("levels", [3, 4, 5])
+def test_a_unet_takes_crops_that_halve_from_level_to_level(levels: int) -> None:
+    net = UNet(widths=[4] * levels).eval()
+    assert net(torch.zeros(1, 2, 5 * net.crop_multiple, 32))[0].shape[2] == 5 * net.crop_multiple
+    with pytest.raises(RuntimeError, match="must match the size"):
+        net(torch.zeros(1, 2, 5 * net.crop_multiple // 2, 32))
+
+
 def test_what_it_cannot_do_is_said(tiny: Path) -> None:
     with pytest.raises(ConfigError, match="one convolution has no encoder"):
         load_model_file(tiny).net.freeze_encoder()

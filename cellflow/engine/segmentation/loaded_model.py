@@ -42,24 +42,16 @@ class Model:
 
     Examples
     --------
-    With new weights, where else the name of a run or a model file would be:
+    All folds of the run ``runs/exp`` as one model:
 
-    >>> import tempfile
-    >>> from pathlib import Path
     >>> import numpy as np
     >>> from cellflow import load_model
-    >>> from cellflow.nn.checkpoint import save_model_file
-    >>> from cellflow.nn.networks import UNet
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> path = Path(folder.name) / "new.pt"
-    >>> save_model_file(path, UNet.build(), {})
-    >>> model = load_model(path, device="cpu")
+    >>> model = load_model("exp", device="cpu")
     >>> one = model.predict(np.zeros((40, 50)), diameter=25)
     >>> one.labels.shape, one.diameter
     ((40, 50), 25.0)
     >>> len(model.predict([np.zeros((40, 50)), np.zeros((30, 30, 3))]))
     2
-    >>> folder.cleanup()
     """
 
     opened: Opened
@@ -367,20 +359,13 @@ def load_model(
 
     Examples
     --------
-    With new weights, where else the name of a run or a model file would be:
+    The run ``runs/exp``, or one of its models by itself:
 
-    >>> import tempfile
-    >>> from pathlib import Path
-    >>> import numpy as np
     >>> from cellflow import load_model
-    >>> from cellflow.nn.checkpoint import save_model_file
-    >>> from cellflow.nn.networks import UNet
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> path = Path(folder.name) / "new.pt"
-    >>> save_model_file(path, UNet.build(), {})
-    >>> load_model(path, device="cpu")
-    Model('new', 1 member, cpu, diameter 30.0, thresholds: those of the training, not calibrated)
-    >>> folder.cleanup()
+    >>> load_model("exp", device="cpu")
+    Model('exp', 2 members, cpu, diameter 21.1-21.8, thresholds: those of the training, not calibrated)
+    >>> load_model("runs/exp/fold_0/best.pt", device="cpu")
+    Model('exp_fold_0', 1 member, cpu, diameter 21.8, thresholds: those of the training, not calibrated)
     """
     runtime = RuntimeConfig(device=device, amp=amp, engine=engine)  # type: ignore[arg-type]
     check_config(runtime)
