@@ -117,6 +117,27 @@ def test_nothing_is_reported_to_anyone() -> None:
     assert done.stdout.strip() == "[]"
 
 
+@needs_openvino
+def test_signals_are_survived() -> None:
+    """Runners come and go; then a child ends, whose signal a handler waits for."""
+    code = (
+        "import gc, signal, subprocess, sys, numpy\n"
+        "from cellflow.nn.networks import UNet\n"
+        "from cellflow.nn.runners import make_runner\n"
+        "signal.signal(signal.SIGCHLD, lambda *_: print('child'))\n"
+        "def made():\n"
+        "    runner = make_runner(UNet(widths=(4, 8)).eval(), engine='openvino')\n"
+        "    runner.run(numpy.zeros((1, 2, 16, 16), numpy.float32))\n"
+        "    return runner\n"
+        "first, second = made(), made()\n"
+        "del first; gc.collect()\n"
+        "del second; gc.collect()\n"
+        "subprocess.run([sys.executable, '-c', ''])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "child\n"), done.stderr
+
+
 def test_the_engine_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(ENGINE_VARIABLE, raising=False)
     assert choose_engine("torch", CPU) == "torch"

@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from cellflow.nn.networks import Network
 from cellflow.storage.atomic import atomic_folder
 from cellflow.storage.hashing import hash_bytes
 
-__all__ = ["CACHE_VARIABLE", "converted"]
+__all__ = ["CACHE_VARIABLE", "converted", "core"]
 
 CACHE_VARIABLE = "CELLFLOW_CACHE_DIR"
 """Environment variable with the folder of what can be made again."""
@@ -60,10 +61,20 @@ def converted(net: Network, purpose: str, convert: Callable[[], Any], keep: bool
     return model
 
 
-def _read(place: Path) -> Any:
+@cache
+def core() -> Any:
+    """OpenVINO's core, one for the process.
+
+    Each of several would put up a stack for signals and take it down with itself; the last one then puts
+    back that of one that is gone, and the next signal ends the process (2026.4, with AMX).
+    """
     import openvino
 
-    model = openvino.Core().read_model(place / _FILE)
+    return openvino.Core()
+
+
+def _read(place: Path) -> Any:
+    model = core().read_model(place / _FILE)
     os.utime(place)
     return model
 

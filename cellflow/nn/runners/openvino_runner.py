@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cellflow.nn.networks import Network
-from cellflow.nn.runners.conversions import converted
+from cellflow.nn.runners.conversions import converted, core
 from cellflow.nn.runners.runner import Runner
 
 __all__ = ["OpenVinoRunner"]
@@ -55,8 +55,6 @@ class OpenVinoRunner(Runner):
 
     def _compile(self, module: nn.Module) -> Any:
         with _without_telemetry():
-            import openvino
-
             convert = partial(_convert, module, self.net.channels)
             model = converted(self.net, type(module).__name__, convert, self._keep)
         settings = {
@@ -65,7 +63,7 @@ class OpenVinoRunner(Runner):
             "PERFORMANCE_HINT": "LATENCY",
             "ENABLE_CPU_PINNING": False,
         }
-        return openvino.Core().compile_model(model, "CPU", settings)
+        return core().compile_model(model, "CPU", settings)
 
     def _forward(self, batch: NDArray[np.float32]) -> Sequence[NDArray[np.float32]]:
         with self._lock:
