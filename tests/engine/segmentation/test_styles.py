@@ -37,7 +37,7 @@ CPU = torch.device("cpu")
 def member() -> Member:
     """New weights, with batch-norm statistics of something seen."""
     net = UNet.build(seed=2, diam_mean=17.0)
-    set_layout(net, choose_layout(Machine(CPU)))
+    set_layout(net, choose_layout(CPU))
     with torch.no_grad():
         net.train()(torch.rand(2, 2, 64, 64, generator=torch.Generator().manual_seed(0)))
     return Member(
