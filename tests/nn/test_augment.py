@@ -3,10 +3,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from cellpose import transforms
-from cellpose.dynamics import masks_to_flows
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from oracle import Oracle
 from scipy import ndimage
 
 from cellflow import labels_to_flows
@@ -19,6 +18,9 @@ from cellflow.nn.augment import (
     recompute_sample,
     warp_sample,
 )
+
+transforms = Oracle("transforms")
+cellpose_dynamics = Oracle("dynamics")
 
 seeds = st.integers(0, 2**32)
 
@@ -33,7 +35,10 @@ def make_sample(seed: int, shape: tuple[int, int] = (90, 120)) -> tuple[np.ndarr
         cv2.ellipse(labels, centre, (9, 6), float(rng.uniform(0, 180)), 0, 360, number, -1)
     image = rng.random((2, *shape), dtype=np.float32)
     target = np.concatenate(
-        [labels[None].astype(np.float32), masks_to_flows(labels).astype(np.float32)]
+        [
+            labels[None].astype(np.float32),
+            cellpose_dynamics.masks_to_flows(labels).astype(np.float32),
+        ]
     )
     return image, target
 
@@ -77,7 +82,10 @@ def test_flows_still_point_to_the_centre(flip: bool, angle: float) -> None:
     yy, xx = np.mgrid[:80, :100]
     labels = ((yy - 45) ** 2 / 18**2 + (xx - 38) ** 2 / 12**2 < 1).astype(np.int32)
     target = np.concatenate(
-        [labels[None].astype(np.float32), masks_to_flows(labels).astype(np.float32)]
+        [
+            labels[None].astype(np.float32),
+            cellpose_dynamics.masks_to_flows(labels).astype(np.float32),
+        ]
     )
     crop = warp_sample(
         np.zeros((1, 80, 100), np.float32), target, Warp(flip, angle, 1.0, (0.0, 0.0)), size=112

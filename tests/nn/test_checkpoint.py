@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from oracle import Oracle
 
 from cellflow.errors import CheckpointError
 from cellflow.nn.checkpoint import (
@@ -50,8 +51,7 @@ def test_round_trip(model: Path) -> None:
 
 
 def test_cellpose_loads_it(model: Path) -> None:
-    module = pytest.importorskip("cellpose.resnet_torch", reason="needs cellpose 3")
-    net = module.CPnet([2, 32, 64, 128, 256], 3, 3)
+    net = Oracle("resnet_torch").CPnet([2, 32, 64, 128, 256], 3, 3)
     net.load_model(str(model))
     assert net.diam_labels.item() == 25.0
     ours = load_model_file(model).net

@@ -6,8 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from cellpose import train as upstream
-from cellpose.resnet_torch import CPnet
+from oracle import Oracle
 from torch import nn
 
 from cellflow.nn import step
@@ -16,6 +15,9 @@ from cellflow.nn.networks import UNet
 from cellflow.nn.optim import make_optimizer
 from cellflow.nn.precision import set_layout
 from cellflow.nn.step import Stepper, StepResult
+
+upstream = Oracle("train")
+cellpose_resnet = Oracle("resnet_torch")
 
 
 def make_batch(seed: int, count: int = 2, size: int = 32) -> Batch:
@@ -43,7 +45,7 @@ def vector(net: nn.Module) -> torch.Tensor:
 def test_twenty_steps_of_sgd_stay_with_cellpose(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cellpose's network, loss and optimizer, as train_seg steps them, beside ours in the same layout."""
     monkeypatch.setattr(step, "choose_layout", lambda device: torch.contiguous_format)
-    theirs = CPnet([2, 32, 64, 128, 256], 3, 3, mkldnn=False)
+    theirs = cellpose_resnet.CPnet([2, 32, 64, 128, 256], 3, 3, mkldnn=False)
     ours = UNet.build(seed=3)
     theirs.load_state_dict(ours.state_dict())
     optimizer = torch.optim.SGD(theirs.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-5)
@@ -62,7 +64,7 @@ def test_twenty_steps_of_sgd_stay_with_cellpose(monkeypatch: pytest.MonkeyPatch)
 
 def test_channels_last_differs_by_rounding_only() -> None:
     """The layout we train in. Over many steps on such small crops rounding grows, so one step is compared."""
-    theirs = CPnet([2, 32, 64, 128, 256], 3, 3, mkldnn=False)
+    theirs = cellpose_resnet.CPnet([2, 32, 64, 128, 256], 3, 3, mkldnn=False)
     ours = UNet.build(seed=3)
     theirs.load_state_dict(ours.state_dict())
     set_layout(ours, torch.channels_last)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from oracle import Oracle
 
 from cellflow.errors import CheckpointError
 from cellflow.nn.checkpoint import load_model_file, save_model_file
@@ -18,11 +19,8 @@ LAYOUTS = [torch.contiguous_format, torch.channels_last]
 
 def cellpose_network(channels: int = 2, widths: tuple[int, ...] = (32, 64, 128, 256)) -> Any:
     """Cellpose's network with new weights."""
-    module = pytest.importorskip(
-        "cellpose.resnet_torch", reason="compares with cellpose 3, not here"
-    )
     torch.manual_seed(7)
-    return module.CPnet([channels, *widths], 3, 3)
+    return Oracle("resnet_torch").CPnet([channels, *widths], 3, 3)
 
 
 def with_weights(state: dict[str, Any]) -> UNet:

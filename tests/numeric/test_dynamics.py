@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from oracle import Oracle
 from scipy import ndimage
 
 from cellflow.errors import DataError
@@ -63,7 +64,7 @@ def test_trace_equals_the_slow_twin(cells):
 
 
 def test_trace_equals_cellpose(cells):
-    from cellpose.dynamics import resize_and_compute_masks
+    resize_and_compute_masks = Oracle("dynamics").resize_and_compute_masks
 
     half = [a.astype(np.float16).astype(np.float32) for a in (cells.flow, cells.cellprob)]
     theirs = by_first_pixel(resize_and_compute_masks(*half, niter=200).astype(int))
@@ -241,8 +242,8 @@ def test_seventy_thousand_labels(flow_errors):
 
 @pytest.mark.slow
 def test_real_flows_basin_against_trace(shared):
-    from cellpose.io import imread
-    from cellpose.models import CellposeModel
+    imread = Oracle("io").imread
+    CellposeModel = Oracle("models").CellposeModel
 
     model = CellposeModel(gpu=False, pretrained_model=str(shared / "models" / "usiigaci_unet"))
     image = imread(str(shared / "data" / "usiigaci" / "images" / "set01.png"))[:520, :704]

@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cellpose.plot import dx_to_circ
+from oracle import Oracle
 
 from cellflow.numeric.flow_picture import flow_picture
+
+cellpose_plot = Oracle("plot")
 
 
 @pytest.mark.parametrize("shape", [(40, 50), (3, 20, 30), (1, 1)])
 def test_it_is_that_of_cellpose(shape: tuple[int, ...]) -> None:
     flow = np.random.default_rng(0).normal(0, 3, (2, *shape)).astype(np.float32)
-    expected = dx_to_circ(flow.copy())
+    expected = cellpose_plot.dx_to_circ(flow.copy())
     found = flow_picture(flow)
     assert found.dtype == np.uint8
     assert found.shape == (*shape, 3)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from oracle import Oracle
 
 from cellflow.errors import DataError
 from cellflow.numeric.dynamics import flows_to_labels
@@ -69,7 +70,8 @@ def test_a_cell_does_not_see_its_neighbours(labels):
 
 def test_angles_against_cellpose(cells):
     import torch
-    from cellpose.dynamics import masks_to_flows
+
+    masks_to_flows = Oracle("dynamics").masks_to_flows
 
     theirs = masks_to_flows(cells.labels, device=torch.device("cpu"))
     ours = labels_to_flows(cells.labels)
@@ -147,7 +149,8 @@ def test_flow_errors_of_the_true_flow_are_nearly_zero(cells, flow_errors):
 
 def test_flow_errors_equal_cellpose(cells, flow_errors):
     import torch
-    from cellpose.metrics import flow_error
+
+    flow_error = Oracle("metrics").flow_error
 
     half = cells.flow.astype(np.float16).astype(np.float32)
     theirs, _ = flow_error(cells.labels, half, device=torch.device("cpu"))

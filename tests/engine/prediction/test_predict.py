@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from cellpose.models import CellposeModel
+from oracle import Oracle
 from skimage.io import imsave
 
 import cellflow
@@ -42,6 +42,8 @@ from cellflow.numeric.normalize import normalize_percentile, select_channels
 from cellflow.storage.run_folder import RunFolder
 from cellflow.style_models import CellTypeModel, DiameterModel, StyleModels
 from cellflow.synthetic import synthetic_dataset
+
+cellpose_models = Oracle("models")
 
 CPU = RuntimeConfig(device="cpu", amp="off")
 LOOSE = MaskConfig(cellprob_threshold=-2.0, flow_threshold=0.0)
@@ -200,7 +202,7 @@ def test_an_image_without_pixels() -> None:
 def test_flows_with_augment_equal_cellpose(shared: Path) -> None:
     path = shared / "models" / "usiigaci_unet"
     image = read_image(shared / "data" / "kaggle_layout" / "test" / "set37_0.png")[:300, :411]
-    theirs = CellposeModel(gpu=False, pretrained_model=str(path), mkldnn=False)
+    theirs = cellpose_models.CellposeModel(gpu=False, pretrained_model=str(path), mkldnn=False)
     _, (_, flow, cellprob), _ = theirs.eval(
         image, channels=[0, 0], compute_masks=False, augment=True
     )
@@ -213,7 +215,7 @@ def test_flows_with_augment_equal_cellpose(shared: Path) -> None:
 def test_eval_is_called_and_answered_as_cellpose(shared: Path) -> None:
     path = shared / "models" / "usiigaci_unet"
     image = read_image(shared / "data" / "kaggle_layout" / "test" / "set37_0.png")[:300, :411]
-    theirs = CellposeModel(gpu=False, pretrained_model=str(path), mkldnn=False)
+    theirs = cellpose_models.CellposeModel(gpu=False, pretrained_model=str(path), mkldnn=False)
     masks, (_, flow, cellprob), style = theirs.eval(image, channels=[0, 0], diameter=40.0)
     model = cellflow.load_model(path, device="cpu", amp="off")
     found, flows, styles = model.eval(image, channels=[0, 0], diameter=40.0)

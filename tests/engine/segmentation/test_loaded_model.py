@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cellpose.models import CellposeModel
+from oracle import Oracle
 from PIL import Image
 from skimage.io import imsave
 
@@ -18,6 +18,8 @@ from cellflow.io.images import read_image
 from cellflow.nn.checkpoint import save_model_file
 from cellflow.nn.networks import UNet
 from cellflow.synthetic import synthetic_dataset
+
+cellpose_models = Oracle("models")
 
 IMAGE = next(iter(synthetic_dataset(1, shape=(64, 80), seed=2, per_group=1))).image
 RGB = np.stack([IMAGE, IMAGE // 2, 255 - IMAGE], axis=-1)
@@ -32,11 +34,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 @pytest.fixture(scope="module")
-def pair(shared: Path) -> tuple[Model, CellposeModel]:
+def pair(shared: Path) -> tuple[Model, Any]:
     """The real network, ours and Cellpose's."""
     path = shared / "models" / "usiigaci_unet"
     ours = cellflow.load_model(path, device="cpu", amp="off")
-    return ours, CellposeModel(gpu=False, pretrained_model=str(path), mkldnn=False)
+    return ours, cellpose_models.CellposeModel(gpu=False, pretrained_model=str(path), mkldnn=False)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,7 @@ def same(ours: Any, theirs: Any) -> None:
     ids=str,
 )
 def test_eval_answers_as_cellpose(
-    pair: tuple[Model, CellposeModel], crop: np.ndarray, arguments: dict[str, Any]
+    pair: tuple[Model, Any], crop: np.ndarray, arguments: dict[str, Any]
 ) -> None:
     ours, theirs = pair
     same(
@@ -87,7 +89,7 @@ def test_eval_answers_as_cellpose(
     )
 
 
-def test_eval_without_normalisation(pair: tuple[Model, CellposeModel], crop: np.ndarray) -> None:
+def test_eval_without_normalisation(pair: tuple[Model, Any], crop: np.ndarray) -> None:
     ours, theirs = pair
     scaled = (crop / 255).astype(np.float32)
     try:
@@ -106,7 +108,7 @@ def test_eval_without_normalisation(pair: tuple[Model, CellposeModel], crop: np.
     ],
 )
 def test_eval_finds_channels_as_cellpose(
-    pair: tuple[Model, CellposeModel],
+    pair: tuple[Model, Any],
     crop: np.ndarray,
     axes: tuple[int, int, int],
     arguments: dict[str, Any],
@@ -118,7 +120,7 @@ def test_eval_finds_channels_as_cellpose(
 
 @pytest.mark.parametrize("axis", [0, 2, None])
 def test_eval_takes_a_stack_as_planes(
-    pair: tuple[Model, CellposeModel], crop: np.ndarray, axis: int | None
+    pair: tuple[Model, Any], crop: np.ndarray, axis: int | None
 ) -> None:
     ours, theirs = pair
     parts = [crop[i : i + 96, :128] for i in range(0, 120, 20)]

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from cellpose.models import CellposeModel
+from oracle import Oracle
 from skimage.io import imsave
 
 from cellflow.config import (
@@ -45,6 +45,8 @@ from cellflow.numeric.rle import instances_from_rles
 from cellflow.numeric.score import competition_score
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.run_folder import RunFolder
+
+cellpose_models = Oracle("models")
 
 CPU = RuntimeConfig(device="cpu", amp="off")
 # Three epochs teach little; low thresholds make sure that there are masks to look at.
@@ -347,7 +349,7 @@ def test_flows_equal_cellpose(shared: Path) -> None:
     """Our path to flows is that of CellposeModel.eval."""
     path = shared / "models" / "usiigaci_unet"
     image = read_image(shared / "data" / "kaggle_layout" / "test" / "set37_0.png")[:300, :411]
-    theirs = CellposeModel(gpu=False, pretrained_model=str(path), mkldnn=False)
+    theirs = cellpose_models.CellposeModel(gpu=False, pretrained_model=str(path), mkldnn=False)
     _, (_, flow, cellprob), style = theirs.eval(image, channels=[0, 0], compute_masks=False)
     member = load_member(path, "usiigaci", Machine(torch.device("cpu")))
     ours = Segmenter([member], MaskConfig()).predict(image)
@@ -360,7 +362,7 @@ def test_cellpose_takes_our_best_model(trained: TrainConfig) -> None:
     path = RunFolder(trained.runs_dir / "tiny").fold(0).best
     dataset = Dataset.open(trained.data)
     image = dataset.image(dataset.ids[0])
-    theirs = CellposeModel(gpu=False, pretrained_model=str(path), mkldnn=False)
+    theirs = cellpose_models.CellposeModel(gpu=False, pretrained_model=str(path), mkldnn=False)
     _, (_, flow, cellprob), _ = theirs.eval(image, channels=[0, 0], compute_masks=False)
     ours = Segmenter(
         [load_member(path, "best", Machine(torch.device("cpu")))], MaskConfig()
