@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import statistics
 import tempfile
 import time
@@ -32,6 +33,7 @@ from cellflow.engine.segmentation.loaded_model import Model
 from cellflow.io.images import read_image, read_labels
 from cellflow.nn.checkpoint import load_model_file, save_model_file
 from cellflow.nn.runners import make_runner
+from cellflow.nn.runners.conversions import CACHE_VARIABLE
 
 CPU = torch.device("cpu")
 MODEL = SHARED / "models" / "usiigaci_unet"
@@ -159,12 +161,16 @@ def bench_agree(options: argparse.Namespace) -> None:
 
 
 def bench_start(options: argparse.Namespace) -> None:
-    """Seconds that a conversion takes, the first with the import of the engine."""
-    for number in range(3):
-        net = load_model_file(MODEL).net
-        started = time.perf_counter()
-        make_runner(net, engine="openvino", amp=torch.bfloat16).prepare()
-        print(f"conversion {number + 1}: {time.perf_counter() - started:.2f} s")
+    """Seconds that a conversion takes, the first with the import of the engine; and one from disk."""
+    net = load_model_file(MODEL).net
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ[CACHE_VARIABLE] = folder
+        for keep, times in ((False, 3), (True, 4)):
+            for number in range(times):
+                started = time.perf_counter()
+                make_runner(net, engine="openvino", amp=torch.bfloat16, keep=keep).prepare()
+                what = "from disk" if keep and number else "kept" if keep else "converted"
+                print(f"{what}: {time.perf_counter() - started:.2f} s")
 
 
 def main() -> None:
