@@ -54,6 +54,14 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _conversions_of_tests_lie_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The user's folder of conversions keeps those that the user needs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CELLFLOW_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def fresh_logger() -> None:
     """What a command of an earlier test set up for its console does not change what this one logs."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cellflow.engine.runtime.machine import Machine
+from cellflow.errors import CheckpointError
 from cellflow.nn.checkpoint import load_model_file
 from cellflow.nn.networks import Network
 from cellflow.nn.precision import choose_layout, set_layout
@@ -16,6 +18,11 @@ from cellflow.style_models import StyleModels
 from cellflow.types import one_line
 
 __all__ = ["Member", "load_member"]
+
+MOST_CHANNELS = 2
+"""The channel to segment and the nuclear channel."""
+
+_log = logging.getLogger(__name__)
 
 
 @one_line
@@ -73,16 +80,32 @@ def load_member(
 
     A file that Cellpose wrote says nothing of channels: `channels` are taken, else it counts as trained
     on grey images. `styles` and `only_type` are those of `Member`.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is no model file, or its network takes fewer channels than are to be given.
     """
     net, facts = load_model_file(path)
     set_layout(net, choose_layout(machine.device))
     diam_mean, diam_labels = net.diameters
     chan, chan2 = channels or (0, 0)
+    chan2 = int(facts.get("chan2", chan2))
+    if chan2 and net.channels < 2:
+        raise CheckpointError(
+            f"{path} takes one channel, found --chan2 {chan2}. Leave --chan2 out, or use another model.",
+            path=path, expected=0, found=chan2,
+        )  # fmt: skip
+    if net.channels > MOST_CHANNELS:
+        _log.warning(
+            "%s takes %d channels; it gets those of --chan and --chan2, and the others are 0",
+            path, net.channels,
+        )  # fmt: skip
     return Member(
         name=name,
         runner=machine.runner(net.to(machine.device)),
         chan=int(facts.get("chan", chan)),
-        chan2=int(facts.get("chan2", chan2)),
+        chan2=chan2,
         diam_mean=diam_mean,
         diam_labels=diam_labels,
         hash=hash_file(path),
