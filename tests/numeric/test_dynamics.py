@@ -143,7 +143,11 @@ def test_holes_equal_the_slow_twin():
         for number in range(labels.max(), 0, -1):
             wanted[ndimage.binary_fill_holes(wanted == number) & (wanted == 0)] = number
         boxes = [
-            [s for part in ndimage.find_objects(labels == n)[0] for s in (part.start, part.stop)]
+            [
+                s
+                for part in ndimage.find_objects((labels == n).astype(int))[0]
+                for s in (part.start, part.stop)
+            ]
             for n in range(1, labels.max() + 1)
         ]
         close_holes(labels, np.array(boxes, np.int32).reshape(-1, 4))

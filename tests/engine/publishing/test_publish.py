@@ -346,14 +346,14 @@ def test_a_wheel_made_of_what_is_installed_installs_the_same_files(
 
 def test_a_changed_installation_makes_no_wheel(tmp_path: Path) -> None:
     site = tmp_path / "site"
-    package = distribution("natsort")
+    package = distribution("filelock")
     for file in package.files or []:
         if ".." not in file.parts and file.suffix != ".pyc":
             (site / file).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(Path(str(package.locate_file(file))), site / file)
-    copy = next(iter(type(package).discover(name="natsort", path=[str(site)])))
+    copy = next(iter(type(package).discover(name="filelock", path=[str(site)])))
     assert rebuilt_wheel(copy, tmp_path).exists()
-    changed = site / "natsort" / "natsort.py"
+    changed = site / "filelock" / "__init__.py"
     changed.write_text("print('other')\n")
     empty = tmp_path / "empty"
     empty.mkdir()
