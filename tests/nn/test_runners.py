@@ -206,6 +206,18 @@ def test_a_network_with_other_code_is_converted_anew(
 
 
 @needs_openvino
+def test_a_network_typed_at_a_prompt_is_converted_and_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    names = {"UNet": UNet, "__name__": "__prompt__"}  # of a module that has no file
+    exec("class Typed(UNet): ...", names)
+    runner = make_runner(names["Typed"](widths=(4, 8)).eval(), engine="openvino", keep=True)
+    assert runner.run(np.ones((1, 2, 16, 16), np.float32))[0].shape == (1, 3, 16, 16)
+    assert not (tmp_path / "openvino").exists()
+
+
+@needs_openvino
 def test_few_conversions_are_kept_and_none_where_nothing_can_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

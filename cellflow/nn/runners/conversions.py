@@ -42,13 +42,15 @@ def converted(net: Network, purpose: str, convert: Callable[[], Any], keep: bool
     convert : callable
         Makes the model.
     keep : bool
-        Write what was made, and look for it.
+        Write what was made, and look for it; not for a network whose code is in no file (typed at a
+        prompt, say), since nothing tells whether it has changed.
     """
-    if not keep:
+    code = _code(net) if keep else None
+    if code is None:
         return convert()
     import openvino
 
-    place = cache_folder() / _key(net, purpose, openvino.__version__)
+    place = cache_folder() / _key(net, purpose, openvino.__version__, code)
     # Whatever is wrong with a file there, it can be made again.
     with suppress(Exception):
         return _read(place)
@@ -88,14 +90,21 @@ def cache_folder() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "cellflow" / "openvino"
 
 
-def _key(net: Network, purpose: str, version: str) -> str:
+def _code(net: Network) -> list[str] | None:
+    """Text of the files that a network's classes are in; None where one is in no file."""
+    try:
+        files = {inspect.getfile(cls) for cls in type(net).__mro__ if issubclass(cls, Network)}
+        return [Path(file).read_text(encoding="utf-8") for file in sorted(files)]
+    except (OSError, TypeError, ValueError):
+        return None
+
+
+def _key(net: Network, purpose: str, version: str, code: list[str]) -> str:
     """Hash of all that decides what a conversion is."""
-    weights = net.state_dict()
     # The code counts as well: who changes a network must not get what it was.
-    code = [inspect.getsource(cls) for cls in type(net).__mro__ if issubclass(cls, Network)]
-    module = inspect.getmodule(type(net))
-    code.append(inspect.getsource(module) if module is not None else "")
-    parts = [purpose, version, *code, *(f"{name} {tuple(weights[name].shape)}" for name in weights)]
+    weights, kind = net.state_dict(), type(net).__qualname__
+    shapes = (f"{name} {tuple(value.shape)}" for name, value in weights.items())
+    parts = [purpose, version, kind, *code, *shapes]
     arrays = (value.detach().contiguous().numpy().tobytes() for value in weights.values())
     return hash_bytes(*(part.encode() for part in parts), *arrays)
 

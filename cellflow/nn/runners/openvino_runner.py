@@ -1,4 +1,4 @@
-"""Networks run by OpenVINO, Intel's engine for x86 processors: the only module that imports it."""
+"""Networks run by OpenVINO, Intel's engine for x86 processors; it and `conversions` import it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ __all__ = ["OpenVinoRunner"]
 SIDE = 32
 """Side of the tile that a network is traced with; it then takes tiles of any size."""
 _TELEMETRY = "openvino_telemetry"
+_converting = threading.Lock()  # the table of modules is one for all threads
 
 
 class OpenVinoRunner(Runner):
@@ -108,12 +109,13 @@ def _convert(module: nn.Module, channels: int) -> Any:
 @contextmanager
 def _without_telemetry() -> Iterator[None]:
     """OpenVINO's converter reports its use to its makers unless this package is missing; here it is."""
-    before = sys.modules.get(_TELEMETRY)
-    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        if before is None:
-            del sys.modules[_TELEMETRY]
-        else:
-            sys.modules[_TELEMETRY] = before
+    with _converting:
+        before = sys.modules.get(_TELEMETRY)
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            if before is None:
+                del sys.modules[_TELEMETRY]
+            else:
+                sys.modules[_TELEMETRY] = before
