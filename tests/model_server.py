@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
 
 __all__ = ["ModelServer", "serve"]
 
@@ -45,7 +48,10 @@ class ModelServer:
 
 
 @contextmanager
-def serve() -> Iterator[ModelServer]:
+def serve(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
+    """Serve to this process and its children, whose working folder and model folder lie in `folder`."""
+    patch.setenv("CELLPOSE_LOCAL_MODELS_PATH", str(folder / "models"))
+    patch.chdir(folder)
     state = ModelServer()
     state.go_on.set()
 
@@ -74,6 +80,7 @@ def serve() -> Iterator[ModelServer]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         state.url = f"http://127.0.0.1:{server.server_port}/models"
+        patch.setenv("CELLFLOW_MODEL_SERVER", state.url)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:

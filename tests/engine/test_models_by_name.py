@@ -28,10 +28,7 @@ IMAGE = np.random.default_rng(3).integers(0, 255, (64, 80)).astype(np.uint8)
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
-    monkeypatch.setenv("CELLPOSE_LOCAL_MODELS_PATH", str(tmp_path / "models"))
-    monkeypatch.chdir(tmp_path)
-    with serve() as state:
-        monkeypatch.setenv("CELLFLOW_MODEL_SERVER", state.url)
+    with serve(tmp_path, monkeypatch) as state:
         for number, name in enumerate(["cyto3", *(f"cytotorch_{index}" for index in range(4))]):
             path = tmp_path / "made.pt"
             save_model_file(path, UNet.build(seed=number), {})

@@ -38,10 +38,7 @@ def weights(value: float, *, new: bool = True) -> bytes:
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
-    monkeypatch.setenv("CELLPOSE_LOCAL_MODELS_PATH", str(tmp_path / "models"))
-    monkeypatch.chdir(tmp_path)
-    with serve() as state:
-        monkeypatch.setenv("CELLFLOW_MODEL_SERVER", state.url)
+    with serve(tmp_path, monkeypatch) as state:
         state.files = {name: weights(number) for number, name in enumerate(FILES)}
         yield state
 
