@@ -125,7 +125,7 @@ def test_all_problems_at_once() -> None:
         InferenceConfig(diameter=-1),
         InferenceConfig(scales=()),
         OutputConfig(name="a/b"),
-        OutputConfig(masks=False, submission=False, cells=False),
+        OutputConfig(export=()),
         GridConfig(n_thresholds=0),
         GridConfig(min_sizes=()),
         GridConfig(n_thresholds=3000, threshold_step=0.01),

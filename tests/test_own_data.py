@@ -177,7 +177,10 @@ def chain(
         *out,
         "--name",
         "predict",
-        "--outlines",
+        "--export",
+        "masks",
+        "cells",
+        "outlines",
     )
     assert np.array_equal(
         read_labels(tmp_path / "predictions" / "ensemble" / "masks" / "unseen.tif"),

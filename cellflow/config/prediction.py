@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -25,6 +25,8 @@ PIXEL_SIZE = Rule(
     "must lie between {:g} and {:g} micrometres".format(*SENSIBLE_PIXELS),
     lambda value: SENSIBLE_PIXELS[0] <= value <= SENSIBLE_PIXELS[1],
 )
+ExportName = Literal["masks", "cells", "submission", "outlines"]
+"""What a prediction can write: the names of `cellflow.engine.exports.EXPORTS`."""
 NO_IMAGES = (
     "no images were named: give a folder, image files, a dataset, a pattern in quotes such as "
     "'plate/*.tif', or a text file with one path a line"
@@ -122,32 +124,23 @@ class InferenceConfig:
 
 
 @dataclass(frozen=True)
-class ExportsConfig:
-    """What is written: a field for every export of `cellflow.engine.prediction.exports`."""
-
-    masks: bool = True
-    """Label maps, masks/ID.tif."""
-    submission: bool = True
-    """Run-length rows, submission.csv."""
-    cells: bool = True
-    """One row per cell with its size, place, shape, intensity and confidence, cells.csv."""
-    outlines: bool = False
-    """Pictures of the outlines, outlines/ID.png."""
-
-
-@dataclass(frozen=True)
-class OutputConfig(ExportsConfig):
+class OutputConfig:
     """Where results go, and what is written.
 
     Examples
     --------
     >>> from cellflow import OutputConfig
     >>> from cellflow.config import check_config
-    >>> check_config(OutputConfig(masks=False, submission=False, cells=False))
+    >>> check_config(OutputConfig(export=()))
     Traceback (most recent call last):
         ...
-    cellflow.errors.ConfigError: nothing would be written: leave one of masks, submission, cells, outlines on
+    cellflow.errors.ConfigError: nothing would be written: name what with --export, such as masks
     """
+
+    export: tuple[ExportName, ...] = ("masks", "cells", "submission")
+    """What is written. masks: label maps, masks/ID.tif. cells: a row per cell with its size, place, shape,
+    intensity and confidence, cells.csv. submission: run-length rows, submission.csv. outlines: pictures of the
+    outlines, outlines/ID.png."""
 
     name: Annotated[str | None, FOLDER_NAME] = None
     """Name of the result; without it the names of the models joined by +."""
@@ -160,10 +153,9 @@ class OutputConfig(ExportsConfig):
 
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
-        exports = [item.name for item in fields(ExportsConfig)]
-        if any(getattr(self, name) for name in exports):
+        if self.export:
             return []
-        return [f"nothing would be written: leave one of {', '.join(exports)} on"]
+        return ["nothing would be written: name what with --export, such as masks"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cellflow.config import EnsembleConfig, PredictConfig, check_config
 from cellflow.config.prediction import SegmentationConfig
-from cellflow.engine.prediction.exports import EXPORTS, chosen_exports
+from cellflow.engine.exports import EXPORTS
 from cellflow.engine.prediction.predict_images import predict_images
 from cellflow.engine.prediction.result_folder import ResultFolder
 from cellflow.engine.runs.identity import versions
@@ -123,7 +123,7 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
     with ResultFolder.open(
         job.folder,
         _identity(job),
-        exports=chosen_exports(output),
+        exports=frozenset(output.export),
         overwrite=output.overwrite,
         fingerprints={name: image.fingerprint for name, image in job.images.items()},
     ) as folder:

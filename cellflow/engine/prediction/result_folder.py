@@ -10,7 +10,7 @@
                        label maps that are not to stay
     .lock              held by the process that writes
 
-and what the exports write, see `cellflow.engine.prediction.exports`.
+and what the exports write, see `cellflow.engine.exports`.
 
 An image's label map is written last, so an image whose label map is there is done.
 
@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellflow.engine.prediction.exports import EXPORTS
-from cellflow.engine.prediction.exports.export import PARTS, PredictedImage, ids_of_files
+from cellflow.engine.exports import EXPORTS
+from cellflow.engine.exports.export import PARTS, PredictedImage, ids_of_files
 from cellflow.engine.prediction.result_record import RECORD, ResultRecord, check_place
 from cellflow.engine.runtime.progress_lines import follow
 from cellflow.errors import DataError, RunError

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cellflow.config import config_differences
-from cellflow.engine.prediction.exports import EXPORTS
+from cellflow.engine.exports import EXPORTS
 from cellflow.errors import DataError
 from cellflow.storage.atomic import write_json
 from cellflow.storage.records import load_json

@@ -78,7 +78,7 @@ def test_predictions_use_them(config: PredictConfig) -> None:
 
 def test_a_size_that_is_given(config: PredictConfig) -> None:
     config = replace(config, files=FilesConfig(pixel_size=0.5))
-    first = replace(config, output=replace(config.output, masks=False, cells=False))
+    first = replace(config, output=replace(config.output, export=("submission",)))
     predict(first)
     result = predict(config)
     table = pd.read_csv(result.table)

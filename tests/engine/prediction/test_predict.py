@@ -268,7 +268,10 @@ def config_of(trained: TrainConfig, folder: Path, **more) -> PredictConfig:
         model="tiny",
         runs_dir=trained.runs_dir,
         ensembles_dir=folder.parent / "ensembles",
-        output=OutputConfig(out=folder.parent / "predictions", outlines=True),
+        output=OutputConfig(
+            out=folder.parent / "predictions",
+            export=("masks", "cells", "submission", "outlines"),
+        ),
         runtime=CPU,
         **more,
     )

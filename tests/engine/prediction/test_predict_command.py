@@ -49,8 +49,20 @@ def test_a_folder_of_everything(plate: Path, shared: Path) -> None:
     assert "Open: napari --layer-type labels predictions/a/masks/" in done.stdout
     assert sorted(path.stem for path in (result / "masks").iterdir()) == ["colour", "deep", "grey"]
     (plate / "cut.png").unlink()
+
     again = cellflow(
-        "predict", plate, *model, "--chan", 0, "--recursive", "--outlines", cwd=plate.parent
+        "predict",
+        plate,
+        *model,
+        "--chan",
+        0,
+        "--recursive",
+        "--export",
+        "masks",
+        "cells",
+        "submission",
+        "outlines",
+        cwd=plate.parent,
     )
     assert again.returncode == 0, again.stderr
     assert len(list((result / "outlines").iterdir())) == 4

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,10 +25,9 @@ from skimage.io import imsave
 from torch import nn
 
 from cellflow.config import MaskConfig
-from cellflow.config.prediction import ExportsConfig as Exports
+from cellflow.engine.exports import outlines as outlines_export
+from cellflow.engine.exports import submission
 from cellflow.engine.prediction import result_folder, result_record
-from cellflow.engine.prediction.exports import chosen_exports, submission
-from cellflow.engine.prediction.exports import outlines as outlines_export
 from cellflow.engine.prediction.predict_images import PredictSummary, predict_images
 from cellflow.engine.prediction.result_folder import ResultFolder
 from cellflow.engine.runtime.pipeline import THREAD_NAME
@@ -49,16 +48,16 @@ from cellflow.storage import locks
 from cellflow.synthetic import synthetic_dataset
 
 IDENTITY: dict[str, Any] = {"members": ["aaaa", "bbbb"], "mask": {"flow_threshold": 0.0}}
-ALL = Exports(outlines=True)
-NO_MASKS = Exports(masks=False)
+ALL = {"masks", "submission", "cells", "outlines"}
+NO_MASKS = {"submission", "cells"}
 EVERY = [
     ALL,
     NO_MASKS,
-    Exports(submission=False),
-    Exports(masks=False, submission=False, outlines=True),
-    Exports(cells=False),
-    Exports(masks=False, cells=False),
-    Exports(masks=False, cells=False, submission=False, outlines=True),
+    {"masks", "cells"},
+    {"cells", "outlines"},
+    {"masks", "submission"},
+    {"submission"},
+    {"outlines"},
 ]
 NAMES = ("a", "b,1", "empty", "d e", "ü")
 WRITERS = {
@@ -67,6 +66,10 @@ WRITERS = {
     "write_submission": submission,
 }
 Read = Callable[[], NDArray[Any]]
+
+
+def joined(exports: Set[str]) -> str:
+    return "+".join(sorted(exports))
 
 
 class BrightNet(Network):
@@ -113,7 +116,7 @@ def predict(
     path: Path,
     readers: ImageReaders | None = None,
     *,
-    exports: Exports = ALL,
+    exports: set[str] = ALL,
     net: nn.Module | None = None,
     chan: int = 0,
     **opening: Any,
@@ -121,7 +124,7 @@ def predict(
     """One command."""
     segmenter = segmenter_of(net or BrightNet(), chan)
     images = readers_of() if readers is None else readers
-    with ResultFolder.open(path, IDENTITY, exports=chosen_exports(exports), **opening) as folder:
+    with ResultFolder.open(path, IDENTITY, exports=exports, **opening) as folder:
         return predict_images(segmenter, images, folder, title="predict")
 
 
@@ -143,12 +146,13 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, b
     """Files of a pass that nothing interrupts, by what is exported and which images are asked for."""
     known: dict[Any, dict[str, bytes]] = {}
 
-    def files(exports: Exports, names: tuple[str, ...] = NAMES) -> dict[str, bytes]:
-        if (exports, names) not in known:
+    def files(exports: set[str], names: tuple[str, ...] = NAMES) -> dict[str, bytes]:
+        key = frozenset(exports), names
+        if key not in known:
             path = tmp_path_factory.mktemp("fresh") / "result"
             predict(path, readers_of(names), exports=exports)
-            known[exports, names] = tree(path)
-        return known[exports, names]
+            known[key] = tree(path)
+        return known[key]
 
     return files
 
@@ -199,19 +203,19 @@ def test_what_is_written(tmp_path: Path) -> None:
     assert there == wanted
 
 
-@pytest.mark.parametrize("exports", EVERY, ids=str)
+@pytest.mark.parametrize("exports", EVERY, ids=joined)
 def test_only_what_was_asked_for_is_written(
-    tmp_path: Path, exports: Exports, fresh: Callable[..., dict[str, bytes]]
+    tmp_path: Path, exports: set[str], fresh: Callable[..., dict[str, bytes]]
 ) -> None:
     path, everything = tmp_path / "result", fresh(ALL)
     net = BrightNet()
     summary = predict(path, exports=exports, net=net)
     found = tree(path)
     parts = {
-        "masks": exports.masks,
-        "outlines": exports.outlines,
-        "cells.csv": exports.cells,
-        "submission.csv": exports.submission,
+        "masks": "masks" in exports,
+        "outlines": "outlines" in exports,
+        "cells.csv": "cells" in exports,
+        "submission.csv": "submission" in exports,
     }
     wanted = {
         name: content
@@ -226,13 +230,13 @@ def test_only_what_was_asked_for_is_written(
     assert stamps.items() <= {item: item.stat().st_mtime_ns for item in path.rglob("*")}.items()
 
 
-@pytest.mark.parametrize("exports", [ALL, NO_MASKS], ids=str)
+@pytest.mark.parametrize("exports", [ALL, NO_MASKS], ids=joined)
 @pytest.mark.parametrize(
     ("place", "error"), [(0, KeyboardInterrupt()), (2, OSError(5, "I/O")), (4, KeyboardInterrupt())]
 )
 def test_interrupted_while_reading_and_continued(
     tmp_path: Path,
-    exports: Exports,
+    exports: set[str],
     place: int,
     error: BaseException,
     fresh: Callable[..., dict[str, bytes]],
@@ -242,7 +246,7 @@ def test_interrupted_while_reading_and_continued(
         predict(path, readers_of() | {NAMES[place]: stops(error)}, exports=exports, net=net)
     assert not (path / "cells.csv").exists()
     assert net.calls == place
-    with ResultFolder.open(path, IDENTITY, exports=chosen_exports(exports)) as folder:
+    with ResultFolder.open(path, IDENTITY, exports=exports) as folder:
         done = folder.done()
     assert done == set(NAMES[: len(done)])
     # An error comes at its turn; Ctrl-C waits for nobody, not for a mask step that has not begun either.
@@ -253,16 +257,16 @@ def test_interrupted_while_reading_and_continued(
     assert tree(path) == fresh(exports)
 
 
-@pytest.mark.parametrize("exports", [ALL, NO_MASKS], ids=str)
+@pytest.mark.parametrize("exports", [ALL, NO_MASKS], ids=joined)
 @pytest.mark.parametrize("broken", ["write_labels", "write_outlines", "write_submission"])
 def test_a_full_disk_ends_the_pass(
     tmp_path: Path,
-    exports: Exports,
+    exports: set[str],
     broken: str,
     fresh: Callable[..., dict[str, bytes]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if broken == "write_outlines" and not exports.outlines:
+    if broken == "write_outlines" and "outlines" not in exports:
         return
     place = WRITERS[broken]
     real, calls = getattr(place, broken), []
@@ -278,7 +282,7 @@ def test_a_full_disk_ends_the_pass(
         patched.setattr(place, broken, fail)
         with pytest.raises(OSError, match="No space"):
             predict(path, exports=exports)
-    with ResultFolder.open(path, IDENTITY, exports=chosen_exports(exports)) as folder:
+    with ResultFolder.open(path, IDENTITY, exports=exports) as folder:
         done = folder.done()
     if broken == "write_submission":
         assert done == set(NAMES)
@@ -336,7 +340,7 @@ PASSES = st.lists(
 )
 @given(exports=st.sampled_from(EVERY), passes=PASSES)
 def test_whatever_happened_before_the_last_pass_makes_it_the_same(
-    tmp_path: Path, exports: Exports, passes: Any, fresh: Callable[..., dict[str, bytes]]
+    tmp_path: Path, exports: set[str], passes: Any, fresh: Callable[..., dict[str, bytes]]
 ) -> None:
     """Other images, other orders, failures in reading and in every step of the end."""
     path = tmp_path / "result"
@@ -349,7 +353,7 @@ def test_whatever_happened_before_the_last_pass_makes_it_the_same(
             readers[bad] = stops(OSError(28, "No space left on device"))
         with pytest.MonkeyPatch.context() as patched:
             if problem in ("cells", "submission", "record"):
-                with ResultFolder.open(path, IDENTITY, exports=chosen_exports(exports)):
+                with ResultFolder.open(path, IDENTITY, exports=exports):
                     pass  # the record of a new folder is not what is to fail
                 break_finish(patched, problem)
             try:
@@ -362,9 +366,9 @@ def test_whatever_happened_before_the_last_pass_makes_it_the_same(
     assert tree(path) == fresh(exports)
 
 
-@pytest.mark.parametrize("exports", EVERY, ids=str)
+@pytest.mark.parametrize("exports", EVERY, ids=joined)
 def test_images_that_come_later_or_go(
-    tmp_path: Path, exports: Exports, fresh: Callable[..., dict[str, bytes]]
+    tmp_path: Path, exports: set[str], fresh: Callable[..., dict[str, bytes]]
 ) -> None:
     path, net = tmp_path / "result", BrightNet()
     predict(path, readers_of(NAMES[1:4]), exports=exports, net=net)
@@ -476,7 +480,7 @@ def test_images_that_are_refused_do_not_stop_the_others(
         patched.setattr(Segmenter, "_average", average)
         patched.setattr(segment, "make_labels", labels)
         patched.setattr(result_folder, "write_labels", write)
-        with ResultFolder.open(path, IDENTITY, exports=chosen_exports(ALL)) as folder:
+        with ResultFolder.open(path, IDENTITY, exports=ALL) as folder:
             summary = predict_images(segmenter, readers_of(), folder, title="predict")
             assert folder.done() == set(NAMES) - wrong
     assert list(summary.failed) == [name for name in NAMES if name in wrong]
@@ -537,7 +541,7 @@ def test_foreign_flows_are_asked_for_by_id(tmp_path: Path) -> None:
 
     member = segmenter_of(BrightNet()).members[0]
     segmenter = Segmenter([member], MaskConfig(flow_threshold=0.0), foreign=(flows,))
-    with ResultFolder.open(tmp_path / "result", IDENTITY, exports=chosen_exports(ALL)) as folder:
+    with ResultFolder.open(tmp_path / "result", IDENTITY, exports=ALL) as folder:
         predict_images(segmenter, readers_of(), folder, title="predict")
     assert asked == list(NAMES)
 
@@ -550,20 +554,18 @@ def test_foreign_flows_are_asked_for_by_id(tmp_path: Path) -> None:
     ],
 )
 def test_another_identity_is_refused_with_the_difference(
-    tmp_path: Path, identity: dict[str, Any], exports: Exports, line: str
+    tmp_path: Path, identity: dict[str, Any], exports: set[str], line: str
 ) -> None:
     path = tmp_path / "result"
     predict(path)
     before = tree(path)
     with (
         pytest.raises(DataError, match=rf"(?s){line}.*--overwrite.*--name"),
-        ResultFolder.open(path, identity, exports=chosen_exports(exports)),
+        ResultFolder.open(path, identity, exports=exports),
     ):
         pass
     assert tree(path) == before
-    with ResultFolder.open(
-        path, identity, exports=chosen_exports(exports), overwrite=True
-    ) as folder:
+    with ResultFolder.open(path, identity, exports=exports, overwrite=True) as folder:
         assert folder.done() == set()
     assert list(tree(path)) == ["prediction.json"]
 
@@ -622,7 +624,7 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "result"
     predict(path)
     before = tree(path)
-    with ResultFolder.open(path, IDENTITY, exports=chosen_exports(ALL)):
+    with ResultFolder.open(path, IDENTITY, exports=ALL):
         for overwrite in (False, True):
             with pytest.raises(RunError, match=rf"being written by process {os.getpid()} on"):
                 predict(path, overwrite=overwrite)

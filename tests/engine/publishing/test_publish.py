@@ -196,7 +196,9 @@ def test_what_was_listed_arrives_and_predicts_as_the_run_does(
                 images=tiny_data / "images",
                 model=str(model),
                 ensembles_dir=tmp_path / "none",
-                output=OutputConfig(name=name, out=tmp_path / "predictions", cells=False),
+                output=OutputConfig(
+                    name=name, out=tmp_path / "predictions", export=("masks", "submission")
+                ),
                 runtime=CPU,
             )
         )

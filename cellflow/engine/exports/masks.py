@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cellflow.engine.prediction.exports.export import Export
+from cellflow.engine.exports.export import Export
 from cellflow.storage.sizes import plural
 
 __all__ = ["Masks"]

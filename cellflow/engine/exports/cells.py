@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from cellflow.engine.prediction.exports.export import (
+from cellflow.engine.exports.export import (
     PARTS,
     Export,
     Labels,

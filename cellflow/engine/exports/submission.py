@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from functools import partial
 from pathlib import Path
 
-from cellflow.engine.prediction.exports.export import Export, Labels, rows_by_id
+from cellflow.engine.exports.export import Export, Labels, rows_by_id
 from cellflow.engine.runtime.progress_lines import follow
 from cellflow.io.formats.submission import write_submission
 from cellflow.numeric.labels import labels_from_instances

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cellflow.engine.prediction.exports.export import ImageExport, PredictedImage
+from cellflow.engine.exports.export import ImageExport, PredictedImage
 from cellflow.report.overlays import write_outlines
 
 __all__ = ["Outlines"]

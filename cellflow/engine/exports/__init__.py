@@ -1,0 +1,23 @@
+"""What a prediction writes of its images: one file an export, and the table that finds them.
+
+Another export is a subclass of `Export` in a file of its own, a row of `EXPORTS`, and its name and a sentence
+of help for ``--export`` in `cellflow.config.prediction`.
+"""
+
+from __future__ import annotations
+
+from cellflow.engine.exports.cells import Cells
+from cellflow.engine.exports.export import Export
+from cellflow.engine.exports.masks import Masks
+from cellflow.engine.exports.outlines import Outlines
+from cellflow.engine.exports.submission import Submission
+
+__all__ = ["EXPORTS"]
+
+EXPORTS: dict[str, Export] = {
+    "masks": Masks(),
+    "outlines": Outlines(),
+    "cells": Cells(),
+    "submission": Submission(),
+}
+"""Exports by the names that ``--export`` takes, in the order in which they are written and named."""
