@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cellflow.errors import DataError
+from cellflow.io._ome_zarr import images_in, is_zarr
 
 __all__ = ["IMAGE_SUFFIXES", "is_text", "list_images", "passed_over", "unreadable"]
 
@@ -26,21 +27,26 @@ _OF_CELLPOSE = ("_seg.npy", "_size.npy")
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Image files directly in a folder, sorted by name.
+    """Image files directly in a folder, and OME-Zarr images, sorted by name.
 
-    Hidden files are passed over; so are broken links, names that are not UTF-8 and other formats, of
-    which `passed_over` tells.
+    A zarr is one image, or as many as a plate has, and no folder to look into. Hidden files
+    are passed over; so are broken links, names that are not UTF-8 and other formats, of which `passed_over`
+    tells.
 
     Raises
     ------
     DataError
         If the folder does not exist or cannot be read.
     """
-    return sorted(
-        item
-        for item in _items(Path(folder))
-        if item.suffix.lower() in IMAGE_SUFFIXES and is_text(item.name) and item.is_file()
-    )
+    found = []
+    for item in sorted(_items(Path(folder))):
+        if not is_text(item.name):
+            continue
+        if is_zarr(item):
+            found += _in_zarr(item)
+        elif item.suffix.lower() in IMAGE_SUFFIXES and item.is_file():
+            found.append(item)
+    return found
 
 
 def passed_over(folder: Path) -> list[tuple[Path, str]]:
@@ -56,6 +62,10 @@ def passed_over(folder: Path) -> list[tuple[Path, str]]:
     found = []
     for item in _items(Path(folder)):
         suffix = item.suffix.lower()
+        if is_zarr(item):
+            if is_text(item.name) and not _in_zarr(item):
+                found.append((item, "a zarr without an OME-Zarr image in it"))
+            continue
         if suffix not in IMAGE_SUFFIXES and suffix not in _OTHER_FORMATS:
             continue
         if item.name.endswith(_OF_CELLPOSE):
@@ -68,6 +78,14 @@ def passed_over(folder: Path) -> list[tuple[Path, str]]:
         elif suffix in _OTHER_FORMATS:
             found.append((item, f"{suffix} is not read; convert it to TIFF or PNG"))
     return sorted(found)
+
+
+def _in_zarr(path: Path) -> list[Path]:
+    """Images of a zarr; a damaged one counts as an image, so that what is wrong shows when it is read."""
+    try:
+        return images_in(path)
+    except DataError:
+        return [path]
 
 
 def _items(folder: Path) -> Iterator[Path]:

@@ -1,7 +1,8 @@
 """Read 2D images and label maps in their native dtype; write label maps.
 
-Formats are recognised by content, not by name: PNG, TIFF, JPEG, BMP, JPEG 2000 and WebP. Whatever
-is wrong with a file ends in one `DataError` that names the file.
+Formats are recognised by content, not by name: PNG, TIFF, JPEG, BMP, JPEG 2000 and WebP;
+a folder that is a zarr is an OME-Zarr image. Whatever is wrong with a file ends in one `DataError` that names the
+file.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 from cellflow.io import _image_header as header
-from cellflow.io import _jpeg2000, _tiff
+from cellflow.io import _jpeg2000, _ome_zarr, _tiff
+from cellflow.io._ome_zarr import is_zarr
 from cellflow.io.image_folders import (
     IMAGE_SUFFIXES,
     is_text,
@@ -36,6 +38,7 @@ __all__ = [
     "copy_image",
     "image_shape",
     "is_text",
+    "is_zarr",
     "list_images",
     "passed_over",
     "read_image",
@@ -52,6 +55,7 @@ _DECODERS = {
     "JPEG 2000": imagecodecs.jpeg2k_decode,
     "WebP": imagecodecs.webp_decode,
 }
+_ZARR = "OME-Zarr"
 _LOSSY = ("JPEG", "JPEG 2000")
 """And WebP, unless its first chunk is the one without loss."""
 
@@ -62,8 +66,9 @@ def read_image(path: Path, *, max_pixels: int | None = None) -> NDArray[Any]:
     Parameters
     ----------
     path : Path
-        PNG, TIFF, JPEG, BMP, JPEG 2000 or WebP. Alpha is dropped; the channels of a multi-channel TIFF
-        come last, whether they lie first or last in the file.
+        PNG, TIFF, JPEG, BMP, JPEG 2000 or WebP, or the folder of an OME-Zarr image, of which the finest
+        level is read. Alpha is dropped; the channels of a multi-channel image come last, whether they lie
+        first or last in the file.
     max_pixels : int, optional
         Height times width that it may claim to have; without it see `cellflow.io.pixel_limit`.
 
@@ -92,6 +97,9 @@ def image_shape(path: Path) -> tuple[int, ...]:
     DataError
         If the file is not an image that `read_image` takes.
     """
+    if is_zarr(path):
+        with _damage_told(path, _ZARR):
+            return _ome_zarr.read_shape(path)
     data = _read_bytes(path)
     kind = _kind_of(data, path)
     with _damage_told(path, kind):
@@ -110,6 +118,9 @@ def image_shape(path: Path) -> tuple[int, ...]:
 
 def _read(path: Path, *, indices: bool, most: int | None) -> NDArray[Any]:
     """Pixels of an image; of a label map with `indices`, which are numbers where an image would have colours."""
+    if is_zarr(path):
+        with _damage_told(path, _ZARR):
+            return _checked(_ome_zarr.read_pixels(path, most), path)
     data = _read_bytes(path)
     kind = _kind_of(data, path)
     with _damage_told(path, kind):

@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
+from cellflow.io import _ome_zarr
 from cellflow.io.images import IMAGE_SUFFIXES, copy_image, image_shape, read_image, write_planes
 from cellflow.io.pixel_size import PixelSize, read_pixel_size
 from cellflow.io.problems import Problems
@@ -136,7 +137,7 @@ class SourceImage:
 
 @dataclass(frozen=True, eq=False)
 class FileImage(SourceImage):
-    """An image that is one file."""
+    """An image that is one file, or the folder of an OME-Zarr image."""
 
     def pixels(self) -> NDArray[Any]:
         """Read the file."""
@@ -154,8 +155,15 @@ class FileImage(SourceImage):
             return None
         return shape[2] if len(shape) == 3 else 1
 
+    @property
+    def fingerprint(self) -> str:
+        """Size and time of its file, or of all files of a folder."""
+        return _ome_zarr.fingerprint(self.path) if self.path.is_dir() else super().fingerprint
+
     def save_pixels(self, folder: Path, pixels: NDArray[Any]) -> str:
-        """Copy the file byte for byte."""
+        """Copy the file byte for byte; an image that is a folder becomes a TIFF."""
+        if self.path.is_dir():
+            return super().save_pixels(folder, pixels)
         name = self.id + self.path.suffix.lower()
         copy_image(self.path, pixels, folder / name)
         return name
