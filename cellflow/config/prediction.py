@@ -114,9 +114,10 @@ class InferenceConfig:
 
     diameter: Annotated[float | None, POSITIVE] = None
     """Cell diameter in pixels; without it what the run's diameter policy says."""
-    chan: Annotated[int | None, CHANNEL] = None
-    """Channel to segment, for model files of Cellpose, which do not say theirs: 0 grey, 1 red, 2 green, 3 blue."""
-    chan2: Annotated[int | None, CHANNEL] = None
+    chan: Annotated[int | str | None, CHANNEL] = None
+    """Channel to segment, for model files of Cellpose, which do not say theirs: 0 grey, 1 red, 2 green, 3 blue, any
+    further number, or its name in the images, such as DAPI."""
+    chan2: Annotated[int | str | None, CHANNEL] = None
     """Nuclear channel, for model files of Cellpose."""
     cell_type: str | None = None
     """Cell type of all images; without it the members' style models tell it, image by image."""

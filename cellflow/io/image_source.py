@@ -45,9 +45,9 @@ def find_images(
     ----------
     sources : Path or iterable of Path
         Each a dataset folder of `cellflow prepare`, a folder with images in it, an image file, an OME-Zarr
-        image, a pattern (``*``, ``?``, ``[...]``, ``**`` for any folders), or a text file (.txt, UTF-8) with the path of
-        one image a line: absolute or relative to the list's folder. Empty lines of a list and those that
-        begin with # are passed over.
+        image, a pattern (``*``, ``?``, ``[...]``, ``**`` for any folders), or a text file
+        (.txt, UTF-8) with the path of one image a line: absolute or relative to the list's folder. Empty
+        lines of a list and those that begin with # are passed over.
     recursive : bool
         Whether images in sub-folders count. Hidden folders, results of `cellflow predict`, datasets and
         ``masks/`` and ``labels/`` beside ``images/`` do not.

@@ -8,7 +8,7 @@ file.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,8 @@ _DECODERS = {
     "WebP": imagecodecs.webp_decode,
 }
 _ZARR = "OME-Zarr"
+_OF_OME = "bBhHiIfd"
+"""Types of numbers that OME-TIFF has."""
 _LOSSY = ("JPEG", "JPEG 2000")
 """And WebP, unless its first chunk is the one without loss."""
 
@@ -273,11 +275,32 @@ def copy_image(path: Path, pixels: NDArray[Any], target: Path) -> None:
         shutil.copyfile(path, target)
 
 
-def write_planes(path: Path, pixels: NDArray[Any]) -> None:
-    """Write an image ``(H, W)`` or ``(H, W, C)`` without loss, as a TIFF of one plane a channel."""
+def write_planes(
+    path: Path,
+    pixels: NDArray[Any],
+    channel_names: Sequence[str] = (),
+    pixel_size: PixelSize | None = None,
+) -> None:
+    """Write an image ``(H, W)`` or ``(H, W, C)`` without loss, as a TIFF of one plane a channel.
+
+    Where something is known of its channels or pixels, it is an OME-TIFF that says so.
+    """
     planes = pixels if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
-    axes = {"axes": "CYX"[-planes.ndim :]}
-    tifffile.imwrite(path, planes, photometric="minisblack", metadata=axes, compression="zlib")
+    metadata: dict[str, Any] = {"axes": "CYX"[-planes.ndim :]}
+    if channel_names:
+        names = list(channel_names)
+        metadata["Channel"] = {"Name": names if planes.ndim == 3 else names[0]}
+    if pixel_size is not None:
+        metadata |= {"PhysicalSizeX": pixel_size.width, "PhysicalSizeY": pixel_size.height}
+    ome = len(metadata) > 1 and pixels.dtype.char in _OF_OME
+    tifffile.imwrite(
+        path,
+        planes,
+        ome=ome,
+        photometric="minisblack",
+        metadata=metadata if ome else {"axes": metadata["axes"]},
+        compression="zlib",
+    )
 
 
 def read_labels(path: Path, *, max_pixels: int | None = None) -> NDArray[np.int32]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 from cellflow.io import _ome_zarr
+from cellflow.io.channel_names import read_channel_names
 from cellflow.io.images import IMAGE_SUFFIXES, copy_image, image_shape, read_image, write_planes
 from cellflow.io.pixel_size import PixelSize, read_pixel_size
 from cellflow.io.problems import Problems
@@ -122,6 +123,10 @@ class SourceImage:
         """How many channels it has; None where that is not known without reading it all."""
         return None
 
+    def channel_names(self) -> tuple[str, ...]:
+        """Names of all its channels, in their order; empty where they are not known."""
+        return ()
+
     @property
     def fingerprint(self) -> str:
         """What tells whether it is still the same, by default size and time of its file."""
@@ -131,7 +136,7 @@ class SourceImage:
     def save_pixels(self, folder: Path, pixels: NDArray[Any]) -> str:
         """Write the image, of which `pixels` were read, into a folder without loss; its file's name."""
         name = f"{self.id}.tif"
-        write_planes(folder / name, pixels)
+        write_planes(folder / name, pixels, self.channel_names(), self.pixel_size())
         return name
 
 
@@ -154,6 +159,11 @@ class FileImage(SourceImage):
         except DataError:
             return None
         return shape[2] if len(shape) == 3 else 1
+
+    def channel_names(self) -> tuple[str, ...]:
+        """As the file has them, where they are as many as its channels."""
+        names = read_channel_names(self.path)
+        return names if names and len(names) == self.channels() else ()
 
     @property
     def fingerprint(self) -> str:

@@ -38,7 +38,7 @@ from cellflow.engine.training.debug_run import debug_config
 from cellflow.engine.training.fold_result import FoldResult
 from cellflow.engine.training.start_network import is_pretrained, start_model
 from cellflow.engine.training.train import train
-from cellflow.engine.training.trainable import check_trainable
+from cellflow.engine.training.trainable import check_trainable, with_channel_numbers
 from cellflow.engine.validation.calibrate import CalibrationResult, calibrate
 from cellflow.engine.validation.oof import oof
 from cellflow.errors import CellflowError, CheckpointError
@@ -107,6 +107,7 @@ def run_chain(config: ChainConfig) -> ChainResult:
     ('predictions/first-debug', 6)
     """
     check_config(config)
+    config = replace(config, train=with_channel_numbers(config.train))
     if config.images:  # a wrong path is not to show after the training
         find_images(config.images, **config.files.search, log=None)
     check_config(_wanted_split(config))
@@ -145,6 +146,10 @@ def chain_problems(config: ChainConfig) -> list[str]:
     model, and what a run of that name was started with.
     """
     training, problems = config.train, list[str]()
+    try:
+        training = with_channel_numbers(training)
+    except CellflowError as error:
+        return [str(error)]
     if training.debug:  # which leaves no image out
         sampling = replace(training.sampling, min_train_masks=0)
         training = replace(training, sampling=sampling, name=debug_name(training.name))

@@ -20,7 +20,7 @@ from cellflow.engine.prediction.predict_images import predict_images
 from cellflow.engine.prediction.result_folder import ResultFolder
 from cellflow.engine.runs.identity import versions
 from cellflow.engine.runtime.machine import Machine, choose_machine
-from cellflow.engine.segmentation.channels import needs_colour, warn_of_grey
+from cellflow.engine.segmentation.channels import channel_numbers, needs_colour, warn_of_grey
 from cellflow.engine.segmentation.doubts import (
     warn_of_diameter,
     warn_of_diameters,
@@ -179,6 +179,7 @@ def open_ensemble(config: EnsembleConfig) -> EnsembleJob:
     check_config(config)
     images = find_images(config.images, **config.files.search)
     _check_foreign(config.flows, images.keys())
+    channels = _channels(config, images)
     machine = choose_machine(config.runtime)
     opened = open_models(
         config.runs,
@@ -189,10 +190,10 @@ def open_ensemble(config: EnsembleConfig) -> EnsembleJob:
         calibrated=config.calibrated,
         overrides=config.mask,
         foreign=bool(config.flows),
-        channels=_channels(config),
+        channels=channels,
         download=config.download,
     )
-    _check_channels(config, opened)
+    _check_channels(channels, opened)
     folder = config.output.out / (config.output.name or opened.name)
     segmenter = _segmenter(config, opened, machine)
     _warn_of_grey(images, opened.members[0])
@@ -200,14 +201,17 @@ def open_ensemble(config: EnsembleConfig) -> EnsembleJob:
     return EnsembleJob(config, machine, opened, segmenter, images, folder)
 
 
-def _channels(config: EnsembleConfig) -> tuple[int, int] | None:
+def _channels(config: EnsembleConfig, images: dict[str, SourceImage]) -> tuple[int, int] | None:
     """Channels that were given for files that do not say theirs."""
-    given = config.inference.chan, config.inference.chan2
-    return None if given == (None, None) else (given[0] or 0, given[1] or 0)
+    chan, chan2 = config.inference.chan, config.inference.chan2
+    if chan is None and chan2 is None:
+        return None
+    return channel_numbers(
+        chan or 0, chan2 or 0, lambda: {name: im.channel_names() for name, im in images.items()}
+    )
 
 
-def _check_channels(config: EnsembleConfig, opened: Opened) -> None:
-    wanted = _channels(config)
+def _check_channels(wanted: tuple[int, int] | None, opened: Opened) -> None:
     for member in opened.members:
         if wanted is not None and (member.chan, member.chan2) != wanted:
             raise RunError(
