@@ -212,6 +212,7 @@ def _write(
             chunks=tuple(chunks),
             compressors=BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"),
             dimension_names=list(axes),
+            config={"write_empty_chunks": True},  # so that what is missing was lost
         )
 
 
