@@ -281,4 +281,4 @@ def match_id(text: str, known: Iterable[str]) -> str | None:
     if text in known:
         return text
     stem, suffix = Path(text).stem, Path(text).suffix.lower()
-    return stem if suffix in IMAGE_SUFFIXES and stem in known else None
+    return stem if suffix in (*IMAGE_SUFFIXES, ".zarr") and stem in known else None

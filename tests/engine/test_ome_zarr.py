@@ -47,6 +47,10 @@ def zarrs(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return folder
 
 
+def version_of(path: Path) -> str:
+    return "0.5" if (path / "zarr.json").exists() else "0.4"
+
+
 def test_prepare(zarrs: Path, tmp_path: Path) -> None:
     data = tmp_path / "data"
     assert command("prepare", zarrs, "--out", data) == 0
@@ -67,12 +71,9 @@ def test_prepare_one_zarr_and_a_plate(zarrs: Path, tmp_path: Path) -> None:
     one = zarrs / f"{IMAGES[0].id}.zarr"
     assert command("prepare", one, "--out", tmp_path / "one") == 0
     assert Dataset.open(tmp_path / "one").ids == [IMAGES[0].id]
-    plate = write_plate(tmp_path / "p.zarr", planes(IMAGES[0].image), ("A/1",), "0.4")
-    for field in ("0", "1"):
-        shutil.copytree(one / "labels", plate / "A" / "1" / field / "labels")
-    shutil.rmtree(tmp_path / "zarrs")
-    if (one.parent / "never").exists() or not list(plate.rglob("labels/nuclei/.zattrs")):
-        return  # labels of another version of zarr than their image
+    labels = {"cells": IMAGES[0].labels.astype(np.uint8)}
+    image, version = planes(IMAGES[0].image), version_of(one)
+    plate = write_plate(tmp_path / "p.zarr", image, ("A/1",), version, labels=labels)
     assert command("prepare", plate, "--out", tmp_path / "wells") == 0
     assert Dataset.open(tmp_path / "wells").ids == ["p.zarr__A__1__0", "p.zarr__A__1__1"]
 
@@ -103,7 +104,7 @@ def test_labels_of_another_size(
     zarrs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = zarrs / f"{IMAGES[0].id}.zarr"
-    version = "0.5" if (one / "zarr.json").exists() else "0.4"
+    version = version_of(one)
     labels = {"nuclei": IMAGES[0].labels[:90].astype(np.uint8)}
     shutil.rmtree(one)
     write_image(one, planes(IMAGES[0].image), version=version, labels=labels)
@@ -134,6 +135,7 @@ def model(shared: Path) -> Path:
     return shared / "models" / "usiigaci_unet"
 
 
+@pytest.mark.parametrize("zarrs", ["0.4"], indirect=True)
 def test_predict_and_export(zarrs: Path, model: Path, tmp_path: Path) -> None:
     export = ["--export", "masks", "cells", "ome-zarr", "--chan", "Cyto"]
     common = ["--out", tmp_path / "out", "--name", "a"]
@@ -160,6 +162,7 @@ def test_predict_and_export(zarrs: Path, model: Path, tmp_path: Path) -> None:
         assert np.allclose([row[key] for row in rows], last[key])
 
 
+@pytest.mark.parametrize("zarrs", ["0.4"], indirect=True)
 def test_an_export_that_comes_later(zarrs: Path, model: Path, tmp_path: Path) -> None:
     """It is the same as one that was written at once, and what was interrupted is made again."""
     common = [zarrs, "--out", tmp_path / "out", "--chan", 2]
@@ -180,13 +183,14 @@ def test_an_export_that_comes_later(zarrs: Path, model: Path, tmp_path: Path) ->
     )
 
 
+@pytest.mark.parametrize("zarrs", ["0.4"], indirect=True)
 def test_an_image_that_has_changed_is_exported_again(
     zarrs: Path, model: Path, tmp_path: Path
 ) -> None:
     common = [zarrs, "--out", tmp_path, "--name", "a", "--chan", 2, "--export", "ome-zarr"]
     assert predict(model, *common) == 0
     one = zarrs / f"{IMAGES[0].id}.zarr"
-    version = "0.5" if (one / "zarr.json").exists() else "0.4"
+    version = version_of(one)
     shutil.rmtree(one)
     turned = np.ascontiguousarray(planes(IMAGES[0].image)[:, :, ::-1])
     write_image(one, turned, version=version, names=NAMES)
@@ -210,6 +214,7 @@ def test_score(zarrs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert (pd.read_csv(tmp_path / "scores.csv")["score"] < 1).all()
 
 
+@pytest.mark.parametrize("zarrs", ["0.4"], indirect=True)
 def test_score_an_export(zarrs: Path, model: Path, tmp_path: Path) -> None:
     """As its label maps do."""
     words = ["--out", tmp_path, "--name", "a", "--chan", 2, "--export", "masks", "ome-zarr"]
@@ -222,6 +227,7 @@ def test_score_an_export(zarrs: Path, model: Path, tmp_path: Path) -> None:
     assert scores[0].equals(scores[1])
 
 
+@pytest.mark.parametrize("zarrs", ["0.4"], indirect=True)
 def test_the_limit_of_every_command(
     zarrs: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -236,6 +242,7 @@ def test_the_limit_of_every_command(
     assert predict(model, zarrs, "--out", tmp_path, "--max_pixels", 96 * 112) == 0
 
 
+@pytest.mark.parametrize("zarrs", ["0.4"], indirect=True)
 def test_in_python(zarrs: Path, model: Path) -> None:
     import cellflow
 

@@ -72,9 +72,8 @@ def write_image(
     if labels:
         write_group(path / "labels", {"labels": list(labels)}, version)
     for name, label_map in (labels or {}).items():
-        place, plain = path / "labels" / name, axes.replace("c", "")
+        place = path / "labels" / name
         facts = multiscales("yx", **{"image-label": {"source": {"image": "../../"}}})
-        assert label_map.ndim == 2 and plain
         write_group(place, facts, version)
         write_array(place / "0", label_map, version)
     return path
@@ -89,12 +88,14 @@ def write_array(path: Path, pixels: NDArray[Any], version: str, **options: Any) 
     array[...] = pixels
 
 
-def write_plate(path: Path, pixels: NDArray[Any], wells: tuple[str, ...], version: str) -> Path:
+def write_plate(
+    path: Path, pixels: NDArray[Any], wells: tuple[str, ...], version: str, **more: Any
+) -> Path:
     """A plate with two fields a well, of which the second is the first upside down."""
     write_group(path, {"plate": {"wells": [{"path": well} for well in wells]}}, version)
     for well in wells:
         fields = {"well": {"images": [{"path": "0"}, {"path": "1"}]}}
         write_group(path / well, fields, version)
         for field, turned in (("0", pixels), ("1", pixels[..., ::-1, :])):
-            write_image(path / well / field, np.ascontiguousarray(turned), version=version)
+            write_image(path / well / field, np.ascontiguousarray(turned), version=version, **more)
     return path

@@ -59,13 +59,12 @@ class OmeZarr(SourceFormat):
             return False
         if is_zarr(path):
             return bool(images_in(path))
-        if (
-            not path.is_dir()
-            or (path / "dataset.json").is_file()
-            or find_folder(path, MASK_FOLDERS)
-        ):
+        if not path.is_dir() or (path / "dataset.json").is_file():
             return False
-        return any(_has_labels(image) for image in list_images(path) if image.is_dir())
+        zarrs = [image for image in list_images(path) if image.is_dir()]
+        if not zarrs or find_folder(path, MASK_FOLDERS):
+            return False
+        return any(map(_has_labels, zarrs))
 
     def read(self, path: Path, options: ReadOptions) -> Source:
         """Find the images and their label maps; images without one are problems of `prepare`."""
