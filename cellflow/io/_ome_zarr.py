@@ -140,7 +140,7 @@ def channel_names(path: Path) -> tuple[str, ...]:
     with suppress(DataError, *_NONSENSE):
         group = _only(path)
         channels = attributes(group)["omero"]["channels"]
-        return tuple(str(channel.get("label", "")) for channel in channels)
+        return tuple(str(channel.get("label") or "") for channel in channels)
     return ()
 
 

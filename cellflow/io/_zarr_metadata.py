@@ -105,7 +105,7 @@ def array_facts(path: Path) -> ArrayFacts:
     else:
         raise DataError(f"its level {path.name} is missing. Copy the whole image again.")
     _refuse_codecs(codecs)
-    dtype = np.dtype(kind) if isinstance(kind, str) and not kind.startswith("|O") else None
+    dtype = np.dtype(kind) if isinstance(kind, str) else None
     if dtype is None or dtype.name not in _NUMBERS:
         raise DataError(f"expected whole or real numbers, found {kind}.", found=kind)
     return ArrayFacts(_lengths(found["shape"]), _lengths(chunks), dtype)

@@ -42,10 +42,10 @@ def list_images(folder: Path) -> list[Path]:
     for item in sorted(_items(Path(folder))):
         if not is_text(item.name):
             continue
-        if is_zarr(item):
-            found += _in_zarr(item)
-        elif item.suffix.lower() in IMAGE_SUFFIXES and item.is_file():
+        if item.suffix.lower() in IMAGE_SUFFIXES and item.is_file():
             found.append(item)
+        elif is_zarr(item):
+            found += _in_zarr(item)
     return found
 
 
