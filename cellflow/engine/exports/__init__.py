@@ -9,6 +9,7 @@ from __future__ import annotations
 from cellflow.engine.exports.cells import Cells
 from cellflow.engine.exports.export import Export
 from cellflow.engine.exports.masks import Masks
+from cellflow.engine.exports.ome_zarr import OmeZarr
 from cellflow.engine.exports.outlines import Outlines
 from cellflow.engine.exports.submission import Submission
 
@@ -17,6 +18,7 @@ __all__ = ["EXPORTS"]
 EXPORTS: dict[str, Export] = {
     "masks": Masks(),
     "outlines": Outlines(),
+    "ome-zarr": OmeZarr(),
     "cells": Cells(),
     "submission": Submission(),
 }

@@ -38,6 +38,8 @@ class PredictedImage:
         Micrometres per pixel, where they are known.
     prediction : Prediction or None
         All that was predicted; None where the label map of an earlier command is all there is.
+    channel_names : tuple of str
+        Names of all channels, where they are known.
     """
 
     id: str
@@ -45,6 +47,7 @@ class PredictedImage:
     labels: Labels
     pixel_size: PixelSize | None
     prediction: Prediction | None = None
+    channel_names: tuple[str, ...] = ()
 
 
 class Export:

@@ -48,7 +48,7 @@ from cellflow.storage.sizes import few_text
 if TYPE_CHECKING:
     from cellflow.engine.segmentation.result import Prediction
 
-__all__ = ["ResultFolder", "pixel_size_of"]
+__all__ = ["ResultFolder", "channel_names_of", "pixel_size_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -171,7 +171,14 @@ class ResultFolder:
                 labels = self._label_map(name)
                 if labels is None:
                     labels = sources[name]((image.shape[0], image.shape[1]))
-                item = PredictedImage(name, image, labels, pixel_size_of(readers[name]))
+                reader = readers[name]
+                item = PredictedImage(
+                    name,
+                    image,
+                    labels,
+                    pixel_size_of(reader),
+                    channel_names=channel_names_of(reader),
+                )
                 lacking = [export for export, ids in has.items() if name not in (ids or ())]
                 for export in lacking:
                     if export.from_labels:
@@ -184,6 +191,7 @@ class ResultFolder:
         prediction: Prediction,
         image: NDArray[Any],
         pixel_size: PixelSize | None = None,
+        channel_names: tuple[str, ...] = (),
     ) -> None:
         """Write all that belongs to one image, its label map last.
 
@@ -197,8 +205,12 @@ class ResultFolder:
             The native image.
         pixel_size : PixelSize, optional
             Micrometres per pixel.
+        channel_names : tuple of str
+            Names of all channels, where they are known.
         """
-        item = PredictedImage(image_id, image, prediction.labels, pixel_size, prediction)
+        item = PredictedImage(
+            image_id, image, prediction.labels, pixel_size, prediction, channel_names
+        )
         for export in self.exports:
             export.write(self.path, item)
         self._write_labels(item)
@@ -298,6 +310,11 @@ class ResultFolder:
 def pixel_size_of(reader: Callable[[], Any]) -> PixelSize | None:
     """Micrometres per pixel of an image that knows them."""
     return reader.pixel_size() if isinstance(reader, SourceImage) else None
+
+
+def channel_names_of(reader: Callable[[], Any]) -> tuple[str, ...]:
+    """Names of the channels of an image that knows them."""
+    return reader.channel_names() if isinstance(reader, SourceImage) else ()
 
 
 def _with_earlier(path: Path, exports: AbstractSet[str], record: ResultRecord) -> AbstractSet[str]:

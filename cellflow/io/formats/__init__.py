@@ -14,6 +14,7 @@ from cellflow.io.formats.image_files import ImageFiles
 from cellflow.io.formats.kaggle import KaggleTable
 from cellflow.io.formats.label_maps import LabelMaps
 from cellflow.io.formats.mask_folders import MaskFolders
+from cellflow.io.formats.ome_zarr import OmeZarr
 from cellflow.io.formats.submission import SubmissionTable
 from cellflow.io.source import Source
 
@@ -23,6 +24,7 @@ FORMATS: list[SourceFormat] = [
     DatasetFolder(),
     KaggleTable(),
     SubmissionTable(),
+    OmeZarr(),
     MaskFolders(),
     LabelMaps(),
     ImageFiles(),

@@ -10,7 +10,7 @@ from shlex import quote
 
 from cellflow.errors import DataError
 from cellflow.io.formats.base import ReadOptions, SourceFormat
-from cellflow.io.images import IMAGE_SUFFIXES, list_images, passed_over
+from cellflow.io.images import IMAGE_SUFFIXES, is_zarr, list_images, passed_over
 from cellflow.io.mask_findings import looks_like_label_map, read_label_map
 from cellflow.io.places import (
     IMAGE_FOLDERS,
@@ -239,7 +239,10 @@ def _tell_of_subfolders(places: _Folders) -> None:
     inside = [
         path
         for path in sorted(places.images.iterdir())
-        if path.is_dir() and path.name[0] != "." and path not in (places.masks, places.images)
+        if path.is_dir()
+        and path.name[0] != "."
+        and path not in (places.masks, places.images)
+        and not is_zarr(path)
     ]
     counts = {path: len(list_images(path)) for path in inside}
     inside = [path for path in inside if counts[path]]
