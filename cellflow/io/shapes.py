@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellflow.numeric.labels import bounded
+from cellflow.numeric.labels import check_labels
 from cellflow.types import Instances
 
 __all__ = [
@@ -46,7 +46,7 @@ def outlines_from_labels(labels: Any) -> dict[int, Outline]:
     Parameters
     ----------
     labels : (H, W) integer ndarray
-        0 background; gaps in the numbers are allowed.
+        0 background; gaps in the numbers are allowed, and numbers that fit 32 bits.
 
     Returns
     -------
@@ -55,7 +55,7 @@ def outlines_from_labels(labels: Any) -> dict[int, Outline]:
     """
     from rasterio.features import shapes
 
-    array, _ = bounded(labels)
+    array = check_labels(labels).astype(np.int32, copy=False)
     found: dict[int, Outline] = {}
     if not array.any():
         return found

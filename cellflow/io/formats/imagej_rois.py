@@ -111,17 +111,17 @@ def write_rois(path: Path, labels: NDArray[Any]) -> None:
 
 
 def _encoded(outlines: Mapping[int, Outline]) -> dict[int, bytes]:
-    from roifile import ROI_TYPE, ImagejRoi
+    from roifile import ROI_OPTIONS, ROI_TYPE, ImagejRoi
 
     found = {}
     for number, outline in outlines.items():
         rings = [ring for part in outline for ring in part]
-        corners = np.concatenate(rings)
-        if len(rings) == 1:
-            roi = ImagejRoi.frompoints(rings[0][:-1].astype(np.int64), name=str(number))
-            roi.roitype = ROI_TYPE.TRACED
-        else:
-            roi = ImagejRoi.frompoints(corners.astype(np.int64), name=str(number))  # for its box
+        corners = np.concatenate([ring[:-1] for ring in rings]).astype(np.int64)
+        roi = ImagejRoi.frompoints(corners, name=str(number))
+        roi.options = ROI_OPTIONS(roi.options & ROI_OPTIONS.SUB_PIXEL_RESOLUTION)
+        roi.right, roi.bottom = roi.right - 1, roi.bottom - 1  # of corners, not of pixels
+        roi.roitype = ROI_TYPE.TRACED
+        if len(rings) > 1:
             roi.roitype, roi.n_coordinates = ROI_TYPE.RECT, 0
             roi.integer_coordinates = roi.subpixel_coordinates = None
             roi.multi_coordinates = _path(rings)

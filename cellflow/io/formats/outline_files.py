@@ -106,7 +106,8 @@ class OutlineFiles(SourceFormat):
         }
         given = options.mask_filter
         ending = given if given and any(file.stem.endswith(given) for file in files) else ""
-        return Source(path, self.name, paired, f"outlines such as {files[0].name}", ending)
+        kind = f"outlines such as {files[0].name}"
+        return Source(path, self.name, paired, kind, ending, needs_images=True)
 
     def _files(self, folder: Path, options: ReadOptions) -> list[Path]:
         """The files in the first of the folders where there are any: named, usual for them, or this one."""
