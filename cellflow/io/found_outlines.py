@@ -93,14 +93,17 @@ def cells_of(
             expected=shape,
             found=[found.names[at] for at in outside],
         )
-    for names, text in (
-        (_named(found, out), "reach over the edge of the image of %s and are cut there"),
-        (_named(found, ~there), "hold no pixel's centre and are left out"),
-    ):
-        if names:
-            count = plural(len(names), "outline")
-            filled = text % size if "%s" in text else text
-            _log.warning("%s: %s %s: %s", path, count, filled, few_text(names))
+    cut, specks = _named(found, out & there), _named(found, ~there)
+    if cut:
+        _log.warning(
+            "%s: cut at the edge of the image of %s: %s (%s)",
+            *(path, size, plural(len(cut), "outline"), few_text(cut)),
+        )
+    if specks:
+        _log.warning(
+            "%s: left out, because no pixel's centre lies inside: %s (%s)",
+            *(path, plural(len(specks), "outline"), few_text(specks)),
+        )
     ends = cells.offsets[1:][there]
     offsets = np.concatenate([np.zeros(1, dtype=np.int64), ends])
     return Instances(shape, cells.starts, cells.lengths, offsets)

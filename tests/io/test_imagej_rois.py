@@ -201,8 +201,8 @@ def test_cut_at_the_edge_and_refused_outside(
     speck = polygon([(6.1, 6.1), (6.3, 6.1), (6.3, 6.3)])
     path = save(tmp_path / "x.zip", inside, over, speck)
     assert masks_of(path, (8, 8)).sum(axis=(1, 2)).tolist() == [16, 6]
-    assert "1 outline reach over the edge of the image of 8 x 8" in caplog.text
-    assert "1 outline hold no pixel's centre and are left out: roi2" in caplog.text
+    assert "cut at the edge of the image of 8 x 8 (height x width): 1 outline (roi1)" in caplog.text
+    assert "left out, because no pixel's centre lies inside: 1 outline (roi2)" in caplog.text
     away = polygon([(100, 100), (105, 100), (105, 105)])
     with pytest.raises(DataError, match=r"1 outline outside the image x.*roi1 \(x 100 to 105") as e:
         masks_of(save(path, inside, away), (8, 8))

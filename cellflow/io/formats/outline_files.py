@@ -159,7 +159,7 @@ class OutlineFiles(SourceFormat):
             options.problems.add(
                 f"{found[name].path}: outlines without an image; expected an image named "
                 f"{name}{options.img_filter}{where}. Add the image, name the folder of the images with "
-                "--images, or remove the outlines.",
+                "--images, or give the outlines the name of their image.",
                 name,
             )
 
