@@ -172,7 +172,7 @@ def test_planes_of_a_stack(tmp_path: Path) -> None:
     on = [polygon(SQUARE) | {"plane": {"c": -1, "z": z, "t": 0}} for z in (2, 3)]
     path = save(tmp_path / "x.geojson", collection(feature(on[0]), feature(on[0])))
     assert areas(path) == [16, 16]
-    with pytest.raises(DataError, match="several slices.*slice 2 time 0, slice 3 time 0"):
+    with pytest.raises(DataError, match=r"several slices.*slice 2 time 0, slice 3 time 0"):
         areas(save(path, collection(*map(feature, on))))
 
 
