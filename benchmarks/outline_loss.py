@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from roifile import roiread
 
 from cellflow.io.formats.geojson import read_geojson, write_geojson
 from cellflow.io.formats.imagej_rois import read_rois, write_rois
@@ -53,6 +54,15 @@ def rois_of_cellpose(folder: Path, labels: Labels) -> FoundOutlines:
     return read_rois(folder / "c_rois.zip")
 
 
+def rois_of_cellpose_in_fiji(folder: Path, labels: Labels) -> FoundOutlines:
+    """As ImageJ fills them, which was compared with ImageJ itself (`tests/io/test_imagej_rois.py`)."""
+    rois_of_cellpose(folder, labels)
+    found = FoundOutlines()
+    for roi in roiread(folder / "c_rois.zip"):
+        found.add(roi.name, [[closed(roi.coordinates())]])
+    return found
+
+
 def text_of_cellpose(folder: Path, labels: Labels) -> FoundOutlines:
     from cellpose import io, utils
 
@@ -72,8 +82,9 @@ WAYS: dict[str, Way] = {
     "--export roi": rois,
     "--export geojson": geojson,
     "--export txt": text,
-    "Cellpose, ROIs": rois_of_cellpose,
-    "Cellpose, text": text_of_cellpose,
+    "Cellpose's ROIs": rois_of_cellpose,
+    "the same in Fiji": rois_of_cellpose_in_fiji,
+    "Cellpose's text": text_of_cellpose,
 }
 
 

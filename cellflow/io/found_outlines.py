@@ -34,6 +34,8 @@ class FoundOutlines:
         Class of each, empty where it has none.
     left_out : Counter of str
         How many others there are, by what they are.
+    remarks : Counter of str
+        How many were read in a way of their own, by what is said of it.
     planes : set of str
         Slices and times of a stack on which they were drawn; empty where that is not said.
     """
@@ -42,6 +44,7 @@ class FoundOutlines:
     names: list[str] = field(default_factory=list)
     types: list[str] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
+    remarks: Counter[str] = field(default_factory=Counter)
     planes: set[str] = field(default_factory=set)
 
     def add(self, name: str, outline: Outline, cell_type: str = "") -> None:

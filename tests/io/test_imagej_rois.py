@@ -159,6 +159,25 @@ def test_kinds_of_rois(tmp_path: Path) -> None:
     assert left.all() and right.all() and not above.any()
 
 
+def test_rois_of_cellpose_keep_their_border(tmp_path: Path) -> None:
+    io = pytest.importorskip("cellpose.io")
+    labels = np.zeros((40, 60), np.int32)
+    y, x = np.mgrid[:40, :60]
+    for number, (cy, cx, ry, rx) in enumerate(((10, 12, 7, 9), (25, 30, 12, 5), (30, 52, 4, 6)), 1):
+        labels[((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 < 1] = number
+    labels[2:5, 30] = labels[5, 30:34] = labels[6, 34] = (
+        4  # a line of one pixel's width, with a corner
+    )
+    labels[37:40, 0:3] = 5
+    io.save_rois(labels, str(tmp_path / "x.tif"), multiprocessing=False)
+    path = tmp_path / "x_rois.zip"
+    assert read_rois(path).remarks.total() == 5
+    assert np.array_equal(labels_of(path, labels.shape), labels)
+    first = roiread(path)[0]
+    first.options = ROI_OPTIONS.NONE  # as ImageJ saves it
+    assert labels_of(save(path, first), labels.shape).sum() < np.sum(labels == 1)
+
+
 def test_points_lines_and_texts_are_counted_and_no_cells(tmp_path: Path) -> None:
     text = box(ROI_TYPE.RECT, 1, 1, 9, 9)
     text.subtype, text.text, text.text_name = ROI_SUBTYPE.TEXT, "note", "SansSerif"
