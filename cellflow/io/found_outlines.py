@@ -15,7 +15,7 @@ from cellflow.io.shapes import FARTHEST, Outline, box_of, instances_from_outline
 from cellflow.storage.sizes import few_text, plural
 from cellflow.types import Instances, shorten
 
-__all__ = ["FoundOutlines", "cells_of"]
+__all__ = ["FoundOutlines", "cells_of", "printable"]
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class FoundOutlines:
             self.left_out["empty outline"] += 1
             return
         self.cells.append(parts)
-        self.names.append(shorten(name, 40))
+        self.names.append(shorten(printable(name), 40))
         self.types.append(cell_type)
 
 
@@ -110,6 +110,11 @@ def cells_of(
     ends = cells.offsets[1:][there]
     offsets = np.concatenate([np.zeros(1, dtype=np.int64), ends])
     return Instances(shape, cells.starts, cells.lengths, offsets)
+
+
+def printable(text: str) -> str:
+    """A text of a foreign file as it can be written into tables, messages and logs."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _named(found: FoundOutlines, which: NDArray[np.bool_]) -> list[str]:

@@ -73,6 +73,9 @@ def test_prepare_and_score(tiny_source: Path, tmp_path: Path, form: str, beside:
     for pred, truth in ((source, data.path), (data.path / "labels", source), (source, source)):
         result = score_masks(ScoreConfig(pred=str(pred), truth=truth))
         assert result.images["score"].tolist() == [1.0] * 6
+    one = source / ("" if beside else form) / WRITERS[form][0].format(data.ids[0])
+    score_one = ScoreConfig(pred=str(one), truth=data.path, subset=True)
+    assert score_masks(score_one).images["score"].tolist() == [1.0]
 
 
 @pytest.mark.parametrize("form", WRITERS)

@@ -168,6 +168,13 @@ def test_annotations_alone_are_cells_even_one_inside_another(tmp_path: Path) -> 
     assert areas(path) == [16, 4]
 
 
+def test_names_and_classes_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / "x.geojson"
+    item = feature(polygon(SQUARE), name="a\nb\ud800", classification={"name": " T\udfff\x00 "})
+    found = read_geojson(save(path, item))
+    assert (found.names, found.types) == (["a?b?"], ["T??"])
+
+
 def test_planes_of_a_stack(tmp_path: Path) -> None:
     on = [polygon(SQUARE) | {"plane": {"c": -1, "z": z, "t": 0}} for z in (2, 3)]
     path = save(tmp_path / "x.geojson", collection(feature(on[0]), feature(on[0])))

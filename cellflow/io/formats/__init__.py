@@ -23,8 +23,8 @@ __all__ = ["FORMATS", "ReadOptions", "SourceFormat", "find_format", "read_source
 
 FORMATS: list[SourceFormat] = [
     DatasetFolder(),
-    ImagejRois(),
     GeoJson(),
+    ImagejRois(),
     KaggleTable(),
     SubmissionTable(),
     MaskFolders(),

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 from cellflow.io.formats.outline_files import OutlineFiles
-from cellflow.io.found_outlines import FoundOutlines
+from cellflow.io.found_outlines import FoundOutlines, printable
 from cellflow.io.shapes import FEWEST_POINTS, Outline, box_of, closed, outlines_from_labels
 from cellflow.storage.atomic import write_text
 
@@ -232,8 +232,8 @@ def _class_name(classification: Any) -> str:
         return ""
     names = classification.get("names")
     if isinstance(names, list):
-        return ": ".join(map(str, names))
-    return str(classification.get("name") or "").strip()
+        return printable(": ".join(map(str, names))).strip()
+    return printable(str(classification.get("name") or "")).strip()
 
 
 def _outline(geometry: Mapping[str, Any]) -> Outline:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 from cellflow.io.formats.outline_files import OutlineFiles
-from cellflow.io.found_outlines import FoundOutlines
+from cellflow.io.found_outlines import FoundOutlines, printable
 from cellflow.io.shapes import Outline, Ring, closed, outlines_from_labels
 from cellflow.io.zip_members import read_members
 from cellflow.storage.atomic import atomic_path
@@ -179,7 +179,7 @@ def _decode(path: Path, name: str, data: bytes) -> ImagejRoi:
 
 def _malformed(path: Path, name: str, error: Exception) -> DataError:
     return DataError(
-        f"{path}: the ROI {shorten(name, 40)!r} cannot be read ({error}). Save the ROIs again; one with curves "
+        f"{path}: the ROI {shorten(printable(name), 40)!r} cannot be read ({error}). Save the ROIs again; one with curves "
         "becomes a polygon with Edit > Selection > Interpolate.",
         path=path,
     )
