@@ -178,8 +178,9 @@ def _decode(path: Path, name: str, data: bytes) -> ImagejRoi:
 
 
 def _malformed(path: Path, name: str, error: Exception) -> DataError:
+    name = shorten(printable(name), 40)
     return DataError(
-        f"{path}: the ROI {shorten(printable(name), 40)!r} cannot be read ({error}). Save the ROIs again; one with curves "
+        f"{path}: the ROI {name!r} cannot be read ({error}). Save the ROIs again; one with curves "
         "becomes a polygon with Edit > Selection > Interpolate.",
         path=path,
     )
