@@ -140,8 +140,11 @@ def test_names_as_qupath_proposes_them(tmp_path: Path) -> None:
     for name, file in (("a.tif", "a.tif"), ("b.ome.tif", "b"), ("c.ome.tif", "c.ome.tif")):
         image(tmp_path / "in" / name)
         write_geojson(tmp_path / "in" / f"{file}.geojson", labels, file)
+    image(tmp_path / "in" / "d.png")
+    write_geojson(tmp_path / "in" / "d.json", labels, "d")  # as before QuPath 0.3
+    (tmp_path / "in" / "b.ome.json").write_text('{"exposure": 3}')
     data = prepare(PrepareConfig(tmp_path / "in", out=tmp_path / "data"))
-    assert [len(data.instances(name)) for name in data.ids] == [1, 1, 1]
+    assert [len(data.instances(name)) for name in data.ids] == [1, 1, 1, 1]
 
 
 def test_label_maps_beside_rois_come_first(tmp_path: Path) -> None:
