@@ -45,12 +45,11 @@ def run(*words: object) -> int:
     return 0
 
 
-def outlined(tiny_source: Path, folder: Path, form: str, *, beside: bool) -> Path:
-    """The images of a data set with outlines instead of label maps."""
+def outlined(tiny_source: Path, folder: Path, form: str, place: Path) -> Path:
+    """The images of a data set with outlines instead of label maps, beside them or in a place of their own."""
     name, write = WRITERS[form]
-    images = folder if beside else folder / "images"
+    images = folder if place == folder else folder / "images"
     images.mkdir(parents=True)
-    place = folder if beside else folder / form
     place.mkdir(exist_ok=True)
     for image in (tiny_source / "images").iterdir():
         shutil.copyfile(image, images / image.name)
@@ -60,9 +59,11 @@ def outlined(tiny_source: Path, folder: Path, form: str, *, beside: bool) -> Pat
 
 
 @pytest.mark.parametrize("form", WRITERS)
-@pytest.mark.parametrize("beside", [True, False])
-def test_prepare_and_score(tiny_source: Path, tmp_path: Path, form: str, beside: bool) -> None:
-    source = outlined(tiny_source, tmp_path / "source", form, beside=beside)
+@pytest.mark.parametrize("place", ["", "FORM", "Annotations"])
+def test_prepare_and_score(tiny_source: Path, tmp_path: Path, form: str, place: str) -> None:
+    source = tmp_path / "source"
+    folder = source / place.replace("FORM", form)
+    outlined(tiny_source, source, form, folder)
     assert run("prepare", source, "--out", tmp_path / "data") == 0
     data = Dataset.open(tmp_path / "data")
     assert len(data) == 6
@@ -76,14 +77,14 @@ def test_prepare_and_score(tiny_source: Path, tmp_path: Path, form: str, beside:
     for pred, truth in ((source, data.path), (data.path / "labels", source), (source, source)):
         result = score_masks(ScoreConfig(pred=str(pred), truth=truth))
         assert result.images["score"].tolist() == [1.0] * 6
-    one = source / ("" if beside else form) / WRITERS[form][0].format(data.ids[0])
+    one = folder / WRITERS[form][0].format(data.ids[0])
     score_one = ScoreConfig(pred=str(one), truth=data.path, subset=True)
     assert score_masks(score_one).images["score"].tolist() == [1.0]
 
 
 @pytest.mark.parametrize("form", WRITERS)
 def test_images_elsewhere(tiny_source: Path, tmp_path: Path, form: str) -> None:
-    source = outlined(tiny_source, tmp_path / "source", form, beside=False)
+    source = outlined(tiny_source, tmp_path / "source", form, tmp_path / "source" / form)
     images = shutil.move(source / "images", tmp_path / "pixels")
     alone = source / form
     data = prepare(PrepareConfig(alone, out=tmp_path / "data", images=Path(images)))
@@ -224,8 +225,10 @@ def test_points_and_lines_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixt
 
 
 def test_what_is_wrong_comes_together_and_nothing_is_written(tmp_path: Path) -> None:
-    for name in "abcd":
+    for name in "abcde":
         image(tmp_path / "in" / f"{name}.png")
+    with zipfile.ZipFile(tmp_path / "in" / "e_rois.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.roi", bytes(8 * 2**20))
     roiwrite(tmp_path / "in" / "a.zip", [square(2, 2), square(100, 2)], name=["near", "far"])
     roiwrite(tmp_path / "in" / "b.zip", [square(2, 200)], name=["far"])
     (tmp_path / "in" / "c_rois.zip").write_bytes(b"no zip")
