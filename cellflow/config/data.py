@@ -32,6 +32,8 @@ class PrepareConfig:
     """CSV (also .csv.gz) with an id column and more columns (cell type, group), joined on the id."""
     masks: Path | None = None
     """Folder of label maps, when it is not SOURCE/masks."""
+    images: Path | None = None
+    """Folder of the images, where annotations do not lie beside them."""
     mask_filter: str = "_masks"
     """Ending of mask file names when images and masks share one folder, as in Cellpose."""
     img_filter: str = ""

@@ -123,6 +123,7 @@ def _options(config: PrepareConfig, problems: Problems) -> ReadOptions:
     return ReadOptions(
         "prepare",
         masks=config.masks,
+        images=config.images,
         mask_filter=config.mask_filter,
         img_filter=config.img_filter,
         id_column=config.id_column,

@@ -27,7 +27,7 @@ class ReadOptions:
     ----------
     use : {"prepare", "truth", "prediction", "images"}
         A format is asked only for uses that it has.
-    masks, mask_filter, img_filter, id_column, annotation_column, cell_type_column, rle_order
+    masks, images, mask_filter, img_filter, id_column, annotation_column, cell_type_column, rle_order
         As in `PrepareConfig`. An empty `mask_filter` is none.
     recursive : bool
         Whether images in sub-folders count.
@@ -39,6 +39,7 @@ class ReadOptions:
 
     use: Use
     masks: Path | None = None
+    images: Path | None = None
     mask_filter: str = ""
     img_filter: str = ""
     id_column: str = "id"

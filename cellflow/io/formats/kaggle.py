@@ -48,7 +48,8 @@ class KaggleTable(SourceFormat):
     def recognises(self, path: Path, options: ReadOptions) -> bool:
         """Whether table and images are there; as truth any file is a table."""
         if options.use == "prepare":
-            return options.masks is None and is_kaggle_layout(path)
+            elsewhere = options.images is not None and find_table(path, TABLE) is not None
+            return options.masks is None and (elsewhere or is_kaggle_layout(path))
         return path.is_file() or find_table(path, TABLE) is not None
 
     def read(self, path: Path, options: ReadOptions) -> Source:
@@ -153,8 +154,12 @@ class _Cells:
         return kind(f"{where}{text}", path=self.table, line=row.line, id=self.image_id)
 
 
+def _image_folder(folder: Path, options: ReadOptions) -> Path:
+    return options.images or find_folder(folder, KAGGLE_FOLDERS) or folder / "train"
+
+
 def _files(folder: Path, options: ReadOptions) -> dict[str, FileImage]:
-    place = find_folder(folder, KAGGLE_FOLDERS) or folder / "train"
+    place = _image_folder(folder, options)
     files = by_id((FileImage(path.stem, path) for path in list_images(place)), options.problems)
     if not files:
         endings = ", ".join(IMAGE_SUFFIXES)
@@ -182,7 +187,7 @@ def _rows(
             continue
         options.problems.add(
             f"{table} line {row.line}: unknown id {text!r}: there is no "
-            f"{table.parent / 'train' / (text or 'ID')}.png (or .tif, .jpg, .bmp). "
+            f"{_image_folder(table.parent, options) / (text or 'ID')}.png (or .tif, .jpg, .bmp). "
             "Add the image or remove the row.",
             text,
         )
@@ -193,7 +198,7 @@ def _check_images(
     table: Path, files: dict[str, FileImage], by_image: Rows, options: ReadOptions
 ) -> None:
     """Tell of images without a row."""
-    place = find_folder(table.parent, KAGGLE_FOLDERS)
+    place = _image_folder(table.parent, options)
     if not by_image:
         options.problems.add(f"{table}: no image of {place} has a row; expected a row per cell.")
         return

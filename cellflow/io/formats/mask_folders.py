@@ -55,7 +55,7 @@ class MaskFolders(SourceFormat):
 
     def read(self, path: Path, options: ReadOptions) -> Source:
         """Find the pairs; files without a partner are problems."""
-        places = _places(path, options.masks)
+        places = _places(path, options)
         found = _pairing(places, options.mask_filter, options.img_filter)
         if not found.pairs:
             found = _other_endings(places, found)
@@ -122,10 +122,11 @@ class _Pairing:
         return flag_text("--mask_filter", self.mask_filter) + img
 
 
-def _places(folder: Path, masks: Path | None) -> _Folders:
-    images = find_folder(folder, IMAGE_FOLDERS)
-    maps = find_folder(folder, MASK_FOLDERS) if masks is None else masks
-    if masks is None and (images is None or maps is None):
+def _places(folder: Path, options: ReadOptions) -> _Folders:
+    images = options.images or find_folder(folder, IMAGE_FOLDERS)
+    maps = options.masks or find_folder(folder, MASK_FOLDERS)
+    neither = options.masks is None and options.images is None
+    if neither and (images is None or maps is None):
         return _Folders(folder, folder)
     return _Folders(images or folder, maps or folder)
 

@@ -344,6 +344,15 @@ def test_folders_by_other_names(images: str, maps: str, tmp_path: Path) -> None:
     assert run(folders(tmp_path / "s", {"x": cells()}, images, maps)).ids == ["x"]
 
 
+def test_images_that_lie_elsewhere(tmp_path: Path) -> None:
+    folders(tmp_path / "maps", {"x": cells()})
+    (tmp_path / "maps" / "images").rename(tmp_path / "elsewhere")
+    assert run(tmp_path / "maps", images=tmp_path / "elsewhere").ids == ["x"]
+    kaggle(tmp_path / "table")
+    (tmp_path / "table" / "train").rename(tmp_path / "photos")
+    assert run(tmp_path / "table", images=tmp_path / "photos").ids == ["a", "b", "c"]
+
+
 def test_folders_that_could_both_be_meant(tmp_path: Path) -> None:
     source = folders(tmp_path / "s", {"x": cells()}, maps="labels")
     write(source / "annotations" / "x.tif", cells())
