@@ -52,7 +52,7 @@ def read_entries(path: Path) -> Iterator[tuple[str, Any]]:
                 for entry in text.elements():
                     yield "", entry
             elif text.skip("{"):
-                for key in text.keys():
+                for key in text.members():
                     for entry in text.section():
                         yield key, entry
             else:
@@ -106,7 +106,7 @@ class _Text:
                 return
             self.expect(",")
 
-    def keys(self) -> Iterator[str]:
+    def members(self) -> Iterator[str]:
         """Keys of an object whose bracket has been passed; whoever asks reads the value of each."""
         if self.skip("}"):
             return
@@ -125,7 +125,7 @@ class _Text:
         if self.skip("["):
             yield from self.elements()
         elif self.skip("{"):
-            for _ in self.keys():
+            for _ in self.members():
                 yield self.value()
         else:
             self.value()
