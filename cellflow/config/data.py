@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from cellflow.config.checks import SEED
+from cellflow.config.checks import COUNT, SEED
+from cellflow.config.shared import MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class PrepareConfig:
     """Column of run-length masks in train.csv."""
     cell_type_column: str = "cell_type"
     """Column of cell types; kept as cell_type."""
+    max_pixels: Annotated[int, COUNT] = MAX_PIXELS
+    """Images that claim more pixels, height times width, are refused before they are unpacked."""
     overwrite: bool = False
     """Replace an existing dataset folder."""
 

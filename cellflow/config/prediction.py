@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -17,7 +17,7 @@ from cellflow.config.checks import (
     Rule,
     listed_paths,
 )
-from cellflow.config.shared import MaskOverrides, RuntimeConfig
+from cellflow.config.shared import MAX_PIXELS, MaskOverrides, RuntimeConfig
 
 SENSIBLE_PIXELS = 1e-5, 1e4
 """Micrometres between which a pixel of an image of cells can lie: of an electron microscope, of a camera."""
@@ -85,6 +85,17 @@ class FilesConfig:
     """Ending of the names of images, as in Cellpose: of a_img.tif with _img, whose id is a."""
     pixel_size: Annotated[float | None, PIXEL_SIZE] = None
     """Micrometres per pixel of all images, for label maps and tables; without it what the files say."""
+    max_pixels: Annotated[int, COUNT] = MAX_PIXELS
+    """Images that claim more pixels, height times width, are refused before they are unpacked."""
+
+    @property
+    def search(self) -> dict[str, Any]:
+        """Arguments of `cellflow.io.image_source.find_images`, which unpacks nothing."""
+        return {
+            "recursive": self.recursive,
+            "img_filter": self.img_filter,
+            "pixel_size": self.pixel_size,
+        }
 
 
 @dataclass(frozen=True)

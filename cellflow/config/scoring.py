@@ -8,6 +8,9 @@ from typing import Annotated
 
 import tyro
 
+from cellflow.config.checks import COUNT
+from cellflow.config.shared import MAX_PIXELS
+
 
 @dataclass(frozen=True)
 class ScoreConfig:
@@ -50,6 +53,8 @@ class ScoreConfig:
     data, else outlines/NAME."""
     images: Path | None = None
     """Images for the pictures: folder, dataset or list; not needed where the truth is a dataset."""
+    max_pixels: Annotated[int, COUNT] = MAX_PIXELS
+    """Label maps and images that claim more pixels, height times width, are refused before they are unpacked."""
     out: Path | None = None
     """CSV to write, a row per image."""
 

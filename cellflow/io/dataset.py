@@ -26,6 +26,7 @@ from cellflow.errors import DataError
 from cellflow.io._dataset_facts import FORMAT, VERSION, read_facts
 from cellflow.io.fold_table import fold_table_hash, read_fold_table
 from cellflow.io.images import read_image, read_labels, write_labels
+from cellflow.io.pixel_limit import room_for
 from cellflow.io.pixel_size import PixelSize, sensible_pixel_size
 from cellflow.io.source import SourceImage
 from cellflow.io.tables import Row, read_rows, whole_number
@@ -141,7 +142,7 @@ class Dataset:
         """
         row, shape = self._row(image_id), self._shape(image_id)
         path = self.path / "images" / str(row["file"])
-        pixels = read_image(path)
+        pixels = read_image(path, max_pixels=room_for(math.prod(shape)))
         if pixels.shape[:2] != shape:
             raise DataError(
                 f"{path}: expected {shape[0]} x {shape[1]} (height x width) as images.csv "
@@ -160,8 +161,8 @@ class Dataset:
 
     def labels(self, image_id: str) -> NDArray[np.int32]:
         """Label map for training, ``(H, W)`` int32: a disputed pixel belongs to the smaller cell."""
-        self._row(image_id)
-        return read_labels(self.path / "labels" / f"{image_id}.tif")
+        most = room_for(math.prod(self._shape(image_id)))
+        return read_labels(self.path / "labels" / f"{image_id}.tif", max_pixels=most)
 
     def instances(self, image_id: str) -> Instances:
         """The cells of one image, which may overlap."""

@@ -108,7 +108,7 @@ def run_chain(config: ChainConfig) -> ChainResult:
     """
     check_config(config)
     if config.images:  # a wrong path is not to show after the training
-        find_images(config.images, **vars(config.files), log=None)
+        find_images(config.images, **config.files.search, log=None)
     check_config(_wanted_split(config))
     check_split(config.train.data, k=config.k, group=config.group, calibration=config.calibration)
     if config.train.debug:
@@ -155,7 +155,7 @@ def chain_problems(config: ChainConfig) -> list[str]:
         problems.append(str(error))
     others: list[Callable[[], object]] = []
     if config.images:
-        others.append(partial(find_images, config.images, **vars(config.files), log=None))
+        others.append(partial(find_images, config.images, **config.files.search, log=None))
     if is_pretrained(training):
         others.append(partial(_check_start, training, folds))
     for check in others:
@@ -258,7 +258,8 @@ def _predict(config: ChainConfig, run: RunFolder) -> EnsembleResult | None:
         return None
     training, images, files = config.train, config.images, config.files
     if training.debug:
-        images, files = (debug_images(training, images, files),), FilesConfig()
+        images = (debug_images(training, images, files),)
+        files = FilesConfig(max_pixels=files.max_pixels)
     return ensemble(
         EnsembleConfig(
             images=images,
@@ -320,7 +321,7 @@ def debug_images(
     config: TrainConfig, images: Path | Iterable[Path], files: FilesConfig | None = None
 ) -> Path:
     """The first few of the images to predict, as a list in the run's folder."""
-    found = find_images(images, **vars(files or FilesConfig()))
+    found = find_images(images, **(files or FilesConfig()).search)
     names = [image.path.resolve() for image in found.values()][:UNSEEN]
     run = RunFolder(config.runs_dir / config.name)
     write_text(run.debug_images, "".join(f"{path}\n" for path in names))

@@ -38,6 +38,7 @@ from cellflow.errors import DataError, RunError
 from cellflow.io.foreign_flows import check_layout, read_foreign_flows
 from cellflow.io.formats.dataset_folder import DatasetImage
 from cellflow.io.image_source import find_images, source_folders
+from cellflow.io.pixel_limit import at_most
 from cellflow.io.source import SourceImage
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_json
@@ -112,6 +113,11 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
     >>> result.written
     ('masks/ (6 label maps)', 'cells.csv (a row per cell)', 'submission.csv (runs)')
     """
+    with at_most(config.files.max_pixels):
+        return _ensemble(config)
+
+
+def _ensemble(config: EnsembleConfig) -> EnsembleResult:
     job = open_ensemble(config)
     output = config.output
     _warn_of_training_data(job.images, job.opened.members)
@@ -171,7 +177,7 @@ class EnsembleJob:
 
 def open_ensemble(config: EnsembleConfig) -> EnsembleJob:
     check_config(config)
-    images = find_images(config.images, **vars(config.files))
+    images = find_images(config.images, **config.files.search)
     _check_foreign(config.flows, images.keys())
     machine = choose_machine(config.runtime)
     opened = open_models(

@@ -23,6 +23,7 @@ from cellflow.io.formats import ReadOptions, read_source
 from cellflow.io.formats.dataset_folder import dataset_source
 from cellflow.io.image_source import ImageReaders, find_images
 from cellflow.io.mask_findings import MaskReview
+from cellflow.io.pixel_limit import at_most
 from cellflow.io.source import Source
 from cellflow.numeric.bootstrap import MIN_GROUPS, bootstrap_mean
 from cellflow.report.comparison import Comparison
@@ -197,6 +198,11 @@ def score_masks(config: ScoreConfig) -> ScoreResult:
     [['a', 1.0, 0.5]]
     """
     check_config(config)
+    with at_most(config.max_pixels):
+        return _score_masks(config)
+
+
+def _score_masks(config: ScoreConfig) -> ScoreResult:
     sides = [
         _find(name, config.runs_dir, config.mask_filter)
         for name in (config.pred, config.versus)

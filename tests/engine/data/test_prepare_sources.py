@@ -373,13 +373,13 @@ def test_images_whose_names_look_like_outputs(tmp_path: Path) -> None:
 
 def test_files_of_other_kinds_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = folders(tmp_path / "s", {"x": cells(), "y": cells()})
-    (source / "images" / "y.tif").rename(source / "images" / "y.jp2")
+    (source / "images" / "y.tif").rename(source / "images" / "y.jxl")
     message = fails(source)
     assert "y.tif: a mask without an image" in message
-    assert "y.jp2 is there, but .jp2 is not read; convert it" in message
+    assert "y.jxl is there, but .jxl is not read; convert it" in message
     (source / "masks" / "y.tif").unlink()
     assert run(source).ids == ["x"]
-    assert "1 file (y.jp2)" in caplog.text
+    assert "1 file (y.jxl)" in caplog.text
 
 
 @pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="names of bytes")
