@@ -139,41 +139,46 @@ def _decode(codes: Codes, ends: Ints, counts: Ints, cells: Ints) -> int:
 
 
 @kernel
+def _paint(counts: Ints, height: int) -> tuple[int, int, NDArray[np.bool_]]:
+    """First row, first column and pixels of the box around a cell; a box without columns where it is empty."""
+    top, bottom, left, right = height, 0, 0, 0
+    start = 0
+    for i, count in enumerate(counts):
+        end = start + count
+        if i % 2 == 1 and count > 0:
+            one_column = start // height == (end - 1) // height
+            top = min(top, start % height if one_column else 0)
+            bottom = max(bottom, (end - 1) % height + 1 if one_column else height)
+            left = left if right else start // height
+            right = (end - 1) // height + 1
+        start = end
+    box = np.zeros((max(0, bottom - top), right - left), dtype=np.bool_)
+    start = 0
+    for i, count in enumerate(counts):
+        if i % 2 == 1:
+            for pixel in range(start, start + count):
+                box[pixel % height - top, pixel // height - left] = True
+        start += count
+    return top, left, box
+
+
+@kernel
 def _row_runs(
     counts: Ints, cells: Ints, shape: tuple[int, int], places: Ints, starts: Ints, lengths: Ints
 ) -> None:
-    """Row-major runs of every cell, painted into its box.
+    """Row-major runs of every cell.
 
     Without room in `starts` they are counted only: `places` grows by their number. Else they are written
     from `places` on.
     """
     height, width = shape
     for cell in range(cells.size - 1):
-        top, bottom, left, right = height, 0, width, 0
-        end = np.int64(0)
-        for i in range(cells[cell], cells[cell + 1]):
-            start, end = end, end + counts[i]
-            if (i - cells[cell]) % 2 == 0 or start == end:
-                continue
-            one_column = start // height == (end - 1) // height
-            top = min(top, start % height if one_column else 0)
-            bottom = max(bottom, (end - 1) % height + 1 if one_column else height)
-            left = min(left, start // height)
-            right = max(right, (end - 1) // height + 1)
-        if right <= left:
-            continue
-        box = np.zeros((bottom - top, right - left), dtype=np.bool_)
-        end = np.int64(0)
-        for i in range(cells[cell], cells[cell + 1]):
-            start, end = end, end + counts[i]
-            if (i - cells[cell]) % 2 == 1:
-                for pixel in range(start, end):
-                    box[pixel % height - top, pixel // height - left] = True
-        last = np.int64(-1)
-        for y in range(bottom - top):
+        top, left, box = _paint(counts[cells[cell] : cells[cell + 1]], height)
+        last = -1
+        for y in range(box.shape[0]):
             begin = -1
-            for x in range(right - left + 1):
-                inside = x < right - left and box[y, x]
+            for x in range(box.shape[1] + 1):
+                inside = x < box.shape[1] and box[y, x]
                 if inside and begin < 0:
                     begin = x
                 elif not inside and begin >= 0:

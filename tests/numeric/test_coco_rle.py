@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ def pixels(cells: Instances) -> NDArray[np.bool_]:
     return flat.reshape(-1, *cells.shape)
 
 
+@settings(deadline=None)  # kernels are compiled at the first call
 @given(st.data(), SIDES)
 def test_strings_give_the_pixels_that_they_were_made_of(
     data: st.DataObject, shape: tuple[int, int]
@@ -44,6 +45,7 @@ def test_strings_give_the_pixels_that_they_were_made_of(
     np.testing.assert_array_equal(found, np.array(cells, dtype=bool).reshape(-1, *shape))
 
 
+@settings(deadline=None)  # kernels are compiled at the first call
 @given(st.data(), SIDES)
 def test_counts_of_labels_give_their_pixels(data: st.DataObject, shape: tuple[int, int]) -> None:
     labels = data.draw(arrays(np.int32, shape, elements=st.sampled_from([0, 1, 2, 70_000])))
