@@ -20,7 +20,8 @@ _SLACK = 1
 """Pixels by which a point may lie outside without a word: outlines are drawn along the border."""
 _STEPS = 5
 """Points that pycocotools sets along a polygon, a pixel of its length."""
-_MOST_STEPS = 1 << 28
+_MOST_STEPS = 1 << 26
+"""Of which it takes some bytes of memory each, whatever the size of the image."""
 _LEAST = 6
 """Numbers of a polygon: three points."""
 
@@ -105,7 +106,7 @@ def _lies_outside(part: Any, shape: tuple[int, int]) -> bool:
         raise DataError("expected numbers in a polygon, found something else") from None
     if not finite:
         raise DataError("expected finite numbers in a polygon, found NaN or infinity")
-    outside, longest = False, 0.0
+    outside, span = False, 0.0
     for values, size, axis in ((part[0::2], shape[1], "x"), (part[1::2], shape[0], "y")):
         low, high = min(values), max(values)
         if low < -size or high > 2 * size:
