@@ -114,10 +114,19 @@ def _lies_outside(part: Any, shape: tuple[int, int]) -> bool:
                 f"a point far outside of the image ({axis} from {low:g} to {high:g}, of {size} pixels)"
             )
         outside |= low < -_SLACK or high > size + _SLACK
-        longest = max(longest, high - low)
-    if len(part) / 2 * longest * _STEPS > _MOST_STEPS:
-        raise DataError(f"a polygon of {len(part) // 2} points over {longest:g} pixels is too long")
+        span = max(span, high - low)
+    if len(part) / 2 * span * _STEPS > _MOST_STEPS:
+        _check_length(part)
     return outside
+
+
+def _check_length(part: list[float]) -> None:
+    points = np.array(part, dtype=np.float64).reshape(-1, 2)
+    sides = np.abs(points - np.roll(points, 1, axis=0)).max(axis=1)
+    if sides.sum() * _STEPS > _MOST_STEPS:
+        raise DataError(
+            f"a polygon of {len(points)} points is {sides.sum():.3g} pixels long, which is no outline of a cell"
+        )
 
 
 def _run_lengths(segmentation: dict[str, Any], shape: tuple[int, int]) -> dict[str, Any]:

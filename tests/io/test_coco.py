@@ -217,11 +217,11 @@ def test_annotations_in_a_folder_of_their_own(tmp_path: Path) -> None:
     write(tmp_path / "set", content, "annotations/instances_train.json", a="train/a.tif")
     assert run(tmp_path / "set").ids == ["a"]
     write(tmp_path / "set", content, "annotations/instances_val.json")
-    said = str(pytest.raises(DataError, run, tmp_path / "set").value)
-    assert (
+    several = (
         "expected one file of COCO annotations, found instances_train.json, instances_val.json"
-        in said
     )
+    with pytest.raises(DataError, match=several):
+        run(tmp_path / "set")
 
 
 def test_folders_in_front_of_names_tell_images_apart(tmp_path: Path) -> None:
@@ -325,7 +325,7 @@ def listed(**values: object) -> Callable[[Json], object]:
     return lambda content: content["images"][1].update(values)
 
 
-LONG = [float(v) for i in range(400_000) for v in (i % 2 * 110, i % 2 * 70)]
+LONG = [float(v) for i in range(150_000) for v in (i % 2 * 110, i % 2 * 70)]
 HOSTILE: dict[str, tuple[Callable[[Json], object], str]] = {
     "a name above": (listed(file_name="../../x.png"), "image '../../x.png': expected the name of a file"),
     "a name above, as Windows has it": (listed(file_name="..\\x.png"), "expected the name of a file"),
@@ -354,7 +354,7 @@ HOSTILE: dict[str, tuple[Callable[[Json], object], str]] = {
     "odd": (annotation(segmentation=[[1, 2, 3, 4, 5, 6, 7]]), "pairs of x and y, found 7 numbers"),
     "flat": (annotation(segmentation=SQUARE), "expected polygons as lists of numbers, found '2.0'"),
     "far outside": (annotation(segmentation=[[1, 2, 1e9, 4, 5, 6]]), "far outside of the image (x from 1 to 1e+09"),
-    "too long": (annotation(segmentation=[LONG]), "is too long"),
+    "too long": (annotation(segmentation=[LONG]), "pixels long, which is no outline of a cell"),
     "a word": (annotation(segmentation="cell"), "expected polygons or run lengths, found str"),
     "too many counts": (annotation(segmentation={"size": [H, W], "counts": [0, 2500]}), "counts of 2500 pixels"),
     "too few counts": (annotation(segmentation={"size": [H, W], "counts": [0, 5]}), "counts of 5 pixels for an image"),
