@@ -179,6 +179,8 @@ class Source:
         What the names of its files end in beyond the id.
     fold_facts : dict
         How the folds of the images were made; empty where there are none.
+    needs_images : bool
+        Whether the cells are known only together with the size of their image.
     """
 
     path: Path
@@ -187,6 +189,7 @@ class Source:
     kind: str = ""
     ending: str = ""
     fold_facts: Mapping[str, Any] = field(default_factory=dict)
+    needs_images: bool = False
 
     @cached_property
     def table(self) -> pd.DataFrame:

@@ -8,15 +8,21 @@ from __future__ import annotations
 
 from cellflow.engine.exports.cells import Cells
 from cellflow.engine.exports.export import Export
+from cellflow.engine.exports.geojson import GeoJson
 from cellflow.engine.exports.masks import Masks
 from cellflow.engine.exports.outlines import Outlines
+from cellflow.engine.exports.roi import Roi
 from cellflow.engine.exports.submission import Submission
+from cellflow.engine.exports.txt import Txt
 
 __all__ = ["EXPORTS"]
 
 EXPORTS: dict[str, Export] = {
     "masks": Masks(),
     "outlines": Outlines(),
+    "roi": Roi(),
+    "geojson": GeoJson(),
+    "txt": Txt(),
     "cells": Cells(),
     "submission": Submission(),
 }

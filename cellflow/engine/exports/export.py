@@ -136,7 +136,8 @@ def ids_of_files(folder: Path, ending: str) -> set[str]:
     """Names without ending of the files in a folder; none if there is no folder."""
     if not folder.is_dir():
         return set()
-    return {item.name.removesuffix(ending) for item in folder.iterdir() if item.suffix == ending}
+    names = (item.name for item in folder.iterdir())
+    return {name.removesuffix(ending) for name in names if name.endswith(ending)}
 
 
 def rows_by_id(path: Path, ids: AbstractSet[str]) -> dict[str, list[list[str]]]:

@@ -208,8 +208,10 @@ def _score_masks(config: ScoreConfig) -> ScoreResult:
         for name in (config.pred, config.versus)
         if name
     ]
-    truth = _find_truth(config.truth, sides, config.mask_filter)
+    truth = _find_truth(config, sides)
     _check_filter(config.mask_filter, sides, truth)
+    if config.images is not None and not (config.outlines or truth.needs_images):
+        raise ConfigError(f"--images needs --outlines: {truth.path} says how large images are")
     matched = [match_names(side.masks, truth) for side in sides]
     names = _matched(sides, truth, matched, subset=config.subset)
     images = _with_facts(truth, list(names), _group_column(config.group, sides, truth))
@@ -247,9 +249,10 @@ def _find(name: str, runs_dir: Path, ending: str, truth: Path | None) -> _Side:
     return _Side(name, read_source(masks, ReadOptions("prediction")), run)
 
 
-def _find_truth(path: Path | None, sides: list[_Side], ending: str) -> Source:
-    if path is not None:
-        return read_source(path, ReadOptions("truth", mask_filter=ending))
+def _find_truth(config: ScoreConfig, sides: list[_Side]) -> Source:
+    if config.truth is not None:
+        options = ReadOptions("truth", mask_filter=config.mask_filter, images=config.images)
+        return read_source(config.truth, options)
     runs = [side.run for side in sides if side.run is not None]
     if not runs:
         raise ConfigError(

@@ -11,7 +11,9 @@ from cellflow.errors import DataError
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.formats.coco import CocoFile
 from cellflow.io.formats.dataset_folder import DatasetFolder
+from cellflow.io.formats.geojson import GeoJson
 from cellflow.io.formats.image_files import ImageFiles
+from cellflow.io.formats.imagej_rois import ImagejRois
 from cellflow.io.formats.kaggle import KaggleTable
 from cellflow.io.formats.label_maps import LabelMaps
 from cellflow.io.formats.mask_folders import MaskFolders
@@ -22,6 +24,8 @@ __all__ = ["FORMATS", "ReadOptions", "SourceFormat", "find_format", "read_source
 
 FORMATS: list[SourceFormat] = [
     DatasetFolder(),
+    ImagejRois(),
+    GeoJson(),
     CocoFile(),
     KaggleTable(),
     SubmissionTable(),
