@@ -25,7 +25,7 @@ PIXEL_SIZE = Rule(
     "must lie between {:g} and {:g} micrometres".format(*SENSIBLE_PIXELS),
     lambda value: SENSIBLE_PIXELS[0] <= value <= SENSIBLE_PIXELS[1],
 )
-ExportName = Literal["masks", "cells", "submission", "outlines", "roi", "geojson", "txt"]
+ExportName = Literal["masks", "cells", "submission", "outlines", "roi", "geojson", "txt", "coco"]
 """What a prediction can write: the names of `cellflow.engine.exports.EXPORTS`."""
 NO_IMAGES = (
     "no images were named: give a folder, image files, a dataset, a pattern in quotes such as "
@@ -153,7 +153,8 @@ class OutputConfig:
     intensity and confidence, cells.csv. submission: run-length rows, submission.csv. outlines: pictures of the
     outlines, outlines/ID.png. roi: ImageJ ROIs, rois/ID_rois.zip. geojson: QuPath detections with types and
     measurements, geojson/ID.geojson. txt: outlines as Cellpose's text, without holes and further parts,
-    txt/ID_cp_outlines.txt."""
+    txt/ID_cp_outlines.txt. coco: COCO annotations of all images, coco.json, and COCO results with scores,
+    coco_results.json."""
 
     name: Annotated[str | None, FOLDER_NAME] = None
     """Name of the result; without it the names of the models joined by +."""

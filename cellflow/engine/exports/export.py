@@ -38,6 +38,8 @@ class PredictedImage:
         Micrometres per pixel, where they are known.
     prediction : Prediction or None
         All that was predicted; None where the label map of an earlier command is all there is.
+    path : Path or None
+        File of the image, where it is known.
     """
 
     id: str
@@ -45,6 +47,7 @@ class PredictedImage:
     labels: Labels
     pixel_size: PixelSize | None
     prediction: Prediction | None = None
+    path: Path | None = None
 
 
 class Export:
@@ -57,6 +60,8 @@ class Export:
     ----------
     path : str
         File or folder in the result that holds it.
+    beside : tuple of str
+        Further files in the result.
     content : str
         What that holds, for people.
     from_labels : bool
@@ -68,6 +73,7 @@ class Export:
     """
 
     path: ClassVar[str]
+    beside: ClassVar[tuple[str, ...]] = ()
     content: ClassVar[str]
     from_labels: ClassVar[bool] = True
     keeps_labels: ClassVar[bool] = False

@@ -16,6 +16,7 @@ from shlex import quote
 
 from cellflow.errors import DataError
 from cellflow.io._coco_table import CocoTable, ListedImage
+from cellflow.io._coco_writer import ImageCells, cells_of_labels, read_written, write_coco
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.images import IMAGE_SUFFIXES, list_images
 from cellflow.io.places import IMAGE_FOLDERS, MASK_FOLDERS, find_folder, is_kaggle_layout
@@ -24,12 +25,20 @@ from cellflow.numeric.coco_rle import instances_from_coco_rles
 from cellflow.storage.sizes import few_text, plural
 from cellflow.types import Instances
 
-__all__ = ["CocoFile"]
+__all__ = [
+    "CocoFile",
+    "CocoTable",
+    "ImageCells",
+    "ListedImage",
+    "cells_of_labels",
+    "read_written",
+    "write_coco",
+]
 
 _log = logging.getLogger(__name__)
 
 _HEAD = 1 << 16
-_SECTION = re.compile(rb'"(images|annotations|categories)"\s*:\s*[\[{]')
+_SECTION = re.compile(rb'"(images|categories)"\s*:\s*\[|"annotations"\s*:\s*[\[{]')
 _GEOJSON = re.compile(rb'"type"\s*:\s*"(FeatureCollection|Feature|Polygon|MultiPolygon)"')
 _MASK_ENDINGS = ("_masks", "_cp_masks")
 
