@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from importlib import import_module
 from itertools import chain
 from typing import Any, NamedTuple
@@ -85,6 +86,7 @@ def compressed(counts: Sequence[int] | NDArray[np.int64], shape: tuple[int, int]
     return text
 
 
+@cache
 def _pycocotools() -> Any:
     return import_module("pycocotools.mask")
 
