@@ -15,7 +15,7 @@ from cellflow.io.shapes import FARTHEST, Outline, box_of, instances_from_outline
 from cellflow.storage.sizes import few_text, plural
 from cellflow.types import Instances, shorten
 
-__all__ = ["FoundOutlines", "cells_of"]
+__all__ = ["FoundOutlines", "cells_of", "printable"]
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +34,8 @@ class FoundOutlines:
         Class of each, empty where it has none.
     left_out : Counter of str
         How many others there are, by what they are.
+    remarks : Counter of str
+        How many were read in a way of their own, by what is said of it.
     planes : set of str
         Slices and times of a stack on which they were drawn; empty where that is not said.
     """
@@ -42,6 +44,7 @@ class FoundOutlines:
     names: list[str] = field(default_factory=list)
     types: list[str] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
+    remarks: Counter[str] = field(default_factory=Counter)
     planes: set[str] = field(default_factory=set)
 
     def add(self, name: str, outline: Outline, cell_type: str = "") -> None:
@@ -51,7 +54,7 @@ class FoundOutlines:
             self.left_out["empty outline"] += 1
             return
         self.cells.append(parts)
-        self.names.append(shorten(name, 40))
+        self.names.append(shorten(printable(name), 40))
         self.types.append(cell_type)
 
 
@@ -93,17 +96,25 @@ def cells_of(
             expected=shape,
             found=[found.names[at] for at in outside],
         )
-    for names, text in (
-        (_named(found, out), "reach over the edge of the image of %s and are cut there"),
-        (_named(found, ~there), "hold no pixel's centre and are left out"),
-    ):
-        if names:
-            count = plural(len(names), "outline")
-            filled = text % size if "%s" in text else text
-            _log.warning("%s: %s %s: %s", path, count, filled, few_text(names))
+    cut, specks = _named(found, out & there), _named(found, ~there)
+    if cut:
+        _log.warning(
+            "%s: cut at the edge of the image of %s: %s (%s)",
+            *(path, size, plural(len(cut), "outline"), few_text(cut)),
+        )
+    if specks:
+        _log.warning(
+            "%s: left out, because no pixel's centre lies inside: %s (%s)",
+            *(path, plural(len(specks), "outline"), few_text(specks)),
+        )
     ends = cells.offsets[1:][there]
     offsets = np.concatenate([np.zeros(1, dtype=np.int64), ends])
     return Instances(shape, cells.starts, cells.lengths, offsets)
+
+
+def printable(text: str) -> str:
+    """A text of a foreign file as it can be written into tables, messages and logs."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _named(found: FoundOutlines, which: NDArray[np.bool_]) -> list[str]:

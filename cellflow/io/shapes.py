@@ -6,7 +6,9 @@ comes back from its rings to the pixel.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -36,6 +38,8 @@ FARTHEST = 1e9
 """Coordinates beyond this are of no image; the libraries count pixels in 32 bits."""
 FEWEST_POINTS = 4
 """Points of the smallest closed ring that has an area."""
+_SHEET = 2**22
+"""Pixels that are painted at once."""
 
 
 def outlines_from_labels(labels: Any) -> dict[int, Outline]:
@@ -80,8 +84,7 @@ def instances_from_outlines(outlines: Sequence[Outline], shape: tuple[int, int])
     Instances
         As many as there are outlines; one without a pixel's centre inside has no run.
     """
-    pixels = [_pixels(outline, shape) for outline in outlines]
-    runs = [_runs(found) for found in pixels]
+    runs = [_runs(pixels) for pixels in _pixels(outlines, shape)]
     none = np.zeros(0, dtype=np.int64)
     return Instances(
         shape,
@@ -112,26 +115,67 @@ def reaches_out(outline: Outline, shape: tuple[int, int]) -> bool:
     return x0 < -0.5 or y0 < -0.5 or x1 > shape[1] + 0.5 or y1 > shape[0] + 0.5
 
 
-def _pixels(outline: Outline, shape: tuple[int, int]) -> NDArray[np.int64]:
-    """Sorted indices of a cell's pixels in the flattened image; only the cell's own box is painted."""
-    from affine import Affine
+@dataclass(frozen=True, eq=False)
+class _Window:
+    """The rows and columns of an image that an outline may cover, and its polygons moved there."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    polygons: Outline
+    alone: bool
+    """Whether the outline goes on outside."""
+
+    @classmethod
+    def of(cls, outline: Outline, shape: tuple[int, int]) -> _Window:
+        x0, y0, x1, y1 = box_of(outline)
+        left, right = np.clip([math.floor(x0), math.ceil(x1)], 0, shape[1]).tolist()
+        top, bottom = np.clip([math.floor(y0), math.ceil(y1)], 0, shape[0]).tolist()
+        out = x0 < left or y0 < top or x1 > right or y1 > bottom
+        rings = [[ring for ring in part if len(ring) >= FEWEST_POINTS] for part in outline]
+        return cls(left, top, right - left, bottom - top, list(filter(None, rings)), out)
+
+
+def _pixels(outlines: Sequence[Outline], shape: tuple[int, int]) -> Iterator[NDArray[np.int64]]:
+    """Sorted indices of each cell's pixels in the flattened image."""
+    for sheet in _sheets([_Window.of(outline, shape) for outline in outlines]):
+        painted, row = _painted(sheet), 0
+        for window in sheet:
+            ys, xs = np.nonzero(painted[row : row + window.height, : window.width])
+            row += window.height
+            yield np.asarray((ys + window.top) * shape[1] + xs + window.left, dtype=np.int64)
+
+
+def _sheets(windows: Sequence[_Window]) -> Iterator[list[_Window]]:
+    """Windows that are painted at once, one below the other: a call of the library costs more than a cell."""
+    sheet: list[_Window] = []
+    width = height = 0
+    for window in windows:
+        width, height = max(width, window.width), height + window.height
+        if sheet and (window.alone or sheet[-1].alone or width * height > _SHEET):
+            yield sheet
+            sheet, width, height = [], window.width, window.height
+        sheet.append(window)
+    if sheet:
+        yield sheet
+
+
+def _painted(sheet: Sequence[_Window]) -> NDArray[np.uint8]:
+    """The windows below each other, 1 where a pixel's centre is inside."""
     from rasterio.features import rasterize
 
-    box = np.array(box_of(outline))
-    left, top = np.clip(np.floor(box[:2]), 0, shape[::-1]).astype(int)
-    right, bottom = np.clip(np.ceil(box[2:]), 0, shape[::-1]).astype(int)
-    parts = [[ring for ring in part if len(ring) >= FEWEST_POINTS] for part in outline]
-    polygons = [{"type": "Polygon", "coordinates": part} for part in parts if part]
-    if right <= left or bottom <= top or not polygons:
-        return np.zeros(0, dtype=np.int64)
-    inside = rasterize(
-        polygons,
-        out_shape=(bottom - top, right - left),
-        transform=Affine.translation(left, top),
-        dtype="uint8",
-    )
-    ys, xs = np.nonzero(inside)
-    return np.asarray((ys + top) * shape[1] + xs + left, dtype=np.int64)
+    polygons, row = [], 0
+    for window in sheet:
+        if window.width and window.height:
+            shift = np.array([-window.left, row - window.top])
+            parts = [[ring + shift for ring in part] for part in window.polygons]
+            polygons += [{"type": "Polygon", "coordinates": part} for part in parts]
+        row += window.height
+    size = max(row, 1), max(1, *(window.width for window in sheet))
+    if not polygons:
+        return np.zeros(size, dtype=np.uint8)
+    return np.asarray(rasterize(polygons, out_shape=size, dtype="uint8"))
 
 
 def _runs(pixels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

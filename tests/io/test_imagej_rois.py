@@ -121,13 +121,19 @@ def test_the_same_labels_are_the_same_bytes(tmp_path: Path) -> None:
     assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
 
 
-def test_no_cells_and_more_than_65535(tmp_path: Path) -> None:
+def test_no_cells(tmp_path: Path) -> None:
     path = tmp_path / "x_rois.zip"
     write_rois(path, np.zeros((4, 5), np.int32))
     assert labels_of(path, (4, 5)).max() == 0
-    many = np.arange(1, 66_001, dtype=np.int32).reshape(200, 330)
-    write_rois(path, many)
-    assert np.array_equal(labels_of(path, many.shape), many)
+
+
+@pytest.mark.parametrize(
+    "shape", [(20, 30), pytest.param((200, 330), marks=pytest.mark.slow)], ids=["few", "65,535"]
+)
+def test_a_cell_a_pixel(tmp_path: Path, shape: tuple[int, int]) -> None:
+    many = np.arange(1, shape[0] * shape[1] + 1, dtype=np.int32).reshape(shape)
+    write_rois(tmp_path / "x_rois.zip", many)
+    assert np.array_equal(labels_of(tmp_path / "x_rois.zip", shape), many)
 
 
 def test_kinds_of_rois(tmp_path: Path) -> None:
@@ -151,6 +157,25 @@ def test_kinds_of_rois(tmp_path: Path) -> None:
     assert masks[:5].sum(axis=(1, 2)).tolist() == [49 - 9, 12, 12, 12, 15]
     left, right, above = masks[5][12, 20:22], masks[5][12, 24:26], masks[5][10:12, 23]
     assert left.all() and right.all() and not above.any()
+
+
+def test_rois_of_cellpose_keep_their_border(tmp_path: Path) -> None:
+    io = pytest.importorskip("cellpose.io")
+    labels = np.zeros((40, 60), np.int32)
+    y, x = np.mgrid[:40, :60]
+    for number, (cy, cx, ry, rx) in enumerate(((10, 12, 7, 9), (25, 30, 12, 5), (30, 52, 4, 6)), 1):
+        labels[((y - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 < 1] = number
+    labels[2:5, 30] = labels[5, 30:34] = labels[6, 34] = (
+        4  # a line of one pixel's width, with a corner
+    )
+    labels[37:40, 0:3] = 5
+    io.save_rois(labels, str(tmp_path / "x.tif"), multiprocessing=False)
+    path = tmp_path / "x_rois.zip"
+    assert read_rois(path).remarks.total() == 5
+    assert np.array_equal(labels_of(path, labels.shape), labels)
+    first = roiread(path)[0]
+    first.options = ROI_OPTIONS.NONE  # as ImageJ saves it
+    assert labels_of(save(path, first), labels.shape).sum() < np.sum(labels == 1)
 
 
 def test_points_lines_and_texts_are_counted_and_no_cells(tmp_path: Path) -> None:
@@ -189,7 +214,7 @@ def test_slices_of_a_stack_are_not_one_image(tmp_path: Path) -> None:
     path = save(tmp_path / "x.zip", *rois)
     assert masks_of(path, (8, 8)).sum() == 32  # two on one slice
     rois[1].position = 5
-    with pytest.raises(DataError, match="several slices.*slice 4, slice 5.*Remove Positions"):
+    with pytest.raises(DataError, match=r"several slices.*slice 4, slice 5.*Remove Positions"):
         masks_of(save(path, *rois), (8, 8))
 
 
@@ -201,8 +226,8 @@ def test_cut_at_the_edge_and_refused_outside(
     speck = polygon([(6.1, 6.1), (6.3, 6.1), (6.3, 6.3)])
     path = save(tmp_path / "x.zip", inside, over, speck)
     assert masks_of(path, (8, 8)).sum(axis=(1, 2)).tolist() == [16, 6]
-    assert "1 outline reach over the edge of the image of 8 x 8" in caplog.text
-    assert "1 outline hold no pixel's centre and are left out: roi2" in caplog.text
+    assert "cut at the edge of the image of 8 x 8 (height x width): 1 outline (roi1)" in caplog.text
+    assert "left out, because no pixel's centre lies inside: 1 outline (roi2)" in caplog.text
     away = polygon([(100, 100), (105, 100), (105, 105)])
     with pytest.raises(DataError, match=r"1 outline outside the image x.*roi1 \(x 100 to 105") as e:
         masks_of(save(path, inside, away), (8, 8))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -78,7 +79,7 @@ def test_a_pixel_is_inside_where_its_centre_is(ring: list[tuple[float, float]]) 
 
 def edges_left_of(x: float, y: float, ring: np.ndarray) -> int:
     count = 0
-    for (x0, y0), (x1, y1) in zip(ring[:-1], ring[1:], strict=True):
+    for (x0, y0), (x1, y1) in pairwise(ring):
         if (y0 <= y) != (y1 <= y):
             count += bool(x0 + (y - y0) * (x1 - x0) / (y1 - y0) < x)
     return count

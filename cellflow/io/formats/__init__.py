@@ -24,9 +24,9 @@ __all__ = ["FORMATS", "ReadOptions", "SourceFormat", "find_format", "read_source
 
 FORMATS: list[SourceFormat] = [
     DatasetFolder(),
-    ImagejRois(),
-    GeoJson(),
     CocoFile(),
+    GeoJson(),
+    ImagejRois(),
     KaggleTable(),
     SubmissionTable(),
     MaskFolders(),

@@ -1,10 +1,11 @@
-"""GeoJSON of QuPath (0.2 to 0.6): ``X.geojson``, objects with outlines in pixels of the full image."""
+"""GeoJSON of QuPath (0.2 to 0.6): ``X.geojson`` or ``X.json``, objects with outlines in pixels of the full image."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 from cellflow.io.formats.outline_files import OutlineFiles
-from cellflow.io.found_outlines import FoundOutlines
+from cellflow.io.found_outlines import FoundOutlines, printable
 from cellflow.io.shapes import FEWEST_POINTS, Outline, box_of, closed, outlines_from_labels
 from cellflow.storage.atomic import write_text
 
@@ -25,6 +26,8 @@ __all__ = ["GeoJson", "read_geojson", "write_geojson"]
 _IDS = uuid.uuid5(uuid.NAMESPACE_URL, "cellflow:outlines")
 """Name space of the ids of cells."""
 _GEOMETRIES = ("Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon")
+_HEAD = 2**16
+_FEATURE = re.compile(rb'"type"\s*:\s*"Feature(Collection)?"')
 _CELLS = ("cell", "detection")
 _NO_CELLS = {"tile": "tile", "tmacore": "TMA core", "root": "root object"}
 """Objects that are no cells, and what they are called."""
@@ -40,10 +43,20 @@ class GeoJson(OutlineFiles):
     """
 
     name = "geojson"
-    suffixes: ClassVar[tuple[str, ...]] = (".geojson",)
+    suffixes: ClassVar[tuple[str, ...]] = (".geojson", ".json")
     folders: ClassVar[tuple[str, ...]] = ("geojson",)
     expected: ClassVar[str] = "{0}.geojson"
     empty: ClassVar[str] = 'with "features": []'
+
+    def is_one(self, path: Path) -> bool:
+        """Whether a file is named so, or a ``.json`` begins like one, as QuPath before 0.3 and scripts name it."""
+        if path.suffix.lower() == ".geojson":
+            return True
+        try:
+            with path.open("rb") as file:
+                return _FEATURE.search(file.read(_HEAD)) is not None
+        except OSError:
+            return False
 
     def found(self, path: Path) -> FoundOutlines:
         """The objects of a file."""
@@ -232,8 +245,8 @@ def _class_name(classification: Any) -> str:
         return ""
     names = classification.get("names")
     if isinstance(names, list):
-        return ": ".join(map(str, names))
-    return str(classification.get("name") or "").strip()
+        return printable(": ".join(map(str, names))).strip()
+    return printable(str(classification.get("name") or "")).strip()
 
 
 def _outline(geometry: Mapping[str, Any]) -> Outline:

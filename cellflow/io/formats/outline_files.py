@@ -159,7 +159,7 @@ class OutlineFiles(SourceFormat):
             options.problems.add(
                 f"{found[name].path}: outlines without an image; expected an image named "
                 f"{name}{options.img_filter}{where}. Add the image, name the folder of the images with "
-                "--images, or remove the outlines.",
+                "--images, or give the outlines the name of their image.",
                 name,
             )
 
@@ -188,17 +188,21 @@ class OutlineFiles(SourceFormat):
     def _survey(self, files: Mapping[str, Path]) -> dict[str, dict[str, str]]:
         """Columns of the images by id; says what is left out. A file that cannot be read tells so later."""
         types: dict[str, Counter[str]] = {}
-        left_out: Counter[str] = Counter()
-        places = []
+        left_out: dict[str, Counter[str]] = {}
+        remarks: Counter[str] = Counter()
         for name, path in sorted(files.items()):
             with suppress(DataError):
                 found = self.found(path)
                 types[name] = Counter(filter(None, found.types))
-                left_out += found.left_out
-                places += [name] if found.left_out else []
-        if left_out:
-            what = few_text(plural(count, kind) for kind, count in left_out.items())
-            _log.warning("left out, because they are no cells: %s (%s)", what, few_text(places))
+                left_out[name] = found.left_out
+                remarks += found.remarks
+        total: Counter[str] = sum(left_out.values(), Counter())
+        if total:
+            what = few_text(plural(count, kind) for kind, count in total.items())
+            where = few_text(name for name, counts in left_out.items() if counts)
+            _log.warning("left out, because they are no cells: %s (%s)", what, where)
+        for text, count in remarks.items():
+            _log.warning("%s %s", plural(count, "outline"), text)
         return _type_columns(types)
 
 
