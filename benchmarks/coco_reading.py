@@ -1,11 +1,13 @@
 """Time and memory that a COCO file of LIVECell's size takes: 3,253 images of 520 x 704, a million polygons.
 
     python benchmarks/coco_reading.py [--images 3253] [--file FILE]
+    python benchmarks/coco_reading.py --labels
 
 Writes a file of that shape, with 307 polygons of 30 points an image (coordinates with four decimals), unless
 FILE is there; then reads it in a process of its own as truth, all cells down to their runs, and prints time
 and peak memory of that process. The images themselves are not there and not needed: the file says how large
-they are.
+they are. With `--labels` the label maps of `../shared/data` are written as `--export coco` writes them and read
+back, each of them: how many cells are polygons, how many run lengths, and how many do not come back to the pixel.
 """
 
 from __future__ import annotations
@@ -74,12 +76,54 @@ def read_table(path: Path) -> None:
     )
 
 
+def write_and_read(folders: list[Path]) -> None:
+    """Label maps to COCO and back."""
+    from cellflow.io.formats import ReadOptions, read_source
+    from cellflow.io.formats.coco import cells_of_labels, write_coco
+    from cellflow.io.images import list_images, read_masks
+    from cellflow.numeric.labels import compact
+
+    images = []
+    maps = {
+        f"{path.parent.parent.name} {path.stem}": path
+        for folder in folders
+        for path in list_images(folder)
+    }
+    for name, path in maps.items():
+        labels, count = compact(read_masks(path))
+        cells = cells_of_labels(labels, dict.fromkeys(range(1, count + 1), 1.0))
+        height, width = labels.shape
+        known = {"id": name, "file_name": path.name, "height": height, "width": width}
+        images.append({**known, "cell_type": "", "cells": cells})
+    cells = [cell for image in images for cell in image["cells"]]
+    with TemporaryDirectory() as folder:
+        write_coco(Path(folder, "coco.json"), Path(folder, "coco_results.json"), lambda: images)
+        source = read_source(Path(folder, "coco.json"), ReadOptions("prediction"))
+        changed = 0
+        for name, path in maps.items():
+            labels = compact(read_masks(path))[0]
+            back = source.images[name].labels(labels.shape)
+            changed += len(
+                np.unique(np.concatenate([labels[labels != back], back[labels != back]]))
+            )
+    polygons = sum(isinstance(cell["segmentation"], list) for cell in cells)
+    print(
+        f"{len(maps)} label maps, {len(cells)} cells: {polygons} polygons, {len(cells) - polygons} run lengths"
+    )
+    print(f"cells that do not come back to the pixel: {changed}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=3253)
     parser.add_argument("--file", type=Path)
     parser.add_argument("--read", action="store_true", help="only read FILE, in this process")
+    parser.add_argument("--labels", action="store_true")
     given = parser.parse_args()
+    if given.labels:
+        shared = Path(__file__).resolve().parents[2] / "shared" / "data"
+        write_and_read([shared / "usiigaci" / "masks", shared / "dsb2018" / "masks"])
+        return
     if given.read:
         read_table(given.file)
         return
