@@ -135,9 +135,13 @@ class CocoTable:
         if section == "images":
             self._add_image(entry)
         elif section == "categories" and isinstance(entry, dict):
-            number = entry.get("id")
-            if isinstance(number, int | str):
-                self.categories[number] = str(entry.get("name", number)).strip() or str(number)
+            self._add_category(entry.get("id"), str(entry.get("name", "")).strip())
+
+    def _add_category(self, number: Any, name: str) -> None:
+        if not name.isprintable():
+            self._refuse(f"the category {number!r} has the name {name!r}, which no table can hold")
+        elif name and isinstance(number, int | str):
+            self.categories[number] = name
 
     def _add_image(self, entry: Any) -> None:
         known = entry if isinstance(entry, dict) else {}
@@ -169,7 +173,7 @@ class CocoTable:
             self._refuse(f"annotation number {self._count} is no object, but {str(entry)[:40]!r}")
             return
         number, image_id = entry.get("id"), entry.get("image_id")
-        name = f"number {self._count}" if number is None else str(number)
+        name = f"number {self._count}" if number is None else repr(number)
         if number is None:
             pass  # results have none
         elif not isinstance(number, int | str):
@@ -232,7 +236,7 @@ def _inner_name(file_name: str) -> str:
         If it leads anywhere else.
     """
     path = PureWindowsPath(file_name)  # which takes the separators of every system
-    if path.anchor or ".." in path.parts or not path.name or "\0" in file_name:
+    if path.anchor or ".." in path.parts or not path.name or not file_name.isprintable():
         raise DataError(
             "expected the name of a file, with folders below that of the annotations at most. Correct file_name"
         )

@@ -17,7 +17,8 @@ _CHUNK = 1 << 20
 _LONGEST = 1 << 28
 """Characters that one entry may have."""
 _CUT_OFF = 16
-"""An error so near to the end of what was read may be of a word that goes on in the next chunk."""
+"""What is so near to the end of what was read may be part of a word that goes on in the next chunk."""
+_NOT_WHOLE = "the end of the file: it is not whole. Copy or download it again"
 _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
 
@@ -56,7 +57,8 @@ def read_entries(path: Path) -> Iterator[tuple[str, Any]]:
                     for entry in text.section():
                         yield key, entry
             else:
-                raise text.error("expected a list or an object", text.peek() or "an empty file")
+                found = repr(text.peek()) if text.peek() else "an empty file"
+                raise text.error("expected a list or an object", found)
             if text.peek():
                 raise text.error("expected the end of the file", repr(text.peek()))
     except UnicodeDecodeError as error:
@@ -134,7 +136,7 @@ class _Text:
         """Pass over a character that must be there."""
         if not self.skip(mark):
             found = self.peek()
-            raise self.error(f"expected {mark!r}", repr(found) if found else self._end_text)
+            raise self.error(f"expected {mark!r}", repr(found) if found else _NOT_WHOLE)
 
     def value(self) -> Any:
         """The next value as Python objects."""
@@ -143,13 +145,14 @@ class _Text:
             try:
                 value, end = _DECODER.raw_decode(self._text, self._at)
             except RecursionError:
-                raise self.error("expected a COCO entry", "brackets nested too deeply") from None
+                raise self.error("expected an entry", "brackets nested too deeply") from None
             except json.JSONDecodeError as error:
                 self._check_cut_off(error)
             except ValueError as error:
                 raise self.error("expected JSON", str(error)) from None
             else:
-                if end < len(self._text) or self._ended:
+                # a number that goes on in the next chunk may pass for a whole one: 1 of 1.5, of "1." too
+                if self._ended or end + _CUT_OFF < len(self._text):
                     self._at = end
                     return value
             self._read_on()
@@ -163,8 +166,6 @@ class _Text:
             found=found,
         )
 
-    _end_text = "the end of the file: it is not whole. Copy or download it again"
-
     def _check_cut_off(self, error: json.JSONDecodeError) -> None:
         """Refuse an error that more text would not mend."""
         open_text = error.msg.startswith("Unterminated string")
@@ -173,7 +174,7 @@ class _Text:
             raise self.error("expected JSON", f"an error ({error.msg})") from None
         if self._ended:
             self._at = len(self._text)
-            raise self.error("expected more", self._end_text) from None
+            raise self.error("expected more", _NOT_WHOLE) from None
         if len(self._text) - self._at > _LONGEST:
             raise self.error("expected an entry", f"one of over {size_text(_LONGEST)}") from None
 

@@ -22,6 +22,7 @@ from cellflow.engine.validation.score_masks import score_masks
 from cellflow.errors import ConfigError, DataError
 from cellflow.io.dataset import Dataset
 from cellflow.io.formats import ReadOptions, read_source
+from cellflow.io.image_source import find_images
 from cellflow.io.images import write_labels
 from cellflow.io.pixel_limit import at_most
 from cellflow.types import Instances
@@ -231,6 +232,7 @@ def test_folders_in_front_of_names_tell_images_apart(tmp_path: Path) -> None:
         tmp_path, table(listed, [cell(1, 0, [SQUARE])]), **dict(zip("abc", names, strict=True))
     )
     assert run(file).ids == ["b", "day1__a", "day2__a"]
+    assert run(file, img_filter="a").ids == ["b", "day1__", "day2__"]
 
 
 def test_sections_in_any_order_and_annotations_by_their_id(tmp_path: Path) -> None:
@@ -299,6 +301,16 @@ def test_score_of_results(tmp_path: Path) -> None:
     assert score(beside, truth.parent / "data") == {"a": 1.0, "b": 0.5}
 
 
+def test_images_of_a_file_are_those_it_lists(tmp_path: Path) -> None:
+    file = two_images(tmp_path, [cell(1, 1, [SQUARE])])
+    write_labels(tmp_path / "other.tif", ring())
+    assert list(find_images(file)) == ["a", "b"]
+    assert list(find_images(tmp_path)) == ["a", "b", "other"]
+    (tmp_path / "b.tif").unlink()
+    with pytest.raises(DataError, match=r"the image b\.tif is not there"):
+        find_images(file)
+
+
 def test_truth_without_images_has_no_pictures(tmp_path: Path) -> None:
     file = write(tmp_path, table([image(1, "a.tif")], [cell(1, 1, [SQUARE])]))
     assert score(file, file) == {"a": 1.0}
@@ -333,6 +345,11 @@ HOSTILE: dict[str, tuple[Callable[[Json], object], str]] = {
     "a name on a drive": (listed(file_name="C:\\x.png"), "expected the name of a file"),
     "no name": (listed(file_name=""), "expected the name of a file"),
     "a name with a zero": (listed(file_name="x\0.png"), "expected the name of a file"),
+    "a name with a command for the terminal": (listed(file_name="x\x1b[2J.png"), "expected the name of a file"),
+    "a name that no system has": (listed(file_name="x\ud800.png"), "expected the name of a file"),
+    "a name that is too long": (listed(file_name="x" * 5000 + ".png"), "cannot be a file name"),
+    "a category that cannot be written": (
+        lambda content: content["categories"][0].update(name="\ud800"), "which no table can hold"),
     "a name that is none": (listed(file_name=5), "needs an id and a file_name"),
     "an id above": (listed(cellflow_id="../../x"), "the id '../../x' cannot be a file name"),
     "an id twice": (listed(id=1), "the image id 1 comes twice, for 'a.tif' and 'b.tif'"),
@@ -397,7 +414,11 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "cut off in a text": (b'{"images": [{"file_name": "a', "the end of the file: it is not whole"),
     "cut off in front of a section": (b'{"images": [], ', "the end of the file: it is not whole"),
     "empty": (b"", "found an empty file"),
-    "a word": (b"cells", "expected a list or an object at character 1, found c"),
+    "a word": (b"cells", "expected a list or an object at character 1, found 'c'"),
+    "results": (
+        b'[{"image_id": 1, "segmentation": []}]',
+        "found a list of results, which is a prediction",
+    ),
     "an error": (b'{"images": [{"id" 1}]' + b" " * 99, "an error (Expecting ':' delimiter)"),
     "a key that is none": (b'{5: [{"id" 1}]}', "expected a key in quotes"),
     "more than one": (b'{"images": []} {}', "expected the end of the file at character 16"),

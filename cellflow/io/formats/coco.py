@@ -52,7 +52,7 @@ class CocoFile(SourceFormat):
     """
 
     name = "coco"
-    uses = frozenset({"prepare", "truth", "prediction"})
+    uses = frozenset({"prepare", "truth", "prediction", "images"})
 
     def recognises(self, path: Path, options: ReadOptions) -> bool:
         """Any json file but GeoJSON; a folder that holds annotations and neither label maps nor train.csv."""
@@ -60,6 +60,8 @@ class CocoFile(SourceFormat):
             return False
         if path.is_file():
             return path.suffix.lower() == ".json" and not _GEOJSON.search(_head(path))
+        if options.use == "images":  # all images of a folder, listed or not
+            return False
         if not path.is_dir() or is_kaggle_layout(path) or (path / "dataset.json").is_file():
             return False
         return bool(_files_in(path)) and not _has_label_maps(path, options.mask_filter)
@@ -71,6 +73,12 @@ class CocoFile(SourceFormat):
         looks = options.use != "prediction"
         table = CocoTable(file, options.problems, places.find if looks else lambda name: None)
         table.read()
+        if table.is_list and looks:
+            raise DataError(
+                f"{file}: expected COCO annotations, found a list of results, which is a prediction: "
+                f"cellflow score {quote(str(file))} --truth ANNOTATIONS.json",
+                path=file,
+            )
         if table.is_list:
             table = _results(file, options)
         if not table.images:
@@ -81,9 +89,9 @@ class CocoFile(SourceFormat):
             )
         images = by_id(_source_images(table, options), options.problems)
         check_ids(images.values(), options.problems)
-        if options.use == "prepare":
+        if options.use in ("prepare", "images"):
             _check_files(table, images, places, options)
-        else:
+        if options.use != "prepare":
             options.problems.raise_if_any()
         cells = sum(len(image.cells) for image in table.images.values())
         kind = "COCO results" if table.is_list else "COCO annotations"
@@ -171,7 +179,7 @@ def _results(file: Path, options: ReadOptions) -> CocoTable:
 def _source_images(table: CocoTable, options: ReadOptions) -> Iterable[SourceImage]:
     """The images by the ids that their names give, with their cells, and their cell type where there are several."""
     listed = list(table.images.values())
-    ids = _ids([image.file_name for image in listed])
+    ids = _ids([image.file_name for image in listed], options.img_filter)
     columns = _cell_types(table, listed)
     for image, name, known in zip(listed, ids, columns, strict=True):
         decode = partial(_cells, image.cells, image.shape)
@@ -185,12 +193,12 @@ def _cells(texts: list[bytes], own: Shape, shape: Shape | None) -> Instances:
     return instances_from_coco_rles(texts, own)
 
 
-def _ids(names: list[str]) -> list[str]:
-    """Names without ending; the folders that not all have in common stand in front, as in day1__a."""
+def _ids(names: list[str], ending: str) -> list[str]:
+    """Names without their endings; the folders that not all have in common stand in front, as in day1__a."""
     parts = [name.split("/") for name in names]
     levels = zip(*(part[:-1] for part in parts), strict=False)
     common = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, levels))
-    return [_without_ending("__".join(part[common:])) for part in parts]
+    return [_without_ending("__".join(part[common:])).removesuffix(ending) for part in parts]
 
 
 def _without_ending(name: str) -> str:
@@ -236,7 +244,7 @@ def _check_files(
     others = [
         path.name for folder in sorted(folders) for path in list_images(folder) if path not in taken
     ]
-    if others:
+    if others and options.use == "prepare":
         _log.warning(
             "%s not listed in %s and left out: %s. An image without cells needs an entry in images.",
             *(plural(len(others), "image"), table.path, few_text(others)),
