@@ -444,6 +444,12 @@ def test_images_that_are_not_there_are_one_line(tmp_path: Path) -> None:
     assert "--images" in said
 
 
+def test_one_file_is_not_two_images(tmp_path: Path) -> None:
+    listed = [image(1, "day1/a.tif"), image(2, "day2/a.tif")]
+    file = write(tmp_path, table(listed, []), a="a.tif")
+    assert "a.tif was found for day1/a.tif and for day2/a.tif" in fails(file)
+
+
 def test_the_limit_of_pixels_holds_for_declared_sizes(tmp_path: Path) -> None:
     file = write(tmp_path, table([image(1, "a.tif")], []))
     with at_most(2399), pytest.raises(DataError, match=r"--max_pixels 2400"):

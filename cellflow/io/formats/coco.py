@@ -232,8 +232,17 @@ def _check_files(
     table: CocoTable, images: dict[str, SourceImage], places: _ImagePlaces, options: ReadOptions
 ) -> None:
     """Images that are listed and not there are problems; those that are there and not listed are told."""
+    first: dict[Path, str] = {}
     for image in table.images.values():
-        if image.path is None:
+        if image.path is not None:
+            name = first.setdefault(image.path, image.file_name)
+            if name != image.file_name:
+                options.problems.add(
+                    f"{table.path}: {image.path} was found for {name} and for {image.file_name}; expected a file "
+                    "for each. Keep the folders that their names have.",
+                    image.file_name,
+                )
+        else:
             options.problems.add(
                 f"{table.path}: the image {image.file_name} is not there; looked for it in "
                 f"{few_text(places.roots)}. Add it, or name the folder of the images with --images.",

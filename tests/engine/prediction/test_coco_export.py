@@ -140,6 +140,9 @@ def test_a_result_that_has_only_coco_is_scored(result: Path, tmp_path: Path) -> 
         assert rows["score"].tolist() == [1.0] * 3
         assert rows["n_true"].sum() == len(pd.read_csv(result / "cells.csv"))
     assert cellflow("score", only / "coco.json", "--truth", only / "coco.json") == 0
+    assert (
+        read_source(result, ReadOptions("prediction")).layout == "label-maps"
+    )  # which are there too
 
 
 def test_a_prediction_is_prepared_again(result: Path, tmp_path: Path) -> None:
