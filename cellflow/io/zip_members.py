@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from cellflow.errors import DataError
 from cellflow.storage.sizes import size_text
 
-__all__ = ["read_members"]
+__all__ = ["names_in", "read_members"]
 
 MAX_FILE = 256 * 2**20
 """Bytes of a zip."""
@@ -52,6 +52,17 @@ def read_members(path: Path, suffix: str) -> Iterator[tuple[str, bytes]]:
         raise DataError(
             f"{path}: cannot be read ({error.strerror or error}).", path=path
         ) from error
+
+
+def names_in(path: Path) -> list[str]:
+    """Names of what a zip says it holds; none where it is no zip, or larger than any that is read."""
+    try:
+        if path.stat().st_size > MAX_FILE:
+            return []
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, OSError, NotImplementedError):
+        return []
 
 
 def _check(path: Path, members: list[zipfile.ZipInfo]) -> None:

@@ -17,6 +17,9 @@ from skimage.io import imsave
 from cellflow.cli import main
 from cellflow.config import PrepareConfig, ScoreConfig
 from cellflow.engine.data.prepare import prepare
+from cellflow.engine.exports import EXPORTS
+from cellflow.engine.exports.export import PredictedImage
+from cellflow.engine.segmentation.result import Prediction
 from cellflow.engine.validation.score_masks import score_masks
 from cellflow.errors import ConfigError, DataError
 from cellflow.io.dataset import Dataset
@@ -42,12 +45,11 @@ def run(*words: object) -> int:
     return 0
 
 
-def outlined(tiny_source: Path, folder: Path, form: str, *, beside: bool) -> Path:
-    """The images of a data set with outlines instead of label maps."""
+def outlined(tiny_source: Path, folder: Path, form: str, place: Path) -> Path:
+    """The images of a data set with outlines instead of label maps, beside them or in a place of their own."""
     name, write = WRITERS[form]
-    images = folder if beside else folder / "images"
+    images = folder if place == folder else folder / "images"
     images.mkdir(parents=True)
-    place = folder if beside else folder / form
     place.mkdir(exist_ok=True)
     for image in (tiny_source / "images").iterdir():
         shutil.copyfile(image, images / image.name)
@@ -57,9 +59,11 @@ def outlined(tiny_source: Path, folder: Path, form: str, *, beside: bool) -> Pat
 
 
 @pytest.mark.parametrize("form", WRITERS)
-@pytest.mark.parametrize("beside", [True, False])
-def test_prepare_and_score(tiny_source: Path, tmp_path: Path, form: str, beside: bool) -> None:
-    source = outlined(tiny_source, tmp_path / "source", form, beside=beside)
+@pytest.mark.parametrize("place", ["", "FORM", "Annotations"])
+def test_prepare_and_score(tiny_source: Path, tmp_path: Path, form: str, place: str) -> None:
+    source = tmp_path / "source"
+    folder = source / place.replace("FORM", form)
+    outlined(tiny_source, source, form, folder)
     assert run("prepare", source, "--out", tmp_path / "data") == 0
     data = Dataset.open(tmp_path / "data")
     assert len(data) == 6
@@ -73,14 +77,14 @@ def test_prepare_and_score(tiny_source: Path, tmp_path: Path, form: str, beside:
     for pred, truth in ((source, data.path), (data.path / "labels", source), (source, source)):
         result = score_masks(ScoreConfig(pred=str(pred), truth=truth))
         assert result.images["score"].tolist() == [1.0] * 6
-    one = source / ("" if beside else form) / WRITERS[form][0].format(data.ids[0])
+    one = folder / WRITERS[form][0].format(data.ids[0])
     score_one = ScoreConfig(pred=str(one), truth=data.path, subset=True)
     assert score_masks(score_one).images["score"].tolist() == [1.0]
 
 
 @pytest.mark.parametrize("form", WRITERS)
 def test_images_elsewhere(tiny_source: Path, tmp_path: Path, form: str) -> None:
-    source = outlined(tiny_source, tmp_path / "source", form, beside=False)
+    source = outlined(tiny_source, tmp_path / "source", form, tmp_path / "source" / form)
     images = shutil.move(source / "images", tmp_path / "pixels")
     alone = source / form
     data = prepare(PrepareConfig(alone, out=tmp_path / "data", images=Path(images)))
@@ -121,6 +125,26 @@ def test_names_of_roi_files(tmp_path: Path) -> None:
     data = prepare(PrepareConfig(tmp_path / "in", out=tmp_path / "data"))
     assert [len(data.instances(name)) for name in data.ids] == [2, 1, 2, 0]
     assert data.instances("c.ome").areas.tolist() == [36, 36]
+
+
+def test_endings_of_images_and_outlines(tmp_path: Path) -> None:
+    for name in ("a_img", "b_img", "c_img"):
+        image(tmp_path / "in" / f"{name}.tif")
+    image(tmp_path / "in" / "a_other.tif")
+    for name in ("a_rois", "b_img_rois", "c_drawn"):
+        roiwrite(tmp_path / "in" / f"{name}.zip", [square(2, 2)])
+    config = PrepareConfig(
+        tmp_path / "in", out=tmp_path / "data", img_filter="_img", mask_filter="_drawn"
+    )
+    assert prepare(config).ids == ["a", "b", "c"]
+
+
+def test_two_files_for_one_image(tmp_path: Path) -> None:
+    image(tmp_path / "in" / "a.tif")
+    for name in ("a", "a_rois"):
+        roiwrite(tmp_path / "in" / f"{name}.zip", [square(2, 2)])
+    with pytest.raises(DataError, match=r"a\.zip and a_rois\.zip have the same id 'a'"):
+        prepare(PrepareConfig(tmp_path / "in", out=tmp_path / "data"))
 
 
 def test_a_roi_set_beside_the_only_image(tmp_path: Path) -> None:
@@ -201,8 +225,10 @@ def test_points_and_lines_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixt
 
 
 def test_what_is_wrong_comes_together_and_nothing_is_written(tmp_path: Path) -> None:
-    for name in "abcd":
+    for name in "abcde":
         image(tmp_path / "in" / f"{name}.png")
+    with zipfile.ZipFile(tmp_path / "in" / "e_rois.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb.roi", bytes(8 * 2**20))
     roiwrite(tmp_path / "in" / "a.zip", [square(2, 2), square(100, 2)], name=["near", "far"])
     roiwrite(tmp_path / "in" / "b.zip", [square(2, 200)], name=["far"])
     (tmp_path / "in" / "c_rois.zip").write_bytes(b"no zip")
@@ -229,12 +255,13 @@ def predicted_shapes(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> 
         part = picture[300:460, 300:500] if name == "one" else np.zeros((50, 60), np.uint8)
         imsave(folder / "images" / f"{name}.png", part, check_contrast=False)
     model = shared / "models" / "usiigaci_unet"
-    done = run(
-        *("predict", folder / "images", "--model", model, "--chan", 0, "--name", "p"),
-        *("--out", folder / "predictions", "--pixel_size", 0.5, "--device", "cpu"),
-        *("--export", "masks", "cells", "roi", "geojson", "txt"),
-    )
-    assert done == 0
+    for exports in (("masks", "txt"), ("cells", "geojson"), ("roi",)):  # the last two are added
+        done = run(
+            *("predict", folder / "images", "--model", model, "--chan", 0, "--name", "p"),
+            *("--out", folder / "predictions", "--pixel_size", 0.5, "--device", "cpu"),
+            *("--export", *exports),
+        )
+        assert done == 0
     return folder / "predictions" / "p"
 
 
@@ -271,3 +298,17 @@ def test_predictions_are_scored_from_their_outlines(
     for pred in (folder, folder / form):
         result = score_masks(ScoreConfig(pred=str(pred), truth=predicted_shapes / "masks"))
         assert result.images["score"].tolist() == [1.0, 1.0]
+
+
+def test_the_class_of_detections_is_the_cell_type(tmp_path: Path) -> None:
+    labels = np.zeros((30, 40), np.int32)
+    labels[3:9, 3:9] = 1
+    fields = np.zeros((2, 30, 40), np.float32)
+    prediction = Prediction(
+        fields, fields[0], fields[0], labels, 6.0, fields[0], cell_type="round"
+    )  # fmt: skip
+    item = PredictedImage("a", labels, labels, None, prediction)
+    EXPORTS["geojson"].write(tmp_path, item)
+    (cell,) = json.loads((tmp_path / "geojson" / "a.geojson").read_text())["features"]
+    assert cell["properties"]["classification"] == {"name": "round"}
+    assert "area_um2" not in cell["properties"]["measurements"]

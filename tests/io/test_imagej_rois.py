@@ -20,26 +20,6 @@ from cellflow.io.found_outlines import cells_of
 from cellflow.numeric.labels import compact, labels_from_instances
 
 IJ_JAR = Path("/usr/share/java/ij.jar")
-MASKS = """
-import ij.gui.Roi; import ij.io.RoiDecoder; import ij.process.ByteProcessor;
-import java.io.*; import java.util.zip.*;
-public class Masks {
-  public static void main(String[] args) throws Exception {
-    int width = Integer.parseInt(args[1]), height = Integer.parseInt(args[2]);
-    ZipInputStream in = new ZipInputStream(new FileInputStream(args[0]));
-    OutputStream out = new BufferedOutputStream(new FileOutputStream(args[3]));
-    for (ZipEntry entry = in.getNextEntry(); entry != null; entry = in.getNextEntry()) {
-      Roi roi = new RoiDecoder(in.readAllBytes(), entry.getName()).getRoi();
-      ByteProcessor plane = new ByteProcessor(width, height);
-      plane.setValue(1);
-      plane.fill(roi);
-      out.write((byte[]) plane.getPixels());
-      System.out.println(roi.getName() + " " + roi.getTypeAsString());
-    }
-    out.close();
-  }
-}
-"""
 
 
 def masks_of(path: Path, shape: tuple[int, int]) -> np.ndarray:
@@ -286,19 +266,20 @@ def test_zips_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.fixture(scope="module")
 def imagej(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The command that fills ROIs with ImageJ itself: ZIP WIDTH HEIGHT OUT."""
+    """The beginning of commands for the classes in ``imagej/``, which call ImageJ itself."""
     if not IJ_JAR.is_file() or shutil.which("javac") is None:
         pytest.skip("needs ImageJ and a JDK: apt-get install libij-java default-jdk-headless")
     folder = tmp_path_factory.mktemp("imagej")
-    (folder / "Masks.java").write_text(MASKS)
-    subprocess.run(["javac", "-cp", str(IJ_JAR), str(folder / "Masks.java")], check=True)
-    return ["java", "-Djava.awt.headless=true", "-cp", f"{IJ_JAR}:{folder}", "Masks"]
+    sources = sorted((Path(__file__).parent / "imagej").glob("*.java"))
+    subprocess.run(["javac", "-cp", IJ_JAR, "-d", folder, *sources], check=True)
+    return ["java", "-Djava.awt.headless=true", "-cp", f"{IJ_JAR}:{folder}"]
 
 
 def filled(imagej: list[str], path: Path, shape: tuple[int, int]) -> tuple[np.ndarray, list[str]]:
+    """What ImageJ fills, ``(n, H, W)``, and what it calls the ROIs."""
     out = path.with_suffix(".bytes")
-    size = [str(shape[1]), str(shape[0])]
-    done = subprocess.run([*imagej, str(path), *size, str(out)], check=True, capture_output=True)
+    command = [*imagej, "Masks", path, str(shape[1]), str(shape[0]), out]
+    done = subprocess.run(command, check=True, capture_output=True)
     return np.fromfile(out, np.uint8).reshape(-1, *shape), done.stdout.decode().splitlines()
 
 
@@ -328,3 +309,17 @@ def test_we_fill_what_imagej_fills(imagej: list[str], tmp_path: Path) -> None:
     path = save(tmp_path / "many.zip", *rois)
     theirs, _ = filled(imagej, path, (64, 64))
     assert np.array_equal(masks_of(path, (64, 64)), theirs)
+
+
+def test_all_that_imagej_writes(imagej: list[str], tmp_path: Path) -> None:
+    areas, others = tmp_path / "areas.zip", tmp_path / "others.zip"
+    subprocess.run([*imagej, "Kinds", areas, others], check=True)
+    theirs, named = filled(imagej, areas, (64, 64))
+    ours = masks_of(areas, (64, 64))
+    assert len(ours) == len(named) == 14
+    differ = dict(zip(named, (ours != theirs).sum(axis=(1, 2)).tolist(), strict=True))
+    assert differ.pop("spline Polygon") <= 3  # of 2304
+    assert set(differ.values()) == {0}, differ
+    found = read_rois(others)
+    assert not found.cells
+    assert found.left_out == {"point": 1, "line": 4, "text": 1}

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from cellflow.errors import DataError
 from cellflow.io.formats.outline_files import OutlineFiles
 from cellflow.io.found_outlines import FoundOutlines, printable
-from cellflow.io.shapes import Outline, Ring, closed, outlines_from_labels
-from cellflow.io.zip_members import read_members
+from cellflow.io.shapes import FEWEST_POINTS, Outline, Ring, closed, outlines_from_labels
+from cellflow.io.zip_members import names_in, read_members
 from cellflow.storage.atomic import atomic_path
 from cellflow.types import shorten
 
@@ -30,6 +30,8 @@ _MAX_ROI = 64 * 2**20
 _FOLLOWED = "along the pixels of a border, as Cellpose writes them: taken with these pixels"
 _LARGEST = 2**28
 """Pixels of the box around such an outline."""
+_STEPS = 32
+"""Points of a spline from corner to corner."""
 _MALFORMED = (ValueError, TypeError, IndexError, struct.error, RuntimeError, AssertionError)
 """What roifile raises on bytes that are no ROI, or one with curves (`NotImplementedError`)."""
 
@@ -57,11 +59,7 @@ class ImagejRois(OutlineFiles):
             or stem.endswith(self.endings)
         ):
             return True
-        try:
-            with zipfile.ZipFile(path) as archive:
-                return any(name.lower().endswith(".roi") for name in archive.namelist())
-        except (zipfile.BadZipFile, OSError, NotImplementedError):
-            return False
+        return any(name.lower().endswith(".roi") for name in names_in(path))
 
     def found(self, path: Path) -> FoundOutlines:
         """The ROIs of a file."""
@@ -152,7 +150,7 @@ def _path(rings: Iterable[Ring]) -> NDArray[np.float32]:
 def _members(path: Path) -> Iterable[tuple[str, bytes]]:
     if path.suffix.lower() == ".zip":
         members = list(read_members(path, ".roi"))
-        if not members and zipfile.ZipFile(path).namelist():
+        if not members and names_in(path):
             raise DataError(
                 f"{path}: expected ROIs (NAME.roi) in this zip, found other files only. Save the ROIs with "
                 "More >> Save... of the ROI manager.",
@@ -181,7 +179,7 @@ def _malformed(path: Path, name: str, error: Exception) -> DataError:
     name = shorten(printable(name), 40)
     return DataError(
         f"{path}: the ROI {name!r} cannot be read ({error}). Save the ROIs again; one with curves "
-        "becomes a polygon with Edit > Selection > Interpolate.",
+        "loses them with Edit > Selection > Create Mask and Create Selection.",
         path=path,
     )
 
@@ -199,14 +197,16 @@ def _other_kind(roi: ImagejRoi) -> str:
 
 
 def _outline(path: Path, name: str, roi: ImagejRoi) -> Outline:
-    from roifile import ROI_TYPE
+    from roifile import ROI_OPTIONS, ROI_TYPE
 
     if roi.roitype in (ROI_TYPE.RECT, ROI_TYPE.OVAL) and not roi.composite:
         return [[_rounded(roi, oval=roi.roitype == ROI_TYPE.OVAL)]]
     try:
-        return [[closed(points) for points in roi.coordinates(multi=True)]]
+        rings = [closed(points) for points in roi.coordinates(multi=True)]
     except _MALFORMED as error:
         raise _malformed(path, name, error) from error
+    smooth = roi.options & ROI_OPTIONS.SPLINE_FIT and not roi.composite
+    return [[_spline(ring) for ring in rings] if smooth else rings]
 
 
 def _follows_pixels(roi: ImagejRoi) -> bool:
@@ -237,6 +237,19 @@ def _filled(roi: ImagejRoi) -> Outline:
     cv2.fillPoly(mask, [points - start], (1,))
     shift = start + np.array([roi.left, roi.top])
     return [[ring + shift for ring in part] for part in outlines_from_labels(mask)[1]]
+
+
+def _spline(ring: Ring) -> Ring:
+    """The curve through the corners that ImageJ draws (*Fit Spline*): cubic, periodic, centripetal."""
+    from scipy.interpolate import CubicSpline
+
+    lengths = np.hypot(*np.diff(ring, axis=0).T)
+    corners = ring[np.concatenate([[True], lengths > 0])]
+    if len(corners) < FEWEST_POINTS or not np.isfinite(ring).all():
+        return ring
+    ways = np.concatenate([[0.0], np.cumsum(np.sqrt(lengths[lengths > 0]))])
+    steps = np.linspace(ways[:-1], ways[1:], _STEPS, endpoint=False).T
+    return closed(CubicSpline(ways, corners, bc_type="periodic")(steps.ravel()))
 
 
 def _rounded(roi: ImagejRoi, *, oval: bool) -> Ring:

@@ -113,16 +113,13 @@ class OutlineFiles(SourceFormat):
         """The files in the first of the folders where there are any: named, usual for them, or this one."""
         if options.masks is not None:
             return self._files_in(options.masks)
-        inside = {item.name.lower(): item for item in folder.iterdir() if item.is_dir()}
+        inside = {item.name.lower(): item for item in _items(folder) if item.is_dir()}
         usual = (*self.folders, *MASK_FOLDERS, *IMAGE_FOLDERS)
         places = [*(inside[name] for name in usual if name in inside), folder]
         return next(filter(None, map(self._files_in, places)), [])
 
     def _files_in(self, folder: Path) -> list[Path]:
-        if not folder.is_dir():
-            return []
-        items = (item for item in folder.iterdir() if item.name[0] != "." and is_text(item.name))
-        return sorted(filter(self._is_one, items))
+        return sorted(filter(self._is_one, _items(folder)))
 
     def _is_one(self, path: Path) -> bool:
         return path.suffix.lower() in self.suffixes and path.is_file() and self.is_one(path)
@@ -266,6 +263,15 @@ def _has_label_maps(folder: Path, options: ReadOptions) -> bool:
     if any(path.stem.endswith(endings) for path in list_images(folder)):
         return True
     places = (
-        item for item in folder.iterdir() if item.is_dir() and item.name.lower() in MASK_FOLDERS
+        item for item in _items(folder) if item.is_dir() and item.name.lower() in MASK_FOLDERS
     )
     return any(list_images(place) for place in places)
+
+
+def _items(folder: Path) -> list[Path]:
+    """What lies in a folder and is not hidden; a folder that cannot be read is told of by whoever reads images."""
+    try:
+        items = list(folder.iterdir())
+    except OSError:
+        return []
+    return [item for item in items if item.name[0] != "." and is_text(item.name)]
