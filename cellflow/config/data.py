@@ -25,7 +25,8 @@ class PrepareConfig:
     """
 
     source: tyro.conf.Positional[Path]
-    """Folder in the Kaggle layout, with images/ and masks/ (or labels/), or with NAME and NAME_masks files."""
+    """Folder in the Kaggle layout, with images/ and masks/ (or labels/), or with NAME and NAME_masks files; COCO
+    json, or a folder with one."""
     out: Path = Path("cellflow-data")
     """Dataset folder to write."""
     table: Path | None = None

@@ -26,7 +26,7 @@ PIXEL_SIZE = Rule(
     lambda value: SENSIBLE_PIXELS[0] <= value <= SENSIBLE_PIXELS[1],
 )
 ExportName = Literal[
-    "masks", "cells", "submission", "outlines", "roi", "geojson", "txt", "ome-zarr",
+    "masks", "cells", "submission", "outlines", "roi", "geojson", "txt", "coco", "ome-zarr",
 ]  # fmt: skip
 """What a prediction can write: the names of `cellflow.engine.exports.EXPORTS`."""
 NO_IMAGES = (
@@ -156,7 +156,8 @@ class OutputConfig:
     intensity and confidence, cells.csv. submission: run-length rows, submission.csv. outlines: pictures of the
     outlines, outlines/ID.png. roi: ImageJ ROIs, rois/ID_rois.zip. geojson: QuPath detections with types and
     measurements, geojson/ID.geojson. txt: outlines as Cellpose's text, without holes and further parts,
-    txt/ID_cp_outlines.txt. ome-zarr: images with their label maps, ome-zarr/ID.zarr."""
+    txt/ID_cp_outlines.txt. coco: COCO annotations of all images, coco.json, and COCO results with scores,
+    coco_results.json. ome-zarr: images with their label maps, ome-zarr/ID.zarr."""
 
     name: Annotated[str | None, FOLDER_NAME] = None
     """Name of the result; without it the names of the models joined by +."""

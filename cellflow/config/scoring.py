@@ -29,11 +29,11 @@ class ScoreConfig:
 
     pred: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PRED")]
     """Folder of label maps (ID.tif, ID.png, or ending in _masks or _cp_masks) or of outlines (ImageJ ROIs, QuPath
-    GeoJSON), results folder with masks/ in it, CSV with id and predicted, or a run by folder or name: its
-    out-of-fold masks."""
+    GeoJSON), results folder with masks/ in it, CSV with id and predicted, COCO json (annotations, or results
+    of the truth's images), or a run by folder or name: its out-of-fold masks."""
     truth: Annotated[Path | None, tyro.conf.arg(aliases=["--data", "--dir"])] = None
-    """Dataset folder, folder of label maps or outlines, or CSV with id, annotation, width and height. Without it
-    the data of the run."""
+    """Dataset folder, folder of label maps or outlines, COCO json, or CSV with id, annotation, width and height.
+    Without it the data of the run."""
     versus: str | None = None
     """Other masks, in any form of PRED. Only images that both have are compared."""
     group: str | None = None

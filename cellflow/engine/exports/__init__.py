@@ -7,6 +7,7 @@ of help for ``--export`` in `cellflow.config.prediction`.
 from __future__ import annotations
 
 from cellflow.engine.exports.cells import Cells
+from cellflow.engine.exports.coco import Coco
 from cellflow.engine.exports.export import Export
 from cellflow.engine.exports.geojson import GeoJson
 from cellflow.engine.exports.masks import Masks
@@ -27,5 +28,6 @@ EXPORTS: dict[str, Export] = {
     "ome-zarr": OmeZarr(),
     "cells": Cells(),
     "submission": Submission(),
+    "coco": Coco(),
 }
 """Exports by the names that ``--export`` takes, in the order in which they are written and named."""

@@ -204,7 +204,7 @@ def score_masks(config: ScoreConfig) -> ScoreResult:
 
 def _score_masks(config: ScoreConfig) -> ScoreResult:
     sides = [
-        _find(name, config.runs_dir, config.mask_filter)
+        _find(name, config.runs_dir, config.mask_filter, config.truth)
         for name in (config.pred, config.versus)
         if name
     ]
@@ -229,11 +229,12 @@ def _score_masks(config: ScoreConfig) -> ScoreResult:
     return ScoreResult(config.pred, config.versus, images, _summary(images), compared, sheet)
 
 
-def _find(name: str, runs_dir: Path, ending: str) -> _Side:
+def _find(name: str, runs_dir: Path, ending: str, truth: Path | None) -> _Side:
     """Predicted masks by path, or a run's out-of-fold masks by its folder or name."""
     path = Path(name)
     if path.exists() and not RunFolder(path).exists():
-        return _Side(name, read_source(path, ReadOptions("prediction", mask_filter=ending)), None)
+        options = ReadOptions("prediction", mask_filter=ending, truth=truth)
+        return _Side(name, read_source(path, options), None)
     try:
         run = RunFolder(path) if RunFolder(path).exists() else find_run(name, runs_dir)
     except RunError as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from cellflow.errors import DataError
 from cellflow.io.formats.base import ReadOptions, SourceFormat
+from cellflow.io.formats.coco import CocoFile
 from cellflow.io.formats.dataset_folder import DatasetFolder
 from cellflow.io.formats.geojson import GeoJson
 from cellflow.io.formats.image_files import ImageFiles
@@ -24,6 +25,7 @@ __all__ = ["FORMATS", "ReadOptions", "SourceFormat", "find_format", "read_source
 
 FORMATS: list[SourceFormat] = [
     DatasetFolder(),
+    CocoFile(),
     GeoJson(),
     ImagejRois(),
     KaggleTable(),

@@ -29,6 +29,8 @@ class ReadOptions:
         A format is asked only for uses that it has.
     masks, images, mask_filter, img_filter, id_column, annotation_column, cell_type_column, rle_order
         As in `PrepareConfig`. An empty `mask_filter` is none.
+    truth : Path, optional
+        What a prediction is scored against: results of COCO name their images by its numbers.
     recursive : bool
         Whether images in sub-folders count.
     log : Logger
@@ -40,6 +42,7 @@ class ReadOptions:
     use: Use
     masks: Path | None = None
     images: Path | None = None
+    truth: Path | None = None
     mask_filter: str = ""
     img_filter: str = ""
     id_column: str = "id"
