@@ -75,6 +75,8 @@ _FLAGS = {
     "holdout": "val_split test_size validation_split test_split val_size valid_pct",
     "seed": "random_state random_seed rng",
     "overwrite": "force f exist_ok replace",
+    "split": "split_parts split_labels connected_components",
+    "colours": "colors color colour",
     "masks": "mask_dir masks_dir label_dir labels labels_dir mask_folder",
     "table": "csv metadata meta annotations df",
     "debug": "fast_dev_run smoke quick",

@@ -21,6 +21,7 @@ from cellflow.errors import DataError
 from cellflow.io import _image_header as header
 from cellflow.io import _tiff
 from cellflow.io.pixel_size import MICROMETRES_PER_CM, PixelSize
+from cellflow.numeric.colours import labels_from_colours
 from cellflow.storage.atomic import atomic_path
 
 __all__ = [
@@ -131,8 +132,14 @@ def _decode(data: bytes, kind: str, path: Path) -> NDArray[Any]:
     return pixels[..., :-1] if has_alpha else pixels
 
 
-def read_masks(path: Path) -> NDArray[np.int64]:
+def read_masks(path: Path, *, colours: bool = False) -> NDArray[np.int64]:
     """Read a label map made elsewhere, as it is: gaps and labels of several parts stay.
+
+    Parameters
+    ----------
+    path : Path
+    colours : bool
+        Whether each colour of a picture is a cell, see `labels_from_colours`.
 
     Returns
     -------
@@ -150,10 +157,13 @@ def read_masks(path: Path) -> NDArray[np.int64]:
     pixels = _read(path, indices=True)
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., 0]
+    if pixels.ndim == 3 and colours:
+        with _damage_told(path, "picture"):
+            return labels_from_colours(pixels)
     if pixels.ndim != 2:
         raise DataError(
-            f"{path}: expected a label map with one number per pixel, found {pixels.shape[2]} "
-            "channels of colours. Save the label map itself, not a coloured picture of it.",
+            f"{path}: expected a label map with one number per pixel, found {pixels.shape[2]} channels of "
+            "colours. If each cell has a colour of its own, add --colours; else save the label map itself.",
             path=path,
             found=pixels.shape,
         )

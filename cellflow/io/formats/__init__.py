@@ -10,6 +10,7 @@ from pathlib import Path
 from cellflow.errors import DataError
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.formats.dataset_folder import DatasetFolder
+from cellflow.io.formats.dsb import CellFiles
 from cellflow.io.formats.image_files import ImageFiles
 from cellflow.io.formats.kaggle import KaggleTable
 from cellflow.io.formats.label_maps import LabelMaps
@@ -23,6 +24,7 @@ FORMATS: list[SourceFormat] = [
     DatasetFolder(),
     KaggleTable(),
     SubmissionTable(),
+    CellFiles(),
     MaskFolders(),
     LabelMaps(),
     ImageFiles(),

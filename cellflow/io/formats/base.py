@@ -29,6 +29,8 @@ class ReadOptions:
         A format is asked only for uses that it has.
     masks, mask_filter, img_filter, id_column, annotation_column, cell_type_column, rle_order
         As in `PrepareConfig`. An empty `mask_filter` is none.
+    colours : bool
+        Whether each colour of a picture is a cell, where label maps are expected.
     recursive : bool
         Whether images in sub-folders count.
     log : Logger
@@ -45,6 +47,7 @@ class ReadOptions:
     annotation_column: str = "annotation"
     cell_type_column: str = "cell_type"
     rle_order: Literal["auto", "C", "F"] = "auto"
+    colours: bool = False
     recursive: bool = False
     log: logging.Logger = SILENT
     problems: Problems = field(default_factory=Problems)

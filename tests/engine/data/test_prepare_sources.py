@@ -114,11 +114,11 @@ def test_foreground_and_classes_are_told(
     run(folders(tmp_path / "s", masks))
     assert told in caplog.text
     assert "each cell needs a number of its own" in caplog.text
-    assert "--split_parts" in caplog.text
+    assert "--split" in caplog.text
 
 
 def test_split_parts_numbers_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    dataset = run(folders(tmp_path / "s", {"x": BINARY * 255, "y": EMPTY}), split_parts=True)
+    dataset = run(folders(tmp_path / "s", {"x": BINARY * 255, "y": EMPTY}), split=True)
     assert dataset.images["n_instances"].tolist() == [12, 0]
     assert np.array_equal(dataset.labels("x") > 0, BINARY > 0)
     assert "separate parts" not in caplog.text
