@@ -165,5 +165,6 @@ class MaskReview:
     def _parts_text(self, name: str) -> str:
         fact = self._facts[name]
         if fact.n_cells == 1:
-            return f"one object of {self._shares[name]:.0%} of the image in {fact.n_large} parts"
+            share = 100 * self._shares[name]
+            return f"one object of {share:.0f} % of the image in {fact.n_large} parts"
         return f"{plural(fact.n_cells, 'label')} in {fact.n_large} parts"

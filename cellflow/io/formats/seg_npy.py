@@ -30,8 +30,8 @@ SEG_ENDING = "_seg"
 _LARGEST = 2**34
 """Bytes of a file that is read whole."""
 _REFUSED = {
-    "PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "BYTEARRAY8",
-    "NEXT_BUFFER", "READONLY_BUFFER",
+    "PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "NEXT_BUFFER",
+    "READONLY_BUFFER",
 }  # fmt: skip
 """Instructions of pickles that no such file needs."""
 _MEMOS = {"PUT", "BINPUT", "LONG_BINPUT"}
@@ -281,7 +281,10 @@ def _load(data: bytes) -> Any:
 
 
 def _check_instructions(stream: bytes) -> None:
-    """Refuse what would take memory that the file does not fill, and what no such file needs."""
+    """Refuse what would take memory that the file does not fill, and what no such file needs.
+
+    `genops` itself refuses texts and bytes that are longer than what is left of the file.
+    """
     for instruction, value, _ in pickletools.genops(stream):
         if instruction.name in _REFUSED:
             raise _NotPlainError(f"the instruction {instruction.name}")
@@ -294,5 +297,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, _Array):
         value = value.value
     if isinstance(value, np.ndarray) and value.dtype == object and value.size == 1:
-        value = value[0]
+        value = value.flat[0]
     return value
