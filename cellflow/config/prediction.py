@@ -25,7 +25,7 @@ PIXEL_SIZE = Rule(
     "must lie between {:g} and {:g} micrometres".format(*SENSIBLE_PIXELS),
     lambda value: SENSIBLE_PIXELS[0] <= value <= SENSIBLE_PIXELS[1],
 )
-ExportName = Literal["masks", "cells", "submission", "outlines"]
+ExportName = Literal["masks", "cells", "submission", "outlines", "png", "seg", "flows"]
 """What a prediction can write: the names of `cellflow.engine.exports.EXPORTS`."""
 NO_IMAGES = (
     "no images were named: give a folder, image files, a dataset, a pattern in quotes such as "
@@ -65,6 +65,9 @@ class OofConfig:
     outlines: bool = False
     """Pictures of truth and prediction over each image, the worst first: RUN/oof/outlines/RANK_SCORE_ID.png,
     and the worst ones on one sheet, worst.png. For a pass that is there: cellflow score RUN --outlines."""
+    export: tuple[ExportName, ...] = ()
+    """Files for other tools, in RUN/oof/export/; the names are those of cellflow predict --export. Where the
+    out-of-fold predictions are there already, they are not made again."""
     mask: MaskOverrides = field(default_factory=MaskOverrides)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
@@ -140,7 +143,8 @@ class OutputConfig:
     export: tuple[ExportName, ...] = ("masks", "cells", "submission")
     """What is written. masks: label maps, masks/ID.tif. cells: a row per cell with its size, place, shape,
     intensity and confidence, cells.csv. submission: run-length rows, submission.csv. outlines: pictures of the
-    outlines, outlines/ID.png."""
+    outlines, outlines/ID.png. png: label maps as Cellpose writes them, png/ID_cp_masks.png. seg: files for
+    Cellpose's GUI, seg/ID_seg.npy. flows: what joins an ensemble with --flows, flows/ID.npz."""
 
     name: Annotated[str | None, FOLDER_NAME] = None
     """Name of the result; without it the names of the models joined by +."""

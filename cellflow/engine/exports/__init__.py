@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from cellflow.engine.exports.cells import Cells
 from cellflow.engine.exports.export import Export
+from cellflow.engine.exports.flows import FlowFiles
 from cellflow.engine.exports.masks import Masks
 from cellflow.engine.exports.outlines import Outlines
+from cellflow.engine.exports.png import PngMasks
+from cellflow.engine.exports.seg import GuiFiles
 from cellflow.engine.exports.submission import Submission
 
 __all__ = ["EXPORTS"]
@@ -17,6 +20,9 @@ __all__ = ["EXPORTS"]
 EXPORTS: dict[str, Export] = {
     "masks": Masks(),
     "outlines": Outlines(),
+    "png": PngMasks(),
+    "seg": GuiFiles(),
+    "flows": FlowFiles(),
     "cells": Cells(),
     "submission": Submission(),
 }

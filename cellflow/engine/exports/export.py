@@ -38,6 +38,8 @@ class PredictedImage:
         Micrometres per pixel, where they are known.
     prediction : Prediction or None
         All that was predicted; None where the label map of an earlier command is all there is.
+    path : Path or None
+        File of the image, where it is known.
     """
 
     id: str
@@ -45,6 +47,7 @@ class PredictedImage:
     labels: Labels
     pixel_size: PixelSize | None
     prediction: Prediction | None = None
+    path: Path | None = None
 
 
 class Export:
@@ -136,7 +139,9 @@ def ids_of_files(folder: Path, ending: str) -> set[str]:
     """Names without ending of the files in a folder; none if there is no folder."""
     if not folder.is_dir():
         return set()
-    return {item.name.removesuffix(ending) for item in folder.iterdir() if item.suffix == ending}
+    return {
+        item.name.removesuffix(ending) for item in folder.iterdir() if item.name.endswith(ending)
+    }
 
 
 def rows_by_id(path: Path, ids: AbstractSet[str]) -> dict[str, list[list[str]]]:

@@ -48,7 +48,7 @@ from cellflow.storage.sizes import few_text
 if TYPE_CHECKING:
     from cellflow.engine.segmentation.result import Prediction
 
-__all__ = ["ResultFolder", "pixel_size_of"]
+__all__ = ["ResultFolder", "path_of", "pixel_size_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -171,7 +171,10 @@ class ResultFolder:
                 labels = self._label_map(name)
                 if labels is None:
                     labels = sources[name]((image.shape[0], image.shape[1]))
-                item = PredictedImage(name, image, labels, pixel_size_of(readers[name]))
+                reader = readers[name]
+                item = PredictedImage(
+                    name, image, labels, pixel_size_of(reader), path=path_of(reader)
+                )
                 lacking = [export for export, ids in has.items() if name not in (ids or ())]
                 for export in lacking:
                     if export.from_labels:
@@ -184,6 +187,7 @@ class ResultFolder:
         prediction: Prediction,
         image: NDArray[Any],
         pixel_size: PixelSize | None = None,
+        path: Path | None = None,
     ) -> None:
         """Write all that belongs to one image, its label map last.
 
@@ -197,8 +201,10 @@ class ResultFolder:
             The native image.
         pixel_size : PixelSize, optional
             Micrometres per pixel.
+        path : Path, optional
+            File of the image.
         """
-        item = PredictedImage(image_id, image, prediction.labels, pixel_size, prediction)
+        item = PredictedImage(image_id, image, prediction.labels, pixel_size, prediction, path)
         for export in self.exports:
             export.write(self.path, item)
         self._write_labels(item)
@@ -298,6 +304,11 @@ class ResultFolder:
 def pixel_size_of(reader: Callable[[], Any]) -> PixelSize | None:
     """Micrometres per pixel of an image that knows them."""
     return reader.pixel_size() if isinstance(reader, SourceImage) else None
+
+
+def path_of(reader: Callable[[], Any]) -> Path | None:
+    """File of an image that has one."""
+    return reader.path.resolve() if isinstance(reader, SourceImage) else None
 
 
 def _with_earlier(path: Path, exports: AbstractSet[str], record: ResultRecord) -> AbstractSet[str]:

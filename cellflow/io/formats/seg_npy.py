@@ -125,8 +125,8 @@ def write_seg_npy(
     image : Path, optional
         The image. Where it is not found there, the GUI looks for its name beside `path`.
     flows : list, optional
-        Of the picture of the flows ``(1, H, W, 3)``, the cell probability ``(1, H, W)`` and an empty
-        picture, all uint8, an empty list, and dY, dX and logit ``(3, H, W)`` float32.
+        Of the picture of the flows ``(1, H, W, 3)`` and the cell probability ``(1, H, W)``, both uint8,
+        dY and dX ``(1, 2, H, W)``, logit ``(1, H, W)``, and all three ``(3, H, W)``, float32.
     diameter : float
         In pixels.
     channels : tuple of int
@@ -142,6 +142,7 @@ def write_seg_npy(
         "filename": str(image) if image is not None else path.name.replace("_seg.npy", ".tif"),
         "flows": [[], [], [], [], [[]]] if flows is None else flows,
         "diameter": float(diameter),
+        "est_diam": float(diameter),  # what the GUI shows
     }
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.save(file, np.array(values, dtype=object))
