@@ -55,6 +55,7 @@ from cellflow.engine.validation.oof_tables import (
     write_confusion,
 )
 from cellflow.engine.validation.outlines import write_outlines_folder
+from cellflow.engine.validation.policy_choice import best_policy
 from cellflow.errors import CheckpointError, DataError
 from cellflow.io.dataset import Dataset
 from cellflow.io.flow_store import FlowStore
@@ -70,10 +71,7 @@ from cellflow.storage.run_folder import RunFolder, find_run
 from cellflow.style_models import StyleModels
 from cellflow.types import one_line
 
-__all__ = ["OofResult", "best_policy", "oof"]
-
-MIN_POLICY_GAIN = 0.002
-"""A diameter policy that is less simple than that of the data set must score better by this."""
+__all__ = ["OofResult", "oof"]
 
 _log = logging.getLogger(__name__)
 
@@ -157,7 +155,7 @@ def _oof(run: RunFolder, config: OofConfig) -> OofResult:
         _log.info("%s: the predictions are there; only what was asked for is written", run.oof)
         again = f"Make it again with: cellflow oof {run_word(run)}"
         scores = read_table(run.scores, OOF_COLUMNS, remedy=again)
-        cv = read_table(run.cv, ["scope", "name", "score"], remedy=again)
+        cv = read_table(run.cv, ["scope", "name", "images"], remedy=again)
     else:
         scores, cv = _new_pass(job, policies)
     sheet = _draw(run, dataset, scores) if config.outlines else None
@@ -301,32 +299,6 @@ def _mean(done: list[OofImage]) -> float:
 
 def _scores(done: list[OofImage]) -> list[float]:
     return [float(item.scores["score"]) for item in done]
-
-
-def best_policy(scores: Mapping[Policy, Sequence[float]]) -> Policy:
-    """The diameter policy to keep: the best one, or a simpler or safer one where the gain is not worth it.
-
-    "image" must beat "dataset" by `MIN_POLICY_GAIN`. So must "type"; and "image" by more than the standard
-    error of the gain, because an image that is taken for another type gets the diameter of that type, and one of
-    a type that no training image had gets a wrong one for certain.
-
-    Parameters
-    ----------
-    scores : mapping of str to sequence of float
-        Of every policy, the scores of the same images in the same order.
-    """
-    means = {policy: float(np.mean(values)) for policy, values in scores.items()}
-    best = next(iter(means))
-    if "image" in means and means["image"] > means[best] + MIN_POLICY_GAIN:
-        best = "image"
-    if "type" in means and best != "type":
-        gain = np.subtract(scores["type"], scores[best])
-        error = (
-            float(gain.std(ddof=1)) / len(gain) ** 0.5 if best == "image" and len(gain) > 1 else 0.0
-        )
-        if gain.mean() > max(MIN_POLICY_GAIN, error):
-            best = "type"
-    return best
 
 
 def _keep_pass(folder: Path, best: Policy) -> None:
