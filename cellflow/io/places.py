@@ -121,13 +121,19 @@ def _is_layout(folder: Path) -> bool:
         if is_kaggle_layout(folder):
             return True
         folders = find_folder(folder, IMAGE_FOLDERS), find_folder(folder, MASK_FOLDERS)
-        return None not in folders or _has_pairs(folder)
+        return None not in folders or _has_pairs(folder) or _has_cell_files(folder)
     except (DataError, OSError):
         return False
 
 
 def _has_pairs(folder: Path) -> bool:
-    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.glob("*_masks.*"))
+    images = any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.glob("*_masks.*"))
+    return images or any(folder.glob("*_seg.npy"))
+
+
+def _has_cell_files(folder: Path) -> bool:
+    """Whether it has ``ID/images/ID.png``."""
+    return any(any((path / "images").glob(f"{path.name}.*")) for path in _folders(folder)[:1])
 
 
 def _folders(folder: Path) -> list[Path]:

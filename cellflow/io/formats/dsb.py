@@ -18,7 +18,7 @@ from cellflow.numeric.labels import instances_from_masks
 from cellflow.storage.sizes import few_text, plural
 from cellflow.types import Instances
 
-__all__ = ["CellFiles"]
+__all__ = ["CellFiles", "is_image_folder"]
 
 _log = logging.getLogger(__name__)
 
@@ -34,12 +34,12 @@ class CellFiles(SourceFormat):
     uses = frozenset({"prepare", "truth"})
 
     def recognises(self, path: Path, options: ReadOptions) -> bool:
-        """Whether a sub-folder has ``images/`` and ``masks/``, and none of them lies in the folder itself."""
-        if not path.is_dir() or options.masks is not None:
+        """Whether a sub-folder has ``images/`` and ``masks/``, and no images lie in the folder itself."""
+        if not path.is_dir() or options.masks is not None or list_images(path):
             return False
         if (path / "dataset.json").is_file() or (path / IMAGE_FOLDERS[0]).is_dir():
             return False
-        return any(_is_image_folder(folder) for folder in _folders(path))
+        return any(is_image_folder(folder) for folder in _folders(path))
 
     def read(self, path: Path, options: ReadOptions) -> Source:
         """Find the files; they are read image by image."""
@@ -67,7 +67,7 @@ def _folders(path: Path) -> list[Path]:
     return sorted(item for item in path.iterdir() if item.is_dir() and item.name[0] != ".")
 
 
-def _is_image_folder(folder: Path) -> bool:
+def is_image_folder(folder: Path) -> bool:
     """Whether it holds one image and masks, none of which has the name of the image: then it is a data set."""
     images, masks = folder / IMAGE_FOLDERS[0], folder / MASK_FOLDERS[0]
     if not (images.is_dir() and masks.is_dir()):

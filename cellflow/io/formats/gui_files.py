@@ -35,7 +35,8 @@ class GuiFiles:
             **{name: name for name in images},
         }
         stems = {path.stem for place in dict.fromkeys(places) for path in list_images(place)}
-        files, alone = {}, []
+        files: dict[str, Path] = {}
+        alone = []
         for path in (file for place in dict.fromkeys(places) for file in seg_files(place)):
             name = path.stem[: -len(SEG_ENDING)]
             if name in ids:

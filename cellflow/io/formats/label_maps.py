@@ -51,7 +51,7 @@ class LabelMaps(SourceFormat):
         if not images:
             raise DataError(
                 f"{folder}: expected label maps (ID.tif, ID.png, ID_seg.npy, or ending in _masks or "
-                "_cp_masks), found no such file. Check the path.",
+                "_cp_masks), found no image file and no _seg.npy. Check the path.",
                 path=folder,
             )
         images = dict(sorted(images.items()))

@@ -10,6 +10,7 @@ from shlex import quote
 
 from cellflow.errors import DataError
 from cellflow.io.formats.base import ReadOptions, SourceFormat
+from cellflow.io.formats.dsb import is_image_folder
 from cellflow.io.formats.gui_files import GuiFiles
 from cellflow.io.formats.map_files import is_seg_ending, list_maps, read_map
 from cellflow.io.formats.seg_npy import SEG_ENDING
@@ -65,6 +66,12 @@ class MaskFolders(SourceFormat):
         if not found.pairs:
             found = _other_endings(places, found)
         found = _with_gui_files(places, found, options)
+        if not found.pairs and is_image_folder(path):
+            raise DataError(
+                f"{path}: one image with a file for each cell. Name the folder of all images: "
+                f"cellflow prepare {quote(str(path.parent))}",
+                path=path,
+            )
         if not found.images or not found.maps:
             raise DataError(_nothing_found(path, places, found), path=path)
         if found.left_over:

@@ -133,9 +133,9 @@ def write_seg_npy(
         As ``--chan`` and ``--chan2``.
     """
     top = int(labels.max(initial=0))
-    masks = labels.astype(np.uint16 if top < 2**16 - 1 else np.uint32)
+    masks: NDArray[Any] = labels.astype(np.uint16 if top < 2**16 - 1 else np.uint32)
     values = {
-        "outlines": masks * outlines(masks),
+        "outlines": np.where(outlines(masks), masks, 0).astype(masks.dtype),
         "masks": masks,
         "chan_choose": list(channels),
         "ismanual": np.zeros(top, dtype=np.bool_),
@@ -163,7 +163,7 @@ def _label_map(path: Path, masks: Any) -> NDArray[np.int64]:
             path=path,
             found=masks.shape,
         )
-    labels = masks.astype(np.int64)
+    labels: NDArray[np.int64] = masks.astype(np.int64)
     lowest = int(labels.min())
     if lowest < -1:
         raise DataError(f"{path}: expected labels of 0 and more, found {lowest}.", path=path)
@@ -271,9 +271,9 @@ class _Unpickler(pickle.Unpickler):
 def _load(data: bytes) -> Any:
     """What is in a ``.npy`` file of one object."""
     file = io.BytesIO(data)
-    version = npy.read_magic(file)
+    version = npy.read_magic(file)  # type: ignore[no-untyped-call]
     read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
-    shape, _, dtype = read(file)
+    shape, _, dtype = read(file)  # type: ignore[no-untyped-call]
     if dtype != np.dtype(object) or shape != ():
         raise ValueError(f"an array of {dtype} and shape {shape} in place of a dictionary")
     stream = data[file.tell() :]
@@ -289,7 +289,7 @@ def _check_instructions(stream: bytes) -> None:
     for instruction, value, _ in pickletools.genops(stream):
         if instruction.name in _REFUSED:
             raise _NotPlainError(f"the instruction {instruction.name}")
-        if instruction.name in _MEMOS and int(value) > len(stream):
+        if instruction.name in _MEMOS and int(value or 0) > len(stream):
             raise _NotPlainError(f"place {value} of a file of {len(stream)} bytes")
 
 

@@ -135,6 +135,12 @@ def test_the_same_name_for_masks_is_another_layout(tmp_path: Path) -> None:
     assert fails(tmp_path / "s").endswith(f"cellflow prepare {tmp_path / 's' / 'inner'}")
 
 
+def test_a_folder_too_deep_or_too_high(tmp_path: Path) -> None:
+    source = bowl(tmp_path / "all" / "stage1_train")
+    for given in (source / "a", tmp_path / "all"):
+        assert fails(given).endswith(f"cellflow prepare {source}")
+
+
 # -------------------------------------------------------------------------------------------- its table
 
 
