@@ -19,6 +19,7 @@ from cellflow.engine.segmentation.result import Prediction
 from cellflow.io.dataset import Dataset
 from cellflow.io.foreign_flows import read_foreign_flows
 from cellflow.io.formats.map_files import same_cells
+from cellflow.io.formats.seg_npy import read_seg_npy
 from cellflow.io.images import read_image, read_labels
 
 cellpose_io = pytest.importorskip("cellpose.io")
@@ -120,6 +121,7 @@ def test_the_keys_are_those_that_cellpose_writes(
         diams=17.0,
     )
     theirs = np.load(tmp_path / "a_seg.npy", allow_pickle=True).item()
+    assert np.array_equal(read_seg_npy(tmp_path / "a_seg.npy"), ours["masks"])
     assert theirs.keys() <= ours.keys()
     for key in ("outlines", "masks", "ismanual"):
         assert np.array_equal(ours[key], theirs[key]), key
