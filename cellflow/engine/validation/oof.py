@@ -41,7 +41,7 @@ from cellflow.engine.segmentation.styles import (
     write_style_models,
 )
 from cellflow.engine.validation.cv_table import cross_validation
-from cellflow.engine.validation.oof_exports import write_oof_exports
+from cellflow.engine.validation.oof_exports import need_flows, write_oof_exports
 from cellflow.engine.validation.oof_flows import OOF_COLUMNS
 from cellflow.engine.validation.oof_tables import (
     RECOGNITION_COLUMNS,
@@ -171,6 +171,7 @@ def _is_there(job: _Job, policies: Sequence[Policy]) -> bool:
     """Whether the run's out-of-fold predictions are those that would be made."""
     stored = read_json(job.run.oof_record) or {}
     same = all(stored.get(key) == value for key, value in _identity(job).items())
+    same &= job.run.flows.is_dir() or not need_flows(job.config.export)
     return same and set(stored.get("policies", ())) == set(policies)
 
 

@@ -22,9 +22,14 @@ from cellflow.numeric.normalize import select_channels
 from cellflow.storage.atomic import atomic_folder
 from cellflow.storage.run_folder import RunFolder
 
-__all__ = ["EXPORT_FOLDER", "write_oof_exports"]
+__all__ = ["EXPORT_FOLDER", "need_flows", "write_oof_exports"]
 
 EXPORT_FOLDER = "export"
+
+
+def need_flows(names: Sequence[str]) -> bool:
+    """Whether some of these exports are made of more than label maps."""
+    return any(not EXPORTS[name].from_labels for name in names)
 
 
 def write_oof_exports(
@@ -54,7 +59,10 @@ def write_oof_exports(
     Path
         The folder.
     """
-    stored = _StoredPass(run.oof, dataset, FlowStore(run.flows), channels)
+    flows = (
+        FlowStore(run.flows) if need_flows(names) else None
+    )  # cellflow prune may have removed them
+    stored = _StoredPass(run.oof, dataset, flows, channels)
     exports = [export for name, export in EXPORTS.items() if name in names]
     types = dict(zip(scores["id"], scores["predicted_type"], strict=True))
     target = run.oof / EXPORT_FOLDER
@@ -77,7 +85,7 @@ class _StoredPass:
 
     folder: Path
     dataset: Dataset
-    flows: FlowStore
+    flows: FlowStore | None
     channels: tuple[int, int]
 
     def labels(self, name: str) -> NDArray[np.int32]:
@@ -87,17 +95,19 @@ class _StoredPass:
     def image(self, name: str, cell_type: str) -> PredictedImage:
         """An image with its prediction as it was, but for the flows, which have float16."""
         image, labels = self.dataset.image(name), self.labels(name)
-        flow, cellprob = (part.astype(np.float32) for part in self.flows.read(name))
-        prediction = Prediction(
-            flow,
-            cellprob,
-            np.zeros_like(cellprob),  # of one member
-            labels,
-            self.flows.number(name, "diameter"),
-            select_channels(image, *self.channels)[0],
-            cell_type,
-            channels=self.channels,
-        )
+        prediction = None
+        if self.flows is not None:
+            flow, cellprob = (part.astype(np.float32) for part in self.flows.read(name))
+            prediction = Prediction(
+                flow,
+                cellprob,
+                np.zeros_like(cellprob),  # of one member
+                labels,
+                self.flows.number(name, "diameter"),
+                select_channels(image, *self.channels)[0],
+                cell_type,
+                channels=self.channels,
+            )
         path = self.dataset.path / "images" / str(self.dataset.images.at[name, "file"])
         size = self.dataset.pixel_size(name)
         return PredictedImage(name, image, labels, size, prediction, path.resolve())

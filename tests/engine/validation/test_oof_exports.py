@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,19 @@ def test_with_a_new_pass_and_stale_after_the_next(predicted: TrainConfig) -> Non
     assert [path.name for path in (run.oof / "export").iterdir()] == ["masks"]
     oof(predicted)
     assert not (run.oof / "export").exists()
+
+
+def test_without_flows(predicted: TrainConfig, caplog: pytest.LogCaptureFixture) -> None:
+    """`cellflow prune --flows` has removed them: label maps are enough for some exports."""
+    caplog.set_level(logging.INFO)
+    run = RunFolder(predicted.runs_dir / "tiny")
+    shutil.rmtree(run.flows)
+    oof(predicted, "--export", "png", "submission")
+    assert "the predictions are there" in caplog.text
+    caplog.clear()
+    oof(predicted, "--export", "flows")
+    assert "the predictions are there" not in caplog.text
+    assert len(files(run.oof / "export")) == 6
 
 
 def test_models_that_have_changed_are_predicted_again(
