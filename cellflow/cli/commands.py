@@ -71,6 +71,8 @@ def _oof(config: configs.OofConfig) -> None:
     say(cv_text(result.cv))
     say(f"Written: {result.run.cv}, {result.run.oof}")
     _print_pictures(result.outlines)
+    if result.exports is not None:
+        say(f"Exports: {result.exports} ({', '.join(config.export)})")
     say(after_oof(result.run, config))
 
 

@@ -75,6 +75,8 @@ _FLAGS = {
     "holdout": "val_split test_size validation_split test_split val_size valid_pct",
     "seed": "random_state random_seed rng",
     "overwrite": "force f exist_ok replace",
+    "split": "split_parts split_labels connected_components",
+    "colours": "colors color colour",
     "masks": "mask_dir masks_dir label_dir labels labels_dir mask_folder",
     "table": "csv metadata meta annotations df",
     "debug": "fast_dev_run smoke quick",
@@ -82,6 +84,9 @@ _FLAGS = {
     "wandb": "use_wandb log_wandb",
     "comment": "note notes message m description",
     "dry_run": "plan n dryrun",
+    "export png": "save_png",
+    "export seg": "save_npy save_seg",
+    "export flows": "save_flows",
     "export outlines": "outlines save_outlines plot draw show",
     "export masks": "save_tif save_masks",
     "config": "c cfg config_file yaml settings hparams",
@@ -95,7 +100,7 @@ _NOTES = {
     "resume c continue_training": "the same command again goes on where it stopped",
     "verbose v": "cellflow says what it does as it is; log.txt in the run keeps it",
     "img_filter": "give a folder with just these images; --mask_filter of cellflow prepare tells masks beside them",
-    "save_png save_rois save_txt save_flows no_npy no_masks no_cells no_submission no_outlines":
+    "save_rois save_txt no_npy no_masks no_cells no_submission no_outlines":
         "--export names all that is written",
     "no_norm norm_percentile normalize": "images are always brought to their percentiles 1 and 99",
     "transformer": "the network is Cellpose 3's U-Net",

@@ -25,8 +25,9 @@ class PrepareConfig:
     """
 
     source: tyro.conf.Positional[Path]
-    """Folder in the Kaggle layout, with images/ and masks/ (or labels/), or with NAME and NAME_masks files; COCO
-    json, or a folder with one."""
+    """Folder in the Kaggle layout, with images/ and masks/ (or labels/), with ID/images/ and ID/masks/, or with
+    NAME files beside NAME_masks, NAME_seg.npy, NAME_rois.zip or NAME.geojson; COCO json,
+    or a folder with one; OME-Zarr."""
     out: Path = Path("cellflow-data")
     """Dataset folder to write."""
     table: Path | None = None
@@ -36,11 +37,13 @@ class PrepareConfig:
     images: Path | None = None
     """Folder of the images, where annotations do not lie beside them."""
     mask_filter: str = "_masks"
-    """Ending of mask file names when images and masks share one folder, as in Cellpose."""
+    """Ending of mask file names when images and masks share one folder, as in Cellpose; _seg for NAME_seg.npy."""
     img_filter: str = ""
     """Ending of image file names that is no part of the id, as in Cellpose; images without it are left out."""
-    split_parts: bool = False
+    split: bool = False
     """Make every separate part of a label a cell of its own: for masks of foreground or of classes."""
+    colours: bool = False
+    """Take pictures as label maps in which each cell has a colour of its own."""
     rle_order: Literal["auto", "C", "F"] = "auto"
     """Order of the runs in train.csv: C row by row, F column by column; auto takes that of compact cells."""
     id_column: str = "id"

@@ -26,7 +26,7 @@ PIXEL_SIZE = Rule(
     lambda value: SENSIBLE_PIXELS[0] <= value <= SENSIBLE_PIXELS[1],
 )
 ExportName = Literal[
-    "masks", "cells", "submission", "outlines", "roi", "geojson", "txt", "coco", "ome-zarr",
+    "masks", "cells", "submission", "outlines", "png", "seg", "roi", "geojson", "txt", "coco", "ome-zarr", "flows",
 ]  # fmt: skip
 """What a prediction can write: the names of `cellflow.engine.exports.EXPORTS`."""
 NO_IMAGES = (
@@ -67,6 +67,9 @@ class OofConfig:
     outlines: bool = False
     """Pictures of truth and prediction over each image, the worst first: RUN/oof/outlines/RANK_SCORE_ID.png,
     and the worst ones on one sheet, worst.png. For a pass that is there: cellflow score RUN --outlines."""
+    export: tuple[ExportName, ...] = ()
+    """Files for other tools, in RUN/oof/export/; the names are those of cellflow predict --export. Where the
+    out-of-fold predictions are there already, they are not made again."""
     mask: MaskOverrides = field(default_factory=MaskOverrides)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
@@ -154,10 +157,12 @@ class OutputConfig:
     export: tuple[ExportName, ...] = ("masks", "cells", "submission")
     """What is written. masks: label maps, masks/ID.tif. cells: a row per cell with its size, place, shape,
     intensity and confidence, cells.csv. submission: run-length rows, submission.csv. outlines: pictures of the
-    outlines, outlines/ID.png. roi: ImageJ ROIs, rois/ID_rois.zip. geojson: QuPath detections with types and
+    outlines, outlines/ID.png. png: label maps as Cellpose writes them, png/ID_cp_masks.png. seg: files for
+    Cellpose's GUI, seg/ID_seg.npy. roi: ImageJ ROIs, rois/ID_rois.zip. geojson: QuPath detections with types and
     measurements, geojson/ID.geojson. txt: outlines as Cellpose's text, without holes and further parts,
     txt/ID_cp_outlines.txt. coco: COCO annotations of all images, coco.json, and COCO results with scores,
-    coco_results.json. ome-zarr: images with their label maps, ome-zarr/ID.zarr."""
+    coco_results.json. ome-zarr: images with their label maps, ome-zarr/ID.zarr. flows: what joins an ensemble with
+    --flows, flows/ID.npz."""
 
     name: Annotated[str | None, FOLDER_NAME] = None
     """Name of the result; without it the names of the models joined by +."""

@@ -28,9 +28,9 @@ class ScoreConfig:
     """
 
     pred: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PRED")]
-    """Folder of label maps (ID.tif, ID.png, or ending in _masks or _cp_masks) or of outlines (ImageJ ROIs, QuPath
-    GeoJSON), results folder with masks/ in it, CSV with id and predicted, COCO json (annotations, or results
-    of the truth's images), or a run by folder or name: its out-of-fold masks."""
+    """Folder of label maps (ID.tif, ID.png, ID_seg.npy, or ending in _masks or _cp_masks) or of outlines (ImageJ
+    ROIs, QuPath GeoJSON), results folder with masks/ in it, CSV with id and predicted, COCO json (annotations, or
+    results of the truth's images), or a run by folder or name: its out-of-fold masks."""
     truth: Annotated[Path | None, tyro.conf.arg(aliases=["--data", "--dir"])] = None
     """Dataset folder, folder of label maps or outlines, COCO json, or CSV with id, annotation, width and height.
     Without it the data of the run."""
@@ -46,6 +46,8 @@ class ScoreConfig:
     mask_filter: str = ""
     """Ending of the names of label maps after the id, when it is not _masks or _cp_masks; for PRED, --versus
     and --truth alike, wherever a name has it."""
+    colours: bool = False
+    """Take pictures as label maps in which each cell has a colour of its own."""
     outlines: bool = False
     """Pictures of truth and PRED over each image, the worst first: RANK_SCORE_ID.png, and the worst ones on
     one sheet, worst.png."""

@@ -31,6 +31,7 @@ from cellflow.io.image_folders import (
 )
 from cellflow.io.pixel_limit import refuse_large
 from cellflow.io.pixel_size import MICROMETRES_PER_CM, PixelSize
+from cellflow.numeric.colours import labels_from_colours
 from cellflow.storage.atomic import atomic_path
 
 __all__ = [
@@ -174,8 +175,16 @@ def _decode(data: bytes, kind: str, path: Path) -> NDArray[Any]:
     return pixels[..., :-1] if has_alpha else pixels
 
 
-def read_masks(path: Path, *, max_pixels: int | None = None) -> NDArray[np.int64]:
+def read_masks(
+    path: Path, *, colours: bool = False, max_pixels: int | None = None
+) -> NDArray[np.int64]:
     """Read a label map made elsewhere, as it is: gaps and labels of several parts stay.
+
+    Parameters
+    ----------
+    path : Path
+    colours : bool
+        Whether each colour of a picture is a cell, see `labels_from_colours`.
 
     Returns
     -------
@@ -193,10 +202,13 @@ def read_masks(path: Path, *, max_pixels: int | None = None) -> NDArray[np.int64
     pixels = _read(path, indices=True, most=max_pixels)
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., 0]
+    if pixels.ndim == 3 and colours:
+        with _damage_told(path, "picture"):
+            return labels_from_colours(pixels)
     if pixels.ndim != 2:
         raise DataError(
-            f"{path}: expected a label map with one number per pixel, found {pixels.shape[2]} "
-            "channels of colours. Save the label map itself, not a coloured picture of it.",
+            f"{path}: expected a label map with one number per pixel, found {pixels.shape[2]} channels of "
+            "colours. If each cell has a colour of its own, add --colours; else save the label map itself.",
             path=path,
             found=pixels.shape,
         )

@@ -88,7 +88,7 @@ def _prepare(config: PrepareConfig) -> Dataset:
     review = MaskReview()
     try:
         with atomic_folder(config.out, replace=config.overwrite) as folder:
-            flat = _write(source, folder, problems, review, split=config.split_parts)
+            flat = _write(source, folder, problems, review, split=config.split)
             _keep_folds(config.out, folder)
             write_config_file(folder / "prepare.yaml", "prepare", config)
     except OSError as error:
@@ -99,7 +99,7 @@ def _prepare(config: PrepareConfig) -> Dataset:
         ) from error
     dataset = Dataset.open(config.out)
     _log.info("%s: from the layout %s", config.out, source.layout)
-    review.warn("--split_parts makes every separate part a cell; cells that touch stay one.")
+    review.warn("--split makes every separate part a cell; cells that touch stay one.")
     _warn_of_twins(dataset.images)
     if flat:
         _log.warning(
@@ -130,6 +130,7 @@ def _options(config: PrepareConfig, problems: Problems) -> ReadOptions:
         annotation_column=config.annotation_column,
         cell_type_column=config.cell_type_column,
         rle_order=config.rle_order,
+        colours=config.colours,
         problems=problems,
     )
 

@@ -225,6 +225,7 @@ class Segmenter:
         return Prediction(
             means.flow, means.cellprob, means.disagreement, labels, means.diameter,
             means.intensity, means.cell_type, means.recognition,
+            channels=(self.members[0].chan, self.members[0].chan2),
         )  # fmt: skip
 
     @property

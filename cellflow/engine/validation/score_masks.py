@@ -20,6 +20,7 @@ from cellflow.engine.validation.outlines import check_outlines_folder, write_out
 from cellflow.errors import ConfigError, DataError, RunError
 from cellflow.io.fold_table import read_fold_facts
 from cellflow.io.formats import ReadOptions, read_source
+from cellflow.io.formats.base import Use
 from cellflow.io.formats.dataset_folder import dataset_source
 from cellflow.io.image_source import ImageReaders, find_images
 from cellflow.io.mask_findings import MaskReview
@@ -203,11 +204,7 @@ def score_masks(config: ScoreConfig) -> ScoreResult:
 
 
 def _score_masks(config: ScoreConfig) -> ScoreResult:
-    sides = [
-        _find(name, config.runs_dir, config.mask_filter, config.truth)
-        for name in (config.pred, config.versus)
-        if name
-    ]
+    sides = [_find(name, config) for name in (config.pred, config.versus) if name]
     truth = _find_truth(config, sides)
     _check_filter(config.mask_filter, sides, truth)
     if config.images is not None and not (config.outlines or truth.needs_images):
@@ -220,7 +217,7 @@ def _score_masks(config: ScoreConfig) -> ScoreResult:
     for name, ids in follow(names.items(), "score", brief=True):
         cells = review.add(name, truth.images[name].instances())
         rows.append({"id": name} | _scores(truth, cells, sides, name, ids))
-    review.warn(f"The truth is {truth.path}; `cellflow prepare --split_parts` makes parts cells.")
+    review.warn(f"The truth is {truth.path}; `cellflow prepare --split` makes parts cells.")
     images = images.merge(pd.DataFrame(rows), on="id", validate="one_to_one")
     if config.out is not None:
         write_csv(config.out, images)
@@ -229,14 +226,23 @@ def _score_masks(config: ScoreConfig) -> ScoreResult:
     return ScoreResult(config.pred, config.versus, images, _summary(images), compared, sheet)
 
 
-def _find(name: str, runs_dir: Path, ending: str, truth: Path | None) -> _Side:
+def _options(use: Use, config: ScoreConfig) -> ReadOptions:
+    return ReadOptions(
+        use,
+        mask_filter=config.mask_filter,
+        colours=config.colours,
+        truth=config.truth if use == "prediction" else None,
+        images=config.images if use == "truth" else None,
+    )
+
+
+def _find(name: str, config: ScoreConfig) -> _Side:
     """Predicted masks by path, or a run's out-of-fold masks by its folder or name."""
     path = Path(name)
     if path.exists() and not RunFolder(path).exists():
-        options = ReadOptions("prediction", mask_filter=ending, truth=truth)
-        return _Side(name, read_source(path, options), None)
+        return _Side(name, read_source(path, _options("prediction", config)), None)
     try:
-        run = RunFolder(path) if RunFolder(path).exists() else find_run(name, runs_dir)
+        run = RunFolder(path) if RunFolder(path).exists() else find_run(name, config.runs_dir)
     except RunError as error:
         raise RunError(f"{name}: there is no such folder or CSV. {error}") from None
     masks = run.oof / "masks"
@@ -251,8 +257,7 @@ def _find(name: str, runs_dir: Path, ending: str, truth: Path | None) -> _Side:
 
 def _find_truth(config: ScoreConfig, sides: list[_Side]) -> Source:
     if config.truth is not None:
-        options = ReadOptions("truth", mask_filter=config.mask_filter, images=config.images)
-        return read_source(config.truth, options)
+        return read_source(config.truth, _options("truth", config))
     runs = [side.run for side in sides if side.run is not None]
     if not runs:
         raise ConfigError(
@@ -269,7 +274,10 @@ def _find_truth(config: ScoreConfig, sides: list[_Side]) -> Source:
 
 def _check_filter(ending: str, sides: list[_Side], truth: Source) -> None:
     """Refuse an ending that no name has."""
-    if ending and ending not in {truth.ending, *(side.masks.ending for side in sides)}:
+    if ending and ending.removesuffix(".npy") not in {
+        truth.ending,
+        *(side.masks.ending for side in sides),
+    }:
         places = ", ".join([*map(str, sides), str(truth.path)])
         raise ConfigError(
             f"--mask_filter {ending}: no label map ends so in {places}. Correct the ending, or leave it out."

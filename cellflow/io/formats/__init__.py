@@ -11,6 +11,7 @@ from cellflow.errors import DataError
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.formats.coco import CocoFile
 from cellflow.io.formats.dataset_folder import DatasetFolder
+from cellflow.io.formats.dsb import CellFiles
 from cellflow.io.formats.geojson import GeoJson
 from cellflow.io.formats.image_files import ImageFiles
 from cellflow.io.formats.imagej_rois import ImagejRois
@@ -31,6 +32,7 @@ FORMATS: list[SourceFormat] = [
     KaggleTable(),
     SubmissionTable(),
     OmeZarr(),
+    CellFiles(),
     MaskFolders(),
     LabelMaps(),
     ImageFiles(),

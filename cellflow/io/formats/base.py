@@ -31,6 +31,8 @@ class ReadOptions:
         As in `PrepareConfig`. An empty `mask_filter` is none.
     truth : Path, optional
         What a prediction is scored against: results of COCO name their images by its numbers.
+    colours : bool
+        Whether each colour of a picture is a cell, where label maps are expected.
     recursive : bool
         Whether images in sub-folders count.
     log : Logger
@@ -49,6 +51,7 @@ class ReadOptions:
     annotation_column: str = "annotation"
     cell_type_column: str = "cell_type"
     rle_order: Literal["auto", "C", "F"] = "auto"
+    colours: bool = False
     recursive: bool = False
     log: logging.Logger = SILENT
     problems: Problems = field(default_factory=Problems)

@@ -114,11 +114,17 @@ def test_foreground_and_classes_are_told(
     run(folders(tmp_path / "s", masks))
     assert told in caplog.text
     assert "each cell needs a number of its own" in caplog.text
-    assert "--split_parts" in caplog.text
+    assert "--split makes" in caplog.text
+
+
+def test_foreground_is_told_in_words(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(folders(tmp_path / "s", {"x": BINARY * 255}))
+    share = 100 * BINARY.mean()
+    assert f"x (one object of {share:.0f} % of the image in 12 parts)" in caplog.text
 
 
 def test_split_parts_numbers_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    dataset = run(folders(tmp_path / "s", {"x": BINARY * 255, "y": EMPTY}), split_parts=True)
+    dataset = run(folders(tmp_path / "s", {"x": BINARY * 255, "y": EMPTY}), split=True)
     assert dataset.images["n_instances"].tolist() == [12, 0]
     assert np.array_equal(dataset.labels("x") > 0, BINARY > 0)
     assert "separate parts" not in caplog.text
@@ -261,10 +267,10 @@ def test_packed_table_and_table_without_rows(tmp_path: Path) -> None:
 def test_columns_by_other_names_are_told_with_the_flags_that_read_them(tmp_path: Path) -> None:
     source = kaggle(tmp_path / "s")
     table = source / "train.csv"
-    table.write_text(table.read_text().replace("id,annotation", "ImageId,EncodedPixels"))
-    flags = "--id_column ImageId --annotation_column EncodedPixels"
+    table.write_text(table.read_text().replace("id,annotation", "Image_Id,mask_rle"))
+    flags = "--id_column Image_Id --annotation_column mask_rle"
     assert flags in fails(source)
-    assert len(run(source, id_column="ImageId", annotation_column="EncodedPixels")) == 3
+    assert len(run(source, id_column="Image_Id", annotation_column="mask_rle")) == 3
 
 
 def test_half_of_the_kaggle_layout(tmp_path: Path) -> None:
