@@ -218,7 +218,9 @@ def test_confidence_decides_only_cocos_precision():
     prediction[:, :10], prediction[:, 20:30] = 1, 2
     right = segmentation_metrics(truth, prediction, scores=[0.9, 0.1]).mean
     wrong = segmentation_metrics(truth, prediction, scores=[0.1, 0.9]).mean
-    assert right.pop("coco_ap50") == pytest.approx(1) and wrong.pop("coco_ap50") == pytest.approx(0.5)
+    assert right.pop("coco_ap50") == pytest.approx(1) and wrong.pop("coco_ap50") == pytest.approx(
+        0.5
+    )
     for name in ("coco_ap", "coco_ap75"):
         assert right.pop(name) > wrong.pop(name)
     assert right == wrong

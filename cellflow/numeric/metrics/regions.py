@@ -45,19 +45,12 @@ def leave_out(cells: Any, *, border: bool = False, ignore: Any = None) -> tuple[
     DataError
         If the region has another size.
     """
-    kept = None
-    for wanted, step in (
-        (border, lambda own: drop_border(own)),
-        (ignore is not None, lambda own: drop_ignored(own, ignore)),
-    ):
-        if wanted:
-            cells, left = step(cells)
-            if kept is None:
-                kept = left
-            else:
-                kept[kept] = left
-    if kept is None:
-        kept = np.ones(_count(cells), dtype=np.bool_)
+    kept = np.ones(_count(cells), dtype=np.bool_)
+    if border:
+        cells, kept = drop_border(cells)
+    if ignore is not None:
+        cells, left = drop_ignored(cells, ignore)
+        kept[kept] = left
     return cells, kept
 
 

@@ -91,54 +91,53 @@ def _rate(place: int, level: str) -> Callable[[CellCounts], float]:
 
 
 METRICS: dict[str, Metric] = {
-    "competition": Metric(
-        "competition mAP: mean of TP / (TP + FP + FN) over IoU 0.50, 0.55 ... 0.95", _competition
-    ),
+    "competition": Metric("mean of TP / (TP + FP + FN), IoU 0.50, 0.55 ... 0.95", _competition),
     "precision_50": Metric(
-        "part of the predicted cells that has a true cell of its own, IoU > 0.5", _rate(0, "at_50")
+        "part of predicted cells in one-to-one pairs, IoU > 0.5", _rate(0, "at_50")
     ),
-    "recall_50": Metric(
-        "part of the true cells that has a predicted cell of its own, IoU > 0.5", _rate(1, "at_50")
+    "recall_50": Metric("part of true cells in one-to-one pairs, IoU > 0.5", _rate(1, "at_50")),
+    "f1_50": Metric("2 pairs / (true + predicted cells), IoU > 0.5", _rate(2, "at_50")),
+    "precision_75": Metric(
+        "part of predicted cells in one-to-one pairs, IoU > 0.75", _rate(0, "at_75")
     ),
-    "f1_50": Metric("both in one: 2 TP / (2 TP + FP + FN) at IoU > 0.5", _rate(2, "at_50")),
-    "precision_75": Metric("precision_50 at IoU > 0.75", _rate(0, "at_75")),
-    "recall_75": Metric("recall_50 at IoU > 0.75", _rate(1, "at_75")),
-    "f1_75": Metric("f1_50 at IoU > 0.75", _rate(2, "at_75")),
-    "pq": Metric("panoptic quality: sq times rq", _panoptic_quality),
-    "sq": Metric("segmentation quality: mean IoU of the pairs above 0.5", _segmentation_quality),
-    "rq": Metric("recognition quality: the same as f1_50", _rate(2, "at_50")),
+    "recall_75": Metric("part of true cells in one-to-one pairs, IoU > 0.75", _rate(1, "at_75")),
+    "f1_75": Metric("2 pairs / (true + predicted cells), IoU > 0.75", _rate(2, "at_75")),
+    "pq": Metric("panoptic quality: sq times rq, IoU > 0.5", _panoptic_quality),
+    "sq": Metric("mean IoU of one-to-one pairs, IoU > 0.5", _segmentation_quality),
+    "rq": Metric("recognition quality: f1_50", _rate(2, "at_50")),
     "aji": Metric(
-        "aggregated Jaccard index: pixels shared with the closest prediction / pixels of either",
+        "aggregated Jaccard index, predictions used more than once",
         lambda counts: _part(counts.aji),
     ),
     "aji_plus": Metric(
-        "aji with every prediction given to one true cell at most",
-        lambda counts: _part(counts.aji_plus),
+        "aggregated Jaccard index of one-to-one pairs", lambda counts: _part(counts.aji_plus)
     ),
     "seg": Metric(
-        "Cell Tracking Challenge SEG: mean IoU of true cells with what covers more than half of them",
+        "SEG of the Cell Tracking Challenge: mean IoU of true cells",
         lambda counts: counts.covered_iou / counts.n_truth,
     ),
-    "det": Metric(
-        "Cell Tracking Challenge DET: 1 - (10 missed + 5 splits + 1 false) / (10 true)", _detection
-    ),
-    "dice": Metric("Dice of the foreground: no cells told apart", _dice),
+    "det": Metric("DET of the Cell Tracking Challenge: cells found", _detection),
+    "dice": Metric("Dice of the foreground, cells not told apart", _dice),
     "count_error": Metric("predicted minus true cells", _count_error, "zero"),
     "count_error_absolute": Metric(
-        "the same without its sign, image by image",
+        "predicted minus true cells of an image, without sign",
         lambda counts: counts.count_difference,
         "lower",
     ),
     "count_error_relative": Metric(
-        "that divided by the number of true cells (by 1 where there are none)",
+        "count_error_absolute / true cells (at least 1)",
         lambda counts: counts.count_difference / max(counts.n_truth, 1),
         "lower",
     ),
     "coco_ap": Metric(
-        "COCO mask AP: area under the precision-recall curve by confidence, mean over IoU 0.50 ... 0.95",
+        "COCO's mask AP, mean over IoU 0.50, 0.55 ... 0.95",
         lambda counts: coco_precision(counts.coco).mean(),
     ),
-    "coco_ap50": Metric("COCO mask AP at IoU 0.5", lambda counts: coco_precision(counts.coco)[0]),
-    "coco_ap75": Metric("COCO mask AP at IoU 0.75", lambda counts: coco_precision(counts.coco)[5]),
+    "coco_ap50": Metric(
+        "COCO's mask AP at IoU 0.50", lambda counts: coco_precision(counts.coco)[0]
+    ),
+    "coco_ap75": Metric(
+        "COCO's mask AP at IoU 0.75", lambda counts: coco_precision(counts.coco)[5]
+    ),
 }
 """By name, in the order of tables."""
