@@ -37,17 +37,20 @@ def tables(truths, predictions) -> tuple[np.ndarray, np.ndarray]:
     return shared, union
 
 
-def stardist(shared, union, threshold: Fraction) -> tuple[int, float]:
+def stardist(shared, union, threshold: Fraction, *, good_only: bool = False) -> tuple[int, float]:
     """Matched cells and their summed IoU as StarDist's matching has them, but for IoU above the threshold.
 
     Weigert et al., "Star-convex polyhedra for 3D object detection", 2020, and its ``matching.py``: an assignment
-    with costs of -1 for a pair that is good enough, and half an IoU over the number of pairs for ties.
+    with costs of -1 for a pair that is good enough, and half an IoU over the number of pairs for ties. There
+    the IoU of pairs that are not good enough weighs in too, so where true cells overlap, and a prediction could
+    be a pair with several, it need not take the closest of them. With `good_only` it does.
     """
     if not shared.size:
         return 0, 0.0
     iou = shared / union
     good = shared * threshold.denominator > threshold.numerator * union
-    costs = -good.astype(float) - iou / (2 * min(iou.shape))
+    weight = iou * good if good_only else iou
+    costs = -good.astype(float) - weight / (2 * min(iou.shape))
     pairs = linear_sum_assignment(costs)
     taken = good[pairs]
     return int(taken.sum()), float(iou[pairs][taken].sum())

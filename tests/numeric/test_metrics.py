@@ -17,6 +17,7 @@ from cellflow.io.images import read_labels
 from cellflow.numeric.matching import match
 from cellflow.numeric.metrics.assignment import best_pairs
 from cellflow.numeric.metrics.counts import count_cells, pool
+from cellflow.numeric.metrics.selection import SELECT_METRICS, SelectCounts
 from cellflow.numeric.metrics.table import METRICS
 from cellflow.numeric.rle import instances_from_rles, rle_encode
 
@@ -63,7 +64,7 @@ def slow_metrics(truths, predictions):
     n, m = shared.shape
     expected = {}
     for level in (50, 75):
-        pairs, iou = others.stardist(shared, union, Fraction(level, 100))
+        pairs, iou = others.stardist(shared, union, Fraction(level, 100), good_only=True)
         expected[f"precision_{level}"], expected[f"recall_{level}"] = pairs / m, pairs / n
         expected[f"f1_{level}"] = 2 * pairs / (n + m)
         if level == 50:
@@ -105,6 +106,11 @@ def check(truth, prediction):
 @given(truth=LABELS.filter(np.any), prediction=LABELS.filter(np.any))
 def test_label_maps_with_gaps_in_their_numbers(truth, prediction):
     check(truth, prediction)
+    pairs, iou = others.stardist(
+        *others.tables(others.masks_of(truth), others.masks_of(prediction)), Fraction(1, 2)
+    )
+    hits = count_cells(truth, prediction).at_50
+    assert (hits.pairs, hits.iou) == (pairs, pytest.approx(iou))
 
 
 @settings(max_examples=60, deadline=None)
@@ -310,6 +316,17 @@ def test_regions_of_another_size_are_refused():
         segmentation_metrics(np.ones(SHAPE, int), np.ones(SHAPE, int), metrics=["ap"])
     with pytest.raises(DataError, match="expected as many predictions as truths, found 1 and 2"):
         segmentation_metrics([np.ones(SHAPE, int)] * 2, [np.ones(SHAPE, int)])
+
+
+@settings(max_examples=60, deadline=None)
+@given(truth=LABELS, prediction=LABELS)
+def test_what_selects_is_what_is_reported(truth, prediction):
+    counts = SelectCounts.of(count_cells(truth, prediction))
+    found = segmentation_metrics(truth, prediction).mean
+    precision = competition_score(truth, prediction).precision[0]
+    expected = found | {"ap50": precision[0], "ap75": precision[5]}
+    for name in SELECT_METRICS:
+        assert counts.value(name) == pytest.approx(expected[name], abs=1e-12), name
 
 
 def test_two_thousand_cells_take_milliseconds():
