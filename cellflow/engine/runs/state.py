@@ -10,7 +10,12 @@ from typing import Any
 
 import pandas as pd
 
-from cellflow.engine.runs.run_records import OofRecord, find_oof_record, read_fold_summary
+from cellflow.engine.runs.run_records import (
+    OofRecord,
+    find_oof_record,
+    read_fold_summary,
+    select_metric_of,
+)
 from cellflow.engine.runs.thresholds import find_thresholds
 from cellflow.errors import DataError, RunError
 from cellflow.io.tables import read_frame
@@ -198,12 +203,16 @@ def _fold_state(run: RunFolder, fold: int) -> FoldState:
     if summary.finished:
         numbers = summary.best_score, summary.best_epoch, summary.epochs
         return FoldState(fold, summary.finished, has_model, *numbers)
-    score, epoch, epochs = _from_history(files_.history)
+    metric = select_metric_of(read_json(run.record_path) or {})
+    score, epoch, epochs = _from_history(files_.history, metric)
     return FoldState(fold, "", has_model, score, epoch, epochs)
 
 
-def _from_history(path: Path) -> tuple[float | None, float | None, float | None]:
-    """Best score, its epoch, and the epochs done; a tie goes to the earlier epoch, as in training."""
+def _from_history(path: Path, metric: str) -> tuple[float | None, float | None, float | None]:
+    """Best score, its epoch, and the epochs done; a tie goes to the earlier epoch, as in training.
+
+    Where another metric chooses, the score of the epoch that it has chosen.
+    """
     table = lenient_table(path)
     if table is None or "epoch" not in table or not len(table):
         return None, None, None
@@ -212,7 +221,14 @@ def _from_history(path: Path) -> tuple[float | None, float | None, float | None]
     scores = table[names].apply(pd.to_numeric, errors="coerce").max(axis=1)
     if scores.isna().all():
         return None, None, number_or_none(epochs.max())
-    best = scores.idxmax()
+    chosen = scores
+    if metric != "competition":
+        names = [name for name in (f"val_{metric}", f"val_{metric}_ema") if name in table]
+        chosen = table[names].apply(pd.to_numeric, errors="coerce").max(axis=1)
+        if chosen.isna().all():
+            return None, None, number_or_none(epochs.max())
+        scores = pd.to_numeric(table["best_score"], errors="coerce")
+    best = chosen.idxmax()
     return number_or_none(scores[best]), number_or_none(epochs[best]), number_or_none(epochs.max())
 
 

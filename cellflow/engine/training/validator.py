@@ -92,13 +92,15 @@ class Validator:
             rows = self._scored_by_all(segmenter, share)
             place = {name: number for number, name in enumerate(self.ids)}
             return sorted(rows, key=lambda row: place[row["id"]])
-        return score_images(segmenter, self.dataset, share, check=check, kept=kept)
+        metric = self.config.select_metric
+        return score_images(segmenter, self.dataset, share, check=check, kept=kept, metric=metric)
 
     def _scored_by_all(self, segmenter: Segmenter, share: Sequence[str]) -> list[dict[str, Any]]:
         """Rows of all processes; an output that is not a number in one of them fails in all."""
         ranks, rows, failure = self.machine.ranks, list[dict[str, Any]](), None
         try:
-            rows = score_images(segmenter, self.dataset, share)
+            metric = self.config.select_metric
+            rows = score_images(segmenter, self.dataset, share, metric=metric)
         except NotFiniteError as error:
             failure = error
         if ranks.sums([float(failure is not None)])[0]:

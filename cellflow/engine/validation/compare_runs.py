@@ -12,6 +12,7 @@ import pandas as pd
 from cellflow.config import ScoreConfig, check_config, config_differences
 from cellflow.config.catalog import CompareConfig
 from cellflow.engine.runs.contents import read_table
+from cellflow.engine.runs.identity import with_later_settings
 from cellflow.engine.runs.next_command import run_word
 from cellflow.engine.runs.run_records import OofRecord, find_oof_record
 from cellflow.engine.runs.state import RunState, is_debug, run_state
@@ -170,7 +171,7 @@ def _differences(a: _Side, b: _Side) -> tuple[str, ...]:
     """What differs in how two runs were made: settings, diameters of predictions, versions."""
     made: list[dict[str, Any]] = [
         {
-            **side.record["config"],
+            **with_later_settings(side.record["config"]),
             "oof": {key: getattr(side.made, key, None) for key in ("policy", "diameter", "mask")},
             "versions": side.record.get("versions", {}),
         }

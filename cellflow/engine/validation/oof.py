@@ -17,7 +17,13 @@ import pandas as pd
 from cellflow.config import MaskConfig, OofConfig, check_config
 from cellflow.config.shared import POLICIES, Policy
 from cellflow.engine.data.folds import image_groups
-from cellflow.engine.runs.contents import check_models, run_dataset, run_folds, run_mask
+from cellflow.engine.runs.contents import (
+    check_models,
+    run_dataset,
+    run_folds,
+    run_mask,
+    run_select_metric,
+)
 from cellflow.engine.runs.identity import versions
 from cellflow.engine.runs.tracked_command import tracked
 from cellflow.engine.runtime.machine import Machine, choose_machine
@@ -158,7 +164,7 @@ def _oof(run: RunFolder, config: OofConfig) -> OofResult:
         write_confusion(folder / "cell_types.csv", scores)
         log_recognition(scores)
         write_json(folder / "oof.json", _record(job, best, passes))
-        cv = cross_validation(scores)
+        cv = cross_validation(scores, selected_by=run_select_metric(run))
         write_csv(run.cv, cv)  # before the folder: whoever finds that takes the pass for done
     run.thresholds.unlink(missing_ok=True)  # they were fitted on other flows
     sheet = _draw(run, dataset, scores) if config.outlines else None
