@@ -125,7 +125,10 @@ def run_state(run: RunFolder, hashes: Mapping[int, str | None] | None = None) ->
         record = run.read_record()
     except RunError as error:
         return RunState(None, str(error), (), False, False)
-    folds = tuple(_fold_state(run, fold) for fold in record["folds"] if isinstance(fold, int))
+    metric = select_metric_of(record)
+    folds = tuple(
+        _fold_state(run, fold, metric) for fold in record["folds"] if isinstance(fold, int)
+    )
     problem = ""
     if len(folds) < max(1, len(record["folds"])):
         problem = f"{run.record_path}: expected numbers of folds, found {record['folds']}"
@@ -196,14 +199,13 @@ def now_text() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _fold_state(run: RunFolder, fold: int) -> FoldState:
+def _fold_state(run: RunFolder, fold: int, metric: str) -> FoldState:
     """From the summary of a finished fold; else from the history, which is never older."""
     files_ = run.fold(fold)
     summary, has_model = read_fold_summary(files_), files_.best.is_file()
     if summary.finished:
         numbers = summary.best_score, summary.best_epoch, summary.epochs
         return FoldState(fold, summary.finished, has_model, *numbers)
-    metric = select_metric_of(read_json(run.record_path) or {})
     score, epoch, epochs = _from_history(files_.history, metric)
     return FoldState(fold, "", has_model, score, epoch, epochs)
 
@@ -217,17 +219,14 @@ def _from_history(path: Path, metric: str) -> tuple[float | None, float | None, 
     if table is None or "epoch" not in table or not len(table):
         return None, None, None
     epochs = pd.to_numeric(table["epoch"], errors="coerce")
-    names = [name for name in ("val_score", "val_score_ema") if name in table]
-    scores = table[names].apply(pd.to_numeric, errors="coerce").max(axis=1)
-    if scores.isna().all():
-        return None, None, number_or_none(epochs.max())
-    chosen = scores
-    if metric != "competition":
-        names = [name for name in (f"val_{metric}", f"val_{metric}_ema") if name in table]
-        chosen = table[names].apply(pd.to_numeric, errors="coerce").max(axis=1)
-        if chosen.isna().all():
-            return None, None, number_or_none(epochs.max())
+    column = f"val_{'score' if metric == 'competition' else metric}"
+    names = [name for name in (column, f"{column}_ema") if name in table]
+    chosen = table[names].apply(pd.to_numeric, errors="coerce").max(axis=1)
+    scores = chosen
+    if metric != "competition" and "best_score" in table:
         scores = pd.to_numeric(table["best_score"], errors="coerce")
+    if chosen.isna().all():
+        return None, None, number_or_none(epochs.max())
     best = chosen.idxmax()
     return number_or_none(scores[best]), number_or_none(epochs[best]), number_or_none(epochs.max())
 

@@ -45,7 +45,7 @@ def _selected(row: Mapping[str, float], progress: Progress) -> str:
     if not names:
         return ""
     values = ", ".join(f"{name.removeprefix('val_')} {row[name]:.4f}" for name in names)
-    return f" by {values}, best {progress.best_value:.4f}"
+    return f", chosen by {values}, best {progress.best_value:.4f}"
 
 
 def log_position(fold: int, what: str, progress: Progress, *, n_epochs: int) -> None:
