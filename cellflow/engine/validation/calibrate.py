@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from cellflow.config import CalibrateConfig, check_config
+from cellflow.config.metrics import SELECT_NAMES
 from cellflow.engine.runs.contents import run_select_metric
 from cellflow.engine.runs.thresholds import ALL_TYPES, Thresholds, write_thresholds
 from cellflow.engine.runs.tracked_command import tracked
@@ -21,7 +22,6 @@ from cellflow.engine.validation.fitted_facts import fitted_facts, threshold_sear
 from cellflow.engine.validation.oof_flows import OofRun, check_same_data
 from cellflow.engine.validation.threshold_search import ThresholdSearch
 from cellflow.errors import RunError
-from cellflow.numeric.metrics.selection import SELECT_METRICS
 from cellflow.report.calibration import plot_curves
 from cellflow.storage.atomic import write_csv
 from cellflow.storage.config_file import write_config_file
@@ -162,7 +162,7 @@ def _calibrate_run(part: OofRun, config: CalibrateConfig) -> _Calibrated:
             chosen=chosen,
             errors=facts["errors"][name],
             why=facts["decisions"][name]["why"],
-            score=SELECT_METRICS[config.select_metric],
+            score=SELECT_NAMES[config.select_metric],
         )
     write_csv(part.run.cv, cv)
     write_thresholds(part.run.thresholds, thresholds)

@@ -11,16 +11,7 @@ from cellflow.numeric.metrics.counts import CellCounts
 
 __all__ = ["SELECT_METRICS", "SelectCounts"]
 
-SELECT_METRICS = {
-    "competition": "competition score",
-    "ap50": "competition precision at IoU 0.5",
-    "ap75": "competition precision at IoU 0.75",
-    "f1_50": "F1 at IoU 0.5",
-    "f1_75": "F1 at IoU 0.75",
-    "pq": "PQ",
-    "seg": "SEG",
-}
-"""By name, with what each is called in texts."""
+SELECT_METRICS = ("competition", "ap50", "ap75", "f1_50", "f1_75", "pq", "seg")
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

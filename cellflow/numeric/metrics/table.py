@@ -1,4 +1,4 @@
-"""Every metric by its name: what it is, and its value for counts of one image or of many."""
+"""Every metric by its name: its value for counts of one image or of many."""
 
 from __future__ import annotations
 
@@ -23,15 +23,12 @@ class Metric:
 
     Attributes
     ----------
-    meaning : str
-        What it is, in a line.
     compute : callable
         Its value for counts with any cell at all.
     better : {"higher", "lower", "zero"}
         Where good values lie.
     """
 
-    meaning: str
     compute: Callable[[CellCounts], float]
     better: Better = "higher"
 
@@ -91,53 +88,28 @@ def _rate(place: int, level: str) -> Callable[[CellCounts], float]:
 
 
 METRICS: dict[str, Metric] = {
-    "competition": Metric("mean of TP / (TP + FP + FN), IoU 0.50, 0.55 ... 0.95", _competition),
-    "precision_50": Metric(
-        "part of predicted cells in one-to-one pairs, IoU > 0.5", _rate(0, "at_50")
-    ),
-    "recall_50": Metric("part of true cells in one-to-one pairs, IoU > 0.5", _rate(1, "at_50")),
-    "f1_50": Metric("2 pairs / (true + predicted cells), IoU > 0.5", _rate(2, "at_50")),
-    "precision_75": Metric(
-        "part of predicted cells in one-to-one pairs, IoU > 0.75", _rate(0, "at_75")
-    ),
-    "recall_75": Metric("part of true cells in one-to-one pairs, IoU > 0.75", _rate(1, "at_75")),
-    "f1_75": Metric("2 pairs / (true + predicted cells), IoU > 0.75", _rate(2, "at_75")),
-    "pq": Metric("panoptic quality: sq times rq, IoU > 0.5", _panoptic_quality),
-    "sq": Metric("mean IoU of one-to-one pairs, IoU > 0.5", _segmentation_quality),
-    "rq": Metric("recognition quality: f1_50", _rate(2, "at_50")),
-    "aji": Metric(
-        "aggregated Jaccard index, predictions used more than once",
-        lambda counts: _part(counts.aji),
-    ),
-    "aji_plus": Metric(
-        "aggregated Jaccard index of one-to-one pairs", lambda counts: _part(counts.aji_plus)
-    ),
-    "seg": Metric(
-        "SEG of the Cell Tracking Challenge: mean IoU of true cells",
-        lambda counts: counts.covered_iou / counts.n_truth,
-    ),
-    "det": Metric("DET of the Cell Tracking Challenge: cells found", _detection),
-    "dice": Metric("Dice of the foreground, cells not told apart", _dice),
-    "count_error": Metric("predicted minus true cells", _count_error, "zero"),
-    "count_error_absolute": Metric(
-        "predicted minus true cells of an image, without sign",
-        lambda counts: counts.count_difference,
-        "lower",
-    ),
+    "competition": Metric(_competition),
+    "precision_50": Metric(_rate(0, "at_50")),
+    "recall_50": Metric(_rate(1, "at_50")),
+    "f1_50": Metric(_rate(2, "at_50")),
+    "precision_75": Metric(_rate(0, "at_75")),
+    "recall_75": Metric(_rate(1, "at_75")),
+    "f1_75": Metric(_rate(2, "at_75")),
+    "pq": Metric(_panoptic_quality),
+    "sq": Metric(_segmentation_quality),
+    "rq": Metric(_rate(2, "at_50")),
+    "aji": Metric(lambda counts: _part(counts.aji)),
+    "aji_plus": Metric(lambda counts: _part(counts.aji_plus)),
+    "seg": Metric(lambda counts: counts.covered_iou / counts.n_truth),
+    "det": Metric(_detection),
+    "dice": Metric(_dice),
+    "count_error": Metric(_count_error, "zero"),
+    "count_error_absolute": Metric(lambda counts: counts.count_difference, "lower"),
     "count_error_relative": Metric(
-        "count_error_absolute / true cells (at least 1)",
-        lambda counts: counts.count_difference / max(counts.n_truth, 1),
-        "lower",
+        lambda counts: counts.count_difference / max(counts.n_truth, 1), "lower"
     ),
-    "coco_ap": Metric(
-        "COCO's mask AP, mean over IoU 0.50, 0.55 ... 0.95",
-        lambda counts: coco_precision(counts.coco).mean(),
-    ),
-    "coco_ap50": Metric(
-        "COCO's mask AP at IoU 0.50", lambda counts: coco_precision(counts.coco)[0]
-    ),
-    "coco_ap75": Metric(
-        "COCO's mask AP at IoU 0.75", lambda counts: coco_precision(counts.coco)[5]
-    ),
+    "coco_ap": Metric(lambda counts: coco_precision(counts.coco).mean()),
+    "coco_ap50": Metric(lambda counts: coco_precision(counts.coco)[0]),
+    "coco_ap75": Metric(lambda counts: coco_precision(counts.coco)[5]),
 }
-"""By name, in the order of tables."""
+"""By name, in the order of tables; `cellflow.config.metrics` says in words what each is."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from cellflow.numeric.metrics.selection import SELECT_METRICS
+from cellflow.config.metrics import SELECT_NAMES
 from cellflow.report.text.table import interval, key_text, number, text_table
 from cellflow.storage.sizes import type_text
 
@@ -49,9 +49,9 @@ def _selection(cv: pd.DataFrame) -> str:
     selected, fitted = str(cv["selected_by"].iloc[-1]), str(cv["fitted_for"].iloc[-1])
     if {selected, fitted} <= {"competition", ""}:
         return ""
-    text = f"models chosen by {SELECT_METRICS[selected]}"
+    text = f"models chosen by {SELECT_NAMES[selected]}"
     if fitted:
-        text += f", thresholds fitted for {SELECT_METRICS[fitted]}"
+        text += f", thresholds fitted for {SELECT_NAMES[fitted]}"
     if fitted not in ("", selected):
         text += ": two metrics, so neither is at its best"
     return f"{text}; the scores above are competition scores all the same"

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from cellflow.numeric.metrics.table import METRICS
+from cellflow.config.metrics import MEANINGS
 from cellflow.report.text.cv import RATES_KEY
 from cellflow.report.text.table import interval, key_text, number, text_table
 from cellflow.storage.sizes import type_text
@@ -106,7 +106,7 @@ def _metric_name(row: Mapping[Any, Any]) -> str:
 def _metrics_key(table: pd.DataFrame) -> str:
     """What they are."""
     width = max(map(len, table["metric"])) + 2
-    lines = [f"{name:<{width}}{METRICS[name].meaning}" for name in dict.fromkeys(table["metric"])]
+    lines = [f"{name:<{width}}{MEANINGS[name]}" for name in dict.fromkeys(table["metric"])]
     lines.append(f"{'mean':<{width}}over images; interval: whole groups drawn anew")
     lines.append(f"{'pooled':<{width}}the cells of all images counted together")
     return "\n".join(lines)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from cellflow.config import MaskConfig
-from cellflow.numeric.metrics.selection import SELECT_METRICS
+from cellflow.config.metrics import SELECT_NAMES
 from cellflow.report.text.cv import cv_text
 
 __all__ = ["calibration_text", "mask_text", "thresholds_text"]
@@ -69,7 +69,7 @@ def calibration_text(result: Calibration) -> str:
 def thresholds_text(thresholds: Thresholds) -> str:
     """Thresholds with their source and what they gain."""
     metric = thresholds.facts.get("metric", "competition")
-    name_of = "score" if metric == "competition" else SELECT_METRICS[metric]
+    name_of = "score" if metric == "competition" else SELECT_NAMES[metric]
     fitted_for = "" if metric == "competition" else f", fitted for {name_of}"
     lines = [f"thresholds from {thresholds.source}{fitted_for}:"]
     for name, scores in thresholds.facts[

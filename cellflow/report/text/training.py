@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from cellflow.numeric.metrics.selection import SELECT_METRICS
+from cellflow.config.metrics import SELECT_NAMES
 from cellflow.report.text.table import named_lines
 from cellflow.storage.sizes import duration_text
 
@@ -40,7 +40,7 @@ def training_text(folds: Sequence[Fold]) -> str:
         )
         best = f"best score {fold.best_score:.4f} at epoch {fold.best_epoch:g}"
         if fold.select_metric != "competition":
-            name = SELECT_METRICS[fold.select_metric]
+            name = SELECT_NAMES[fold.select_metric]
             best = f"best {name} {fold.best_value:.4f} at epoch {fold.best_epoch:g}"
             best += f", where the score is {fold.best_score:.4f}"
         lines.append(f"fold {fold.fold}: {best}{hint}")

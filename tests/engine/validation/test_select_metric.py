@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import pytest
 
 from cellflow import cli, segmentation_metrics
 from cellflow.config import GridConfig, MaskConfig
+from cellflow.config.metrics import SELECT_NAMES, SelectMetric
 from cellflow.engine.runs.state import run_state
 from cellflow.engine.segmentation.mask_step import make_labels
 from cellflow.engine.training.progress import Progress
@@ -232,6 +234,10 @@ def test_scores_of_a_grid_are_those_of_single_calls(images: CalibrationImages, m
             value = segmentation_metrics(truth, labels, metrics=[metric]).mean[metric]
         assert search.scores.at([2], mask)[0] == pytest.approx(value, abs=1e-6)
         assert search.scores.competition_at([2], mask)[0] == pytest.approx(score.mean, abs=1e-6)
+
+
+def test_every_metric_that_selects_has_a_name() -> None:
+    assert get_args(SelectMetric) == SELECT_METRICS == tuple(SELECT_NAMES)
 
 
 def test_the_optimum_is_that_of_the_metric(images: CalibrationImages) -> None:
