@@ -26,6 +26,24 @@ def masks_of(cells) -> list[np.ndarray]:
     return masks
 
 
+def spoiled(labels, seed):
+    """A prediction as it might be: moved, cells lost, merged and cut, crumbs added."""
+    rng = np.random.default_rng(seed)
+    found = np.roll(labels, rng.integers(-2, 3, 2), (0, 1)).copy()
+    numbers = np.unique(found)[1:]
+    rng.shuffle(numbers)
+    lost, merged, cut = np.array_split(numbers, [len(numbers) // 8, len(numbers) // 4])
+    found[np.isin(found, lost)] = 0
+    for number in merged:
+        found[found == number] = numbers[0]
+    for number in cut[: len(cut) // 4]:
+        rows = np.nonzero(found == number)[0]
+        half = found[: int(np.median(rows)) + 1]
+        half[half == number] = number + 5000
+    found[rng.random(found.shape) < 0.0005] = 9999
+    return found
+
+
 def tables(truths, predictions) -> tuple[np.ndarray, np.ndarray]:
     """Pixels in both and in either of all pairs of masks, ``(n, m)``."""
     shape = len(truths), len(predictions)

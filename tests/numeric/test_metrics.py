@@ -31,31 +31,13 @@ def as_instances(masks):
     return instances_from_rles([rle_encode(mask) for mask in masks], masks[0].shape)
 
 
-def spoiled(labels, seed):
-    """A prediction as it might be: moved, cells lost, merged and cut, crumbs added."""
-    rng = np.random.default_rng(seed)
-    found = np.roll(labels, rng.integers(-2, 3, 2), (0, 1)).copy()
-    numbers = np.unique(found)[1:]
-    rng.shuffle(numbers)
-    lost, merged, cut = np.array_split(numbers, [len(numbers) // 8, len(numbers) // 4])
-    found[np.isin(found, lost)] = 0
-    for number in merged:
-        found[found == number] = numbers[0]
-    for number in cut[: len(cut) // 4]:
-        rows = np.nonzero(found == number)[0]
-        half = found[: int(np.median(rows)) + 1]
-        half[half == number] = number + 5000
-    found[rng.random(found.shape) < 0.0005] = 9999
-    return found
-
-
 @pytest.fixture(scope="session")
 def pairs(shared, cells):
     """Truth and prediction: generated cells that touch, and real nuclei and cells."""
     files = sorted((shared / "data" / "dsb2018" / "masks").iterdir())[::45]
     files += sorted((shared / "data" / "usiigaci" / "masks").iterdir())[:1]
     maps = [cells.labels, *map(read_labels, files)]
-    return [(labels, spoiled(labels, seed)) for seed, labels in enumerate(maps)]
+    return [(labels, others.spoiled(labels, seed)) for seed, labels in enumerate(maps)]
 
 
 def slow_metrics(truths, predictions):
@@ -333,7 +315,7 @@ def test_two_thousand_cells_take_milliseconds():
     """All metrics together of an image with 2,000 cells stay within 50 ms beyond the match."""
     labels = np.kron(np.arange(1, 2026).reshape(45, 45), np.ones((22, 22), int))
     labels[::22] = labels[:, ::22] = 0
-    prediction = spoiled(labels, 0)
+    prediction = others.spoiled(labels, 0)
     count_cells(labels, prediction)  # compiled
     seconds = []
     for _ in range(3):
