@@ -147,7 +147,9 @@ def panoptica(truth, prediction) -> dict[str, float]:
     """PQ, SQ, RQ and Dice of two label maps, from panoptica, with pairs above and not at IoU 0.5."""
     from panoptica import InputType, NaiveThresholdMatching, Panoptica_Evaluator
     from panoptica.metrics import Metric
+    from panoptica.utils.citation_reminder import disable_citation_reminder
 
+    disable_citation_reminder()
     evaluator = Panoptica_Evaluator(
         expected_input=InputType.UNMATCHED_INSTANCE,
         instance_matcher=NaiveThresholdMatching(strict_threshold=True),

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import time
 from fractions import Fraction
 
@@ -150,16 +149,46 @@ def test_pooled_is_the_value_of_all_cells_in_one_large_image(pairs):
         assert pooled[name] == pytest.approx(whole[name], abs=1e-12), name
 
 
-def test_pairs_of_panoptica(pairs):
+@pytest.fixture
+def panoptica():
     try:
-        os.environ.setdefault("PANOPTICA_CITATION_REMINDER", "false")
         import panoptica  # noqa: F401
-    except ImportError as error:
+    except (
+        ImportError,
+        NameError,
+    ) as error:  # without plotly its own import fails with a NameError
         pytest.skip(f"panoptica cannot be imported: {error}")
+    return others.panoptica
+
+
+def test_pairs_of_panoptica(pairs, panoptica):
     for truth, prediction in pairs:
-        expected = others.panoptica(truth, prediction)
+        expected = panoptica(truth, prediction)
         found = segmentation_metrics(truth, prediction).mean
         assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-9)
+
+
+def test_what_panoptica_says_of_nothing(panoptica):
+    """It has no number where there are no cells at all; we have 1, as the competition score."""
+    empty, cell = np.zeros((20, 20), int), np.pad(np.ones((6, 6), int), 7)
+    for truth, prediction in ((empty, cell), (cell, empty)):
+        assert set(panoptica(truth, prediction).values()) == {0.0}
+        assert segmentation_metrics(truth, prediction).mean["pq"] == 0.0
+    assert np.isnan(panoptica(empty, empty)["pq"])
+    assert segmentation_metrics(empty, empty).mean["pq"] == 1.0
+
+
+def test_what_others_say_of_empty_truth(tmp_path):
+    """COCO says -1 and py-ctcmetrics fails where there are no true cells; we say 0, or 1 where nothing was found."""
+    pytest.importorskip("pycocotools")
+    pytest.importorskip("ctc_metrics")
+    empty, cell = np.zeros((20, 20), int), np.pad(np.ones((6, 6), int), 7)
+    assert (others.coco([[]], [others.masks_of(cell)]) == -1).all()
+    with pytest.raises(ValueError, match="zero-size array"):
+        others.cell_tracking([(empty, cell)], tmp_path)
+    found = segmentation_metrics(empty, cell).mean
+    assert found["coco_ap"] == found["seg"] == found["det"] == 0.0
+    assert others.cell_tracking([(cell, empty)], tmp_path) == {"seg": 0.0, "det": 0.0}
 
 
 def test_frames_of_py_ctcmetrics(pairs, tmp_path):
