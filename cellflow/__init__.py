@@ -72,6 +72,7 @@ _HOME = {
     "run_checks": "engine.runtime.machine_checks",
     "run_queue": "engine.experiments.queue",
     "score_masks": "engine.validation.score_masks",
+    "segmentation_metrics": "numeric.metrics.segmentation",
     "train": "engine.training.train",
     "write_notebook": "engine.publishing.notebook",
 }

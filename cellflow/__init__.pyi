@@ -50,6 +50,7 @@ from cellflow.errors import CellflowError as CellflowError
 from cellflow.numeric.averaging import average_flows as average_flows
 from cellflow.numeric.dynamics import FLOW_SCALE as FLOW_SCALE
 from cellflow.numeric.dynamics import flows_to_labels as flows_to_labels
+from cellflow.numeric.metrics.segmentation import segmentation_metrics as segmentation_metrics
 from cellflow.numeric.rle import rle_decode as rle_decode
 from cellflow.numeric.rle import rle_encode as rle_encode
 from cellflow.numeric.score import average_precision as average_precision

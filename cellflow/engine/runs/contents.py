@@ -17,6 +17,7 @@ from cellflow.engine.runs.run_records import (
     find_oof_record,
     read_fold_summary,
     read_oof_record,
+    select_metric_of,
 )
 from cellflow.engine.runs.state import TEXT_COLUMNS
 from cellflow.engine.runs.thresholds import mask_from_dict
@@ -157,6 +158,11 @@ def _is_lengthened(run: RunFolder, made: OofRecord) -> bool:
         return not made.is_of_this_length(run.read_record())
     except RunError:
         return False
+
+
+def run_select_metric(run: RunFolder) -> str:
+    """Metric that chooses the models of a run; runs from before there was a choice have the competition score."""
+    return select_metric_of(run.read_record())
 
 
 def run_mask(run: RunFolder) -> MaskConfig:

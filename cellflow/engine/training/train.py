@@ -193,7 +193,9 @@ def _log_file(job: Job, fold: int) -> AbstractContextManager[None]:
 def _train_fold(job: Job, fold: int, budget: Budget, trackers: Trackers) -> FoldResult:
     files = job.run.fold(fold)
     with _sole_trainer(job, fold), _log_file(job, fold):
-        done = finished_without_state(fold, files)  # as cellflow prune leaves it
+        done = finished_without_state(
+            fold, files, job.config.select_metric
+        )  # as cellflow prune leaves it
         if done is not None:
             if job.machine.ranks.first:
                 copy_best(job.config, fold, files.best)
