@@ -42,6 +42,7 @@ _HOME = {
     "ScoreConfig": "config",
     "TrackingConfig": "config",
     "TrainConfig": "config",
+    "VerifyConfig": "config",
     "CellflowError": "errors",
     "Instances": "types",
     "Score": "types",
@@ -73,6 +74,7 @@ _HOME = {
     "run_queue": "engine.experiments.queue",
     "score_masks": "engine.validation.score_masks",
     "train": "engine.training.train",
+    "verify": "engine.validation.verify",
     "write_notebook": "engine.publishing.notebook",
 }
 

@@ -27,6 +27,8 @@ class CellFacts:
         Pixels.
     parts : int64 ndarray
         Separate parts; pixels that touch at a corner are one part.
+    largest_part : int64 ndarray
+        Pixels of the largest of them.
     holes : int64 ndarray
         Background pixels that the cell encloses; what another cell covers is no hole.
     shared : int64 ndarray
@@ -37,6 +39,7 @@ class CellFacts:
 
     areas: Ints
     parts: Ints
+    largest_part: Ints
     holes: Ints
     shared: Ints
     at_border: NDArray[np.bool_]
@@ -55,7 +58,9 @@ def cell_facts(instances: Instances) -> CellFacts:
     """
     count = len(instances)
     owner, rows, begins, ends = runs_in_rows(instances)
-    parts = np.bincount(parts_of(instances)[0], minlength=count)
+    of_cell, areas = parts_of(instances)
+    largest = np.zeros(count, dtype=np.int64)
+    np.maximum.at(largest, of_cell, areas)
     touches = (rows == 0) | (rows == instances.shape[0] - 1)
     touches |= (begins == 0) | (ends == instances.shape[1])
     holes = np.zeros(count, dtype=np.int64)
@@ -63,7 +68,8 @@ def cell_facts(instances: Instances) -> CellFacts:
         holes[cell] = len(pixels)
     return CellFacts(
         instances.areas,
-        parts.astype(np.int64),
+        np.bincount(of_cell, minlength=count).astype(np.int64),
+        largest,
         holes,
         _shared(instances),
         np.bincount(owner[touches], minlength=count) > 0,

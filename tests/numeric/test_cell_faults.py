@@ -51,7 +51,9 @@ def test_facts_are_those_of_cells_painted_one_by_one(stack):
             : mask.shape[0], : mask.shape[1]
         ]
         assert facts.areas[cell] == mask.sum()
-        assert facts.parts[cell] == ndimage.label(mask, EIGHT)[1]
+        parts, count = ndimage.label(mask, EIGHT)
+        assert facts.parts[cell] == count
+        assert facts.largest_part[cell] == np.bincount(parts.ravel())[1:].max()
         assert facts.holes[cell] == holes_of(stack, cell).sum()
         assert facts.shared[cell] == (mask & others).sum()
         assert facts.at_border[cell] == (mask & (inside == 0)).any()
@@ -66,7 +68,7 @@ def test_fixes_are_those_of_cells_painted_one_by_one(stack):
     assert len(filled) == len(largest) == len(stack)
     for cell, mask in enumerate(stack):
         assert np.array_equal(filled[cell], mask | holes_of(stack, cell))
-        parts, count = ndimage.label(mask, EIGHT)
+        parts, _ = ndimage.label(mask, EIGHT)
         sizes = np.bincount(parts.ravel())[1:]
         assert np.array_equal(largest[cell], parts == 1 + sizes.argmax()) or (
             largest[cell].sum() == sizes.max() and ndimage.label(largest[cell], EIGHT)[1] == 1
