@@ -71,7 +71,7 @@ class PrepareConfig(ReadingConfig):
     @property
     def fixes(self) -> tuple[Fix, ...]:
         """All that is to be done about cells, in order."""
-        return ("split",) * self.split_parts + self.fix
+        return ("split", *self.fix) if self.split_parts else self.fix
 
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""

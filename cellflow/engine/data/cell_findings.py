@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cellflow.engine.data.findings import Finding
 from cellflow.numeric.cell_faults import CellFacts, cell_facts
@@ -65,7 +67,7 @@ def _reasons(facts: CellFacts, pixels: int, *, many_in_one: bool) -> dict[str, d
     specks = several & (rest <= SPECKS * areas)
     median = float(np.median(areas)) if len(areas) else 0.0
 
-    def of(where: np.ndarray, text: str, *values: np.ndarray) -> dict[int, str]:
+    def of(where: NDArray[np.bool_], text: str, *values: NDArray[Any]) -> dict[int, str]:
         return {int(i): text.format(*(value[i] for value in values)) for i in np.flatnonzero(where)}
 
     in_parts = "{} parts, the largest {} of {} pixels"

@@ -54,12 +54,19 @@ class Verification:
         In the order in which they are told.
     next : str
         The command that comes next.
+    images : DataFrame or None
+        Of data a row for each image that can be used, by id: size, channels, dtype, n_instances,
+        median_diameter, pixel_hash and the columns of the source.
+    group : str or None
+        Column of what belongs together.
     """
 
     place: Path
     facts: dict[str, str]
     findings: tuple[Finding, ...]
     next: str = ""
+    images: pd.DataFrame | None = None
+    group: str | None = None
 
     @property
     def problems(self) -> int:

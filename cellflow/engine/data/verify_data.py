@@ -30,7 +30,6 @@ from cellflow.io.source import Source, SourceImage
 from cellflow.numeric.labels import labels_from_instances, median_diameter
 from cellflow.numeric.mask_checks import without_repeats
 from cellflow.numeric.near_copies import fingerprint, near_copies
-from cellflow.report.text.dataset import dataset_text
 from cellflow.storage.hashing import hash_array
 from cellflow.storage.sizes import plural
 from cellflow.types import Instances
@@ -77,7 +76,7 @@ def verify_data(config: VerifyConfig) -> Verification:
     findings += _twins(seen)
     copies = _near_copies(seen)
     findings += [Finding("near copy", other, text) for (_, other), text in copies.items()]
-    facts = {"images": _facts(seen), "read as": source.layout}
+    facts, images = {"read as": source.layout}, _table(seen)
     dataset = None
     if source.layout == DatasetFolder.name:
         dataset = Dataset.open(config.source)
@@ -85,7 +84,10 @@ def verify_data(config: VerifyConfig) -> Verification:
         in_folds, facts["folds"] = fold_findings(dataset, copies)
         findings += in_folds
     ordered = in_order(findings, KINDS)
-    return Verification(config.source, facts, ordered, _next(config, dataset, ordered))
+    command = _next(config, dataset, ordered)
+    return Verification(
+        config.source, facts, ordered, command, images=images, group=group_column(images)
+    )
 
 
 @dataclass
@@ -132,7 +134,7 @@ def _look(seen: _Seen, image: SourceImage, pixels: NDArray[Any], instances: Inst
             if len(cells)
             else ", and there are no cells"
         )
-        text = f"every pixel is {pixels.flat[0]}{there}"
+        text = f"every pixel is {pixels.flat[0].item()}{there}"
         seen.findings.append(Finding("one value", image.id, text, wrong=len(cells) > 0))
     seen.review.add(image.id, cells)
     seen.findings += cell_findings(image.id, instances)
@@ -159,14 +161,10 @@ def _near_copies(seen: _Seen) -> dict[tuple[str, str], str]:
     return found
 
 
-def _facts(seen: _Seen) -> str:
-    if not seen.rows:
-        return "none that can be used"
-    table = pd.DataFrame(seen.rows.values(), index=pd.Index(seen.rows, name="id")).fillna("")
-    kinds = ", ".join(f"{kind} {count}" for kind, count in table["dtype"].value_counts().items())
-    diameters = table["median_diameter"][table["n_instances"] > 0]
-    size = f", median diameter {diameters.median():.1f} pixels" if len(diameters) else ""
-    return f"{dataset_text(table, group_column(table))}, {kinds}{size}"
+def _table(seen: _Seen) -> pd.DataFrame:
+    return pd.DataFrame(seen.rows.values(), index=pd.Index(seen.rows, name="id", dtype=str)).fillna(
+        ""
+    )
 
 
 def _changes(dataset: Dataset, seen: _Seen) -> Iterator[Finding]:

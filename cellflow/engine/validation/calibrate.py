@@ -123,7 +123,7 @@ def _calibrate_run(part: OofRun, config: CalibrateConfig) -> _Calibrated:
     thresholds = dataclasses.replace(
         search.fit(),
         source=f"out-of-fold flows of {len(part.scores)} images of run {part.run.name}",
-        members=part.hashes,
+        members=tuple(part.hashes.values()),
         policy=part.policy,
         diameter=part.diameter,
     )
@@ -132,8 +132,10 @@ def _calibrate_run(part: OofRun, config: CalibrateConfig) -> _Calibrated:
     default = search.scores.at(range(len(part.scores)), part.mask)
     scores = part.scores.assign(score=default, cross_fitted=cross_fitted)
     cv = cross_validation(scores, seed=config.seed)
-    facts = fitted_facts(search, thresholds, cross_fitted, config) | {
-        "folds": {str(fold): item.to_dict() for fold, item in fitted.items()}
+    facts = fitted_facts(search, thresholds, cross_fitted, config)
+    facts["folds"] = {
+        str(fold): dataclasses.replace(item, members=part.hashes_without(fold)).to_dict()
+        for fold, item in fitted.items()
     }
     thresholds = dataclasses.replace(thresholds, facts=facts)
     folder = part.run.calibration

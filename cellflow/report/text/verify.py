@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Protocol
 
+import pandas as pd
+
+from cellflow.report.text.dataset import dataset_text
 from cellflow.report.text.table import named_lines, text_table
 from cellflow.storage.sizes import plural
 from cellflow.types import shorten
@@ -36,6 +39,10 @@ class Found(Protocol):
     """Everything, see `cellflow.engine.data.findings.Verification`."""
 
     @property
+    def images(self) -> pd.DataFrame | None: ...
+    @property
+    def group(self) -> str | None: ...
+    @property
     def facts(self) -> Mapping[str, str]: ...
     @property
     def findings(self) -> Sequence[Item]: ...
@@ -47,7 +54,8 @@ class Found(Protocol):
 
 def verification_text(found: Found) -> str:
     """What was read, a row for each kind of finding with its first ids and reason, and the verdict."""
-    blocks = [named_lines(found.facts)]
+    images = {} if found.images is None else {"images": _images(found.images, found.group)}
+    blocks = [named_lines({**images, **found.facts})]
     if found.findings:
         blocks.append(_table(found.findings))
     verdict = (
@@ -57,6 +65,16 @@ def verification_text(found: Found) -> str:
         verdict = f"{plural(found.problems, 'problem')}, marked with !"
     ending = [verdict, *([f"Next: {found.next}"] if found.next else [])]
     return "\n\n".join([*blocks, "\n".join(ending)])
+
+
+def _images(images: pd.DataFrame, group: str | None) -> str:
+    """What images there are: numbers, sizes, types of pixels, and how large their cells are."""
+    if images.empty:
+        return "none that can be used"
+    kinds = [f"{kind} ({count})" for kind, count in images["dtype"].value_counts().items()]
+    diameters = images["median_diameter"][images["n_instances"] > 0]
+    size = f", median diameter {diameters.median():.1f} pixels" if len(diameters) else ""
+    return f"{dataset_text(images, group)}, {', '.join(kinds)}{size}"
 
 
 def _table(findings: Sequence[Item]) -> str:
