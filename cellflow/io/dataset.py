@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ from cellflow.storage.csv_text import csv_writer
 from cellflow.storage.hashing import hash_bytes
 from cellflow.types import Instances
 
-__all__ = ["Dataset", "DatasetWriter"]
+__all__ = ["NEAR_COPY", "Dataset", "DatasetWriter"]
 
 _WHOLE_NUMBERS = ("height", "width", "channels", "n_instances")
 _NUMBERS = (*_WHOLE_NUMBERS, "median_diameter")
@@ -54,6 +55,10 @@ _COLUMNS = (
     "pixel_hash",
     *_PIXEL_SIZE,
 )
+
+
+NEAR_COPY = "near_copy_of"
+"""Column of images.csv that is there where images are other forms of one: the id of the first of them."""
 
 
 class Dataset:
@@ -103,7 +108,7 @@ class Dataset:
         """Ids of all images, sorted."""
         return [str(image_id) for image_id in self.images.index]
 
-    own_columns = _COLUMNS
+    own_columns = (*_COLUMNS, NEAR_COPY)
     """Columns of `images` that `cellflow prepare` computed; all others came with the source."""
 
     @property
@@ -261,8 +266,10 @@ class DatasetWriter:
             }
         )
 
-    def finish(self, layout: str) -> None:
-        """Write the tables and ``dataset.json``."""
+    def finish(self, layout: str, copies: Mapping[str, str] | None = None) -> None:
+        """Write the tables and ``dataset.json``; `copies` are images of which the first form is another."""
+        if copies:
+            self._rows = [row | {NEAR_COPY: copies.get(row["id"], "")} for row in self._rows]
         table = pd.DataFrame(self._rows).sort_values("id").fillna({})
         write_csv(self._folder / "images.csv", table)
         with (self._folder / "instances.csv").open("w", encoding="utf-8", newline="") as file:
@@ -287,7 +294,7 @@ class DatasetWriter:
 
 def _free_name(column: str) -> str:
     """Name of a column of the source that does not clash with one of ours."""
-    return f"source_{column}" if column in _COLUMNS else column
+    return f"source_{column}" if column in (*_COLUMNS, NEAR_COPY) else column
 
 
 def _data_hash(pixel_hashes: dict[Any, Any], annotations: dict[str, list[str]]) -> str:

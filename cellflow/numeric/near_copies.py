@@ -16,8 +16,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-__all__ = ["SIDE", "NearCopy", "fingerprint", "near_copies"]
+__all__ = ["SIDE", "NearCopy", "fingerprint", "first_of_copies", "near_copies"]
 
 Floats = NDArray[np.float32]
 
@@ -107,6 +109,28 @@ def near_copies(fingerprints: Sequence[Floats]) -> list[NearCopy]:
         if likeness >= _COPY:
             found.append(NearCopy(first, second, likeness, _ORIENTATIONS[how]))
     return found
+
+
+def first_of_copies(count: int, pairs: Sequence[tuple[int, int]]) -> NDArray[np.int64]:
+    """First image of each image's set, where pairs, directly or through others, are of one set.
+
+    Parameters
+    ----------
+    count : int
+        Number of images.
+    pairs : sequence of (int, int)
+        Places of two images.
+
+    Returns
+    -------
+    (count,) int64 ndarray
+        Its own place for an image without a pair.
+    """
+    ends = np.asarray(pairs, dtype=np.int64).reshape(-1, 2).T
+    graph = coo_array((np.ones(ends.shape[1], np.int8), (ends[0], ends[1])), shape=(count, count))
+    sets = connected_components(graph, directed=False)[1]
+    first = np.unique(sets, return_index=True)[1]
+    return np.asarray(first[sets], dtype=np.int64)
 
 
 def _candidates(prints: Floats) -> list[tuple[int, int]]:

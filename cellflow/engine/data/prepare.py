@@ -10,11 +10,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
-
 from cellflow.config import FoldsConfig, PrepareConfig, ReadingConfig, check_config
 from cellflow.engine.data.folds import group_column, groups_of
 from cellflow.engine.data.mending import Mending
+from cellflow.engine.data.twins import Look, other_forms, warn_of_twins
 from cellflow.engine.runtime.progress_lines import follow
 from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset, DatasetWriter
@@ -24,6 +23,7 @@ from cellflow.io.mask_findings import MaskReview
 from cellflow.io.problems import Problems
 from cellflow.io.source import Source, SourceImage, check_ids, match_id
 from cellflow.io.tables import read_rows
+from cellflow.numeric.near_copies import fingerprint
 from cellflow.storage.atomic import atomic_folder, restore_folder, what_stands
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_array
@@ -95,7 +95,7 @@ def prepare(config: PrepareConfig) -> Dataset:
     for line in mending.lines():
         _log.info(line)
     review.warn("--split_parts makes every separate part a cell; cells that touch stay one.")
-    _warn_of_twins(dataset.images)
+    warn_of_twins(dataset.images)
     if flat:
         _log.warning(
             "%d of %d images have one value only (%s): there is nothing to see in them. Export them again, "
@@ -266,20 +266,21 @@ def _write(
     source: Source, folder: Path, problems: Problems, review: MaskReview, mending: Mending
 ) -> list[str]:
     """Write all images; returns the ids of those of one value only."""
-    writer, flat = DatasetWriter(folder), []
+    writer, flat, seen = DatasetWriter(folder), list[str](), dict[str, Look]()
     for image in follow(source.images.values(), "prepare", brief=True):
         try:
             pixels = image.pixels()
             instances = image.instances((pixels.shape[0], pixels.shape[1]))
             check_shapes(image, pixels.shape[:2], instances.shape)
             instances = review.add(image.id, mending.apply(image.id, instances))
-            writer.add(image, pixels, instances, pixel_hash=hash_array(pixels))
+            seen[image.id] = Look(hash_array(pixels), fingerprint(pixels))
+            writer.add(image, pixels, instances, pixel_hash=seen[image.id].pixel_hash)
             if (pixels == pixels[:1, :1]).all():
                 flat.append(image.id)
         except DataError as error:
             problems.add(error, image.id)
     problems.raise_if_any()
-    writer.finish(source.layout)
+    writer.finish(source.layout, other_forms(seen))
     return flat
 
 
@@ -318,14 +319,3 @@ def _keep_folds(old: Path, new: Path, source: Source) -> None:
     for name in ("folds.csv", "folds.json"):
         if (old / name).is_file():
             shutil.copyfile(old / name, new / name)
-
-
-def _warn_of_twins(images: pd.DataFrame) -> None:
-    """Warn of images with the same pixels; `cellflow folds` keeps them together."""
-    for _, group in images.groupby("pixel_hash"):
-        if len(group) > 1:
-            _log.warning(
-                "The same image under %d names: %s. It counts more than once in training and "
-                "scores; `cellflow folds` keeps its copies in one fold.",
-                *(len(group), ", ".join(group.index)),
-            )

@@ -134,7 +134,7 @@ def _look(seen: _Seen, image: SourceImage, pixels: NDArray[Any], instances: Inst
             if len(cells)
             else ", and there are no cells"
         )
-        text = f"every pixel is {pixels.flat[0].item()}{there}"
+        text = f"all pixels have one value{there}"
         seen.findings.append(Finding("one value", image.id, text, wrong=len(cells) > 0))
     seen.review.add(image.id, cells)
     seen.findings += cell_findings(image.id, instances)
@@ -175,7 +175,7 @@ def _changes(dataset: Dataset, seen: _Seen) -> Iterator[Finding]:
         yield Finding("changed", "", str(error), wrong=True)
     for name, row in seen.rows.items():
         if row["pixel_hash"] != dataset.images.at[name, "pixel_hash"]:
-            file = dataset.images.at[name, "file"]
+            file = str(dataset.images.at[name, "file"])
             yield Finding(
                 "changed", name, f"images/{file} has other pixels than were prepared", wrong=True
             )

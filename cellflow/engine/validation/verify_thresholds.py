@@ -50,6 +50,9 @@ def check_thresholds(files: RunFiles) -> str:
     scores = _read(files, "calibration/scores.csv", _COLUMNS)
     if scores is None:
         return "without the table of their scores"
+    if sorted(scores["id"]) != sorted(files.rows):
+        reason = f"expected one row for each of {len(files.rows)} images, found {len(scores)} rows"
+        files.wrong("other thresholds", "calibration/scores.csv", reason)
     _check_cv(files, scores)
     if not fitted or files.dataset is None:
         return "of the run's models; the cross-fitted scores are not checked"
