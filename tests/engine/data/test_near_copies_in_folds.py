@@ -90,7 +90,7 @@ def test_what_is_left_are_too_few_groups(source: Path, tmp_path: Path):
     prepare(PrepareConfig(source, out=data))
     make_folds(FoldsConfig(data=data, k=8))
     with pytest.raises(
-        FoldError, match="found 8 .*forms of one picture count once, see near_copy_of"
+        FoldError, match=r"found 8 .*forms of one picture count once, see near_copy_of"
     ):
         make_folds(FoldsConfig(data=data, k=9, overwrite=True))
 
