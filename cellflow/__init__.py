@@ -42,6 +42,7 @@ _HOME = {
     "ScoreConfig": "config",
     "TrackingConfig": "config",
     "TrainConfig": "config",
+    "VerifyConfig": "config",
     "CellflowError": "errors",
     "Instances": "types",
     "Score": "types",
@@ -74,6 +75,7 @@ _HOME = {
     "score_masks": "engine.validation.score_masks",
     "segmentation_metrics": "numeric.metrics.segmentation",
     "train": "engine.training.train",
+    "verify": "engine.validation.verify",
     "write_notebook": "engine.publishing.notebook",
 }
 

@@ -25,6 +25,7 @@ from cellflow.config import SamplingConfig as SamplingConfig
 from cellflow.config import ScoreConfig as ScoreConfig
 from cellflow.config import TrackingConfig as TrackingConfig
 from cellflow.config import TrainConfig as TrainConfig
+from cellflow.config import VerifyConfig as VerifyConfig
 from cellflow.engine.data.make_folds import make_folds as make_folds
 from cellflow.engine.data.prepare import prepare as prepare
 from cellflow.engine.experiments.chain import run_chain as run_chain
@@ -46,6 +47,7 @@ from cellflow.engine.validation.calibrate import calibrate as calibrate
 from cellflow.engine.validation.compare_runs import compare_runs as compare_runs
 from cellflow.engine.validation.oof import oof as oof
 from cellflow.engine.validation.score_masks import score_masks as score_masks
+from cellflow.engine.validation.verify import verify as verify
 from cellflow.errors import CellflowError as CellflowError
 from cellflow.numeric.averaging import average_flows as average_flows
 from cellflow.numeric.dynamics import FLOW_SCALE as FLOW_SCALE

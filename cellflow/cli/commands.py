@@ -39,6 +39,18 @@ def _prepare(config: configs.PrepareConfig) -> None:
     say(f"Next: cellflow folds{folds_flags(dataset)}{_data_flag(config.out)}")
 
 
+def _verify(config: configs.VerifyConfig) -> None:
+    from cellflow.engine.validation.verify import verify
+    from cellflow.report.text.verify import verification_text
+
+    found = verify(config)
+    say(verification_text(found))
+    if config.out is not None:
+        say(f"Written: {config.out}")
+    if found.problems:
+        fail("something is wrong, see above")
+
+
 def _folds(config: configs.FoldsConfig) -> None:
     from cellflow.engine.data.make_folds import make_folds
 
@@ -231,6 +243,7 @@ _GOES_ON = "the same command goes on where it stopped"
 COMMANDS = {
     "demo": Command(configs.DemoConfig, _demo),
     "prepare": Command(configs.PrepareConfig, _prepare),
+    "verify": Command(configs.VerifyConfig, _verify),
     "folds": Command(configs.FoldsConfig, _folds),
     "train": Command(configs.TrainConfig, _train, _GOES_ON),
     "oof": Command(configs.OofConfig, _oof),

@@ -92,7 +92,7 @@ class FoldTrainer:
         self.config, self.fold, self.run = config, fold, run
         self.training, self.machine, self.budget = training, machine, budget
         self.tracking = FoldTracking(trackers, fold, dataset, validation.ids)
-        self.checkpoint = FoldCheckpoint(config, fold, run, machine)
+        self.checkpoint = FoldCheckpoint(config, fold, run, machine, trained_on=training.ids)
         self.stepper = self._start()
         crops = make_crops(config, fold, training, self.stepper.net)
         self.sampler = make_sampler(config, fold, dataset, training.ids, machine.ranks)
