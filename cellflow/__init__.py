@@ -27,6 +27,7 @@ _HOME = {
     "MaskConfig": "config",
     "MaskOverrides": "config",
     "ModelConfig": "config",
+    "ModelExportConfig": "config",
     "NotebookConfig": "config",
     "OofConfig": "config",
     "OptimConfig": "config",

@@ -10,6 +10,7 @@ from cellflow.config import InferenceConfig as InferenceConfig
 from cellflow.config import MaskConfig as MaskConfig
 from cellflow.config import MaskOverrides as MaskOverrides
 from cellflow.config import ModelConfig as ModelConfig
+from cellflow.config import ModelExportConfig as ModelExportConfig
 from cellflow.config import NotebookConfig as NotebookConfig
 from cellflow.config import OofConfig as OofConfig
 from cellflow.config import OptimConfig as OptimConfig
