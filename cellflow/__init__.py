@@ -58,6 +58,7 @@ _HOME = {
     "compare_runs": "engine.validation.compare_runs",
     "demo": "engine.experiments.demo",
     "ensemble": "engine.prediction.ensemble",
+    "export_model": "engine.model_exports.export_model",
     "list_runs": "engine.runs.catalog",
     "load_model": "engine.segmentation.loaded_model",
     "make_folds": "engine.data.make_folds",

@@ -31,6 +31,7 @@ from cellflow.engine.data.prepare import prepare as prepare
 from cellflow.engine.experiments.chain import run_chain as run_chain
 from cellflow.engine.experiments.demo import demo as demo
 from cellflow.engine.experiments.queue import run_queue as run_queue
+from cellflow.engine.model_exports.export_model import export_model as export_model
 from cellflow.engine.prediction.ensemble import ensemble as ensemble
 from cellflow.engine.prediction.ensemble import predict as predict
 from cellflow.engine.publishing.notebook import write_notebook as write_notebook
