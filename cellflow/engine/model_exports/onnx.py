@@ -21,7 +21,7 @@ _USAGE = """`{file}` takes `image`, (batch, {channels}, height, width) float32: 
 channel (0 where there is none), each normalised so that its percentiles 1 and 99 are 0 and 1, rescaled by
 {diam_mean:g} / diameter, and padded with zeros to sides that are multiples of {multiple}. It gives
 `output`, (batch, 3, height, width): the flow along Y, the flow along X (5 times the unit flow) and the logit of
-the cell probability. Masks are made of them by `cellflow.flows_to_labels`, without torch; docs/prediction.md
+the cell probability. Masks are made of them by `cellflow.flows_to_labels`, without torch; docs/models.md
 has the whole script. The numbers are in the file's metadata too."""
 
 

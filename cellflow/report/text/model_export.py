@@ -12,7 +12,7 @@ _NEXT = {
     "cellpose": "Open: in Cellpose 3's GUI, Models > Add custom torch model to GUI; more in {path}/README.md",
     "archive": "Next: cellflow predict FOLDER --model {path}; FOLDER holds new images",
     "bioimageio": "Tested by bioimageio.core: passed. Upload: https://bioimage.io/#/upload",
-    "onnx": "How to get masks of it: docs/prediction.md, and {path}/README.md",
+    "onnx": "How to get masks of it: docs/models.md, and {path}/README.md",
 }
 
 

@@ -29,11 +29,18 @@ LOOSE = ["--cellprob_threshold", "-9", "--flow_threshold", "0", "--min_size", "0
 """Thresholds with which an untrained network has cells too."""
 
 
-@pytest.fixture
-def archive(predicted: Train, tmp_path: Path) -> Path:
-    path = tmp_path / "out" / "shipped.zip"
-    export(predicted, path)
+@pytest.fixture(scope="module")
+def archive_once(predicted_once: Train, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("archive") / "shipped.zip"
+    export(predicted_once, path)
     return path
+
+
+@pytest.fixture
+def archive(archive_once: Path, tmp_path: Path) -> Path:
+    """An archive, free to be broken."""
+    (tmp_path / "out").mkdir()
+    return Path(shutil.copy(archive_once, tmp_path / "out"))
 
 
 def export(config: Train, path: Path, **settings: Any) -> Any:
