@@ -89,18 +89,21 @@ def test_an_archive_predicts_as_its_run(
     assert not (tmp_path / "runs").exists()
 
 
-def test_real_cells(real: Train, photographs: Path, tmp_path: Path) -> None:
+def test_real_cells(real_once: Train, photographs: Path, tmp_path: Path) -> None:
     """In Python and in an ensemble, with cells that are cells."""
-    export(real, tmp_path / "real.zip")
+    export(real_once, tmp_path / "real.zip")
     image = imread(photographs / "a.png")
     told = {"device": "cpu", "amp": "off"}
-    ours = cellflow.load_model(real.runs_dir / real.name, **told).predict(image)
+    ours = cellflow.load_model(real_once.runs_dir / real_once.name, **told).predict(image)
     theirs = cellflow.load_model(tmp_path / "real.zip", **told).predict(image)
     assert ours.labels.max() >= 3
     np.testing.assert_array_equal(theirs.labels, ours.labels)
     np.testing.assert_array_equal(theirs.flow, ours.flow)
     both = EnsembleConfig(
-        runs=(str(tmp_path / "real.zip"), str(real.runs_dir / real.name / "fold_0" / "best.pt")),
+        runs=(
+            str(tmp_path / "real.zip"),
+            str(real_once.runs_dir / real_once.name / "fold_0" / "best.pt"),
+        ),
         images=(photographs,),
         output=OutputConfig(out=tmp_path / "both"),
     )
@@ -108,13 +111,13 @@ def test_real_cells(real: Train, photographs: Path, tmp_path: Path) -> None:
         cellflow.ensemble(both)
 
 
-def test_one_fold(real: Train, photographs: Path, tmp_path: Path) -> None:
-    made = export(real, tmp_path / "one.zip", fold=(1,))
+def test_one_fold(real_once: Train, photographs: Path, tmp_path: Path) -> None:
+    made = export(real_once, tmp_path / "one.zip", fold=(1,))
     assert made.folds == (1,)
     model = cellflow.load_model(tmp_path / "one.zip", device="cpu", amp="off")
-    assert [member.name for member in model.opened.members] == [f"{real.name} fold 1"]
+    assert [member.name for member in model.opened.members] == [f"{real_once.name} fold 1"]
     alone = cellflow.load_model(
-        RunFolder(real.runs_dir / real.name).fold(1).best, device="cpu", amp="off"
+        RunFolder(real_once.runs_dir / real_once.name).fold(1).best, device="cpu", amp="off"
     )
     image = imread(photographs / "a.png")
     np.testing.assert_array_equal(model.predict(image).labels, alone.predict(image).labels)
