@@ -10,6 +10,7 @@ from cellflow.config import InferenceConfig as InferenceConfig
 from cellflow.config import MaskConfig as MaskConfig
 from cellflow.config import MaskOverrides as MaskOverrides
 from cellflow.config import ModelConfig as ModelConfig
+from cellflow.config import ModelExportConfig as ModelExportConfig
 from cellflow.config import NotebookConfig as NotebookConfig
 from cellflow.config import OofConfig as OofConfig
 from cellflow.config import OptimConfig as OptimConfig
@@ -31,6 +32,7 @@ from cellflow.engine.data.prepare import prepare as prepare
 from cellflow.engine.experiments.chain import run_chain as run_chain
 from cellflow.engine.experiments.demo import demo as demo
 from cellflow.engine.experiments.queue import run_queue as run_queue
+from cellflow.engine.model_exports.export_model import export_model as export_model
 from cellflow.engine.prediction.ensemble import ensemble as ensemble
 from cellflow.engine.prediction.ensemble import predict as predict
 from cellflow.engine.publishing.notebook import write_notebook as write_notebook

@@ -174,6 +174,13 @@ def _kaggle_notebook(config: configs.NotebookConfig) -> None:
     say(f"Written: {write_notebook(config)}")
 
 
+def _export(config: configs.ModelExportConfig) -> None:
+    from cellflow.engine.model_exports.export_model import export_model
+    from cellflow.report.text.model_export import model_export_text
+
+    say(model_export_text(export_model(config)))
+
+
 def _runs(config: configs.RunsConfig) -> None:
     from cellflow.engine.runs.catalog import list_runs
     from cellflow.report.text.runs import runs_text
@@ -253,6 +260,7 @@ COMMANDS = {
     "run": Command(configs.ChainConfig, _run, _GOES_ON),
     "score": Command(configs.ScoreConfig, _score),
     "queue": Command(configs.QueueConfig, _queue, _GOES_ON),
+    "export": Command(configs.ModelExportConfig, _export),
     "runs": Command(configs.RunsConfig, _runs),
     "compare": Command(configs.CompareConfig, _compare),
     "prune": Command(configs.PruneConfig, _prune),
