@@ -82,6 +82,7 @@ class CocoTable:
         self._find = find
         self._told: dict[str, list[str]] = {}
         self._seen: set[int | str] = set()
+        self._refused: set[int | str] = set()
         self._count = 0
 
     def read(self, results_of: CocoTable | None = None) -> None:
@@ -148,6 +149,8 @@ class CocoTable:
         number, file_name = known.get("id"), known.get("file_name")
         if not isinstance(number, int | str) or not isinstance(file_name, str):
             self._refuse(f"an image needs an id and a file_name, found {str(entry)[:80]}")
+            if isinstance(number, int | str):
+                self._refused.add(number)
             return
         try:
             name = _inner_name(file_name)
@@ -156,6 +159,7 @@ class CocoTable:
             refuse_large(shape)
         except DataError as error:
             self._refuse(f"image {file_name!r}: {str(error).rstrip('.')}", file_name)
+            self._refused.add(number)
             return
         if number in self.images:
             first = self.images[number].file_name
@@ -172,28 +176,34 @@ class CocoTable:
         if not isinstance(entry, dict):
             self._refuse(f"annotation number {self._count} is no object, but {str(entry)[:40]!r}")
             return
-        number, image_id = entry.get("id"), entry.get("image_id")
-        name = f"number {self._count}" if number is None else repr(number)
-        if number is None:
-            pass  # results have none
-        elif not isinstance(number, int | str):
-            self._refuse(f"the id of annotation number {self._count} is no whole number")
+        image_id = entry.get("image_id")
+        known = isinstance(image_id, int | str)
+        image = self.images.get(image_id) if known else None
+        name = self._name(entry.get("id"))
+        if not name or (known and image_id in self._refused):
             return
-        elif number in self._seen:
-            self._refuse(f"the annotation id {number} comes twice")
-            return
-        else:
-            self._seen.add(number)
-        image = self.images.get(image_id) if isinstance(image_id, int | str) else None
         if image is None:
             self._refuse(f"annotation {name} is of the image {image_id!r}, which is not in images")
             return
         self._add_cell(image, name, entry)
 
+    def _name(self, number: Any) -> str:
+        """What messages call an annotation; empty where its id is refused."""
+        if number is None:  # as results are
+            return f"number {self._count}"
+        if not isinstance(number, int | str):
+            self._refuse(f"the id of annotation number {self._count} is no whole number")
+            return ""
+        if number in self._seen:
+            self._refuse(f"the annotation id {number!r} comes twice")
+            return ""
+        self._seen.add(number)
+        return repr(number)
+
     def _add_cell(self, image: ListedImage, name: str, entry: dict[str, Any]) -> None:
         segmentation = entry.get("segmentation")
         short = f"{name} of {image.file_name}"
-        if entry.get("iscrowd"):
+        if str(entry.get("iscrowd") or 0) != "0":
             self._told.setdefault(_CROWD, []).append(short)
             return
         if not segmentation:

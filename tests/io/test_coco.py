@@ -389,13 +389,19 @@ HOSTILE: dict[str, tuple[Callable[[Json], object], str]] = {
 }  # fmt: skip
 
 
+WITH_ANOTHER = ("an id twice", "an id that is none", "a name that is too long")
+"""Cells without an image, and an image that is not there."""
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_one_error_says_what_is_wrong(
     tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     change, said = HOSTILE[name]
     file = write(tmp_path / "set", changed(change), a="a.tif", b="b.tif")
-    assert said in fails(file)
+    message = fails(file)
+    assert said in message
+    assert ("problems:" in message) == (name in WITH_ANOTHER)  # what only follows is not told
     with pytest.raises(SystemExit) as left:
         cli.main(["score", str(file), "--truth", str(file)])
     assert left.value.code == 1
