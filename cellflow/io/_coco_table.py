@@ -16,6 +16,7 @@ from cellflow.io.json_entries import read_entries
 from cellflow.io.pixel_limit import refuse_large
 from cellflow.io.problems import Problems
 from cellflow.storage.sizes import few_text, plural, size_text
+from cellflow.types import shorten
 
 __all__ = ["CocoTable", "ListedImage"]
 
@@ -23,6 +24,8 @@ _log = logging.getLogger(__name__)
 
 _LARGE = 100_000_000
 """Bytes from which on a file takes long enough to say that it is being read."""
+_LONGEST_NAME = 1024
+"""Bytes of the name of an image with its folders."""
 _CROWD = "marked as iscrowd and left out: crowds are no single cells"
 _NO_MASK = "without a mask (a box at most) and left out"
 _NO_PIXEL = "left out, for they cover no pixel of their image"
@@ -158,7 +161,7 @@ class CocoTable:
             shape = _declared_shape(known, path)
             refuse_large(shape)
         except DataError as error:
-            self._refuse(f"image {file_name!r}: {str(error).rstrip('.')}", file_name)
+            self._refuse(f"image {shorten(file_name, 80)!r}: {str(error).rstrip('.')}", file_name)
             self._refused.add(number)
             return
         if number in self.images:
@@ -176,11 +179,13 @@ class CocoTable:
         if not isinstance(entry, dict):
             self._refuse(f"annotation number {self._count} is no object, but {str(entry)[:40]!r}")
             return
-        image_id = entry.get("image_id")
-        known = isinstance(image_id, int | str)
-        image = self.images.get(image_id) if known else None
-        name = self._name(entry.get("id"))
-        if not name or (known and image_id in self._refused):
+        name, image_id = self._name(entry.get("id")), entry.get("image_id")
+        image = None
+        if isinstance(image_id, int | str):
+            image = self.images.get(image_id)
+            if image_id in self._refused:
+                return
+        if not name:
             return
         if image is None:
             self._refuse(f"annotation {name} is of the image {image_id!r}, which is not in images")
@@ -246,7 +251,8 @@ def _inner_name(file_name: str) -> str:
         If it leads anywhere else.
     """
     path = PureWindowsPath(file_name)  # which takes the separators of every system
-    if path.anchor or ".." in path.parts or not path.name or not file_name.isprintable():
+    inside = not path.anchor and ".." not in path.parts and path.name
+    if not (inside and file_name.isprintable() and len(file_name.encode()) <= _LONGEST_NAME):
         raise DataError(
             "expected the name of a file, with folders below that of the annotations at most. Correct file_name"
         )
