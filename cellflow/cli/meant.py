@@ -89,6 +89,7 @@ _FLAGS = {
     "export flows": "save_flows",
     "export outlines": "outlines save_outlines plot draw show",
     "export masks": "save_tif save_masks",
+    "export coco": "save_json save_coco coco",
     "config": "c cfg config_file yaml settings hparams",
 }
 """Flags of ours, some with a value, with what Cellpose 2 to 4, nnU-Net, Ultralytics and others call them."""

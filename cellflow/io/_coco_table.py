@@ -16,6 +16,7 @@ from cellflow.io.json_entries import read_entries
 from cellflow.io.pixel_limit import refuse_large
 from cellflow.io.problems import Problems
 from cellflow.storage.sizes import few_text, plural, size_text
+from cellflow.types import shorten
 
 __all__ = ["CocoTable", "ListedImage"]
 
@@ -23,6 +24,8 @@ _log = logging.getLogger(__name__)
 
 _LARGE = 100_000_000
 """Bytes from which on a file takes long enough to say that it is being read."""
+_LONGEST_NAME = 1024
+"""Bytes of the name of an image with its folders."""
 _CROWD = "marked as iscrowd and left out: crowds are no single cells"
 _NO_MASK = "without a mask (a box at most) and left out"
 _NO_PIXEL = "left out, for they cover no pixel of their image"
@@ -82,6 +85,7 @@ class CocoTable:
         self._find = find
         self._told: dict[str, list[str]] = {}
         self._seen: set[int | str] = set()
+        self._refused: set[int | str] = set()
         self._count = 0
 
     def read(self, results_of: CocoTable | None = None) -> None:
@@ -148,6 +152,8 @@ class CocoTable:
         number, file_name = known.get("id"), known.get("file_name")
         if not isinstance(number, int | str) or not isinstance(file_name, str):
             self._refuse(f"an image needs an id and a file_name, found {str(entry)[:80]}")
+            if isinstance(number, int | str):
+                self._refused.add(number)
             return
         try:
             name = _inner_name(file_name)
@@ -155,7 +161,8 @@ class CocoTable:
             shape = _declared_shape(known, path)
             refuse_large(shape)
         except DataError as error:
-            self._refuse(f"image {file_name!r}: {str(error).rstrip('.')}", file_name)
+            self._refuse(f"image {shorten(file_name, 80)!r}: {str(error).rstrip('.')}", file_name)
+            self._refused.add(number)
             return
         if number in self.images:
             first = self.images[number].file_name
@@ -172,28 +179,36 @@ class CocoTable:
         if not isinstance(entry, dict):
             self._refuse(f"annotation number {self._count} is no object, but {str(entry)[:40]!r}")
             return
-        number, image_id = entry.get("id"), entry.get("image_id")
-        name = f"number {self._count}" if number is None else repr(number)
-        if number is None:
-            pass  # results have none
-        elif not isinstance(number, int | str):
-            self._refuse(f"the id of annotation number {self._count} is no whole number")
+        name, image_id = self._name(entry.get("id")), entry.get("image_id")
+        image = None
+        if isinstance(image_id, int | str):
+            image = self.images.get(image_id)
+            if image_id in self._refused:
+                return
+        if not name:
             return
-        elif number in self._seen:
-            self._refuse(f"the annotation id {number} comes twice")
-            return
-        else:
-            self._seen.add(number)
-        image = self.images.get(image_id) if isinstance(image_id, int | str) else None
         if image is None:
             self._refuse(f"annotation {name} is of the image {image_id!r}, which is not in images")
             return
         self._add_cell(image, name, entry)
 
+    def _name(self, number: Any) -> str:
+        """What messages call an annotation; empty where its id is refused."""
+        if number is None:  # as results are
+            return f"number {self._count}"
+        if not isinstance(number, int | str):
+            self._refuse(f"the id of annotation number {self._count} is no whole number")
+            return ""
+        if number in self._seen:
+            self._refuse(f"the annotation id {number!r} comes twice")
+            return ""
+        self._seen.add(number)
+        return repr(number)
+
     def _add_cell(self, image: ListedImage, name: str, entry: dict[str, Any]) -> None:
         segmentation = entry.get("segmentation")
         short = f"{name} of {image.file_name}"
-        if entry.get("iscrowd"):
+        if str(entry.get("iscrowd") or 0) != "0":
             self._told.setdefault(_CROWD, []).append(short)
             return
         if not segmentation:
@@ -236,7 +251,8 @@ def _inner_name(file_name: str) -> str:
         If it leads anywhere else.
     """
     path = PureWindowsPath(file_name)  # which takes the separators of every system
-    if path.anchor or ".." in path.parts or not path.name or not file_name.isprintable():
+    inside = not path.anchor and ".." not in path.parts and path.name
+    if not (inside and file_name.isprintable() and len(file_name.encode()) <= _LONGEST_NAME):
         raise DataError(
             "expected the name of a file, with folders below that of the annotations at most. Correct file_name"
         )
