@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from cellflow.config.checks import SEED
+from cellflow.config.checks import COUNT, SEED
+from cellflow.config.shared import MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -25,13 +26,15 @@ class PrepareConfig:
 
     source: tyro.conf.Positional[Path]
     """Folder in the Kaggle layout, with images/ and masks/ (or labels/), with ID/images/ and ID/masks/, or with
-    NAME files beside NAME_masks or NAME_seg.npy files."""
+    NAME files beside NAME_masks or NAME_seg.npy files; COCO json, or a folder with one."""
     out: Path = Path("cellflow-data")
     """Dataset folder to write."""
     table: Path | None = None
     """CSV (also .csv.gz) with an id column and more columns (cell type, group), joined on the id."""
     masks: Path | None = None
     """Folder of label maps, when it is not SOURCE/masks."""
+    images: Path | None = None
+    """Folder of the images, where annotations do not lie beside them."""
     mask_filter: str = "_masks"
     """Ending of mask file names when images and masks share one folder, as in Cellpose; _seg for NAME_seg.npy."""
     img_filter: str = ""
@@ -48,6 +51,8 @@ class PrepareConfig:
     """Column of run-length masks in train.csv."""
     cell_type_column: str = "cell_type"
     """Column of cell types; kept as cell_type."""
+    max_pixels: Annotated[int, COUNT] = MAX_PIXELS
+    """Images that claim more pixels, height times width, are refused before they are unpacked."""
     overwrite: bool = False
     """Replace an existing dataset folder."""
 

@@ -8,6 +8,9 @@ from typing import Annotated
 
 import tyro
 
+from cellflow.config.checks import COUNT
+from cellflow.config.shared import MAX_PIXELS
+
 
 @dataclass(frozen=True)
 class ScoreConfig:
@@ -25,11 +28,12 @@ class ScoreConfig:
     """
 
     pred: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PRED")]
-    """Folder of label maps (ID.tif, ID.png, ID_seg.npy, or ending in _masks or _cp_masks), results folder with masks/
-    in it, CSV with id and predicted, or a run by folder or name: its out-of-fold masks."""
+    """Folder of label maps (ID.tif, ID.png, ID_seg.npy, or ending in _masks or _cp_masks) or of outlines (ImageJ
+    ROIs, QuPath GeoJSON), results folder with masks/ in it, CSV with id and predicted, COCO json (annotations,
+    or results of the truth's images), or a run by folder or name: its out-of-fold masks."""
     truth: Annotated[Path | None, tyro.conf.arg(aliases=["--data", "--dir"])] = None
-    """Dataset folder, folder of label maps, or CSV with id, annotation, width and height. Without it the
-    data of the run."""
+    """Dataset folder, folder of label maps or outlines, COCO json, or CSV with id, annotation, width and height.
+    Without it the data of the run."""
     versus: str | None = None
     """Other masks, in any form of PRED. Only images that both have are compared."""
     group: str | None = None
@@ -51,7 +55,10 @@ class ScoreConfig:
     """Folder for these pictures. Without it oof/outlines in the folder of a run that is scored on its own
     data, else outlines/NAME."""
     images: Path | None = None
-    """Images for the pictures: folder, dataset or list; not needed where the truth is a dataset."""
+    """Images, for the pictures and for the size of the images of a truth that is outlines: folder, dataset or (for
+    the pictures) list; not needed where the truth is a dataset, or has its images beside it."""
+    max_pixels: Annotated[int, COUNT] = MAX_PIXELS
+    """Label maps and images that claim more pixels, height times width, are refused before they are unpacked."""
     out: Path | None = None
     """CSV to write, a row per image."""
 
@@ -63,6 +70,5 @@ class ScoreConfig:
             same = [name for name, path in read.items() if path and Path(path) == self.out]
             found += [f"--out would overwrite {name}: {self.out}" for name in same]
         if not self.outlines:
-            given = {"--outlines_dir": self.outlines_dir, "--images": self.images}
-            found += [f"{name} needs --outlines" for name, path in given.items() if path]
+            found += ["--outlines_dir needs --outlines"] if self.outlines_dir else []
         return found

@@ -19,6 +19,7 @@ from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset, DatasetWriter
 from cellflow.io.formats import ReadOptions, find_format, read_source
 from cellflow.io.mask_findings import MaskReview
+from cellflow.io.pixel_limit import at_most
 from cellflow.io.problems import Problems
 from cellflow.io.source import Source, SourceImage, check_ids, match_id
 from cellflow.io.tables import read_rows
@@ -72,6 +73,11 @@ def prepare(config: PrepareConfig) -> Dataset:
     (['a'], 1)
     """
     check_config(config)
+    with at_most(config.max_pixels):
+        return _prepare(config)
+
+
+def _prepare(config: PrepareConfig) -> Dataset:
     problems = Problems()
     options = _options(config, problems)
     _check_source(config, options)
@@ -117,6 +123,7 @@ def _options(config: PrepareConfig, problems: Problems) -> ReadOptions:
     return ReadOptions(
         "prepare",
         masks=config.masks,
+        images=config.images,
         mask_filter=config.mask_filter,
         img_filter=config.img_filter,
         id_column=config.id_column,

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from cellflow.engine.prediction.result_folder import ResultFolder, path_of, pixel_size_of
+from cellflow.engine.exports.export import Origin
+from cellflow.engine.prediction.result_folder import ResultFolder
 from cellflow.engine.runtime.progress_lines import WorkProgress, show_progress
 from cellflow.engine.segmentation.doubts import ImageFacts, facts_of
 from cellflow.errors import DataError, NotFiniteError
@@ -125,8 +126,7 @@ class _Pass:
 
         def finish(name: str, prediction: Prediction) -> str:
             reader = self.readers[name]
-            about = pixel_size_of(reader), path_of(reader)
-            self.folder.write(name, prediction, under_way[name], *about)
+            self.folder.write(name, prediction, under_way[name], Origin.of(reader))
             self.facts.append(facts_of(name, prediction))
             return name
 

@@ -246,7 +246,7 @@ class FoldTrainer:
     def _member(self, net: Network) -> Member:
         model, name = self.config.model, f"{self.run.name} fold {self.fold}"
         runner = self.machine.runner(net, images=len(self.validator.ids))
-        return Member(name, runner, model.chan, model.chan2, *self.stepper.net.diameters)
+        return Member(name, runner, *model.channels, *self.stepper.net.diameters)
 
     def _has_gone_back(self) -> bool:
         """Go back to the last good state when step after step fails; whether that was done."""

@@ -12,12 +12,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellflow.engine.exports import EXPORTS
-from cellflow.engine.exports.export import PARTS, PredictedImage
+from cellflow.engine.exports.export import PARTS, Origin, PredictedImage
 from cellflow.engine.runtime.progress_lines import follow
 from cellflow.engine.segmentation.result import Prediction
 from cellflow.io.dataset import Dataset
 from cellflow.io.flow_store import FlowStore
+from cellflow.io.formats.dataset_folder import dataset_source
 from cellflow.io.images import read_labels, write_labels
+from cellflow.io.source import SourceImage
 from cellflow.numeric.normalize import select_channels
 from cellflow.storage.atomic import atomic_folder
 from cellflow.storage.run_folder import RunFolder
@@ -62,7 +64,8 @@ def write_oof_exports(
     flows = (
         FlowStore(run.flows) if need_flows(names) else None
     )  # cellflow prune may have removed them
-    stored = _StoredPass(run.oof, dataset, flows, channels)
+    sources = dataset_source(dataset, truth=False).images
+    stored = _StoredPass(run.oof, dataset, sources, flows, channels)
     exports = [export for name, export in EXPORTS.items() if name in names]
     types = dict(zip(scores["id"], scores["predicted_type"], strict=True))
     target = run.oof / EXPORT_FOLDER
@@ -85,6 +88,7 @@ class _StoredPass:
 
     folder: Path
     dataset: Dataset
+    sources: dict[str, SourceImage]
     flows: FlowStore | None
     channels: tuple[int, int]
 
@@ -108,6 +112,5 @@ class _StoredPass:
                 cell_type,
                 channels=self.channels,
             )
-        path = self.dataset.path / "images" / str(self.dataset.images.at[name, "file"])
-        size = self.dataset.pixel_size(name)
-        return PredictedImage(name, image, labels, size, prediction, path.resolve())
+        origin = Origin.of(self.sources[name])
+        return PredictedImage(name, image, labels, prediction=prediction, **origin._asdict())

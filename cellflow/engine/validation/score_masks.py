@@ -24,6 +24,7 @@ from cellflow.io.formats.base import Use
 from cellflow.io.formats.dataset_folder import dataset_source
 from cellflow.io.image_source import ImageReaders, find_images
 from cellflow.io.mask_findings import MaskReview
+from cellflow.io.pixel_limit import at_most
 from cellflow.io.source import Source
 from cellflow.numeric.bootstrap import MIN_GROUPS, bootstrap_mean
 from cellflow.report.comparison import Comparison
@@ -198,9 +199,16 @@ def score_masks(config: ScoreConfig) -> ScoreResult:
     [['a', 1.0, 0.5]]
     """
     check_config(config)
+    with at_most(config.max_pixels):
+        return _score_masks(config)
+
+
+def _score_masks(config: ScoreConfig) -> ScoreResult:
     sides = [_find(name, config) for name in (config.pred, config.versus) if name]
-    truth = _find_truth(config.truth, sides, config)
+    truth = _find_truth(config, sides)
     _check_filter(config.mask_filter, sides, truth)
+    if config.images is not None and not (config.outlines or truth.needs_images):
+        raise ConfigError(f"--images needs --outlines: {truth.path} says how large images are")
     matched = [match_names(side.masks, truth) for side in sides]
     names = _matched(sides, truth, matched, subset=config.subset)
     images = _with_facts(truth, list(names), _group_column(config.group, sides, truth))
@@ -219,7 +227,13 @@ def score_masks(config: ScoreConfig) -> ScoreResult:
 
 
 def _options(use: Use, config: ScoreConfig) -> ReadOptions:
-    return ReadOptions(use, mask_filter=config.mask_filter, colours=config.colours)
+    return ReadOptions(
+        use,
+        mask_filter=config.mask_filter,
+        colours=config.colours,
+        truth=config.truth if use == "prediction" else None,
+        images=config.images if use == "truth" else None,
+    )
 
 
 def _find(name: str, config: ScoreConfig) -> _Side:
@@ -241,9 +255,9 @@ def _find(name: str, config: ScoreConfig) -> _Side:
     return _Side(name, read_source(masks, ReadOptions("prediction")), run)
 
 
-def _find_truth(path: Path | None, sides: list[_Side], config: ScoreConfig) -> Source:
-    if path is not None:
-        return read_source(path, _options("truth", config))
+def _find_truth(config: ScoreConfig, sides: list[_Side]) -> Source:
+    if config.truth is not None:
+        return read_source(config.truth, _options("truth", config))
     runs = [side.run for side in sides if side.run is not None]
     if not runs:
         raise ConfigError(

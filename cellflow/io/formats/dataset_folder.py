@@ -40,6 +40,10 @@ class DatasetImage(FileImage):
         """As images.csv has it."""
         return int(self.columns["channels"])
 
+    def channel_names(self) -> tuple[str, ...]:
+        """As images.csv has them."""
+        return self.dataset.channel_names(self.id)
+
     @property
     def cells_path(self) -> Path:
         """Its label map."""

@@ -54,7 +54,8 @@ class KaggleTable(SourceFormat):
     def recognises(self, path: Path, options: ReadOptions) -> bool:
         """Whether table and images are there; as truth any file is a table."""
         if options.use == "prepare":
-            return options.masks is None and is_kaggle_layout(path)
+            elsewhere = options.images is not None and kaggle_table(path) is not None
+            return options.masks is None and (elsewhere or is_kaggle_layout(path))
         return path.is_file() or kaggle_table(path) is not None
 
     def read(self, path: Path, options: ReadOptions) -> Source:
@@ -173,9 +174,13 @@ def _with_names_of(table: Path, options: ReadOptions) -> ReadOptions:
     return replace(options, id_column=names[0], annotation_column=names[1])
 
 
+def _image_folder(table: Path, options: ReadOptions) -> Path:
+    return options.images or kaggle_folder(table) or table.parent / "train"
+
+
 def _files(table: Path, options: ReadOptions) -> dict[str, FileImage]:
     """Images ``ID.png`` of a folder, or ``ID/images/ID.png`` in it."""
-    place = kaggle_folder(table) or table.parent / "train"
+    place = _image_folder(table, options)
     found = [FileImage(path.stem, path) for path in list_images(place)]
     if not found:
         inside = sorted(place.glob(f"*/{IMAGE_FOLDERS[0]}"))
@@ -207,7 +212,7 @@ def _rows(
             continue
         options.problems.add(
             f"{table} line {row.line}: unknown id {text!r}: there is no "
-            f"{(kaggle_folder(table) or table.parent / 'train') / (text or 'ID')}.png (or .tif, .jpg, .bmp). "
+            f"{_image_folder(table, options) / (text or 'ID')}.png (or .tif, .jpg, .bmp). "
             "Add the image or remove the row.",
             text,
         )
@@ -224,7 +229,7 @@ def _check_images(
     table: Path, files: dict[str, FileImage], by_image: Rows, options: ReadOptions
 ) -> None:
     """Tell of images without a row."""
-    place = kaggle_folder(table)
+    place = _image_folder(table, options)
     if not by_image:
         options.problems.add(f"{table}: no image of {place} has a row; expected a row per cell.")
         return

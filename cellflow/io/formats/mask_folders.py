@@ -14,7 +14,7 @@ from cellflow.io.formats.dsb import is_image_folder
 from cellflow.io.formats.gui_files import GuiFiles
 from cellflow.io.formats.map_files import is_seg_ending, list_maps, read_map
 from cellflow.io.formats.seg_npy import SEG_ENDING
-from cellflow.io.images import IMAGE_SUFFIXES, list_images, passed_over
+from cellflow.io.images import IMAGE_SUFFIXES, is_zarr, list_images, passed_over
 from cellflow.io.mask_findings import looks_like_label_map
 from cellflow.io.places import (
     IMAGE_FOLDERS,
@@ -60,7 +60,7 @@ class MaskFolders(SourceFormat):
 
     def read(self, path: Path, options: ReadOptions) -> Source:
         """Find the pairs; files without a partner are problems."""
-        places = _places(path, options.masks)
+        places = _places(path, options)
         ending = SEG_ENDING if is_seg_ending(options.mask_filter) else options.mask_filter
         found = _pairing(places, ending, options.img_filter)
         if not found.pairs:
@@ -137,10 +137,11 @@ class _Pairing:
         return flag_text("--mask_filter", self.mask_filter) + img
 
 
-def _places(folder: Path, masks: Path | None) -> _Folders:
-    images = find_folder(folder, IMAGE_FOLDERS)
-    maps = find_folder(folder, MASK_FOLDERS) if masks is None else masks
-    if masks is None and (images is None or maps is None):
+def _places(folder: Path, options: ReadOptions) -> _Folders:
+    images = options.images or find_folder(folder, IMAGE_FOLDERS)
+    maps = options.masks or find_folder(folder, MASK_FOLDERS)
+    neither = options.masks is None and options.images is None
+    if neither and (images is None or maps is None):
         return _Folders(folder, folder)
     return _Folders(images or folder, maps or folder)
 
@@ -264,7 +265,10 @@ def _tell_of_subfolders(places: _Folders) -> None:
     inside = [
         path
         for path in sorted(places.images.iterdir())
-        if path.is_dir() and path.name[0] != "." and path not in (places.masks, places.images)
+        if path.is_dir()
+        and path.name[0] != "."
+        and path not in (places.masks, places.images)
+        and not is_zarr(path)
     ]
     counts = {path: len(list_images(path)) for path in inside}
     inside = [path for path in inside if counts[path]]

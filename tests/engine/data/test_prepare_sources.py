@@ -350,6 +350,15 @@ def test_folders_by_other_names(images: str, maps: str, tmp_path: Path) -> None:
     assert run(folders(tmp_path / "s", {"x": cells()}, images, maps)).ids == ["x"]
 
 
+def test_images_that_lie_elsewhere(tmp_path: Path) -> None:
+    folders(tmp_path / "maps", {"x": cells()})
+    (tmp_path / "maps" / "images").rename(tmp_path / "elsewhere")
+    assert run(tmp_path / "maps", images=tmp_path / "elsewhere").ids == ["x"]
+    kaggle(tmp_path / "table")
+    (tmp_path / "table" / "train").rename(tmp_path / "photos")
+    assert run(tmp_path / "table", images=tmp_path / "photos").ids == ["a", "b", "c"]
+
+
 def test_folders_that_could_both_be_meant(tmp_path: Path) -> None:
     source = folders(tmp_path / "s", {"x": cells()}, maps="labels")
     write(source / "annotations" / "x.tif", cells())
@@ -370,13 +379,13 @@ def test_images_whose_names_look_like_outputs(tmp_path: Path) -> None:
 
 def test_files_of_other_kinds_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = folders(tmp_path / "s", {"x": cells(), "y": cells()})
-    (source / "images" / "y.tif").rename(source / "images" / "y.jp2")
+    (source / "images" / "y.tif").rename(source / "images" / "y.jxl")
     message = fails(source)
     assert "y.tif: a mask without an image" in message
-    assert "y.jp2 is there, but .jp2 is not read; convert it" in message
+    assert "y.jxl is there, but .jxl is not read; convert it" in message
     (source / "masks" / "y.tif").unlink()
     assert run(source).ids == ["x"]
-    assert "1 file (y.jp2)" in caplog.text
+    assert "1 file (y.jxl)" in caplog.text
 
 
 @pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="names of bytes")
