@@ -51,7 +51,7 @@ def test_results_fit_a_line() -> None:
         assert text.startswith(type(result).__name__ + "(")
         assert len(text) <= LINE
         assert "\n" not in text
-    assert repr(results[0]).endswith("epochs=30, finished='epochs')")
+    assert "best_score=0.3123, best_epoch=12, epochs=30, finished='epochs'" in repr(results[0])
 
 
 def test_shorten() -> None:

@@ -19,7 +19,7 @@ _COMMANDS = {
     "calibrate": "tune thresholds calibration optimize",
     "runs": "list ls experiments status history",
     "prune": "clean delete rm remove",
-    "publish": "upload push submit export",
+    "publish": "upload push submit",
     "checks": "check doctor info env environment settings",
     "queue": "batch grid sweep",
     "compare": "diff",

@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from cellflow.config.checks import COUNT, NOT_NEGATIVE, POSITIVE, SEED, named_twice
+from cellflow.config.metrics import SelectMetric
 from cellflow.config.shared import MAX_LOGIT, RuntimeConfig
 
 MAX_SETTINGS = 200_000
@@ -108,6 +109,9 @@ class CalibrateConfig:
     """How many images the optimum of all types counts for in that of one type; larger: small types are trusted less."""
     smoothing: Annotated[float, NOT_NEGATIVE] = 0.7
     """Width, in steps of the grid, of the smoothing of scores before their maximum is taken; 0 is none."""
+    select_metric: SelectMetric = "competition"
+    """What thresholds are to make best, as a mean over images: competition score; ap50, ap75: competition precision
+    TP / (TP + FP + FN) at that IoU; f1_50, f1_75; pq; seg. Tables give the competition score all the same."""
     reserved: bool = True
     """Where images are reserved from all folds, fit the ensemble's thresholds on them (runs the network)."""
     seed: Annotated[int, SEED] = 0

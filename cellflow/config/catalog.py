@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from cellflow.config.checks import NOT_NEGATIVE, named_twice
+from cellflow.config.metrics import MetricWord
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class CompareConfig:
     """Run folder or name."""
     b: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="B")]
     """The other one; differences are B minus A."""
+    metrics: tuple[MetricWord, ...] = ()
+    """More metrics of the out-of-fold masks of both, or all, as for cellflow score, whose help says what each is."""
     runs_dir: Path = Path("runs")
     """Folder that holds all runs."""
     out: Path | None = None

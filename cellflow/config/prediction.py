@@ -161,8 +161,8 @@ class OutputConfig:
     Cellpose's GUI, seg/ID_seg.npy. roi: ImageJ ROIs, rois/ID_rois.zip. geojson: QuPath detections with types and
     measurements, geojson/ID.geojson. txt: outlines as Cellpose's text, without holes and further parts,
     txt/ID_cp_outlines.txt. coco: COCO annotations of all images, coco.json, and COCO results with scores,
-    coco_results.json. ome-zarr: images with their label maps, ome-zarr/ID.zarr. flows: what joins an ensemble
-    with --flows, flows/ID.npz."""
+    coco_results.json. ome-zarr: images with their label maps, ome-zarr/ID.zarr. flows: what joins an ensemble with
+    --flows, flows/ID.npz."""
 
     name: Annotated[str | None, FOLDER_NAME] = None
     """Name of the result; without it the names of the models joined by +."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from cellflow.config.checks import COUNT
+from cellflow.config.metrics import MetricWord
 from cellflow.config.shared import MAX_PIXELS
 
 
@@ -29,8 +30,8 @@ class ScoreConfig:
 
     pred: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PRED")]
     """Folder of label maps (ID.tif, ID.png, ID_seg.npy, or ending in _masks or _cp_masks) or of outlines (ImageJ
-    ROIs, QuPath GeoJSON), results folder with masks/ in it, CSV with id and predicted, COCO json (annotations,
-    or results of the truth's images), or a run by folder or name: its out-of-fold masks."""
+    ROIs, QuPath GeoJSON), results folder with masks/ in it, CSV with id and predicted, COCO json (annotations, or
+    results of the truth's images), or a run by folder or name: its out-of-fold masks."""
     truth: Annotated[Path | None, tyro.conf.arg(aliases=["--data", "--dir"])] = None
     """Dataset folder, folder of label maps or outlines, COCO json, or CSV with id, annotation, width and height.
     Without it the data of the run."""
@@ -57,6 +58,21 @@ class ScoreConfig:
     images: Path | None = None
     """Images, for the pictures and for the size of the images of a truth that is outlines: folder, dataset or (for
     the pictures) list; not needed where the truth is a dataset, or has its images beside it."""
+    metrics: tuple[MetricWord, ...] = ()
+    """More metrics, or all (docs/metrics.md defines them). competition: mean of TP / (TP + FP + FN) over IoU 0.50,
+    0.55 ... 0.95, which is always there. precision_50 recall_50 f1_50, precision_75 recall_75 f1_75: cells matched
+    one to one above that IoU. pq: panoptic quality, sq times rq. sq: mean IoU of the pairs above 0.5. rq: the same
+    as f1_50. aji: aggregated Jaccard index. aji_plus: the same, one to one. seg, det: those of the Cell Tracking
+    Challenge. dice: of the foreground. count_error: predicted minus true cells; count_error_absolute: without its
+    sign; count_error_relative: divided by the true ones. coco_ap coco_ap50 coco_ap75: COCO's mask AP, by the
+    confidence in cells.csv of a results folder, else with 1 for every cell."""
+    border: Literal["keep", "drop"] = "keep"
+    """drop: leave out true and predicted cells with a pixel in the outer 2 pixels of the image, as NeurIPS 2022."""
+    ignore: Path | None = None
+    """Label maps or binary masks of regions to ignore, by the ids of the truth: their pixels do not count, and cells
+    with more than half of their pixels there are left out on both sides."""
+    max_dets: Annotated[int, COUNT] = 100
+    """Predicted cells per image, the surest first, that count for COCO's AP; 100 is COCO's own."""
     max_pixels: Annotated[int, COUNT] = MAX_PIXELS
     """Label maps and images that claim more pixels, height times width, are refused before they are unpacked."""
     out: Path | None = None
@@ -69,6 +85,10 @@ class ScoreConfig:
         if self.out is not None:
             same = [name for name, path in read.items() if path and Path(path) == self.out]
             found += [f"--out would overwrite {name}: {self.out}" for name in same]
+        if self.max_dets != 100 and not {"all", "coco_ap", "coco_ap50", "coco_ap75"} & set(
+            self.metrics
+        ):
+            found.append("--max_dets needs COCO's AP: add --metrics coco_ap")
         if not self.outlines:
             found += ["--outlines_dir needs --outlines"] if self.outlines_dir else []
         return found

@@ -20,6 +20,7 @@ from cellflow.config.checks import (
     is_number,
     seconds_of,
 )
+from cellflow.config.metrics import SelectMetric
 from cellflow.config.shared import MaskConfig, RuntimeConfig
 from cellflow.config.tracking import TrackingConfig
 from cellflow.errors import ConfigError
@@ -214,6 +215,9 @@ class TrainConfig:
     eval_diameter: Literal["dataset", "image"] = "dataset"
     """Diameters at evaluations. dataset: the mean of the training images, as Cellpose. image: an estimate per
     image from the network's styles of up to 64 training images, as prediction makes one where that is better."""
+    select_metric: SelectMetric = "competition"
+    """What chooses the best model at an evaluation, as a mean over images: competition score; ap50, ap75:
+    competition precision TP / (TP + FP + FN) at that IoU; f1_50, f1_75; pq; seg. Tables keep the competition score."""
     time_budget: str | None = None
     """Time for this command, such as 8h or 90m, shared by its folds. It ends with an evaluation and a saved
     state; the same command goes on from there."""

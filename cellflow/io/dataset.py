@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from cellflow.storage.csv_text import csv_writer
 from cellflow.storage.hashing import hash_bytes
 from cellflow.types import Instances
 
-__all__ = ["Dataset", "DatasetWriter"]
+__all__ = ["NEAR_COPY", "Dataset", "DatasetWriter"]
 
 _WHOLE_NUMBERS = ("height", "width", "channels", "n_instances")
 _NUMBERS = (*_WHOLE_NUMBERS, "median_diameter")
@@ -60,6 +61,8 @@ _COLUMNS = (
 
 _NAMES = "channel_names"
 """Names of all channels, ``DAPI;GFP``; empty where they are unknown. Older datasets lack the column."""
+NEAR_COPY = "near_copy_of"
+"""Column of images.csv that is there where images are other forms of one: the id of the first of them."""
 
 
 class Dataset:
@@ -109,7 +112,7 @@ class Dataset:
         """Ids of all images, sorted."""
         return [str(image_id) for image_id in self.images.index]
 
-    own_columns = (*_COLUMNS, _NAMES)
+    own_columns = (*_COLUMNS, _NAMES, NEAR_COPY)
     """Columns of `images` that `cellflow prepare` computed; all others came with the source."""
 
     @property
@@ -275,8 +278,10 @@ class DatasetWriter:
             }
         )
 
-    def finish(self, layout: str) -> None:
-        """Write the tables and ``dataset.json``."""
+    def finish(self, layout: str, copies: Mapping[str, str] | None = None) -> None:
+        """Write the tables and ``dataset.json``; `copies` are images of which the first form is another."""
+        if copies:
+            self._rows = [row | {NEAR_COPY: copies.get(row["id"], "")} for row in self._rows]
         table = pd.DataFrame(self._rows).sort_values("id").fillna({})
         write_csv(self._folder / "images.csv", table)
         with (self._folder / "instances.csv").open("w", encoding="utf-8", newline="") as file:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
-from cellflow.numeric.matching import match
+from cellflow.numeric.matching import Matches, match
 from cellflow.types import Instances, Score
 
 __all__ = [
@@ -97,7 +97,7 @@ def average_precision(
     """
     values = np.array(list(thresholds), dtype=np.float64)
     fractions = exact_fractions(values)
-    truths, predictions = _as_list(truth, "truth"), _as_list(prediction, "prediction")
+    truths, predictions = as_list(truth, "truth"), as_list(prediction, "prediction")
     if len(truths) != len(predictions):
         raise DataError(
             f"expected as many predictions as truths, found {len(predictions)} and {len(truths)}"
@@ -188,7 +188,7 @@ def hit_levels(
     return np.asarray(over > fractions[:, 0] * union[:, None], dtype=np.bool_)
 
 
-def _as_list(cells: Any, name: str) -> list[Any]:
+def as_list(cells: Any, name: str) -> list[Any]:
     if isinstance(cells, (list, tuple)):
         return list(cells)
     if not isinstance(cells, Instances) and np.ndim(cells) != 2:
@@ -202,10 +202,14 @@ def _as_list(cells: Any, name: str) -> list[Any]:
 def _count(truth: Any, prediction: Any, fractions: NDArray[np.int64]) -> NDArray[np.int64]:
     """TP, FP, FN of one image, ``(3, T)``."""
     found = match(truth, prediction)
-    hits = hit_levels(found.shared, found.union, fractions)
+    return count_matches(found, hit_levels(found.shared, found.union, fractions))
+
+
+def count_matches(found: Matches, hits: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """TP, FP, FN of one image, ``(3, T)``, from which pairs hit at which threshold ``(P, T)``."""
     n_truth, n_prediction = len(found.truth_areas), len(found.prediction_areas)
-    counts = np.empty((3, len(fractions)), dtype=np.int64)
-    for t in range(len(fractions)):
+    counts = np.empty((3, hits.shape[1]), dtype=np.int64)
+    for t in range(hits.shape[1]):
         per_truth = np.bincount(found.truth[hits[:, t]], minlength=n_truth)
         per_prediction = np.bincount(found.prediction[hits[:, t]], minlength=n_prediction)
         counts[0, t] = np.count_nonzero(per_truth == 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +23,10 @@ from cellflow.numeric.dynamics import (
 )
 from cellflow.numeric.labels import measure_areas
 from cellflow.numeric.matching import as_instances, match
+from cellflow.numeric.metrics.counts import count_cells
+from cellflow.numeric.metrics.selection import SelectCounts
 from cellflow.numeric.score import (
     COMPETITION_THRESHOLDS,
-    competition_score,
     exact_fractions,
     hit_levels,
 )
@@ -34,16 +35,20 @@ from cellflow.types import Instances, Score
 __all__ = ["MaskFilter", "SweepCounts", "score_filters", "sweep"]
 
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+Number = TypeVar("Number", np.int64, np.float64)
 
+_HALF, _THREE_QUARTERS = 0, 5
+"""Places of IoU 0.5 and 0.75 among the thresholds of the competition."""
 _FRACTIONS = exact_fractions(np.array(COMPETITION_THRESHOLDS))
 # Pixels. Up to here one thread takes a whole threshold, which wastes nothing; each needs some 30 bytes
 # a pixel at once, so larger images are taken one after the other, each by all threads.
 _SMALL = 2**21
 
 
-@dataclass(frozen=True, eq=False)
-class SweepCounts:
-    """Counts of one image for every combination of thresholds.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SweepCounts(SelectCounts):
+    """Counts of one image for every combination of thresholds, axes ``(C, F, M)``.
 
     Attributes
     ----------
@@ -51,23 +56,17 @@ class SweepCounts:
         The grid; a flow threshold of 0 is "no check".
     iou_thresholds : (T,) float64 ndarray
         Those of the competition.
-    tp, fp, fn : (C, F, M, T) int64 ndarray
     """
 
     cellprob_thresholds: NDArray[np.float64]
     flow_thresholds: NDArray[np.float64]
     min_sizes: NDArray[np.float64]
     iou_thresholds: NDArray[np.float64]
-    tp: Ints
-    fp: Ints
-    fn: Ints
 
     @property
     def scores(self) -> NDArray[np.float64]:
         """Competition score of the image per combination, ``(C, F, M)``."""
-        total = self.tp + self.fp + self.fn
-        precision = np.where(total > 0, self.tp / np.maximum(total, 1), 1.0)
-        return np.asarray(precision.mean(axis=-1), dtype=np.float64)
+        return self.value("competition")
 
     def at(self, cellprob_index: int, flow_index: int, size_index: int) -> Score:
         """The counts of one combination as the `Score` of one image."""
@@ -114,7 +113,7 @@ def sweep(
     Returns
     -------
     SweepCounts
-        Equal to single calls, exactly.
+        Equal to single calls, exactly; but for sums of IoU, which have the rounding of their order.
 
     Raises
     ------
@@ -128,7 +127,9 @@ def sweep(
             f"truth: expected the size of cellprob, {cellprob.shape}, found {tuple(real.shape)}"
         )
     grid = _Grid(cellprob_thresholds, flow_thresholds, min_sizes)
-    counts = np.zeros((3, *grid.shape, len(COMPETITION_THRESHOLDS)), dtype=np.int64)
+    counts = np.zeros((2, *grid.shape, len(COMPETITION_THRESHOLDS)), dtype=np.int64)
+    pairs = np.zeros((*grid.shape, 2), dtype=np.int64)
+    iou = np.zeros((*grid.shape, 2))
 
     def count(_: int, start: int, stop: int) -> None:
         for index in range(start, stop):
@@ -144,11 +145,27 @@ def sweep(
             wanted = candidates.areas > 0
             if score_per_pixel > 0:
                 wanted &= candidate_probabilities(candidates, cellprob) >= score_per_pixel
-            counts[:, index] = _count_grid(candidates, real, grid, wanted, fill_holes=fill_holes)
+            counts[:, index], pairs[index], iou[index] = _count_grid(
+                candidates, real, grid, wanted, fill_holes=fill_holes
+            )
 
     run_blocks(count, len(grid.cellprob), 1 if cellprob.size <= _SMALL else len(grid.cellprob))
-    iou = np.array(COMPETITION_THRESHOLDS)
-    return SweepCounts(grid.cellprob, grid.flow, grid.size, iou, *counts)
+    tp, fp = counts
+    return SweepCounts(
+        n_truth=len(real),
+        tp=tp,
+        fp=fp,
+        fn=len(real) - tp,
+        pairs=pairs,
+        iou=iou[..., 0],
+        covered_iou=iou[..., 1],
+        n_prediction=pairs[..., 0]
+        + fp[..., _HALF],  # those that hit a true cell, and those that hit none
+        cellprob_thresholds=grid.cellprob,
+        flow_thresholds=grid.flow,
+        min_sizes=grid.size,
+        iou_thresholds=np.array(COMPETITION_THRESHOLDS),
+    )
 
 
 class MaskFilter(NamedTuple):
@@ -169,8 +186,8 @@ def score_filters(
     flow_threshold: float,
     min_size: int,
     niter: int | None = None,
-) -> NDArray[np.float64]:
-    """Competition score of one image for several filters at one setting, following its flows once.
+) -> list[SelectCounts]:
+    """Counts of one image for several filters at one setting, following its flows once.
 
     Parameters
     ----------
@@ -182,8 +199,8 @@ def score_filters(
 
     Returns
     -------
-    (n,) float64 ndarray
-        Equal to single calls of `flows_to_labels` and `competition_score`, exactly.
+    list of SelectCounts
+        Equal to single calls of `flows_to_labels` and `count_cells`, exactly.
     """
     flow, cellprob = check_fields(flow, cellprob)
     found = find_candidates(
@@ -201,15 +218,15 @@ def score_filters(
         errors = candidate_errors(found, numbers)
         agrees[numbers[errors > np.float32(flow_threshold)] - 1] = False
     probability = candidate_probabilities(found, cellprob)
-    scores = np.empty(len(filters))
-    for index, item in enumerate(filters):
+    counts = []
+    for item in filters:
         keep = agrees & (found.areas <= item.max_size_fraction * cellprob.size)
         keep &= probability >= item.score_per_pixel
         labels = finish(
             replace(found, labels=found.labels.copy()), keep, fill_holes=item.fill_holes
         )
-        scores[index] = competition_score(truth, labels).mean
-    return scores
+        counts.append(SelectCounts.of(count_cells(truth, labels)))
+    return counts
 
 
 class _Grid:
@@ -234,12 +251,13 @@ class _Grid:
         """How many flow thresholds drop each label, and how many sizes keep it; see `totals`."""
         return np.searchsorted(self._limits, errors), np.searchsorted(self._sizes, areas, "right")
 
-    def totals(self, ranks: tuple[Ints, Ints], values: Ints) -> Ints:
+    def totals(self, ranks: tuple[Ints, Ints], values: NDArray[Number]) -> NDArray[Number]:
         """Sums of the values ``(n, K)`` of the labels that each combination keeps, ``(F, M, K)``."""
-        cells = np.zeros((len(self._limits) + 1, len(self._sizes) + 1, values.shape[1]), np.int64)
+        shape = len(self._limits) + 1, len(self._sizes) + 1, values.shape[1]
+        cells = np.zeros(shape, dtype=values.dtype)
         np.add.at(cells, ranks, values)
         sums = cells.cumsum(axis=0)[:-1, ::-1].cumsum(axis=1)[:, -2::-1]
-        return np.asarray(sums[self._flow_place[:, None], self._size_place], dtype=np.int64)
+        return np.asarray(sums[self._flow_place[:, None], self._size_place], dtype=values.dtype)
 
     def keeps(self, ranks: tuple[Ints, Ints]) -> NDArray[np.bool_]:
         """Whether each combination keeps each label, ``(F, M, n)``."""
@@ -255,20 +273,31 @@ def _count_grid(
     wanted: NDArray[np.bool_],
     *,
     fill_holes: bool,
-) -> Ints:
-    """TP, FP, FN of the wanted labels for all flow thresholds and sizes, ``(3, F, M, T)``."""
+) -> tuple[Ints, Ints, Floats]:
+    """Counts of the wanted labels for all flow thresholds and sizes.
+
+    TP and FP ``(2, F, M, T)``, one-to-one pairs above IoU 0.5 and 0.75 ``(F, M, 2)``, and the sums of IoU of
+    the pairs above 0.5 and of true cells that are covered ``(F, M, 2)``.
+    """
     present = np.flatnonzero(wanted & (candidates.areas >= grid.size.min()))
     present = present[np.argsort(candidates.first[present], kind="stable")]
     errors = np.zeros(len(present), dtype=np.float32)
     if grid.checks:
         errors = candidate_errors(candidates, (present + 1).astype(np.int32))
     ranks = grid.ranks(errors, candidates.areas[present])
-    counts = np.zeros((3, *grid.shape[1:], len(COMPETITION_THRESHOLDS)), dtype=np.int64)
+    counts = np.zeros((2, *grid.shape[1:], len(COMPETITION_THRESHOLDS)), dtype=np.int64)
+    pairs = np.zeros((*grid.shape[1:], 2), dtype=np.int64)
+    iou = np.zeros((*grid.shape[1:], 2))
     for where, labels in _label_maps(candidates, present, grid, ranks, fill_holes=fill_holes):
-        sums = grid.totals(ranks, _hits_per_label(truth, labels, len(present)))[where]
-        counts[0][where], counts[1][where] = np.split(sums, 2, axis=-1)
-    counts[2] = len(truth) - counts[0]
-    return counts
+        hits, values = _hits_per_label(truth, labels, len(present))
+        false = hits == 0
+        held = ~false[:, [_HALF, _THREE_QUARTERS]]
+        sums = grid.totals(ranks, np.concatenate([hits, false, held], axis=1))[where]
+        counts[0][where], counts[1][where], pairs[where] = np.split(
+            sums, [len(_FRACTIONS), 2 * len(_FRACTIONS)], axis=-1
+        )
+        iou[where] = grid.totals(ranks, values)[where]
+    return counts, pairs, iou
 
 
 def _label_maps(
@@ -307,8 +336,14 @@ def _label_maps(
         yield which.reshape(keep.shape[:2]) == index, labels
 
 
-def _hits_per_label(truth: Instances, labels: NDArray[np.int32], n_labels: int) -> Ints:
-    """Truths hit by each label, then 1 where it hits none, per IoU threshold: ``(n, 2 T)``."""
+def _hits_per_label(
+    truth: Instances, labels: NDArray[np.int32], n_labels: int
+) -> tuple[Ints, Floats]:
+    """What each label is worth.
+
+    Truths it hits per IoU threshold ``(n, T)``; and its IoU with the best of those above 0.5, which is its pair
+    as no other label hits one of them, and the sum of those with the truths it covers by more than half, ``(n, 2)``.
+    """
     found = match(truth, labels)
     level = hit_levels(found.shared, found.union, _FRACTIONS)
     index = found.prediction
@@ -317,4 +352,8 @@ def _hits_per_label(truth: Instances, labels: NDArray[np.int32], n_labels: int) 
     hits = np.zeros((n_labels, len(_FRACTIONS)), dtype=np.int64)
     close = np.flatnonzero(level.any(axis=1))
     np.add.at(hits, index[close], level[close])
-    return np.concatenate([hits, hits == 0], axis=1)
+    values, iou = np.zeros((n_labels, 2)), found.shared / found.union
+    np.maximum.at(values[:, 0], index[level[:, _HALF]], iou[level[:, _HALF]])
+    covered = 2 * found.shared > found.truth_areas[found.truth]
+    np.add.at(values[:, 1], index[covered], iou[covered])
+    return hits, values

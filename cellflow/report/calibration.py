@@ -37,6 +37,7 @@ def plot_curves(
     chosen: Mapping[str, float],
     errors: Mapping[str, Sequence[float | None]],
     why: str,
+    score: str = "competition score",
 ) -> None:
     """Write a PNG with one panel per threshold: score over its values, the others as chosen.
 
@@ -58,6 +59,8 @@ def plot_curves(
         each of its values; None where it is not known.
     why : str
         Why these thresholds were chosen.
+    score : str
+        What the scores are.
     """
     width = LETTERS * len(curves)
     known = any(error for values in errors.values() for error in values)
@@ -69,7 +72,7 @@ def plot_curves(
     panels = figure.subplots(1, len(curves), sharey=True, squeeze=False)[0]
     for axes, (name, pairs) in zip(panels, curves.items(), strict=True):
         _plot_curve(axes, name, pairs, chosen[name], errors[name])
-    panels[0].set_ylabel("score")
+    panels[0].set_ylabel(score)
     figure.supxlabel(text, x=0.01, ha="left", fontsize=9, color=GREY)
     save_figure(path, figure)
 

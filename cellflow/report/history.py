@@ -132,7 +132,9 @@ def _mark_best(axes: Axes, table: pd.DataFrame) -> None:
     best = table["best_score"]
     if best.isna().all():
         return
-    row = int(np.nanargmax(best.to_numpy()))  # the first of equals: the epoch that set it
+    known = best.dropna()
+    row = known.index[known != known.iloc[-1]].max()  # the epoch that set what is the best now
+    row = int(known.index[0] if np.isnan(row) else known.index[known.index > row][0])
     epoch, score = float(table["epoch"][row]), float(best[row])
     axes.plot(
         [epoch], [score], "*", color=RED, markersize=15, markeredgecolor="white", zorder=5,

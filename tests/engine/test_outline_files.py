@@ -23,8 +23,10 @@ from cellflow.engine.segmentation.result import Prediction
 from cellflow.engine.validation.score_masks import score_masks
 from cellflow.errors import ConfigError, DataError
 from cellflow.io.dataset import Dataset
+from cellflow.io.formats import ReadOptions, find_format
 from cellflow.io.formats.geojson import write_geojson
-from cellflow.io.formats.imagej_rois import write_rois
+from cellflow.io.formats.imagej_rois import ImagejRois, write_rois
+from cellflow.io.formats.label_maps import LabelMaps
 from cellflow.io.images import read_image, read_labels, write_labels
 
 WRITERS = {
@@ -182,6 +184,11 @@ def test_label_maps_beside_rois_come_first(tmp_path: Path) -> None:
     assert prepare(source).instances("a").areas.tolist() == [32]
     rois = PrepareConfig(tmp_path / "in", out=tmp_path / "rois", masks=tmp_path / "in")
     assert prepare(rois).instances("a").areas.tolist() == [36]
+    assert isinstance(find_format(tmp_path / "in", ReadOptions("truth")), LabelMaps)
+    (tmp_path / "in" / "a_cp_masks.tif").unlink()
+    assert isinstance(find_format(tmp_path / "in", ReadOptions("truth")), ImagejRois)
+    (tmp_path / "in" / "a_seg.npy").touch()
+    assert not isinstance(find_format(tmp_path / "in", ReadOptions("truth")), ImagejRois)
 
 
 def test_cell_types_of_mixed_images_and_of_one_class(

@@ -16,6 +16,7 @@ import numpy as np
 from cellflow.numeric.dynamics import flows_to_labels
 from cellflow.numeric.labels import instances_from_labels, labels_from_instances
 from cellflow.numeric.matching import match
+from cellflow.numeric.metrics.coco import coco_matches
 from cellflow.numeric.rle import instances_from_rles, rles_from_labels
 from cellflow.numeric.score import competition_score
 from cellflow.numeric.sweep import sweep
@@ -77,6 +78,7 @@ def digest() -> str:
             min_sizes=[0, 20],
         )  # fmt: skip
         add(counts.tp, counts.fp, counts.fn, competition_score(labels, found).tp)
+        add(coco_matches(match(cells, found)).matched)
     return total.hexdigest()
 
 

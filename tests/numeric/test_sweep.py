@@ -5,6 +5,9 @@ import pytest
 
 from cellflow.errors import DataError
 from cellflow.numeric.dynamics import flows_to_labels
+from cellflow.numeric.metrics.counts import count_cells
+from cellflow.numeric.metrics.segmentation import segmentation_metrics
+from cellflow.numeric.metrics.selection import SELECT_METRICS, SelectCounts
 from cellflow.numeric.rle import instances_from_rles, rle_encode
 from cellflow.numeric.score import competition_score
 from cellflow.numeric.sweep import MaskFilter, score_filters, sweep
@@ -36,6 +39,12 @@ def compare(flow, cellprob, truth, **options):
                 assert np.array_equal(counts.fp[c, f, m], single.fp[0])
                 assert np.array_equal(counts.fn[c, f, m], single.fn[0])
                 assert counts.scores[c, f, m] == single.mean == counts.at(c, f, m).mean
+                alone = SelectCounts.of(count_cells(truth, found))
+                assert counts.n_prediction[c, f, m] == alone.n_prediction
+                assert counts.pairs[c, f, m].tolist() == alone.pairs.tolist()
+                for name in SELECT_METRICS:
+                    value = counts.value(name)[c, f, m]
+                    assert value == pytest.approx(float(alone.value(name)), abs=1e-12), name
     return counts
 
 
@@ -101,8 +110,10 @@ def test_filters_equal_single_calls(cells):
     ]
     setting = {"cellprob_threshold": -0.5, "flow_threshold": 0.6, "min_size": 20}
     found = score_filters(cells.flow, cells.cellprob, cells.labels, filters, **setting)
-    for score, item in zip(found, filters, strict=True):
+    for counts, item in zip(found, filters, strict=True):
         labels = flows_to_labels(
             cells.flow, cells.cellprob, check_scale=False, **setting, **item._asdict()
         )
-        assert score == competition_score(cells.labels, labels).mean
+        assert counts.value("competition") == competition_score(cells.labels, labels).mean
+        pq = segmentation_metrics(cells.labels, labels, metrics=["pq"]).mean["pq"]
+        assert counts.value("pq") == pq

@@ -31,14 +31,18 @@ def test_a_new_text_takes_a_few_lines() -> None:
 
 
 def test_training() -> None:
+    chosen = {"select_metric": "competition", "best_value": 0.5}
     folds = [
-        SimpleNamespace(fold=0, best_score=0.5, best_epoch=3.0, finished="epochs"),
-        SimpleNamespace(fold=1, best_score=0.0, best_epoch=1.0, finished=""),
+        SimpleNamespace(fold=0, best_score=0.5, best_epoch=3.0, finished="epochs", **chosen),
+        SimpleNamespace(fold=1, best_score=0.0, best_epoch=1.0, finished="", **chosen),
     ]
     lines = training_text(folds).splitlines()
     assert lines[0] == "fold 0: best score 0.5000 at epoch 3"
     assert lines[1].endswith("(nothing was found: too short a training, or other cells?)")
     assert lines[2] == "Time is up. The same command goes on."
+    folds[0].select_metric, folds[0].best_value = "pq", 0.7
+    (line,) = training_text(folds[:1]).splitlines()
+    assert line == "fold 0: best PQ 0.7000 at epoch 3, where the score is 0.5000"
 
 
 def test_prediction(tmp_path) -> None:
@@ -81,7 +85,7 @@ def test_queue_checks_and_prune() -> None:
     assert removed_text(2048, ["x stays"]) == "x stays\nRemoved: 2.0 KiB"
 
 
-@pytest.mark.parametrize("module", ["runs", "cv", "thresholds", "prediction", "training"])
+@pytest.mark.parametrize("module", ["runs", "cv", "thresholds", "prediction", "training", "score"])
 def test_texts_import_nothing_heavy(module: str) -> None:
     program = (
         f"import sys, cellflow.report.text.{module}\n"

@@ -252,6 +252,7 @@ def _cross_validate(config: ChainConfig, run: RunFolder) -> CalibrationResult:
             runs=(str(run.path),),
             data=training.data,
             ensembles_dir=config.ensembles_dir,
+            select_metric=training.select_metric,
             seed=training.seed,
             runtime=training.runtime,
         )

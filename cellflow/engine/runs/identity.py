@@ -18,7 +18,7 @@ from cellflow.errors import RunError
 from cellflow.io.dataset import Dataset
 from cellflow.storage.run_folder import RunFolder
 
-__all__ = ["check_run", "identity", "open_run", "versions"]
+__all__ = ["check_run", "identity", "open_run", "versions", "with_later_settings"]
 
 _NOT_IDENTITY = (
     "fold", "data", "name", "runs_dir", "savedir", "time_budget", "download", "dry_run", "runtime",
@@ -44,6 +44,11 @@ def identity(config: TrainConfig) -> dict[str, Any]:
     return plain
 
 
+def with_later_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a record, with what runs from before a setting existed did."""
+    return {"select_metric": "competition", **config}
+
+
 def check_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> None:
     """Make sure that the run that a config names is free or can be continued; nothing is written.
 
@@ -66,7 +71,7 @@ def check_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> None:
     if not _is_begun(run):
         return
     old, record = run.read_record(), _new_record(config, dataset, folds)
-    changes = config_differences(old["config"], record["config"])
+    changes = config_differences(with_later_settings(old["config"]), record["config"])
     if old["data_hash"] != record["data_hash"]:
         changes.append(f"data: {dataset.path} is not the data the run was started with")
     if old["folds_hash"] != record["folds_hash"]:

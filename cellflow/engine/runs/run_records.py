@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, cast, get_args
 
+from cellflow.config.metrics import SelectMetric
 from cellflow.config.shared import POLICIES, Policy
-from cellflow.storage.records import load_json, number_or_none, read_json
+from cellflow.storage.records import dict_or_empty, load_json, number_or_none, read_json
 from cellflow.storage.run_folder import FoldFolder, RunFolder, former_hashes
 
 __all__ = [
@@ -16,7 +17,11 @@ __all__ = [
     "find_oof_record",
     "read_fold_summary",
     "read_oof_record",
+    "select_metric_of",
 ]
+
+
+_NUMBERS = ("best_score", "best_epoch", "epochs", "best_value")
 
 
 @dataclass(frozen=True)
@@ -29,12 +34,15 @@ class FoldSummary:
         Why it is complete ("epochs", "patience"); empty while it is not.
     best_score, best_epoch, epochs : float or None
         Best score, its epoch, and the epochs trained; None where that is not known.
+    best_value : float or None
+        Metric that made it the best.
     """
 
     finished: str = ""
     best_score: float | None = None
     best_epoch: float | None = None
     epochs: float | None = None
+    best_value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -69,11 +77,17 @@ class OofRecord:
         return self.config_hash not in former_hashes(record)
 
 
+def select_metric_of(record: Mapping[str, Any]) -> str:
+    """Metric that chooses the models of a run, from its record; the competition score where nothing is said."""
+    found = dict_or_empty(record.get("config")).get("select_metric")
+    return str(found) if found in get_args(SelectMetric) else "competition"
+
+
 def read_fold_summary(files: FoldFolder) -> FoldSummary:
     """How the training of a fold ended; what cannot be read is not known."""
     facts = read_json(files.summary) or {}
     finished = facts.get("finished")
-    numbers = [number_or_none(facts.get(key)) for key in ("best_score", "best_epoch", "epochs")]
+    numbers = [number_or_none(facts.get(key)) for key in _NUMBERS]
     return FoldSummary(finished if isinstance(finished, str) else "", *numbers)
 
 

@@ -10,7 +10,12 @@ from typing import Any
 
 import pandas as pd
 
-from cellflow.engine.runs.run_records import OofRecord, find_oof_record, read_fold_summary
+from cellflow.engine.runs.run_records import (
+    OofRecord,
+    find_oof_record,
+    read_fold_summary,
+    select_metric_of,
+)
 from cellflow.engine.runs.thresholds import find_thresholds
 from cellflow.errors import DataError, RunError
 from cellflow.io.tables import read_frame
@@ -120,7 +125,10 @@ def run_state(run: RunFolder, hashes: Mapping[int, str | None] | None = None) ->
         record = run.read_record()
     except RunError as error:
         return RunState(None, str(error), (), False, False)
-    folds = tuple(_fold_state(run, fold) for fold in record["folds"] if isinstance(fold, int))
+    metric = select_metric_of(record)
+    folds = tuple(
+        _fold_state(run, fold, metric) for fold in record["folds"] if isinstance(fold, int)
+    )
     problem = ""
     if len(folds) < max(1, len(record["folds"])):
         problem = f"{run.record_path}: expected numbers of folds, found {record['folds']}"
@@ -191,28 +199,35 @@ def now_text() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _fold_state(run: RunFolder, fold: int) -> FoldState:
+def _fold_state(run: RunFolder, fold: int, metric: str) -> FoldState:
     """From the summary of a finished fold; else from the history, which is never older."""
     files_ = run.fold(fold)
     summary, has_model = read_fold_summary(files_), files_.best.is_file()
     if summary.finished:
         numbers = summary.best_score, summary.best_epoch, summary.epochs
         return FoldState(fold, summary.finished, has_model, *numbers)
-    score, epoch, epochs = _from_history(files_.history)
+    score, epoch, epochs = _from_history(files_.history, metric)
     return FoldState(fold, "", has_model, score, epoch, epochs)
 
 
-def _from_history(path: Path) -> tuple[float | None, float | None, float | None]:
-    """Best score, its epoch, and the epochs done; a tie goes to the earlier epoch, as in training."""
+def _from_history(path: Path, metric: str) -> tuple[float | None, float | None, float | None]:
+    """Best score, its epoch, and the epochs done; a tie goes to the earlier epoch, as in training.
+
+    Where another metric chooses, the score of the epoch that it has chosen.
+    """
     table = lenient_table(path)
     if table is None or "epoch" not in table or not len(table):
         return None, None, None
     epochs = pd.to_numeric(table["epoch"], errors="coerce")
-    names = [name for name in ("val_score", "val_score_ema") if name in table]
-    scores = table[names].apply(pd.to_numeric, errors="coerce").max(axis=1)
-    if scores.isna().all():
+    column = f"val_{'score' if metric == 'competition' else metric}"
+    names = [name for name in (column, f"{column}_ema") if name in table]
+    chosen = table[names].apply(pd.to_numeric, errors="coerce").max(axis=1)
+    scores = chosen
+    if metric != "competition" and "best_score" in table:
+        scores = pd.to_numeric(table["best_score"], errors="coerce")
+    if chosen.isna().all():
         return None, None, number_or_none(epochs.max())
-    best = scores.idxmax()
+    best = chosen.idxmax()
     return number_or_none(scores[best]), number_or_none(epochs[best]), number_or_none(epochs.max())
 
 

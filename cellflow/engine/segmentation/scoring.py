@@ -14,10 +14,20 @@ from tqdm import tqdm
 from cellflow.engine.segmentation.result import Prediction
 from cellflow.engine.segmentation.segmenter import Ready, Segmenter
 from cellflow.io.dataset import Dataset
+from cellflow.numeric.metrics.counts import count_cells
+from cellflow.numeric.metrics.selection import SelectCounts
 from cellflow.numeric.score import competition_score, detection_rates
 from cellflow.types import Instances
 
-__all__ = ["COUNTS", "SCORE_COLUMNS", "mean_score", "rates", "score_images", "score_row"]
+__all__ = [
+    "COUNTS",
+    "SCORE_COLUMNS",
+    "mean_score",
+    "rates",
+    "score_images",
+    "score_row",
+    "select_column",
+]
 
 PRECISIONS = [f"ap{percent}" for percent in range(50, 100, 5)]
 """Precision at IoU 0.50, 0.55 ... 0.95."""
@@ -29,9 +39,20 @@ SCORE_COLUMNS = ["score", *PRECISIONS, "n_true", "n_predicted", *COUNTS]
 """What is kept for each scored image: competition score, the precisions it is the mean of, numbers of cells."""
 
 
-def score_row(truth: Instances, labels: NDArray[np.int32]) -> dict[str, Any]:
-    """Scores of one image, a value per name in `SCORE_COLUMNS`."""
+def select_column(metric: str) -> str:
+    """Column of a metric that chooses models, in tables of scores per image."""
+    return "score" if metric == "competition" else metric
+
+
+def score_row(
+    truth: Instances, labels: NDArray[np.int32], metric: str = "competition"
+) -> dict[str, Any]:
+    """Scores of one image, a value per name in `SCORE_COLUMNS`, and the metric where it is none of them."""
     score = competition_score(truth, labels)
+    more = {}
+    if select_column(metric) not in SCORE_COLUMNS:
+        counts = SelectCounts.of(count_cells(truth, labels))
+        more[metric] = float(counts.value(metric))
     return {
         "score": float(score.mean),
         **dict(zip(PRECISIONS, map(float, score.precision[0]), strict=True)),
@@ -41,6 +62,7 @@ def score_row(truth: Instances, labels: NDArray[np.int32]) -> dict[str, Any]:
             name: int(counts[0, 0])
             for name, counts in zip(COUNTS, (score.tp, score.fn, score.fp), strict=True)
         },
+        **more,
     }
 
 
@@ -65,6 +87,7 @@ def score_images(
     check: Callable[[], None] | None = None,
     kept: dict[str, NDArray[np.int32]] | None = None,
     ready: dict[str, Ready] | None = None,
+    metric: str = "competition",
 ) -> list[dict[str, Any]]:
     """Segment images of a dataset and score them.
 
@@ -83,17 +106,19 @@ def score_images(
     ready : dict, optional
         Gets the images as the network wants them, as many as fit `READY_BYTES`, and gives them back in
         the next call: for passes over the same images with networks of the same channels.
+    metric : str
+        What chooses models.
 
     Returns
     -------
     list of dict
-        A row per image, in the order of `names`: id and the `SCORE_COLUMNS`.
+        A row per image, in the order of `names`: id, the `SCORE_COLUMNS`, and the metric where it is none of them.
     """
 
     def finish(name: str, result: Prediction) -> dict[str, Any]:
         if kept is not None and name in kept:
             kept[name] = result.labels
-        return {"id": name} | score_row(dataset.instances(name), result.labels)
+        return {"id": name} | score_row(dataset.instances(name), result.labels, metric)
 
     images = ((name, _ready_image(segmenter, dataset, name, ready)) for name in names)
     rows = []
@@ -119,6 +144,6 @@ def _ready_image(
     return image
 
 
-def mean_score(rows: pd.DataFrame) -> float:
-    """Mean competition score over images; nan for none."""
-    return float(rows["score"].mean())
+def mean_score(rows: pd.DataFrame, metric: str = "competition") -> float:
+    """Mean of a metric that chooses models over images, by default of the competition score; nan for none."""
+    return float(rows[select_column(metric)].mean())

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from tqdm import tqdm
 
 from cellflow.engine.training.progress import Progress
+from cellflow.report.history import HISTORY_COLUMNS
 
 __all__ = ["log_epoch", "log_position", "step_bar"]
 
@@ -29,12 +31,21 @@ def log_epoch(fold: int, progress: Progress, *, n_epochs: int, seconds_left: flo
     if not math.isnan(row["val_score"]):
         both = f" (average {row['val_score_ema']:.4f})" if "val_score_ema" in row else ""
         best = f"best {progress.best_score:.4f} at {progress.best_epoch:g}"
-        score = f"  score {row['val_score']:.4f}{both}, {best}"
+        score = f"  score {row['val_score']:.4f}{both}, {best}{_selected(row, progress)}"
     _log.info(
         "fold %d  epoch %g/%d  loss %.4f  lr %.2g  %.1f images/s%s  left %d:%02d:%02d",
         fold, row["epoch"], n_epochs, row["train_loss"], row["learning_rate"],
         row["images_per_second"], score, left // 3600, left // 60 % 60, left % 60,
     )  # fmt: skip
+
+
+def _selected(row: Mapping[str, float], progress: Progress) -> str:
+    """What chooses the best model, where that is not the score."""
+    names = [name for name in row if name.startswith("val_") and name not in HISTORY_COLUMNS]
+    if not names:
+        return ""
+    values = ", ".join(f"{name.removeprefix('val_')} {row[name]:.4f}" for name in names)
+    return f", chosen by {values}, best {progress.best_value:.4f}"
 
 
 def log_position(fold: int, what: str, progress: Progress, *, n_epochs: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ class FoldResult:
     """What came out of a fold's training.
 
     `finished` says why it is complete ("epochs", "patience"); it is empty where time ran out before.
+    `best_value` is what `select_metric` gave the best model, which is its score where that selects.
     """
 
     fold: int
@@ -30,16 +32,26 @@ class FoldResult:
     best_epoch: float
     epochs: float
     finished: str
+    select_metric: str = "competition"
+    best_value: float = math.nan
 
     @classmethod
-    def of(cls, fold: int, progress: Progress) -> FoldResult:
+    def of(cls, fold: int, progress: Progress, select_metric: str) -> FoldResult:
         """Result of a training that has come so far."""
         return cls(
-            fold, progress.best_score, progress.best_epoch, progress.position, progress.finished
+            fold,
+            progress.best_score,
+            progress.best_epoch,
+            progress.position,
+            progress.finished,
+            select_metric,
+            progress.best_value,
         )
 
 
-def finished_without_state(fold: int, files: FoldFolder) -> FoldResult | None:
+def finished_without_state(
+    fold: int, files: FoldFolder, select_metric: str = "competition"
+) -> FoldResult | None:
     """Result of a fold that was trained to its end and has its model, but no state any more."""
     if files.last.exists() or not files.best.exists():
         return None
@@ -47,7 +59,8 @@ def finished_without_state(fold: int, files: FoldFolder) -> FoldResult | None:
     score, best_epoch, epochs = summary.best_score, summary.best_epoch, summary.epochs
     if not summary.finished or score is None or best_epoch is None or epochs is None:
         return None
-    return FoldResult(fold, score, best_epoch, epochs, summary.finished)
+    value = score if summary.best_value is None else summary.best_value
+    return FoldResult(fold, score, best_epoch, epochs, summary.finished, select_metric, value)
 
 
 def copy_best(config: TrainConfig, fold: int, best: Path) -> None:

@@ -20,7 +20,13 @@ from cellflow.engine.training.fold_checkpoint import FoldCheckpoint
 from cellflow.engine.training.fold_log import log_epoch, log_position, step_bar
 from cellflow.engine.training.fold_result import FoldResult
 from cellflow.engine.training.fold_tracking import FoldTracking
-from cellflow.engine.training.progress import SCORE_COLUMNS, EpochSums, Progress, seconds_left
+from cellflow.engine.training.progress import (
+    SCORE_COLUMNS,
+    EpochSums,
+    Progress,
+    seconds_left,
+    value_column,
+)
 from cellflow.engine.training.sample_cache import CachedSamples
 from cellflow.engine.training.start_network import is_pretrained, start_stepper
 from cellflow.engine.training.validator import Validator
@@ -86,7 +92,7 @@ class FoldTrainer:
         self.config, self.fold, self.run = config, fold, run
         self.training, self.machine, self.budget = training, machine, budget
         self.tracking = FoldTracking(trackers, fold, dataset, validation.ids)
-        self.checkpoint = FoldCheckpoint(config, fold, run, machine)
+        self.checkpoint = FoldCheckpoint(config, fold, run, machine, trained_on=training.ids)
         self.stepper = self._start()
         crops = make_crops(config, fold, training, self.stepper.net)
         self.sampler = make_sampler(config, fold, dataset, training.ids, machine.ranks)
@@ -123,7 +129,7 @@ class FoldTrainer:
             self.tracking.end(summary, self.checkpoint.files.best)
         elif self.paused:
             self._log_position("is out of time")
-        return FoldResult.of(self.fold, progress)
+        return FoldResult.of(self.fold, progress, self.config.select_metric)
 
     def _train(self) -> None:
         progress = self.progress
@@ -220,20 +226,24 @@ class FoldTrainer:
     def _evaluate(self, epoch: float) -> dict[str, float]:
         """Score the weights, and their moving average where there is one. All or nothing is kept."""
         started = time.monotonic()
-        scores, rows = {}, []
+        scores, values, rows, metric = {}, {}, [], self.config.select_metric
         for weights, net in self.stepper.networks.items():
             net.eval()
             examples = self.tracking.choose_examples() if weights == "net" else None
             scored = self.validator.score(self._member(net), self.signals.check, examples)
             rows += [{"epoch": epoch, "weights": weights} | row for row in scored]
             scores[weights] = mean_score(pd.DataFrame(scored))
+            values[weights] = mean_score(pd.DataFrame(scored), metric)
         loss = self.validator.loss(self.stepper.net)
         progress = self.progress
         progress.evaluations += rows
-        better = [progress.consider(score, epoch, name) for name, score in scores.items()]
+        better = [progress.consider(scores[w], epoch, w, values[w]) for w in scores]
         progress.stale = 0 if any(better) else progress.stale + 1
         self.evaluation_seconds = time.monotonic() - started
-        return {"val_loss": loss} | {SCORE_COLUMNS[name]: score for name, score in scores.items()}
+        row = {"val_loss": loss} | {SCORE_COLUMNS[name]: score for name, score in scores.items()}
+        if metric != "competition":
+            row |= {value_column(metric, name): value for name, value in values.items()}
+        return row
 
     def _keep_evaluation(self, epoch: float, row: dict[str, float]) -> None:
         """Keep the row of an evaluation, with the state and, if it is the best, the model."""

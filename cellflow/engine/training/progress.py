@@ -11,11 +11,16 @@ import pandas as pd
 from cellflow.nn.step import StepResult
 from cellflow.report.history import HISTORY_COLUMNS
 
-__all__ = ["SCORE_COLUMNS", "EpochSums", "Progress", "seconds_left"]
+__all__ = ["SCORE_COLUMNS", "EpochSums", "Progress", "seconds_left", "value_column"]
 
 
 SCORE_COLUMNS = {"net": "val_score", "ema": "val_score_ema"}
 """Column of the history for the score of the weights, and of their moving average."""
+
+
+def value_column(metric: str, weights: str) -> str:
+    """Column of the history for what selects, where that is not the score."""
+    return SCORE_COLUMNS[weights].replace("score", metric)
 
 
 def seconds_left(
@@ -106,6 +111,8 @@ class Progress:
     best_score, best_epoch, best_weights
         Best evaluation so far: competition score, epoch, and whether the weights themselves ("net") or
         their moving average ("ema") reached it. `best_score` is -1 before the first.
+    best_value : float
+        What makes it the best: the metric that selects, which is the score unless another was asked for.
     stale : int
         Evaluations since then.
     skipped_in_a_row : int
@@ -125,6 +132,7 @@ class Progress:
     step: int = 0
     sums: EpochSums = field(default_factory=EpochSums)
     best_score: float = -1.0
+    best_value: float = -1.0
     best_epoch: float = 0
     best_weights: str = "net"
     stale: int = 0
@@ -164,15 +172,21 @@ class Progress:
     def history_table(self) -> pd.DataFrame:
         """The history, with the terms of the loss beside the loss."""
         table = pd.DataFrame(self.history)
-        terms = [name for name in table if name not in HISTORY_COLUMNS]
-        order = [*HISTORY_COLUMNS[:2], *terms, *HISTORY_COLUMNS[2:]]
+        others = [name for name in table if name not in HISTORY_COLUMNS]
+        selected = [name for name in others if str(name).startswith("val_")]
+        terms = [name for name in others if name not in selected]
+        order = [*HISTORY_COLUMNS[:2], *terms, *HISTORY_COLUMNS[2:], *selected]
         return table[[name for name in order if name in table]]
 
-    def consider(self, score: float, epoch: float, weights: str) -> bool:
-        """Take a score for the best one if it is; a tie keeps the earlier."""
-        better = score > self.best_score
+    def consider(
+        self, score: float, epoch: float, weights: str, value: float | None = None
+    ) -> bool:
+        """Take an evaluation for the best one if its value, or else its score, is; a tie keeps the earlier."""
+        value = score if value is None else value
+        better = value > self.best_value
         if better:
             self.best_score, self.best_epoch, self.best_weights = score, epoch, weights
+            self.best_value = value
         return better
 
     def to_dict(self) -> dict[str, Any]:
@@ -183,4 +197,7 @@ class Progress:
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Progress:
         """The progress that `to_dict` gave."""
-        return cls(**(plain | {"sums": EpochSums(**plain["sums"])}))
+        before = {
+            "best_value": plain["best_score"]
+        }  # of a state from when the score alone selected
+        return cls(**(before | plain | {"sums": EpochSums(**plain["sums"])}))

@@ -12,6 +12,7 @@ import torch
 from cellflow.config import TrainConfig, check_config
 from cellflow.engine.data.folds import load_folds, validation_folds, wanted_folds
 from cellflow.engine.runs.identity import open_run
+from cellflow.engine.runs.sample_list import write_sample_list
 from cellflow.engine.runs.start_file import start_file
 from cellflow.engine.runs.tracked_command import tracked, write_start
 from cellflow.engine.runtime.logs import log_to
@@ -193,13 +194,17 @@ def _log_file(job: Job, fold: int) -> AbstractContextManager[None]:
 def _train_fold(job: Job, fold: int, budget: Budget, trackers: Trackers) -> FoldResult:
     files = job.run.fold(fold)
     with _sole_trainer(job, fold), _log_file(job, fold):
-        done = finished_without_state(fold, files)  # as cellflow prune leaves it
+        done = finished_without_state(
+            fold, files, job.config.select_metric
+        )  # as cellflow prune leaves it
         if done is not None:
             if job.machine.ranks.first:
                 copy_best(job.config, fold, files.best)
             _log.info("fold %d is complete: best score %.4f, %s", fold, done.best_score, files.best)
             return done
         training, validation = _samples(job, fold)
+        if job.machine.ranks.first:
+            write_sample_list(files.samples, job.split, training.ids, validation.ids)
         _log.info(
             "fold %d: %d images train, %d validate, mean diameter %.1f pixels",
             fold, len(training), len(validation), sum(training.diameters) / len(training),

@@ -94,14 +94,21 @@ class Validator:
             place = {name: number for number, name in enumerate(self.ids)}
             return sorted(rows, key=lambda row: place[row["id"]])
         return score_images(
-            segmenter, self.dataset, share, check=check, kept=kept, ready=self._ready
+            segmenter,
+            self.dataset,
+            share,
+            check=check,
+            kept=kept,
+            ready=self._ready,
+            metric=self.config.select_metric,
         )
 
     def _scored_by_all(self, segmenter: Segmenter, share: Sequence[str]) -> list[dict[str, Any]]:
         """Rows of all processes; an output that is not a number in one of them fails in all."""
         ranks, rows, failure = self.machine.ranks, list[dict[str, Any]](), None
         try:
-            rows = score_images(segmenter, self.dataset, share, ready=self._ready)
+            metric = self.config.select_metric
+            rows = score_images(segmenter, self.dataset, share, ready=self._ready, metric=metric)
         except NotFiniteError as error:
             failure = error
         if ranks.sums([float(failure is not None)])[0]:

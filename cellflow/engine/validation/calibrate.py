@@ -12,6 +12,8 @@ from pathlib import Path
 import pandas as pd
 
 from cellflow.config import CalibrateConfig, check_config
+from cellflow.config.metrics import SELECT_NAMES
+from cellflow.engine.runs.contents import run_select_metric
 from cellflow.engine.runs.thresholds import ALL_TYPES, Thresholds, write_thresholds
 from cellflow.engine.runs.tracked_command import tracked
 from cellflow.engine.validation.calibrate_ensemble import calibrate_ensemble
@@ -123,17 +125,28 @@ def _calibrate_run(part: OofRun, config: CalibrateConfig) -> _Calibrated:
     thresholds = dataclasses.replace(
         search.fit(),
         source=f"out-of-fold flows of {len(part.scores)} images of run {part.run.name}",
-        members=part.hashes,
+        members=tuple(part.hashes.values()),
         policy=part.policy,
         diameter=part.diameter,
     )
     cross_fitted, fitted = search.cross_fit()
     # The pass may have been made with other thresholds; side by side they all start from one setting.
-    default = search.scores.at(range(len(part.scores)), part.mask)
-    scores = part.scores.assign(score=default, cross_fitted=cross_fitted)
-    cv = cross_validation(scores, seed=config.seed)
-    facts = fitted_facts(search, thresholds, cross_fitted, config) | {
-        "folds": {str(fold): item.to_dict() for fold, item in fitted.items()}
+    rows = range(len(part.scores))
+    scores = part.scores.assign(
+        score=search.scores.competition_at(rows, part.mask),
+        cross_fitted=search.competition_of(fitted),
+    )
+    if config.select_metric != "competition":
+        own = {"": search.scores.at(rows, part.mask), "_cross_fitted": cross_fitted}
+        scores = scores.assign(**{config.select_metric + end: item for end, item in own.items()})
+    selected_by = run_select_metric(part.run)
+    cv = cross_validation(
+        scores, seed=config.seed, selected_by=selected_by, fitted_for=config.select_metric
+    )
+    facts = fitted_facts(search, thresholds, cross_fitted, config) | {"selected_by": selected_by}
+    facts["folds"] = {
+        str(fold): dataclasses.replace(item, members=part.hashes_without(fold)).to_dict()
+        for fold, item in fitted.items()
     }
     thresholds = dataclasses.replace(thresholds, facts=facts)
     folder = part.run.calibration
@@ -148,6 +161,7 @@ def _calibrate_run(part: OofRun, config: CalibrateConfig) -> _Calibrated:
             chosen=chosen,
             errors=facts["errors"][name],
             why=facts["decisions"][name]["why"],
+            score=SELECT_NAMES[config.select_metric],
         )
     write_csv(part.run.cv, cv)
     write_thresholds(part.run.thresholds, thresholds)

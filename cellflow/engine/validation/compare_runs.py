@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cellflow.config import check_config, config_differences
+from cellflow.config import ScoreConfig, check_config, config_differences
 from cellflow.config.catalog import CompareConfig
 from cellflow.engine.runs.contents import read_table
+from cellflow.engine.runs.identity import with_later_settings
 from cellflow.engine.runs.next_command import run_word
 from cellflow.engine.runs.run_records import OofRecord, find_oof_record
 from cellflow.engine.runs.state import RunState, is_debug, run_state
-from cellflow.engine.validation.score_masks import ScoreResult, mean_row
+from cellflow.engine.validation.metric_scores import metric_columns, metric_names
+from cellflow.engine.validation.score_masks import score_masks
+from cellflow.engine.validation.score_result import ScoreResult, mean_row
 from cellflow.errors import ConfigError
 from cellflow.storage.atomic import write_csv
 from cellflow.storage.run_folder import RunFolder, find_run
@@ -48,7 +51,8 @@ class Comparison:
     images : pandas.DataFrame
         A row per image that both have: id, cell_type, group, fold (where the split is one), score_a,
         score_b, difference, and cross_fitted_a, cross_fitted_b, cross_fitted_difference where both are
-        calibrated. Empty where the data are not the same.
+        calibrated; with `metrics` also METRIC of B, METRIC_versus of A, and
+        METRIC_difference. Empty where the data are not the same.
     table : pandas.DataFrame
         Means over these images per fold, per cell type and overall, at the thresholds of the training
         and at cross-fitted ones: scope, name, thresholds, images, groups, score_a, score_b, difference
@@ -56,6 +60,9 @@ class Comparison:
         scores alone.
     conclusions : tuple of str
         A sentence for each kind of thresholds.
+    metrics : pandas.DataFrame
+        Other metrics that were asked for, of the out-of-fold masks of B compared with those of A, as
+        `ScoreResult.metrics` has them. Empty without any.
     """
 
     a: str
@@ -65,6 +72,7 @@ class Comparison:
     images: pd.DataFrame
     table: pd.DataFrame
     conclusions: tuple[str, ...]
+    metrics: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def compare_runs(config: CompareConfig) -> Comparison:
@@ -100,10 +108,17 @@ def compare_runs(config: CompareConfig) -> Comparison:
     images = _paired(a, b)
     rows = list(_rows(images, a, b))
     table = pd.DataFrame([row for row, _ in rows], columns=_COLUMNS)
+    scored = _more_metrics(config, a, b) if config.metrics and len(images) else None
+    if scored is not None:
+        columns = [c for key in metric_names(config.metrics) for c in metric_columns(key)]
+        images = images.merge(scored.images[["id", *columns]], on="id", validate="one_to_one")
     if config.out is not None:
         write_csv(config.out, images)
+    metrics = pd.DataFrame() if scored is None else scored.metrics
     conclusions = tuple(text for _, text in rows if text)
-    return Comparison(a.name, b.name, _differences(a, b), _notes(a, b), images, table, conclusions)
+    return Comparison(
+        a.name, b.name, _differences(a, b), _notes(a, b), images, table, conclusions, metrics
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,11 +155,23 @@ class _Side:
         return cls(run, name, record, state, made, scores, cross_fitted, other)
 
 
+def _more_metrics(config: CompareConfig, a: _Side, b: _Side) -> ScoreResult:
+    """Other metrics of the out-of-fold masks of both, B as what is scored and A as what it is compared with."""
+    return score_masks(
+        ScoreConfig(
+            str(b.run.path),
+            versus=str(a.run.path),
+            metrics=config.metrics,
+            runs_dir=config.runs_dir,
+        )
+    )
+
+
 def _differences(a: _Side, b: _Side) -> tuple[str, ...]:
     """What differs in how two runs were made: settings, diameters of predictions, versions."""
     made: list[dict[str, Any]] = [
         {
-            **side.record["config"],
+            **with_later_settings(side.record["config"]),
             "oof": {key: getattr(side.made, key, None) for key in ("policy", "diameter", "mask")},
             "versions": side.record.get("versions", {}),
         }

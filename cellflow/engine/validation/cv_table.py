@@ -13,7 +13,13 @@ from cellflow.numeric.bootstrap import Interval, bootstrap_mean
 __all__ = ["cross_validation"]
 
 
-def cross_validation(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
+def cross_validation(
+    scores: pd.DataFrame,
+    *,
+    seed: int = 0,
+    selected_by: str = "competition",
+    fitted_for: str = "competition",
+) -> pd.DataFrame:
     """Means over images, per fold, per cell type and overall.
 
     Parameters
@@ -23,6 +29,8 @@ def cross_validation(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         n_true, n_found, n_missed and n_false, and cross_fitted once thresholds are calibrated.
     seed : int
         Seed of the bootstrap.
+    selected_by, fitted_for : str
+        Metrics that chose the models, and that thresholds were fitted for.
 
     Returns
     -------
@@ -32,6 +40,7 @@ def cross_validation(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         `low` to `high` of `expected`, `ap50`, `ap75`, and `precision`, `recall` and `f1` at IoU 0.5 (all
         of the masks of the out-of-fold pass). Every value is a mean over images, never over folds; only
         the last three are made of the summed counts of cells.
+        `selected_by` and `fitted_for` are the metrics; the second is empty before the calibration.
     """
     if "cross_fitted" not in scores:
         scores = scores.assign(cross_fitted=np.nan)
@@ -40,7 +49,8 @@ def cross_validation(scores: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
         groups = scores.groupby("cell_type")
         rows += [_row("cell_type", str(name), part, seed) for name, part in groups]
     rows.append(_row("overall", "all", scores, seed))
-    return pd.DataFrame(rows)
+    fitted = fitted_for if scores["cross_fitted"].notna().any() else ""
+    return pd.DataFrame(rows).assign(selected_by=selected_by, fitted_for=fitted)
 
 
 def _row(scope: str, name: str, part: pd.DataFrame, seed: int) -> dict[str, Any]:

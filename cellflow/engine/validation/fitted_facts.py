@@ -24,7 +24,15 @@ def threshold_search_of(
     config: CalibrateConfig,
     prior: ThresholdSearch | None = None,
 ) -> ThresholdSearch:
-    return ThresholdSearch(images, config.grid, mask, config.shrinkage, config.smoothing, prior)
+    return ThresholdSearch(
+        images,
+        config.grid,
+        mask,
+        config.shrinkage,
+        config.smoothing,
+        prior,
+        config.select_metric,
+    )
 
 
 def fitted_facts(
@@ -33,7 +41,7 @@ def fitted_facts(
     cross_fitted: NDArray[np.float64],
     config: CalibrateConfig,
 ) -> dict[str, Any]:
-    """What people want to know of fitted thresholds: scores, curves, settings, versions."""
+    """What people want to know of fitted thresholds: scores by the metric they were fitted for, curves, settings."""
     types = np.array(search.images.types)
     scores, curves, errors = {}, {}, {}
     for cell_type in ("", *thresholds.per_type):
@@ -60,6 +68,7 @@ def fitted_facts(
     }
     settings = {key: value for key, value in config_to_dict(config).items() if key in _SETTINGS}
     return {
+        "metric": search.metric,
         "scores": scores,
         "curves": curves,
         "errors": errors,
@@ -74,7 +83,7 @@ def number_or_null(score: float) -> float | None:
     return None if np.isnan(score) else score
 
 
-_SETTINGS = ("grid", "shrinkage", "smoothing", "seed")
+_SETTINGS = ("grid", "shrinkage", "smoothing", "seed", "select_metric")
 
 
 def _fitted(

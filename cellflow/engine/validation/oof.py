@@ -23,6 +23,7 @@ from cellflow.engine.runs.contents import (
     run_dataset,
     run_folds,
     run_mask,
+    run_select_metric,
 )
 from cellflow.engine.runs.identity import versions
 from cellflow.engine.runs.next_command import run_word
@@ -196,7 +197,7 @@ def _new_pass(job: _Job, policies: Sequence[Policy]) -> tuple[pd.DataFrame, pd.D
         write_confusion(folder / "cell_types.csv", scores)
         log_recognition(scores)
         write_json(folder / "oof.json", _record(job, best, passes))
-        cv = cross_validation(scores)
+        cv = cross_validation(scores, selected_by=run_select_metric(run))
         write_csv(run.cv, cv)  # before the folder: whoever finds that takes the pass for done
     run.thresholds.unlink(missing_ok=True)  # they were fitted on other flows
     return scores, cv

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,8 +64,8 @@ def write_oof_exports(
     flows = (
         FlowStore(run.flows) if need_flows(names) else None
     )  # cellflow prune may have removed them
-    sources = dataset_source(dataset, truth=False).images
-    stored = _StoredPass(run.oof, dataset, sources, flows, channels)
+    images = dataset_source(dataset, truth=False).images
+    stored = _StoredPass(run.oof, images, flows, channels)
     exports = [export for name, export in EXPORTS.items() if name in names]
     types = dict(zip(scores["id"], scores["predicted_type"], strict=True))
     target = run.oof / EXPORT_FOLDER
@@ -87,8 +87,7 @@ class _StoredPass:
     """What a pass has left of its images."""
 
     folder: Path
-    dataset: Dataset
-    sources: dict[str, SourceImage]
+    images: Mapping[str, SourceImage]
     flows: FlowStore | None
     channels: tuple[int, int]
 
@@ -98,7 +97,7 @@ class _StoredPass:
 
     def image(self, name: str, cell_type: str) -> PredictedImage:
         """An image with its prediction as it was, but for the flows, which have float16."""
-        image, labels = self.dataset.image(name), self.labels(name)
+        image, labels = self.images[name].pixels(), self.labels(name)
         prediction = None
         if self.flows is not None:
             flow, cellprob = (part.astype(np.float32) for part in self.flows.read(name))
@@ -112,5 +111,5 @@ class _StoredPass:
                 cell_type,
                 channels=self.channels,
             )
-        origin = Origin.of(self.sources[name])
+        origin = Origin.of(self.images[name])
         return PredictedImage(name, image, labels, prediction=prediction, **origin._asdict())

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from cellflow.engine.data.folds import image_groups
-from cellflow.engine.runs.contents import read_table
+from cellflow.engine.runs.contents import read_table, run_select_metric
 from cellflow.engine.segmentation.member import Member
 from cellflow.engine.segmentation.result import Prediction
-from cellflow.engine.segmentation.scoring import score_row
+from cellflow.engine.segmentation.scoring import score_row, select_column
 from cellflow.engine.validation.selection_bias import selection_bias
 from cellflow.errors import RunError
 from cellflow.io.dataset import Dataset
@@ -91,11 +91,19 @@ def selection_biases(
 ) -> pd.Series[float]:
     """How much choosing the epoch flatters each image, from its fold's evaluations; by id."""
     groups = image_groups(dataset, run.folds).to_dict()
+    column = select_column(run_select_metric(run))
     parts = []
     for fold, table in evaluations.items():
+        if column not in table:
+            raise RunError(
+                f"{run.fold(fold).evaluations}: expected the column {column}, by which the run chooses its models, "
+                f"found {', '.join(map(str, table))}. Repeat the command that trained this fold: it writes the "
+                "table again."
+            )
         own = table["id"].isin(folds.index[folds == fold])
         if own.all() and len(own):
-            parts.append(selection_bias(table, {name: groups[name] for name in set(table["id"])}))
+            own_groups = {name: groups[name] for name in set(table["id"])}
+            parts.append(selection_bias(table, own_groups, chosen_by=column))
             continue
         raise RunError(
             f"{run.fold(fold).evaluations}: expected scores of the images that fold {fold} validates on, "

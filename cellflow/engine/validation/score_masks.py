@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,17 @@ from cellflow.engine.data.folds import group_column, groups_of
 from cellflow.engine.runs.contents import run_dataset, warn_of_old_masks
 from cellflow.engine.runs.next_command import run_word
 from cellflow.engine.runtime.progress_lines import follow
-from cellflow.engine.segmentation.scoring import SCORE_COLUMNS, rates, score_row
+from cellflow.engine.segmentation.scoring import SCORE_COLUMNS, score_row
+from cellflow.engine.validation.evaluated_part import EvaluatedPart
 from cellflow.engine.validation.match_names import Names, check_names, match_names
+from cellflow.engine.validation.metric_scores import (
+    Confidences,
+    MetricScores,
+    Predicted,
+    metric_names,
+)
 from cellflow.engine.validation.outlines import check_outlines_folder, write_outlines_folder
+from cellflow.engine.validation.score_result import ScoreResult, summary
 from cellflow.errors import ConfigError, DataError, RunError
 from cellflow.io.fold_table import read_fold_facts
 from cellflow.io.formats import ReadOptions, read_source
@@ -26,73 +34,15 @@ from cellflow.io.image_source import ImageReaders, find_images
 from cellflow.io.mask_findings import MaskReview
 from cellflow.io.pixel_limit import at_most
 from cellflow.io.source import Source
-from cellflow.numeric.bootstrap import MIN_GROUPS, bootstrap_mean
 from cellflow.report.comparison import Comparison
 from cellflow.storage.atomic import write_csv
 from cellflow.storage.run_folder import RunFolder, find_run
 from cellflow.storage.sizes import few_text
-from cellflow.types import Instances, one_line
+from cellflow.types import Instances
 
-__all__ = ["ScoreResult", "mean_row", "score_masks"]
+__all__ = ["ScoreResult", "score_masks"]
 
 _log = logging.getLogger(__name__)
-
-
-@one_line
-@dataclass(frozen=True, eq=False)
-class ScoreResult:
-    """Scores of predicted masks, and how they compare with others.
-
-    Attributes
-    ----------
-    pred : str
-        What was scored, as it was named.
-    versus : str or None
-        What it was compared with.
-    images : DataFrame
-        A row per image: id, cell_type, group, score (competition metric), ap50 ... ap95, n_true,
-        n_predicted, and at IoU 0.5 n_found, n_missed and n_false; with `versus` also the same of the
-        others, ending in _versus, and difference (score - score_versus).
-    table : DataFrame
-        Means over images, a row per cell type (where there are several) and one overall: scope, name,
-        images, groups, score with its 95 % interval low..high, ap50, ap75, and at IoU 0.5 precision,
-        recall and f1 of the summed counts of cells; with `versus` also
-        score_versus, difference with its interval difference_low..difference_high, and verdict:
-        "better" or "worse" where that interval lies on one side of 0 and there are at least
-        `MIN_GROUPS` groups, else "undecided". Intervals come from resampling whole groups.
-    compared : tuple of str
-        What was taken for the prediction and for the truth, and what matched, a line each.
-    outlines : Path or None
-        Sheet of the worst images, in the folder with pictures of all; None where none were asked for.
-    """
-
-    pred: str
-    versus: str | None
-    images: pd.DataFrame
-    table: pd.DataFrame
-    compared: tuple[str, ...] = ()
-    outlines: Path | None = None
-
-    @property
-    def worst(self) -> pd.DataFrame:
-        """Images by their score, the worst first; of those with a score of 1 none."""
-        below = self.images[self.images["score"] < 1]
-        return below.sort_values(["score", "id"], kind="stable")
-
-    @property
-    def conclusion(self) -> str:
-        """The comparison over all images in one sentence; empty without one."""
-        if self.versus is None:
-            return ""
-        row = self.table.iloc[-1]
-        found = (
-            f"difference {row['difference']:+.4f}, 95 % interval {row['difference_low']:+.4f} to "
-            f"{row['difference_high']:+.4f}, {row['images']} images in {row['groups']} groups"
-        )
-        if row["verdict"] != "undecided":
-            return f"{self.pred} is {row['verdict']} than {self.versus}: {found}."
-        why = f" (a verdict needs {MIN_GROUPS})" if row["groups"] < MIN_GROUPS else ""
-        return f"Undecided between {self.pred} and {self.versus}: {found}{why}."
 
 
 @dataclass(frozen=True)
@@ -102,6 +52,11 @@ class _Side:
     name: str
     masks: Source
     run: RunFolder | None
+    confidences: Confidences = field(default_factory=Confidences)
+
+    def with_confidences(self, wanted: bool) -> _Side:
+        """The same, with how sure it is of its cells."""
+        return replace(self, confidences=Confidences.beside(self.masks.path)) if wanted else self
 
     def __str__(self) -> str:
         return str(self.masks.path)
@@ -116,10 +71,16 @@ class _Pictures:
     truth: Source
     ids: dict[str, str]
     readers: ImageReaders
+    part: EvaluatedPart
 
     @classmethod
     def plan(
-        cls, config: ScoreConfig, side: _Side, truth: Source, names: dict[str, list[str]]
+        cls,
+        config: ScoreConfig,
+        side: _Side,
+        truth: Source,
+        names: dict[str, list[str]],
+        part: EvaluatedPart,
     ) -> _Pictures:
         """Find the images, and refuse what would fail after all is scored."""
         if config.images is not None:
@@ -143,7 +104,9 @@ class _Pictures:
             folder = side.run.oof / "outlines"
         folder = folder or Path("outlines") / _result_name(side)
         check_outlines_folder(folder)
-        return cls(folder, side, truth, {name: ids[0] for name, ids in names.items()}, readers)
+        return cls(
+            folder, side, truth, {name: ids[0] for name, ids in names.items()}, readers, part
+        )
 
     def write(self, scores: pd.DataFrame) -> Path:
         """Draw all; the sheet of the worst."""
@@ -152,6 +115,7 @@ class _Pictures:
     def _compare(self, name: str) -> Comparison:
         cells = self.truth.images[name].instances()
         labels = self.side.masks.images[self.ids[name]].labels(cells.shape)
+        labels, cells = self.part.labels(name, labels)[0], self.part.cells(name, cells)
         return Comparison(name, self.readers[name](), cells, labels)
 
 
@@ -212,18 +176,33 @@ def _score_masks(config: ScoreConfig) -> ScoreResult:
     matched = [match_names(side.masks, truth) for side in sides]
     names = _matched(sides, truth, matched, subset=config.subset)
     images = _with_facts(truth, list(names), _group_column(config.group, sides, truth))
-    pictures = _Pictures.plan(config, sides[0], truth, names) if config.outlines else None
+    part = EvaluatedPart.plan(
+        border=config.border == "drop", ignore=config.ignore, ending=config.mask_filter, truth=truth
+    )
+    metrics = MetricScores(metric_names(config.metrics), config.max_dets)
+    sides = [side.with_confidences(metrics.needs_confidences) for side in sides]
+    pictures = _Pictures.plan(config, sides[0], truth, names, part) if config.outlines else None
     rows, review = [], MaskReview()
     for name, ids in follow(names.items(), "score", brief=True):
         cells = review.add(name, truth.images[name].instances())
-        rows.append({"id": name} | _scores(truth, cells, sides, name, ids))
+        pair = _predicted(truth, cells, sides, name, ids, part)
+        cells = part.cells(name, cells)
+        rows.append({"id": name} | _scores(cells, pair) | metrics.add(name, cells, pair))
     review.warn(f"The truth is {truth.path}; `cellflow prepare --split` makes parts cells.")
     images = images.merge(pd.DataFrame(rows), on="id", validate="one_to_one")
     if config.out is not None:
         write_csv(config.out, images)
     sheet = None if pictures is None else pictures.write(images)
-    compared = _compared(sides, truth, matched, len(names))
-    return ScoreResult(config.pred, config.versus, images, _summary(images), compared, sheet)
+    compared = (*_compared(sides, truth, matched, len(names)), *part.lines(list(names)))
+    return ScoreResult(
+        config.pred,
+        config.versus,
+        images,
+        summary(images),
+        metrics.table(images),
+        compared + tuple(side.confidences.line() for side in sides if metrics.needs_confidences),
+        sheet,
+    )
 
 
 def _options(use: Use, config: ScoreConfig) -> ReadOptions:
@@ -353,60 +332,32 @@ def _with_facts(truth: Source, names: list[str], column: str | None) -> pd.DataF
     return pd.DataFrame(facts, index=rows.index).reset_index()
 
 
-def _scores(
-    truth: Source, cells: Instances, sides: list[_Side], name: str, ids: list[str]
-) -> dict[str, Any]:
-    """Scores of one image on each side."""
-    rows = []
+def _predicted(
+    truth: Source,
+    cells: Instances,
+    sides: list[_Side],
+    name: str,
+    ids: list[str],
+    part: EvaluatedPart,
+) -> list[Predicted]:
+    """Of each side the predicted cells of one image that count, and how sure it is of them."""
+    found = []
     for side, own in zip(sides, ids, strict=True):
         try:
-            rows.append(score_row(cells, side.masks.images[own].labels(cells.shape)))
+            labels = side.masks.images[own].labels(cells.shape)
         except DataError as error:
             text = f"{error} The truth is {truth.images[name].cells_path}."
             raise DataError(text, **error.facts | {"id": name}) from None
+        sure = side.confidences.of(own, int(labels.max(initial=0)))
+        labels, kept = part.labels(name, labels)
+        found.append((labels, sure if sure is None or kept is None else sure[kept]))
+    return found
+
+
+def _scores(cells: Instances, sides: list[Predicted]) -> dict[str, Any]:
+    """Scores of one image on each side."""
+    rows = [score_row(cells, labels) for labels, _ in sides]
     if len(rows) == 1:
         return rows[0]
     others = {f"{key}_versus": rows[1][key] for key in SCORE_COLUMNS if key != "n_true"}
     return rows[0] | others | {"difference": rows[0]["score"] - rows[1]["score"]}
-
-
-def _summary(images: pd.DataFrame) -> pd.DataFrame:
-    rows = []
-    if images["cell_type"].nunique() > 1:
-        types = images.groupby("cell_type")
-        rows = [mean_row("cell_type", str(name), part) for name, part in types]
-    return pd.DataFrame([*rows, mean_row("overall", "all", images)])
-
-
-def mean_row(scope: str, name: str, part: pd.DataFrame) -> dict[str, Any]:
-    """A row of the table: mean score of some images with its interval, and of what they are compared to."""
-    groups = part["group"].to_numpy(str)
-    score = bootstrap_mean(part["score"], groups)
-    row: dict[str, Any] = {
-        "scope": scope,
-        "name": name,
-        "images": len(part),
-        "groups": part["group"].nunique(),
-        "score": score.mean,
-        "low": score.low,
-        "high": score.high,
-        "ap50": float(part["ap50"].mean()),
-        "ap75": float(part["ap75"].mean()),
-        **rates(part),
-    }
-    if "difference" not in part:
-        return row
-    difference = bootstrap_mean(part["difference"], groups)
-    return row | {
-        "score_versus": float(part["score_versus"].mean()),
-        "difference": difference.mean,
-        "difference_low": difference.low,
-        "difference_high": difference.high,
-        "verdict": _verdict(difference.low, difference.high, row["groups"]),
-    }
-
-
-def _verdict(low: float, high: float, groups: int) -> str:
-    if groups < MIN_GROUPS or low <= 0 <= high:
-        return "undecided"
-    return "better" if low > 0 else "worse"

@@ -15,7 +15,12 @@ __all__ = ["selection_bias"]
 
 
 def selection_bias(
-    evaluations: pd.DataFrame, groups: Mapping[str, str], *, seed: int = 0, splits: int = 200
+    evaluations: pd.DataFrame,
+    groups: Mapping[str, str],
+    *,
+    chosen_by: str = "score",
+    seed: int = 0,
+    splits: int = 200,
 ) -> pd.Series[float]:
     """Optimism of the best epoch of one fold, estimated by choosing on half of the validation groups.
 
@@ -36,6 +41,9 @@ def selection_bias(
         fold, every image in every evaluation.
     groups : mapping
         From the id of each image to its group.
+    chosen_by : str
+        Column whose highest mean chooses the evaluation, where that is not the score itself. The optimism is
+        that of the score in any case.
     seed : int
         Seed of the splits.
     splits : int
@@ -52,7 +60,8 @@ def selection_bias(
     DataError
         If an image lacks a score, or has two.
     """
-    scores = _score_table(evaluations)
+    scores = _score_table(evaluations, "score")
+    choice = scores if chosen_by == "score" else _score_table(evaluations, chosen_by)
     ids = scores.columns
     numbers = np.unique([str(groups[name]) for name in ids], return_inverse=True)[1]
     if len(scores) == 1:
@@ -61,11 +70,11 @@ def selection_bias(
         bias = np.full(len(ids), np.nan)
     else:
         first = _halves(int(numbers.max()) + 1, splits, seed)[:, numbers]
-        bias = _optimism(scores.to_numpy(np.float64), first)
+        bias = _optimism(scores.to_numpy(np.float64), choice.to_numpy(np.float64), first)
     return pd.Series(bias, index=ids, name="selection_bias", dtype="float64")
 
 
-def _score_table(evaluations: pd.DataFrame) -> pd.DataFrame:
+def _score_table(evaluations: pd.DataFrame, value: str) -> pd.DataFrame:
     """Scores with a row per evaluation in the order of training, and a column per image."""
     if evaluations.duplicated(["epoch", "weights", "id"]).any():
         twice = evaluations[evaluations.duplicated(["epoch", "weights", "id"])].iloc[0]
@@ -75,13 +84,13 @@ def _score_table(evaluations: pd.DataFrame) -> pd.DataFrame:
         )
     # Of one epoch, training considers the weights themselves before their moving average.
     rows = evaluations.assign(average=evaluations["weights"] != "net")
-    table = rows.pivot(index=["epoch", "average", "weights"], columns="id", values="score")
+    table = rows.pivot(index=["epoch", "average", "weights"], columns="id", values=value)
     table = table.sort_index(axis=0).sort_index(axis=1)
     holes = np.argwhere(~np.isfinite(table.to_numpy(np.float64)))
     if len(holes):
         row, column = holes[0]
         raise DataError(
-            f"evaluations: the image {table.columns[column]} has no score at epoch "
+            f"evaluations: the image {table.columns[column]} has no {value} at epoch "
             f"{table.index[row][0]:g}; every image must have one in every evaluation. Pass the rows of "
             "one fold of one run."
         )
@@ -95,9 +104,11 @@ def _halves(n_groups: int, splits: int, seed: int) -> NDArray[np.bool_]:
     return np.asarray(rng.permuted(ranks, axis=1) < n_groups // 2, dtype=np.bool_)
 
 
-def _optimism(scores: NDArray[np.float64], first: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Mean contribution of each image, ``(N,)``, from scores ``(E, N)`` and halves ``(S, N)``."""
-    own = np.argmax(first @ scores.T, axis=1)  # within a half, the largest sum is the largest mean
-    other = np.argmax(~first @ scores.T, axis=1)
+def _optimism(
+    scores: NDArray[np.float64], choice: NDArray[np.float64], first: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Mean contribution of each image, ``(N,)``, from scores and what chooses ``(E, N)`` and halves ``(S, N)``."""
+    own = np.argmax(first @ choice.T, axis=1)  # within a half, the largest sum is the largest mean
+    other = np.argmax(~first @ choice.T, axis=1)
     gain = scores[own] - scores[other]
     return np.asarray(np.where(first, gain, -gain).mean(axis=0), dtype=np.float64)

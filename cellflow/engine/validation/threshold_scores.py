@@ -19,6 +19,7 @@ from cellflow.engine.runtime.progress_lines import follow
 from cellflow.engine.segmentation.mask_step import niter_of
 from cellflow.numeric._jit import thread_count
 from cellflow.numeric.bootstrap import MIN_GROUPS
+from cellflow.numeric.metrics.selection import SelectCounts
 from cellflow.numeric.sweep import MaskFilter, score_filters, sweep
 from cellflow.types import Instances
 
@@ -87,12 +88,15 @@ class ThresholdScores:
         Thresholds that are tried.
     base : MaskConfig
         Where the search starts; settings that are not on the grid are as they are here.
+    metric : str
+        What scores are: a name of `SELECT_METRICS`.
     """
 
     images: CalibrationImages
     grid: GridConfig
     base: MaskConfig
-    _known: dict[tuple[str, MaskConfig], float] = field(default_factory=dict, repr=False)
+    metric: str = "competition"
+    _known: dict[tuple[str, MaskConfig], Floats] = field(default_factory=dict, repr=False)
 
     @cached_property
     def axes(self) -> tuple[tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
@@ -104,17 +108,29 @@ class ThresholdScores:
     @cached_property
     def on_grid(self) -> NDArray[np.float32]:
         """Score of every image at every setting, ``(N, C, F, M)``."""
+        return self._swept[:, -1]
+
+    @cached_property
+    def _swept(self) -> NDArray[np.float32]:
+        """The competition score, and the metric where it is another: ``(N, 1 or 2, C, F, M)``."""
         jobs = self._over_images(self._sweep, self.images.ids, "thresholds")
         return np.stack(list(jobs))
 
     def at(self, rows: Iterable[int], mask: MaskConfig) -> Floats:
         """Scores of images, by their places, at one setting: from the grid where it is there."""
+        return self._at(rows, mask, -1)
+
+    def competition_at(self, rows: Iterable[int], mask: MaskConfig) -> Floats:
+        """Competition scores of the same, whatever the metric is."""
+        return self._at(rows, mask, 0)
+
+    def _at(self, rows: Iterable[int], mask: MaskConfig, kind: int) -> Floats:
         rows = [int(row) for row in rows]
         place = self.place_of(mask)
         if place is not None:
-            return np.asarray(self.on_grid[(rows, *place)], dtype=np.float64)
+            return np.asarray(self._swept[(rows, kind, *place)], dtype=np.float64)
         self.learn(rows, [mask])
-        return np.array([self._known[self.images.ids[row], mask] for row in rows])
+        return np.array([self._known[self.images.ids[row], mask][kind] for row in rows])
 
     def learn(self, rows: Iterable[int], masks: Sequence[MaskConfig]) -> None:
         """Score images at settings that are not on the grid; those of one base at once."""
@@ -145,13 +161,18 @@ class ThresholdScores:
             score_per_pixel=self.base.score_per_pixel,
             fill_holes=self.base.fill_holes,
         )
-        return counts.scores.astype(np.float32)
+        return np.stack(self._values(counts)).astype(np.float32)
 
-    def _score(self, name: str, masks: Sequence[MaskConfig]) -> list[float]:
+    def _values(self, counts: SelectCounts) -> list[Floats]:
+        """The competition score, and the metric where it is another."""
+        names = dict.fromkeys(("competition", self.metric))
+        return [counts.value(name) for name in names]
+
+    def _score(self, name: str, masks: Sequence[MaskConfig]) -> list[Floats]:
         """Scores of an image at settings that differ in what `MaskFilter` holds."""
         flow, cellprob, diameter = self.images.flows(name)
         base = masks[0]
-        scores = score_filters(
+        counts = score_filters(
             flow,
             cellprob,
             self.images.truth(name),
@@ -161,7 +182,7 @@ class ThresholdScores:
             min_size=base.min_size,
             niter=niter_of(base, diameter),
         )
-        return [float(score) for score in scores]
+        return [np.array(self._values(item)) for item in counts]
 
     def _over_images(
         self, task: Callable[[str], Any], names: Sequence[str], title: str | None

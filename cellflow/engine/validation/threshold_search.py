@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -104,6 +105,8 @@ class ThresholdSearch:
         See `CalibrateConfig`.
     prior : ThresholdSearch or None
         Search on other flows, towards whose optima this one is shrunk (single models for an ensemble).
+    metric : str
+        What is to be best: a name of `SELECT_METRICS`.
     """
 
     images: CalibrationImages
@@ -112,11 +115,12 @@ class ThresholdSearch:
     shrinkage: float = 10.0
     smoothing: float = 0.7
     prior: ThresholdSearch | None = None
+    metric: str = "competition"
 
     @cached_property
     def scores(self) -> ThresholdScores:
         """Scores of the images at thresholds."""
-        return ThresholdScores(self.images, self.grid, self.base)
+        return ThresholdScores(self.images, self.grid, self.base, self.metric)
 
     def fit(self, rows: Bools | None = None) -> Thresholds:
         """The best thresholds for some of the images: shared, and per type shrunk towards shared.
@@ -199,16 +203,24 @@ class ThresholdSearch:
         Images of one fold only (a holdout split, reserved images) are cut into `PIECES` parts, groups
         whole. Scores are nan where there is a single group: nothing is left to fit on.
         """
-        folds, scores = self._pieces(self.images.every), np.full(len(self.images), np.nan)
-        if len(np.unique(folds)) < 2:
-            return scores, {}
+        folds = self._pieces(self.images.every)
         fitted = {}
-        for fold in np.unique(folds).tolist():
-            fitted[fold] = self.fit(folds != fold)
-            for row in np.flatnonzero(folds == fold):
-                mask = fitted[fold].of(self.images.found_types[row])
-                scores[row] = self.scores.at([row], mask)[0]
-        return scores, fitted
+        if len(np.unique(folds)) > 1:
+            fitted = {fold: self.fit(folds != fold) for fold in np.unique(folds).tolist()}
+        return self._at_fitted(fitted, self.scores.at), fitted
+
+    def competition_of(self, fitted: Mapping[int, Thresholds]) -> Floats:
+        """Competition score of every image at the thresholds that `cross_fit` fitted without it."""
+        return self._at_fitted(fitted, self.scores.competition_at)
+
+    def _at_fitted(
+        self, fitted: Mapping[int, Thresholds], at: Callable[[list[int], MaskConfig], Floats]
+    ) -> Floats:
+        folds, scores = self._pieces(self.images.every), np.full(len(self.images), np.nan)
+        for fold, thresholds in fitted.items():
+            for row in np.flatnonzero(folds == fold).tolist():
+                scores[row] = at([row], thresholds.of(self.images.found_types[row]))[0]
+        return scores
 
     def _pieces(self, rows: Bools) -> NDArray[np.int64]:
         """What is held out together: folds; parts of whole groups where the images are of one fold."""

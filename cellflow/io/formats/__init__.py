@@ -26,9 +26,9 @@ __all__ = ["FORMATS", "ReadOptions", "SourceFormat", "find_format", "read_source
 
 FORMATS: list[SourceFormat] = [
     DatasetFolder(),
-    CocoFile(),
     GeoJson(),
     ImagejRois(),
+    CocoFile(),
     KaggleTable(),
     SubmissionTable(),
     OmeZarr(),

@@ -29,10 +29,10 @@ class ReadOptions:
         A format is asked only for uses that it has.
     masks, images, mask_filter, img_filter, id_column, annotation_column, cell_type_column, rle_order
         As in `PrepareConfig`. An empty `mask_filter` is none.
-    colours : bool
-        Whether each colour of a picture is a cell, where label maps are expected.
     truth : Path, optional
         What a prediction is scored against: results of COCO name their images by its numbers.
+    colours : bool
+        Whether each colour of a picture is a cell, where label maps are expected.
     recursive : bool
         Whether images in sub-folders count.
     log : Logger

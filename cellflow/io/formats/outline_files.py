@@ -32,6 +32,7 @@ __all__ = ["OutlineFiles"]
 _log = logging.getLogger(__name__)
 
 _LABEL_MAPS = ("_masks", "_cp_masks")
+_SEG_ENDING = "_seg.npy"
 _FOR_SEVERAL = ".ome"
 """Second ending of images that QuPath leaves out of the names it proposes."""
 
@@ -259,8 +260,11 @@ def _names(images: Mapping[str, Path], img_filter: str) -> dict[str, str]:
 
 
 def _has_label_maps(folder: Path, options: ReadOptions) -> bool:
+    """Whether there are label maps by their names, those in Cellpose's ``X_seg.npy`` too."""
     endings = (*_LABEL_MAPS, options.mask_filter) if options.mask_filter else _LABEL_MAPS
     if any(path.stem.endswith(endings) for path in list_images(folder)):
+        return True
+    if any(path.name.endswith(_SEG_ENDING) for path in _items(folder)):
         return True
     places = (
         item for item in _items(folder) if item.is_dir() and item.name.lower() in MASK_FOLDERS

@@ -6,6 +6,8 @@ from typing import Protocol
 
 import pandas as pd
 
+from cellflow.report.text.score import metrics_text
+
 __all__ = ["comparison_text"]
 
 
@@ -24,6 +26,8 @@ class Comparison(Protocol):
     def table(self) -> pd.DataFrame: ...
     @property
     def conclusions(self) -> tuple[str, ...]: ...
+    @property
+    def metrics(self) -> pd.DataFrame: ...
 
 
 def comparison_text(comparison: Comparison) -> str:
@@ -35,4 +39,7 @@ def comparison_text(comparison: Comparison) -> str:
     if len(comparison.table):
         shown = comparison.table.dropna(axis="columns", how="all")
         lines += ["", shown.to_string(index=False, float_format="{:.4f}".format, na_rep="-")]
+    if len(comparison.metrics):
+        lines += ["", "more metrics of the out-of-fold masks: B, versus A", ""]
+        lines.append(metrics_text(comparison.metrics))
     return "\n".join([*lines, *([""] if comparison.conclusions else []), *comparison.conclusions])

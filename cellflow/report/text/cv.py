@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from cellflow.config.metrics import SELECT_NAMES
 from cellflow.report.text.table import interval, key_text, number, text_table
 from cellflow.storage.sizes import type_text
 
@@ -35,9 +36,25 @@ RATES_KEY = {
 def cv_text(cv: pd.DataFrame) -> str:
     """The table for people, at 80 columns, with what its columns mean."""
     blocks = [_scores_text(cv), _cells_text(cv), key_text(_key(cv) | RATES_KEY)]
+    blocks += [text for text in [_selection(cv)] if text]
     if cv["cross_fitted"].isna().all():
         blocks.append("thresholds are not calibrated yet: cellflow calibrate")
     return "\n\n".join(blocks)
+
+
+def _selection(cv: pd.DataFrame) -> str:
+    """What chose models and thresholds, where that was not the score; a mix is said."""
+    if "selected_by" not in cv:
+        return ""
+    selected, fitted = str(cv["selected_by"].iloc[-1]), str(cv["fitted_for"].iloc[-1])
+    if {selected, fitted} <= {"competition", ""}:
+        return ""
+    text = f"models chosen by {SELECT_NAMES[selected]}"
+    if fitted:
+        text += f", thresholds fitted for {SELECT_NAMES[fitted]}"
+    if fitted not in ("", selected):
+        text += ": two metrics, so neither is at its best"
+    return f"{text}; the scores above are competition scores all the same"
 
 
 def _shown(cv: pd.DataFrame) -> dict[str, tuple[str, str]]:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from cellflow.config import MaskConfig
+from cellflow.config.metrics import SELECT_NAMES
 from cellflow.report.text.cv import cv_text
 
 __all__ = ["calibration_text", "mask_text", "thresholds_text"]
@@ -67,7 +68,10 @@ def calibration_text(result: Calibration) -> str:
 
 def thresholds_text(thresholds: Thresholds) -> str:
     """Thresholds with their source and what they gain."""
-    lines = [f"thresholds from {thresholds.source}:"]
+    metric = thresholds.facts.get("metric", "competition")
+    name_of = "score" if metric == "competition" else SELECT_NAMES[metric]
+    fitted_for = "" if metric == "competition" else f", fitted for {name_of}"
+    lines = [f"thresholds from {thresholds.source}{fitted_for}:"]
     for name, scores in thresholds.facts[
         "scores"
     ].items():  # that of all types has a name of its own
@@ -77,7 +81,7 @@ def thresholds_text(thresholds: Thresholds) -> str:
         )
         lines.append(f"  {name:12} {mask_text(thresholds.of(name))}")
         lines.append(
-            f"  {'':12} score {scores['training_thresholds']:.4f} {after}, {scores['images']} images"
+            f"  {'':12} {name_of} {scores['training_thresholds']:.4f} {after}, {scores['images']} images"
         )
     return "\n".join(lines)
 

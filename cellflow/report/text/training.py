@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from cellflow.config.metrics import SELECT_NAMES
 from cellflow.report.text.table import named_lines
 from cellflow.storage.sizes import duration_text
 
@@ -24,6 +25,10 @@ class Fold(Protocol):
     def best_epoch(self) -> float: ...
     @property
     def finished(self) -> str: ...
+    @property
+    def select_metric(self) -> str: ...
+    @property
+    def best_value(self) -> float: ...
 
 
 def training_text(folds: Sequence[Fold]) -> str:
@@ -33,9 +38,12 @@ def training_text(folds: Sequence[Fold]) -> str:
         hint = (
             "" if fold.best_score else " (nothing was found: too short a training, or other cells?)"
         )
-        lines.append(
-            f"fold {fold.fold}: best score {fold.best_score:.4f} at epoch {fold.best_epoch:g}{hint}"
-        )
+        best = f"best score {fold.best_score:.4f} at epoch {fold.best_epoch:g}"
+        if fold.select_metric != "competition":
+            name = SELECT_NAMES[fold.select_metric]
+            best = f"best {name} {fold.best_value:.4f} at epoch {fold.best_epoch:g}"
+            best += f", where the score is {fold.best_score:.4f}"
+        lines.append(f"fold {fold.fold}: {best}{hint}")
     if not all(fold.finished for fold in folds):
         lines.append(TIME_IS_UP)
     return "\n".join(lines)

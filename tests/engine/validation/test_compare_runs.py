@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cellflow import segmentation_metrics
 from cellflow.config import CalibrateConfig, GridConfig, RuntimeConfig, TrainConfig
 from cellflow.config.catalog import CompareConfig
+from cellflow.engine.runs.contents import run_dataset
 from cellflow.engine.validation.calibrate import calibrate
 from cellflow.engine.validation.compare_runs import Comparison, compare_runs
 from cellflow.errors import ConfigError, RunError
+from cellflow.io.images import read_labels, write_labels
 from cellflow.numeric.bootstrap import MIN_GROUPS, bootstrap_mean
 from cellflow.report.text.comparison import comparison_text
 from cellflow.storage.run_folder import RunFolder
@@ -241,3 +245,35 @@ def test_runs_of_one_name_are_told_apart(pair: tuple[RunFolder, RunFolder], tmp_
     other = shutil.copytree(pair[1].path, tmp_path / "other" / "a")
     result = compare_runs(CompareConfig("a", str(other), runs_dir=pair[0].path.parent))
     assert result.a != result.b and str(other) in (result.a, result.b)
+
+
+def test_more_metrics_of_two_runs(calibrated: Path, tmp_path: Path) -> None:
+    """The out-of-fold masks of both are scored; b finds nothing in two images that a is right about."""
+    light = shutil.ignore_patterns("*.pt", "flows.zarr")
+    for name in "ab":
+        shutil.copytree(calibrated, tmp_path / "runs" / name, ignore=light)
+    run = RunFolder(tmp_path / "runs" / "a")
+    dataset = run_dataset(run, None)
+    for name in dataset.ids[:2]:
+        write_labels(run.oof / "masks" / f"{name}.tif", dataset.labels(name))
+    config = CompareConfig("a", "b", runs_dir=tmp_path / "runs", metrics=("pq", "dice"))
+    result = compare_runs(replace(config, out=tmp_path / "images.csv"))
+    rows = result.metrics.set_index("metric")[result.metrics["scope"].to_numpy() == "overall"]
+    expected = [
+        [
+            segmentation_metrics(dataset.instances(name), read_labels(place / f"{name}.tif")).mean
+            for name in result.images["id"]
+        ]
+        for place in (tmp_path / "runs" / side / "oof" / "masks" for side in "ba")
+    ]
+    for metric in ("pq", "dice"):
+        b, a = (np.mean([row[metric] for row in side]) for side in expected)
+        assert a > b
+        assert rows.loc[metric, ["mean", "mean_versus", "difference"]].tolist() == pytest.approx(
+            [b, a, b - a]
+        )
+    table = pd.read_csv(tmp_path / "images.csv")
+    assert table["pq_difference"].mean() == pytest.approx(rows.loc["pq", "difference"])
+    text = comparison_text(result)
+    assert "more metrics of the out-of-fold masks: B, versus A" in text
+    assert "panoptic quality" in text and compare_runs(replace(config, metrics=())).metrics.empty
