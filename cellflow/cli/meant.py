@@ -87,6 +87,8 @@ _FLAGS = {
     "export png": "save_png",
     "export seg": "save_npy save_seg",
     "export flows": "save_flows",
+    "export roi": "save_rois",
+    "export txt": "save_txt",
     "export outlines": "outlines save_outlines plot draw show",
     "export masks": "save_tif save_masks",
     "export coco": "save_json save_coco coco",
@@ -101,7 +103,7 @@ _NOTES = {
     "resume c continue_training": "the same command again goes on where it stopped",
     "verbose v": "cellflow says what it does as it is; log.txt in the run keeps it",
     "img_filter": "give a folder with just these images; --mask_filter of cellflow prepare tells masks beside them",
-    "save_rois save_txt no_npy no_masks no_cells no_submission no_outlines":
+    "no_npy no_masks no_cells no_submission no_outlines":
         "--export names all that is written",
     "no_norm norm_percentile normalize": "images are always brought to their percentiles 1 and 99",
     "transformer": "the network is Cellpose 3's U-Net",

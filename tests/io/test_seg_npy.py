@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 from cellflow.io.formats.seg_npy import read_seg_npy, seg_files, write_seg_npy
+from cellflow.io.pixel_limit import at_most
 
 LABELS = np.zeros((20, 30), np.uint16)
 LABELS[2:8, 3:9] = 1
@@ -248,6 +249,14 @@ def test_any_damage_is_one_error(
 def test_what_is_no_label_map(value: dict[str, Any], told: str, tmp_path: Path) -> None:
     np.save(tmp_path / "a_seg.npy", value)  # type: ignore[arg-type]
     assert told in refused(tmp_path / "a_seg.npy")
+
+
+def test_more_pixels_than_are_allowed(tmp_path: Path) -> None:
+    write_seg_npy(tmp_path / "a_seg.npy", LABELS)
+    with at_most(599):
+        assert "a_seg.npy: it claims 20 x 30 pixels" in refused(tmp_path / "a_seg.npy")
+    with at_most(600):
+        assert read_seg_npy(tmp_path / "a_seg.npy").shape == (20, 30)
 
 
 def test_a_plain_array_and_no_file(tmp_path: Path) -> None:

@@ -74,13 +74,12 @@ class KaggleTable(SourceFormat):
             for name, rows in sorted(by_image.items())
         }
         if order == "auto":
-            order = order_of_rles(_sized(cells, files))
+            bowl = column == _BOWL["annotation"]
+            order, why = _likely_order(cells, files, bowl=bowl)
             if order == "F":
                 way_out = "" if files is None else "; add --rle_order C to read them row by row"
                 _log.warning(
-                    "%s: the runs go column by column: read row by row, most cells fall to pieces. They are "
-                    "read so%s.",
-                    *(table, way_out),
+                    "%s: the runs go column by column: %s. They are read so%s.", table, why, way_out
                 )
         kept = _columns_of_images(table, columns, by_image, options)
         images: dict[str, SourceImage] = {}
@@ -161,10 +160,6 @@ class _Cells:
         return kind(f"{where}{text}", path=self.table, line=row.line, id=self.image_id)
 
 
-def _image_folder(table: Path, options: ReadOptions) -> Path:
-    return options.images or kaggle_folder(table) or table.parent / "train"
-
-
 def _with_names_of(table: Path, options: ReadOptions) -> ReadOptions:
     """With the names of the Data Science Bowl, where the table has these and not those of the options."""
     columns = set(read_rows(table, ())[0])
@@ -176,6 +171,10 @@ def _with_names_of(table: Path, options: ReadOptions) -> ReadOptions:
         return options
     _log.info("%s: images are in the column %s, runs in %s", table, *names)
     return replace(options, id_column=names[0], annotation_column=names[1])
+
+
+def _image_folder(table: Path, options: ReadOptions) -> Path:
+    return options.images or kaggle_folder(table) or table.parent / "train"
 
 
 def _files(table: Path, options: ReadOptions) -> dict[str, FileImage]:
@@ -254,6 +253,20 @@ def _sized(
         with suppress(DataError):
             height, width = image_shape(files[name].path)[:2]
             yield of_image.rles, (height, width)
+
+
+def _likely_order(
+    cells: dict[str, _Cells], files: dict[str, FileImage] | None, *, bowl: bool
+) -> tuple[Literal["C", "F"], str]:
+    """The order of the runs, and why it is column by column."""
+    if order_of_rles(_sized(cells, files)) == "F":
+        return "F", "read row by row, most cells fall to pieces"
+    if bowl and all(height == width for _, (height, width) in _sized(cells, files)):
+        return (
+            "F",
+            "so do the Data Science Bowl's, and where all images are square nothing else tells",
+        )
+    return "C", ""
 
 
 def _columns_of_images(

@@ -20,6 +20,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
+from cellflow.io.pixel_limit import refuse_large
 from cellflow.numeric.labels import outlines
 from cellflow.storage.atomic import atomic_path
 
@@ -163,6 +164,10 @@ def _label_map(path: Path, masks: Any) -> NDArray[np.int64]:
             path=path,
             found=masks.shape,
         )
+    try:
+        refuse_large((masks.shape[0], masks.shape[1]))  # eight bytes a pixel from here on
+    except DataError as error:
+        raise DataError(f"{path}: {error}", **error.facts | {"path": path}) from None
     labels: NDArray[np.int64] = masks.astype(np.int64)
     lowest = int(labels.min())
     if lowest < -1:

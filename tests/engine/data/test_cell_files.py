@@ -168,6 +168,22 @@ def test_the_table_of_the_bowl(
     assert "the runs go column by column" in caplog.text
 
 
+def test_square_images_of_the_bowl_go_column_by_column(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Their cells are as compact one way as the other, and nothing says that they are turned."""
+    square = disc(20, 40)[:, :60]
+    (tmp_path / "s" / "stage1_train").mkdir(parents=True)
+    Image.fromarray(np.zeros((60, 60), np.uint8)).save(tmp_path / "s" / "stage1_train" / "a.png")
+    for heading, order, way in (("ImageId,EncodedPixels", "F", "F"), ("id,annotation", "C", "C")):
+        runs = rle_encode(square, order)  # type: ignore[arg-type]
+        (tmp_path / "s" / "stage1_train_labels.csv").write_text(f"{heading}\na,{runs}\n")
+        command("prepare", tmp_path / "s", "--out", tmp_path / way)
+        assert np.array_equal(Dataset.open(tmp_path / way).labels("a") > 0, square)
+        assert ("where all images are square nothing else tells" in caplog.text) == (way == "F")
+        caplog.clear()
+
+
 def test_the_table_with_sizes_as_truth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command("prepare", bowl(tmp_path / "s"), "--out", tmp_path / "data")
     table(tmp_path / "stage1_solution.csv", sizes=True)
