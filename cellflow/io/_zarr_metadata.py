@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,8 +49,10 @@ class ArrayFacts(NamedTuple):
 
 
 def is_zarr(path: Path) -> bool:
-    """Whether a folder is a zarr group."""
-    return path.is_dir() and any((path / name).is_file() for name in _GROUP_FILES)
+    """Whether a folder is a zarr group; one that may not be looked into is none."""
+    with suppress(OSError):
+        return path.is_dir() and any((path / name).is_file() for name in _GROUP_FILES)
+    return False
 
 
 def inside(group: Path, name: Any) -> Path:

@@ -83,6 +83,14 @@ def run(data: Path, tiny_config: TrainConfig) -> TrainConfig:
     return config
 
 
+def test_prepare_says_the_names(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["prepare", str(source), "--out", str(tmp_path / "data")])
+    assert "5 channels (empty, DAPI, GFP, Cyto, Cy5)" in capsys.readouterr().out
+
+
 def test_the_dataset_keeps_names_and_channels(data: Path) -> None:
     table = pd.read_csv(data / "images.csv")
     assert set(table["channel_names"]) == {"empty;DAPI;GFP;Cyto;Cy5"}

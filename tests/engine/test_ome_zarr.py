@@ -239,6 +239,8 @@ def test_the_limit_of_every_command(
     assert said in capsys.readouterr().err
     assert predict(model, zarrs, "--out", tmp_path, *limit) == 1
     assert said in capsys.readouterr().err
+    assert predict(model, zarrs, "--out", tmp_path, *limit, "--dry_run") == 1
+    assert said in capsys.readouterr().err
     assert predict(model, zarrs, "--out", tmp_path, "--max_pixels", 96 * 112) == 0
 
 

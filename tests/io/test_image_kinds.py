@@ -376,6 +376,17 @@ def test_webp(tmp_path: Path) -> None:
         read_image(path)
 
 
+@pytest.mark.parametrize("how", range(1, 9))
+def test_orientation_of_webp(tmp_path: Path, how: int) -> None:
+    path, exif = tmp_path / "a.webp", Image.Exif()
+    exif[274] = how
+    pixels = RNG.integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, exif=exif.tobytes(), lossless=True)
+    expected = np.stack([UPRIGHT[how](pixels[..., i]) for i in range(3)], axis=-1)
+    assert np.array_equal(read_image(path), expected)
+    assert image_shape(path) == expected.shape
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int8, np.uint32])
 def test_all_numbers_that_tiffs_hold(tmp_path: Path, dtype: Any) -> None:
     path = tmp_path / "a.tif"

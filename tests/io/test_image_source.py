@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -108,3 +110,22 @@ def test_an_image_that_cannot_be_read_is_told_of_when_it_is_read(tmp_path: Path)
     assert readers["a"]().shape == (6, 7)
     with pytest.raises(DataError, match=r"cut\.png: damaged"):
         readers["cut"]()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="another user, and the rights of folders")
+def test_a_folder_that_may_not_be_looked_into() -> None:
+    """Images beside it are found; with --recursive it is told."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        imsave(folder / "a.png", np.zeros((8, 8), np.uint8), check_contrast=False)
+        (folder / "closed").mkdir(mode=0)
+        find_images(folder)  # what is imported on the way is there
+        user = os.geteuid()
+        try:
+            os.seteuid(user or 65534)
+            assert list(find_images(folder)) == ["a"]
+            with pytest.raises(DataError, match=r"closed: cannot be read \(Permission denied\)"):
+                find_images(folder, recursive=True)
+        finally:
+            os.seteuid(user)

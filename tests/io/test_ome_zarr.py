@@ -277,7 +277,7 @@ def test_random_damage(tmp_path: Path) -> None:
         path = write_image(tmp_path / f"{version}.zarr", SEVEN[:2], version=version)
         files = [file for file in sorted(path.rglob("*")) if file.is_file()]
         files = [file for file in files if file.relative_to(path).parts[0] != "1"]
-        for _ in range(150):
+        for _ in range(100):
             file = files[int(rng.integers(len(files)))]
             data = file.read_bytes()
             broken = bytearray(data)
@@ -290,4 +290,4 @@ def test_random_damage(tmp_path: Path) -> None:
                 refused += 1
                 assert str(error).startswith(str(path))
             file.write_bytes(data)
-    assert refused > 100
+    assert refused > 60

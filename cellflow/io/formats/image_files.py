@@ -211,15 +211,22 @@ def _below(folder: Path, *, levels: int | None = None) -> list[Path]:
 def _is_searched(parent: Path, name: str) -> bool:
     """Whether images may be looked for in a sub-folder."""
     annotations = name in ("masks", "labels") and (parent / "images").is_dir()
-    ours = any((parent / name / file).is_file() for file in _OURS)
+    ours = any(_is_file(parent / name / file) for file in _OURS)
     return name[0] != "." and not annotations and not ours and not is_zarr(parent / name)
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file is there, as far as its folder may be looked into."""
+    with suppress(OSError):
+        return path.is_file()
+    return False
 
 
 def _some(paths: list[Path], missing: str) -> list[Path]:
     """The paths, if there are any."""
     if not paths:
         endings = ", ".join(ending.lstrip(".") for ending in IMAGE_SUFFIXES)
-        raise DataError(f"{missing} ({endings}).")
+        raise DataError(f"{missing} ({endings}, OME-Zarr).")
     return paths
 
 

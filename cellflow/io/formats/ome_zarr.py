@@ -209,7 +209,7 @@ def _write(
             str(number),
             data=np.ascontiguousarray(level),
             chunks=tuple(chunks),
-            compressors=BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"),
+            compressors=BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
             dimension_names=list(axes),
             config={"write_empty_chunks": True},  # so that what is missing was lost
         )

@@ -15,7 +15,8 @@ def dataset_text(images: pd.DataFrame, group: str | None) -> str:
     Parameters
     ----------
     images : pandas.DataFrame
-        A row per image: n_instances, height, width, channels, and cell_type where there are any.
+        A row per image: n_instances, height, width, channels, cell_type where there are any, and
+        channel_names (``DAPI;GFP``) where they are known.
     group : str or None
         Column of what belongs together.
     """
@@ -38,5 +39,8 @@ def dataset_text(images: pd.DataFrame, group: str | None) -> str:
     parts.append(f"{' to '.join(dict.fromkeys(ends))} pixels (height x width)")
     channels = sorted(set(images["channels"]))
     if channels != [1]:
-        parts.append(f"{' or '.join(map(str, channels))} channels")
+        names = set(images["channel_names"]) if "channel_names" in images else set()
+        common = names.pop() if len(names) == 1 else ""
+        called = f" ({', '.join(common.split(';'))})" if common else ""
+        parts.append(f"{' or '.join(map(str, channels))} channels{called}")
     return ", ".join(parts)
