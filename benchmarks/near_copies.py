@@ -3,8 +3,9 @@
     python benchmarks/near_copies.py
 
 The images are those of ../shared/data: 22 phase-contrast images of one series and 180 of nuclei. Each is
-changed in every way of the table, and all copies are looked for among all images. Different images are these 202, all pairs,
-and 16 fields cut from each of the phase-contrast images, as alike as fields of one well under one lamp are.
+changed in every way of the table, and all copies are looked for among all images. Different images are these
+202, all pairs, and 16 fields cut from each of the phase-contrast images, as alike as fields of one well under
+one lamp are.
 """
 
 from __future__ import annotations
@@ -86,7 +87,10 @@ CHANGES: dict[str, Callable[[Pixels], Pixels]] = {
 
 def real_images() -> tuple[list[Pixels], list[Pixels]]:
     phase, nuclei = (
-        [eight_bits(read_image(file)) for file in sorted((inputs.SHARED / "data" / name / "images").iterdir())]
+        [
+            eight_bits(read_image(file))
+            for file in sorted((inputs.SHARED / "data" / name / "images").iterdir())
+        ]
         for name in ("usiigaci", "dsb2018")
     )
     return phase, nuclei
@@ -123,7 +127,9 @@ def main() -> None:
     started = time.process_time()
     for image in phase:
         fingerprint(image)
-    print(f"fingerprint of an image of 1022 x 1024: {(time.process_time() - started) / len(phase) * 1e3:.1f} ms of a core")
+    print(
+        f"fingerprint of an image of 1022 x 1024: {(time.process_time() - started) / len(phase) * 1e3:.1f} ms of a core"
+    )
 
 
 if __name__ == "__main__":
