@@ -15,6 +15,7 @@ _COMMANDS = {
     "folds": "split splits kfold k-fold cv cross-validation crossval fold",
     "oof": "val validate validation out-of-fold find_best_configuration",
     "score": "evaluate eval_masks metrics metric",
+    "verify": "validate_data integrity verify_dataset_integrity lint inspect sanity dedup duplicates",
     "prepare": "convert import preprocess plan_and_preprocess dataset data init",
     "calibrate": "tune thresholds calibration optimize",
     "runs": "list ls experiments status history",

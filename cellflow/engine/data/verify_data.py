@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from cellflow.io.source import Source, SourceImage
 from cellflow.numeric.labels import labels_from_instances, median_diameter
 from cellflow.numeric.mask_checks import without_repeats
 from cellflow.numeric.near_copies import fingerprint, near_copies
+from cellflow.numeric.shared_pixels import Marks, overlaps, window_marks
 from cellflow.storage.hashing import hash_array
 from cellflow.storage.sizes import plural
 from cellflow.types import Instances
@@ -44,6 +45,7 @@ KINDS = (
     "remark",
     "same image",
     "near copy",
+    "shared pixels",
     "one value",
     *CELL_KINDS,
 )
@@ -76,12 +78,14 @@ def verify_data(config: VerifyConfig) -> Verification:
     findings += _twins(seen)
     copies = _near_copies(seen)
     findings += [Finding("near copy", other, text) for (_, other), text in copies.items()]
+    shared = _shared(seen, copies)
+    findings += [Finding("shared pixels", other, text) for (_, other), text in shared.items()]
     facts, images = {"read as": source.layout}, _table(seen)
     dataset = None
     if source.layout == DatasetFolder.name:
         dataset = Dataset.open(config.source)
         findings += _changes(dataset, seen)
-        in_folds, facts["folds"] = fold_findings(dataset, copies)
+        in_folds, facts["folds"] = fold_findings(dataset, copies | shared)
         findings += in_folds
     ordered = in_order(findings, KINDS)
     command = _next(config, dataset, ordered)
@@ -96,6 +100,7 @@ class _Seen:
 
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     prints: list[NDArray[np.float32]] = field(default_factory=list)
+    marks: list[Marks] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     review: MaskReview = field(default_factory=MaskReview)
 
@@ -128,6 +133,7 @@ def _look(seen: _Seen, image: SourceImage, pixels: NDArray[Any], instances: Inst
         "pixel_hash": hash_array(pixels),
     }
     seen.prints.append(fingerprint(pixels))
+    seen.marks.append(window_marks(pixels))
     if (pixels == pixels[:1, :1]).all():
         there = (
             f", and there are {plural(len(cells), 'cell')}"
@@ -158,6 +164,17 @@ def _near_copies(seen: _Seen) -> dict[tuple[str, str], str]:
         if seen.rows[one]["pixel_hash"] != seen.rows[other]["pixel_hash"]:
             how = f", {pair.how}" if pair.how else ""
             found[one, other] = f"{one} in another form{how} (likeness {pair.likeness:.2f})"
+    return found
+
+
+def _shared(seen: _Seen, copies: Mapping[tuple[str, str], str]) -> dict[tuple[str, str], str]:
+    """Pairs of images that overlap, such as crops of one larger image, in words."""
+    names, found = list(seen.rows), {}
+    for first, second, height, width in overlaps(seen.marks):
+        pair = names[first], names[second]
+        hashes = {seen.rows[name]["pixel_hash"] for name in pair}
+        if len(hashes) > 1 and pair not in copies:
+            found[pair] = f"a crop beside {pair[0]}, with {height} x {width} pixels in common"
     return found
 
 

@@ -32,6 +32,25 @@ def verify(config: VerifyConfig) -> Verification:
     ------
     DataError, RunError
         If nothing there can be read.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from skimage.io import imsave
+    >>> from cellflow import verify, VerifyConfig
+    >>> labels = np.zeros((20, 20), dtype=np.uint8)
+    >>> labels[3:12, 3:12] = 1
+    >>> labels[6:9, 6:9] = 0
+    >>> with TemporaryDirectory() as name:
+    ...     imsave(Path(name) / "a.png", np.arange(400, dtype=np.uint16).reshape(20, 20))
+    ...     imsave(Path(name) / "a_masks.png", labels, check_contrast=False)
+    ...     found = verify(VerifyConfig(Path(name)))
+    >>> found.problems
+    0
+    >>> [(item.kind, item.id, item.cell) for item in found.findings]
+    [('hollow', 'a', 1)]
     """
     check_config(config)
     with at_most(config.max_pixels):

@@ -295,4 +295,22 @@ def test_small_odd_inputs(shared: Path, case: str, kinds: set[str]):
 def test_real_images_have_no_problem_and_no_copies(shared: Path):
     result = verify(VerifyConfig(shared / "data" / "kaggle_layout"))
     assert result.problems == 0
-    assert not {item.kind for item in result.findings} & {"near copy", "same image", "overlapping"}
+    kinds = [item.kind for item in result.findings]
+    assert not set(kinds) & {"near copy", "same image", "overlapping"}
+    assert kinds.count("shared pixels") == 19  # two crops of each source image
+
+
+def test_crops_of_one_image_in_two_folds_are_told(tmp_path: Path):
+    rng = np.random.default_rng(6)
+    large, labels = rng.integers(0, 255, (64, 144), np.uint8), good(rng)[1]
+    for name, x in (("left", 0), ("right", 64)):
+        write(tmp_path / "source", name, large[:, x : x + 80], labels)
+    write(tmp_path / "source", "other", *good(rng))
+    prepare(PrepareConfig(tmp_path / "source", out=tmp_path / "data"))
+    (tmp_path / "data" / "folds.csv").write_text("id,fold\nleft,0\nright,0\nother,1\n")
+    assert found(tmp_path / "data") == {("shared pixels", "right", None)}
+    (tmp_path / "data" / "folds.csv").write_text("id,fold\nleft,0\nright,1\nother,1\n")
+    (item,) = (item for item in verify(VerifyConfig(tmp_path / "data")).findings if item.wrong)
+    assert item.reason == (
+        "right is a crop beside left, with 64 x 16 pixels in common: left in fold 0, right in fold 1"
+    )
