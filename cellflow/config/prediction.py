@@ -227,8 +227,8 @@ class EnsembleConfig(SegmentationConfig):
     images: tuple[Path, ...]
     """Images, folders of images, datasets, patterns in quotes ('a/*.tif'), or text files with one path a line."""
     runs: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Run folders, names, model files, or models of Cellpose's by name, such as cyto3; without any the newest run.
-    All folds of all of them are members. RUN@TYPE joins only for images of that cell type."""
+    """Run folders, names, archives, model files, or models of Cellpose's by name, such as cyto3; without any the
+    newest run. All folds of all of them are members. RUN@TYPE joins only for images of that cell type."""
     flows: tuple[Path, ...] = ()
     """Folders of flows of other origin that join the average: ID.npz with flow, cellprob and scale."""
     weights: Literal["equal", "cv"] = "equal"
@@ -252,8 +252,8 @@ class PredictConfig(SegmentationConfig):
     images: tyro.conf.Positional[tuple[Path, ...]]
     """Images, folders of images, datasets, patterns in quotes ('a/*.tif'), or text files with one path a line."""
     model: Annotated[str | None, tyro.conf.arg(aliases=["--pretrained_model"])] = None
-    """Run by name or folder; a model file of cellflow or Cellpose 3; a model of Cellpose's by name, such as cyto3,
-    fetched once; without it the newest run."""
+    """Run by name or folder; archive of a run; model file of cellflow or Cellpose 3; a model of Cellpose's by name,
+    such as cyto3, fetched once; without it the newest run."""
 
 
 @dataclass(frozen=True)

@@ -136,96 +136,78 @@ def write_package(path: Path, parts: PackageParts) -> None:
 
 
 def _describe(parts: PackageParts) -> Any:
-    """The description of a model, with links to its files."""
-    from bioimageio.spec.generic.v0_3 import Author, CiteEntry
-    from bioimageio.spec.model import v0_5 as spec
+    """The description of a model, as rdf.yaml has it, with links to its files."""
+    from bioimageio.spec.model.v0_5 import ModelDescr
 
-    return spec.ModelDescr(
-        name=_FOREIGN.sub("_", parts.name)[:128],
-        description=parts.description[:512],
-        authors=[Author(name=name) for name in parts.authors],
-        license=parts.license,
-        cite=[CiteEntry(text=text, doi=doi) for text, doi in _CITE],
-        tags=list(_TAGS),
-        documentation=_file(parts.readme),
-        covers=[_file(parts.cover)],
-        inputs=[_input(parts)],
-        outputs=[_output(parts)],
-        weights=_weights(parts),
-        config={"cellflow": dict(parts.facts)},
+    return ModelDescr.model_validate(
+        {
+            "type": "model",
+            "format_version": ModelDescr.implemented_format_version,
+            "name": _FOREIGN.sub("_", parts.name)[:128],
+            "description": parts.description[:512],
+            "authors": [{"name": name} for name in parts.authors],
+            "license": parts.license,
+            "cite": [{"text": text, "doi": doi} for text, doi in _CITE],
+            "tags": _TAGS,
+            "documentation": {"source": parts.readme},
+            "covers": [{"source": parts.cover}],
+            "inputs": [_input(parts)],
+            "outputs": [_output(parts)],
+            "weights": _weights(parts),
+            "config": {"cellflow": dict(parts.facts)},
+        }
     )
 
 
-def _file(path: Path) -> Any:
-    from bioimageio.spec.common import FileDescr
-
-    return FileDescr(source=path)
-
-
-def _input(parts: PackageParts) -> Any:
-    from bioimageio.spec.model import v0_5 as spec
-
-    size = spec.ParameterizedSize(min=_LEAST, step=parts.multiple)
-    return spec.InputTensorDescr(
-        id="image",
-        description="image, rescaled so that cells have the diameter that the network works at",
-        axes=[
-            spec.BatchAxis(),
-            spec.ChannelAxis(channel_names=list(parts.channels)),
-            spec.SpaceInputAxis(id="y", size=size),
-            spec.SpaceInputAxis(id="x", size=size),
+def _input(parts: PackageParts) -> dict[str, Any]:
+    size = {"min": _LEAST, "step": parts.multiple}
+    percentiles = {"axes": ["y", "x"], "min_percentile": 1.0, "max_percentile": 99.0}
+    return {
+        "id": "image",
+        "description": "image, rescaled so that cells have the diameter that the network works at",
+        "axes": [
+            {"type": "batch"},
+            {"type": "channel", "channel_names": list(parts.channels)},
+            {"type": "space", "id": "y", "size": size},
+            {"type": "space", "id": "x", "size": size},
         ],
-        data=spec.IntervalOrRatioDataDescr(type="float32"),
-        preprocessing=[
-            spec.ScaleRangeDescr(
-                kwargs=spec.ScaleRangeKwargs(
-                    axes=("y", "x"), min_percentile=1.0, max_percentile=99.0
-                )
-            )
+        "data": {"type": "float32"},
+        "preprocessing": [{"id": "scale_range", "kwargs": percentiles}],
+        "test_tensor": {"source": parts.test_input},
+    }
+
+
+def _output(parts: PackageParts) -> dict[str, Any]:
+    return {
+        "id": "flows",
+        "description": "flow along y and x, 5 times the unit flow, and the logit of the cell probability",
+        "axes": [
+            {"type": "batch"},
+            {"type": "channel", "channel_names": ["flow_y", "flow_x", "cellprob"]},
+            {"type": "space", "id": "y", "size": {"tensor_id": "image", "axis_id": "y"}},
+            {"type": "space", "id": "x", "size": {"tensor_id": "image", "axis_id": "x"}},
         ],
-        test_tensor=_file(parts.test_input),
-    )
+        "data": {"type": "float32"},
+        "test_tensor": {"source": parts.test_output},
+    }
 
 
-def _output(parts: PackageParts) -> Any:
-    from bioimageio.spec.model import v0_5 as spec
-
-    def size(axis: str) -> Any:
-        return spec.SizeReference(tensor_id="image", axis_id=axis)
-
-    return spec.OutputTensorDescr(
-        id="flows",
-        description="flow along y and along x, 5 times the unit flow, and the logit of the cell probability",
-        axes=[
-            spec.BatchAxis(),
-            spec.ChannelAxis(channel_names=["flow_y", "flow_x", "cellprob"]),
-            spec.SpaceOutputAxis(id="y", size=size("y")),
-            spec.SpaceOutputAxis(id="x", size=size("x")),
-        ],
-        data=spec.IntervalOrRatioDataDescr(type="float32"),
-        test_tensor=_file(parts.test_output),
-    )
-
-
-def _weights(parts: PackageParts) -> Any:
-    from bioimageio.spec.model import v0_5 as spec
-
+def _weights(parts: PackageParts) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    if parts.weights is not None and parts.architecture is not None:
-        found["pytorch_state_dict"] = spec.PytorchStateDictWeightsDescr(
-            source=parts.weights,
-            architecture=spec.ArchitectureFromFileDescr(
-                source=parts.architecture, callable=parts.callable, kwargs=dict(parts.arguments)
-            ),
-            pytorch_version=parts.torch_version.partition("+")[0],
-        )
+    if parts.weights is not None:
+        found["pytorch_state_dict"] = {
+            "source": parts.weights,
+            "architecture": {
+                "source": parts.architecture,
+                "callable": parts.callable,
+                "kwargs": dict(parts.arguments),
+            },
+            "pytorch_version": parts.torch_version.partition("+")[0],
+        }
     if parts.onnx is not None:
-        found["onnx"] = spec.OnnxWeightsDescr(
-            source=parts.onnx,
-            opset_version=parts.opset,
-            parent="pytorch_state_dict" if found else None,
-        )
-    return spec.WeightsDescr(**found)
+        parent = {"parent": "pytorch_state_dict"} if found else {}
+        found["onnx"] = {"source": parts.onnx, "opset_version": parts.opset, **parent}
+    return found
 
 
 def _test(path: Path) -> None:

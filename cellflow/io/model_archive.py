@@ -128,6 +128,8 @@ def _checked_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.
             raise _damaged(
                 path, f"{item.filename} would grow {MAX_RATIO} times or more on unpacking"
             )
+        if item.filename == MANIFEST and item.file_size > _SMALL:
+            raise _damaged(path, f"{MANIFEST} is larger than {_SMALL} bytes")
     found = {item.filename: item for item in items}
     if len({name.casefold() for name in found}) < len(items):
         raise _damaged(path, "a name is there twice")

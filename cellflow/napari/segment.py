@@ -71,7 +71,9 @@ def segment(
         raise DataError(f"{name}: expected an image with rows and columns, found {image.shape}.")
     planes = image.reshape(-1, *image.shape[-depth:])
     second = None if nuclei is None else _planes_like(nuclei, image.shape[: image.ndim - depth + 2])
-    given = {key: value for key, value in (thresholds or {}).items() if value is not None}
+    given: dict[str, Any] = {
+        key: value for key, value in (thresholds or {}).items() if value is not None
+    }
     results = [
         loaded.predict(
             _with_nuclei(plane, None if second is None else second[place], loaded),

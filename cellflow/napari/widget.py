@@ -9,6 +9,7 @@ from magicgui import magicgui
 from napari.layers import Image
 from napari.qt.threading import FunctionWorker, thread_worker
 from napari.types import LayerDataTuple
+from qtpy.QtCore import QTimer
 
 from cellflow.errors import CellflowError
 from cellflow.napari.segment import segment
@@ -73,7 +74,11 @@ def _segment(
         "flows": cellprob_layer,
         "placed": places,
     }
-    return _run(image.data, job)
+    worker = _run(image.data, job)
+    # Only when this has returned has napari asked to be told of the result. The lambda keeps the worker
+    # alive until then, which its method would not.
+    QTimer.singleShot(0, lambda: worker.start())
+    return worker
 
 
 def _spatial(image: Image) -> int:

@@ -41,6 +41,12 @@ _MARKS = {
     b"\x93NUMPY": "a NumPy array, such as Cellpose's size models",
 }
 """First bytes of what people take for model files."""
+_ZIPS = {
+    "archive.json": "an archive of a run, which predict, ensemble and load_model take; the model files in it are "
+    "fold_0/best.pt and so on",
+    "rdf.yaml": "a package for bioimage.io; the model file in it is weights.pt",
+}
+"""Files in zips that people take for model files."""
 
 
 class Loaded(NamedTuple):
@@ -181,11 +187,24 @@ def _what_it_is(path: Path) -> str:
             return f"it is {kind}"
     if start[8:9] == b"{":
         return "it is a safetensors file; load it with safetensors and save it with torch.save"
+    inside = _names_in(path) if start.startswith(b"PK") else []
+    for mark, kind in _ZIPS.items():
+        if mark in inside:
+            return f"it is {kind}"
     if start.startswith(b"PK"):
         return "it is truncated or damaged, or holds more than weights (a whole network, say)"
     if start.startswith(b"\x80"):
         return "it is a pickle of another program, or damaged"
     return "it is truncated, damaged or of another kind"
+
+
+def _names_in(path: Path) -> list[str]:
+    """Names of the files in a zip; none where it is damaged."""
+    try:
+        with zipfile.ZipFile(path) as file:
+            return file.namelist()
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return []
 
 
 def _check_zip(path: Path) -> None:

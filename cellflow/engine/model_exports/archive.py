@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -75,7 +74,7 @@ def _files(job: ModelExportJob) -> dict[str, Path]:
     return found | _calibration(job)
 
 
-def _calibration(job: ModelExportJob) -> Mapping[str, Path]:
+def _calibration(job: ModelExportJob) -> dict[str, Path]:
     """Thresholds for all of these models together, where they were calibrated for exactly these."""
     record = ensemble_record(job.config.ensembles_dir, [job.run.name])
     places = [record, *sorted(job.run.path.glob("ensembles/*/ensemble.json"))]

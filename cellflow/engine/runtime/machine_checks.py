@@ -58,6 +58,9 @@ class OptionalPart:
 OPTIONAL_PARTS = (
     OptionalPart("sheet", ("gspread",), "--sheet"),
     OptionalPart("kaggle", ("kaggle", "six"), "cellflow publish"),
+    OptionalPart("onnx", ("onnx",), "cellflow export --to onnx"),
+    OptionalPart("bioimageio", ("bioimageio.core",), "cellflow export --to bioimageio"),
+    OptionalPart("napari", ("napari",), "the plugin for napari"),
 )
 
 

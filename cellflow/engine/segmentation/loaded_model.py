@@ -337,7 +337,7 @@ def load_model(
     Parameters
     ----------
     model : path or str, or a list of them, optional
-        Run folder or name, model file, or a model of Cellpose's such as ``"cyto3"``; several are averaged.
+        Run folder or name, archive, model file, or a model of Cellpose's such as ``"cyto3"``; several are averaged.
         Without it the newest run.
     runs_dir, ensembles_dir : path
         Where runs and calibrations of ensembles lie.

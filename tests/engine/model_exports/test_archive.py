@@ -237,6 +237,7 @@ def listed(name: str, content: bytes = b"x") -> Any:
         (told(name=5), "no name of a run"),
         (told(files=[]), "other files than"),
         (told(format="x"), "expected the format"),
+        (told(note=" ".join(map(str, range(300_000)))), "larger than"),
         (told(version=2), "Update cellflow"),
         (lambda members: members.update({f"{n}.txt": b"" for n in range(1001)}), "at most 1000"),
     ],
@@ -279,6 +280,8 @@ def test_a_command_that_wants_a_run_says_so(
             output=OutputConfig(out=archive.parent, name="p", dry_run=True),
         )
     )
+    with pytest.raises(CheckpointError, match=r"an archive of a run.*fold_0/best\.pt"):
+        load_model_file(archive)
     with pytest.raises(SystemExit):
         main(["export", str(archive), "--to", "onnx"])
     assert "No run" in capsys.readouterr().err

@@ -167,7 +167,7 @@ import importlib.metadata as metadata
 from cellflow.config.host import ChecksConfig
 real = metadata.distribution
 def distribution(name):
-    if name in ("gspread", "six"):
+    if name in ("gspread", "six", "onnx", "bioimageio.core", "napari"):
         raise metadata.PackageNotFoundError(name)
     return real(name)
 metadata.distribution = distribution
