@@ -325,6 +325,8 @@ def test_regions_of_another_size_are_refused():
         segmentation_metrics(np.ones(SHAPE, int), np.ones(SHAPE, int), ignore=np.ones((8, 7)))
     with pytest.raises(DataError, match=r"expected names of competition, .* found ap"):
         segmentation_metrics(np.ones(SHAPE, int), np.ones(SHAPE, int), metrics=["ap"])
+    with pytest.raises(DataError, match="expected at least one image, found none"):
+        segmentation_metrics([], [])
     with pytest.raises(DataError, match="expected as many predictions as truths, found 1 and 2"):
         segmentation_metrics([np.ones(SHAPE, int)] * 2, [np.ones(SHAPE, int)])
 
