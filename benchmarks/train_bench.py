@@ -36,7 +36,7 @@ from cellflow.engine.data.prepare import prepare
 from cellflow.engine.runtime.machine import Machine, choose_machine
 from cellflow.engine.segmentation.member import load_member
 from cellflow.engine.segmentation.scoring import score_images, score_row
-from cellflow.engine.segmentation.segmenter import Segmenter
+from cellflow.engine.segmentation.segmenter import Ready, Segmenter
 from cellflow.engine.training.sample_cache import CachedSamples, cache_samples
 from cellflow.io.dataset import Dataset
 from cellflow.io.images import read_image, read_labels, write_labels
@@ -387,8 +387,9 @@ ALONE = "network alone"
 def evaluation_ways(
     segmenter: Segmenter, dataset: Dataset, tiles: list[np.ndarray]
 ) -> dict[str, Callable[[], object]]:
-    """The network on all tiles; image after image; and as training evaluates."""
+    """The network on all tiles; image after image; and as training evaluates from the second time on."""
     member = segmenter.members[0]
+    ready: dict[str, Ready] = {}
 
     def network_alone() -> None:
         for stack in tiles:
@@ -402,7 +403,7 @@ def evaluation_ways(
     return {
         ALONE: network_alone,
         "image after image": one_by_one,
-        "as training evaluates": lambda: score_images(segmenter, dataset, dataset.ids),
+        "as training evaluates": lambda: score_images(segmenter, dataset, dataset.ids, ready=ready),
     }
 
 

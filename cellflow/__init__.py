@@ -27,6 +27,7 @@ _HOME = {
     "MaskConfig": "config",
     "MaskOverrides": "config",
     "ModelConfig": "config",
+    "ModelExportConfig": "config",
     "NotebookConfig": "config",
     "OofConfig": "config",
     "OptimConfig": "config",
@@ -42,6 +43,7 @@ _HOME = {
     "ScoreConfig": "config",
     "TrackingConfig": "config",
     "TrainConfig": "config",
+    "VerifyConfig": "config",
     "CellflowError": "errors",
     "Instances": "types",
     "Score": "types",
@@ -57,6 +59,7 @@ _HOME = {
     "compare_runs": "engine.validation.compare_runs",
     "demo": "engine.experiments.demo",
     "ensemble": "engine.prediction.ensemble",
+    "export_model": "engine.model_exports.export_model",
     "list_runs": "engine.runs.catalog",
     "load_model": "engine.segmentation.loaded_model",
     "make_folds": "engine.data.make_folds",
@@ -74,6 +77,7 @@ _HOME = {
     "score_masks": "engine.validation.score_masks",
     "segmentation_metrics": "numeric.metrics.segmentation",
     "train": "engine.training.train",
+    "verify": "engine.validation.verify",
     "write_notebook": "engine.publishing.notebook",
 }
 

@@ -10,6 +10,7 @@ from cellflow.config import InferenceConfig as InferenceConfig
 from cellflow.config import MaskConfig as MaskConfig
 from cellflow.config import MaskOverrides as MaskOverrides
 from cellflow.config import ModelConfig as ModelConfig
+from cellflow.config import ModelExportConfig as ModelExportConfig
 from cellflow.config import NotebookConfig as NotebookConfig
 from cellflow.config import OofConfig as OofConfig
 from cellflow.config import OptimConfig as OptimConfig
@@ -25,11 +26,13 @@ from cellflow.config import SamplingConfig as SamplingConfig
 from cellflow.config import ScoreConfig as ScoreConfig
 from cellflow.config import TrackingConfig as TrackingConfig
 from cellflow.config import TrainConfig as TrainConfig
+from cellflow.config import VerifyConfig as VerifyConfig
 from cellflow.engine.data.make_folds import make_folds as make_folds
 from cellflow.engine.data.prepare import prepare as prepare
 from cellflow.engine.experiments.chain import run_chain as run_chain
 from cellflow.engine.experiments.demo import demo as demo
 from cellflow.engine.experiments.queue import run_queue as run_queue
+from cellflow.engine.model_exports.export_model import export_model as export_model
 from cellflow.engine.prediction.ensemble import ensemble as ensemble
 from cellflow.engine.prediction.ensemble import predict as predict
 from cellflow.engine.publishing.notebook import write_notebook as write_notebook
@@ -46,6 +49,7 @@ from cellflow.engine.validation.calibrate import calibrate as calibrate
 from cellflow.engine.validation.compare_runs import compare_runs as compare_runs
 from cellflow.engine.validation.oof import oof as oof
 from cellflow.engine.validation.score_masks import score_masks as score_masks
+from cellflow.engine.validation.verify import verify as verify
 from cellflow.errors import CellflowError as CellflowError
 from cellflow.numeric.averaging import average_flows as average_flows
 from cellflow.numeric.dynamics import FLOW_SCALE as FLOW_SCALE

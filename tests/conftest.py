@@ -33,6 +33,7 @@ os.environ.setdefault("CELLFLOW_ENGINE", "torch")
 
 sys.path.insert(0, str(Path(__file__).parent))  # model_server
 sys.path.insert(0, str(Path(__file__).parent / "storage"))  # faults
+sys.path.insert(0, str(Path(__file__).parent / "io"))  # zarr_files
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -39,6 +39,18 @@ def _prepare(config: configs.PrepareConfig) -> None:
     say(f"Next: cellflow folds{folds_flags(dataset)}{_data_flag(config.out)}")
 
 
+def _verify(config: configs.VerifyConfig) -> None:
+    from cellflow.engine.validation.verify import verify
+    from cellflow.report.text.verify import verification_text
+
+    found = verify(config)
+    say(verification_text(found))
+    if config.out is not None:
+        say(f"Written: {config.out}")
+    if found.problems:
+        fail("something is wrong, see above")
+
+
 def _folds(config: configs.FoldsConfig) -> None:
     from cellflow.engine.data.make_folds import make_folds
 
@@ -71,6 +83,8 @@ def _oof(config: configs.OofConfig) -> None:
     say(cv_text(result.cv))
     say(f"Written: {result.run.cv}, {result.run.oof}")
     _print_pictures(result.outlines)
+    if result.exports is not None:
+        say(f"Exports: {result.exports} ({', '.join(config.export)})")
     say(after_oof(result.run, config))
 
 
@@ -160,6 +174,13 @@ def _kaggle_notebook(config: configs.NotebookConfig) -> None:
     say(f"Written: {write_notebook(config)}")
 
 
+def _export(config: configs.ModelExportConfig) -> None:
+    from cellflow.engine.model_exports.export_model import export_model
+    from cellflow.report.text.model_export import model_export_text
+
+    say(model_export_text(export_model(config)))
+
+
 def _runs(config: configs.RunsConfig) -> None:
     from cellflow.engine.runs.catalog import list_runs
     from cellflow.report.text.runs import runs_text
@@ -229,6 +250,7 @@ _GOES_ON = "the same command goes on where it stopped"
 COMMANDS = {
     "demo": Command(configs.DemoConfig, _demo),
     "prepare": Command(configs.PrepareConfig, _prepare),
+    "verify": Command(configs.VerifyConfig, _verify),
     "folds": Command(configs.FoldsConfig, _folds),
     "train": Command(configs.TrainConfig, _train, _GOES_ON),
     "oof": Command(configs.OofConfig, _oof),
@@ -238,6 +260,7 @@ COMMANDS = {
     "run": Command(configs.ChainConfig, _run, _GOES_ON),
     "score": Command(configs.ScoreConfig, _score),
     "queue": Command(configs.QueueConfig, _queue, _GOES_ON),
+    "export": Command(configs.ModelExportConfig, _export),
     "runs": Command(configs.RunsConfig, _runs),
     "compare": Command(configs.CompareConfig, _compare),
     "prune": Command(configs.PruneConfig, _prune),

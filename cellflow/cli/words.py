@@ -144,10 +144,10 @@ def _kind(hint: Any) -> str:
 
 
 def _without_none(hint: Any) -> Any:
-    """A type without the None that it may be instead."""
+    """A type without the None that it may be instead; of several the last, which takes what no other does."""
     if get_origin(hint) not in (typing.Union, types.UnionType):
         return hint
-    (other,) = (item for item in get_args(hint) if item is not type(None))
+    *_, other = (item for item in get_args(hint) if item is not type(None))
     return other
 
 

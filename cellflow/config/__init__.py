@@ -8,8 +8,9 @@ from cellflow.config.calibration import CalibrateConfig, GridConfig
 from cellflow.config.catalog import CompareConfig, PruneConfig, RunsConfig
 from cellflow.config.chain import ChainConfig
 from cellflow.config.checks import check_config, config_differences, config_to_dict
-from cellflow.config.data import FoldsConfig, PrepareConfig
+from cellflow.config.data import FoldsConfig, PrepareConfig, ReadingConfig, VerifyConfig
 from cellflow.config.host import ChecksConfig
+from cellflow.config.model_export import ModelExportConfig
 from cellflow.config.prediction import (
     DemoConfig,
     EnsembleConfig,
@@ -40,6 +41,7 @@ __all__ = [
     "MaskConfig",
     "MaskOverrides",
     "ModelConfig",
+    "ModelExportConfig",
     "NotebookConfig",
     "OofConfig",
     "OptimConfig",
@@ -49,12 +51,14 @@ __all__ = [
     "PruneConfig",
     "PublishConfig",
     "QueueConfig",
+    "ReadingConfig",
     "RunsConfig",
     "RuntimeConfig",
     "SamplingConfig",
     "ScoreConfig",
     "TrackingConfig",
     "TrainConfig",
+    "VerifyConfig",
     "check_config",
     "config_differences",
     "config_to_dict",

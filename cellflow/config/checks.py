@@ -37,7 +37,10 @@ NOT_NEGATIVE = Rule("must not be negative", lambda value: 0 <= value < math.inf)
 COUNT = Rule("must be at least 1", lambda value: value >= 1)
 SHARE = Rule("must be at least 0 and below 1", lambda value: 0 <= value < 1)
 SEED = Rule("must be at least 0 and below 2**63", lambda value: 0 <= value < 2**63)
-CHANNEL = Rule("must be 0, 1, 2 or 3", lambda value: value in range(4))
+CHANNEL = Rule(
+    "must be 0 or more, or the name of a channel",
+    lambda value: bool(value.strip()) if isinstance(value, str) else value >= 0,
+)
 NOT_EMPTY = Rule("must not be empty; leave it out instead", lambda value: value.strip() != "")
 FOLDER_NAME = Rule(
     "may have letters, digits and . _ + -",

@@ -1,4 +1,4 @@
-"""Settings of `prepare` and `folds`."""
+"""Settings of `prepare`, `verify` and `folds`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,53 @@ from typing import Annotated, Literal
 
 import tyro
 
-from cellflow.config.checks import SEED
+from cellflow.config.checks import COUNT, SEED
+from cellflow.config.shared import MAX_PIXELS
+
+Fix = Literal["fill", "largest", "split", "keep"]
 
 
 @dataclass(frozen=True)
-class PrepareConfig:
+class ReadingConfig:
+    """Where annotated images are, and how they are read: what `prepare` and `verify` share."""
+
+    source: tyro.conf.Positional[Path]
+    """Folder in the Kaggle layout, with images/ and masks/ (or labels/), with ID/images/ and ID/masks/, or with
+    NAME files beside NAME_masks, NAME_seg.npy, NAME_rois.zip or NAME.geojson; COCO json, or a folder with one;
+    OME-Zarr. `verify` also takes a dataset folder, and a run by its folder or name."""
+    table: Path | None = None
+    """CSV (also .csv.gz) with an id column and more columns (cell type, group), joined on the id."""
+    masks: Path | None = None
+    """Folder of label maps, when it is not SOURCE/masks."""
+    images: Path | None = None
+    """Folder of the images, where annotations do not lie beside them."""
+    mask_filter: str = "_masks"
+    """Ending of mask file names when images and masks share one folder, as in Cellpose; _seg for NAME_seg.npy."""
+    img_filter: str = ""
+    """Ending of image file names that is no part of the id, as in Cellpose; images without it are left out."""
+    colours: bool = False
+    """Take pictures as label maps in which each cell has a colour of its own."""
+    rle_order: Literal["auto", "C", "F"] = "auto"
+    """Order of the runs in train.csv: C row by row, F column by column; auto takes that of compact cells."""
+    id_column: str = "id"
+    """Column of image ids in train.csv or --table."""
+    annotation_column: str = "annotation"
+    """Column of run-length masks in train.csv."""
+    cell_type_column: str = "cell_type"
+    """Column of cell types; kept as cell_type."""
+    max_pixels: Annotated[int, COUNT] = MAX_PIXELS
+    """Images that claim more pixels, height times width, are refused before they are unpacked."""
+
+    def problems(self) -> list[str]:
+        """What does not make sense, one sentence each."""
+        found = [] if self.mask_filter else ["--mask_filter must not be empty"]
+        if self.mask_filter and self.mask_filter == self.img_filter:
+            found.append(f"--mask_filter and --img_filter are the same: {self.mask_filter}")
+        return found
+
+
+@dataclass(frozen=True)
+class PrepareConfig(ReadingConfig):
     """Turn annotated images into a dataset folder.
 
     Examples
@@ -23,37 +65,48 @@ class PrepareConfig:
     'cellflow-data'
     """
 
-    source: tyro.conf.Positional[Path]
-    """Folder in the Kaggle layout, with images/ and masks/ (or labels/), or with NAME and NAME_masks files."""
     out: Path = Path("cellflow-data")
     """Dataset folder to write."""
-    table: Path | None = None
-    """CSV (also .csv.gz) with an id column and more columns (cell type, group), joined on the id."""
-    masks: Path | None = None
-    """Folder of label maps, when it is not SOURCE/masks."""
-    mask_filter: str = "_masks"
-    """Ending of mask file names when images and masks share one folder, as in Cellpose."""
-    img_filter: str = ""
-    """Ending of image file names that is no part of the id, as in Cellpose; images without it are left out."""
-    split_parts: bool = False
+    split: bool = False
     """Make every separate part of a label a cell of its own: for masks of foreground or of classes."""
-    rle_order: Literal["auto", "C", "F"] = "auto"
-    """Order of the runs in train.csv: C row by row, F column by column; auto takes that of compact cells."""
-    id_column: str = "id"
-    """Column of image ids in train.csv or --table."""
-    annotation_column: str = "annotation"
-    """Column of run-length masks in train.csv."""
-    cell_type_column: str = "cell_type"
-    """Column of cell types; kept as cell_type."""
+    fix: tuple[Fix, ...] = ()
+    """What to do about cells with faults, one after the other: fill closes holes over background, largest keeps
+    the largest part of each cell, split makes every part a cell, keep changes nothing. Also of a dataset folder,
+    which is then written anew as --out."""
     overwrite: bool = False
     """Replace an existing dataset folder."""
 
+    @property
+    def fixes(self) -> tuple[Fix, ...]:
+        """All that is to be done about cells, in order."""
+        return ("split", *self.fix) if self.split else self.fix
+
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
-        found = [] if self.mask_filter else ["--mask_filter must not be empty"]
-        if self.mask_filter and self.mask_filter == self.img_filter:
-            found.append(f"--mask_filter and --img_filter are the same: {self.mask_filter}")
+        found = super().problems()
+        if "keep" in self.fix and len(set(self.fix)) > 1:
+            found.append(f"--fix keep changes nothing, so it stands alone: {' '.join(self.fix)}")
         return found
+
+
+@dataclass(frozen=True)
+class VerifyConfig(ReadingConfig):
+    """Read images with their cells, a dataset, or a run, and say what is wrong; nothing is changed.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from cellflow import VerifyConfig
+    >>> VerifyConfig(Path("microscope")).out is None
+    True
+    """
+
+    out: Path | None = None
+    """CSV to write: a row for everything found (kind, verdict, id, cell, reason)."""
+    data: Path | None = None
+    """Dataset folder of a run, when it is not where the run found it."""
+    runs_dir: Path = Path("runs")
+    """Folder that holds all runs."""
 
 
 @dataclass(frozen=True)

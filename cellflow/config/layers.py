@@ -8,6 +8,7 @@ import math
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -139,8 +140,7 @@ def _convert(hint: Any, value: Any) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None:
             return None
-        (other,) = (item for item in arguments if item is not type(None))
-        return _convert(other, value)
+        return _first_that_fits([item for item in arguments if item is not type(None)], value)
     if origin is typing.Annotated:
         return _convert(arguments[0], value)
     if origin is Literal:
@@ -149,6 +149,15 @@ def _convert(hint: Any, value: Any) -> Any:
         items = value if isinstance(value, list | tuple) else [value]
         return tuple(_convert(arguments[0], item) for item in items)
     return _plain(hint, value)
+
+
+def _first_that_fits(hints: list[Any], value: Any) -> Any:
+    """A value of one of several types, such as a number or a name."""
+    *others, last = hints
+    for hint in others:
+        with suppress(ValueError):
+            return _convert(hint, value)
+    return _convert(last, value)
 
 
 def _choice(choices: tuple[Any, ...], value: Any) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -17,7 +17,7 @@ from cellflow.config.checks import (
     Rule,
     listed_paths,
 )
-from cellflow.config.shared import MaskOverrides, RuntimeConfig
+from cellflow.config.shared import MAX_PIXELS, MaskOverrides, RuntimeConfig
 
 SENSIBLE_PIXELS = 1e-5, 1e4
 """Micrometres between which a pixel of an image of cells can lie: of an electron microscope, of a camera."""
@@ -25,7 +25,9 @@ PIXEL_SIZE = Rule(
     "must lie between {:g} and {:g} micrometres".format(*SENSIBLE_PIXELS),
     lambda value: SENSIBLE_PIXELS[0] <= value <= SENSIBLE_PIXELS[1],
 )
-ExportName = Literal["masks", "cells", "submission", "outlines"]
+ExportName = Literal[
+    "masks", "cells", "submission", "outlines", "png", "seg", "roi", "geojson", "txt", "coco", "ome-zarr", "flows",
+]  # fmt: skip
 """What a prediction can write: the names of `cellflow.engine.exports.EXPORTS`."""
 NO_IMAGES = (
     "no images were named: give a folder, image files, a dataset, a pattern in quotes such as "
@@ -65,6 +67,9 @@ class OofConfig:
     outlines: bool = False
     """Pictures of truth and prediction over each image, the worst first: RUN/oof/outlines/RANK_SCORE_ID.png,
     and the worst ones on one sheet, worst.png. For a pass that is there: cellflow score RUN --outlines."""
+    export: tuple[ExportName, ...] = ()
+    """Files for other tools, in RUN/oof/export/; the names are those of cellflow predict --export. Where the
+    out-of-fold predictions are there already, they are not made again."""
     mask: MaskOverrides = field(default_factory=MaskOverrides)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
@@ -85,6 +90,17 @@ class FilesConfig:
     """Ending of the names of images, as in Cellpose: of a_img.tif with _img, whose id is a."""
     pixel_size: Annotated[float | None, PIXEL_SIZE] = None
     """Micrometres per pixel of all images, for label maps and tables; without it what the files say."""
+    max_pixels: Annotated[int, COUNT] = MAX_PIXELS
+    """Images that claim more pixels, height times width, are refused before they are unpacked."""
+
+    @property
+    def search(self) -> dict[str, Any]:
+        """Arguments of `cellflow.io.image_source.find_images`, which unpacks nothing."""
+        return {
+            "recursive": self.recursive,
+            "img_filter": self.img_filter,
+            "pixel_size": self.pixel_size,
+        }
 
 
 @dataclass(frozen=True)
@@ -103,9 +119,10 @@ class InferenceConfig:
 
     diameter: Annotated[float | None, POSITIVE] = None
     """Cell diameter in pixels; without it what the run's diameter policy says."""
-    chan: Annotated[int | None, CHANNEL] = None
-    """Channel to segment, for model files of Cellpose, which do not say theirs: 0 grey, 1 red, 2 green, 3 blue."""
-    chan2: Annotated[int | None, CHANNEL] = None
+    chan: Annotated[int | str | None, CHANNEL] = None
+    """Channel to segment, for model files of Cellpose, which do not say theirs: 0 grey, 1 red, 2 green, 3 blue, any
+    further number, or its name in the images, such as DAPI."""
+    chan2: Annotated[int | str | None, CHANNEL] = None
     """Nuclear channel, for model files of Cellpose."""
     cell_type: str | None = None
     """Cell type of all images; without it the members' style models tell it, image by image."""
@@ -140,7 +157,12 @@ class OutputConfig:
     export: tuple[ExportName, ...] = ("masks", "cells", "submission")
     """What is written. masks: label maps, masks/ID.tif. cells: a row per cell with its size, place, shape,
     intensity and confidence, cells.csv. submission: run-length rows, submission.csv. outlines: pictures of the
-    outlines, outlines/ID.png."""
+    outlines, outlines/ID.png. png: label maps as Cellpose writes them, png/ID_cp_masks.png. seg: files for
+    Cellpose's GUI, seg/ID_seg.npy. roi: ImageJ ROIs, rois/ID_rois.zip. geojson: QuPath detections with types and
+    measurements, geojson/ID.geojson. txt: outlines as Cellpose's text, without holes and further parts,
+    txt/ID_cp_outlines.txt. coco: COCO annotations of all images, coco.json, and COCO results with scores,
+    coco_results.json. ome-zarr: images with their label maps, ome-zarr/ID.zarr. flows: what joins an ensemble with
+    --flows, flows/ID.npz."""
 
     name: Annotated[str | None, FOLDER_NAME] = None
     """Name of the result; without it the names of the models joined by +."""

@@ -10,6 +10,7 @@ import tyro
 
 from cellflow.config.checks import COUNT
 from cellflow.config.metrics import MetricWord
+from cellflow.config.shared import MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,12 @@ class ScoreConfig:
     """
 
     pred: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PRED")]
-    """Folder of label maps (ID.tif, ID.png, or ending in _masks or _cp_masks), results folder with masks/
-    in it, CSV with id and predicted, or a run by folder or name: its out-of-fold masks."""
+    """Folder of label maps (ID.tif, ID.png, ID_seg.npy, or ending in _masks or _cp_masks) or of outlines (ImageJ
+    ROIs, QuPath GeoJSON), results folder with masks/ in it, CSV with id and predicted, COCO json (annotations, or
+    results of the truth's images), or a run by folder or name: its out-of-fold masks."""
     truth: Annotated[Path | None, tyro.conf.arg(aliases=["--data", "--dir"])] = None
-    """Dataset folder, folder of label maps, or CSV with id, annotation, width and height. Without it the
-    data of the run."""
+    """Dataset folder, folder of label maps or outlines, COCO json, or CSV with id, annotation, width and height.
+    Without it the data of the run."""
     versus: str | None = None
     """Other masks, in any form of PRED. Only images that both have are compared."""
     group: str | None = None
@@ -45,6 +47,8 @@ class ScoreConfig:
     mask_filter: str = ""
     """Ending of the names of label maps after the id, when it is not _masks or _cp_masks; for PRED, --versus
     and --truth alike, wherever a name has it."""
+    colours: bool = False
+    """Take pictures as label maps in which each cell has a colour of its own."""
     outlines: bool = False
     """Pictures of truth and PRED over each image, the worst first: RANK_SCORE_ID.png, and the worst ones on
     one sheet, worst.png."""
@@ -52,7 +56,8 @@ class ScoreConfig:
     """Folder for these pictures. Without it oof/outlines in the folder of a run that is scored on its own
     data, else outlines/NAME."""
     images: Path | None = None
-    """Images for the pictures: folder, dataset or list; not needed where the truth is a dataset."""
+    """Images, for the pictures and for the size of the images of a truth that is outlines: folder, dataset or (for
+    the pictures) list; not needed where the truth is a dataset, or has its images beside it."""
     metrics: tuple[MetricWord, ...] = ()
     """More metrics, or all (docs/metrics.md defines them). competition: mean of TP / (TP + FP + FN) over IoU 0.50,
     0.55 ... 0.95, which is always there. precision_50 recall_50 f1_50, precision_75 recall_75 f1_75: cells matched
@@ -68,6 +73,8 @@ class ScoreConfig:
     with more than half of their pixels there are left out on both sides."""
     max_dets: Annotated[int, COUNT] = 100
     """Predicted cells per image, the surest first, that count for COCO's AP; 100 is COCO's own."""
+    max_pixels: Annotated[int, COUNT] = MAX_PIXELS
+    """Label maps and images that claim more pixels, height times width, are refused before they are unpacked."""
     out: Path | None = None
     """CSV to write, a row per image."""
 
@@ -83,6 +90,5 @@ class ScoreConfig:
         ):
             found.append("--max_dets needs COCO's AP: add --metrics coco_ap")
         if not self.outlines:
-            given = {"--outlines_dir": self.outlines_dir, "--images": self.images}
-            found += [f"{name} needs --outlines" for name, path in given.items() if path]
+            found += ["--outlines_dir needs --outlines"] if self.outlines_dir else []
         return found

@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 
 from cellflow.config.checks import COUNT, NOT_NEGATIVE, SHARE, Rule
 
+MAX_PIXELS = 1_000_000_000
+"""Height times width of the largest image that is read without being asked for."""
 MAX_LOGIT = 100.0
 LOGIT = Rule(f"must lie within +-{MAX_LOGIT:g}", lambda value: abs(value) <= MAX_LOGIT)
 PART = Rule("must be above 0 and at most 1", lambda value: 0 < value <= 1)

@@ -23,6 +23,7 @@ from cellflow.config.checks import (
 from cellflow.config.metrics import SelectMetric
 from cellflow.config.shared import MaskConfig, RuntimeConfig
 from cellflow.config.tracking import TrackingConfig
+from cellflow.errors import ConfigError
 
 DEFAULT_LEARNING_RATES = {"sgd": 0.2, "adamw": 0.005}
 """Upstream's defaults: `cellpose --train` (SGD) and `cellpose.train.train_seg` (AdamW)."""
@@ -45,27 +46,36 @@ class ModelConfig:
     >>> check_config(ModelConfig(chan2=3))
     Traceback (most recent call last):
         ...
-    cellflow.errors.ConfigError: --chan2 needs --chan 1, 2 or 3: grey images have no second channel
+    cellflow.errors.ConfigError: --chan2 needs --chan too, 1 or more: grey images have no second channel
     """
 
     pretrained_model: Annotated[str, tyro.conf.arg(aliases=["--init"])] = "none"
     """Model to start from: a Cellpose 3 model file; a name such as cyto3, nuclei or livecell, whose file is fetched
     from Cellpose's server once, into Cellpose's model folder; a run folder, each fold then starts from the run's
     model of that fold; none: from scratch."""
-    chan: Annotated[int, CHANNEL] = 0
-    """Channel to segment: 0 grey, 1 red, 2 green, 3 blue, as in Cellpose."""
-    chan2: Annotated[int, CHANNEL] = 0
-    """Optional nuclear channel: 0 none, 1 red, 2 green, 3 blue."""
+    chan: Annotated[int | str, CHANNEL] = 0
+    """Channel to segment: 0 grey, 1 red, 2 green, 3 blue, as in Cellpose; any further number; or its name in the
+    files, such as DAPI."""
+    chan2: Annotated[int | str, CHANNEL] = 0
+    """Optional nuclear channel: 0 none, 1 red, 2 green, 3 blue, any further number, or a name."""
     diam_mean: Annotated[float | None, POSITIVE] = None
     """Diameter in pixels that cells are rescaled to; without it 30, or what a pretrained model brings."""
     freeze_encoder: bool = False
     """Keep the encoder as in the pretrained model, batch-norm statistics included; train the decoder only."""
 
+    @property
+    def channels(self) -> tuple[int, int]:
+        """Numbers of both channels; `train` finds those of names before anything is made of them."""
+        chan, chan2 = self.chan, self.chan2
+        if isinstance(chan, str) or isinstance(chan2, str):
+            raise ConfigError(f"--chan {chan} --chan2 {chan2}: expected numbers, found a name.")
+        return chan, chan2
+
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
         found = []
-        if self.chan == 0 and self.chan2 > 0:
-            found.append("--chan2 needs --chan 1, 2 or 3: grey images have no second channel")
+        if self.chan == 0 and self.chan2 != 0:
+            found.append("--chan2 needs --chan too, 1 or more: grey images have no second channel")
         pretrained = self.pretrained_model.lower() != "none"
         if self.diam_mean is not None and pretrained:
             found.append("--diam_mean cannot be chosen for a pretrained model: it brings its own")

@@ -13,17 +13,21 @@ from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from cellflow.errors import DataError
+from cellflow.io import _jpeg2000
 
 __all__ = [
     "ORIENTATION",
+    "SIGNATURE_BYTES",
     "Claim",
     "claim",
     "kind_of",
     "known_orientation",
     "open_picture",
     "orientation",
+    "refuse_animation",
     "refuse_swollen",
     "shape",
     "turn",
@@ -38,11 +42,15 @@ _SIGNATURES = {
     b"MM\0*": "TIFF",
     b"II+\0": "TIFF",
     b"MM\0+": "TIFF",
+    **dict.fromkeys(_jpeg2000.SIGNATURES, "JPEG 2000"),
 }
+SIGNATURE_BYTES = 12
+"""By which the kind of a file is known."""
 _PICTURES: dict[str, Callable[[BytesIO], ImageFile]] = {
     "PNG": PngImageFile,
     "JPEG": JpegImageFile,
     "BMP": BmpImageFile,
+    "WebP": WebPImageFile,
 }
 """Not `Image.open`, which has a limit of its own on the size."""
 _CHANNELS = {"P": 3, "RGB": 3, "RGBA": 3, "CMYK": 4}
@@ -57,7 +65,7 @@ SMALL = 2**26
 LARGEST = 2**34
 """Bytes that no file may unpack to."""
 _RATIOS = {
-    "PNG": 1_100, "JPEG": 5_000, "BMP": 300,
+    "PNG": 1_100, "JPEG": 5_000, "BMP": 300, "WebP": 1_000_000, "JPEG 2000": 10_000_000,
     "none": 1, "packbits": 130, "deflate": 1_100, "LZW": 3_000,
 }  # fmt: skip
 """By how much a file of a kind can be larger unpacked, at most and generously."""
@@ -74,17 +82,19 @@ class Claim(NamedTuple):
 
 
 def kind_of(data: bytes) -> str | None:
-    """PNG, JPEG, BMP or TIFF by its signature; None for anything else."""
+    """PNG, JPEG, BMP, TIFF, JPEG 2000 or WebP by its signature; None for anything else."""
+    if data.startswith(b"RIFF") and data[8:SIGNATURE_BYTES] == b"WEBP":
+        return "WebP"
     return next((kind for mark, kind in _SIGNATURES.items() if data.startswith(mark)), None)
 
 
 def open_picture(data: bytes, kind: str) -> ImageFile:
-    """A PNG, JPEG or BMP of which the header has been read, and the pixels have not."""
+    """A PNG, JPEG, BMP or WebP of which the header has been read, and the pixels have not."""
     return _PICTURES[kind](BytesIO(data))
 
 
 def shape(picture: ImageFile, data: bytes) -> tuple[int, ...]:
-    """``(H, W)`` or ``(H, W, C)`` of what is read of a PNG or JPEG."""
+    """``(H, W)`` or ``(H, W, C)`` of what is read of a PNG, JPEG or WebP."""
     width, height = picture.size
     channels = _CHANNELS.get(picture.mode, 1)
     turned = turned_shape((height, width), orientation(picture, data))
@@ -130,6 +140,17 @@ def refuse_swollen(claimed: Claim, size: int, packing: str) -> None:
             f"{LARGEST // 2**30} GiB are read. Cut it into parts.",
             expected=LARGEST,
             found=claimed.unpacked,
+        )
+
+
+def refuse_animation(picture: ImageFile) -> None:
+    """Refuse a WebP of several pictures."""
+    frames = int(getattr(picture, "n_frames", 1)) if picture.format == "WEBP" else 1
+    if frames > 1:
+        raise DataError(
+            f"an animation of {frames} pictures; save each as a file of its own.",
+            expected=1,
+            found=frames,
         )
 
 

@@ -22,13 +22,15 @@ from cellflow.io._image_header import (
     turn,
     turned_shape,
 )
+from cellflow.io.pixel_limit import refuse_large
 from cellflow.storage.sizes import few_text
 
 __all__ = ["is_in_several_files", "is_lossy", "read_pixels", "read_shape"]
 
-MAX_CHANNELS = 4
+FEW = 4
+"""So many planes whose axis nobody has named are taken for channels."""
 _CHANNELS, _UNNAMED = "SC", "QI"
-"""Axes of channels, and axes that nobody has named: few planes of these are taken for channels."""
+"""Axes of channels, and axes that nobody has named."""
 _SIDE_IMAGES = {"label", "macro", "thumbnail"}
 """Names of the pictures that slide scanners add."""
 _PACKINGS = {
@@ -55,13 +57,15 @@ class _Plane(NamedTuple):
     orientation: int
 
 
-def read_pixels(path: Path, *, colours: bool = True) -> NDArray[Any]:
+def read_pixels(path: Path, *, colours: bool = True, most: int | None = None) -> NDArray[Any]:
     """Pixels ``(H, W)`` or ``(H, W, C)``; indices of a palette as they are without `colours`.
 
+    One of more than `most` pixels, height times width, is refused before they are unpacked.
     Whatever tifffile raises on a damaged file comes through.
     """
     with _open(path) as plane:
         _refuse_swollen(plane, path)
+        refuse_large(tuple(plane.series.shape[axis] for axis in plane.order[:2]), most)
         _refuse_cut_off(plane)
         shape, order = plane.series.shape, plane.order
         others = [axis for axis in range(len(shape)) if axis not in order]
@@ -160,7 +164,7 @@ def _where_planes_lie(tiff: Any, path: Path) -> str:
 
 def _order(axes: str, shape: tuple[int, ...]) -> list[int]:
     """Axes in the order Y, X and, if there are any, channels; axes of length 1 are left out."""
-    if len(axes) == 3 and axes[0] in _UNNAMED and shape[2] <= MAX_CHANNELS < min(shape[:2]):
+    if len(axes) == 3 and axes[0] in _UNNAMED and shape[2] <= FEW < min(shape[:2]):
         return [0, 1, 2] if shape[2] > 1 else [0, 1]  # channels last, which no name says
     long = {
         name: axis
@@ -176,13 +180,16 @@ def _order(axes: str, shape: tuple[int, ...]) -> list[int]:
     if not others:
         return [long["Y"], long["X"]]
     planes = shape[long[others[0]]]
-    if len(others) == 1 and others[0] in _CHANNELS + _UNNAMED and planes <= MAX_CHANNELS:
+    few = others[0] in _UNNAMED and planes <= FEW
+    if len(others) == 1 and (others[0] in _CHANNELS or few):
         return [long["Y"], long["X"], long[others[0]]]
-    what = f"{planes} channels" if "".join(others) in ("S", "C") else "a stack"
+    hint = ""
+    if len(others) == 1 and others[0] in _UNNAMED:
+        hint = f" If its {planes} planes are channels, save it with the axes CYX, as OME-TIFF or in ImageJ."
     raise DataError(
-        f"expected one 2D image of at most {MAX_CHANNELS} channels, found {what} of shape "
-        f"{tuple(shape)} (axes {axes}). Save one plane per file, or only the channels to use.",
-        expected=MAX_CHANNELS,
+        f"expected one 2D image, found a stack of shape {tuple(shape)} (axes {axes}). Save one plane per "
+        f"file.{hint}",
+        expected=2,
         found=tuple(shape),
     )
 

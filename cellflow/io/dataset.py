@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,10 @@ from numpy.typing import NDArray
 from cellflow import __version__
 from cellflow.errors import DataError
 from cellflow.io._dataset_facts import FORMAT, VERSION, read_facts
+from cellflow.io.channel_names import join_names, split_names
 from cellflow.io.fold_table import fold_table_hash, read_fold_table
 from cellflow.io.images import read_image, read_labels, write_labels
+from cellflow.io.pixel_limit import room_for
 from cellflow.io.pixel_size import PixelSize, sensible_pixel_size
 from cellflow.io.source import SourceImage
 from cellflow.io.tables import Row, read_rows, whole_number
@@ -36,7 +39,7 @@ from cellflow.storage.csv_text import csv_writer
 from cellflow.storage.hashing import hash_bytes
 from cellflow.types import Instances
 
-__all__ = ["Dataset", "DatasetWriter"]
+__all__ = ["NEAR_COPY", "Dataset", "DatasetWriter"]
 
 _WHOLE_NUMBERS = ("height", "width", "channels", "n_instances")
 _NUMBERS = (*_WHOLE_NUMBERS, "median_diameter")
@@ -56,6 +59,12 @@ _COLUMNS = (
 )
 
 
+_NAMES = "channel_names"
+"""Names of all channels, ``DAPI;GFP``; empty where they are unknown. Older datasets lack the column."""
+NEAR_COPY = "near_copy_of"
+"""Column of images.csv that is there where images are other forms of one: the id of the first of them."""
+
+
 class Dataset:
     """A dataset folder made by `cellflow prepare`.
 
@@ -68,7 +77,7 @@ class Dataset:
     images : DataFrame
         One row per image, indexed by id (text), sorted: file, height, width, channels, dtype,
         n_instances, median_diameter (pixels; 0 without cells), pixel_hash, pixel_height_um and
-        pixel_width_um (nan where unknown), cell_type if known, and every column of the source as text.
+        pixel_width_um (nan where unknown), channel_names, cell_type if known, and every column of the source as text.
     """
 
     def __init__(self, path: Path, images: pd.DataFrame, facts: dict[str, Any]) -> None:
@@ -103,7 +112,7 @@ class Dataset:
         """Ids of all images, sorted."""
         return [str(image_id) for image_id in self.images.index]
 
-    own_columns = _COLUMNS
+    own_columns = (*_COLUMNS, _NAMES, NEAR_COPY)
     """Columns of `images` that `cellflow prepare` computed; all others came with the source."""
 
     @property
@@ -141,7 +150,7 @@ class Dataset:
         """
         row, shape = self._row(image_id), self._shape(image_id)
         path = self.path / "images" / str(row["file"])
-        pixels = read_image(path)
+        pixels = read_image(path, max_pixels=room_for(math.prod(shape)))
         if pixels.shape[:2] != shape:
             raise DataError(
                 f"{path}: expected {shape[0]} x {shape[1]} (height x width) as images.csv "
@@ -158,10 +167,16 @@ class Dataset:
         self._row(image_id)
         return sensible_pixel_size(*(self.images.at[image_id, name] for name in _PIXEL_SIZE))
 
+    def channel_names(self, image_id: str) -> tuple[str, ...]:
+        """Names of all channels of one image; none where they are not known, or not all."""
+        self._row(image_id)
+        names = split_names(str(self.images.at[image_id, _NAMES]))
+        return names if len(names) == self.images.at[image_id, "channels"] else ()
+
     def labels(self, image_id: str) -> NDArray[np.int32]:
         """Label map for training, ``(H, W)`` int32: a disputed pixel belongs to the smaller cell."""
-        self._row(image_id)
-        return read_labels(self.path / "labels" / f"{image_id}.tif")
+        most = room_for(math.prod(self._shape(image_id)))
+        return read_labels(self.path / "labels" / f"{image_id}.tif", max_pixels=most)
 
     def instances(self, image_id: str) -> Instances:
         """The cells of one image, which may overlap."""
@@ -242,7 +257,8 @@ class DatasetWriter:
         """Write one image; `pixel_hash` is `hash_array` of its pixels."""
         name = source.save_pixels(self._folder / "images", pixels)
         labels = labels_from_instances(instances)
-        size = source.pixel_size()
+        size, channels = source.pixel_size(), pixels.shape[2] if pixels.ndim == 3 else 1
+        names = source.channel_names()
         write_labels(self._folder / "labels" / f"{source.id}.tif", labels, size)
         self._annotations[source.id] = rles_from_instances(instances)
         self._rows.append(
@@ -251,18 +267,21 @@ class DatasetWriter:
                 "file": name,
                 "height": pixels.shape[0],
                 "width": pixels.shape[1],
-                "channels": pixels.shape[2] if pixels.ndim == 3 else 1,
+                "channels": channels,
                 "dtype": str(pixels.dtype),
                 "n_instances": len(instances),
                 "median_diameter": round(median_diameter(labels), 3),
                 "pixel_hash": pixel_hash,
                 **dict(zip(_PIXEL_SIZE, size or ("", ""), strict=True)),
+                _NAMES: join_names(names) if len(names) == channels else "",
                 **{_free_name(column): text for column, text in source.columns.items()},
             }
         )
 
-    def finish(self, layout: str) -> None:
-        """Write the tables and ``dataset.json``."""
+    def finish(self, layout: str, copies: Mapping[str, str] | None = None) -> None:
+        """Write the tables and ``dataset.json``; `copies` are images of which the first form is another."""
+        if copies:
+            self._rows = [row | {NEAR_COPY: copies.get(row["id"], "")} for row in self._rows]
         table = pd.DataFrame(self._rows).sort_values("id").fillna({})
         write_csv(self._folder / "images.csv", table)
         with (self._folder / "instances.csv").open("w", encoding="utf-8", newline="") as file:
@@ -287,7 +306,7 @@ class DatasetWriter:
 
 def _free_name(column: str) -> str:
     """Name of a column of the source that does not clash with one of ours."""
-    return f"source_{column}" if column in _COLUMNS else column
+    return f"source_{column}" if column in Dataset.own_columns else column
 
 
 def _data_hash(pixel_hashes: dict[Any, Any], annotations: dict[str, list[str]]) -> str:
@@ -329,6 +348,7 @@ def _read_images_table(path: Path) -> pd.DataFrame:
     table = pd.DataFrame([row.values for row in rows], columns=columns, dtype=str)
     for name in _WHOLE_NUMBERS:
         table[name] = np.array(numbers[name], dtype=np.int64)
+    table[_NAMES] = table.get(_NAMES, "")
     table["median_diameter"] = np.array(numbers["median_diameter"], dtype=np.float64)
     for name in _PIXEL_SIZE:
         table[name] = pd.to_numeric(table[name], errors="coerce")

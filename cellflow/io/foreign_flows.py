@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from cellflow.errors import DataError
 from cellflow.numeric.dynamics import FLOW_SCALE
 from cellflow.numeric.flow_layout import likely_layout
+from cellflow.storage.atomic import atomic_path
 
-__all__ = ["check_layout", "read_foreign_flows"]
+__all__ = ["check_layout", "read_foreign_flows", "write_foreign_flows"]
 
 Fields = tuple[NDArray[np.float32], NDArray[np.float32]]
 
@@ -67,6 +68,25 @@ def read_foreign_flows(path: Path) -> Fields:
             "np.savez(path, flow=flow, cellprob=cellprob, scale=scale)",
             path=path,
         ) from error
+
+
+def write_foreign_flows(
+    path: Path, flow: NDArray[np.floating[Any]], cellprob: NDArray[np.floating[Any]]
+) -> None:
+    """Write flow and logit of one image atomically, in float16: the mask step rounds to that as well.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in ``.npz``.
+    flow : (2, H, W) ndarray
+        dY, dX, `FLOW_SCALE` times the unit flow.
+    cellprob : (H, W) ndarray
+        Logit.
+    """
+    arrays = {"flow": flow.astype(np.float16), "cellprob": cellprob.astype(np.float16)}
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays, scale=np.float64(FLOW_SCALE))
 
 
 def check_layout(path: Path, fields: Fields, reference: tuple[NDArray[Any], NDArray[Any]]) -> None:

@@ -11,10 +11,11 @@ from typing import Any
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
+from cellflow.io._ome_zarr import is_zarr
 from cellflow.io.formats import ReadOptions, read_source
 from cellflow.io.formats.base import SILENT
 from cellflow.io.formats.image_files import LIST_SUFFIX, ImageSearch, is_image_file
-from cellflow.io.images import is_text
+from cellflow.io.image_folders import is_text
 from cellflow.io.source import SourceImage, by_id
 from cellflow.storage.sizes import few_text, plural
 
@@ -43,10 +44,10 @@ def find_images(
     Parameters
     ----------
     sources : Path or iterable of Path
-        Each a dataset folder of `cellflow prepare`, a folder with images in it, an image file, a pattern
-        (``*``, ``?``, ``[...]``, ``**`` for any folders), or a text file (.txt, UTF-8) with the path of
-        one image a line: absolute or relative to the list's folder. Empty lines of a list and those that
-        begin with # are passed over.
+        Each a dataset folder of `cellflow prepare`, a folder with images in it, an image file, an OME-Zarr
+        image, a pattern (``*``, ``?``, ``[...]``, ``**`` for any folders), or a text file
+        (.txt, UTF-8) with the path of one image a line: absolute or relative to the list's folder. Empty
+        lines of a list and those that begin with # are passed over.
     recursive : bool
         Whether images in sub-folders count. Hidden folders, results of `cellflow predict`, datasets and
         ``masks/`` and ``labels/`` beside ``images/`` do not.
@@ -104,7 +105,10 @@ def source_folders(sources: Path | Iterable[Path]) -> str | list[str]:
     paths = _as_list(sources)
     if len(paths) == 1:
         return str(paths[0].resolve())
-    folders = {path.resolve() if path.is_dir() else path.resolve().parent for path in paths}
+    folders = {
+        path.resolve() if path.is_dir() and not is_zarr(path) else path.resolve().parent
+        for path in paths
+    }
     return sorted(map(str, folders))
 
 

@@ -1,13 +1,14 @@
 """Read 2D images and label maps in their native dtype; write label maps.
 
-Formats are recognised by content, not by name: PNG, TIFF, JPEG and BMP. Whatever is wrong with a file ends
-in one `DataError` that names the file.
+Formats are recognised by content, not by name: PNG, TIFF, JPEG, BMP, JPEG 2000 and WebP;
+a folder that is a zarr is an OME-Zarr image. Whatever is wrong with a file ends in one `DataError` that names the
+file.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,18 @@ from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 from cellflow.io import _image_header as header
-from cellflow.io import _tiff
+from cellflow.io import _jpeg2000, _ome_zarr, _tiff
+from cellflow.io._ome_zarr import is_zarr
+from cellflow.io.image_folders import (
+    IMAGE_SUFFIXES,
+    is_text,
+    list_images,
+    passed_over,
+    unreadable,
+)
+from cellflow.io.pixel_limit import refuse_large
 from cellflow.io.pixel_size import MICROMETRES_PER_CM, PixelSize
+from cellflow.numeric.colours import labels_from_colours
 from cellflow.storage.atomic import atomic_path
 
 __all__ = [
@@ -28,6 +39,7 @@ __all__ = [
     "copy_image",
     "image_shape",
     "is_text",
+    "is_zarr",
     "list_images",
     "passed_over",
     "read_image",
@@ -37,32 +49,31 @@ __all__ = [
     "write_planes",
 ]
 
-IMAGE_SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp")
-
-_OTHER_FORMATS = {
-    ".avif", ".btf", ".czi", ".dcm", ".dv", ".gif", ".h5", ".heic", ".ics", ".ims", ".j2k", ".jfif", ".jp2",
-    ".jpx", ".jxl", ".jxr", ".lif", ".lsm", ".mha", ".mrc", ".mrxs", ".nd2", ".ndpi", ".nii", ".npy", ".npz",
-    ".nrrd", ".oib", ".oif", ".oir", ".pbm", ".pgm", ".pnm", ".ppm", ".psd", ".qptiff", ".scn", ".stk",
-    ".svs", ".tf8", ".tga", ".vsi", ".webp", ".zarr", ".zvi",
-}  # fmt: skip
-"""Endings of files that hold images and are not read."""
-_OF_CELLPOSE = ("_seg.npy", "_size.npy")
-"""What Cellpose writes beside images and models."""
 _DECODERS = {
     "PNG": imagecodecs.png_decode,
     "JPEG": imagecodecs.jpeg8_decode,
     "BMP": imagecodecs.bmp_decode,
+    "JPEG 2000": imagecodecs.jpeg2k_decode,
+    "WebP": imagecodecs.webp_decode,
 }
+_ZARR = "OME-Zarr"
+_OF_OME = "bBhHiIfd"
+"""Types of numbers that OME-TIFF has."""
+_LOSSY = ("JPEG", "JPEG 2000")
+"""And WebP, unless its first chunk is the one without loss."""
 
 
-def read_image(path: Path) -> NDArray[Any]:
+def read_image(path: Path, *, max_pixels: int | None = None) -> NDArray[Any]:
     """Read a 2D image in its native dtype, the way up in which viewers show it.
 
     Parameters
     ----------
     path : Path
-        PNG, TIFF, JPEG or BMP. Alpha is dropped; the channels of a multi-channel TIFF come last,
-        whether they lie first or last in the file.
+        PNG, TIFF, JPEG, BMP, JPEG 2000 or WebP, or the folder of an OME-Zarr image, of which the finest
+        level is read. Alpha is dropped; the channels of a multi-channel image come last, whether they lie
+        first or last in the file.
+    max_pixels : int, optional
+        Height times width that it may claim to have; without it see `cellflow.io.pixel_limit`.
 
     Returns
     -------
@@ -76,49 +87,82 @@ def read_image(path: Path) -> NDArray[Any]:
     ------
     DataError
         If the file is missing, truncated, of an unknown format, a stack or a set of several images, in
-        CMYK, or holds values that are not finite real numbers.
+        CMYK, larger than is allowed, or holds values that are not finite real numbers.
     """
-    return _read(Path(path), indices=False)
+    return _read(Path(path), indices=False, most=max_pixels)
 
 
 def image_shape(path: Path) -> tuple[int, ...]:
-    """Shape of what `read_image` gives, ``(H, W)`` or ``(H, W, C)``, for PNG, JPEG and TIFF from the header alone.
+    """Shape of what `read_image` gives, ``(H, W)`` or ``(H, W, C)``, for most files from the header alone.
 
     Raises
     ------
     DataError
         If the file is not an image that `read_image` takes.
     """
+    if is_zarr(path):
+        with _damage_told(path, _ZARR):
+            return _ome_zarr.read_shape(path)
     data = _read_bytes(path)
     kind = _kind_of(data, path)
     with _damage_told(path, kind):
         if kind == "TIFF":
             return _tiff.read_shape(path)
-        if kind != "BMP":
+        if kind == "JPEG 2000":
+            found = _jpeg2000.read_header(data)
+            if not found.palette:
+                channels = found.channels - found.alpha
+                return found[:2] if channels == 1 else (*found[:2], channels)
+        elif kind != "BMP":
             with header.open_picture(data, kind) as picture:
                 return header.shape(picture, data)
     return read_image(path).shape
 
 
-def _read(path: Path, *, indices: bool) -> NDArray[Any]:
+def _read(path: Path, *, indices: bool, most: int | None) -> NDArray[Any]:
     """Pixels of an image; of a label map with `indices`, which are numbers where an image would have colours."""
+    if is_zarr(path):
+        with _damage_told(path, _ZARR):
+            return _checked(_ome_zarr.read_pixels(path, most), path)
     data = _read_bytes(path)
     kind = _kind_of(data, path)
     with _damage_told(path, kind):
-        if indices and (kind == "JPEG" or (kind == "TIFF" and _tiff.is_lossy(path))):
+        if indices and _is_lossy(path, data, kind):
             raise DataError(
-                f"{path}: a label map with JPEG compression, which changes labels along every "
-                "outline. Export it again as TIFF or PNG.",
+                f"{path}: a label map with {'JPEG' if kind == 'TIFF' else kind} compression, which changes "
+                "labels along every outline. Export it again as TIFF or PNG.",
                 path=path,
             )
         if kind == "TIFF":
-            return _checked(_tiff.read_pixels(path, colours=not indices), path)
+            return _checked(_tiff.read_pixels(path, colours=not indices, most=most), path)
+        if kind == "JPEG 2000":
+            return _checked(_read_jpeg2000(data, most), path)
         with header.open_picture(data, kind) as picture:
             header.refuse_swollen(header.claim(picture, data, kind), len(data), kind)
+            refuse_large((picture.height, picture.width), most)
+            header.refuse_animation(picture)
             how = header.orientation(picture, data)
             plain = indices and picture.mode == "P"
             pixels = np.asarray(picture) if plain else _decode(data, kind, path)
         return _checked(header.turn(pixels, how), path)
+
+
+def _is_lossy(path: Path, data: bytes, kind: str) -> bool:
+    """Whether pixels do not come back as they were, or nothing says that they do."""
+    if kind == "TIFF":
+        return _tiff.is_lossy(path)
+    return kind in _LOSSY or (kind == "WebP" and data[12:16] != b"VP8L")
+
+
+def _read_jpeg2000(data: bytes, most: int | None) -> NDArray[Any]:
+    """Pixels without alpha."""
+    found = _jpeg2000.read_header(data)
+    samples = found.height * found.width * found.channels
+    claimed = header.Claim(samples * (1 + (found.bits > 8) * 3), samples * found.bits // 8)
+    header.refuse_swollen(claimed, len(data), "JPEG 2000")
+    refuse_large((found.height, found.width), most)
+    pixels = np.asarray(_DECODERS["JPEG 2000"](data))
+    return pixels[..., :-1] if found.alpha and pixels.ndim == 3 else pixels
 
 
 def _decode(data: bytes, kind: str, path: Path) -> NDArray[Any]:
@@ -131,8 +175,16 @@ def _decode(data: bytes, kind: str, path: Path) -> NDArray[Any]:
     return pixels[..., :-1] if has_alpha else pixels
 
 
-def read_masks(path: Path) -> NDArray[np.int64]:
+def read_masks(
+    path: Path, *, colours: bool = False, max_pixels: int | None = None
+) -> NDArray[np.int64]:
     """Read a label map made elsewhere, as it is: gaps and labels of several parts stay.
+
+    Parameters
+    ----------
+    path : Path
+    colours : bool
+        Whether each colour of a picture is a cell, see `labels_from_colours`.
 
     Returns
     -------
@@ -143,17 +195,20 @@ def read_masks(path: Path) -> NDArray[np.int64]:
     Raises
     ------
     DataError
-        If it is not one whole non-negative number per pixel, or was saved with loss (JPEG), which
-        changes labels along every outline.
+        If it is not one whole non-negative number per pixel, larger than is allowed, or was saved with
+        loss (JPEG), which changes labels along every outline.
     """
     path = Path(path)
-    pixels = _read(path, indices=True)
+    pixels = _read(path, indices=True, most=max_pixels)
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., 0]
+    if pixels.ndim == 3 and colours:
+        with _damage_told(path, "picture"):
+            return labels_from_colours(pixels)
     if pixels.ndim != 2:
         raise DataError(
-            f"{path}: expected a label map with one number per pixel, found {pixels.shape[2]} "
-            "channels of colours. Save the label map itself, not a coloured picture of it.",
+            f"{path}: expected a label map with one number per pixel, found {pixels.shape[2]} channels of "
+            "colours. If each cell has a colour of its own, add --colours; else save the label map itself.",
             path=path,
             found=pixels.shape,
         )
@@ -225,104 +280,51 @@ def copy_image(path: Path, pixels: NDArray[Any], target: Path) -> None:
         With the ending of `path`.
     """
     with path.open("rb") as file:
-        kind = header.kind_of(file.read(8))
+        kind = header.kind_of(file.read(header.SIGNATURE_BYTES))
     if kind == "TIFF" and _tiff.is_in_several_files(path):
         write_planes(target, pixels)
     else:
         shutil.copyfile(path, target)
 
 
-def write_planes(path: Path, pixels: NDArray[Any]) -> None:
-    """Write an image ``(H, W)`` or ``(H, W, C)`` without loss, as a TIFF of one plane a channel."""
-    planes = pixels if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
-    axes = {"axes": "CYX"[-planes.ndim :]}
-    tifffile.imwrite(path, planes, photometric="minisblack", metadata=axes, compression="zlib")
+def write_planes(
+    path: Path,
+    pixels: NDArray[Any],
+    channel_names: Sequence[str] = (),
+    pixel_size: PixelSize | None = None,
+) -> None:
+    """Write an image ``(H, W)`` or ``(H, W, C)`` without loss, as a TIFF of one plane a channel.
 
-
-def read_labels(path: Path) -> NDArray[np.int32]:
-    """Read a label map that `write_labels` wrote, as ``(H, W)`` int32."""
-    return read_masks(path).astype(np.int32)
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Image files directly in a folder, sorted by name.
-
-    Hidden files are passed over; so are broken links, names that are not UTF-8 and other formats, of
-    which `passed_over` tells.
-
-    Raises
-    ------
-    DataError
-        If the folder does not exist or cannot be read.
+    Where something is known of its channels or pixels, it is an OME-TIFF that says so.
     """
-    return sorted(
-        item
-        for item in _items(Path(folder))
-        if item.suffix.lower() in IMAGE_SUFFIXES and is_text(item.name) and item.is_file()
+    planes = pixels if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+    metadata: dict[str, Any] = {"axes": "CYX"[-planes.ndim :]}
+    if channel_names:
+        names = list(channel_names)
+        metadata["Channel"] = {"Name": names if planes.ndim == 3 else names[0]}
+    if pixel_size is not None:
+        metadata |= {"PhysicalSizeX": pixel_size.width, "PhysicalSizeY": pixel_size.height}
+    ome = len(metadata) > 1 and pixels.dtype.char in _OF_OME
+    tifffile.imwrite(
+        path,
+        planes,
+        ome=ome,
+        photometric="minisblack",
+        metadata=metadata if ome else {"axes": metadata["axes"]},
+        compression="zlib",
     )
 
 
-def passed_over(folder: Path) -> list[tuple[Path, str]]:
-    """Files of a folder that look like images and are not read, with the reason, sorted by name.
-
-    Names that are not UTF-8 are given in the form in which they can be written.
-
-    Raises
-    ------
-    DataError
-        If the folder does not exist or cannot be read.
-    """
-    found = []
-    for item in _items(Path(folder)):
-        suffix = item.suffix.lower()
-        if suffix not in IMAGE_SUFFIXES and suffix not in _OTHER_FORMATS:
-            continue
-        if item.name.endswith(_OF_CELLPOSE):
-            continue
-        if not is_text(item.name):
-            name = item.name.encode("utf-8", "backslashreplace").decode()
-            found.append((item.with_name(name), "its name is not UTF-8 text; rename it"))
-        elif item.is_symlink() and not item.exists():
-            found.append((item, "a link that leads nowhere"))
-        elif suffix in _OTHER_FORMATS:
-            found.append((item, f"{suffix} is not read; convert it to TIFF or PNG"))
-    return sorted(found)
-
-
-def _items(folder: Path) -> Iterator[Path]:
-    """What lies in a folder and is not hidden."""
-    if not folder.is_dir():
-        raise DataError(
-            f"{folder}: expected a folder of images, found {_what_is(folder)}.", path=folder
-        )
-    try:
-        yield from (item for item in folder.iterdir() if item.name[0] != ".")
-    except OSError as error:
-        raise _unreadable(folder, error) from error
-
-
-def is_text(name: str) -> bool:
-    """Whether a file name can be written into tables and logs."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _what_is(path: Path) -> str:
-    return "a file" if path.exists() else "nothing there"
+def read_labels(path: Path, *, max_pixels: int | None = None) -> NDArray[np.int32]:
+    """Read a label map that `write_labels` wrote, as ``(H, W)`` int32."""
+    return read_masks(path, max_pixels=max_pixels).astype(np.int32)
 
 
 def _read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: OSError) -> DataError:
-    return DataError(f"{path}: cannot be read ({error.strerror or error}).", path=path)
+        raise unreadable(path, error) from error
 
 
 @contextmanager
@@ -336,7 +338,7 @@ def _damage_told(path: Path, kind: str) -> Iterator[None]:
         raise error if named else DataError(f"{path}: {error}", **facts) from error.__cause__
     except OSError as error:
         if error.errno is not None:
-            raise _unreadable(path, error) from error
+            raise unreadable(path, error) from error
         raise _damaged(path, kind, str(error)) from error
     except MemoryError as error:
         raise DataError(
@@ -361,8 +363,8 @@ def _kind_of(data: bytes, path: Path) -> str:
     kind = header.kind_of(data)
     if kind is None:
         raise DataError(
-            f"{path}: not a PNG, TIFF, JPEG or BMP image, whatever its name says. "
-            "Convert it to one of these.",
+            f"{path}: not a PNG, TIFF, JPEG, BMP, JPEG 2000 or WebP image, whatever its name "
+            "says. Convert it to one of these.",
             path=path,
         )
     return kind

@@ -15,12 +15,14 @@ from cellflow.numeric.mask_checks import MapFacts, PartFacts, map_facts, part_fa
 from cellflow.storage.sizes import few_text, plural
 from cellflow.types import Instances
 
-__all__ = ["MaskReview", "looks_like_label_map", "read_label_map"]
+__all__ = ["MaskReview", "check_label_map", "looks_like_label_map", "read_label_map"]
 
 _log = logging.getLogger(__name__)
 
 
-def read_label_map(path: Path, *, predicted: bool = False) -> NDArray[np.int64]:
+def read_label_map(
+    path: Path, *, predicted: bool = False, colours: bool = False
+) -> NDArray[np.int64]:
     """Read a label map made elsewhere, and refuse what cannot be one.
 
     Parameters
@@ -29,6 +31,8 @@ def read_label_map(path: Path, *, predicted: bool = False) -> NDArray[np.int64]:
         The file.
     predicted : bool
         Whether a model made it: one cell around everything is then a bad answer, and no wrong file.
+    colours : bool
+        Whether each colour of a picture is a cell.
 
     Returns
     -------
@@ -41,7 +45,13 @@ def read_label_map(path: Path, *, predicted: bool = False) -> NDArray[np.int64]:
         If it is not one whole non-negative number per pixel, if it is a picture (a photograph, a label
         map that was smoothed), or if its background is not 0.
     """
-    masks = read_masks(path)
+    return check_label_map(path, read_masks(path, colours=colours), predicted=predicted)
+
+
+def check_label_map(
+    path: Path, masks: NDArray[np.int64], *, predicted: bool = False
+) -> NDArray[np.int64]:
+    """The label map of a file, which is refused if it cannot be one; see `read_label_map`."""
     facts = map_facts(masks)
     if facts.background and not predicted:
         raise DataError(
@@ -89,12 +99,14 @@ class MaskReview:
 
     def __init__(self) -> None:
         self._facts: dict[str, PartFacts] = {}
+        self._shares: dict[str, float] = {}
         self._repeats: dict[str, int] = {}
 
     def add(self, image_id: str, instances: Instances) -> Instances:
         """Look at one image; returns its cells, each once."""
         single = without_repeats(instances)
         self._facts[image_id] = part_facts(single)
+        self._shares[image_id] = single.areas.sum() / max(1, single.shape[0] * single.shape[1])
         if len(single) < len(instances):
             self._repeats[image_id] = len(instances) - len(single)
         return single
@@ -134,7 +146,7 @@ class MaskReview:
                 "%s. If the masks show foreground and background, or classes, or if numbers were used twice: "
                 "each cell needs a number of its own. %s",
                 *(len(merged), len(facts)),
-                few_text([f"{name} ({_parts_text(facts[name])})" for name in merged]),
+                few_text([f"{name} ({self._parts_text(name)})" for name in merged]),
                 way_out,
             )
         elif self._one_cell_each(with_cells):
@@ -150,6 +162,9 @@ class MaskReview:
         single = bool(facts) and all(fact.n_cells == 1 for fact in facts)
         return single and (len(facts) > 2 or any(fact.n_split for fact in facts))
 
-
-def _parts_text(fact: PartFacts) -> str:
-    return f"{plural(fact.n_cells, 'label')} in {fact.n_large} parts"
+    def _parts_text(self, name: str) -> str:
+        fact = self._facts[name]
+        if fact.n_cells == 1:
+            share = 100 * self._shares[name]
+            return f"one object of {share:.0f} % of the image in {fact.n_large} parts"
+        return f"{plural(fact.n_cells, 'label')} in {fact.n_large} parts"

@@ -1,4 +1,4 @@
-"""Size of a pixel in micrometres, as TIFF, ImageJ and OME metadata tell it."""
+"""Size of a pixel in micrometres, as TIFF, ImageJ, OME and OME-Zarr metadata tell it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from xml.etree import ElementTree
 import tifffile
 
 from cellflow.config.prediction import SENSIBLE_PIXELS
+from cellflow.io import _ome_zarr
 
 __all__ = ["MICROMETRES_PER_CM", "PixelSize", "read_pixel_size", "sensible_pixel_size"]
 
@@ -55,7 +56,8 @@ def read_pixel_size(path: Path) -> PixelSize | None:
 
     Resolutions for print and screen (72, 96, 150, 300 ... pixels per inch) are no pixel sizes, whatever
     the unit that they are written in: programs put them into files of which they know nothing. For the same
-    reason nothing is read from PNG, JPEG and BMP.
+    reason nothing is read from PNG, JPEG and BMP. Of an OME-Zarr image the scale of its finest level
+    is taken, where its axes have units.
 
     Parameters
     ----------
@@ -69,6 +71,9 @@ def read_pixel_size(path: Path) -> PixelSize | None:
         nanometre or more than a centimetre. What is damaged is not known; no error is raised.
     """
     with suppress(Exception):  # whatever damaged metadata makes the library or a parser raise
+        if _ome_zarr.is_zarr(Path(path)):
+            scale = _ome_zarr.read_scale(Path(path)) or []
+            return sensible_pixel_size(*(size * _micrometres(unit) for size, unit in scale))
         with Path(path).open("rb") as file:
             if not file.read(4).startswith(_TIFF_SIGNATURES):
                 return None

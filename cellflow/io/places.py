@@ -13,13 +13,13 @@ from cellflow.storage.sizes import few_text, plural
 
 __all__ = [
     "IMAGE_FOLDERS",
-    "KAGGLE_FOLDERS",
     "MASK_FOLDERS",
     "OUTPUT_ENDINGS",
-    "TABLE",
     "find_folder",
     "half_kaggle",
     "is_kaggle_layout",
+    "kaggle_folder",
+    "kaggle_table",
     "tell_of_passed_over",
     "where_else",
 ]
@@ -30,8 +30,9 @@ IMAGE_FOLDERS = ("images", "image")
 OUTPUT_ENDINGS = ("_flows", "_masks", "_cp_masks", "_cp_output", "_cp_outlines", "_seg")
 """Endings of names of files that Cellpose writes beside an image."""
 MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation")
-KAGGLE_FOLDERS = ("train",)
-TABLE = "train.csv"
+_KAGGLE = {"train.csv": ("train",), "stage1_train_labels.csv": ("stage1_train",)}
+"""Tables of competitions, of Sartorius first and then of the Data Science Bowl, and the folder of their images."""
+TABLE, KAGGLE_FOLDERS = next(iter(_KAGGLE.items()))
 _MAX_LOOKED_AT = 200
 
 
@@ -87,10 +88,21 @@ def tell_of_passed_over(
             )
 
 
+def kaggle_table(folder: Path) -> Path | None:
+    """The table of run-length masks of a competition; None if there is none."""
+    found = (find_table(folder, name) for name in _KAGGLE)
+    return next((path for path in found if path is not None), None)
+
+
+def kaggle_folder(table: Path) -> Path | None:
+    """The folder of the images of a table; None if there is none."""
+    return find_folder(table.parent, _KAGGLE.get(table.name.removesuffix(".gz"), KAGGLE_FOLDERS))
+
+
 def is_kaggle_layout(folder: Path) -> bool:
-    """Whether a folder holds ``train.csv`` and ``train/``."""
-    has_table = folder.is_dir() and find_table(folder, TABLE) is not None
-    return has_table and find_folder(folder, KAGGLE_FOLDERS) is not None
+    """Whether a folder holds a table of run-length masks and the folder of its images."""
+    table = kaggle_table(folder) if folder.is_dir() else None
+    return table is not None and kaggle_folder(table) is not None
 
 
 def where_else(folder: Path) -> str:
@@ -109,13 +121,19 @@ def _is_layout(folder: Path) -> bool:
         if is_kaggle_layout(folder):
             return True
         folders = find_folder(folder, IMAGE_FOLDERS), find_folder(folder, MASK_FOLDERS)
-        return None not in folders or _has_pairs(folder)
+        return None not in folders or _has_pairs(folder) or _has_cell_files(folder)
     except (DataError, OSError):
         return False
 
 
 def _has_pairs(folder: Path) -> bool:
-    return any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.glob("*_masks.*"))
+    images = any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.glob("*_masks.*"))
+    return images or any(folder.glob("*_seg.npy"))
+
+
+def _has_cell_files(folder: Path) -> bool:
+    """Whether it has ``ID/images/ID.png``."""
+    return any(any((path / "images").glob(f"{path.name}.*")) for path in _folders(folder)[:1])
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 from cellflow.errors import CellflowError, DataError
 from cellflow.storage.sizes import few_text
 
-__all__ = ["Problems"]
+__all__ = ["EveryProblem", "Problems"]
 
 
 class Problems:
@@ -44,6 +46,10 @@ class Problems:
     def __len__(self) -> int:
         return sum(len(found) for found in self._causes)
 
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        """Every message with the name it is about, those of one cause together."""
+        return (item for found in self._causes for item in found)
+
     def raise_if_any(self) -> None:
         """Raise one `DataError` with a line for each cause, if there is one."""
         lines = [_one_line(found) for found in self._causes]
@@ -54,6 +60,12 @@ class Problems:
             if len(lines) >= self.limit:
                 head = f"The first {len(self)} problems:"
             raise DataError("\n".join([head, *(f"  - {text}" for text in lines)]))
+
+
+class EveryProblem(Problems):
+    """Collects all there are: for whoever lists them instead of raising."""
+
+    limit = sys.maxsize
 
 
 def _same_cause(one: tuple[str, str], other: tuple[str, str]) -> bool:

@@ -13,6 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
+from cellflow.io import _ome_zarr
+from cellflow.io.channel_names import read_channel_names
 from cellflow.io.images import IMAGE_SUFFIXES, copy_image, image_shape, read_image, write_planes
 from cellflow.io.pixel_size import PixelSize, read_pixel_size
 from cellflow.io.problems import Problems
@@ -121,6 +123,10 @@ class SourceImage:
         """How many channels it has; None where that is not known without reading it all."""
         return None
 
+    def channel_names(self) -> tuple[str, ...]:
+        """Names of all its channels, in their order; empty where they are not known."""
+        return ()
+
     @property
     def fingerprint(self) -> str:
         """What tells whether it is still the same, by default size and time of its file."""
@@ -130,13 +136,13 @@ class SourceImage:
     def save_pixels(self, folder: Path, pixels: NDArray[Any]) -> str:
         """Write the image, of which `pixels` were read, into a folder without loss; its file's name."""
         name = f"{self.id}.tif"
-        write_planes(folder / name, pixels)
+        write_planes(folder / name, pixels, self.channel_names(), self.pixel_size())
         return name
 
 
 @dataclass(frozen=True, eq=False)
 class FileImage(SourceImage):
-    """An image that is one file."""
+    """An image that is one file, or the folder of an OME-Zarr image."""
 
     def pixels(self) -> NDArray[Any]:
         """Read the file."""
@@ -154,8 +160,20 @@ class FileImage(SourceImage):
             return None
         return shape[2] if len(shape) == 3 else 1
 
+    def channel_names(self) -> tuple[str, ...]:
+        """As the file has them, where they are as many as its channels."""
+        names = read_channel_names(self.path)
+        return names if names and len(names) == self.channels() else ()
+
+    @property
+    def fingerprint(self) -> str:
+        """Size and time of its file, or of all files of a folder."""
+        return _ome_zarr.fingerprint(self.path) if self.path.is_dir() else super().fingerprint
+
     def save_pixels(self, folder: Path, pixels: NDArray[Any]) -> str:
-        """Copy the file byte for byte."""
+        """Copy the file byte for byte; an image that is a folder becomes a TIFF."""
+        if self.path.is_dir():
+            return super().save_pixels(folder, pixels)
         name = self.id + self.path.suffix.lower()
         copy_image(self.path, pixels, folder / name)
         return name
@@ -179,6 +197,8 @@ class Source:
         What the names of its files end in beyond the id.
     fold_facts : dict
         How the folds of the images were made; empty where there are none.
+    needs_images : bool
+        Whether the cells are known only together with the size of their image.
     """
 
     path: Path
@@ -187,6 +207,7 @@ class Source:
     kind: str = ""
     ending: str = ""
     fold_facts: Mapping[str, Any] = field(default_factory=dict)
+    needs_images: bool = False
 
     @cached_property
     def table(self) -> pd.DataFrame:
@@ -263,4 +284,4 @@ def match_id(text: str, known: Iterable[str]) -> str | None:
     if text in known:
         return text
     stem, suffix = Path(text).stem, Path(text).suffix.lower()
-    return stem if suffix in IMAGE_SUFFIXES and stem in known else None
+    return stem if suffix in (*IMAGE_SUFFIXES, ".zarr") and stem in known else None

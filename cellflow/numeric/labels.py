@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ __all__ = [
     "check_labels",
     "compact",
     "instances_from_labels",
+    "instances_from_masks",
     "labels_from_instances",
     "median_diameter",
     "outlines",
@@ -176,6 +178,22 @@ def instances_from_labels(labels: Any) -> Instances:
     lengths = np.empty_like(starts)
     _fill_runs(plain.reshape(-1), first, starts, lengths)
     return Instances((plain.shape[0], plain.shape[1]), starts, lengths, offsets)
+
+
+def instances_from_masks(masks: Iterable[NDArray[np.bool_]], shape: tuple[int, int]) -> Instances:
+    """Runs of masks of one cell each, which may overlap.
+
+    Parameters
+    ----------
+    masks : iterable of (H, W) bool ndarray
+    shape : tuple of int
+        ``(H, W)``, which counts where there is no mask.
+    """
+    parts = [instances_from_labels(mask) for mask in masks]
+    ends = np.cumsum([0, *(len(part.starts) for part in parts)])
+    starts = [part.starts for part in parts] or [np.zeros(0, np.int64)]
+    lengths = [part.lengths for part in parts] or [np.zeros(0, np.int64)]
+    return Instances(shape, np.concatenate(starts), np.concatenate(lengths), ends.astype(np.int64))
 
 
 def labels_from_instances(instances: Instances) -> NDArray[np.int32]:

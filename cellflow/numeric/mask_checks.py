@@ -14,10 +14,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from cellflow.errors import RleError
+from cellflow.numeric._runs import part_of_runs, parts_of, runs_in_rows
 from cellflow.numeric.labels import check_labels, instances_from_labels
 from cellflow.numeric.rle import instances_from_rles
 from cellflow.types import Instances
@@ -31,8 +30,6 @@ __all__ = [
     "split_parts",
     "without_repeats",
 ]
-
-Ints = NDArray[np.int64]
 
 SPECK = 2
 """A part of so few pixels is a speck."""
@@ -134,7 +131,7 @@ def part_facts(instances: Instances) -> PartFacts:
     ----------
     instances : Instances
     """
-    owner, areas = _parts(instances)
+    owner, areas = parts_of(instances)
     n_cells = len(instances)
     if not n_cells:
         return PartFacts(0, 0, 0, 0, 0, 0.0)
@@ -187,8 +184,8 @@ def order_of_rles(images: Iterable[tuple[Sequence[str], tuple[int, int]]]) -> Li
     row_major = column_major = 0
     for rles, shape in islice(telling, _MAX_IMAGES):
         with suppress(RleError):
-            row_major += len(_parts(instances_from_rles(rles, shape, "C"))[1])
-            column_major += len(_parts(instances_from_rles(rles, shape, "F"))[1])
+            row_major += len(parts_of(instances_from_rles(rles, shape, "C"))[1])
+            column_major += len(parts_of(instances_from_rles(rles, shape, "F"))[1])
     return "F" if 0 < 2 * column_major <= row_major else "C"
 
 
@@ -213,58 +210,13 @@ def split_parts(instances: Instances) -> Instances:
 
     Pixels that touch at a corner are one part.
     """
-    owner, rows, begins, ends = _runs_in_rows(instances)
-    part, n_parts = _part_of_runs(instances.shape, owner, rows, begins, ends)
+    owner, rows, begins, ends = runs_in_rows(instances)
+    part, n_parts = part_of_runs(instances.shape, owner, rows, begins, ends)
     order = np.argsort(part, kind="stable")
     starts = (rows * instances.shape[1] + begins)[order]
     counts = np.bincount(part, minlength=n_parts)
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     return Instances(instances.shape, starts, (ends - begins)[order], offsets)
-
-
-def _parts(instances: Instances) -> tuple[Ints, Ints]:
-    """Cell that each part belongs to, and pixels of each part."""
-    owner, rows, begins, ends = _runs_in_rows(instances)
-    part, n_parts = _part_of_runs(instances.shape, owner, rows, begins, ends)
-    areas = np.bincount(part, weights=ends - begins, minlength=n_parts).astype(np.int64)
-    owners = np.zeros(n_parts, dtype=np.int64)
-    owners[part] = owner
-    return owners, areas
-
-
-def _part_of_runs(
-    shape: tuple[int, int], owner: Ints, rows: Ints, begins: Ints, ends: Ints
-) -> tuple[Ints, int]:
-    """Number of the part that each run lies in, in the order of the runs, and how many parts there are."""
-    if not len(owner):
-        return owner, 0
-    # One number per place that grows with cell, row and column; the gap keeps rows apart.
-    gap = shape[1] + 2
-    base = (owner * (shape[0] + 1) + rows) * gap
-    starts, stops = base + begins, base + ends
-    low = np.searchsorted(stops, starts + gap, side="left")
-    high = np.searchsorted(starts, stops + gap, side="right")
-    counts = np.maximum(high - low, 0)
-    above = np.repeat(np.arange(len(owner)), counts)
-    below = np.arange(counts.sum()) + np.repeat(low - (np.cumsum(counts) - counts), counts)
-    beside = np.flatnonzero(stops[:-1] == starts[1:])
-    pairs = np.concatenate([above, beside]), np.concatenate([below, beside + 1])
-    graph = coo_array((np.ones(len(pairs[0]), np.int8), pairs), shape=(len(owner), len(owner)))
-    n_parts, part = connected_components(graph, directed=False)
-    return part.astype(np.int64), int(n_parts)
-
-
-def _runs_in_rows(instances: Instances) -> tuple[Ints, Ints, Ints, Ints]:
-    """Runs cut at the ends of rows: their cell, row, first column and the column after the last."""
-    width = max(1, instances.shape[1])
-    owner = np.repeat(np.arange(len(instances), dtype=np.int64), np.diff(instances.offsets))
-    first = instances.starts // width
-    pieces = (instances.starts + instances.lengths - 1) // width - first + 1
-    run = np.repeat(np.arange(len(owner), dtype=np.int64), pieces)
-    rows = first[run] + np.arange(len(run)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    begins = np.maximum(instances.starts[run] - rows * width, 0)
-    ends = np.minimum((instances.starts + instances.lengths)[run] - rows * width, width)
-    return owner[run], rows, begins, ends
 
 
 def _contact(array: NDArray[Any]) -> float:

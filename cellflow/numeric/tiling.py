@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cellflow.numeric._blend import blend
+
 __all__ = [
     "average_tiles",
     "flip_tiles_back",
@@ -176,6 +178,7 @@ def average_tiles(outputs: Any, origins: Any, shape: tuple[int, int], tile: int)
     Parameters
     ----------
     outputs : (N, C, h, w) ndarray
+        Taken as float32.
     origins : (N, 2) integer ndarray
         From `make_tiles`.
     shape : tuple of int
@@ -187,15 +190,11 @@ def average_tiles(outputs: Any, origins: Any, shape: tuple[int, int], tile: int)
     -------
     (C, H, W) float32 ndarray
     """
-    outputs, origins = np.asarray(outputs), np.asarray(origins)
-    side_y, side_x = outputs.shape[2:]
-    weight = taper(side_y, side_x, tile)
-    total = np.zeros(shape, dtype=np.float64)
+    outputs = np.ascontiguousarray(outputs, dtype=np.float32)
+    origins = np.ascontiguousarray(origins, dtype=np.int64)
+    weight = np.ascontiguousarray(taper(outputs.shape[2], outputs.shape[3], tile))
     mean = np.zeros((outputs.shape[1], *shape), dtype=np.float32)
-    for output, (y, x) in zip(outputs, origins, strict=True):
-        mean[:, y : y + side_y, x : x + side_x] += output * weight
-        total[y : y + side_y, x : x + side_x] += weight
-    mean /= total
+    blend(outputs, origins, weight, mean, np.zeros(shape, dtype=np.float64))
     return mean
 
 

@@ -58,6 +58,11 @@ class FoldFolder:
         return self.path / "evaluations.csv"
 
     @property
+    def samples(self) -> Path:
+        """What became of every image in the training: it trains, validates, or is left out."""
+        return self.path / "samples.csv"
+
+    @property
     def good(self) -> Path:
         """The state before steps began to fail; there only while they do."""
         return self.path / "good.pt"

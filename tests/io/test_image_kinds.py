@@ -226,14 +226,14 @@ def test_what_a_folder_passes_over(tmp_path: Path) -> None:
         Image.fromarray(GREY).save(tmp_path / name, format="png")
     (tmp_path / "c.png").symlink_to(tmp_path / "a.png")
     (tmp_path / "d.png").symlink_to(tmp_path / "gone.png")
-    (tmp_path / "e.jp2").write_bytes(b"x")
+    (tmp_path / "e.jxl").write_bytes(b"x")
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / ".hidden.png").write_bytes(b"x")
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/f\xe9.png")).write_bytes(b"x")
     assert [path.name for path in list_images(tmp_path)] == ["a.png", "b.PNG", "c.png"]
     found = {path.name: reason for path, reason in passed_over(tmp_path)}
-    assert list(found) == ["d.png", "e.jp2", "f\\udce9.png"]
-    assert "leads nowhere" in found["d.png"] and "convert" in found["e.jp2"]
+    assert list(found) == ["d.png", "e.jxl", "f\\udce9.png"]
+    assert "leads nowhere" in found["d.png"] and "convert" in found["e.jxl"]
     assert "UTF-8" in found["f\\udce9.png"]
     "".join(found).encode()  # all of it can be written
 
@@ -273,6 +273,8 @@ def test_damaged_files_end_in_one_error_and_little_memory(tmp_path: Path) -> Non
     tifffile.imwrite(tmp_path / "h.tif", GREY.astype(np.float32), imagej=True)
     tifffile.imwrite(tmp_path / "i.tif", np.dstack([GREY] * 4), compression="lzw", bigtiff=True)
     tifffile.imwrite(tmp_path / "j.tif", np.dstack([GREY] * 3), compression="jpeg")
+    (tmp_path / "k.jp2").write_bytes(imagecodecs.jpeg2k_encode(GREY, codecformat="jp2"))
+    Image.fromarray(GREY).save(tmp_path / "l.webp", lossless=True)
     sources |= {path.name: path.read_bytes() for path in sorted(tmp_path.iterdir())}
     rng = np.random.default_rng(7)
     refused = 0
@@ -310,3 +312,74 @@ def test_large_empty_masks_are_no_forgery(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, np.zeros((12_000, 12_000), np.uint16), compression="zlib")
     assert read_image(path).shape == (12_000, 12_000)
+
+
+JPEG2000 = [
+    ("a.j2k", {"codecformat": "j2k"}),
+    ("a.jp2", {"codecformat": "jp2"}),
+    ("A.JPX", {"codecformat": "jp2"}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), JPEG2000)
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 7])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_jpeg_2000(
+    tmp_path: Path, name: str, options: dict[str, Any], channels: int, dtype: Any
+) -> None:
+    """Without alpha in its header, all channels are channels."""
+    pixels = RNG.integers(0, np.iinfo(dtype).max, (40, 30, channels), dtype=dtype)
+    pixels = pixels[..., 0] if channels == 1 else pixels
+    path = tmp_path / name
+    mct = {"mct": False} if channels != 3 else {}
+    path.write_bytes(imagecodecs.jpeg2k_encode(pixels, level=0, reversible=True, **options, **mct))
+    assert np.array_equal(read_image(path), pixels)
+    assert image_shape(path) == pixels.shape
+    assert list_images(tmp_path) == [path]
+    with pytest.raises(DataError, match="a label map with JPEG 2000 compression"):
+        read_masks(path)
+
+
+def test_alpha_of_a_jpeg_2000(tmp_path: Path) -> None:
+    path = tmp_path / "a.jp2"
+    pixels = RNG.integers(0, 256, (40, 30, 4), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, irreversible=False)
+    assert np.array_equal(read_image(path), pixels[..., :3])
+    assert image_shape(path) == (40, 30, 3)
+
+
+@pytest.mark.parametrize(("name", "options"), JPEG2000)
+def test_a_jpeg_2000_that_lacks_its_end(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
+    data = imagecodecs.jpeg2k_encode(GREY, level=0, reversible=True, **options)
+    path = tmp_path / name
+    for length in (13, 60, len(data) // 2):
+        path.write_bytes(data[:length])
+        with pytest.raises(DataError, match="damaged or truncated JPEG 2000"):
+            read_image(path)
+
+
+def test_webp(tmp_path: Path) -> None:
+    path = tmp_path / "a.webp"
+    pixels = RNG.integers(0, 256, (40, 30, 4), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, lossless=True, exact=True)
+    assert np.array_equal(read_image(path), pixels[..., :3])
+    assert image_shape(path) == (40, 30, 3)
+    grey = np.repeat(LABELS[..., None], 3, axis=-1)
+    Image.fromarray(grey).save(path, lossless=True)
+    assert np.array_equal(read_masks(path), LABELS)
+    Image.fromarray(grey).save(path, quality=90)
+    with pytest.raises(DataError, match="a label map with WebP compression"):
+        read_masks(path)
+    frames = [Image.fromarray(grey), Image.fromarray(255 - grey)]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+    with pytest.raises(DataError, match="an animation of 2 pictures"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int8, np.uint32])
+def test_all_numbers_that_tiffs_hold(tmp_path: Path, dtype: Any) -> None:
+    path = tmp_path / "a.tif"
+    pixels = (RNG.normal(size=(40, 30)) * 50).astype(dtype)
+    tifffile.imwrite(path, pixels)
+    found = read_image(path)
+    assert found.dtype == dtype and np.array_equal(found, pixels)

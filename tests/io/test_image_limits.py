@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from PIL import Image
 from cellflow.errors import DataError
 from cellflow.io import _image_header as header
 from cellflow.io.images import image_shape, passed_over, read_image, read_masks
+from cellflow.io.pixel_limit import at_most, refuse_large, room_for
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (40, 30), dtype=np.uint8)
@@ -152,3 +155,61 @@ def test_a_jpeg_in_a_png_and_a_bmp_of_one_bit(tmp_path: Path) -> None:
     jpeg = imagecodecs.jpeg8_encode(GREY)
     (tmp_path / "a.png").write_bytes(jpeg)
     assert image_shape(tmp_path / "a.png")[0] == 40
+
+
+def write_kind(path: Path, shape: tuple[int, int]) -> Path:
+    """An empty image in the format of its ending."""
+    blank = np.zeros(shape, np.uint8)
+    if path.suffix == ".tif":
+        tifffile.imwrite(path, blank, compression="zlib")
+    elif path.suffix == ".jp2":
+        path.write_bytes(imagecodecs.jpeg2k_encode(blank, codecformat="jp2", reversible=True))
+    else:
+        Image.fromarray(blank).save(path)
+    return path
+
+
+KINDS = ["a.png", "a.jpg", "a.bmp", "a.tif", "a.jp2", "a.webp"]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_no_reader_takes_more_pixels_than_are_allowed(tmp_path: Path, name: str) -> None:
+    path = write_kind(tmp_path / name, (40, 50))
+    with at_most(2000):
+        assert read_image(path).shape[:2] == (40, 50)
+    with (
+        at_most(1999),
+        pytest.raises(DataError, match=r"a\.\w+: it claims 40 x 50 .*--max_pixels 2000") as e,
+    ):
+        read_image(path)
+    assert (e.value.expected, e.value.found) == (1999, 2000)
+    assert read_image(path).shape[:2] == (40, 50)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_nothing_is_unpacked_of_what_is_too_large(tmp_path: Path, name: str) -> None:
+    path = write_kind(tmp_path / name, (6000, 6000))
+    tracemalloc.start()
+    with at_most(10**6), pytest.raises(DataError, match="it claims 6,000 x 6,000"):
+        read_image(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30e6 + 2 * path.stat().st_size
+
+
+def test_the_limit_reaches_other_threads() -> None:
+    """Predictions read the next image in a thread of its own."""
+    with at_most(10), ThreadPoolExecutor(1) as pool, pytest.raises(DataError, match="the 10 that"):
+        pool.submit(refuse_large, (4, 5)).result()
+
+
+def test_a_billion_without_being_asked() -> None:
+    refuse_large((25_000, 40_000))
+    with pytest.raises(DataError, match=r"the 1,000,000,000 that are read"):
+        refuse_large((25_001, 40_000))
+
+
+def test_a_dataset_knows_how_large_its_images_are() -> None:
+    assert room_for(2 * 10**9) == 2 * 10**9
+    with at_most(10**6):
+        assert room_for(2 * 10**9) == 10**6

@@ -115,7 +115,7 @@ def test_a_stack_is_refused(tmp_path: Path, read: Any) -> None:
     path = tmp_path / "stack.tif"
     tifffile.imwrite(path, np.zeros((5, 20, 30), np.uint8), photometric="minisblack")
     with pytest.raises(
-        DataError, match=r"stack\.tif: expected one 2D image .*, found a stack .*5, 20"
+        DataError, match=r"stack\.tif: expected one 2D image, found a stack .*5, 20"
     ):
         read(path)
 
@@ -134,7 +134,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, suffix: str, share: float) 
 def test_what_is_not_an_image(tmp_path: Path, read: Any) -> None:
     (tmp_path / "text.png").write_text("hello")
     (tmp_path / "empty.png").write_bytes(b"")
-    with pytest.raises(DataError, match=r"text\.png: not a PNG, TIFF, JPEG or BMP"):
+    with pytest.raises(DataError, match=r"text\.png: not a PNG, TIFF, JPEG, BMP"):
         read(tmp_path / "text.png")
     with pytest.raises(DataError, match=r"empty\.png: the file is empty"):
         read(tmp_path / "empty.png")

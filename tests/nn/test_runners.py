@@ -205,6 +205,12 @@ def test_a_network_with_other_code_is_converted_anew(
     np.testing.assert_allclose(two, 2 * one, rtol=1e-5)
 
 
+def test_the_code_of_the_layers_counts_too() -> None:
+    code = conversions._code(small_net())
+    assert code is not None
+    assert all(any(f"class {name}(" in text for text in code) for name in ("UNet", "WayDown"))
+
+
 @needs_openvino
 def test_a_network_typed_at_a_prompt_is_converted_and_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

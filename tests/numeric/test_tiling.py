@@ -62,6 +62,24 @@ def test_tiling_is_invisible_for_a_function_of_single_pixels(height, width, tile
     assert np.allclose(average, 2 * image, atol=1e-5)
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 90), st.integers(1, 90), st.integers(8, 40), st.booleans())
+def test_the_average_equals_that_of_plain_numpy(height, width, tile, augment):
+    random = np.random.default_rng(height * width)
+    image = random.normal(size=(3, height, width)).astype(np.float32)
+    tiles, origins = tiling.make_tiles(image, tile, augment=augment)
+    outputs = random.normal(size=tiles.shape).astype(np.float32)
+    full = tiling.tiled_shape((height, width), tile, augment)
+    mean, total = np.zeros((3, *full), np.float32), np.zeros(full)
+    side_y, side_x = tiles.shape[2:]
+    weight = tiling.taper(side_y, side_x, tile)
+    for output, (y, x) in zip(outputs, origins, strict=True):
+        mean[:, y : y + side_y, x : x + side_x] += output * weight
+        total[y : y + side_y, x : x + side_x] += weight
+    mean /= total
+    assert np.array_equal(mean, tiling.average_tiles(outputs, origins, full, tile))
+
+
 def test_overlap_is_clamped_and_starts_are_even():
     assert tiling.tile_starts(100, 224).tolist() == [0]
     assert tiling.tile_starts(224, 224).tolist() == [0]

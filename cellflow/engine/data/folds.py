@@ -24,6 +24,7 @@ __all__ = [
     "check_split",
     "copy_folds",
     "find_column",
+    "find_leaks",
     "group_column",
     "groups_of",
     "image_groups",
@@ -170,22 +171,10 @@ def check_leaks(images: pd.DataFrame, folds: pd.Series[int], group: str | None) 
     LeakError
         Naming the groups, or the images with the same pixels, and the folds they lie in.
     """
-    leaks = []
-    kinds = {"pixel_hash": "the same image under several names"}
-    if group is not None:
-        kinds = {group: group, **kinds}
-    for column, what in kinds.items():
-        values = images[column].astype(str)
-        named = values[values != ""]
-        for value, members in named.groupby(named):
-            found = folds.loc[members.index]
-            if found.nunique() > 1:
-                name = what if column == "pixel_hash" else f"{what} {value}"
-                where = ", ".join(f"{image_id} in fold {fold}" for image_id, fold in found.items())
-                leaks.append(f"{name}: {where}")
+    leaks = find_leaks(images, folds, group)
     if leaks:
         rest = len(leaks) - _MAX_LEAKS
-        lines = [f"  - {leak}" for leak in leaks[:_MAX_LEAKS]]
+        lines = [f"  - {text}" for text in list(leaks.values())[:_MAX_LEAKS]]
         lines += [f"  and {rest} more"] if rest > 0 else []
         raise LeakError(
             "\n".join(
@@ -198,6 +187,26 @@ def check_leaks(images: pd.DataFrame, folds: pd.Series[int], group: str | None) 
                 ]
             )
         )
+
+
+def find_leaks(
+    images: pd.DataFrame, folds: pd.Series[int], group: str | None
+) -> dict[tuple[str, ...], str]:
+    """What belongs together and lies in two folds, in words, by the ids; parameters as in `check_leaks`."""
+    leaks = dict[tuple[str, ...], str]()
+    kinds = {"pixel_hash": "the same image under several names"}
+    if group is not None:
+        kinds = {group: group, **kinds}
+    for column, what in kinds.items():
+        values = images[column].astype(str)
+        named = values[values != ""]
+        for value, members in named.groupby(named):
+            found = folds.loc[members.index]
+            if found.nunique() > 1:
+                name = what if column == "pixel_hash" else f"{what} {value}"
+                where = ", ".join(f"{image_id} in fold {fold}" for image_id, fold in found.items())
+                leaks.setdefault(tuple(map(str, found.index)), f"{name}: {where}")
+    return leaks
 
 
 def split_text(dataset: Dataset) -> str:

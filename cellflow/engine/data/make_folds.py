@@ -17,7 +17,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from cellflow.config import FoldsConfig, check_config
 from cellflow.engine.data.folds import GROUP_COLUMNS, check_leaks, find_column, split_text
 from cellflow.errors import FoldError
-from cellflow.io.dataset import Dataset
+from cellflow.io.dataset import NEAR_COPY, Dataset
 from cellflow.io.fold_table import RESERVED, fold_table_hash, read_fold_facts, write_fold_table
 from cellflow.storage.atomic import remove_leftovers
 from cellflow.storage.config_file import write_config_file
@@ -33,7 +33,8 @@ def make_folds(config: FoldsConfig) -> pd.DataFrame:
 
     With ``split="kfold"`` the folds are 0..K-1. With ``split="holdout"`` fold 0 validates and fold 1
     holds the rest; only a model for fold 0 is meant to be trained (see `validation_folds`). Images
-    reserved by ``calibration`` are in fold -1. Groups, and images with the same pixels, stay whole.
+    reserved by ``calibration`` are in fold -1. Groups stay whole, and so do images with the same pixels or
+    of one picture (turned, mirrored, rescaled, brightened).
 
     Parameters
     ----------
@@ -119,10 +120,17 @@ def _codes(images: pd.DataFrame, column: str | None) -> NDArray[np.int64]:
 
 
 def _whole_groups(images: pd.DataFrame, group: str | None) -> NDArray[np.int64]:
-    """Group number per image: what shares a group or its pixels, directly or through others."""
+    """Group number per image: what shares a group, its pixels or its picture, directly or through others.
+
+    Forms of one picture stay together as copies do: a pair that was joined in error costs nothing, one that is
+    not joined makes the score of its fold too good.
+    """
     n = len(images)
     _, twins = np.unique(images["pixel_hash"].to_numpy(str), return_inverse=True)
     links = [(np.arange(n), n + twins)]
+    if NEAR_COPY in images:
+        first = images.index.get_indexer(pd.Index(images[NEAR_COPY]))
+        links.append((np.flatnonzero(first >= 0), n + twins[first[first >= 0]]))
     if group is not None:
         values = images[group].astype(str).to_numpy(str)
         named = np.flatnonzero(values != "")
@@ -169,6 +177,8 @@ def _check_enough(
     n_groups = len(np.unique(groups))
     if n_groups < k:
         free = f"{len(groups)} images" + (" not reserved" if len(groups) < len(images) else "")
+        if NEAR_COPY in images and (images[NEAR_COPY] != "").any():
+            free += f"; forms of one picture count once, see {NEAR_COPY} in images.csv, and empty it if wrong"
         ways = ["Add images"]
         ways += ["reserve fewer images"] if len(groups) < len(images) else []
         ways += ["lower --k"] if n_groups > 1 and k > 2 else []

@@ -10,25 +10,27 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
-
-from cellflow.config import FoldsConfig, PrepareConfig, check_config
+from cellflow.config import FoldsConfig, PrepareConfig, ReadingConfig, check_config
 from cellflow.engine.data.folds import group_column, groups_of
+from cellflow.engine.data.mending import Mending
+from cellflow.engine.data.twins import Look, other_forms, warn_of_twins
 from cellflow.engine.runtime.progress_lines import follow
 from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset, DatasetWriter
 from cellflow.io.formats import ReadOptions, find_format, read_source
+from cellflow.io.formats.dataset_folder import DatasetFolder
 from cellflow.io.mask_findings import MaskReview
+from cellflow.io.pixel_limit import at_most
 from cellflow.io.problems import Problems
 from cellflow.io.source import Source, SourceImage, check_ids, match_id
 from cellflow.io.tables import read_rows
-from cellflow.numeric.mask_checks import split_parts
+from cellflow.numeric.near_copies import fingerprint
 from cellflow.storage.atomic import atomic_folder, restore_folder, what_stands
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_array
 from cellflow.storage.sizes import few_text
 
-__all__ = ["folds_flags", "prepare"]
+__all__ = ["check_shapes", "folds_flags", "prepare", "read_annotated"]
 
 _log = logging.getLogger(__name__)
 
@@ -72,18 +74,21 @@ def prepare(config: PrepareConfig) -> Dataset:
     (['a'], 1)
     """
     check_config(config)
+    with at_most(config.max_pixels):
+        return _prepare(config)
+
+
+def _prepare(config: PrepareConfig) -> Dataset:
     problems = Problems()
-    options = _options(config, problems)
-    _check_source(config, options)
+    _check_source(config)
     restore_folder(config.out)
-    source = _with_table(read_source(config.source, options), config, problems)
-    check_ids(source.images.values(), problems)
+    source = read_annotated(config, problems)
     _check_target(config, problems)
-    review = MaskReview()
+    review, mending = MaskReview(), Mending(config.fixes)
     try:
         with atomic_folder(config.out, replace=config.overwrite) as folder:
-            flat = _write(source, folder, problems, review, split=config.split_parts)
-            _keep_folds(config.out, folder)
+            flat = _write(source, folder, problems, review, mending)
+            _keep_folds(config.out, folder, source)
             write_config_file(folder / "prepare.yaml", "prepare", config)
     except OSError as error:
         raise DataError(
@@ -93,8 +98,10 @@ def prepare(config: PrepareConfig) -> Dataset:
         ) from error
     dataset = Dataset.open(config.out)
     _log.info("%s: from the layout %s", config.out, source.layout)
-    review.warn("--split_parts makes every separate part a cell; cells that touch stay one.")
-    _warn_of_twins(dataset.images)
+    for line in mending.lines():
+        _log.info(line)
+    review.warn("--split makes every separate part a cell; cells that touch stay one.")
+    warn_of_twins(dataset.images)
     if flat:
         _log.warning(
             "%d of %d images have one value only (%s): there is nothing to see in them. Export them again, "
@@ -113,47 +120,76 @@ def folds_flags(dataset: Dataset) -> str:
     return f" --k {n_groups}" if 1 < n_groups < FoldsConfig().k else ""
 
 
-def _options(config: PrepareConfig, problems: Problems) -> ReadOptions:
+def read_annotated(config: ReadingConfig, problems: Problems) -> Source:
+    """Images with their cells and columns, from any layout.
+
+    Parameters
+    ----------
+    config : ReadingConfig
+        Where they are and how they are read.
+    problems : Problems
+        Takes what is wrong with single images.
+
+    Raises
+    ------
+    DataError
+        If nothing there can be read.
+    """
+    options = _options(config, problems)
+    if find_format(config.source, options) is None:
+        raise _no_source(config.source)
+    source = _with_table(read_source(config.source, options), config, problems)
+    check_ids(source.images.values(), problems)
+    return source
+
+
+def _options(config: ReadingConfig, problems: Problems) -> ReadOptions:
     return ReadOptions(
         "prepare",
         masks=config.masks,
+        images=config.images,
         mask_filter=config.mask_filter,
         img_filter=config.img_filter,
         id_column=config.id_column,
         annotation_column=config.annotation_column,
         cell_type_column=config.cell_type_column,
         rle_order=config.rle_order,
+        colours=config.colours,
         problems=problems,
     )
 
 
-def _check_source(config: PrepareConfig, options: ReadOptions) -> None:
+def _check_source(config: PrepareConfig) -> None:
     source = config.source
     if (source / "dataset.json").is_file():
-        raise DataError(
-            f"{source} is a dataset folder that `cellflow prepare` made already. "
-            f"Go on with: cellflow folds --data {shlex.quote(str(source))}",
-            path=source,
-        )
-    if find_format(source, options) is None:
-        found = "nothing there"
-        if source.is_symlink():
-            found = "a link that leads nowhere"
-        elif source.exists():
-            found = (
-                "a file. Name the folder it lies in: cellflow prepare "
-                f"{shlex.quote(str(source.parent))}"
+        if not config.fix:
+            raise DataError(
+                f"{source} is a dataset folder that `cellflow prepare` made already. "
+                f"Go on with: cellflow folds --data {shlex.quote(str(source))}",
+                path=source,
             )
-        raise DataError(
-            f"{source}: expected a folder of annotated images, found {found}.",
-            path=source,
-            found=found,
-        )
+        _ = Dataset.open(source).hash  # raises where its tables were changed
     if source.resolve().is_relative_to(config.out.resolve()):
         raise DataError(
             f"{config.out}: the dataset cannot replace its own source. Choose another --out.",
             path=config.out,
         )
+
+
+def _no_source(source: Path) -> DataError:
+    found = "nothing there"
+    if source.is_symlink():
+        found = "a link that leads nowhere"
+    elif source.exists():
+        found = (
+            "a file. Name the folder it lies in: cellflow prepare "
+            f"{shlex.quote(str(source.parent))}"
+        )
+    return DataError(
+        f"{source}: expected a folder of annotated images, found {found}.",
+        path=source,
+        found=found,
+    )
 
 
 def _check_target(config: PrepareConfig, problems: Problems) -> None:
@@ -176,17 +212,18 @@ def _check_target(config: PrepareConfig, problems: Problems) -> None:
         )
 
 
-def _with_table(source: Source, config: PrepareConfig, problems: Problems) -> Source:
+def _with_table(source: Source, config: ReadingConfig, problems: Problems) -> Source:
     """Join the columns of --table, and call the column of cell types cell_type."""
     table: dict[str, dict[str, str]] = {}
     if config.table is not None:
         table = _read_table(config.table, config.id_column, set(source.images), problems)
-    elif source.layout != "kaggle":
+    elif source.layout not in ("kaggle", DatasetFolder.name):
         for path in sorted(config.source.glob("*.csv")):
             _log.info("%s is not used; add --table %s to join it on the id", path, path)
-    images = {}
+    images, computed = {}, Dataset.own_columns if source.layout == DatasetFolder.name else ()
     for name, image in source.images.items():
-        columns = {**image.columns, **table.get(name, {})}
+        columns = {key: text for key, text in image.columns.items() if key not in computed}
+        columns |= table.get(name, {})
         if config.cell_type_column in columns:
             columns["cell_type"] = columns.pop(config.cell_type_column)
         images[name] = replace(image, columns=columns)
@@ -234,27 +271,29 @@ def _tell_of_types(images: Iterable[SourceImage]) -> None:
 
 
 def _write(
-    source: Source, folder: Path, problems: Problems, review: MaskReview, *, split: bool
+    source: Source, folder: Path, problems: Problems, review: MaskReview, mending: Mending
 ) -> list[str]:
     """Write all images; returns the ids of those of one value only."""
-    writer, flat = DatasetWriter(folder), []
+    writer, flat, seen = DatasetWriter(folder), list[str](), dict[str, Look]()
     for image in follow(source.images.values(), "prepare", brief=True):
         try:
             pixels = image.pixels()
             instances = image.instances((pixels.shape[0], pixels.shape[1]))
-            _check_shapes(image, pixels.shape[:2], instances.shape)
-            instances = review.add(image.id, split_parts(instances) if split else instances)
-            writer.add(image, pixels, instances, pixel_hash=hash_array(pixels))
+            check_shapes(image, pixels.shape[:2], instances.shape)
+            instances = review.add(image.id, mending.apply(image.id, instances))
+            seen[image.id] = Look(hash_array(pixels), fingerprint(pixels))
+            writer.add(image, pixels, instances, pixel_hash=seen[image.id].pixel_hash)
             if (pixels == pixels[:1, :1]).all():
                 flat.append(image.id)
         except DataError as error:
             problems.add(error, image.id)
     problems.raise_if_any()
-    writer.finish(source.layout)
+    writer.finish(source.layout, other_forms(seen))
     return flat
 
 
-def _check_shapes(image: SourceImage, pixels: tuple[int, ...], cells: tuple[int, ...]) -> None:
+def check_shapes(image: SourceImage, pixels: tuple[int, ...], cells: tuple[int, ...]) -> None:
+    """Refuse cells on another number of rows and columns than the image has."""
     if pixels != cells:
         raise DataError(
             f"{image.path}: the cells of {image.id} are on {cells[0]} x {cells[1]} pixels (height x width), "
@@ -266,8 +305,10 @@ def _check_shapes(image: SourceImage, pixels: tuple[int, ...], cells: tuple[int,
         )
 
 
-def _keep_folds(old: Path, new: Path) -> None:
+def _keep_folds(old: Path, new: Path, source: Source) -> None:
     """Carry the fold table over to a dataset of the same images; say so when it cannot be."""
+    if source.layout == DatasetFolder.name:
+        old = source.path
     if not (old / "folds.csv").is_file():
         return
     try:
@@ -286,14 +327,3 @@ def _keep_folds(old: Path, new: Path) -> None:
     for name in ("folds.csv", "folds.json"):
         if (old / name).is_file():
             shutil.copyfile(old / name, new / name)
-
-
-def _warn_of_twins(images: pd.DataFrame) -> None:
-    """Warn of images with the same pixels; `cellflow folds` keeps them together."""
-    for _, group in images.groupby("pixel_hash"):
-        if len(group) > 1:
-            _log.warning(
-                "The same image under %d names: %s. It counts more than once in training and "
-                "scores; `cellflow folds` keeps its copies in one fold.",
-                *(len(group), ", ".join(group.index)),
-            )

@@ -38,7 +38,7 @@ from cellflow.engine.training.debug_run import debug_config
 from cellflow.engine.training.fold_result import FoldResult
 from cellflow.engine.training.start_network import is_pretrained, start_model
 from cellflow.engine.training.train import train
-from cellflow.engine.training.trainable import check_trainable
+from cellflow.engine.training.trainable import check_trainable, with_channel_numbers
 from cellflow.engine.validation.calibrate import CalibrationResult, calibrate
 from cellflow.engine.validation.oof import oof
 from cellflow.errors import CellflowError, CheckpointError
@@ -107,8 +107,9 @@ def run_chain(config: ChainConfig) -> ChainResult:
     ('predictions/first-debug', 6)
     """
     check_config(config)
+    config = replace(config, train=with_channel_numbers(config.train))
     if config.images:  # a wrong path is not to show after the training
-        find_images(config.images, **vars(config.files), log=None)
+        find_images(config.images, **config.files.search, log=None)
     check_config(_wanted_split(config))
     check_split(config.train.data, k=config.k, group=config.group, calibration=config.calibration)
     if config.train.debug:
@@ -145,6 +146,10 @@ def chain_problems(config: ChainConfig) -> list[str]:
     model, and what a run of that name was started with.
     """
     training, problems = config.train, list[str]()
+    try:
+        training = with_channel_numbers(training)
+    except CellflowError as error:
+        return [str(error)]
     if training.debug:  # which leaves no image out
         sampling = replace(training.sampling, min_train_masks=0)
         training = replace(training, sampling=sampling, name=debug_name(training.name))
@@ -155,7 +160,7 @@ def chain_problems(config: ChainConfig) -> list[str]:
         problems.append(str(error))
     others: list[Callable[[], object]] = []
     if config.images:
-        others.append(partial(find_images, config.images, **vars(config.files), log=None))
+        others.append(partial(find_images, config.images, **config.files.search, log=None))
     if is_pretrained(training):
         others.append(partial(_check_start, training, folds))
     for check in others:
@@ -259,7 +264,8 @@ def _predict(config: ChainConfig, run: RunFolder) -> EnsembleResult | None:
         return None
     training, images, files = config.train, config.images, config.files
     if training.debug:
-        images, files = (debug_images(training, images, files),), FilesConfig()
+        images = (debug_images(training, images, files),)
+        files = FilesConfig(max_pixels=files.max_pixels)
     return ensemble(
         EnsembleConfig(
             images=images,
@@ -321,7 +327,7 @@ def debug_images(
     config: TrainConfig, images: Path | Iterable[Path], files: FilesConfig | None = None
 ) -> Path:
     """The first few of the images to predict, as a list in the run's folder."""
-    found = find_images(images, **vars(files or FilesConfig()))
+    found = find_images(images, **(files or FilesConfig()).search)
     names = [image.path.resolve() for image in found.values()][:UNSEEN]
     run = RunFolder(config.runs_dir / config.name)
     write_text(run.debug_images, "".join(f"{path}\n" for path in names))

@@ -6,20 +6,58 @@ from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.engine.segmentation.result import Prediction
 from cellflow.io.pixel_size import PixelSize
+from cellflow.io.source import SourceImage
 from cellflow.io.tables import read_rows
 
-__all__ = ["PARTS", "Export", "ImageExport", "PredictedImage", "ids_of_files", "rows_by_id"]
+__all__ = [
+    "PARTS",
+    "UNKNOWN",
+    "Export",
+    "ImageExport",
+    "Origin",
+    "PredictedImage",
+    "ids_of_files",
+    "rows_by_id",
+]
 
 PARTS = ".parts"
 """Folder for what serves only to go on; it is gone once all images are done."""
 Labels = NDArray[np.int32]
+
+
+class Origin(NamedTuple):
+    """What the source of an image says of it, besides its pixels.
+
+    Attributes
+    ----------
+    pixel_size : PixelSize or None
+        Micrometres per pixel.
+    channel_names : tuple of str
+        Names of all channels; none where they are not known.
+    path : Path or None
+        Its file.
+    """
+
+    pixel_size: PixelSize | None = None
+    channel_names: tuple[str, ...] = ()
+    path: Path | None = None
+
+    @classmethod
+    def of(cls, reader: Callable[[], Any]) -> Origin:
+        """That of an image which is read from a source; nothing is known of others."""
+        if not isinstance(reader, SourceImage):
+            return UNKNOWN
+        return cls(reader.pixel_size(), reader.channel_names(), reader.path.resolve())
+
+
+UNKNOWN = Origin()
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,13 +76,19 @@ class PredictedImage:
         Micrometres per pixel, where they are known.
     prediction : Prediction or None
         All that was predicted; None where the label map of an earlier command is all there is.
+    channel_names : tuple of str
+        Names of all channels, where they are known.
+    path : Path or None
+        File of the image, where it is known.
     """
 
     id: str
     image: NDArray[Any]
     labels: Labels
-    pixel_size: PixelSize | None
+    pixel_size: PixelSize | None = None
     prediction: Prediction | None = None
+    channel_names: tuple[str, ...] = ()
+    path: Path | None = None
 
 
 class Export:
@@ -57,6 +101,8 @@ class Export:
     ----------
     path : str
         File or folder in the result that holds it.
+    beside : tuple of str
+        Further files in the result.
     content : str
         What that holds, for people.
     from_labels : bool
@@ -68,6 +114,7 @@ class Export:
     """
 
     path: ClassVar[str]
+    beside: ClassVar[tuple[str, ...]] = ()
     content: ClassVar[str]
     from_labels: ClassVar[bool] = True
     keeps_labels: ClassVar[bool] = False
@@ -136,7 +183,8 @@ def ids_of_files(folder: Path, ending: str) -> set[str]:
     """Names without ending of the files in a folder; none if there is no folder."""
     if not folder.is_dir():
         return set()
-    return {item.name.removesuffix(ending) for item in folder.iterdir() if item.suffix == ending}
+    names = (item.name for item in folder.iterdir())
+    return {name.removesuffix(ending) for name in names if name.endswith(ending)}
 
 
 def rows_by_id(path: Path, ids: AbstractSet[str]) -> dict[str, list[list[str]]]:

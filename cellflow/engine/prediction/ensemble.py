@@ -20,7 +20,7 @@ from cellflow.engine.prediction.predict_images import predict_images
 from cellflow.engine.prediction.result_folder import ResultFolder
 from cellflow.engine.runs.identity import versions
 from cellflow.engine.runtime.machine import Machine, choose_machine
-from cellflow.engine.segmentation.channels import needs_colour, warn_of_grey
+from cellflow.engine.segmentation.channels import channel_numbers, needs_colour, warn_of_grey
 from cellflow.engine.segmentation.doubts import (
     warn_of_diameter,
     warn_of_diameters,
@@ -38,6 +38,7 @@ from cellflow.errors import DataError, RunError
 from cellflow.io.foreign_flows import check_layout, read_foreign_flows
 from cellflow.io.formats.dataset_folder import DatasetImage
 from cellflow.io.image_source import find_images, source_folders
+from cellflow.io.pixel_limit import at_most
 from cellflow.io.source import SourceImage
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_json
@@ -112,6 +113,11 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
     >>> result.written
     ('masks/ (6 label maps)', 'cells.csv (a row per cell)', 'submission.csv (runs)')
     """
+    with at_most(config.files.max_pixels):
+        return _ensemble(config)
+
+
+def _ensemble(config: EnsembleConfig) -> EnsembleResult:
     job = open_ensemble(config)
     output = config.output
     _warn_of_training_data(job.images, job.opened.members)
@@ -171,8 +177,9 @@ class EnsembleJob:
 
 def open_ensemble(config: EnsembleConfig) -> EnsembleJob:
     check_config(config)
-    images = find_images(config.images, **vars(config.files))
+    images = find_images(config.images, **config.files.search)
     _check_foreign(config.flows, images.keys())
+    channels = _channels(config, images)
     machine = choose_machine(config.runtime)
     opened = open_models(
         config.runs,
@@ -183,10 +190,10 @@ def open_ensemble(config: EnsembleConfig) -> EnsembleJob:
         calibrated=config.calibrated,
         overrides=config.mask,
         foreign=bool(config.flows),
-        channels=_channels(config),
+        channels=channels,
         download=config.download,
     )
-    _check_channels(config, opened)
+    _check_channels(channels, opened)
     folder = config.output.out / (config.output.name or opened.name)
     segmenter = _segmenter(config, opened, machine)
     _warn_of_grey(images, opened.members[0])
@@ -194,14 +201,17 @@ def open_ensemble(config: EnsembleConfig) -> EnsembleJob:
     return EnsembleJob(config, machine, opened, segmenter, images, folder)
 
 
-def _channels(config: EnsembleConfig) -> tuple[int, int] | None:
+def _channels(config: EnsembleConfig, images: dict[str, SourceImage]) -> tuple[int, int] | None:
     """Channels that were given for files that do not say theirs."""
-    given = config.inference.chan, config.inference.chan2
-    return None if given == (None, None) else (given[0] or 0, given[1] or 0)
+    chan, chan2 = config.inference.chan, config.inference.chan2
+    if chan is None and chan2 is None:
+        return None
+    return channel_numbers(
+        chan or 0, chan2 or 0, lambda: {name: im.channel_names() for name, im in images.items()}
+    )
 
 
-def _check_channels(config: EnsembleConfig, opened: Opened) -> None:
-    wanted = _channels(config)
+def _check_channels(wanted: tuple[int, int] | None, opened: Opened) -> None:
     for member in opened.members:
         if wanted is not None and (member.chan, member.chan2) != wanted:
             raise RunError(

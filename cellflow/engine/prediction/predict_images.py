@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from cellflow.engine.prediction.result_folder import ResultFolder, pixel_size_of
+from cellflow.engine.exports.export import Origin
+from cellflow.engine.prediction.result_folder import ResultFolder
 from cellflow.engine.runtime.progress_lines import WorkProgress, show_progress
 from cellflow.engine.segmentation.doubts import ImageFacts, facts_of
 from cellflow.errors import DataError, NotFiniteError
@@ -124,8 +125,8 @@ class _Pass:
                     yield name, image
 
         def finish(name: str, prediction: Prediction) -> str:
-            size = pixel_size_of(self.readers[name])
-            self.folder.write(name, prediction, under_way[name], size)
+            reader = self.readers[name]
+            self.folder.write(name, prediction, under_way[name], Origin.of(reader))
             self.facts.append(facts_of(name, prediction))
             return name
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from cellflow.config import EnsembleConfig, PredictConfig, check_config
 from cellflow.engine.prediction.ensemble import as_ensemble, open_ensemble
 from cellflow.errors import DataError, NotFiniteError
+from cellflow.io.pixel_limit import at_most
 
 __all__ = ["PredictionPlan", "plan_ensemble", "plan_prediction"]
 
@@ -59,6 +60,11 @@ def plan_ensemble(config: EnsembleConfig) -> PredictionPlan:
     RunError, DataError, CheckpointError
         As `ensemble`.
     """
+    with at_most(config.files.max_pixels):
+        return _measure(config)
+
+
+def _measure(config: EnsembleConfig) -> PredictionPlan:
     job = open_ensemble(config)
     done = {path.stem for path in (job.folder / "masks").glob("*.tif")} & job.images.keys()
     # those that are done come last: they are timed where none of the others can be used

@@ -33,14 +33,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.engine.exports import EXPORTS
-from cellflow.engine.exports.export import PARTS, PredictedImage, ids_of_files
+from cellflow.engine.exports.export import PARTS, UNKNOWN, Origin, PredictedImage, ids_of_files
 from cellflow.engine.prediction.result_record import RECORD, ResultRecord, check_place
 from cellflow.engine.runtime.progress_lines import follow
 from cellflow.errors import DataError, RunError
 from cellflow.io.image_source import ImageReaders
 from cellflow.io.images import read_labels, write_labels
-from cellflow.io.pixel_size import PixelSize
-from cellflow.io.source import SourceImage
 from cellflow.storage.atomic import remove_leftovers
 from cellflow.storage.locks import hold_lock
 from cellflow.storage.sizes import few_text
@@ -48,7 +46,7 @@ from cellflow.storage.sizes import few_text
 if TYPE_CHECKING:
     from cellflow.engine.segmentation.result import Prediction
 
-__all__ = ["ResultFolder", "pixel_size_of"]
+__all__ = ["ResultFolder"]
 
 _log = logging.getLogger(__name__)
 
@@ -114,7 +112,7 @@ class ResultFolder:
             If another process writes there.
         """
         path = Path(path)
-        written = [export.path for export in EXPORTS.values()]
+        written = [name for item in EXPORTS.values() for name in (item.path, *item.beside)]
         check_place(path, ignored=_LOCK)
         with _only_writer(path):
             if overwrite:
@@ -171,7 +169,7 @@ class ResultFolder:
                 labels = self._label_map(name)
                 if labels is None:
                     labels = sources[name]((image.shape[0], image.shape[1]))
-                item = PredictedImage(name, image, labels, pixel_size_of(readers[name]))
+                item = PredictedImage(name, image, labels, **Origin.of(readers[name])._asdict())
                 lacking = [export for export, ids in has.items() if name not in (ids or ())]
                 for export in lacking:
                     if export.from_labels:
@@ -183,7 +181,7 @@ class ResultFolder:
         image_id: str,
         prediction: Prediction,
         image: NDArray[Any],
-        pixel_size: PixelSize | None = None,
+        origin: Origin = UNKNOWN,
     ) -> None:
         """Write all that belongs to one image, its label map last.
 
@@ -195,10 +193,12 @@ class ResultFolder:
             What was predicted for it.
         image : (H, W) or (H, W, C) ndarray
             The native image.
-        pixel_size : PixelSize, optional
-            Micrometres per pixel.
+        origin : Origin, optional
+            What is known of the image's file.
         """
-        item = PredictedImage(image_id, image, prediction.labels, pixel_size, prediction)
+        item = PredictedImage(
+            image_id, image, prediction.labels, prediction=prediction, **origin._asdict()
+        )
         for export in self.exports:
             export.write(self.path, item)
         self._write_labels(item)
@@ -293,11 +293,6 @@ class ResultFolder:
         if image_id not in self._counts and self._counted_map(image_id) is None:
             return listed[image_id]
         return self._counts[image_id]
-
-
-def pixel_size_of(reader: Callable[[], Any]) -> PixelSize | None:
-    """Micrometres per pixel of an image that knows them."""
-    return reader.pixel_size() if isinstance(reader, SourceImage) else None
 
 
 def _with_earlier(path: Path, exports: AbstractSet[str], record: ResultRecord) -> AbstractSet[str]:

@@ -130,7 +130,7 @@ PREDICT = """
 run(
     *(sys.executable, "-m", "cellflow", "predict", str(images), "--model", EXPERIMENT),
     *("--runs_dir", str(run_folder.parent), "--ensembles_dir", str(run_folder / "ensembles")),
-    *("--out", str(TEMPORARY / "predictions"), "--name", "result", "--no-masks", "--no-cells"),
+    *("--out", str(TEMPORARY / "predictions"), "--name", "result", "--export", "submission"),
     *FLAGS,
 )
 """

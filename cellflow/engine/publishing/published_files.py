@@ -113,6 +113,7 @@ def data_files(dataset: Dataset) -> dict[str, Path]:
 
 def _fold_files(fold: FoldFolder, *, state: bool) -> list[Path]:
     paths = [fold.best, fold.styles, fold.summary, fold.history, fold.evaluations, fold.plot]
+    paths.append(fold.samples)
     if state:
         there = [path for path in (fold.last, fold.good) if path.is_file()]
         paths += _present(

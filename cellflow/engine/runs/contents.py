@@ -32,6 +32,8 @@ from cellflow.storage.run_folder import RunFolder, former_hashes
 
 __all__ = [
     "check_models",
+    "misfits",
+    "model_facts",
     "read_table",
     "run_dataset",
     "run_folds",
@@ -72,10 +74,14 @@ def check_models(
     ]
     models = {fold: path for fold, path in best.items() if fold not in missing + stopped}
     lacking = _missing(run, missing) + [_stopped(run, fold) for fold in stopped]
-    misfits = [line for fold, path in models.items() for line in _misfits(path, fold, record)]
-    if misfits or (lacking and not (partial and models)):
+    strange = [
+        f"{path}: {line}"
+        for fold, path in models.items()
+        for line in misfits(model_facts(path), fold, record)
+    ]
+    if strange or (lacking and not (partial and models)):
         lines = [f"Run {run.name!r} has no complete set of models:"]
-        lines += [f"  - {line}" for line in lacking + misfits]
+        lines += [f"  - {line}" for line in lacking + strange]
         raise RunError("\n".join(lines))
     if lacking:
         _log.warning(
@@ -112,9 +118,19 @@ def _stopped(run: RunFolder, fold: int) -> str:
     )
 
 
-def _misfits(path: Path, fold: int, record: Mapping[str, Any]) -> list[str]:
-    """What a model file says of its origin that is not so of the run."""
-    facts = load_model_file(path).facts
+def model_facts(path: Path) -> dict[str, Any]:
+    """What is stored with a model that cellflow trained.
+
+    Raises
+    ------
+    CheckpointError
+        If it cannot be loaded.
+    """
+    return load_model_file(path).facts
+
+
+def misfits(facts: Mapping[str, Any], fold: int, record: Mapping[str, Any]) -> list[str]:
+    """What a model says of its origin that is not so of the run with this record, one text each."""
     expected = {
         "fold": [fold],
         "data_hash": [record["data_hash"]],
@@ -122,7 +138,7 @@ def _misfits(path: Path, fold: int, record: Mapping[str, Any]) -> list[str]:
         "config_hash": [hash_json(record["config"]), *former_hashes(record)],
     }
     return [
-        f"{path}: expected {key} {values[0]}, found {facts.get(key)}"
+        f"expected {key} {values[0]}, found {facts.get(key)}"
         for key, values in expected.items()
         if facts.get(key) not in values
     ]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cellflow.storage.secrets import RedactSecrets
 
-__all__ = ["log_to", "log_to_console"]
+__all__ = ["kept_warnings", "log_to", "log_to_console"]
 
 _LOGGER = "cellflow"
 _CONSOLE = "cellflow-console"
@@ -49,6 +49,37 @@ def log_to(path: Path) -> Iterator[None]:
     finally:
         logging.getLogger(_LOGGER).removeHandler(handler)
         handler.close()
+
+
+@contextmanager
+def kept_warnings() -> Iterator[list[str]]:
+    """Keep what is warned of while files are read, instead of showing it; yields the list.
+
+    For who tells of it in another way. What is only informed of is shown as ever.
+    """
+    readers, kept = logging.getLogger(f"{_LOGGER}.io"), list[str]()
+    handler = _Keeper(kept)
+    readers.addHandler(handler)
+    propagate, readers.propagate = readers.propagate, False
+    try:
+        yield kept
+    finally:
+        readers.removeHandler(handler)
+        readers.propagate = propagate
+
+
+class _Keeper(logging.Handler):
+    """Puts warnings into a list, and hands on all else."""
+
+    def __init__(self, kept: list[str]) -> None:
+        super().__init__()
+        self._kept = kept
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING:
+            self._kept.append(record.getMessage())
+        else:
+            logging.getLogger(_LOGGER).handle(record)
 
 
 class _Console(logging.Handler):

@@ -14,7 +14,7 @@ from skimage.measure import regionprops_table
 from cellflow.errors import DataError
 from cellflow.numeric.labels import check_labels
 
-__all__ = ["CELL_COLUMNS", "measure_cells"]
+__all__ = ["CELL_COLUMNS", "cell_confidences", "measure_cells"]
 
 _SHAPES = {
     "label": ("label", np.int64),
@@ -108,11 +108,24 @@ def measure_cells(
     table["mean_intensity"] = means["intensity"]
     table["cellprob"] = means["cellprob"]
     table["disagreement"] = means["disagreement"]
-    table["confidence"] = means["sure"] * (1 - np.minimum(1, means["disagreement"]))
+    table["confidence"] = _confidence(means)
     table["cell_type"] = pd.Series([cell_type] * len(table), index=table.index, dtype=object)
     table["area_um2"] = table["area"] * pixel_area
     table["diameter_used"] = float(diameter)
     return table
+
+
+def cell_confidences(
+    labels: NDArray[np.int32], *, cellprob: NDArray[Any], disagreement: NDArray[Any]
+) -> dict[int, float]:
+    """The `confidence` of `measure_cells` alone, by label; the other columns take far longer."""
+    numbers = np.unique(labels[labels > 0]).astype(np.int64)
+    means = _means(labels, numbers, {"disagreement": disagreement, "sure": expit(cellprob)})
+    return dict(zip(numbers.tolist(), _confidence(means).tolist(), strict=True))
+
+
+def _confidence(means: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+    return means["sure"] * (1 - np.minimum(1, means["disagreement"]))
 
 
 def _measure_shapes(labels: NDArray[Any]) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
-from cellflow.io.images import read_image
+from cellflow.io.images import is_zarr, read_image
 
 __all__ = ["Planes", "as_image", "as_planes", "is_several"]
 
@@ -150,7 +150,7 @@ def _array(given: Any) -> NDArray[Any]:
     """The pixels of what was handed over."""
     if isinstance(given, (str, Path)):
         path = Path(given)
-        if path.is_dir():
+        if path.is_dir() and not is_zarr(path):
             raise DataError(
                 f"{path} is a folder. Segment all its images with: cellflow predict {shlex.quote(str(path))}"
             )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,6 +21,7 @@ from cellflow.engine.runtime.machine import Machine
 from cellflow.engine.segmentation.member import Member, load_member
 from cellflow.engine.segmentation.styles import read_style_models
 from cellflow.errors import CheckpointError, DataError, RunError
+from cellflow.io.model_archive import is_archive, unpacked_archive
 from cellflow.numeric.averaging import VARIANTS, Variant
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.run_folder import FoldFolder, RunFolder, ensemble_record, find_run
@@ -97,8 +100,8 @@ def open_models(
     Parameters
     ----------
     names : sequence of str
-        Runs by name or folder, model files, or models of Cellpose's by name; ``NAME@TYPE`` joins for images
-        of that cell type only. Without any the newest run.
+        Runs by name or folder, archives of runs, model files, or models of Cellpose's by name; ``NAME@TYPE``
+        joins for images of that cell type only. Without any the newest run.
     machine : Machine
         Where the networks go, and what runs them.
     runs_dir, ensembles_dir : Path
@@ -122,14 +125,18 @@ def open_models(
     RunError, CheckpointError
         If there is no such thing, a run has no model to take, or thresholds of a damaged or other schema.
     """
-    sources = [_find(name, runs_dir, unfinished, download) for name in names or (None,)]
-    members = tuple(member for source in sources for member in _members(source, machine, channels))
-    _check_types(members)
     given = overrides or MaskOverrides()
-    found = None
-    if calibrated:
-        found = _calibrated(sources, members, ensembles_dir, foreign=foreign)
-    thresholds = (found or _of_training(sources, members, given)).override(given)
+    with ExitStack() as archives:  # unpacked while they are read
+        find = partial(_find, runs_dir=runs_dir, unfinished=unfinished, download=download)
+        sources = [find(name, archives) for name in names or (None,)]
+        members = tuple(
+            member for source in sources for member in _members(source, machine, channels)
+        )
+        _check_types(members)
+        found = None
+        if calibrated:
+            found = _calibrated(sources, members, ensembles_dir, foreign=foreign)
+        thresholds = (found or _of_training(sources, members, given)).override(given)
     average = cast("Variant", thresholds.facts.get("average", "plain"))
     return Opened(
         "+".join(source.name for source in sources),
@@ -143,7 +150,9 @@ def open_models(
     )
 
 
-def _find(name: str | None, runs_dir: Path, unfinished: bool, download: bool) -> _Source:
+def _find(
+    name: str | None, archives: ExitStack, *, runs_dir: Path, unfinished: bool, download: bool
+) -> _Source:
     text, _, only_type = (name or "").rpartition("@")
     if name and (not text or Path(name).exists()):
         text, only_type = name, ""
@@ -152,12 +161,20 @@ def _find(name: str | None, runs_dir: Path, unfinished: bool, download: bool) ->
             run = find_run(text or None, runs_dir)
         except RunError as error:
             return _Source(*_model_file(text, error, download), only_type=only_type)
-        models = check_models(run, unfinished=unfinished, partial=True)
-        folds = run.read_record()["folds"]
-        found = ", ".join(map(str, models))
-        partial = f"fold {found} of {len(folds)}" if len(models) < len(folds) else ""
-        return _Source(run.name, run, tuple(models.values()), only_type, partial)
+        return _run_source(run, only_type, unfinished)
+    if is_archive(Path(text)):
+        folder = archives.enter_context(unpacked_archive(Path(text)))
+        return _run_source(RunFolder(folder), only_type, unfinished=True)  # whoever made it chose
     return _Source(*_model_file(text, None, download), only_type=only_type)
+
+
+def _run_source(run: RunFolder, only_type: str, unfinished: bool) -> _Source:
+    """The models of a run that there are."""
+    models = check_models(run, unfinished=unfinished, partial=True)
+    folds = run.read_record()["folds"]
+    found = ", ".join(map(str, models))
+    partial_ = f"fold {found} of {len(folds)}" if len(models) < len(folds) else ""
+    return _Source(run.name, run, tuple(models.values()), only_type, partial_)
 
 
 def _model_file(

@@ -42,6 +42,8 @@ class Prediction:
         What the style vectors say.
     pixel_area : float
         Square micrometres of a pixel, nan where they are unknown.
+    channels : tuple of int
+        What was looked at, as ``--chan`` and ``--chan2``.
 
     Examples
     --------
@@ -65,6 +67,7 @@ class Prediction:
     cell_type: str = ""
     recognition: Recognition = UNKNOWN
     pixel_area: float = math.nan
+    channels: tuple[int, int] = (0, 0)
 
     @cached_property
     def cells(self) -> pd.DataFrame:

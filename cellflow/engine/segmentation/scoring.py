@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from cellflow.engine.segmentation.result import Prediction
-from cellflow.engine.segmentation.segmenter import Segmenter
+from cellflow.engine.segmentation.segmenter import Ready, Segmenter
 from cellflow.io.dataset import Dataset
 from cellflow.numeric.metrics.counts import count_cells
 from cellflow.numeric.metrics.selection import SelectCounts
@@ -33,6 +33,8 @@ PRECISIONS = [f"ap{percent}" for percent in range(50, 100, 5)]
 """Precision at IoU 0.50, 0.55 ... 0.95."""
 COUNTS = ["n_found", "n_missed", "n_false"]
 """True positives, false negatives and false positives at IoU 0.5, as the competition counts them."""
+READY_BYTES = 2**28
+"""What images that were made ready for the network may take of memory between passes over them."""
 SCORE_COLUMNS = ["score", *PRECISIONS, "n_true", "n_predicted", *COUNTS]
 """What is kept for each scored image: competition score, the precisions it is the mean of, numbers of cells."""
 
@@ -84,6 +86,7 @@ def score_images(
     *,
     check: Callable[[], None] | None = None,
     kept: dict[str, NDArray[np.int32]] | None = None,
+    ready: dict[str, Ready] | None = None,
     metric: str = "competition",
 ) -> list[dict[str, Any]]:
     """Segment images of a dataset and score them.
@@ -100,6 +103,9 @@ def score_images(
         Called in the caller's thread before every image. What it raises ends the evaluation.
     kept : dict, optional
         Gets the label maps of the images that are its keys.
+    ready : dict, optional
+        Gets the images as the network wants them, as many as fit `READY_BYTES`, and gives them back in
+        the next call: for passes over the same images with networks of the same channels.
     metric : str
         What chooses models.
 
@@ -114,7 +120,7 @@ def score_images(
             kept[name] = result.labels
         return {"id": name} | score_row(dataset.instances(name), result.labels, metric)
 
-    images = ((name, dataset.image(name)) for name in names)
+    images = ((name, _ready_image(segmenter, dataset, name, ready)) for name in names)
     rows = []
     with closing(segmenter.stream(images, finish)) as stream:
         for _ in tqdm(names, desc="evaluation", unit="image", disable=None, leave=False):
@@ -122,6 +128,20 @@ def score_images(
                 check()
             rows.append(next(stream))
     return rows
+
+
+def _ready_image(
+    segmenter: Segmenter, dataset: Dataset, name: str, ready: dict[str, Ready] | None
+) -> Ready:
+    """An image as the network wants it, from `ready` where it is there."""
+    if ready is not None and name in ready:
+        return ready[name]
+    image = segmenter.ready(dataset.image(name))
+    if ready is not None:
+        held = sum(array.nbytes for item in (*ready.values(), image) for array in item)
+        if held <= READY_BYTES:
+            ready[name] = image
+    return image
 
 
 def mean_score(rows: pd.DataFrame, metric: str = "competition") -> float:

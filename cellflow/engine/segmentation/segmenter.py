@@ -29,7 +29,7 @@ from cellflow.numeric.normalize import AS_TRAINED, Normalization, network_channe
 from cellflow.numeric.tta import VIEWS, Axes, flip_image, unflip_flow
 from cellflow.types import one_line
 
-__all__ = ["FLIPS", "Segmenter"]
+__all__ = ["FLIPS", "Ready", "Segmenter"]
 
 Key = TypeVar("Key")
 Result = TypeVar("Result")
@@ -40,7 +40,7 @@ FLIPS: tuple[Axes, ...] = VIEWS
 """The views of full test-time flips."""
 
 
-class _Input(NamedTuple):
+class Ready(NamedTuple):
     """An image as the network wants it, and its segmented channel in native units."""
 
     normal: NDArray[np.float32]
@@ -135,11 +135,11 @@ class Segmenter:
 
     def means(self, image: NDArray[Any], key: Any = None) -> Means:
         """What `label` makes a prediction from: the networks' part of `predict`."""
-        return self._average(key, self._read(image))
+        return self._average(key, self.ready(image))
 
     def stream(
         self,
-        images: Iterable[tuple[Key, NDArray[Any]]],
+        images: Iterable[tuple[Key, NDArray[Any] | Ready]],
         finish: Callable[[Key, Prediction], Result],
     ) -> Generator[Result, None, None]:
         """Segment images one after the other, with the mask step of one beside the network on the next.
@@ -147,8 +147,9 @@ class Segmenter:
         Parameters
         ----------
         images : iterable of (key, image)
-            Images as `predict` takes them; reading them may be part of a generator. Taken as they are
-            needed, in a thread, at most two beyond the one whose result is due.
+            Images as `predict` takes them, or what `ready` made of them; reading them may be part of a
+            generator. Taken as they are needed, in a thread, at most two beyond the one whose result is
+            due.
         finish : callable
             Gets the key and the `Prediction` of every image, which is that of `predict` to the bit.
             Called in another thread, in the order of the images, after the mask step: scoring and
@@ -170,11 +171,11 @@ class Segmenter:
         closed; use ``contextlib.closing`` where it may be left early.
         """
 
-        def prepare(item: tuple[Key, NDArray[Any]]) -> tuple[Key, _Input]:
+        def prepare(item: tuple[Key, NDArray[Any] | Ready]) -> tuple[Key, Ready]:
             key, image = item
-            return key, self._read(image)
+            return key, image if isinstance(image, Ready) else self.ready(image)
 
-        def compute(item: tuple[Key, _Input]) -> tuple[Key, Means]:
+        def compute(item: tuple[Key, Ready]) -> tuple[Key, Means]:
             key, ready = item
             return key, self._average(key, ready)
 
@@ -188,20 +189,20 @@ class Segmenter:
         self, image: NDArray[Any], key: Any = None
     ) -> tuple[list[tuple[NDArray[Any], NDArray[Any]]], float, str]:
         """What `predict` averages: flow and logit of every member and view, diameter, and cell type."""
-        normal = self._read(image).normal
+        normal = self.ready(image).normal
         known = self._recognize(normal)
         joining = joining_members(self.members, self._type_of(known))
         flows = list(self._flows(normal, key, joining, known, {}))
         diameters = [self._diameter(member, known) for member in joining.values()]
         return flows, float(np.mean(diameters)), self._type_of(known)
 
-    def _read(self, image: NDArray[Any]) -> _Input:
-        """The channels the members want."""
+    def ready(self, image: NDArray[Any]) -> Ready:
+        """The channels the members want, normalised."""
         member = self.members[0]
         normal = network_channels(image, member.chan, member.chan2, self.normalization)
-        return _Input(normal, select_channels(image, member.chan, member.chan2)[0].copy())
+        return Ready(normal, select_channels(image, member.chan, member.chan2)[0].copy())
 
-    def _average(self, key: Any, item: _Input) -> Means:
+    def _average(self, key: Any, item: Ready) -> Means:
         """The networks' part."""
         known = self._recognize(item.normal) if self._needs_styles_first else None
         cell_type = self._type_of(known)
@@ -224,6 +225,7 @@ class Segmenter:
         return Prediction(
             means.flow, means.cellprob, means.disagreement, labels, means.diameter,
             means.intensity, means.cell_type, means.recognition,
+            channels=(self.members[0].chan, self.members[0].chan2),
         )  # fmt: skip
 
     @property

@@ -43,7 +43,7 @@ def fold_samples(
             "fold %d: %d of %d training images have fewer than %d cells and are left out (--min_train_masks)",
             fold, others - len(enough), others, config.sampling.min_train_masks,
         )  # fmt: skip
-    chan, chan2 = config.model.chan, config.model.chan2
+    chan, chan2 = config.model.channels
     training = cache_samples(dataset, enough, chan=chan, chan2=chan2)
     return training, cache_samples(dataset, validation_ids(fold, folds), chan=chan, chan2=chan2)
 

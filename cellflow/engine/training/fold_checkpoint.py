@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -12,6 +13,7 @@ import pandas as pd
 
 from cellflow.config import TrainConfig
 from cellflow.engine.runs.identity import versions
+from cellflow.engine.runs.sample_list import ids_hash
 from cellflow.engine.runtime.machine import Machine
 from cellflow.engine.training.fold_log import log_position
 from cellflow.engine.training.fold_result import copy_best
@@ -50,20 +52,31 @@ class FoldCheckpoint:
         Run to write to.
     machine : Machine
         Where it is trained.
+    trained_on : sequence of str
+        Images that train.
 
     Attributes
     ----------
     origin : dict
-        Fold, data hash and folds hash: what the fold's models are trained on.
+        Fold, and hashes of data, folds and list of images: what the fold's models are trained on.
     seconds : float
         What the last save took.
     """
 
-    def __init__(self, config: TrainConfig, fold: int, run: RunFolder, machine: Machine):
+    def __init__(
+        self,
+        config: TrainConfig,
+        fold: int,
+        run: RunFolder,
+        machine: Machine,
+        *,
+        trained_on: Sequence[str],
+    ):
         self._config, self._run, self._machine = config, run, machine
         self.files = run.fold(fold)
         identity = run.read_record()
         self.origin = {"fold": fold} | {key: identity[key] for key in ("data_hash", "folds_hash")}
+        self.origin |= {"samples_hash": ids_hash(trained_on)}
         self._config_hash = hash_json(identity["config"])
         self._writes = machine.ranks.first
         self._saved_at, self.seconds = time.monotonic(), 0.0
@@ -181,8 +194,8 @@ class FoldCheckpoint:
             "weights": progress.best_weights,
             "score": progress.best_score,
             "select_metric": self._config.select_metric,
-            "chan": self._config.model.chan,
-            "chan2": self._config.model.chan2,
+            "chan": self._config.model.channels[0],
+            "chan2": self._config.model.channels[1],
             "diam_mean": diameters[0],
             "diam_labels": diameters[1],
             **self.origin,

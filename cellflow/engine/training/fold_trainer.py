@@ -92,7 +92,7 @@ class FoldTrainer:
         self.config, self.fold, self.run = config, fold, run
         self.training, self.machine, self.budget = training, machine, budget
         self.tracking = FoldTracking(trackers, fold, dataset, validation.ids)
-        self.checkpoint = FoldCheckpoint(config, fold, run, machine)
+        self.checkpoint = FoldCheckpoint(config, fold, run, machine, trained_on=training.ids)
         self.stepper = self._start()
         crops = make_crops(config, fold, training, self.stepper.net)
         self.sampler = make_sampler(config, fold, dataset, training.ids, machine.ranks)
@@ -256,7 +256,7 @@ class FoldTrainer:
     def _member(self, net: Network) -> Member:
         model, name = self.config.model, f"{self.run.name} fold {self.fold}"
         runner = self.machine.runner(net, images=len(self.validator.ids))
-        return Member(name, runner, model.chan, model.chan2, *self.stepper.net.diameters)
+        return Member(name, runner, *model.channels, *self.stepper.net.diameters)
 
     def _has_gone_back(self) -> bool:
         """Go back to the last good state when step after step fails; whether that was done."""

@@ -41,11 +41,12 @@ def start_model(config: TrainConfig, fold: int) -> tuple[Path, Network, dict[str
     model = config.model
     path = start_file(model.pretrained_model, fold, download=config.download)
     net, facts = load_model_file(path)
-    channels = (facts.get("chan", model.chan), facts.get("chan2", model.chan2))
-    if channels != (model.chan, model.chan2):
+    chan, chan2 = model.channels
+    channels = (facts.get("chan", chan), facts.get("chan2", chan2))
+    if channels != (chan, chan2):
         raise CheckpointError(
             f"{path} was trained with --chan {channels[0]} --chan2 {channels[1]}, found --chan "
-            f"{model.chan} --chan2 {model.chan2}."
+            f"{chan} --chan2 {chan2}."
         )
     return path, net, facts
 
@@ -91,7 +92,7 @@ def _start_network(
                 f"{path} was trained on this dataset with another validation fold ({facts.get('fold')}), "
                 f"so it has seen images that fold {origin['fold']} validates on. Start from another model."
             )
-    if model.chan2 and net.channels < 2:
+    if model.channels[1] and net.channels < 2:
         raise ConfigError(f"--chan2 {model.chan2}: the network {net.title} takes one channel.")
     net.set_diam_labels(diam_labels)
     if model.freeze_encoder:

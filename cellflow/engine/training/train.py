@@ -12,12 +12,13 @@ import torch
 from cellflow.config import TrainConfig, check_config
 from cellflow.engine.data.folds import load_folds, validation_folds, wanted_folds
 from cellflow.engine.runs.identity import open_run
+from cellflow.engine.runs.sample_list import write_sample_list
 from cellflow.engine.runs.start_file import start_file
 from cellflow.engine.runs.tracked_command import tracked, write_start
 from cellflow.engine.runtime.logs import log_to
 from cellflow.engine.runtime.machine import Machine, choose_machine
 from cellflow.engine.runtime.time_budget import Budget
-from cellflow.engine.segmentation.channels import warn_of_grey
+from cellflow.engine.segmentation.channels import warn_of_grey, warn_of_mean
 from cellflow.engine.training.crops import fold_samples
 from cellflow.engine.training.debug_run import debug_config
 from cellflow.engine.training.fold_result import FoldResult, copy_best, finished_without_state
@@ -25,7 +26,7 @@ from cellflow.engine.training.fold_trainer import FoldTrainer
 from cellflow.engine.training.parallel_folds import devices_for, train_side_by_side
 from cellflow.engine.training.sample_cache import CachedSamples
 from cellflow.engine.training.start_network import check_crop_side, is_pretrained
-from cellflow.engine.training.trainable import check_trainable
+from cellflow.engine.training.trainable import check_trainable, with_channel_numbers
 from cellflow.errors import ConfigError
 from cellflow.io.dataset import Dataset
 from cellflow.nn.ranks import join_ranks
@@ -83,6 +84,7 @@ def train(config: TrainConfig) -> list[FoldResult]:
     check_config(config)
     if config.dry_run:
         raise ConfigError("A dry run trains nothing; its plan comes from plan_training(config).")
+    config = with_channel_numbers(config)
     if config.debug:
         config = debug_config(config)
     machine = choose_machine(config.runtime)
@@ -171,7 +173,8 @@ def _open(config: TrainConfig, machine: Machine) -> Job:
         f", {machine.ranks.world} processes" if machine.ranks.world > 1 else "",
     )  # fmt: skip
     used = dataset.images.loc[split.index[split >= 0], "channels"]
-    warn_of_grey(used.to_dict(), config.model.chan, config.model.chan2)
+    warn_of_grey(used.to_dict(), *config.model.channels)
+    warn_of_mean(used.to_dict(), config.model.channels[0])
     if is_pretrained(config):
         name = config.model.pretrained_model
         files = [start_file(name, fold, download=config.download) for fold in wanted]
@@ -200,6 +203,8 @@ def _train_fold(job: Job, fold: int, budget: Budget, trackers: Trackers) -> Fold
             _log.info("fold %d is complete: best score %.4f, %s", fold, done.best_score, files.best)
             return done
         training, validation = _samples(job, fold)
+        if job.machine.ranks.first:
+            write_sample_list(files.samples, job.split, training.ids, validation.ids)
         _log.info(
             "fold %d: %d images train, %d validate, mean diameter %.1f pixels",
             fold, len(training), len(validation), sum(training.diameters) / len(training),

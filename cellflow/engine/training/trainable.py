@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pandas as pd
 
 from cellflow.config import TrainConfig
+from cellflow.engine.segmentation.channels import channel_numbers
 from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset
 from cellflow.storage.sizes import few_text, plural
 
-__all__ = ["check_trainable", "training_ids", "validation_ids"]
+__all__ = ["check_trainable", "training_ids", "validation_ids", "with_channel_numbers"]
 
 _Problem = tuple[str, str]
 """What is wrong, and what to do, which is said once for all that have it in common."""
@@ -19,6 +22,24 @@ _OTHER_FOLDS = (
     "Move images with cells to other folds in folds.csv, or make the folds new: `cellflow folds --overwrite` "
     "with another --seed, --k or --group."
 )
+
+
+def with_channel_numbers(config: TrainConfig) -> TrainConfig:
+    """A config whose channels are numbers, those of names found in its dataset.
+
+    Raises
+    ------
+    ConfigError
+        If a name is not that of one channel, at the same place in every image.
+    """
+    model = config.model
+
+    def names() -> dict[str, tuple[str, ...]]:
+        dataset = Dataset.open(config.data)
+        return {name: dataset.channel_names(name) for name in dataset.ids}
+
+    chan, chan2 = channel_numbers(model.chan, model.chan2, names)
+    return replace(config, model=replace(model, chan=chan, chan2=chan2))
 
 
 def validation_ids(fold: int, folds: pd.Series[int]) -> list[str]:
@@ -123,7 +144,7 @@ def _channel_problems(
     """Channels that images do not have; grey ones are taken as they are, whatever was asked for."""
     channels = dataset.images.loc[folds.index[folds >= 0], "channels"]
     problems = list[_Problem]()
-    for flag, value in (("--chan", config.model.chan), ("--chan2", config.model.chan2)):
+    for flag, value in zip(("--chan", "--chan2"), config.model.channels, strict=True):
         lacking = channels[(channels > 1) & (channels < value)]
         if len(lacking):
             names = [str(name) for name in lacking.index]

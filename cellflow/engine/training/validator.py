@@ -16,7 +16,7 @@ from cellflow.config import TrainConfig
 from cellflow.engine.runtime.machine import Machine
 from cellflow.engine.segmentation.member import Member
 from cellflow.engine.segmentation.scoring import score_images
-from cellflow.engine.segmentation.segmenter import Segmenter
+from cellflow.engine.segmentation.segmenter import Ready, Segmenter
 from cellflow.engine.segmentation.styles import fit_style_models
 from cellflow.engine.training.sample_cache import CachedSamples
 from cellflow.errors import NotFiniteError
@@ -65,6 +65,7 @@ class Validator:
     ):
         self.config, self.dataset, self.machine = config, dataset, machine
         self.ids, self.crops = samples.ids, crops
+        self._ready: dict[str, Ready] = {}  # of the images, from one evaluation to the next
         step = -(-len(training.ids) // STYLED)
         self.styled = training.ids[::step] if config.eval_diameter == "image" else []
 
@@ -92,15 +93,22 @@ class Validator:
             rows = self._scored_by_all(segmenter, share)
             place = {name: number for number, name in enumerate(self.ids)}
             return sorted(rows, key=lambda row: place[row["id"]])
-        metric = self.config.select_metric
-        return score_images(segmenter, self.dataset, share, check=check, kept=kept, metric=metric)
+        return score_images(
+            segmenter,
+            self.dataset,
+            share,
+            check=check,
+            kept=kept,
+            ready=self._ready,
+            metric=self.config.select_metric,
+        )
 
     def _scored_by_all(self, segmenter: Segmenter, share: Sequence[str]) -> list[dict[str, Any]]:
         """Rows of all processes; an output that is not a number in one of them fails in all."""
         ranks, rows, failure = self.machine.ranks, list[dict[str, Any]](), None
         try:
             metric = self.config.select_metric
-            rows = score_images(segmenter, self.dataset, share, metric=metric)
+            rows = score_images(segmenter, self.dataset, share, ready=self._ready, metric=metric)
         except NotFiniteError as error:
             failure = error
         if ranks.sums([float(failure is not None)])[0]:

@@ -131,7 +131,7 @@ def _calibrate_run(part: OofRun, config: CalibrateConfig) -> _Calibrated:
         source=fitted_source(
             f"out-of-fold flows of {len(part.scores)} images of run {part.run.name}", config
         ),
-        members=part.hashes,
+        members=tuple(part.hashes.values()),
         policy=part.policy,
         diameter=part.diameter,
     )
@@ -145,15 +145,14 @@ def _calibrate_run(part: OofRun, config: CalibrateConfig) -> _Calibrated:
     if config.select_metric != "competition":
         own = {"": search.scores.at(rows, part.mask), "_cross_fitted": cross_fitted}
         scores = scores.assign(**{config.select_metric + end: item for end, item in own.items()})
+    selected_by = run_select_metric(part.run)
     cv = cross_validation(
-        scores,
-        seed=config.seed,
-        selected_by=run_select_metric(part.run),
-        fitted_for=config.select_metric,
+        scores, seed=config.seed, selected_by=selected_by, fitted_for=config.select_metric
     )
-    facts = fitted_facts(search, thresholds, cross_fitted, config) | {
-        "selected_by": run_select_metric(part.run),
-        "folds": {str(fold): item.to_dict() for fold, item in fitted.items()},
+    facts = fitted_facts(search, thresholds, cross_fitted, config) | {"selected_by": selected_by}
+    facts["folds"] = {
+        str(fold): dataclasses.replace(item, members=part.hashes_without(fold)).to_dict()
+        for fold, item in fitted.items()
     }
     thresholds = dataclasses.replace(thresholds, facts=facts)
     folder = part.run.calibration

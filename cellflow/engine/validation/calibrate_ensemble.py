@@ -52,7 +52,7 @@ def calibrate_ensemble(
     else:
         return None
     record = ensemble_record(config.ensembles_dir, [part.run.name for part in parts])
-    members = tuple(hash_ for part in parts for hash_ in part.hashes)
+    members = tuple(hash_ for part in parts for hash_ in part.hashes.values())
     thresholds = dataclasses.replace(
         found, members=members, policy=parts[0].policy, diameter=parts[0].diameter
     )

@@ -19,12 +19,14 @@ from cellflow.config.shared import POLICIES, Policy
 from cellflow.engine.data.folds import image_groups
 from cellflow.engine.runs.contents import (
     check_models,
+    read_table,
     run_dataset,
     run_folds,
     run_mask,
     run_select_metric,
 )
 from cellflow.engine.runs.identity import versions
+from cellflow.engine.runs.next_command import run_word
 from cellflow.engine.runs.tracked_command import tracked
 from cellflow.engine.runtime.machine import Machine, choose_machine
 from cellflow.engine.runtime.progress_lines import follow
@@ -40,6 +42,8 @@ from cellflow.engine.segmentation.styles import (
     write_style_models,
 )
 from cellflow.engine.validation.cv_table import cross_validation
+from cellflow.engine.validation.oof_exports import need_flows, write_oof_exports
+from cellflow.engine.validation.oof_flows import OOF_COLUMNS
 from cellflow.engine.validation.oof_tables import (
     RECOGNITION_COLUMNS,
     OofImage,
@@ -52,6 +56,7 @@ from cellflow.engine.validation.oof_tables import (
     write_confusion,
 )
 from cellflow.engine.validation.outlines import write_outlines_folder
+from cellflow.engine.validation.policy_choice import best_policy
 from cellflow.errors import CheckpointError, DataError
 from cellflow.io.dataset import Dataset
 from cellflow.io.flow_store import FlowStore
@@ -62,14 +67,12 @@ from cellflow.report.comparison import Comparison
 from cellflow.storage.atomic import atomic_folder, write_csv, write_json
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_file, hash_json
+from cellflow.storage.records import read_json
 from cellflow.storage.run_folder import RunFolder, find_run
 from cellflow.style_models import StyleModels
 from cellflow.types import one_line
 
-__all__ = ["OofResult", "best_policy", "oof"]
-
-MIN_POLICY_GAIN = 0.002
-"""A diameter policy that is less simple than that of the data set must score better by this."""
+__all__ = ["OofResult", "oof"]
 
 _log = logging.getLogger(__name__)
 
@@ -89,12 +92,15 @@ class OofResult:
         Means per fold, per cell type and overall.
     outlines : Path or None
         Sheet of the worst images, in the folder with pictures of all; None where none were asked for.
+    exports : Path or None
+        Folder of the exports; None where none were asked for.
     """
 
     run: RunFolder
     scores: pd.DataFrame
     cv: pd.DataFrame
     outlines: Path | None = None
+    exports: Path | None = None
 
 
 def oof(config: OofConfig) -> OofResult:
@@ -104,7 +110,8 @@ def oof(config: OofConfig) -> OofResult:
     diameter policy is a pass of its own; the best one is kept. Writes ``oof/flows.zarr``,
     ``oof/masks/<id>.tif``, ``oof/predictions.csv``, ``oof/scores.csv``, ``oof/cell_types.csv`` (confusion
     matrix of the style models), ``oof/oof.json`` (what made them), ``fold_K/styles.json`` and ``cv.csv``
-    in the run folder, and on demand pictures in ``oof/outlines/``.
+    in the run folder, and on demand pictures in ``oof/outlines/`` and exports in ``oof/export/``. Where exports
+    are asked for and the pass is there, it is not repeated.
 
     Raises
     ------
@@ -143,12 +150,38 @@ def _oof(run: RunFolder, config: OofConfig) -> OofResult:
     folds = run_folds(run, dataset)
     models = check_models(run, unfinished=config.unfinished)
     mask = config.mask.apply(run_mask(run))
-    machine = choose_machine(config.runtime)
+    job = _Job(run, dataset, folds, models, mask, config, choose_machine(config.runtime))
+    policies = _policies(config, dataset)
+    if config.export and _is_there(job, policies):
+        _log.info("%s: the predictions are there; only what was asked for is written", run.oof)
+        again = f"Make it again with: cellflow oof {run_word(run)}"
+        scores = read_table(run.scores, OOF_COLUMNS, remedy=again)
+        cv = read_table(run.cv, ["scope", "name", "images"], remedy=again)
+    else:
+        scores, cv = _new_pass(job, policies)
+    sheet = _draw(run, dataset, scores) if config.outlines else None
+    exports = None
+    if config.export:
+        member = job.member(next(iter(models)))
+        channels = member.chan, member.chan2
+        exports = write_oof_exports(run, dataset, scores, config.export, channels)
+    return OofResult(run, scores, cv, sheet, exports)
+
+
+def _is_there(job: _Job, policies: Sequence[Policy]) -> bool:
+    """Whether the run's out-of-fold predictions are those that would be made."""
+    stored = read_json(job.run.oof_record) or {}
+    same = all(stored.get(key) == value for key, value in _identity(job).items())
+    same &= job.run.flows.is_dir() or not need_flows(job.config.export)
+    return same and set(stored.get("policies", ())) == set(policies)
+
+
+def _new_pass(job: _Job, policies: Sequence[Policy]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Predict all images with each policy, and keep the best one; its scores and their means."""
+    run, models = job.run, job.models
     evaluations = {fold: fold_evaluations(run.fold(fold).evaluations) for fold in models}
     last = last_epoch_scores(run, evaluations)
-    bias = selection_biases(dataset, run, folds, evaluations)
-    job = _Job(run, dataset, folds, models, mask, config, machine)
-    policies = _policies(config, dataset)
+    bias = selection_biases(job.dataset, run, job.folds, evaluations)
     _warn_of_grey(job)
     styles = {fold: _style_models(job, fold) for fold in models}
     with atomic_folder(run.oof, replace=True) as folder:
@@ -167,8 +200,7 @@ def _oof(run: RunFolder, config: OofConfig) -> OofResult:
         cv = cross_validation(scores, selected_by=run_select_metric(run))
         write_csv(run.cv, cv)  # before the folder: whoever finds that takes the pass for done
     run.thresholds.unlink(missing_ok=True)  # they were fitted on other flows
-    sheet = _draw(run, dataset, scores) if config.outlines else None
-    return OofResult(run, scores, cv, sheet)
+    return scores, cv
 
 
 def _draw(run: RunFolder, dataset: Dataset, scores: pd.DataFrame) -> Path:
@@ -271,32 +303,6 @@ def _scores(done: list[OofImage]) -> list[float]:
     return [float(item.scores["score"]) for item in done]
 
 
-def best_policy(scores: Mapping[Policy, Sequence[float]]) -> Policy:
-    """The diameter policy to keep: the best one, or a simpler or safer one where the gain is not worth it.
-
-    "image" must beat "dataset" by `MIN_POLICY_GAIN`. So must "type"; and "image" by more than the standard
-    error of the gain, because an image that is taken for another type gets the diameter of that type, and one of
-    a type that no training image had gets a wrong one for certain.
-
-    Parameters
-    ----------
-    scores : mapping of str to sequence of float
-        Of every policy, the scores of the same images in the same order.
-    """
-    means = {policy: float(np.mean(values)) for policy, values in scores.items()}
-    best = next(iter(means))
-    if "image" in means and means["image"] > means[best] + MIN_POLICY_GAIN:
-        best = "image"
-    if "type" in means and best != "type":
-        gain = np.subtract(scores["type"], scores[best])
-        error = (
-            float(gain.std(ddof=1)) / len(gain) ** 0.5 if best == "image" and len(gain) > 1 else 0.0
-        )
-        if gain.mean() > max(MIN_POLICY_GAIN, error):
-            best = "type"
-    return best
-
-
 def _keep_pass(folder: Path, best: Policy) -> None:
     """Move one pass's flows and masks up, and remove the others."""
     for item in (folder / f"policy_{best}").iterdir():
@@ -345,16 +351,22 @@ def _scores_table(
 
 
 def _record(job: _Job, best: Policy, passes: Mapping[Policy, list[OofImage]]) -> dict[str, Any]:
-    """What made the out-of-fold predictions."""
+    """What made the out-of-fold predictions, and what came of it."""
+    return _identity(job) | {
+        "policy": best,
+        "policies": {policy: _mean(done) for policy, done in passes.items()},
+        "machine": job.machine.describe(),
+    }
+
+
+def _identity(job: _Job) -> dict[str, Any]:
+    """What makes the out-of-fold predictions what they are."""
     record = job.run.read_record()
     return {
         "run": job.run.name,
         "models": {str(fold): hash_file(path) for fold, path in job.models.items()},
         "mask": dataclasses.asdict(job.mask),
         "diameter": job.config.diameter,
-        "policy": best,
-        "policies": {policy: _mean(done) for policy, done in passes.items()},
-        "machine": job.machine.describe(),
         "data_hash": record["data_hash"],
         "folds_hash": record["folds_hash"],
         "config_hash": hash_json(record["config"]),

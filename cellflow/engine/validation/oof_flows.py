@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,7 @@ class OofRun:
     folds: pd.Series[int]
     store: FlowStore
     scores: pd.DataFrame
-    hashes: tuple[str, ...]
+    hashes: Mapping[int, str]
     mask: MaskConfig
     policy: Policy
     diameter: float | None
@@ -85,11 +85,19 @@ class OofRun:
             folds,
             store,
             scores,
-            tuple(hashes.values()),
+            hashes,
             run_mask(run),
             policy,
             diameter,
         )
+
+    def hashes_without(self, fold: int) -> tuple[str, ...]:
+        """Hashes of the models whose flows the cross-fitted thresholds of a fold come from: those of the others.
+
+        Of one fold alone parts are held out, and its model made all the flows.
+        """
+        others = [found for number, found in self.hashes.items() if number != fold]
+        return tuple(others if len(self.hashes) > 1 else self.hashes.values())
 
     def flows(self, name: str) -> tuple[NDArray[Any], NDArray[Any], float]:
         """Flow, logit and diameter of an image."""

@@ -28,9 +28,11 @@ from cellflow.engine.validation.score_result import ScoreResult, summary
 from cellflow.errors import ConfigError, DataError, RunError
 from cellflow.io.fold_table import read_fold_facts
 from cellflow.io.formats import ReadOptions, read_source
+from cellflow.io.formats.base import Use
 from cellflow.io.formats.dataset_folder import dataset_source
 from cellflow.io.image_source import ImageReaders, find_images
 from cellflow.io.mask_findings import MaskReview
+from cellflow.io.pixel_limit import at_most
 from cellflow.io.source import Source
 from cellflow.report.comparison import Comparison
 from cellflow.storage.atomic import write_csv
@@ -161,13 +163,16 @@ def score_masks(config: ScoreConfig) -> ScoreResult:
     [['a', 1.0, 0.5]]
     """
     check_config(config)
-    sides = [
-        _find(name, config.runs_dir, config.mask_filter)
-        for name in (config.pred, config.versus)
-        if name
-    ]
-    truth = _find_truth(config.truth, sides, config.mask_filter)
+    with at_most(config.max_pixels):
+        return _score_masks(config)
+
+
+def _score_masks(config: ScoreConfig) -> ScoreResult:
+    sides = [_find(name, config) for name in (config.pred, config.versus) if name]
+    truth = _find_truth(config, sides)
     _check_filter(config.mask_filter, sides, truth)
+    if config.images is not None and not (config.outlines or truth.needs_images):
+        raise ConfigError(f"--images needs --outlines: {truth.path} says how large images are")
     matched = [match_names(side.masks, truth) for side in sides]
     names = _matched(sides, truth, matched, subset=config.subset)
     images = _with_facts(truth, list(names), _group_column(config.group, sides, truth))
@@ -183,7 +188,7 @@ def score_masks(config: ScoreConfig) -> ScoreResult:
         pair = _predicted(truth, cells, sides, name, ids, part)
         cells = part.cells(name, cells)
         rows.append({"id": name} | _scores(cells, pair) | metrics.add(name, cells, pair))
-    review.warn(f"The truth is {truth.path}; `cellflow prepare --split_parts` makes parts cells.")
+    review.warn(f"The truth is {truth.path}; `cellflow prepare --split` makes parts cells.")
     images = images.merge(pd.DataFrame(rows), on="id", validate="one_to_one")
     if config.out is not None:
         write_csv(config.out, images)
@@ -200,13 +205,23 @@ def score_masks(config: ScoreConfig) -> ScoreResult:
     )
 
 
-def _find(name: str, runs_dir: Path, ending: str) -> _Side:
+def _options(use: Use, config: ScoreConfig) -> ReadOptions:
+    return ReadOptions(
+        use,
+        mask_filter=config.mask_filter,
+        colours=config.colours,
+        truth=config.truth if use == "prediction" else None,
+        images=config.images if use == "truth" else None,
+    )
+
+
+def _find(name: str, config: ScoreConfig) -> _Side:
     """Predicted masks by path, or a run's out-of-fold masks by its folder or name."""
     path = Path(name)
     if path.exists() and not RunFolder(path).exists():
-        return _Side(name, read_source(path, ReadOptions("prediction", mask_filter=ending)), None)
+        return _Side(name, read_source(path, _options("prediction", config)), None)
     try:
-        run = RunFolder(path) if RunFolder(path).exists() else find_run(name, runs_dir)
+        run = RunFolder(path) if RunFolder(path).exists() else find_run(name, config.runs_dir)
     except RunError as error:
         raise RunError(f"{name}: there is no such folder or CSV. {error}") from None
     masks = run.oof / "masks"
@@ -219,9 +234,9 @@ def _find(name: str, runs_dir: Path, ending: str) -> _Side:
     return _Side(name, read_source(masks, ReadOptions("prediction")), run)
 
 
-def _find_truth(path: Path | None, sides: list[_Side], ending: str) -> Source:
-    if path is not None:
-        return read_source(path, ReadOptions("truth", mask_filter=ending))
+def _find_truth(config: ScoreConfig, sides: list[_Side]) -> Source:
+    if config.truth is not None:
+        return read_source(config.truth, _options("truth", config))
     runs = [side.run for side in sides if side.run is not None]
     if not runs:
         raise ConfigError(
@@ -238,7 +253,10 @@ def _find_truth(path: Path | None, sides: list[_Side], ending: str) -> Source:
 
 def _check_filter(ending: str, sides: list[_Side], truth: Source) -> None:
     """Refuse an ending that no name has."""
-    if ending and ending not in {truth.ending, *(side.masks.ending for side in sides)}:
+    if ending and ending.removesuffix(".npy") not in {
+        truth.ending,
+        *(side.masks.ending for side in sides),
+    }:
         places = ", ".join([*map(str, sides), str(truth.path)])
         raise ConfigError(
             f"--mask_filter {ending}: no label map ends so in {places}. Correct the ending, or leave it out."

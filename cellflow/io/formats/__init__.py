@@ -9,11 +9,16 @@ from pathlib import Path
 
 from cellflow.errors import DataError
 from cellflow.io.formats.base import ReadOptions, SourceFormat
+from cellflow.io.formats.coco import CocoFile
 from cellflow.io.formats.dataset_folder import DatasetFolder
+from cellflow.io.formats.dsb import CellFiles
+from cellflow.io.formats.geojson import GeoJson
 from cellflow.io.formats.image_files import ImageFiles
+from cellflow.io.formats.imagej_rois import ImagejRois
 from cellflow.io.formats.kaggle import KaggleTable
 from cellflow.io.formats.label_maps import LabelMaps
 from cellflow.io.formats.mask_folders import MaskFolders
+from cellflow.io.formats.ome_zarr import OmeZarr
 from cellflow.io.formats.submission import SubmissionTable
 from cellflow.io.source import Source
 
@@ -21,8 +26,13 @@ __all__ = ["FORMATS", "ReadOptions", "SourceFormat", "find_format", "read_source
 
 FORMATS: list[SourceFormat] = [
     DatasetFolder(),
+    GeoJson(),
+    ImagejRois(),
+    CocoFile(),
     KaggleTable(),
     SubmissionTable(),
+    OmeZarr(),
+    CellFiles(),
     MaskFolders(),
     LabelMaps(),
     ImageFiles(),

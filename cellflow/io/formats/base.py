@@ -27,8 +27,12 @@ class ReadOptions:
     ----------
     use : {"prepare", "truth", "prediction", "images"}
         A format is asked only for uses that it has.
-    masks, mask_filter, img_filter, id_column, annotation_column, cell_type_column, rle_order
+    masks, images, mask_filter, img_filter, id_column, annotation_column, cell_type_column, rle_order
         As in `PrepareConfig`. An empty `mask_filter` is none.
+    truth : Path, optional
+        What a prediction is scored against: results of COCO name their images by its numbers.
+    colours : bool
+        Whether each colour of a picture is a cell, where label maps are expected.
     recursive : bool
         Whether images in sub-folders count.
     log : Logger
@@ -39,12 +43,15 @@ class ReadOptions:
 
     use: Use
     masks: Path | None = None
+    images: Path | None = None
+    truth: Path | None = None
     mask_filter: str = ""
     img_filter: str = ""
     id_column: str = "id"
     annotation_column: str = "annotation"
     cell_type_column: str = "cell_type"
     rle_order: Literal["auto", "C", "F"] = "auto"
+    colours: bool = False
     recursive: bool = False
     log: logging.Logger = SILENT
     problems: Problems = field(default_factory=Problems)

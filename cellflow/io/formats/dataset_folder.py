@@ -1,4 +1,4 @@
-"""A dataset of `cellflow prepare` as images to predict, or as truth."""
+"""A dataset of `cellflow prepare` as images to predict, as truth, or to be prepared again with other cells."""
 
 from __future__ import annotations
 
@@ -40,6 +40,10 @@ class DatasetImage(FileImage):
         """As images.csv has it."""
         return int(self.columns["channels"])
 
+    def channel_names(self) -> tuple[str, ...]:
+        """As images.csv has them."""
+        return self.dataset.channel_names(self.id)
+
     @property
     def cells_path(self) -> Path:
         """Its label map."""
@@ -55,7 +59,7 @@ class DatasetFolder(SourceFormat):
     """A folder with ``dataset.json``."""
 
     name = "dataset"
-    uses = frozenset({"truth", "images"})
+    uses = frozenset({"prepare", "truth", "images"})
 
     def recognises(self, path: Path, options: ReadOptions) -> bool:
         """Whether ``dataset.json`` is there."""

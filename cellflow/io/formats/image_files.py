@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -11,13 +11,14 @@ from glob import glob
 from pathlib import Path
 
 from cellflow.errors import DataError
+from cellflow.io._ome_zarr import images_in, is_zarr
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.images import IMAGE_SUFFIXES, list_images
 from cellflow.io.places import OUTPUT_ENDINGS, tell_of_passed_over
 from cellflow.io.source import FileImage, Source, by_id
 from cellflow.storage.sizes import few_text, plural
 
-__all__ = ["LIST_SUFFIX", "ImageFiles", "ImageSearch", "is_image_file"]
+__all__ = ["LIST_SUFFIX", "ImageFiles", "ImageSearch", "folder_of", "image_id", "is_image_file"]
 
 LIST_SUFFIX = ".txt"
 MAX_PROBLEMS = 20
@@ -42,20 +43,13 @@ class ImageFiles(SourceFormat):
     def read(self, path: Path, options: ReadOptions) -> Source:
         """Find the files; nothing but a list is read."""
         search = ImageSearch(options)
-        if path.is_dir():
+        if path.is_dir() and not is_zarr(path):
             _refuse_run(path)
             files = [(file, path) for file in search.folder(path)]
         else:
-            files = [(file, file.parent) for file in search.files(path)]
-        images = [FileImage(self._id(file, top, options.img_filter), file) for file, top in files]
+            files = [(file, folder_of(file)) for file in search.files(path)]
+        images = [FileImage(image_id(file, top, options.img_filter), file) for file, top in files]
         return Source(path, self.name, by_id(images))
-
-    @staticmethod
-    def _id(path: Path, folder: Path, ending: str) -> str:
-        stem = path.stem
-        if len(stem) > len(ending):
-            stem = stem.removesuffix(ending)
-        return FOLDER_JOINT.join([*path.relative_to(folder).parts[:-1], stem])
 
 
 @dataclass(frozen=True)
@@ -65,7 +59,9 @@ class ImageSearch:
     options: ReadOptions
 
     def files(self, source: Path) -> list[Path]:
-        """The files of a list, of a pattern, or a single one."""
+        """The files of a list, of a pattern, or a single one, which may be a zarr."""
+        if is_zarr(source):
+            return _some(images_in(source), f"{source}: a zarr without an OME-Zarr image in it")
         if source.is_file():
             if source.suffix.lower() != LIST_SUFFIX:
                 return [source]
@@ -73,8 +69,7 @@ class ImageSearch:
         if not _is_pattern(source):
             raise DataError(_nothing_there(source), path=source)
         found = glob(str(source), recursive=True)  # noqa: PTH207 - it takes absolute patterns
-        matches = map(Path, sorted(found))
-        files = [path for path in matches if path.is_file() and _has_suffix(path)]
+        files = _matching(map(Path, sorted(found)))
         return self.without_outputs(_some(files, f"{source}: no images fit this pattern"))[0]
 
     def folder(self, folder: Path) -> list[Path]:
@@ -154,6 +149,34 @@ def is_image_file(path: Path) -> bool:
     return _has_suffix(path) and path.is_file()
 
 
+def _matching(paths: Iterable[Path]) -> list[Path]:
+    """Images among the places that fit a pattern; what lies in a zarr that fits is no image of its own."""
+    found, zarrs = list[Path](), set[Path]()
+    for path in paths:
+        if not zarrs.isdisjoint(path.parents):
+            continue
+        if is_zarr(path):
+            zarrs.add(path)
+            found += images_in(path)
+        elif is_image_file(path):
+            found.append(path)
+    return found
+
+
+def image_id(path: Path, folder: Path, ending: str = "") -> str:
+    """Id of an image in a folder or below it, whose name may have an ending that is no part of it."""
+    stem = path.stem
+    if len(stem) > len(ending):
+        stem = stem.removesuffix(ending)
+    return FOLDER_JOINT.join([*path.relative_to(folder).parts[:-1], stem])
+
+
+def folder_of(path: Path) -> Path:
+    """The folder of an image; for one of several in a zarr that of the zarr."""
+    around = [place for place in path.parents if is_zarr(place)] if path.is_dir() else []
+    return around[-1].parent if around else path.parent
+
+
 def _has_suffix(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES
 
@@ -189,7 +212,7 @@ def _is_searched(parent: Path, name: str) -> bool:
     """Whether images may be looked for in a sub-folder."""
     annotations = name in ("masks", "labels") and (parent / "images").is_dir()
     ours = any((parent / name / file).is_file() for file in _OURS)
-    return name[0] != "." and not annotations and not ours
+    return name[0] != "." and not annotations and not ours and not is_zarr(parent / name)
 
 
 def _some(paths: list[Path], missing: str) -> list[Path]:
@@ -243,6 +266,8 @@ def _read_list(source: Path) -> list[Path]:
         path = source.parent / text  # an absolute path stays as it is
         if path.is_file():
             paths.append(path)
+        elif is_zarr(path):
+            paths += images_in(path)
         else:
             what = "a folder, expected an image file" if path.is_dir() else "no such file"
             problems.append(f"{source} line {number}: {what}: {path}")

@@ -1,11 +1,15 @@
-"""The layout of the Sartorius competition: ``train.csv`` with one run-length row per cell, ``train/``."""
+"""The layout of the Sartorius competition: ``train.csv`` with one run-length row per cell, ``train/``.
+
+Also that of the Data Science Bowl of 2018: ``stage1_train_labels.csv`` with ``ImageId`` and ``EncodedPixels``, and
+``stage1_train/`` with ``ID.png`` or ``ID/images/ID.png``.
+"""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -14,14 +18,14 @@ from cellflow.errors import DataError, RleError
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.images import IMAGE_SUFFIXES, image_shape, list_images
 from cellflow.io.places import (
-    KAGGLE_FOLDERS,
-    TABLE,
-    find_folder,
+    IMAGE_FOLDERS,
     is_kaggle_layout,
+    kaggle_folder,
+    kaggle_table,
     tell_of_passed_over,
 )
 from cellflow.io.source import FileImage, Shape, Source, SourceImage, by_id, match_id
-from cellflow.io.tables import Row, find_table, read_rows, whole_number
+from cellflow.io.tables import Row, read_rows, whole_number
 from cellflow.numeric.mask_checks import order_of_rles
 from cellflow.numeric.rle import instances_from_rles, rle_decode
 from cellflow.types import Instances
@@ -32,6 +36,8 @@ _log = logging.getLogger(__name__)
 
 Rows = dict[str, list[Row]]
 """Rows of the table by image."""
+_BOWL = {"id": "ImageId", "annotation": "EncodedPixels", "width": "Width", "height": "Height"}
+"""Columns as the Data Science Bowl calls them."""
 
 
 class KaggleTable(SourceFormat):
@@ -39,7 +45,7 @@ class KaggleTable(SourceFormat):
 
     To prepare it, its images are in ``train/ID.png``, and those without a row are left out; width and height
     in the table are checked against them, and further columns are kept. As truth the table alone will do,
-    under any name; it needs width and height.
+    under any name; it needs width and height. Columns may have the names of the Data Science Bowl.
     """
 
     name = "kaggle"
@@ -48,13 +54,15 @@ class KaggleTable(SourceFormat):
     def recognises(self, path: Path, options: ReadOptions) -> bool:
         """Whether table and images are there; as truth any file is a table."""
         if options.use == "prepare":
-            return options.masks is None and is_kaggle_layout(path)
-        return path.is_file() or find_table(path, TABLE) is not None
+            elsewhere = options.images is not None and kaggle_table(path) is not None
+            return options.masks is None and (elsewhere or is_kaggle_layout(path))
+        return path.is_file() or kaggle_table(path) is not None
 
     def read(self, path: Path, options: ReadOptions) -> Source:
         """Read the table; runs are decoded image by image."""
-        table = find_table(path, TABLE) or path
-        files = _files(path, options) if options.use == "prepare" else None
+        table = kaggle_table(path) or path
+        options = _with_names_of(table, options)
+        files = _files(table, options) if options.use == "prepare" else None
         columns, by_image = _rows(table, options, files)
         if files is not None:
             _check_images(table, files, by_image, options)
@@ -153,9 +161,31 @@ class _Cells:
         return kind(f"{where}{text}", path=self.table, line=row.line, id=self.image_id)
 
 
-def _files(folder: Path, options: ReadOptions) -> dict[str, FileImage]:
-    place = find_folder(folder, KAGGLE_FOLDERS) or folder / "train"
-    files = by_id((FileImage(path.stem, path) for path in list_images(place)), options.problems)
+def _image_folder(table: Path, options: ReadOptions) -> Path:
+    return options.images or kaggle_folder(table) or table.parent / "train"
+
+
+def _with_names_of(table: Path, options: ReadOptions) -> ReadOptions:
+    """With the names of the Data Science Bowl, where the table has these and not those of the options."""
+    columns = set(read_rows(table, ())[0])
+    asked = {options.id_column, options.annotation_column}
+    if asked != {"id", "annotation"} or asked & columns:
+        return options
+    names = _BOWL["id"], _BOWL["annotation"]
+    if not columns.issuperset(names):
+        return options
+    _log.info("%s: images are in the column %s, runs in %s", table, *names)
+    return replace(options, id_column=names[0], annotation_column=names[1])
+
+
+def _files(table: Path, options: ReadOptions) -> dict[str, FileImage]:
+    """Images ``ID.png`` of a folder, or ``ID/images/ID.png`` in it."""
+    place = _image_folder(table, options)
+    found = [FileImage(path.stem, path) for path in list_images(place)]
+    if not found:
+        inside = sorted(place.glob(f"*/{IMAGE_FOLDERS[0]}"))
+        found = [FileImage(item.parent.name, path) for item in inside for path in list_images(item)]
+    files = by_id(found, options.problems)
     if not files:
         endings = ", ".join(IMAGE_SUFFIXES)
         options.problems.add(f"{place}: no images ({endings}) in this folder.")
@@ -169,12 +199,12 @@ def _rows(
     """Columns of the table, and its rows by image; those of unknown images are problems."""
     ids, cells = options.id_column, options.annotation_column
     flags = {ids: "--id_column", cells: "--annotation_column"}
-    sizes = () if files is not None else ("width", "height")
-    columns, rows = read_rows(
-        table, (ids, cells, *sizes), options=flags if files is not None else {}
-    )
+    bowl = ids == _BOWL["id"]
+    sizes = [_BOWL[name] if bowl else name for name in ("width", "height")]
+    needed = (ids, cells, *sizes) if files is None else (ids, cells)
+    columns, rows = read_rows(table, needed, options=flags if files is not None else {})
     by_image: Rows = {}
-    for row in rows:
+    for row in map(_with_our_sizes, rows) if bowl else rows:
         text = row.values[ids]
         image_id = text if files is None else match_id(text, files)
         if image_id is not None:
@@ -182,18 +212,24 @@ def _rows(
             continue
         options.problems.add(
             f"{table} line {row.line}: unknown id {text!r}: there is no "
-            f"{table.parent / 'train' / (text or 'ID')}.png (or .tif, .jpg, .bmp). "
+            f"{_image_folder(table, options) / (text or 'ID')}.png (or .tif, .jpg, .bmp). "
             "Add the image or remove the row.",
             text,
         )
-    return columns, by_image
+    return [name for name in columns if not (bowl and name in sizes)], by_image
+
+
+def _with_our_sizes(row: Row) -> Row:
+    """A row with width and height under our names."""
+    ours = {_BOWL[name]: name for name in ("width", "height")}
+    return Row(row.line, {ours.get(name, name): value for name, value in row.values.items()})
 
 
 def _check_images(
     table: Path, files: dict[str, FileImage], by_image: Rows, options: ReadOptions
 ) -> None:
     """Tell of images without a row."""
-    place = find_folder(table.parent, KAGGLE_FOLDERS)
+    place = _image_folder(table, options)
     if not by_image:
         options.problems.add(f"{table}: no image of {place} has a row; expected a row per cell.")
         return

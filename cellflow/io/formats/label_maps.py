@@ -7,8 +7,8 @@ from pathlib import Path
 
 from cellflow.errors import DataError
 from cellflow.io.formats.base import ReadOptions, SourceFormat
-from cellflow.io.images import list_images
-from cellflow.io.mask_findings import read_label_map
+from cellflow.io.formats.map_files import list_maps, read_map
+from cellflow.io.formats.seg_npy import SEG_ENDING, seg_files
 from cellflow.io.places import MASK_FOLDERS, find_folder
 from cellflow.io.source import Shape, Source, SourceImage, by_id
 from cellflow.numeric.labels import instances_from_labels
@@ -25,7 +25,8 @@ class LabelMaps(SourceFormat):
 
     Where names end in ``_cp_masks`` or ``_masks``, only those are label maps and the ending is no part
     of the id; the others are images, or what else Cellpose puts beside them. ``mask_filter`` goes before
-    these two endings where a name has it.
+    these two endings where a name has it. Where there are none of them, files of Cellpose's GUI
+    (``ID_seg.npy``) go before other images.
     """
 
     name = "label-maps"
@@ -41,22 +42,16 @@ class LabelMaps(SourceFormat):
         # the labels/ of a dataset are its truth, and no prediction to score against it
         if path.is_dir() and not (path / "dataset.json").is_file():
             folder = find_folder(path, MASK_FOLDERS) or path
-        paths = list_images(folder)
-        tried = (options.mask_filter, *_ENDINGS) if options.mask_filter else _ENDINGS
-        ending = next((e for e in tried if any(file.stem.endswith(e) for file in paths)), "")
+        ending, paths = _map_files(folder, options.mask_filter)
+        read = partial(_cells, predicted=options.use == "prediction", colours=options.colours)
         images = by_id(
-            SourceImage(
-                file.stem.removesuffix(ending),
-                file,
-                read_cells=partial(_cells, file, predicted=options.use == "prediction"),
-            )
-            for file in paths
-            if file.stem.endswith(ending)
+            SourceImage(file.stem.removesuffix(end), file, read_cells=partial(read, file))
+            for file, end in paths
         )
         if not images:
             raise DataError(
-                f"{folder}: expected label maps (ID.tif, ID.png, or ending in _masks or _cp_masks), found "
-                "no image file. Check the path.",
+                f"{folder}: expected label maps (ID.tif, ID.png, ID_seg.npy, or ending in _masks or "
+                "_cp_masks), found no image file and no _seg.npy. Check the path.",
                 path=folder,
             )
         images = dict(sorted(images.items()))
@@ -64,5 +59,18 @@ class LabelMaps(SourceFormat):
         return Source(path, self.name, images, kind, ending)
 
 
-def _cells(file: Path, shape: Shape | None, *, predicted: bool) -> Instances:
-    return instances_from_labels(read_label_map(file, predicted=predicted))
+def _map_files(folder: Path, mask_filter: str) -> tuple[str, list[tuple[Path, str]]]:
+    """Label maps of a folder, each with what its name ends in beyond the id, and what most end in."""
+    paths, gui = list_maps(folder, mask_filter), [(file, SEG_ENDING) for file in seg_files(folder)]
+    for ending in filter(None, dict.fromkeys((mask_filter, *_ENDINGS))):
+        named = [(file, ending) for file in paths if file.stem.endswith(ending)]
+        if named:
+            ids = {file.stem.removesuffix(end) for file, end in named}
+            others = [item for item in gui if item[0].stem.removesuffix(SEG_ENDING) not in ids]
+            return ending, named + others
+    # where the GUI has written beside images, these are no label maps
+    return (SEG_ENDING, gui) if gui else ("", [(file, "") for file in paths])
+
+
+def _cells(file: Path, shape: Shape | None, *, predicted: bool, colours: bool) -> Instances:
+    return instances_from_labels(read_map(file, predicted=predicted, colours=colours))

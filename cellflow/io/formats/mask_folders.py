@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from shlex import quote
 
 from cellflow.errors import DataError
 from cellflow.io.formats.base import ReadOptions, SourceFormat
-from cellflow.io.images import IMAGE_SUFFIXES, list_images, passed_over
-from cellflow.io.mask_findings import looks_like_label_map, read_label_map
+from cellflow.io.formats.dsb import is_image_folder
+from cellflow.io.formats.gui_files import GuiFiles
+from cellflow.io.formats.map_files import is_seg_ending, list_maps, read_map
+from cellflow.io.formats.seg_npy import SEG_ENDING
+from cellflow.io.images import IMAGE_SUFFIXES, is_zarr, list_images, passed_over
+from cellflow.io.mask_findings import looks_like_label_map
 from cellflow.io.places import (
     IMAGE_FOLDERS,
     MASK_FOLDERS,
@@ -43,7 +47,8 @@ class MaskFolders(SourceFormat):
     It holds ``images/`` and ``masks/`` (or ``labels/``, ``annotations/``; capitals do not count) with
     files of the same name, or images beside label maps whose names end in ``mask_filter`` (Cellpose's
     way). Where the endings of the options give no pair at all, and just one pair of endings that people
-    use fits all files, that is taken and said.
+    use fits all files, that is taken and said. Images without a label map take the cells of
+    ``NAME_seg.npy``, which Cellpose's GUI writes beside them.
     """
 
     name = "image-mask-folders"
@@ -55,10 +60,18 @@ class MaskFolders(SourceFormat):
 
     def read(self, path: Path, options: ReadOptions) -> Source:
         """Find the pairs; files without a partner are problems."""
-        places = _places(path, options.masks)
-        found = _pairing(places, options.mask_filter, options.img_filter)
+        places = _places(path, options)
+        ending = SEG_ENDING if is_seg_ending(options.mask_filter) else options.mask_filter
+        found = _pairing(places, ending, options.img_filter)
         if not found.pairs:
             found = _other_endings(places, found)
+        found = _with_gui_files(places, found, options)
+        if not found.pairs and is_image_folder(path):
+            raise DataError(
+                f"{path}: one image with a file for each cell. Name the folder of all images: "
+                f"cellflow prepare {quote(str(path.parent))}",
+                path=path,
+            )
         if not found.images or not found.maps:
             raise DataError(_nothing_found(path, places, found), path=path)
         if found.left_over:
@@ -76,7 +89,9 @@ class MaskFolders(SourceFormat):
             "paired-files" if places.paired else self.name,
             {
                 name: FileImage(
-                    name, image.path, read_cells=partial(_cells, image.path, maps[name].path)
+                    name,
+                    image.path,
+                    read_cells=partial(_cells, image.path, maps[name].path, options.colours),
                 )
                 for name, image in sorted(images.items())
                 if name in maps
@@ -122,20 +137,20 @@ class _Pairing:
         return flag_text("--mask_filter", self.mask_filter) + img
 
 
-def _places(folder: Path, masks: Path | None) -> _Folders:
-    images = find_folder(folder, IMAGE_FOLDERS)
-    maps = find_folder(folder, MASK_FOLDERS) if masks is None else masks
-    if masks is None and (images is None or maps is None):
+def _places(folder: Path, options: ReadOptions) -> _Folders:
+    images = options.images or find_folder(folder, IMAGE_FOLDERS)
+    maps = options.masks or find_folder(folder, MASK_FOLDERS)
+    neither = options.masks is None and options.images is None
+    if neither and (images is None or maps is None):
         return _Folders(folder, folder)
     return _Folders(images or folder, maps or folder)
 
 
 def _pairing(places: _Folders, mask_filter: str, img_filter: str) -> _Pairing:
     files = list_images(places.images)
+    maps = list_maps(places.masks, mask_filter)
     if places.paired:
-        files, maps = _split_paired(files, mask_filter)
-    else:
-        maps = list_images(places.masks)
+        files, maps = _split_paired(list(dict.fromkeys([*files, *maps])), mask_filter)
     images = [path for path in files if path.stem.endswith(img_filter)]
     return _Pairing(
         img_filter,
@@ -167,6 +182,17 @@ def _split_paired(files: list[Path], mask_filter: str) -> tuple[list[Path], list
         and (path.stem.removesuffix(mask_filter) in stems or not path.stem.endswith(longer))
     ]
     return images, maps
+
+
+def _with_gui_files(places: _Folders, found: _Pairing, options: ReadOptions) -> _Pairing:
+    """With the files of Cellpose's GUI for images that have no label map."""
+    if is_seg_ending(found.mask_filter):
+        return found
+    images = {image.id: image.path for image in found.images}
+    gui = GuiFiles.find((places.images, places.masks), images)
+    known = {mask.id: mask.path for mask in found.maps}
+    gui.compare(known, colours=options.colours)
+    return replace(found, maps=[*found.maps, *gui.without(known)])
 
 
 def _other_endings(places: _Folders, found: _Pairing) -> _Pairing:
@@ -239,7 +265,10 @@ def _tell_of_subfolders(places: _Folders) -> None:
     inside = [
         path
         for path in sorted(places.images.iterdir())
-        if path.is_dir() and path.name[0] != "." and path not in (places.masks, places.images)
+        if path.is_dir()
+        and path.name[0] != "."
+        and path not in (places.masks, places.images)
+        and not is_zarr(path)
     ]
     counts = {path: len(list_images(path)) for path in inside}
     inside = [path for path in inside if counts[path]]
@@ -279,8 +308,9 @@ def _nothing_found(folder: Path, places: _Folders, found: _Pairing) -> str:
         )
     return (
         f"{folder}: no annotated images found. Looked for train.csv with train/ (Kaggle layout), "
-        f"for images/ with masks/, and for NAME.EXT beside NAME{found.mask_filter}.EXT "
-        f"(EXT: {' '.join(IMAGE_SUFFIXES)}).{_hidden(folder)}{hint or _ADVICE}"
+        f"for images/ with masks/, for ID/images/ with ID/masks/, and for NAME.EXT beside "
+        f"NAME{found.mask_filter}.EXT or NAME_seg.npy (EXT: {' '.join(IMAGE_SUFFIXES)})."
+        f"{_hidden(folder)}{hint or _ADVICE}"
     )
 
 
@@ -305,9 +335,9 @@ def _hidden(folder: Path) -> str:
     return f" Passed over: {plural(len(files), 'file')} ({path.name}: {reason})."
 
 
-def _cells(image: Path, path: Path, shape: Shape | None) -> Instances:
+def _cells(image: Path, path: Path, colours: bool, shape: Shape | None) -> Instances:
     try:
-        masks = read_label_map(path)
+        masks = read_map(path, colours=colours)
     except DataError as error:
         if path.is_file() and looks_like_label_map(image):
             raise DataError(

@@ -91,9 +91,11 @@ def cache_folder() -> Path:
 
 
 def _code(net: Network) -> list[str] | None:
-    """Text of the files that a network's classes are in; None where one is in no file."""
+    """Text of the files that the classes of a network and its layers are in; None where one is in no file."""
+    classes = {cls for module in net.modules() for cls in type(module).__mro__}
+    own = [cls for cls in classes if cls.__module__.partition(".")[0] not in ("torch", "builtins")]
     try:
-        files = {inspect.getfile(cls) for cls in type(net).__mro__ if issubclass(cls, Network)}
+        files = {inspect.getfile(cls) for cls in own}
         return [Path(file).read_text(encoding="utf-8") for file in sorted(files)]
     except (OSError, TypeError, ValueError):
         return None

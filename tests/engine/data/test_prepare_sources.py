@@ -114,11 +114,17 @@ def test_foreground_and_classes_are_told(
     run(folders(tmp_path / "s", masks))
     assert told in caplog.text
     assert "each cell needs a number of its own" in caplog.text
-    assert "--split_parts" in caplog.text
+    assert "--split makes" in caplog.text
+
+
+def test_foreground_is_told_in_words(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run(folders(tmp_path / "s", {"x": BINARY * 255}))
+    share = 100 * BINARY.mean()
+    assert f"x (one object of {share:.0f} % of the image in 12 parts)" in caplog.text
 
 
 def test_split_parts_numbers_them(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    dataset = run(folders(tmp_path / "s", {"x": BINARY * 255, "y": EMPTY}), split_parts=True)
+    dataset = run(folders(tmp_path / "s", {"x": BINARY * 255, "y": EMPTY}), split=True)
     assert dataset.images["n_instances"].tolist() == [12, 0]
     assert np.array_equal(dataset.labels("x") > 0, BINARY > 0)
     assert "separate parts" not in caplog.text
@@ -261,10 +267,10 @@ def test_packed_table_and_table_without_rows(tmp_path: Path) -> None:
 def test_columns_by_other_names_are_told_with_the_flags_that_read_them(tmp_path: Path) -> None:
     source = kaggle(tmp_path / "s")
     table = source / "train.csv"
-    table.write_text(table.read_text().replace("id,annotation", "ImageId,EncodedPixels"))
-    flags = "--id_column ImageId --annotation_column EncodedPixels"
+    table.write_text(table.read_text().replace("id,annotation", "Image_Id,mask_rle"))
+    flags = "--id_column Image_Id --annotation_column mask_rle"
     assert flags in fails(source)
-    assert len(run(source, id_column="ImageId", annotation_column="EncodedPixels")) == 3
+    assert len(run(source, id_column="Image_Id", annotation_column="mask_rle")) == 3
 
 
 def test_half_of_the_kaggle_layout(tmp_path: Path) -> None:
@@ -344,6 +350,15 @@ def test_folders_by_other_names(images: str, maps: str, tmp_path: Path) -> None:
     assert run(folders(tmp_path / "s", {"x": cells()}, images, maps)).ids == ["x"]
 
 
+def test_images_that_lie_elsewhere(tmp_path: Path) -> None:
+    folders(tmp_path / "maps", {"x": cells()})
+    (tmp_path / "maps" / "images").rename(tmp_path / "elsewhere")
+    assert run(tmp_path / "maps", images=tmp_path / "elsewhere").ids == ["x"]
+    kaggle(tmp_path / "table")
+    (tmp_path / "table" / "train").rename(tmp_path / "photos")
+    assert run(tmp_path / "table", images=tmp_path / "photos").ids == ["a", "b", "c"]
+
+
 def test_folders_that_could_both_be_meant(tmp_path: Path) -> None:
     source = folders(tmp_path / "s", {"x": cells()}, maps="labels")
     write(source / "annotations" / "x.tif", cells())
@@ -364,13 +379,13 @@ def test_images_whose_names_look_like_outputs(tmp_path: Path) -> None:
 
 def test_files_of_other_kinds_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = folders(tmp_path / "s", {"x": cells(), "y": cells()})
-    (source / "images" / "y.tif").rename(source / "images" / "y.jp2")
+    (source / "images" / "y.tif").rename(source / "images" / "y.jxl")
     message = fails(source)
     assert "y.tif: a mask without an image" in message
-    assert "y.jp2 is there, but .jp2 is not read; convert it" in message
+    assert "y.jxl is there, but .jxl is not read; convert it" in message
     (source / "masks" / "y.tif").unlink()
     assert run(source).ids == ["x"]
-    assert "1 file (y.jp2)" in caplog.text
+    assert "1 file (y.jxl)" in caplog.text
 
 
 @pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="names of bytes")

@@ -15,11 +15,12 @@ from torch import nn
 
 from cellflow.config import MaskConfig, TrainConfig
 from cellflow.engine.runtime.pipeline import THREAD_NAME
+from cellflow.engine.segmentation import scoring
 from cellflow.engine.segmentation import segmenter as segment
 from cellflow.engine.segmentation.member import Member
 from cellflow.engine.segmentation.result import Prediction
 from cellflow.engine.segmentation.scoring import SCORE_COLUMNS, score_images, score_row
-from cellflow.engine.segmentation.segmenter import Segmenter
+from cellflow.engine.segmentation.segmenter import Ready, Segmenter
 from cellflow.errors import CellflowError, DataError
 from cellflow.io.dataset import Dataset
 from cellflow.nn.networks import Network, UNet
@@ -273,3 +274,30 @@ def test_an_evaluation_can_be_interrupted(tiny_config: TrainConfig) -> None:
     checks = -10
     assert len(score_images(segmenter, dataset, dataset.ids, check=check)) == len(dataset)
     assert checks == -10 + len(dataset)
+
+
+def test_a_second_pass_reads_no_image_again(
+    tiny_config: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, segmenter = Dataset.open(tiny_config.data), bright_segmenter()
+    names, read = dataset.ids, list[str]()
+    expected = score_images(segmenter, dataset, names)
+
+    def image(self: Dataset, name: str) -> NDArray[Any]:
+        read.append(name)
+        return image_of(self, name)
+
+    image_of = Dataset.image
+    monkeypatch.setattr(Dataset, "image", image)
+    ready: dict[str, Ready] = {}
+    assert score_images(segmenter, dataset, names, ready=ready) == expected
+    assert score_images(segmenter, dataset, names, ready=ready) == expected
+    assert (read, list(ready)) == (names, names)
+
+    one = sum(array.nbytes for array in ready[names[0]])
+    monkeypatch.setattr(scoring, "READY_BYTES", one)
+    few: dict[str, Ready] = {}
+    assert score_images(segmenter, dataset, names, ready=few) == expected
+    assert score_images(segmenter, dataset, names, ready=few) == expected
+    assert list(few) == names[:1]
+    assert read == [*names, *names, *names[1:]]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cellflow.config.shared import Policy
-from cellflow.engine.validation.oof import best_policy
+from cellflow.engine.validation.policy_choice import best_policy
 
 
 @pytest.mark.parametrize(

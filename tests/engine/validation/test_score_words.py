@@ -155,7 +155,7 @@ def test_pictures_never_replace_something_else(dataset: Dataset, tmp_path: Path)
 
 def test_flags_that_need_pictures(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--images needs --outlines"):
-        score(tmp_path, dataset.path, images=tmp_path)
+        score(saved(tmp_path / "pred", dataset), dataset.path, images=tmp_path)
 
 
 def test_raw_images_are_no_prediction(dataset: Dataset) -> None:

@@ -1,0 +1,233 @@
+"""`cellflow verify` of images with their cells, in any layout, and of a dataset folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cellflow.config import PrepareConfig, ReadingConfig, VerifyConfig
+from cellflow.engine.data.cell_findings import CELL_KINDS, FIX_OF_KIND, cell_findings
+from cellflow.engine.data.findings import Finding, Verification, in_order
+from cellflow.engine.data.folds import group_column
+from cellflow.engine.data.prepare import check_shapes, read_annotated
+from cellflow.engine.data.verify_folds import fold_findings
+from cellflow.engine.runtime.logs import kept_warnings
+from cellflow.engine.runtime.progress_lines import follow
+from cellflow.errors import DataError
+from cellflow.io.dataset import Dataset
+from cellflow.io.formats.dataset_folder import DatasetFolder
+from cellflow.io.mask_findings import MaskReview
+from cellflow.io.problems import EveryProblem, Problems
+from cellflow.io.source import Source, SourceImage
+from cellflow.numeric.labels import labels_from_instances, median_diameter
+from cellflow.numeric.mask_checks import without_repeats
+from cellflow.numeric.near_copies import fingerprint, near_copies
+from cellflow.storage.hashing import hash_array
+from cellflow.storage.sizes import plural
+from cellflow.types import Instances
+
+__all__ = ["verify_data"]
+
+KINDS = (
+    "refused",
+    "changed",
+    "over several folds",
+    "left out",
+    "remark",
+    "same image",
+    "near copy",
+    "one value",
+    *CELL_KINDS,
+)
+
+
+def verify_data(config: VerifyConfig) -> Verification:
+    """Read every image and every cell of a source or a dataset once, and say what was found.
+
+    Parameters
+    ----------
+    config : VerifyConfig
+        Where they are and how they are read.
+
+    Raises
+    ------
+    DataError
+        If nothing there can be read.
+    """
+    problems = EveryProblem()
+    with kept_warnings() as said:
+        source = read_annotated(config, problems)
+        seen = _read(source, problems)
+        if not any(item.kind == "many cells in one" for item in seen.findings):
+            seen.review.warn(
+                "--fix split makes every separate part a cell; cells that touch stay one."
+            )
+    findings = [Finding("refused", name, text, wrong=True) for text, name in problems]
+    findings += [Finding("remark", "", text) for text in said]
+    findings += seen.findings
+    findings += _twins(seen)
+    copies = _near_copies(seen)
+    findings += [Finding("near copy", other, text) for (_, other), text in copies.items()]
+    facts, images = {"read as": source.layout}, _table(seen)
+    dataset = None
+    if source.layout == DatasetFolder.name:
+        dataset = Dataset.open(config.source)
+        findings += _changes(dataset, seen)
+        in_folds, facts["folds"] = fold_findings(dataset, copies)
+        findings += in_folds
+    ordered = in_order(findings, KINDS)
+    command = _next(config, dataset, ordered)
+    return Verification(
+        config.source, facts, ordered, command, images=images, group=group_column(images)
+    )
+
+
+@dataclass
+class _Seen:
+    """What was seen of the images that can be used."""
+
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    prints: list[NDArray[np.float32]] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    review: MaskReview = field(default_factory=MaskReview)
+
+
+def _read(source: Source, problems: Problems) -> _Seen:
+    """Read images with their cells; those that cannot be used are problems."""
+    seen = _Seen()
+    for image in follow(source.images.values(), "verify", brief=True):
+        try:
+            pixels = image.pixels()
+            instances = image.instances((pixels.shape[0], pixels.shape[1]))
+            check_shapes(image, pixels.shape[:2], instances.shape)
+        except DataError as error:
+            problems.add(error, image.id)
+            continue
+        _look(seen, image, pixels, instances)
+    return seen
+
+
+def _look(seen: _Seen, image: SourceImage, pixels: NDArray[Any], instances: Instances) -> None:
+    cells = without_repeats(instances)
+    seen.rows[image.id] = {
+        **image.columns,
+        "height": pixels.shape[0],
+        "width": pixels.shape[1],
+        "channels": pixels.shape[2] if pixels.ndim == 3 else 1,
+        "dtype": str(pixels.dtype),
+        "n_instances": len(cells),
+        "median_diameter": median_diameter(labels_from_instances(cells)),
+        "pixel_hash": hash_array(pixels),
+    }
+    seen.prints.append(fingerprint(pixels))
+    if (pixels == pixels[:1, :1]).all():
+        there = (
+            f", and there are {plural(len(cells), 'cell')}"
+            if len(cells)
+            else ", and there are no cells"
+        )
+        text = f"all pixels have one value{there}"
+        seen.findings.append(Finding("one value", image.id, text, wrong=len(cells) > 0))
+    seen.review.add(image.id, cells)
+    seen.findings += cell_findings(image.id, instances)
+
+
+def _twins(seen: _Seen) -> Iterator[Finding]:
+    """Images of the same pixels, all but the first of each."""
+    first: dict[str, str] = {}
+    for name, row in seen.rows.items():
+        other = first.setdefault(row["pixel_hash"], name)
+        if other != name:
+            yield Finding("same image", name, f"the same pixels as {other}")
+
+
+def _near_copies(seen: _Seen) -> dict[tuple[str, str], str]:
+    """Pairs of images of which one was made from the other, in words."""
+    names = list(seen.rows)
+    found = {}
+    for pair in near_copies(seen.prints):
+        one, other = names[pair.first], names[pair.second]
+        if seen.rows[one]["pixel_hash"] != seen.rows[other]["pixel_hash"]:
+            how = f", {pair.how}" if pair.how else ""
+            found[one, other] = f"{one} in another form{how} (likeness {pair.likeness:.2f})"
+    return found
+
+
+def _table(seen: _Seen) -> pd.DataFrame:
+    return pd.DataFrame(seen.rows.values(), index=pd.Index(seen.rows, name="id", dtype=str)).fillna(
+        ""
+    )
+
+
+def _changes(dataset: Dataset, seen: _Seen) -> Iterator[Finding]:
+    """What is no longer as `cellflow prepare` wrote it."""
+    try:
+        _ = dataset.hash
+    except DataError as error:
+        yield Finding("changed", "", str(error), wrong=True)
+    for name, row in seen.rows.items():
+        if row["pixel_hash"] != dataset.images.at[name, "pixel_hash"]:
+            file = str(dataset.images.at[name, "file"])
+            yield Finding(
+                "changed", name, f"images/{file} has other pixels than were prepared", wrong=True
+            )
+        wrong = _label_fault(dataset, name)
+        if wrong:
+            yield Finding("changed", name, f"labels/{name}.tif {wrong}", wrong=True)
+    known = {
+        "images": set(dataset.images["file"]),
+        "labels": {f"{name}.tif" for name in dataset.ids},
+    }
+    for folder, names in known.items():
+        for path in sorted((dataset.path / folder).glob("*")):
+            if path.name not in names:
+                yield Finding(
+                    "left out", f"{folder}/{path.name}", "is no file of the dataset; it is not read"
+                )
+
+
+def _label_fault(dataset: Dataset, name: str) -> str:
+    """What is wrong with the label map of an image; empty if it is that of its cells."""
+    try:
+        labels, cells = dataset.labels(name), labels_from_instances(dataset.instances(name))
+    except DataError as error:
+        return f"cannot be read: {error}"
+    return "" if np.array_equal(labels, cells) else "has other cells than instances.csv"
+
+
+def _next(config: VerifyConfig, dataset: Dataset | None, findings: tuple[Finding, ...]) -> str:
+    """The command that comes next, as it can be typed."""
+    place, kinds = shlex.quote(str(config.source)), {item.kind for item in findings}
+    fixes = list(dict.fromkeys(fix for kind, fix in FIX_OF_KIND.items() if kind in kinds))
+    fix = f" --fix {' '.join(fixes)}" if fixes else ""
+    if {item.kind for item in findings if item.wrong} & {"refused", "changed"}:
+        return f"cellflow verify {place}{_reading_flags(config)}, once that is mended"
+    if dataset is None:
+        return f"cellflow prepare {place}{_reading_flags(config)}{fix}"
+    if fix:
+        return f"cellflow prepare {place}{fix} --out {shlex.quote(f'{config.source}-fixed')}"
+    if not dataset.folds_path.exists():
+        return f"cellflow folds --data {place}"
+    if any(item.kind == "over several folds" for item in findings):
+        return f"cellflow folds --data {place} --overwrite"
+    return f"cellflow train --fold all --data {place}"
+
+
+def _reading_flags(config: ReadingConfig) -> str:
+    """The flags that say how a source is read, as far as they are not the defaults."""
+    usual, flags = PrepareConfig(Path()), ""
+    for item in dataclasses.fields(ReadingConfig):
+        value = getattr(config, item.name)
+        if item.name != "source" and value != getattr(usual, item.name):
+            words = value if isinstance(value, tuple) else (value,)
+            text = "" if value is True else " " + shlex.join(map(str, words))
+            flags += f" --{item.name}{text}"
+    return flags

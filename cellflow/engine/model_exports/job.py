@@ -1,0 +1,152 @@
+"""What is exported: the models of a run, opened, with what there is to say of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cellflow.config.model_export import ModelExportConfig
+from cellflow.engine.runs.contents import check_models
+from cellflow.engine.runs.identity import versions
+from cellflow.engine.runs.metadata import build_metadata
+from cellflow.engine.runs.state import lenient_table
+from cellflow.engine.runtime.machine import Machine
+from cellflow.engine.segmentation.member import Member
+from cellflow.engine.segmentation.open_models import Opened, open_models
+from cellflow.engine.segmentation.segmenter import Segmenter
+from cellflow.errors import FoldError
+from cellflow.report.text.model_card import ModelFacts
+from cellflow.storage.records import number_or_none
+from cellflow.storage.run_folder import RunFolder, find_run
+
+__all__ = ["ModelExportJob", "open_job"]
+
+_NO_START = "new weights"
+
+
+@dataclass(frozen=True)
+class ModelExportJob:
+    """The models of the chosen folds.
+
+    Attributes
+    ----------
+    config : ModelExportConfig
+        What is wanted.
+    run : RunFolder
+        Of this run.
+    opened : Opened
+        The chosen members, on the CPU in float32, with thresholds and policy.
+    facts : ModelFacts
+        What there is to say of them.
+    """
+
+    config: ModelExportConfig
+    run: RunFolder
+    opened: Opened
+    facts: ModelFacts
+
+    @property
+    def members(self) -> dict[int, Member]:
+        """The members by their folds."""
+        return {int(member.facts["fold"]): member for member in self.opened.members}
+
+    def model(self, fold: int) -> Path:
+        """Model file of a fold."""
+        return self.run.fold(fold).best
+
+    def facts_of(self, fold: int) -> ModelFacts:
+        """What there is to say of one model by itself."""
+        return dataclasses.replace(self.facts, folds={fold: self.facts.folds[fold]})
+
+    def segmenter(self, fold: int) -> Segmenter:
+        """One model by itself, as `predict` takes it."""
+        opened = self.opened
+        return Segmenter(
+            [self.members[fold]], opened.thresholds.shared, policy=opened.policy,
+            diameter=opened.diameter, per_type=opened.thresholds.per_type,
+        )  # fmt: skip
+
+
+def open_job(config: ModelExportConfig) -> ModelExportJob:
+    """Open the models that are to be exported.
+
+    Raises
+    ------
+    RunError, CheckpointError
+        If the run is missing, unfinished or damaged.
+    FoldError
+        If a fold was named that has no model.
+    """
+    run = find_run(config.run, config.runs_dir)
+    if not (config.unfinished or config.fold):
+        check_models(run)
+    opened = open_models(
+        [str(run.path)],
+        Machine(torch.device("cpu")),
+        ensembles_dir=config.ensembles_dir,
+        unfinished=config.unfinished,
+    )
+    there = {int(member.facts["fold"]): member for member in opened.members}
+    missing = [fold for fold in config.fold if fold not in there]
+    if missing:
+        known = " ".join(map(str, there))
+        raise FoldError(
+            f"--fold {missing[0]}: run {run.name!r} has no finished model of it, but those of --fold {known}. "
+            "--unfinished takes the best model so far of a fold that is still in training.",
+            expected=list(there), found=missing[0],
+        )  # fmt: skip
+    chosen = tuple(there[fold] for fold in config.fold or there)
+    opened = dataclasses.replace(opened, members=chosen)
+    return ModelExportJob(config, run, opened, _facts(run, opened, config))
+
+
+def _facts(run: RunFolder, opened: Opened, config: ModelExportConfig) -> ModelFacts:
+    record, metadata = run.read_record(), build_metadata(run, ensembles_dir=config.ensembles_dir)
+    first = opened.members[0]
+    start = str(record["config"].get("model", {}).get("pretrained_model", "none"))
+    return ModelFacts(
+        name=run.name,
+        network=first.net.title,
+        folds={int(item.facts["fold"]): (item.diam_labels, item.hash) for item in opened.members},
+        folds_of_run=len(record["folds"]),
+        diam_mean=first.diam_mean,
+        channels=(first.chan, first.chan2),
+        policy=opened.policy,
+        diameter=opened.diameter,
+        start=_NO_START if start.lower() == "none" else start,
+        trained_on=_counts(run, predicted=metadata["cv"] is not None),
+        cv=_scores(metadata["cv"] or {}),
+        cell_types=opened.thresholds.per_type,
+        mask=opened.thresholds.shared,
+        thresholds=opened.thresholds.source,
+        hashes={"data": record["data_hash"], "folds.csv": record["folds_hash"]},
+        versions={**versions(), **{"network trained with": _text(record.get("versions"))}},
+        authors=config.author,
+        license=config.license,
+    )
+
+
+def _text(found: Any) -> str:
+    return ", ".join(f"{key} {value}" for key, value in dict(found or {}).items()) or "not known"
+
+
+def _scores(cv: Mapping[str, Any]) -> dict[str, float | None]:
+    return {key: number_or_none(value) for key, value in cv.items() if not isinstance(value, dict)}
+
+
+def _counts(run: RunFolder, *, predicted: bool) -> dict[str, int]:
+    """Images, groups and cells that the run was trained on, as far as that is known."""
+    table = lenient_table(run.cv) if predicted else None
+    if table is not None and {"scope", "images", "groups", "cells"} <= set(table):
+        overall = table[table["scope"] == "overall"]
+        if len(overall):
+            return {key: int(overall.iloc[0][key]) for key in ("images", "groups", "cells")}
+    folds = lenient_table(run.folds)
+    return (
+        {} if folds is None or "fold" not in folds else {"images": int((folds["fold"] >= 0).sum())}
+    )

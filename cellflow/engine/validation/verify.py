@@ -1,0 +1,58 @@
+"""`cellflow verify`: images with their cells, a dataset, or a run."""
+
+from __future__ import annotations
+
+from cellflow.config import VerifyConfig, check_config
+from cellflow.engine.data.findings import Verification
+from cellflow.engine.data.verify_data import verify_data
+from cellflow.engine.validation.verify_run import verify_run
+from cellflow.errors import DataError
+from cellflow.io.pixel_limit import at_most
+from cellflow.storage.atomic import write_csv
+from cellflow.storage.run_folder import RunFolder, find_run
+
+__all__ = ["verify"]
+
+
+def verify(config: VerifyConfig) -> Verification:
+    """Read everything in a place once, and say what was found and what is wrong with it.
+
+    Nothing is written but, where one is asked for, the table of all findings.
+
+    Parameters
+    ----------
+    config : VerifyConfig
+        The place: anything that `prepare` reads, a dataset folder, or a run by its folder or name.
+
+    Returns
+    -------
+    Verification
+
+    Raises
+    ------
+    DataError, RunError
+        If nothing there can be read.
+    """
+    check_config(config)
+    with at_most(config.max_pixels):
+        found = _verify(config)
+    if config.out is not None:
+        write_csv(config.out, found.table)
+    return found
+
+
+def _verify(config: VerifyConfig) -> Verification:
+    place = config.source
+    runs = (RunFolder(place), RunFolder(config.runs_dir / place))
+    run = next((run for run in runs if run.exists()), None)
+    if run is not None and not (place / "dataset.json").is_file():
+        return verify_run(find_run(str(run.path), config.runs_dir), config)
+    if not place.exists() and not place.is_symlink():
+        known = sorted(path.parent.name for path in config.runs_dir.glob("*/config.yaml"))
+        raise DataError(
+            f"{place}: expected a folder of annotated images, a dataset folder, or a run, found nothing there. "
+            f"Runs in {config.runs_dir}: {', '.join(known) or 'none'}.",
+            path=place,
+            expected=known,
+        )
+    return verify_data(config)

@@ -1,0 +1,157 @@
+"""Whether each out-of-fold row comes from the model that did not see its image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cellflow.config import MaskConfig
+from cellflow.engine.runs.contents import read_table
+from cellflow.engine.runs.next_command import run_word
+from cellflow.engine.runs.run_records import OofRecord, read_oof_record
+from cellflow.engine.runs.thresholds import mask_from_dict
+from cellflow.engine.runtime.progress_lines import follow
+from cellflow.engine.segmentation.mask_step import make_labels
+from cellflow.engine.segmentation.scoring import score_row
+from cellflow.engine.validation.run_files import RunFiles
+from cellflow.errors import DataError, RunError
+from cellflow.io.flow_store import FlowStore
+from cellflow.io.images import read_labels
+from cellflow.io.tables import read_rows
+from cellflow.numeric.rle import rles_from_labels
+from cellflow.storage.records import read_json
+from cellflow.storage.sizes import few_text
+
+__all__ = ["check_oof"]
+
+NEAR = 1e-6
+"""Scores that are as near as this are the same: the sweep keeps them in single precision."""
+_COLUMNS = ["id", "fold", "epoch", "score", "n_true", "n_predicted"]
+
+
+class _Oof(NamedTuple):
+    """What is on disk of the out-of-fold pass."""
+
+    record: OofRecord
+    store: FlowStore
+    mask: MaskConfig
+    scores: Mapping[str, Mapping[Any, Any]]
+    rles: Mapping[str, list[str]]
+
+
+def check_oof(files: RunFiles) -> str:
+    """Check the rows of flows, masks, predictions and scores; what was looked at, in words."""
+    run = files.run
+    if not run.oof.exists():
+        files.note("oof", f"no out-of-fold predictions yet: cellflow oof {run_word(run)}")
+        return "none yet"
+    oof = _open(files)
+    if oof is None:
+        return "cannot be read"
+    _check_record(files, oof.record)
+    _check_ids(files, oof)
+    expected = [name for fold in oof.record.models for name in files.of(fold)]
+    for name in follow(expected, "verify", brief=True):
+        try:
+            if name in oof.scores and name in oof.store:
+                _check_origin(files, oof, name)
+                _check_result(files, oof, name)
+        except DataError as error:
+            files.wrong("damaged", name, error)
+    return f"{len(expected)} out of fold, each with the model, masks and scores of its flows"
+
+
+def _open(files: RunFiles) -> _Oof | None:
+    run, again = files.run, f"Make it again with: cellflow oof {run_word(files.run)}"
+    try:
+        record = read_oof_record(run)
+        mask = mask_from_dict(dict(record.mask))
+        table = read_table(run.scores, _COLUMNS, remedy=again)
+        rles: dict[str, list[str]] = {}
+        for row in read_rows(run.oof / "predictions.csv", ("id", "predicted"), exact=True)[1]:
+            rles.setdefault(row.values["id"], []).append(row.values["predicted"])
+        store = FlowStore(run.flows)
+    except (OSError, ValueError, RunError, DataError) as error:
+        files.wrong("damaged", "oof", error)
+        return None
+    for name in table["id"][table["id"].duplicated()]:
+        files.wrong("not out of fold", name, "scores.csv has more than one row of it")
+    scores: dict[str, Mapping[Any, Any]] = {str(row["id"]): row for row in table.to_dict("records")}
+    return _Oof(record, store, mask, scores, rles)
+
+
+def _check_record(files: RunFiles, record: OofRecord) -> None:
+    """The pass was made with the models, the data and the split that the run has."""
+    said = read_json(files.run.oof_record) or {}
+    for key in ("data_hash", "folds_hash"):
+        if said.get(key) != files.record[key]:
+            reason = f"expected {key} {files.record[key]}, found {said.get(key)}"
+            files.wrong("other split", "oof/oof.json", reason)
+    for fold, model in record.models.items():
+        if model != files.models.get(fold):
+            reason = (
+                f"fold_{fold}/best.pt is not the model that made the out-of-fold predictions of fold {fold}. Put "
+                f"it back, or make them again: cellflow oof {run_word(files.run)}"
+            )
+            files.wrong("other model", f"fold_{fold}/best.pt", reason)
+
+
+def _check_ids(files: RunFiles, oof: _Oof) -> None:
+    """Every image of the folds that were predicted has its row, and no other has."""
+    wanted = {name for fold in oof.record.models for name in files.of(fold)}
+    found = {
+        "scores.csv": set(oof.scores),
+        "flows.zarr": set(oof.store),
+        "predictions.csv": set(oof.rles),
+    }
+    for file, names in found.items():
+        more = sorted(names - wanted)
+        lacking = [] if file == "predictions.csv" else sorted(wanted - names)  # no cells, no rows
+        if more:
+            text = f"has images of no fold that was predicted: {few_text(more)}"
+            files.wrong("not out of fold", f"oof/{file}", text)
+        if lacking:
+            files.wrong("not out of fold", f"oof/{file}", f"lacks {few_text(lacking)}")
+
+
+def _check_origin(files: RunFiles, oof: _Oof, name: str) -> None:
+    """The row is of the image's fold, and that fold's model made its flows."""
+    fold, row, facts = int(files.folds[name]), oof.scores[name], oof.store.facts(name)
+    by = facts.get("model_hash")
+    maker = next((number for number, model in oof.record.models.items() if model == by), None)
+    if maker is None:
+        reason = f"its flows were made by none of the models in oof.json (hash {by})"
+        files.wrong("not out of fold", name, reason)
+    elif maker != fold:
+        reason = f"it is in fold {fold}, and its flows were made by the model of fold {maker}, which saw it"
+        files.wrong("not out of fold", name, reason)
+    if facts.get("fold") != fold or row["fold"] != fold:
+        reason = (
+            f"it is in fold {fold}; scores.csv says {row['fold']}, flows.zarr {facts.get('fold')}"
+        )
+        files.wrong("not out of fold", name, reason)
+    epoch = files.facts.get(fold, {}).get("epoch")
+    if epoch is not None and by == files.models.get(fold) and row["epoch"] != epoch:
+        reason = f"scores.csv has it from epoch {row['epoch']:g}; the model of fold {fold} is of epoch {epoch:g}"
+        files.wrong("not out of fold", name, reason)
+
+
+def _check_result(files: RunFiles, oof: _Oof, name: str) -> None:
+    """Masks, runs of pixels and scores are those that the flows give."""
+    flow, cellprob = oof.store.read(name)
+    labels = make_labels(flow, cellprob, oof.store.number(name, "diameter"), oof.mask)
+    if not np.array_equal(labels, read_labels(files.run.oof / "masks" / f"{name}.tif")):
+        files.wrong("other result", name, f"masks/{name}.tif is not what its flows give")
+    if rles_from_labels(labels) != oof.rles.get(name, []):
+        files.wrong("other result", name, "its rows in predictions.csv are not what its flows give")
+    if files.dataset is None:
+        return
+    expected, row = score_row(files.dataset.instances(name), labels), oof.scores[name]
+    for key in ("score", "n_true", "n_predicted"):
+        if not math.isclose(expected[key], row[key], abs_tol=NEAR):
+            reason = f"scores.csv has {key} {row[key]:.6g}; its flows give {expected[key]:.6g}"
+            files.wrong("other result", name, reason)
+            return

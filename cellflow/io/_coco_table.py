@@ -1,0 +1,263 @@
+"""What a COCO file says: its images with the masks of their cells, read in one pass."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from cellflow.errors import DataError
+from cellflow.io._coco_segments import read_segment
+from cellflow.io.images import image_shape
+from cellflow.io.json_entries import read_entries
+from cellflow.io.pixel_limit import refuse_large
+from cellflow.io.problems import Problems
+from cellflow.storage.sizes import few_text, plural, size_text
+
+__all__ = ["CocoTable", "ListedImage"]
+
+_log = logging.getLogger(__name__)
+
+_LARGE = 100_000_000
+"""Bytes from which on a file takes long enough to say that it is being read."""
+_CROWD = "marked as iscrowd and left out: crowds are no single cells"
+_NO_MASK = "without a mask (a box at most) and left out"
+_NO_PIXEL = "left out, for they cover no pixel of their image"
+_OUTSIDE = "reach out of their image, where they are cut off"
+
+
+@dataclass(eq=False)
+class ListedImage:
+    """An image of the file.
+
+    Attributes
+    ----------
+    file_name : str
+        With the folders that the file has, ``/`` between them.
+    own_id : str
+        Id that an export of ours gave it; empty in other files.
+    path : Path or None
+        Its file, where it was looked for and found.
+    shape : tuple of int
+        ``(H, W)``.
+    cells : list of bytes
+        Run-length strings of COCO.
+    categories : Counter
+        Cells of every category id.
+    """
+
+    file_name: str
+    own_id: str
+    path: Path | None
+    shape: tuple[int, int]
+    cells: list[bytes] = field(default_factory=list)
+    categories: Counter[Any] = field(default_factory=Counter)
+
+
+class CocoTable:
+    """Images and cells of a COCO file. What cannot be used is left out and told, or one of the problems.
+
+    Parameters
+    ----------
+    path : Path
+        The file: an object with images, annotations and categories, or a list of results.
+    problems : Problems
+        Takes what is wrong with images and annotations.
+    find : callable
+        From the name of an image to its file, None where there is none.
+    """
+
+    def __init__(
+        self, path: Path, problems: Problems, find: Callable[[str], Path | None] = lambda name: None
+    ) -> None:
+        self.path = path
+        self.images: dict[int | str, ListedImage] = {}
+        self.categories: dict[Any, str] = {}
+        self.is_list = False
+        """Whether the file is a list of results, which names no images."""
+        self._problems = problems
+        self._find = find
+        self._told: dict[str, list[str]] = {}
+        self._seen: set[int | str] = set()
+        self._count = 0
+
+    def read(self, results_of: CocoTable | None = None) -> None:
+        """Read the file; a list of results needs a table that has its images.
+
+        Raises
+        ------
+        DataError
+            If it is no JSON, or names no images.
+        """
+        size = self.path.stat().st_size
+        if size > _LARGE:
+            _log.info("%s: reading %s", self.path, size_text(size))
+        if results_of is not None:
+            self.categories = results_of.categories
+            self.images = {
+                key: ListedImage(image.file_name, image.own_id, image.path, image.shape)
+                for key, image in results_of.images.items()
+            }
+        early = self._read_once()
+        if early and self.images:  # the annotations stand before the images
+            for section, entry in read_entries(self.path):
+                if section == "annotations":
+                    self._add_annotation(entry)
+        self._tell()
+
+    def read_images(self) -> CocoTable:
+        """Read all but the annotations; returns itself."""
+        for section, entry in read_entries(self.path):
+            self._take(section, entry)
+        return self
+
+    def _read_once(self) -> bool:
+        """Read the file from its beginning; whether annotations came before the images that they are of."""
+        early = False
+        for section, entry in read_entries(self.path):
+            if section == "":
+                self.is_list = True
+                if not self.images:
+                    return False
+                self._add_annotation(entry)
+            elif section == "annotations":
+                early |= not self.images
+                if not early:
+                    self._add_annotation(entry)
+            else:
+                self._take(section, entry)
+        return early
+
+    def _take(self, section: str, entry: Any) -> None:
+        if section == "images":
+            self._add_image(entry)
+        elif section == "categories" and isinstance(entry, dict):
+            self._add_category(entry.get("id"), str(entry.get("name", "")).strip())
+
+    def _add_category(self, number: Any, name: str) -> None:
+        if not name.isprintable():
+            self._refuse(f"the category {number!r} has the name {name!r}, which no table can hold")
+        elif name and isinstance(number, int | str):
+            self.categories[number] = name
+
+    def _add_image(self, entry: Any) -> None:
+        known = entry if isinstance(entry, dict) else {}
+        number, file_name = known.get("id"), known.get("file_name")
+        if not isinstance(number, int | str) or not isinstance(file_name, str):
+            self._refuse(f"an image needs an id and a file_name, found {str(entry)[:80]}")
+            return
+        try:
+            name = _inner_name(file_name)
+            path = self._find(name)
+            shape = _declared_shape(known, path)
+            refuse_large(shape)
+        except DataError as error:
+            self._refuse(f"image {file_name!r}: {str(error).rstrip('.')}", file_name)
+            return
+        if number in self.images:
+            first = self.images[number].file_name
+            self._refuse(
+                f"the image id {number} comes twice, for {first!r} and {file_name!r}", file_name
+            )
+            return
+        own_id = known.get("cellflow_id")
+        own_id = own_id if isinstance(own_id, str) else ""
+        self.images[number] = ListedImage(name, own_id, path, shape)
+
+    def _add_annotation(self, entry: Any) -> None:
+        self._count += 1
+        if not isinstance(entry, dict):
+            self._refuse(f"annotation number {self._count} is no object, but {str(entry)[:40]!r}")
+            return
+        number, image_id = entry.get("id"), entry.get("image_id")
+        name = f"number {self._count}" if number is None else repr(number)
+        if number is None:
+            pass  # results have none
+        elif not isinstance(number, int | str):
+            self._refuse(f"the id of annotation number {self._count} is no whole number")
+            return
+        elif number in self._seen:
+            self._refuse(f"the annotation id {number} comes twice")
+            return
+        else:
+            self._seen.add(number)
+        image = self.images.get(image_id) if isinstance(image_id, int | str) else None
+        if image is None:
+            self._refuse(f"annotation {name} is of the image {image_id!r}, which is not in images")
+            return
+        self._add_cell(image, name, entry)
+
+    def _add_cell(self, image: ListedImage, name: str, entry: dict[str, Any]) -> None:
+        segmentation = entry.get("segmentation")
+        short = f"{name} of {image.file_name}"
+        if entry.get("iscrowd"):
+            self._told.setdefault(_CROWD, []).append(short)
+            return
+        if not segmentation:
+            self._told.setdefault(_NO_MASK, []).append(short)
+            return
+        try:
+            segment = read_segment(segmentation, image.shape)
+        except DataError as error:
+            self._refuse(
+                f"annotation {name} of image {image.file_name!r}: {error}", image.file_name
+            )
+            return
+        if not segment.counts:
+            self._told.setdefault(_NO_PIXEL, []).append(short)
+            return
+        if segment.outside:
+            self._told.setdefault(_OUTSIDE, []).append(short)
+        image.cells.append(segment.counts)
+        category = entry.get("category_id")
+        image.categories[category if isinstance(category, int | str) else None] += 1
+
+    def _refuse(self, text: str, name: str = "") -> None:
+        error = DataError(f"{self.path}: {text}.", path=self.path, id=name or None)
+        self._problems.add(error, name)
+
+    def _tell(self) -> None:
+        for reason, names in self._told.items():
+            _log.warning(
+                "%s: %s %s: %s.",
+                *(self.path, plural(len(names), "annotation"), reason, few_text(names)),
+            )
+
+
+def _inner_name(file_name: str) -> str:
+    """The name of a file below some folder, with ``/`` between its parts.
+
+    Raises
+    ------
+    DataError
+        If it leads anywhere else.
+    """
+    path = PureWindowsPath(file_name)  # which takes the separators of every system
+    if path.anchor or ".." in path.parts or not path.name or not file_name.isprintable():
+        raise DataError(
+            "expected the name of a file, with folders below that of the annotations at most. Correct file_name"
+        )
+    return path.as_posix()
+
+
+def _declared_shape(entry: dict[str, Any], path: Path | None) -> tuple[int, int]:
+    """Height and width that the file says, or those of the image where it says none."""
+    size = entry.get("height"), entry.get("width")
+    if size == (None, None) and path is not None:
+        return image_shape(path)[:2]  # type: ignore[return-value]
+    height, width = map(_whole, size)
+    if min(height, width) < 1:
+        raise DataError(
+            f"expected a height and a width of at least 1, found {size[0]!r} x {size[1]!r}",
+            found=size,
+        )
+    return height, width
+
+
+def _whole(value: Any) -> int:
+    """A whole number, 0 where it is none."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return int(value) if is_number and value % 1 == 0 else 0

@@ -1,0 +1,261 @@
+"""OME-Zarr images (0.1 to 0.5, zarr 2 and 3): which are in a folder, what they say, their finest level."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellflow.errors import DataError
+from cellflow.io import _image_header as header
+from cellflow.io._zarr_metadata import (
+    ArrayFacts,
+    array_facts,
+    attributes,
+    has_chunks,
+    inside,
+    is_zarr,
+)
+from cellflow.io.pixel_limit import refuse_large
+from cellflow.storage.hashing import hash_json
+
+__all__ = [
+    "channel_names",
+    "fingerprint",
+    "images_in",
+    "is_zarr",
+    "label_map",
+    "label_names",
+    "read_pixels",
+    "read_scale",
+    "read_shape",
+]
+
+_log = logging.getLogger(__name__)
+
+LABELS = "labels"
+"""Group of label maps in that of their image."""
+_SERIES = "bioformats2raw.layout"
+"""Attribute of a group of several images, whose names are 0, 1, 2 ..."""
+_IMPLIED_AXES = "tczyx"
+"""Of versions before axes had names."""
+_MUCH_LARGER = 4
+"""Chunks are unpacked whole; one that is so many times the image, and larger than `header.SMALL`, is refused."""
+
+
+class _Image(NamedTuple):
+    """The finest level of an image."""
+
+    group: Path
+    array: Path
+    facts: ArrayFacts
+    order: list[int]
+    """Axes in the order Y, X and, if there are any, channels."""
+    multiscale: dict[str, Any]
+
+
+def images_in(path: Path) -> list[Path]:
+    """Images of a zarr: itself, the fields of a plate, or the series that bioformats2raw wrote; none for another.
+
+    Raises
+    ------
+    DataError
+        If what it says of its images leads out of it.
+    """
+    with _told_of(path):
+        found = attributes(path)
+        if "multiscales" in found:
+            return [path]
+        if isinstance(found.get("plate"), dict):
+            return list(_fields(path, found["plate"]))
+        if _SERIES in found:
+            series = _series(path)
+            return [path] if len(series) == 1 else series
+    return []
+
+
+def read_pixels(path: Path, most: int | None = None) -> NDArray[Any]:
+    """Pixels ``(H, W)`` or ``(H, W, C)``; whatever zarr raises on a damaged one comes through.
+
+    One of more than `most` pixels, height times width, is refused before anything is unpacked. A piece
+    that is not there has the fill value, as zarr has it; where none is there, that is said.
+    """
+    image = _open(path)
+    facts, order = image.facts, image.order
+    refuse_large((facts.shape[order[0]], facts.shape[order[1]]), most)
+    header.refuse_swollen(header.Claim(facts.bytes, 0), 0, "zarr")
+    if facts.chunk_bytes > max(header.SMALL, _MUCH_LARGER * facts.bytes):
+        raise ValueError(f"its chunks claim {facts.chunk_bytes / 2**20:,.0f} MiB each")
+    if not has_chunks(image.array, image.group) and image.group.parent.name != LABELS:
+        _log.warning(
+            "%s: none of its chunks is there, so every pixel has the fill value. Unless it is meant to be "
+            "empty, copy it again.",
+            path,
+        )
+    import zarr
+
+    array = zarr.open_array(str(image.array), mode="r")
+    if array.shape != facts.shape:
+        raise ValueError(f"expected the shape {facts.shape}, found {array.shape}")
+    place = tuple(slice(None) if axis in order else 0 for axis in range(len(facts.shape)))
+    pixels = np.asarray(array[place])
+    kept = [axis for axis in range(len(facts.shape)) if axis in order]  # what is left of the axes
+    pixels = np.transpose(pixels, [kept.index(axis) for axis in order])
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+
+
+def read_shape(path: Path) -> tuple[int, ...]:
+    """Shape of what `read_pixels` gives, from the metadata alone."""
+    image = _open(path)
+    return tuple(image.facts.shape[axis] for axis in image.order)
+
+
+def read_scale(path: Path) -> list[tuple[float, str]] | None:
+    """Size of a pixel along Y and X, each with its unit, as the image has them; None where it has none."""
+    image = _open(path)
+    axes = image.multiscale.get("axes") or []
+    scales = [
+        [float(value) for value in item["scale"]]
+        for holder in (image.multiscale["datasets"][0], image.multiscale)
+        for item in holder.get("coordinateTransformations") or ()
+        if item.get("type") == "scale" and "scale" in item
+    ]
+    if not scales or not all(isinstance(axis, dict) for axis in axes):
+        return None
+    return [
+        (math.prod(scale[axis] for scale in scales), str(axes[axis].get("unit", "")))
+        for axis in image.order[:2]
+    ]
+
+
+def channel_names(path: Path) -> tuple[str, ...]:
+    """Names of the channels, as viewers show them; empty where there are none."""
+    with suppress(DataError, *_NONSENSE):
+        group = _only(path)
+        channels = attributes(group)["omero"]["channels"]
+        return tuple(str(channel.get("label") or "") for channel in channels)
+    return ()
+
+
+def label_names(path: Path) -> list[str]:
+    """Names of the label maps that lie in an image."""
+    with _told_of(path):
+        group = _only(path)
+        if not (group / LABELS).is_dir():
+            return []
+        names = attributes(inside(group, LABELS)).get("labels", [])
+        return [name for name in names if is_zarr(inside(group / LABELS, name))]
+
+
+def label_map(path: Path, name: str) -> Path:
+    """The label map of an image by its name."""
+    return _only(path) / LABELS / name
+
+
+def fingerprint(path: Path) -> str:
+    """What tells whether an image has changed: names, sizes and times of all its files."""
+    facts = []
+    for place, folders, files in os.walk(path):
+        folders.sort()
+        for name in sorted(files):
+            file = Path(place, name)
+            fact = file.stat(follow_symlinks=False)
+            facts.append(f"{file.relative_to(path)} {fact.st_size} {fact.st_mtime_ns}")
+    return hash_json(facts)
+
+
+_NONSENSE = (ValueError, KeyError, TypeError, AttributeError, IndexError, OSError)
+"""What metadata raises that is not as it should be."""
+
+
+@contextmanager
+def _told_of(path: Path) -> Iterator[None]:
+    """Turn what nonsense in metadata raises into an error that names the image."""
+    try:
+        yield
+    except DataError as error:
+        if error.path is not None:
+            raise
+        raise DataError(f"{path}: {error}", **(error.facts | {"path": path})) from error
+    except _NONSENSE as error:
+        raise DataError(
+            f"{path}: not a whole OME-Zarr ({error or type(error).__name__}). Copy or export it again.",
+            path=path,
+        ) from error
+
+
+def _fields(plate: Path, facts: dict[str, Any]) -> Iterator[Path]:
+    """Images of all wells of a plate, in its order."""
+    for well in facts["wells"]:
+        place = inside(plate, well["path"])
+        for field in attributes(place).get("well", {}).get("images", []):
+            image = inside(place, field["path"])
+            if is_zarr(image):
+                yield image
+
+
+def _series(path: Path) -> list[Path]:
+    """Images that bioformats2raw wrote into one group."""
+    listed = attributes(path / "OME").get("series") if is_zarr(path / "OME") else None
+    names: Sequence[Any] = listed or sorted(
+        (item.name for item in path.iterdir() if item.name.isdecimal()), key=int
+    )
+    return [image for name in names if "multiscales" in attributes(image := inside(path, name))]
+
+
+def _only(path: Path) -> Path:
+    """The group of the one image of a zarr."""
+    found = attributes(path)
+    if "multiscales" not in found and _SERIES in found and len(series := _series(path)) == 1:
+        return series[0]
+    return path
+
+
+def _open(path: Path) -> _Image:
+    group = _only(path)
+    multiscales = attributes(group).get("multiscales")
+    if not multiscales:
+        several = images_in(path)
+        found = f"{len(several)} images, such as {several[0]}" if several else "none"
+        raise DataError(
+            f"{path}: expected an OME-Zarr image (multiscales), found {found}.",
+            path=path,
+            found=len(several),
+        )
+    array = inside(group, multiscales[0]["datasets"][0]["path"])
+    facts = array_facts(array)
+    order = _order(multiscales[0].get("axes"), facts.shape)
+    return _Image(group, array, facts, order, multiscales[0])
+
+
+def _order(axes: Any, shape: tuple[int, ...]) -> list[int]:
+    """The axes Y, X and, if there are several channels, theirs; all others must have length 1."""
+    listed = list(axes or _IMPLIED_AXES[-len(shape) :])
+    facts = [item if isinstance(item, dict) else {"name": item} for item in listed]
+    names = [str(fact.get("name")) for fact in facts]
+    if len(names) != len(shape):
+        raise ValueError(f"{len(names)} axes for the shape {shape}")
+    space = [
+        i
+        for i, fact in enumerate(facts)
+        if fact.get("type") == "space" or names[i] in ("z", "y", "x")
+    ]
+    channels = [
+        i for i, fact in enumerate(facts) if fact.get("type") == "channel" or names[i] == "c"
+    ]
+    order = space[-2:] + [axis for axis in channels if shape[axis] > 1]
+    others = [i for i in range(len(shape)) if i not in order and shape[i] > 1]
+    if len(space) < 2 or len(order) > 3 or others:
+        raise DataError(
+            f"expected one 2D image, found a stack of shape {shape} (axes {''.join(names)}). Save one plane "
+            "per image.",
+            found=shape,
+        )
+    return order

@@ -1,0 +1,261 @@
+"""Packages of the BioImage Model Zoo, https://bioimage.io: written and tested by its own libraries."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from packaging.version import Version
+
+from cellflow.errors import CellflowError, ConfigError, PackageError
+from cellflow.storage.atomic import atomic_path
+
+__all__ = ["PackageParts", "check_bioimageio", "write_package"]
+
+_CITE = (
+    ("Stringer et al., Cellpose: a generalist algorithm for cellular segmentation", "10.1038/s41592-020-01018-x"),
+    ("Pachitariu and Stringer, Cellpose 2.0: how to train your own model", "10.1038/s41592-022-01663-4"),
+)  # fmt: skip
+_TAGS = ["cellpose", "cellflow", "instance-segmentation", "cells", "2d", "unet", "microscopy"]
+_FOREIGN = re.compile(r"[^A-Za-z0-9_+\-() ]")
+"""What names of models may not have."""
+_STRICT_PYDANTIC, _SPEC_FOR_IT = Version("2.14"), Version("0.5.14")
+"""From this pydantic on a call that earlier bioimageio.spec makes is an error; bioimageio.core 0.11 wants 0.5.12."""
+_LEAST = 64
+"""Smallest side of an image, pixels."""
+
+
+@dataclass(frozen=True)
+class PackageParts:
+    """What a package is made of; files are given by their paths.
+
+    Attributes
+    ----------
+    name, description : str
+        For people.
+    authors, license : sequence of str, str
+        Names, and the licence as SPDX has it.
+    readme, cover, test_input, test_output : Path
+        Documentation with a section about validation, a picture, and arrays ``(1, C, H, W)`` as NPY: an image
+        as it comes, and the network's output.
+    channels : sequence of str
+        Names of the input channels.
+    multiple : int
+        Sides of images are multiples of it.
+    weights, architecture : Path
+        State dict, and the file with its class; none for a network that is not there as plain torch.
+    callable, arguments : str, mapping
+        The class, and what it takes.
+    torch_version : str
+        Version of torch that wrote the weights.
+    onnx, opset : Path, int
+        The same network as ONNX, where it was written.
+    facts : mapping
+        What the description has no place for: diameters, thresholds.
+    """
+
+    name: str
+    description: str
+    authors: Sequence[str]
+    license: str
+    readme: Path
+    cover: Path
+    test_input: Path
+    test_output: Path
+    channels: Sequence[str]
+    multiple: int
+    torch_version: str
+    weights: Path | None = None
+    architecture: Path | None = None
+    callable: str = ""
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    onnx: Path | None = None
+    opset: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_bioimageio() -> None:
+    """Make sure that packages can be written and tested.
+
+    Raises
+    ------
+    PackageError
+        If bioimageio.core, or onnxruntime for the test of ONNX, is missing; or bioimageio.spec is of a
+        version that fails with the pydantic that is there.
+    """
+    for module in ("bioimageio.core", "onnxruntime"):
+        try:
+            found = importlib.util.find_spec(module)
+        except ModuleNotFoundError:
+            found = None
+        if found is None:
+            raise PackageError(
+                f"bioimage.io packages need {module}. Install it with: pip install 'cellflow[bioimageio]'"
+            )
+    pydantic, spec = version("pydantic"), version("bioimageio.spec")
+    if Version(pydantic) >= _STRICT_PYDANTIC and Version(spec) < _SPEC_FOR_IT:
+        raise PackageError(
+            f"bioimageio.spec {spec} describes no model with pydantic {pydantic}. Install an older one with: "
+            f"pip install 'pydantic<{_STRICT_PYDANTIC}'"
+        )
+
+
+def write_package(path: Path, parts: PackageParts) -> None:
+    """Write a package, and run the Zoo's own test on it: the test tensors with every form of the weights.
+
+    Raises
+    ------
+    PackageError
+        If a library is missing.
+    ConfigError
+        If an author or the licence is not as the Zoo wants it.
+    CellflowError
+        If the package fails the test; nothing is written then.
+    """
+    check_bioimageio()
+    with _quiet():
+        import pydantic
+        from bioimageio.spec import save_bioimageio_package
+
+        try:
+            description = _describe(parts)
+        except pydantic.ValidationError as error:
+            raise ConfigError(
+                f"The bioimage.io package cannot be described: {_first(error)}. --license is an SPDX name such "
+                "as CC-BY-4.0, --author a name."
+            ) from None
+        with atomic_path(path) as temporary:
+            save_bioimageio_package(description, output_path=temporary)
+            _test(temporary)
+
+
+def _describe(parts: PackageParts) -> Any:
+    """The description of a model, with links to its files."""
+    from bioimageio.spec.generic.v0_3 import Author, CiteEntry
+    from bioimageio.spec.model import v0_5 as spec
+
+    return spec.ModelDescr(
+        name=_FOREIGN.sub("_", parts.name)[:128],
+        description=parts.description[:512],
+        authors=[Author(name=name) for name in parts.authors],
+        license=parts.license,
+        cite=[CiteEntry(text=text, doi=doi) for text, doi in _CITE],
+        tags=list(_TAGS),
+        documentation=_file(parts.readme),
+        covers=[_file(parts.cover)],
+        inputs=[_input(parts)],
+        outputs=[_output(parts)],
+        weights=_weights(parts),
+        config={"cellflow": dict(parts.facts)},
+    )
+
+
+def _file(path: Path) -> Any:
+    from bioimageio.spec.common import FileDescr
+
+    return FileDescr(source=path)
+
+
+def _input(parts: PackageParts) -> Any:
+    from bioimageio.spec.model import v0_5 as spec
+
+    size = spec.ParameterizedSize(min=_LEAST, step=parts.multiple)
+    return spec.InputTensorDescr(
+        id="image",
+        description="image, rescaled so that cells have the diameter that the network works at",
+        axes=[
+            spec.BatchAxis(),
+            spec.ChannelAxis(channel_names=list(parts.channels)),
+            spec.SpaceInputAxis(id="y", size=size),
+            spec.SpaceInputAxis(id="x", size=size),
+        ],
+        data=spec.IntervalOrRatioDataDescr(type="float32"),
+        preprocessing=[
+            spec.ScaleRangeDescr(
+                kwargs=spec.ScaleRangeKwargs(
+                    axes=("y", "x"), min_percentile=1.0, max_percentile=99.0
+                )
+            )
+        ],
+        test_tensor=_file(parts.test_input),
+    )
+
+
+def _output(parts: PackageParts) -> Any:
+    from bioimageio.spec.model import v0_5 as spec
+
+    def size(axis: str) -> Any:
+        return spec.SizeReference(tensor_id="image", axis_id=axis)
+
+    return spec.OutputTensorDescr(
+        id="flows",
+        description="flow along y and along x, 5 times the unit flow, and the logit of the cell probability",
+        axes=[
+            spec.BatchAxis(),
+            spec.ChannelAxis(channel_names=["flow_y", "flow_x", "cellprob"]),
+            spec.SpaceOutputAxis(id="y", size=size("y")),
+            spec.SpaceOutputAxis(id="x", size=size("x")),
+        ],
+        data=spec.IntervalOrRatioDataDescr(type="float32"),
+        test_tensor=_file(parts.test_output),
+    )
+
+
+def _weights(parts: PackageParts) -> Any:
+    from bioimageio.spec.model import v0_5 as spec
+
+    found: dict[str, Any] = {}
+    if parts.weights is not None and parts.architecture is not None:
+        found["pytorch_state_dict"] = spec.PytorchStateDictWeightsDescr(
+            source=parts.weights,
+            architecture=spec.ArchitectureFromFileDescr(
+                source=parts.architecture, callable=parts.callable, kwargs=dict(parts.arguments)
+            ),
+            pytorch_version=parts.torch_version.partition("+")[0],
+        )
+    if parts.onnx is not None:
+        found["onnx"] = spec.OnnxWeightsDescr(
+            source=parts.onnx,
+            opset_version=parts.opset,
+            parent="pytorch_state_dict" if found else None,
+        )
+    return spec.WeightsDescr(**found)
+
+
+def _test(path: Path) -> None:
+    from bioimageio.core import test_model
+
+    summary = test_model(path)
+    if summary.status != "passed":
+        reasons = [
+            f"{detail.name}: {error.msg}" for detail in summary.details for error in detail.errors
+        ]
+        raise CellflowError(
+            f"The package does not pass the test of bioimageio.core ({summary.status}): "
+            f"{'; '.join(reasons)[:500] or 'no reason given'}. Nothing was written.",
+            expected="passed", found=summary.status,
+        )  # fmt: skip
+
+
+def _first(error: Any) -> str:
+    """The first thing that is wrong, in a few words."""
+    item = error.errors()[0]
+    return f"{'.'.join(map(str, item['loc'][:2]))}: {item['msg']}, found {item.get('input')!r:.60}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the log of bioimageio's libraries, which goes to standard error."""
+    from loguru import logger
+
+    logger.disable("bioimageio")
+    try:
+        yield
+    finally:
+        logger.enable("bioimageio")

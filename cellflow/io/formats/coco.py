@@ -1,0 +1,304 @@
+"""COCO json: images, annotations and categories in one file; and the list of results that belongs to one."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import takewhile
+from pathlib import Path
+from shlex import quote
+
+from cellflow.errors import DataError
+from cellflow.io._coco_table import CocoTable, ListedImage
+from cellflow.io._coco_writer import ImageCells, cells_of_labels, read_written, write_coco
+from cellflow.io.formats.base import ReadOptions, SourceFormat
+from cellflow.io.images import IMAGE_SUFFIXES, list_images
+from cellflow.io.places import IMAGE_FOLDERS, MASK_FOLDERS, find_folder, is_kaggle_layout
+from cellflow.io.source import FileImage, Shape, Source, SourceImage, by_id, check_ids
+from cellflow.numeric.coco_rle import instances_from_coco_rles
+from cellflow.storage.sizes import few_text, plural
+from cellflow.types import Instances
+
+__all__ = [
+    "CocoFile",
+    "CocoTable",
+    "ImageCells",
+    "ListedImage",
+    "cells_of_labels",
+    "read_written",
+    "write_coco",
+]
+
+_log = logging.getLogger(__name__)
+
+_HEAD = 1 << 16
+_SECTION = re.compile(rb'"(images|categories)"\s*:\s*\[|"annotations"\s*:\s*[\[{]')
+_GEOJSON = re.compile(rb'"type"\s*:\s*"(FeatureCollection|Feature|Polygon|MultiPolygon)"')
+_MASK_ENDINGS = ("_masks", "_cp_masks")
+
+
+class CocoFile(SourceFormat):
+    """A ``.json`` file of COCO annotations, or a folder, or its ``annotations/``, with one in it.
+
+    As a prediction it may be a list of results; their images are those of the truth, else of the file of
+    annotations beside it. Polygons of several parts and run lengths, compressed or not, are what
+    pycocotools makes of them; cells may overlap. An image that is listed and has no annotation has no cells.
+    """
+
+    name = "coco"
+    uses = frozenset({"prepare", "truth", "prediction", "images"})
+
+    def recognises(self, path: Path, options: ReadOptions) -> bool:
+        """Any json file but GeoJSON; a folder that holds annotations and neither label maps nor train.csv."""
+        if options.masks is not None:
+            return False
+        if path.is_file():
+            return path.suffix.lower() == ".json" and not _GEOJSON.search(_head(path))
+        if options.use == "images":  # all images of a folder, listed or not
+            return False
+        if not path.is_dir() or is_kaggle_layout(path) or (path / "dataset.json").is_file():
+            return False
+        return bool(_files_in(path)) and not _has_label_maps(path, options.mask_filter)
+
+    def read(self, path: Path, options: ReadOptions) -> Source:
+        """Read the file to its end: its masks are kept as run lengths until they are asked for."""
+        file = _only_file(path) if path.is_dir() else path
+        places = _ImagePlaces(file, options.images)
+        looks = options.use != "prediction"
+        table = CocoTable(file, options.problems, places.find if looks else lambda name: None)
+        table.read()
+        if table.is_list and looks:
+            raise DataError(
+                f"{file}: expected COCO annotations, found a list of results, which is a prediction: "
+                f"cellflow score {quote(str(file))} --truth ANNOTATIONS.json",
+                path=file,
+            )
+        if table.is_list:
+            table = _results(file, options)
+        if not table.images:
+            options.problems.raise_if_any()
+            raise DataError(
+                f"{file}: expected COCO annotations with images and annotations, found no images.",
+                path=file,
+            )
+        images = by_id(_source_images(table, options), options.problems)
+        check_ids(images.values(), options.problems)
+        if options.use in ("prepare", "images"):
+            _check_files(table, images, places, options)
+        if options.use != "prepare":
+            options.problems.raise_if_any()
+        cells = sum(len(image.cells) for image in table.images.values())
+        kind = "COCO results" if table.is_list else "COCO annotations"
+        return Source(path, self.name, dict(sorted(images.items())), f"{kind}, {cells} cells")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class CocoImage(FileImage):
+    """An image whose cells are in a COCO file."""
+
+    table: Path
+
+    @property
+    def cells_path(self) -> Path:
+        """The COCO file."""
+        return self.table
+
+
+class _ImagePlaces:
+    """Where the images of a COCO file may lie: a folder that was named; else beside it, or in images/ there."""
+
+    def __init__(self, file: Path, given: Path | None) -> None:
+        own = {file.stem, file.stem.removeprefix("instances_")}
+        roots = [file.parent]
+        if file.parent.name.lower() in MASK_FOLDERS:
+            roots.append(file.parent.parent)
+        if given is not None:
+            roots, self._deep = [given], [given]
+        else:
+            self._deep = [place for root in roots if (place := find_folder(root, IMAGE_FOLDERS))]
+        self.roots = [
+            place
+            for root in (*roots, *(place for place in self._deep if place not in roots))
+            for place in (root, *(root / name for name in sorted(own)))
+            if place.is_dir()
+        ]
+
+    def find(self, name: str) -> Path | None:
+        """The file of an image, with the folders of its name or without them."""
+        base = name.rsplit("/", 1)[-1]
+        for root in self.roots:
+            for tried in dict.fromkeys((name, base)):
+                with suppress(OSError):  # a name that is too long
+                    if (root / tried).is_file():
+                        return root / tried
+        found = self._below.get(base, [])
+        if len(found) > 1:
+            raise DataError(
+                f"{few_text(found)} could all be meant; expected one. Name the folder of the right one with --images",
+                path=found[0],
+            )
+        return found[0] if found else None
+
+    @cached_property
+    def _below(self) -> dict[str, list[Path]]:
+        """Files at any depth of the folders of images, by their name."""
+        found: dict[str, list[Path]] = {}
+        for top in self._deep:
+            for folder, _, names in os.walk(top):
+                for name in names:
+                    found.setdefault(name, []).append(Path(folder, name))
+        return found
+
+
+def _results(file: Path, options: ReadOptions) -> CocoTable:
+    """The table of a list of results, whose images are those of the truth or of the file beside it."""
+    others = [path for path in (options.truth, file.parent) if path is not None]
+    for place in others:
+        form = CocoFile()
+        asked = ReadOptions("truth")
+        if not form.recognises(place, asked):
+            continue
+        other = _only_file(place) if place.is_dir() else place
+        listed = CocoTable(other, options.problems).read_images()
+        table = CocoTable(file, options.problems)
+        table.read(results_of=listed)
+        return table
+    raise DataError(
+        f"{file}: results name images by numbers; expected the COCO annotations that these belong to as the "
+        f"truth or in {file.parent}, found none. Put them there.",
+        path=file,
+    )
+
+
+def _source_images(table: CocoTable, options: ReadOptions) -> Iterable[SourceImage]:
+    """The images by the ids that their names give, with their cells, and their cell type where there are several."""
+    listed = list(table.images.values())
+    ids = _ids([image.file_name for image in listed], options.img_filter)
+    columns = _cell_types(table, listed)
+    for image, name, known in zip(listed, ids, columns, strict=True):
+        decode = partial(_cells, image.cells, image.shape)
+        if image.path is None:
+            yield SourceImage(image.own_id or name, table.path, known, decode)
+        else:
+            yield CocoImage(image.own_id or name, image.path, known, decode, table=table.path)
+
+
+def _cells(texts: list[bytes], own: Shape, shape: Shape | None) -> Instances:
+    return instances_from_coco_rles(texts, own)
+
+
+def _ids(names: list[str], ending: str) -> list[str]:
+    """Names without their endings; the folders that not all have in common stand in front, as in day1__a."""
+    parts = [name.split("/") for name in names]
+    levels = zip(*(part[:-1] for part in parts), strict=False)
+    common = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, levels))
+    return [_without_ending("__".join(part[common:])).removesuffix(ending) for part in parts]
+
+
+def _without_ending(name: str) -> str:
+    path = Path(name)
+    return path.stem if path.suffix.lower() in IMAGE_SUFFIXES else name
+
+
+def _cell_types(table: CocoTable, listed: list[ListedImage]) -> list[dict[str, str]]:
+    """The column of every image: none where all cells of the file are of one category."""
+    counts = [
+        Counter(
+            {table.categories.get(key, f"category {key}"): n for key, n in image.categories.items()}
+        )
+        for image in listed
+    ]
+    if len({name for count in counts for name in count}) < 2:
+        return [{} for _ in listed]
+    mixed = [image.file_name for image, count in zip(listed, counts, strict=True) if len(count) > 1]
+    if mixed:
+        _log.warning(
+            "%s: %s with cells of several categories (%s); cell_type is the most frequent of them.",
+            *(table.path, plural(len(mixed), "image"), few_text(mixed)),
+        )
+    return [
+        {"cell_type": min(count, key=lambda name: (-count[name], name))} if count else {}
+        for count in counts
+    ]
+
+
+def _check_files(
+    table: CocoTable, images: dict[str, SourceImage], places: _ImagePlaces, options: ReadOptions
+) -> None:
+    """Images that are listed and not there are problems; those that are there and not listed are told."""
+    first: dict[Path, str] = {}
+    for image in table.images.values():
+        if image.path is not None:
+            name = first.setdefault(image.path, image.file_name)
+            if name != image.file_name:
+                options.problems.add(
+                    f"{table.path}: {image.path} was found for {name} and for {image.file_name}; expected a file "
+                    "for each. Keep the folders that their names have.",
+                    image.file_name,
+                )
+        else:
+            options.problems.add(
+                f"{table.path}: the image {image.file_name} is not there; looked for it in "
+                f"{few_text(places.roots)}. Add it, or name the folder of the images with --images.",
+                image.file_name,
+            )
+    taken = {image.path for image in images.values()}
+    folders = {path.parent for path in taken if path != table.path}
+    others = [
+        path.name for folder in sorted(folders) for path in list_images(folder) if path not in taken
+    ]
+    if others and options.use == "prepare":
+        _log.warning(
+            "%s not listed in %s and left out: %s. An image without cells needs an entry in images.",
+            *(plural(len(others), "image"), table.path, few_text(others)),
+        )
+
+
+def _head(path: Path) -> bytes:
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(_HEAD)
+    return b""
+
+
+def _files_in(folder: Path) -> list[Path]:
+    """Files of annotations in a folder, else in its folder ``annotations``; lists of results do not count."""
+    for place in (folder, folder / "annotations"):
+        files = sorted(place.glob("*.[jJ][sS][oO][nN]")) if place.is_dir() else []
+        found = [path for path in files if _is_annotations(_head(path))]
+        if found:
+            return found
+    return []
+
+
+def _is_annotations(head: bytes) -> bool:
+    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    return start.startswith(b"{") and _SECTION.search(start) is not None
+
+
+def _only_file(folder: Path) -> Path:
+    files = _files_in(folder)
+    if len(files) > 1:
+        raise DataError(
+            f"{folder}: expected one file of COCO annotations, found {few_text(path.name for path in files)}. "
+            f"Name one of them, such as {quote(str(files[0]))}.",
+            path=folder,
+            found=len(files),
+        )
+    return files[0]
+
+
+def _has_label_maps(folder: Path, mask_filter: str) -> bool:
+    """Whether cells are there as label maps too, which are read then."""
+    endings = (*_MASK_ENDINGS, mask_filter) if mask_filter else _MASK_ENDINGS
+    inside = [
+        item for item in folder.iterdir() if item.is_dir() and item.name.lower() in MASK_FOLDERS
+    ]
+    return any(list_images(item) for item in inside) or any(
+        path.stem.endswith(endings) for path in list_images(folder)
+    )

@@ -1,0 +1,138 @@
+"""The layout of the 2018 Data Science Bowl: ``ID/images/ID.png`` and ``ID/masks/*.png``, one cell a file."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from cellflow.errors import DataError
+from cellflow.io.formats.base import ReadOptions, SourceFormat
+from cellflow.io.images import list_images, read_masks
+from cellflow.io.places import IMAGE_FOLDERS, MASK_FOLDERS, find_folder, tell_of_passed_over
+from cellflow.io.problems import Problems
+from cellflow.io.source import FileImage, Shape, Source, SourceImage
+from cellflow.numeric.labels import instances_from_masks
+from cellflow.storage.sizes import few_text, plural
+from cellflow.types import Instances
+
+__all__ = ["CellFiles", "is_image_folder"]
+
+_log = logging.getLogger(__name__)
+
+
+class CellFiles(SourceFormat):
+    """A folder for each image, with ``images/`` of one image and ``masks/`` of one file for each cell.
+
+    Cells may overlap, and one of several parts is one cell. Images without ``masks/`` are not annotated and
+    left out; an empty ``masks/`` stands for an image without cells.
+    """
+
+    name = "cell-files"
+    uses = frozenset({"prepare", "truth"})
+
+    def recognises(self, path: Path, options: ReadOptions) -> bool:
+        """Whether a sub-folder has ``images/`` and ``masks/``, and no images lie in the folder itself."""
+        if not path.is_dir() or options.masks is not None or list_images(path):
+            return False
+        if (path / "dataset.json").is_file() or (path / IMAGE_FOLDERS[0]).is_dir():
+            return False
+        return any(is_image_folder(folder) for folder in _folders(path))
+
+    def read(self, path: Path, options: ReadOptions) -> Source:
+        """Find the files; they are read image by image."""
+        images: dict[str, SourceImage] = {}
+        without = []
+        for folder in _folders(path):
+            image = _image_of(folder, options.problems)
+            if image is None:
+                continue
+            masks = find_folder(folder, MASK_FOLDERS)
+            if masks is None:
+                without.append(folder.name)
+                continue
+            tell_of_passed_over(masks, log=options.log)
+            read = partial(_cells, list_images(masks))
+            images[folder.name] = FileImage(folder.name, image, read_cells=read)
+        if without:
+            _log.warning(
+                "%s without masks/ left out (%s).", plural(len(without), "image"), few_text(without)
+            )
+        return Source(path, self.name, images, "folder of images with a file for each cell")
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(item for item in path.iterdir() if item.is_dir() and item.name[0] != ".")
+
+
+def is_image_folder(folder: Path) -> bool:
+    """Whether it holds one image and masks, none of which has the name of the image: then it is a data set."""
+    images, masks = folder / IMAGE_FOLDERS[0], folder / MASK_FOLDERS[0]
+    if not (images.is_dir() and masks.is_dir()):
+        return False
+    names = [file.stem for file in list_images(images)]
+    if len(names) != 1:
+        return False
+    return names[0] == folder.name or not any(
+        file.stem.startswith(names[0]) for file in list_images(masks)
+    )
+
+
+def _image_of(folder: Path, problems: Problems) -> Path | None:
+    """The one image of a folder; None, and one of the problems, where that is not so."""
+    place = find_folder(folder, IMAGE_FOLDERS)
+    if place is None:
+        if find_folder(folder, MASK_FOLDERS) is not None:
+            problems.add(f"{folder}: masks, but no images/ with their image. Add it.", folder.name)
+        return None
+    files = list_images(place)
+    if len(files) != 1:
+        found = few_text(file.name for file in files) or "none"
+        problems.add(
+            f"{place}: expected one image, found {len(files)} ({found}). Each image has a folder of its own, "
+            "with its masks.",
+            folder.name,
+        )
+        return None
+    return files[0]
+
+
+def _cells(files: list[Path], shape: Shape | None) -> Instances:
+    """The cells of an image, one a file."""
+    masks = []
+    for file in files:
+        mask = read_masks(file)
+        if shape is None:
+            shape = mask.shape[0], mask.shape[1]
+        _check(file, mask, shape)
+        masks.append(mask > 0)
+    if shape is None:
+        raise DataError("The size of an image without cells is not known.")
+    return instances_from_masks(masks, shape)
+
+
+def _check(file: Path, mask: np.ndarray[tuple[int, ...], np.dtype[np.int64]], shape: Shape) -> None:
+    """A file holds one cell, on as many pixels as the image."""
+    if mask.shape != shape:
+        raise DataError(
+            f"{file}: the mask is {mask.shape[0]} x {mask.shape[1]} (height x width), its image is "
+            f"{shape[0]} x {shape[1]}. Export the mask again at the image's size.",
+            path=file,
+            expected=shape,
+            found=mask.shape,
+        )
+    values = np.unique(mask[mask > 0])
+    if len(values) == 1:
+        return
+    remedy = "Remove it, or draw its cell."
+    if len(values):
+        remedy = "If this is a label map of all cells, lay images and masks in one images/ and one masks/."
+    found = f"{len(values)} values besides 0" if len(values) else "an empty mask"
+    raise DataError(
+        f"{file}: expected one cell (0 and one other value), found {found}. {remedy}",
+        path=file,
+        expected=1,
+        found=len(values),
+    )

@@ -1,0 +1,302 @@
+"""``NAME_seg.npy`` of Cellpose 1 to 4: a dictionary with label map, outlines and flows, in a pickle.
+
+A pickle can run any code when it is loaded, so none is loaded here. `read_seg_npy` goes through the file's
+instructions first and then builds arrays, numbers, texts, lists and dictionaries from it, and nothing else: what
+a file asks for beyond these ends in a `DataError`.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import pickletools
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from cellflow.errors import DataError
+from cellflow.numeric.labels import outlines
+from cellflow.storage.atomic import atomic_path
+
+__all__ = ["SEG_ENDING", "read_seg_npy", "seg_files", "write_seg_npy"]
+
+SEG_ENDING = "_seg"
+"""Ending of the name, before ``.npy``."""
+_LARGEST = 2**34
+"""Bytes of a file that is read whole."""
+_REFUSED = {
+    "PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "NEXT_BUFFER",
+    "READONLY_BUFFER",
+}  # fmt: skip
+"""Instructions of pickles that no such file needs."""
+_MEMOS = {"PUT", "BINPUT", "LONG_BINPUT"}
+_DTYPE = re.compile(r"[bBiufSUO?](1|2|4|8|16)?|[SU]\d{1,4}")
+
+
+def seg_files(folder: Path) -> list[Path]:
+    """Files of a folder that are called ``NAME_seg.npy``, sorted by name; none if there is no folder."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        item
+        for item in folder.iterdir()
+        if item.suffix.lower() == ".npy"
+        and item.stem.endswith(SEG_ENDING)
+        and item.name[0] != "."
+        and item.is_file()
+    )
+
+
+def read_seg_npy(path: Path) -> NDArray[np.int64]:
+    """Read the label map of a file of Cellpose's GUI.
+
+    Parameters
+    ----------
+    path : Path
+        ``NAME_seg.npy`` of Cellpose 1, 2, 3 or 4. Nothing in it is run.
+
+    Returns
+    -------
+    (H, W) int64 ndarray
+        0 background; gaps and labels of several parts stay.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read, is damaged, holds anything but plain values and arrays, has no label
+        map, or that of a stack.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise DataError(f"{path}: larger than {_LARGEST // 2**30} GiB.", path=path)
+        data = path.read_bytes()
+    except OSError as error:
+        text = f"{path}: cannot be read ({error.strerror or error})."
+        raise DataError(text, path=path) from error
+    try:
+        values = _plain(_load(data))
+    except _NotPlainError as error:
+        raise DataError(
+            f"{path}: expected plain values and arrays as Cellpose writes them, found {error}. Nothing of "
+            "it was run. If the file is from somebody you trust, open it in Cellpose and save it again.",
+            path=path,
+            found=str(error),
+        ) from None
+    except Exception as error:  # of any kind: what pickle and NumPy raise depends on the damage
+        why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+        raise DataError(
+            f"{path}: not a file of Cellpose's GUI, or a damaged one ({why}). Save it again in Cellpose.",
+            path=path,
+        ) from error
+    if not isinstance(values, Mapping) or "masks" not in values:
+        raise DataError(
+            f"{path}: expected a file of Cellpose's GUI with 'masks' in it, found {_few_keys(values)}.",
+            path=path,
+            expected="masks",
+        )
+    return _label_map(path, _plain(values["masks"]))
+
+
+def write_seg_npy(
+    path: Path,
+    labels: NDArray[Any],
+    *,
+    image: Path | None = None,
+    flows: list[Any] | None = None,
+    diameter: float = 30.0,
+    channels: tuple[int, int] = (0, 0),
+) -> None:
+    """Write a file that the GUI of Cellpose 2 to 4 opens, atomically, as ``cellpose.io.masks_flows_to_seg`` does.
+
+    The format is a pickle in a ``.npy`` file; this one holds arrays, numbers, texts and lists.
+
+    Parameters
+    ----------
+    path : Path
+        Ends in ``_seg.npy``.
+    labels : (H, W) integer ndarray
+        1..n without gaps, 0 background.
+    image : Path, optional
+        The image. Where it is not found there, the GUI looks for its name beside `path`.
+    flows : list, optional
+        Of the picture of the flows ``(1, H, W, 3)`` and the cell probability ``(1, H, W)``, both uint8,
+        dY and dX ``(1, 2, H, W)``, logit ``(1, H, W)``, and all three ``(3, H, W)``, float32.
+    diameter : float
+        In pixels.
+    channels : tuple of int
+        As ``--chan`` and ``--chan2``.
+    """
+    top = int(labels.max(initial=0))
+    masks: NDArray[Any] = labels.astype(np.uint16 if top < 2**16 - 1 else np.uint32)
+    values = {
+        "outlines": np.where(outlines(masks), masks, 0).astype(masks.dtype),
+        "masks": masks,
+        "chan_choose": list(channels),
+        "ismanual": np.zeros(top, dtype=np.bool_),
+        "filename": str(image) if image is not None else path.name.replace("_seg.npy", ".tif"),
+        "flows": [[], [], [], [], [[]]] if flows is None else flows,
+        "diameter": float(diameter),
+        "est_diam": float(diameter),  # what the GUI shows
+    }
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, np.array(values, dtype=object))
+
+
+def _label_map(path: Path, masks: Any) -> NDArray[np.int64]:
+    if not isinstance(masks, np.ndarray) or masks.dtype.kind not in "iub":
+        found = masks.dtype if isinstance(masks, np.ndarray) else type(masks).__name__
+        raise DataError(
+            f"{path}: expected whole numbers as 'masks', found {found}.", path=path, found=found
+        )
+    if masks.ndim == 3 and len(masks) == 1:
+        masks = masks[0]
+    if masks.ndim != 2 or not masks.size:
+        raise DataError(
+            f"{path}: expected the label map of one 2D image, found {masks.shape}. Save each plane as an "
+            "image of its own.",
+            path=path,
+            found=masks.shape,
+        )
+    labels: NDArray[np.int64] = masks.astype(np.int64)
+    lowest = int(labels.min())
+    if lowest < -1:
+        raise DataError(f"{path}: expected labels of 0 and more, found {lowest}.", path=path)
+    return labels - lowest if lowest == -1 else labels  # Cellpose 0 called the background -1
+
+
+def _few_keys(values: Any) -> str:
+    if not isinstance(values, Mapping):
+        return f"{type(values).__name__}"
+    return ", ".join(str(key)[:40] for key in list(values)[:8]) or "nothing"
+
+
+# ------------------------------------------------------------------------------- the pickle in the file
+
+
+class _NotPlainError(Exception):
+    """A pickle asks for more than plain values and arrays."""
+
+
+class _Type:
+    """A type of values as a pickle tells it: its letter and size first, its byte order afterwards."""
+
+    def __init__(self, text: Any = "", *_: Any) -> None:
+        if not isinstance(text, str) or not _DTYPE.fullmatch(text):
+            raise _NotPlainError(f"an array of {str(text)[:40]!r}")
+        self.dtype = np.dtype(text)
+
+    def __setstate__(self, state: Any) -> None:
+        order = state[1]
+        self.dtype = self.dtype.newbyteorder(order if order in ("<", ">") else "=")
+
+
+class _Array:
+    """An array as a pickle tells it: nothing at first, then shape, type and bytes."""
+
+    value: NDArray[Any]
+
+    def __init__(self, *_: Any) -> None:
+        self.value = np.zeros(0)
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, by_columns, content = state
+        if not isinstance(kind, _Type):
+            raise _NotPlainError("an array of no type")
+        if isinstance(content, str):  # bytes as Python 2 wrote them
+            content = content.encode("latin1")
+        if isinstance(content, list):
+            flat = np.empty(len(content), dtype=object)
+            flat[:] = content
+        else:
+            flat = np.frombuffer(content, kind.dtype)
+        # as large as its bytes, whatever the shape says
+        self.value = flat.reshape(shape, order="F" if by_columns else "C")
+
+
+def _from_buffer(content: Any, kind: Any, shape: Any, order: Any) -> _Array:
+    """An array as protocol 5 tells it."""
+    array = _Array()
+    array.__setstate__((1, shape, kind, order == "F", bytes(content)))
+    return array
+
+
+def _scalar(kind: Any, content: Any = b"") -> Any:
+    """A single number of NumPy's."""
+    if not isinstance(kind, _Type) or not isinstance(content, bytes | str):
+        raise _NotPlainError("a number of no type")
+    data = content.encode("latin1") if isinstance(content, str) else content
+    return np.frombuffer(data, kind.dtype, count=1)[0]
+
+
+def _encode(text: Any, _: Any = "latin1") -> bytes:
+    """Bytes as protocol 2 tells them."""
+    return str(text).encode("latin1")
+
+
+_NUMPY = ("numpy.core", "numpy._core")
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows the few names that such files hold, and gives stand-ins for them that can do no harm."""
+
+    names: ClassVar[dict[tuple[str, str], Any]] = {
+        **{(f"{name}.multiarray", "_reconstruct"): _Array for name in _NUMPY},
+        **{(f"{name}.multiarray", "scalar"): _scalar for name in _NUMPY},
+        **{(f"{name}.numeric", "_frombuffer"): _from_buffer for name in _NUMPY},
+        ("numpy", "ndarray"): "an array",  # said to _reconstruct, and never called
+        ("numpy", "dtype"): _Type,
+        ("_codecs", "encode"): _encode,
+        **{(place, "PosixPath"): PurePosixPath for place in ("pathlib", "pathlib._local")},
+        **{(place, "WindowsPath"): PureWindowsPath for place in ("pathlib", "pathlib._local")},
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        """A stand-in, for the names that are known."""
+        try:
+            return self.names[module, name]
+        except KeyError:
+            raise _NotPlainError(f"the name {module}.{name}") from None
+
+    def persistent_load(self, pid: Any) -> Any:
+        """Nothing lies elsewhere."""
+        raise _NotPlainError("a part in another place")
+
+
+def _load(data: bytes) -> Any:
+    """What is in a ``.npy`` file of one object."""
+    file = io.BytesIO(data)
+    version = npy.read_magic(file)  # type: ignore[no-untyped-call]
+    read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    shape, _, dtype = read(file)  # type: ignore[no-untyped-call]
+    if dtype != np.dtype(object) or shape != ():
+        raise ValueError(f"an array of {dtype} and shape {shape} in place of a dictionary")
+    stream = data[file.tell() :]
+    _check_instructions(stream)
+    return _Unpickler(io.BytesIO(stream), encoding="latin1").load()
+
+
+def _check_instructions(stream: bytes) -> None:
+    """Refuse what would take memory that the file does not fill, and what no such file needs.
+
+    `genops` itself refuses texts and bytes that are longer than what is left of the file.
+    """
+    for instruction, value, _ in pickletools.genops(stream):
+        if instruction.name in _REFUSED:
+            raise _NotPlainError(f"the instruction {instruction.name}")
+        if instruction.name in _MEMOS and int(value or 0) > len(stream):
+            raise _NotPlainError(f"place {value} of a file of {len(stream)} bytes")
+
+
+def _plain(value: Any) -> Any:
+    """A value without its stand-in; of an array of one object the object."""
+    if isinstance(value, _Array):
+        value = value.value
+    if isinstance(value, np.ndarray) and value.dtype == object and value.size == 1:
+        value = value.flat[0]
+    return value

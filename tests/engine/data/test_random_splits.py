@@ -1,0 +1,63 @@
+"""Splits of random datasets, as many as four seconds allow: disjoint, complete, groups whole, nothing leaks."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from cellflow.config import FoldsConfig
+from cellflow.engine.data.folds import find_leaks
+from cellflow.engine.data.make_folds import split_dataset
+from cellflow.errors import FoldError
+from cellflow.io.dataset import NEAR_COPY, Dataset
+
+SECONDS = 4.0
+
+
+def random_images(rng: np.random.Generator) -> pd.DataFrame:
+    """Ids, types, groups (some empty), images that are there twice, and other forms of a picture."""
+    n = int(rng.integers(4, 60))
+    ids = pd.Index([f"i{at:02d}" for at in range(n)], name="id")
+    groups = [f"g{number}" if number else "" for number in rng.integers(0, max(2, n // 2), n)]
+    pixels = [f"p{number}" for number in np.where(rng.random(n) < 0.1, 0, np.arange(n) + 1)]
+    copies = [ids[rng.integers(n)] if rng.random() < 0.1 else "" for _ in range(n)]
+    types = rng.choice(["x", "y", "z"], n, p=[0.6, 0.3, 0.1])
+    return pd.DataFrame(
+        {"pixel_hash": pixels, "cell_type": types, "group": groups, NEAR_COPY: copies}, index=ids
+    )
+
+
+def test_random_splits_are_disjoint_complete_and_leak_nothing():
+    until, made, refused, seed = time.monotonic() + SECONDS, 0, 0, 0
+    while time.monotonic() < until:
+        seed += 1
+        rng = np.random.default_rng(seed)
+        images = random_images(rng)
+        config = FoldsConfig(
+            split="holdout" if rng.random() < 0.2 else "kfold",
+            k=int(rng.integers(2, 6)),
+            seed=seed,
+            group="id" if rng.random() < 0.2 else None,
+            calibration=float(rng.choice([0.0, 0.15])),
+        )
+        try:
+            folds, group, _ = split_dataset(config, Dataset(Path("nowhere"), images, {}))
+        except FoldError:
+            refused += 1
+            continue
+        made += 1
+        wanted = {0, 1} if config.split == "holdout" else set(range(config.k))
+        assert list(folds.index) == list(images.index)  # each image once
+        assert set(folds) - {-1} == wanted
+        assert (-1 in set(folds)) == bool(config.calibration)
+        assert find_leaks(images, folds, group) == {}
+        for name, first in images[NEAR_COPY].items():
+            assert not first or folds[name] == folds[first], (seed, name)
+        if group is not None:
+            named = images[images["group"] != ""]
+            assert folds[named.index].groupby(named["group"]).nunique().max() == 1
+    assert made > 5 * refused
+    assert made >= 20
