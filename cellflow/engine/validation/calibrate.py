@@ -18,7 +18,11 @@ from cellflow.engine.runs.thresholds import ALL_TYPES, Thresholds, write_thresho
 from cellflow.engine.runs.tracked_command import tracked
 from cellflow.engine.validation.calibrate_ensemble import calibrate_ensemble
 from cellflow.engine.validation.cv_table import cross_validation
-from cellflow.engine.validation.fitted_facts import fitted_facts, threshold_search_of
+from cellflow.engine.validation.fitted_facts import (
+    fitted_facts,
+    fitted_source,
+    threshold_search_of,
+)
 from cellflow.engine.validation.oof_flows import OofRun, check_same_data
 from cellflow.engine.validation.threshold_search import ThresholdSearch
 from cellflow.errors import RunError
@@ -124,7 +128,9 @@ def _calibrate_run(part: OofRun, config: CalibrateConfig) -> _Calibrated:
     search = threshold_search_of(part.images(part.flows), part.mask, config)
     thresholds = dataclasses.replace(
         search.fit(),
-        source=f"out-of-fold flows of {len(part.scores)} images of run {part.run.name}",
+        source=fitted_source(
+            f"out-of-fold flows of {len(part.scores)} images of run {part.run.name}", config
+        ),
         members=tuple(part.hashes.values()),
         policy=part.policy,
         diameter=part.diameter,

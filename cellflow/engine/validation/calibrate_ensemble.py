@@ -20,6 +20,7 @@ from cellflow.engine.segmentation.open_models import Opened, open_models
 from cellflow.engine.segmentation.segmenter import Segmenter
 from cellflow.engine.validation.fitted_facts import (
     fitted_facts,
+    fitted_source,
     number_or_null,
     threshold_search_of,
 )
@@ -156,7 +157,7 @@ def _best_variant(
     compared = {variant: number_or_null(score) for variant, (score, _) in fits.items()}
     thresholds = fits[best][1]
     facts = {**thresholds.facts, "averages_compared": compared}
-    return dataclasses.replace(thresholds, source=source, facts=facts)
+    return dataclasses.replace(thresholds, source=fitted_source(source, config), facts=facts)
 
 
 def _column(dataset: Dataset, name: str, ids: list[str]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.config import CalibrateConfig, MaskConfig, config_to_dict
+from cellflow.config.metrics import SELECT_NAMES
 from cellflow.engine.runs.identity import versions
 from cellflow.engine.runs.thresholds import ALL_TYPES, Thresholds
 from cellflow.engine.validation.threshold_scores import CalibrationImages
@@ -76,6 +77,13 @@ def fitted_facts(
         "settings": settings,
         "versions": versions(),
     }
+
+
+def fitted_source(source: str, config: CalibrateConfig) -> str:
+    """What thresholds were fitted on, and for which metric where that is not the score."""
+    if config.select_metric == "competition":
+        return source
+    return f"{source}, fitted for {SELECT_NAMES[config.select_metric]}"
 
 
 def number_or_null(score: float) -> float | None:

@@ -145,21 +145,20 @@ class MetricScores:
 
     def table(self, images: pd.DataFrame) -> pd.DataFrame:
         """Means with intervals and pooled values, per cell type and overall."""
-        rows = [
-            self._row(scope, name, part, key)
-            for scope, name, part in scopes(images)
-            for key in self.names
-        ]
+        rows = []
+        for scope, name, part in scopes(images) if self.names else ():
+            counts = zip(*(self.counts[image] for image in part["id"]), strict=True)
+            sums = [pool(side) for side in counts]
+            rows += [
+                {"scope": scope, "name": name, **self._row(part, sums, key)} for key in self.names
+            ]
         return pd.DataFrame(rows)
 
-    def _row(self, scope: str, name: str, part: pd.DataFrame, key: str) -> dict[str, Any]:
-        groups = part["group"].to_numpy(str)
+    def _row(self, part: pd.DataFrame, sums: list[CellCounts], key: str) -> dict[str, Any]:
+        groups, metric = part["group"].to_numpy(str), METRICS[key]
         mean = bootstrap_mean(part[key], groups)
-        metric, counts = METRICS[key], [self.counts[image] for image in part["id"]]
-        pooled = [metric.value(pool(side)) for side in zip(*counts, strict=True)]
+        pooled = [metric.value(counts) for counts in sums]
         row = {
-            "scope": scope,
-            "name": name,
             "metric": key,
             "images": len(part),
             "groups": part["group"].nunique(),

@@ -96,6 +96,8 @@ def segmentation_metrics(
             found=unknown,
         )
     truths, predictions = as_list(truth, "truth"), as_list(prediction, "prediction")
+    if not truths:
+        raise DataError("truth: expected at least one image, found none")
     options = {"scores": scores, "ignore": ignore}
     if not isinstance(truth, (list, tuple)):
         options = {name: [value] for name, value in options.items()}

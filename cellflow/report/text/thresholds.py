@@ -70,8 +70,7 @@ def thresholds_text(thresholds: Thresholds) -> str:
     """Thresholds with their source and what they gain."""
     metric = thresholds.facts.get("metric", "competition")
     name_of = "score" if metric == "competition" else SELECT_NAMES[metric]
-    fitted_for = "" if metric == "competition" else f", fitted for {name_of}"
-    lines = [f"thresholds from {thresholds.source}{fitted_for}:"]
+    lines = [f"thresholds from {thresholds.source}:"]
     for name, scores in thresholds.facts[
         "scores"
     ].items():  # that of all types has a name of its own
