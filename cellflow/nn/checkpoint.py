@@ -188,8 +188,8 @@ def _what_it_is(path: Path) -> str:
     if start[8:9] == b"{":
         return "it is a safetensors file; load it with safetensors and save it with torch.save"
     inside = _names_in(path) if start.startswith(b"PK") else []
-    for mark, kind in _ZIPS.items():
-        if mark in inside:
+    for name, kind in _ZIPS.items():
+        if name in inside:
             return f"it is {kind}"
     if start.startswith(b"PK"):
         return "it is truncated or damaged, or holds more than weights (a whole network, say)"
