@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ TARGETS: dict[str, Callable[[ModelExportJob, Path], list[Path]]] = {
 }
 """What writes files into a folder, by the name of the form; an archive is one file."""
 ARCHIVE = "archive"
+_WRITTEN = re.compile(r"README\.md|merged\.onnx|.+_fold_\d+(\.onnx|\.zip)?")
+"""Files that an export writes into its folder."""
 
 
 @one_line
@@ -97,7 +100,7 @@ def _default_path(job: ModelExportJob) -> Path:
 
 def _into_folder(job: ModelExportJob, path: Path) -> list[Path]:
     """Write into a new folder, which takes the place of an earlier export, and of nothing else."""
-    if path.exists() and not (path.is_dir() and (path / "README.md").is_file()):
+    if path.exists() and not _is_ours(path):
         raise DataError(
             f"{path}: expected a folder that cellflow export has written, to replace it; found something else. "
             "Choose another --out.",
@@ -106,3 +109,10 @@ def _into_folder(job: ModelExportJob, path: Path) -> list[Path]:
     with atomic_folder(path, replace=job.config.overwrite) as folder:
         files = TARGETS[job.config.to](job, folder)
     return [path / file.relative_to(folder) for file in files]
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a folder holds an export and nothing else, or nothing at all."""
+    return path.is_dir() and all(
+        item.is_file() and _WRITTEN.fullmatch(item.name) for item in path.iterdir()
+    )

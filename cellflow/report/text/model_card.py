@@ -137,7 +137,9 @@ def _what(facts: ModelFacts) -> dict[str, str]:
     found = f"{told:g} pixels for all images" if told else _POLICIES.get(facts.policy, facts.policy)
     lines = {
         "folds": f"{', '.join(map(str, facts.folds))} of {facts.folds_of_run}",
-        "trained on": ", ".join(counts) or "not known",
+        "trained on": f"{', '.join(counts)}; each model without those of its fold"
+        if counts
+        else "not known",
         "started from": facts.start,
         "channels": f"{first}; {second}",
         "diameter of the training cells": f"{facts.diameters} pixels (mean of each fold)",

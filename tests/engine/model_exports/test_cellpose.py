@@ -16,7 +16,7 @@ from skimage.io import imread
 
 import cellflow
 from cellflow.config import ModelExportConfig, TrainConfig
-from cellflow.errors import CheckpointError
+from cellflow.errors import CheckpointError, DataError
 from cellflow.nn.checkpoint import load_model_file, save_model_file
 from cellflow.nn.networks import NETWORKS, UNet
 from cellflow.storage.run_folder import RunFolder
@@ -105,12 +105,24 @@ def test_our_facts_stay_in_the_file(trained: TrainConfig, tmp_path: Path) -> Non
         np.testing.assert_array_equal(found.net.state_dict()[name], value)
 
 
+def test_only_an_export_is_replaced(trained: TrainConfig, tmp_path: Path) -> None:
+    """A folder with anything else in it stays, whatever was asked for."""
+    out = tmp_path / "out"
+    export(trained, out, fold=(0,))
+    with pytest.raises(DataError, match="--overwrite"):
+        export(trained, out, fold=(1,))
+    export(trained, out, fold=(1,), overwrite=True)
+    names = {f"{trained.name}_fold_1", "README.md"}
+    assert {path.name for path in out.iterdir()} == names
+    (out / "thesis.tex").write_text("years of work")
+    with pytest.raises(DataError, match="found something else"):
+        export(trained, out, overwrite=True)
+    assert {path.name for path in out.iterdir()} == {*names, "thesis.tex"}
+
+
 def test_another_network_is_refused(
     copied: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Other(UNet):
-        kind, title = "other", "another network"
-
     class Stranger(cellflow.nn.networks.Network):
         kind, title = "other", "another network"
 
