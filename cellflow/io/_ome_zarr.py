@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 from cellflow.io import _image_header as header
+from cellflow.io._zarr_chunks import check_chunks
 from cellflow.io._zarr_metadata import (
     ArrayFacts,
     array_facts,
     attributes,
-    has_chunks,
     inside,
     is_zarr,
 )
@@ -93,7 +93,7 @@ def read_pixels(path: Path, most: int | None = None) -> NDArray[Any]:
     header.refuse_swollen(header.Claim(facts.bytes, 0), 0, "zarr")
     if facts.chunk_bytes > max(header.SMALL, _MUCH_LARGER * facts.bytes):
         raise ValueError(f"its chunks claim {facts.chunk_bytes / 2**20:,.0f} MiB each")
-    if not has_chunks(image.array, image.group) and image.group.parent.name != LABELS:
+    if not check_chunks(image.array, image.group, facts) and image.group.parent.name != LABELS:
         _log.warning(
             "%s: none of its chunks is there, so every pixel has the fill value. Unless it is meant to be "
             "empty, copy it again.",

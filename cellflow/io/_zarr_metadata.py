@@ -14,10 +14,10 @@ import numpy as np
 
 from cellflow.errors import DataError
 
-__all__ = ["ArrayFacts", "array_facts", "attributes", "has_chunks", "inside", "is_zarr"]
+__all__ = ["METADATA_FILES", "ArrayFacts", "array_facts", "attributes", "inside", "is_zarr"]
 
 _GROUP_FILES = ("zarr.json", ".zgroup", ".zattrs")
-_METADATA = {"zarr.json", ".zgroup", ".zattrs", ".zarray", ".zmetadata"}
+METADATA_FILES = {"zarr.json", ".zgroup", ".zattrs", ".zarray", ".zmetadata"}
 _LARGEST_JSON = 2**28
 """Bytes; properties of a million cells take half of it."""
 _CODECS = {
@@ -25,6 +25,7 @@ _CODECS = {
     "bz2", "delta", "shuffle", "fixedscaleoffset", "bitround", "packbits", "crc32", "adler32", "fletcher32",
 }  # fmt: skip
 """Codecs that are run; others, of which pickle is one, may run whatever a file asks for."""
+_CHECKSUMS = {"crc32c", "crc32", "adler32", "fletcher32"}
 _NUMBERS = {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)} | {
     "bool", "float16", "float32", "float64",
 }  # fmt: skip
@@ -36,6 +37,8 @@ class ArrayFacts(NamedTuple):
     shape: tuple[int, ...]
     chunks: tuple[int, ...]
     dtype: np.dtype[Any]
+    packing: str
+    """The codec that packs chunks last, empty where none does."""
 
     @property
     def bytes(self) -> int:
@@ -104,41 +107,33 @@ def array_facts(path: Path) -> ArrayFacts:
     elif (path / ".zarray").is_file():
         found = _load(path / ".zarray")
         chunks, kind = found["chunks"], found["dtype"]
-        codecs = [found.get("compressor"), *(found.get("filters") or [])]
+        codecs = [*(found.get("filters") or []), found.get("compressor")]
     else:
         raise DataError(f"its level {path.name} is missing. Copy the whole image again.")
-    _refuse_codecs(codecs)
+    packings = _known_codecs(codecs)
     dtype = np.dtype(kind) if isinstance(kind, str) else None
     if dtype is None or dtype.name not in _NUMBERS:
         raise DataError(f"expected whole or real numbers, found {kind}.", found=kind)
-    return ArrayFacts(_lengths(found["shape"]), _lengths(chunks), dtype)
+    return ArrayFacts(
+        _lengths(found["shape"]), _lengths(chunks), dtype, packings[-1] if packings else ""
+    )
 
 
-def _refuse_codecs(codecs: Iterable[Any]) -> None:
-    """Refuse codecs that are not known, those inside of shards too."""
+def _known_codecs(codecs: Iterable[Any]) -> list[str]:
+    """Names of codecs in the order in which they pack, checksums left out; refuses those that are not known."""
+    found = list[str]()
     for codec in codecs:
         if codec is None:
             continue
         name = codec if isinstance(codec, str) else codec.get("name", codec.get("id"))
-        if str(name).removeprefix("numcodecs.") not in _CODECS:
+        plain = str(name).removeprefix("numcodecs.")
+        if plain not in _CODECS:
             raise DataError(f"its pixels are packed with {name!r}, which is not read.", found=name)
         inner = codec.get("configuration") if isinstance(codec, Mapping) else None
-        for key in ("codecs", "index_codecs"):
-            _refuse_codecs((inner or {}).get(key, ()))
-
-
-def has_chunks(array: Path, group: Path) -> bool:
-    """Whether any piece of an array is there; DataError where a link leads out of its group."""
-    found, top = False, Path(os.path.realpath(group))
-    for place, folders, files in os.walk(array):
-        for name in (*folders, *files):
-            path = Path(place, name)
-            if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(top):
-                raise DataError(
-                    f"{name} is a link that leads out of it. Copy the whole image, without links.",
-                    found=name,
-                )
-        found = found or any(name not in _METADATA and name[0] != "." for name in files)
+        for key in ("codecs", "index_codecs"):  # those inside of shards
+            _known_codecs((inner or {}).get(key, ()))
+        if plain not in _CHECKSUMS:
+            found.append(plain)
     return found
 
 

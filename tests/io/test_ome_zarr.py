@@ -9,6 +9,7 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import numcodecs
 import numpy as np
 import pytest
 import zarr
@@ -183,6 +184,35 @@ def test_channels_and_chunks_that_take_too_much(tmp_path: Path) -> None:
     change(path / "0" / ".zarray", chunks=[100_000, 100_000])
     with pytest.raises(DataError, match=r"b\.zarr: damaged .*chunks claim 19,073 MiB"):
         read_image(path)
+
+
+@pytest.mark.parametrize(
+    ("version", "codec"),
+    [
+        *(("0.4", codec) for codec in ("zstd", "blosc", "lz4", "gzip")),
+        *(("0.5", codec) for codec in ("zstd", "blosc", "gzip")),
+    ],
+)
+def test_chunks_that_unpack_to_more(tmp_path: Path, version: str, codec: str) -> None:
+    """A few kilobytes of a file, and 200 MB in memory; and of gzip, which does not say it, a file too large."""
+    makers: dict[str, Any] = {
+        "zstd": (numcodecs.Zstd, zarr.codecs.ZstdCodec),
+        "blosc": (numcodecs.Blosc, zarr.codecs.BloscCodec),
+        "lz4": (numcodecs.LZ4, None),
+        "gzip": (numcodecs.GZip, zarr.codecs.GzipCodec),
+    }
+    maker, of_v3 = makers[codec]
+    packer = of_v3() if version == "0.5" else maker()
+    path = write_image(tmp_path / "a.zarr", GREY, "yx", version=version, compressors=[packer])
+    assert np.array_equal(read_image(path), GREY)
+    chunk = path / "0" / ("c/0/0" if version == "0.5" else "0.0")
+    chunk.write_bytes(maker().encode(np.zeros(200_000_000, np.uint8)))
+    assert chunk.stat().st_size < 2_000_000
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"a\.zarr: damaged .*the chunk 0.* where 512 belong"):
+        read_image(path)
+    assert tracemalloc.get_traced_memory()[1] < 20e6
+    tracemalloc.stop()
 
 
 class Payload:
