@@ -71,8 +71,9 @@ def read_table(path: Path) -> None:
     decoded = time.perf_counter() - begin
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
     print(f"{path.stat().st_size / 1e6:.0f} MB, {len(source.images)} images, {cells} cells")
-    print(f"read {read:.1f} s, with all cells as runs {decoded:.1f} s")
-    print(f"of the processor {time.process_time():.1f} s, peak memory {memory:.2f} GiB")
+    print(
+        f"read {read:.1f} s, with all cells as runs {decoded:.1f} s, peak memory {memory:.2f} GiB"
+    )
 
 
 def write_and_read(folders: list[Path]) -> None:
