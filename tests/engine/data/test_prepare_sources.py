@@ -41,8 +41,10 @@ def cells(n: int = 12) -> NDArray[np.uint16]:
 
 
 def photo(labels: Pixels | None = None) -> NDArray[np.uint8]:
+    """Another picture each time: two of the same cells would pass for copies."""
     noise = RNG.normal(60, 12, (96, 128))
-    bright = 80 * (cells() > 0) if labels is None else 80 * (labels > 0)
+    blobs = ndimage.gaussian_filter(RNG.normal(size=(96, 128)), 5)
+    bright = 80 * (blobs > blobs.std()) if labels is None else 80 * (labels > 0)
     return np.clip(ndimage.gaussian_filter(noise + bright, 0.7), 0, 255).astype(np.uint8)
 
 
