@@ -82,6 +82,8 @@ def test_shading_of_one_lamp_does_not_make_images_alike():
 
 def test_images_without_anything_in_them_are_no_copies():
     flat = [np.full((40, 40), 7, np.uint8), np.zeros((40, 60, 3), np.uint16), np.ones((3, 3))]
+    ramp = np.arange(64 * 80, dtype=np.uint16).reshape(64, 80)
+    flat += [ramp, ramp + 7, ramp[:8, :8], ramp[:8, :8] + 1]
     assert not any(fingerprint(image).any() for image in flat)
     assert near_copies([fingerprint(image) for image in flat]) == []
     assert near_copies([]) == near_copies([fingerprint(IMAGES[0])]) == []
