@@ -103,7 +103,7 @@ def near_copies(fingerprints: Sequence[Floats]) -> list[NearCopy]:
 
     Notes
     -----
-    The time grows with the square of the number of images: a tenth of a second for 1,000.
+    The time grows with the square of the number of images: a third of a second of a core for 1,000.
     """
     if len(fingerprints) < 2:
         return []
