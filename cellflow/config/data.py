@@ -108,6 +108,13 @@ class VerifyConfig(ReadingConfig):
     runs_dir: Path = Path("runs")
     """Folder that holds all runs."""
 
+    def problems(self) -> list[str]:
+        """What does not make sense, one sentence each."""
+        found = super().problems()
+        if self.out is not None and self.out.resolve().is_relative_to(self.source.resolve()):
+            found.append(f"--out {self.out} lies in what is read; name a file elsewhere")
+        return found
+
 
 @dataclass(frozen=True)
 class FoldsConfig:

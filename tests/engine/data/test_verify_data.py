@@ -71,6 +71,12 @@ def test_a_sound_source_has_nothing_to_tell_and_nothing_is_written(source: Path,
     assert snapshot(source.parent) == before
 
 
+def test_the_table_does_not_go_into_what_is_read(source: Path, capsys):
+    assert cellflow("verify", source, "--out", source / "all.csv") == 2
+    assert "lies in what is read" in capsys.readouterr().err
+    assert not (source / "all.csv").exists()
+
+
 def test_all_that_prepare_would_refuse_is_told_at_once(source: Path, capsys, tmp_path: Path):
     rng = np.random.default_rng(1)
     image, labels = good(rng)
