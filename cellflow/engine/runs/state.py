@@ -34,7 +34,9 @@ __all__ = [
 ]
 
 
-TEXT_COLUMNS = ("id", "cell_type", "predicted_type", "group", "weights", "scope", "name")
+TEXT_COLUMNS = (
+    "id", "cell_type", "predicted_type", "group", "weights", "scope", "name", "selected_by", "fitted_for",
+)  # fmt: skip
 """Columns of the tables of a run that are text, whatever it looks like; all others are numbers."""
 CV_COLUMNS = (
     "last_epoch", "best_epoch", "cross_fitted", "selection_bias", "expected", "low", "high",
