@@ -143,7 +143,7 @@ def _calibrate_run(part: OofRun, config: CalibrateConfig) -> _Calibrated:
         cross_fitted=search.competition_of(fitted),
     )
     if config.select_metric != "competition":
-        own = {"": search.scores.at(rows, part.mask), "_cross_fitted": cross_fitted}
+        own = {"_training": search.scores.at(rows, part.mask), "_cross_fitted": cross_fitted}
         scores = scores.assign(**{config.select_metric + end: item for end, item in own.items()})
     selected_by = run_select_metric(part.run)
     cv = cross_validation(

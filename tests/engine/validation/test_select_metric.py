@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cellflow import cli, segmentation_metrics
+from cellflow import RunsConfig, cli, list_runs, segmentation_metrics
 from cellflow.config import GridConfig, MaskConfig
 from cellflow.config.metrics import SELECT_NAMES, SelectMetric
 from cellflow.engine.runs.state import run_state
@@ -181,11 +181,29 @@ def test_thresholds_for_one_metric_and_models_by_another(
     truths = [read_labels(path) for path in dataset]
     found = [read_labels(run.oof / "masks" / path.name) for path in dataset]
     f1 = segmentation_metrics(truths, found, metrics=["f1_50"]).per_image["f1_50"]
-    assert table.sort_values("id")["f1_50"].tolist() == pytest.approx(f1.tolist(), abs=1e-6)
+    assert table.sort_values("id")["f1_50_training"].tolist() == pytest.approx(
+        f1.tolist(), abs=1e-6
+    )
     assert facts["scores"]["all types"]["training_thresholds"] == pytest.approx(f1.mean(), abs=1e-6)
     assert facts["scores"]["all types"]["cross_fitted"] == pytest.approx(
         table["f1_50_cross_fitted"].mean()
     )
+
+
+def test_verify_agrees_whatever_chose(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its own computation of scores, biases and means is of the competition score, as the tables are."""
+    assert command(f"{CALIBRATE} --select_metric ap50") == 0
+    assert command("verify exp") == 0, capsys.readouterr()
+    assert set(pd.read_csv(run.cv)["fitted_for"]) == {"ap50"}
+
+
+def test_lists_of_runs_have_the_score_whatever_chose(run: RunFolder) -> None:
+    (raw,) = list_runs(RunsConfig()).to_dict("records")
+    assert raw["cv_raw"] == pytest.approx(pd.read_csv(run.scores)["score"].mean())
+    command(f"{CALIBRATE} --select_metric f1_75")
+    (row,) = list_runs(RunsConfig()).to_dict("records")
+    fitted = pd.read_csv(run.calibration / "scores.csv")["cross_fitted"].mean()
+    assert row["cv_post"] == pytest.approx(fitted)
 
 
 def test_one_metric_for_both_is_no_mix(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ import zarr
 import cellflow
 from cellflow import cli
 from cellflow.config import CalibrateConfig, GridConfig, MaskConfig, TrainConfig, VerifyConfig
+from cellflow.engine.runs.state import TEXT_COLUMNS as TEXT
 from cellflow.engine.segmentation.mask_step import make_labels
 from cellflow.engine.segmentation.scoring import score_row
 from cellflow.engine.validation.oof_tables import OofImage, predictions_table
@@ -34,17 +35,6 @@ GRID = GridConfig(
     start_threshold=-2.0, threshold_step=2.0, n_thresholds=3, flow_thresholds=(0.4, 0.0),
     min_sizes=(15, 60), extras=False,
 )  # fmt: skip
-TEXT = (
-    "id",
-    "cell_type",
-    "predicted_type",
-    "group",
-    "weights",
-    "scope",
-    "name",
-    "predicted",
-    "role",
-)
 
 
 @pytest.fixture(scope="module")
