@@ -108,8 +108,11 @@ class Dataset:
         """Ids of all images, sorted."""
         return [str(image_id) for image_id in self.images.index]
 
-    own_columns = (*_COLUMNS, NEAR_COPY)
-    """Columns of `images` that `cellflow prepare` computed; all others came with the source."""
+    own_columns = _COLUMNS
+    """Columns of `images` that `cellflow prepare` computes of every dataset."""
+
+    computed_columns = (*_COLUMNS, NEAR_COPY)
+    """All columns that it may compute; the others came with the source."""
 
     @property
     def folds_path(self) -> Path:
