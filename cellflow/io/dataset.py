@@ -112,8 +112,11 @@ class Dataset:
         """Ids of all images, sorted."""
         return [str(image_id) for image_id in self.images.index]
 
-    own_columns = (*_COLUMNS, _NAMES, NEAR_COPY)
-    """Columns of `images` that `cellflow prepare` computed; all others came with the source."""
+    own_columns = (*_COLUMNS, _NAMES)
+    """Columns of `images` that `cellflow prepare` computes of every dataset."""
+
+    computed_columns = (*_COLUMNS, _NAMES, NEAR_COPY)
+    """All columns that it may compute; the others came with the source."""
 
     @property
     def folds_path(self) -> Path:
@@ -306,7 +309,7 @@ class DatasetWriter:
 
 def _free_name(column: str) -> str:
     """Name of a column of the source that does not clash with one of ours."""
-    return f"source_{column}" if column in Dataset.own_columns else column
+    return f"source_{column}" if column in Dataset.computed_columns else column
 
 
 def _data_hash(pixel_hashes: dict[Any, Any], annotations: dict[str, list[str]]) -> str:

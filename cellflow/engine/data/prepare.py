@@ -220,7 +220,7 @@ def _with_table(source: Source, config: ReadingConfig, problems: Problems) -> So
     elif source.layout not in ("kaggle", DatasetFolder.name):
         for path in sorted(config.source.glob("*.csv")):
             _log.info("%s is not used; add --table %s to join it on the id", path, path)
-    images, computed = {}, Dataset.own_columns if source.layout == DatasetFolder.name else ()
+    images, computed = {}, Dataset.computed_columns if source.layout == DatasetFolder.name else ()
     for name, image in source.images.items():
         columns = {key: text for key, text in image.columns.items() if key not in computed}
         columns |= table.get(name, {})

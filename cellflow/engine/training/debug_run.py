@@ -106,5 +106,7 @@ def _choose(images: pd.DataFrame, split: pd.Series[int] | None, folds: int) -> l
 def _source(dataset: Dataset, name: str) -> FileImage:
     """An image of a dataset as a reader of sources would hand it on."""
     row = dataset.images.loc[name]
-    extra = {str(key): str(value) for key, value in row.items() if key not in dataset.own_columns}
+    extra = {
+        str(key): str(value) for key, value in row.items() if key not in dataset.computed_columns
+    }
     return FileImage(name, dataset.path / "images" / str(row["file"]), extra)
