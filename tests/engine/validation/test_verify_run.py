@@ -15,7 +15,7 @@ import zarr
 import cellflow
 from cellflow import cli
 from cellflow.config import CalibrateConfig, GridConfig, MaskConfig, TrainConfig, VerifyConfig
-from cellflow.engine.runs.state import TEXT_COLUMNS as TEXT
+from cellflow.engine.runs.state import TEXT_COLUMNS
 from cellflow.engine.segmentation.mask_step import make_labels
 from cellflow.engine.segmentation.scoring import score_row
 from cellflow.engine.validation.oof_tables import OofImage, predictions_table
@@ -30,6 +30,8 @@ from cellflow.numeric.rle import rles_from_labels
 from cellflow.numeric.targets import labels_to_flows
 from cellflow.storage.atomic import write_csv
 from cellflow.storage.run_folder import RunFolder
+
+TEXT = (*TEXT_COLUMNS, "predicted", "role")
 
 GRID = GridConfig(
     start_threshold=-2.0, threshold_step=2.0, n_thresholds=3, flow_thresholds=(0.4, 0.0),
