@@ -9,6 +9,9 @@ BIN := .venv/bin
 	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable .
+	# metrics are compared with it; the pandas and rich that it asks for are older than those it works with
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps \
+		panoptica ruamel.yaml connected-components-3d plotly
 	touch $@
 
 demo: .venv/ready
