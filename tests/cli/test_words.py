@@ -118,7 +118,8 @@ def test_it_is_the_parser_that_decides(command: str, name: str, hint: Any, text:
     if get_origin(hint) and text == "first" and isinstance(get_args(hint)[0], str):
         text = get_args(hint)[0]
     config = COMMANDS[command].config
-    needed = {"predict": ["x"], "prepare": ["x"], "queue": ["x"], "compare": ["a", "b"]}
+    needed = {name: ["x"] for name in ("predict", "prepare", "queue", "score", "verify")}
+    needed |= {"compare": ["a", "b"], "export": ["--to", "archive"]}
     words = [*needed.get(command, []), f"--{name}", *([] if hint is bool else [text])]
     words += ["--images", "y"] if command == "ensemble" and name != "images" else []
     try:
