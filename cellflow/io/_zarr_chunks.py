@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
+import zlib
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
+
+import imagecodecs
+import numpy as np
 
 from cellflow.errors import DataError
-from cellflow.io._zarr_metadata import METADATA_FILES, ArrayFacts
+from cellflow.io._zarr_metadata import METADATA_FILES, ArrayFacts, Shard
 
 __all__ = ["check_chunks"]
 
@@ -14,6 +21,10 @@ _GROWTH, _SLACK = 8, 2**16
 """By how much a filter may widen numbers, and bytes that headers and checksums may take."""
 _HEAD = 18
 """Bytes at the start of a file in which its unpacked size stands, for the codecs that write it."""
+_BY_HEADER = 47
+"""What `zlib` is told for either of zlib and gzip."""
+_ENTRY, _CHECKSUM, _NO_PIECE = 16, 4, 2**64 - 1
+"""Bytes of a piece in the table of a shard, bytes after the table, and what stands for no piece."""
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
 
@@ -25,7 +36,7 @@ def check_chunks(array: Path, group: Path, facts: ArrayFacts) -> bool:
     DataError
         If a link leads out of its group.
     ValueError
-        If a file is larger than its chunk, or says that it unpacks to more.
+        If a file is larger than its chunk, or it or a piece of it unpacks to more.
     """
     found, top = False, Path(os.path.realpath(group))
     for place, folders, files in os.walk(array):
@@ -44,27 +55,96 @@ def check_chunks(array: Path, group: Path, facts: ArrayFacts) -> bool:
 
 
 def _refuse_swollen(path: Path, facts: ArrayFacts) -> None:
-    most = _GROWTH * facts.chunk_bytes + _SLACK
     with path.open("rb") as file:
-        claimed = max(os.fstat(file.fileno()).st_size, _claimed(file.read(_HEAD), facts.packing))
-    if claimed > most:
-        raise ValueError(
-            f"the chunk {path.name} claims {claimed:,} bytes, where {facts.chunk_bytes:,} belong"
-        )
+        size = os.fstat(file.fileno()).st_size
+        _refuse_more(path.name, size, facts.chunk_bytes)
+        if facts.shard is None:
+            claimed = _claimed(file, size, facts.packing, facts.chunk_bytes)
+            _refuse_more(path.name, claimed, facts.chunk_bytes)
+            return
+        expected = facts.chunk_bytes // max(1, facts.shard.pieces)
+        for start, length in _pieces(file, size, facts.shard):
+            file.seek(start)
+            claimed = _claimed(file, length, facts.shard.packing, expected)
+            _refuse_more(f"{path.name} from byte {start} on", max(length, claimed), expected)
 
 
-def _claimed(head: bytes, packing: str) -> int:
-    """Bytes that a file unpacks to, by its header; 0 where none says so."""
+def _refuse_more(name: str, claimed: int, expected: int) -> None:
+    if claimed > _most(expected):
+        raise ValueError(f"the chunk {name} claims {claimed:,} bytes, where {expected:,} belong")
+
+
+def _most(expected: int) -> int:
+    return _GROWTH * expected + _SLACK
+
+
+def _pieces(file: BinaryIO, size: int, shard: Shard) -> Iterator[tuple[int, int]]:
+    """Start and length of the pieces in a shard, by its table; each place once, in their order."""
+    length = shard.pieces * _ENTRY
+    file.seek(0 if shard.index_first else max(0, size - length - _CHECKSUM))
+    table = np.frombuffer(file.read(length), "<u8")
+    if len(table) < 2 * shard.pieces:
+        raise ValueError(f"a shard of {size:,} bytes for {shard.pieces:,} pieces")
+    for start, count in np.unique(table.reshape(-1, 2), axis=0).tolist():
+        if start == count == _NO_PIECE:
+            continue
+        if start + count > size:
+            raise ValueError(f"a piece that ends at byte {start + count:,} of {size:,}")
+        yield start, count
+
+
+def _claimed(file: BinaryIO, length: int, packing: str, expected: int) -> int:
+    """Bytes that the next so many of a file unpack to; 0 where nothing is packed."""
+    if packing in ("gzip", "zlib"):
+        return _inflated(file, length, _most(expected))
+    start = file.tell()
+    head = file.read(min(length, _HEAD))
     if packing == "blosc":
         return int.from_bytes(head[4:8], "little")
     if packing == "lz4":  # as numcodecs writes it
         return int.from_bytes(head[:4], "little")
-    if packing == "zstd" and head.startswith(_ZSTD) and len(head) > len(_ZSTD):
-        # RFC 8878, 3.1.1.1: flags, size of the window, number of the dictionary, size of the content
-        flags = head[4]
-        single = flags >> 5 & 1
-        start = 6 - single + (0, 1, 2, 4)[flags & 3]
-        length = (single, 2, 4, 8)[flags >> 6]
-        size = int.from_bytes(head[start : start + length], "little")
-        return size + 256 if length == 2 else size
-    return 0
+    if packing != "zstd":
+        return 0
+    if (size := _zstd_size(head)) is not None:
+        return size
+    file.seek(start)
+    return _unpacked_zstd(file.read(length), _most(expected))
+
+
+def _inflated(file: BinaryIO, length: int, most: int) -> int:
+    """Bytes that zlib or gzip unpack to, counted piece by piece and not much beyond `most`."""
+    total, unpacker = 0, zlib.decompressobj(_BY_HEADER)
+    with suppress(zlib.error):  # damage, which is told when it is read
+        while length > 0 and (data := file.read(min(length, _SLACK))):
+            length -= len(data)
+            while data and total <= most:
+                if unpacker.eof:  # gzip may go on after its end
+                    unpacker = zlib.decompressobj(_BY_HEADER)
+                total += len(unpacker.decompress(data, _SLACK))
+                data = unpacker.unused_data if unpacker.eof else unpacker.unconsumed_tail
+            if total > most:
+                break
+    return total
+
+
+def _zstd_size(head: bytes) -> int | None:
+    """Size by the header of a frame (RFC 8878, 3.1.1.1), None where it does not say it."""
+    if not head.startswith(_ZSTD) or len(head) == len(_ZSTD):
+        raise ValueError("a chunk that is no zstd")
+    # flags, size of the window, number of the dictionary, size of the content
+    flags = head[4]
+    single = flags >> 5 & 1
+    start = 6 - single + (0, 1, 2, 4)[flags & 3]
+    length = (single, 2, 4, 8)[flags >> 6]
+    size = int.from_bytes(head[start : start + length], "little")
+    return None if not length else size + 256 if length == 2 else size
+
+
+def _unpacked_zstd(data: bytes, most: int) -> int:
+    """Size of frames that do not say it; one more than `most` if they do not go into that."""
+    try:
+        return len(imagecodecs.zstd_decode(data, out=most))
+    except imagecodecs.ZstdError as error:
+        if "too small" in str(error):
+            return most + 1
+        raise

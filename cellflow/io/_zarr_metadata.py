@@ -14,21 +14,42 @@ import numpy as np
 
 from cellflow.errors import DataError
 
-__all__ = ["METADATA_FILES", "ArrayFacts", "array_facts", "attributes", "inside", "is_zarr"]
+__all__ = [
+    "METADATA_FILES",
+    "ArrayFacts",
+    "Shard",
+    "array_facts",
+    "attributes",
+    "inside",
+    "is_zarr",
+]
 
 _GROUP_FILES = ("zarr.json", ".zgroup", ".zattrs")
 METADATA_FILES = {"zarr.json", ".zgroup", ".zattrs", ".zarray", ".zmetadata"}
 _LARGEST_JSON = 2**28
 """Bytes; properties of a million cells take half of it."""
 _CODECS = {
-    "bytes", "transpose", "blosc", "gzip", "zstd", "crc32c", "sharding_indexed", "zlib", "lz4", "lzma",
-    "bz2", "delta", "shuffle", "fixedscaleoffset", "bitround", "packbits", "crc32", "adler32", "fletcher32",
+    "bytes", "transpose", "blosc", "gzip", "zstd", "crc32c", "sharding_indexed", "zlib", "lz4", "delta",
+    "shuffle", "fixedscaleoffset", "bitround", "packbits", "crc32", "adler32", "fletcher32",
 }  # fmt: skip
-"""Codecs that are run; others, of which pickle is one, may run whatever a file asks for."""
+"""Codecs that are run; others, of which pickle is one, may run whatever a file asks for, or unpack to any size."""
+_SHARD = "sharding_indexed"
+_PACKINGS = {"blosc", "gzip", "zstd", "zlib", "lz4", _SHARD}
+"""Those of which the size must be known before they are run; others widen numbers at most."""
 _CHECKSUMS = {"crc32c", "crc32", "adler32", "fletcher32"}
 _NUMBERS = {f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)} | {
     "bool", "float16", "float32", "float64",
 }  # fmt: skip
+
+
+class Shard(NamedTuple):
+    """How the chunks of an array are cut into pieces that are packed each for itself."""
+
+    pieces: int
+    """Of one chunk."""
+    packing: str
+    index_first: bool
+    """Whether the table of the pieces stands before them."""
 
 
 class ArrayFacts(NamedTuple):
@@ -39,6 +60,7 @@ class ArrayFacts(NamedTuple):
     dtype: np.dtype[Any]
     packing: str
     """The codec that packs chunks last, empty where none does."""
+    shard: Shard | None = None
 
     @property
     def bytes(self) -> int:
@@ -110,31 +132,61 @@ def array_facts(path: Path) -> ArrayFacts:
         codecs = [*(found.get("filters") or []), found.get("compressor")]
     else:
         raise DataError(f"its level {path.name} is missing. Copy the whole image again.")
-    packings = _known_codecs(codecs)
+    packing = _packing(codecs)
     dtype = np.dtype(kind) if isinstance(kind, str) else None
     if dtype is None or dtype.name not in _NUMBERS:
         raise DataError(f"expected whole or real numbers, found {kind}.", found=kind)
-    return ArrayFacts(
-        _lengths(found["shape"]), _lengths(chunks), dtype, packings[-1] if packings else ""
+    shape, chunks = _lengths(found["shape"]), _lengths(chunks)
+    shard = _shard(codecs[-1]["configuration"], chunks) if packing == _SHARD else None
+    return ArrayFacts(shape, chunks, dtype, packing, shard)
+
+
+def _packing(codecs: Iterable[Any]) -> str:
+    """The codec that packs last, without checksums; refuses those that are not known, and packed data packed again."""
+    given = [codec for codec in codecs if codec is not None]
+    names = [_codec_name(codec) for codec in given]
+    if given and _at_the_end(given[-1]):
+        del names[-1]
+    if len(set(names)) < len(names) or _PACKINGS & set(names[:-1]):
+        raise DataError(
+            f"its pixels are packed with {', '.join(names)} in turn, which is not read.",
+            found=names,
+        )
+    found = [name for name in names if name not in _CHECKSUMS]
+    return found[-1] if found else ""
+
+
+def _codec_name(codec: Any) -> str:
+    name = codec if isinstance(codec, str) else codec.get("name", codec.get("id"))
+    plain = str(name).removeprefix("numcodecs.")
+    if plain not in _CODECS:
+        raise DataError(f"its pixels are packed with {name!r}, which is not read.", found=name)
+    return plain
+
+
+def _shard(facts: Mapping[str, Any], chunks: tuple[int, ...]) -> Shard:
+    """How chunks are cut; their table must be plain numbers and a checksum, as writers make it."""
+    packing = _packing(facts["codecs"])
+    index = facts["index_codecs"]
+    names = [_codec_name(codec) for codec in index]
+    known = names == ["bytes", "crc32c"] and _at_the_end(index[1])
+    if packing == _SHARD or not known or index[0]["configuration"]["endian"] != "little":
+        raise DataError(
+            f"its pixels are packed with {_SHARD} of {packing or 'bytes'} with a table of {', '.join(names)}, "
+            "which is not read.",
+            found=names,
+        )
+    pieces = math.prod(chunks) // math.prod(_lengths(facts["chunk_shape"]))
+    return Shard(pieces, packing, facts.get("index_location") == "start")
+
+
+def _at_the_end(codec: Any) -> bool:
+    """Whether a codec puts a checksum behind the bytes, and not before them."""
+    return codec == "crc32c" or (
+        isinstance(codec, Mapping)
+        and codec.get("name") == "crc32c"
+        and not codec.get("configuration")
     )
-
-
-def _known_codecs(codecs: Iterable[Any]) -> list[str]:
-    """Names of codecs in the order in which they pack, checksums left out; refuses those that are not known."""
-    found = list[str]()
-    for codec in codecs:
-        if codec is None:
-            continue
-        name = codec if isinstance(codec, str) else codec.get("name", codec.get("id"))
-        plain = str(name).removeprefix("numcodecs.")
-        if plain not in _CODECS:
-            raise DataError(f"its pixels are packed with {name!r}, which is not read.", found=name)
-        inner = codec.get("configuration") if isinstance(codec, Mapping) else None
-        for key in ("codecs", "index_codecs"):  # those inside of shards
-            _known_codecs((inner or {}).get(key, ()))
-        if plain not in _CHECKSUMS:
-            found.append(plain)
-    return found
 
 
 def _load(path: Path) -> dict[str, Any]:

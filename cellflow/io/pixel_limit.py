@@ -14,6 +14,8 @@ from cellflow.errors import DataError
 
 __all__ = ["at_most", "refuse_large", "room_for"]
 
+_COUNTED = 10**12
+"""Lengths from here on are not printed: Python refuses numbers of more than 4,300 digits."""
 _given: int | None = None
 
 
@@ -54,9 +56,14 @@ def refuse_large(shape: tuple[int, int], most: int | None = None) -> None:
     limit = room_for(0) if most is None else most
     pixels = int(shape[0]) * int(shape[1])
     if pixels > limit:
+        large = f"add --max_pixels {pixels}, or " if pixels < _COUNTED**2 else ""
         raise DataError(
-            f"it claims {shape[0]:,} x {shape[1]:,} pixels (height x width), more than the {limit:,} that are "
-            f"read. If it is that large, add --max_pixels {pixels}, or cut it into parts; else it is damaged.",
+            f"it claims {_text(shape[0])} x {_text(shape[1])} pixels (height x width), more than the {limit:,} that "
+            f"are read. If it is that large, {large}cut it into parts; else it is damaged.",
             expected=limit,
-            found=pixels,
+            found=min(pixels, _COUNTED**2),
         )
+
+
+def _text(length: int) -> str:
+    return f"{length:,}" if length < _COUNTED else "over 10^12"

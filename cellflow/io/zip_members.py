@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -19,6 +21,12 @@ MAX_MEMBER, MAX_TOTAL = 64 * 2**20, 2 * 2**30
 """Bytes of one member and of all, unpacked."""
 MAX_RATIO, FREE = 200, 2**20
 """Unpacked over packed size, of a member larger than so many bytes."""
+
+_DAMAGES = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError,
+    ValueError, OverflowError, struct.error,
+)  # fmt: skip
+"""What is raised on a damaged zip; `ValueError` for names that are not in the encoding they claim."""
 
 
 def read_members(path: Path, suffix: str) -> Iterator[tuple[str, bytes]]:
@@ -44,7 +52,7 @@ def read_members(path: Path, suffix: str) -> Iterator[tuple[str, bytes]]:
                 if name.suffix.lower() == suffix and name.name[0] != ".":
                     with archive.open(member) as file:
                         yield name.stem, file.read(MAX_MEMBER + 1)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except _DAMAGES as error:
         raise DataError(
             f"{path}: not a zip, or a damaged or encrypted one ({error}). Save it again.", path=path
         ) from error
@@ -61,7 +69,7 @@ def names_in(path: Path) -> list[str]:
             return []
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
-    except (zipfile.BadZipFile, OSError, NotImplementedError):
+    except (OSError, *_DAMAGES):
         return []
 
 

@@ -356,6 +356,7 @@ HOSTILE: dict[str, tuple[Callable[[Json], object], str]] = {
     "an id twice": (listed(id=1), "the image id 1 comes twice, for 'a.tif' and 'b.tif'"),
     "a name twice": (listed(file_name="a.tif"), "have the same id 'a'"),
     "an id that is none": (listed(id=[1]), "needs an id and a file_name"),
+    "a size without end": (listed(height=10**3000, width=10**3000), "claims over 10^12 x over 10^12 pixels"),
     "a huge size": (listed(height=10**9, width=10**9), "claims 1,000,000,000 x 1,000,000,000 pixels"),
     "a negative size": (listed(height=-5), "expected a height and a width of at least 1, found -5 x 60"),
     "no width": (listed(width=None), "expected a height and a width of at least 1"),

@@ -211,6 +211,7 @@ def test_far_outside_is_cut_and_elsewhere_refused(
         ('{"type": "Polygon", "coordinates": [[[1, 2], [3]]]}', "geometry cannot be read"),
         ('{"type": "Polygon", "coordinates": [[["a", "b"]]]}', "geometry cannot be read"),
         ('{"type": "Polygon", "coordinates": [[[NaN, 1], [2, 2], [1, 2]]]}', "no list of"),
+        (f'{{"type": "Polygon", "coordinates": [[[1{"0" * 400}, 1], [2, 2]]]}}', "cannot be read"),
         ('{"type": "Polygon", "coordinates": 5}', "geometry cannot be read"),
         (
             '{"type": "GeometryCollection", "geometries": [' * 300 + "]}" * 300,

@@ -211,6 +211,16 @@ def test_a_billion_without_being_asked() -> None:
         refuse_large((25_001, 40_000))
 
 
+def test_numbers_that_python_does_not_print() -> None:
+    """Json takes 4,300 digits a number, and their product has more."""
+    with pytest.raises(
+        DataError, match=r"claims over 10\^12 x over 10\^12 pixels .*damaged"
+    ) as error:
+        refuse_large((10**3000 - 1, 10**3000 - 1))
+    assert len(str(error.value)) < 400
+    str(error.value.facts)
+
+
 def test_a_dataset_knows_how_large_its_images_are(
     tiny_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

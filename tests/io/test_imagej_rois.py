@@ -15,7 +15,7 @@ from roifile import ROI_OPTIONS, ROI_SUBTYPE, ROI_TYPE, ImagejRoi, roiread, roiw
 
 from cellflow.errors import DataError
 from cellflow.io import zip_members
-from cellflow.io.formats.imagej_rois import read_rois, write_rois
+from cellflow.io.formats.imagej_rois import ImagejRois, read_rois, write_rois
 from cellflow.io.found_outlines import cells_of
 from cellflow.numeric.labels import compact, labels_from_instances
 
@@ -240,6 +240,53 @@ def test_damaged_rois(tmp_path: Path) -> None:
         archive.writestr("picture.tif", b"II*")
     with pytest.raises(DataError, match="found other files only"):
         masks_of(path, (8, 8))
+
+
+def test_names_and_members_of_damaged_zips(tmp_path: Path) -> None:
+    """Python raises errors of several kinds on them."""
+    path = tmp_path / "photos.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("é.roi", bytes(range(256)))
+    whole = path.read_bytes()
+    start = whole.index("é.roi".encode()) + len("é.roi".encode()) + 9
+    for data in (
+        whole.replace("é".encode(), b"\xff\xfe"),
+        whole[:start] + b"\xff" * 40 + whole[start + 40 :],
+    ):
+        path.write_bytes(data)
+        with pytest.raises(DataError, match=r"photos\.zip: not a zip, or a damaged") as error:
+            read_rois(path)
+        assert error.value.path == path
+    path.write_bytes(whole.replace("é".encode(), b"\xff\xfe"))
+    assert not ImagejRois().is_one(path)
+
+
+@pytest.mark.parametrize("kind", [ROI_TYPE.OVAL, ROI_TYPE.RECT])
+@pytest.mark.parametrize("width", [np.nan, np.inf, 1e9])
+def test_rectangles_that_are_none(kind: ROI_TYPE, width: float, tmp_path: Path) -> None:
+    roi = box(kind, 2, 2, 11, 8, arc=4)
+    roi.options |= ROI_OPTIONS.SUB_PIXEL_RESOLUTION
+    roi.xd, roi.yd, roi.widthd, roi.heightd = 2.0, 2.0, width, 8.0
+    with pytest.raises(DataError, match=r"the ROI 'roi0' cannot be read") as error:
+        read_rois(save(tmp_path / "x.zip", roi))
+    assert error.value.path == tmp_path / "x.zip"
+
+
+def test_the_largest_oval_has_few_points(tmp_path: Path) -> None:
+    roi = box(ROI_TYPE.OVAL, 2, 2, 11, 8)
+    roi.options |= ROI_OPTIONS.SUB_PIXEL_RESOLUTION
+    roi.xd, roi.yd, roi.widthd, roi.heightd = 0.0, 0.0, 65_535.0, 65_535.0
+    ((ring,),) = read_rois(save(tmp_path / "x.zip", roi)).cells[0]
+    assert len(ring) < 10_000
+    middle = (ring[1:] + ring[:-1]) / 2 - 65_535 / 2
+    assert np.abs(np.hypot(*middle.T) - 65_535 / 2).max() < 0.01
+
+
+def test_a_spline_that_is_none(tmp_path: Path) -> None:
+    roi = polygon([(0.0, 0.0), (1e30, 0.0), (1e30, 1e-30), (5.0, 5.0)])
+    roi.options |= ROI_OPTIONS.SPLINE_FIT
+    with pytest.raises(DataError, match=r"the ROI 'roi0' cannot be read"):
+        read_rois(save(tmp_path / "x.zip", roi))
 
 
 def test_zips_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

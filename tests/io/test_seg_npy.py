@@ -6,7 +6,8 @@ import io
 import os
 import pickle
 import struct
-from pathlib import Path
+import tracemalloc
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
+from cellflow.io.formats import seg_npy
 from cellflow.io.formats.seg_npy import read_seg_npy, seg_files, write_seg_npy
 from cellflow.io.pixel_limit import at_most
 
@@ -200,6 +202,81 @@ def stream_of(path: Path, instructions: bytes) -> Path:
 )
 def test_declared_sizes_take_no_memory(instructions: bytes, tmp_path: Path) -> None:
     refused(stream_of(tmp_path / "a_seg.npy", instructions))
+
+
+EVIL = b"N}\x8c\x04name\x8c\x04evils\x86b"
+"""Sets an attribute of what stands before it."""
+
+
+@pytest.mark.parametrize(
+    ("name", "real"),
+    [
+        ("pathlib PosixPath", PurePosixPath),
+        ("pathlib WindowsPath", PureWindowsPath),
+        ("numpy.core.multiarray _reconstruct", seg_npy._Array),
+        ("numpy.core.multiarray scalar", seg_npy._scalar),
+        ("numpy._core.numeric _frombuffer", seg_npy._from_buffer),
+        ("numpy dtype", seg_npy._Type),
+        ("_codecs encode", seg_npy._encode),
+    ],
+)
+def test_no_name_can_be_changed(
+    name: str, real: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = getattr(real, "name", None)
+    monkeypatch.setattr(real, "name", before, raising=False)  # put back, whatever the file does
+    global_ = b"c" + name.replace(" ", "\n").encode() + b"\n"
+    assert "a change of" in refused(stream_of(tmp_path / "a_seg.npy", global_ + EVIL))
+    assert real.name is before
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [(b"}", b"Ns"), (b"}(", b"Nu"), (b"(", b"Nd"), (b"\x8f(", b"\x90"), (b"(", b"\x91")],
+)
+def test_keys_are_texts_and_numbers(start: bytes, end: bytes, tmp_path: Path) -> None:
+    """A tuple of tuples takes twice the time for its hash with every two bytes."""
+    for more in (b"2\x86" * 20, b"\x94h\x00h\x00\x86"):
+        stream = start + b")" + more + end
+        assert "Nothing of it was run" in refused(stream_of(tmp_path / "a_seg.npy", stream))
+
+
+@pytest.mark.parametrize("name", ["numpy dtype", "_codecs encode", "pathlib PosixPath"])
+def test_no_text_is_made_of_lists(name: str, tmp_path: Path) -> None:
+    """It would be twice as long with every few bytes."""
+    global_ = b"c" + name.replace(" ", "\n").encode() + b"\n"
+    nested = b")" + b"2\x86" * 18
+    path = stream_of(tmp_path / "a_seg.npy", global_ + nested + b"\x85R")
+    tracemalloc.start()
+    refused(path)
+    assert tracemalloc.get_traced_memory()[1] < 500_000
+    tracemalloc.stop()
+
+
+def test_paths_do_not_grow(tmp_path: Path) -> None:
+    global_ = b"cpathlib\nPosixPath\n"
+    stream = b"".join([global_] * 20) + b"\x8c\x02ab" + b"2\x86R" * 20
+    path = stream_of(tmp_path / "a_seg.npy", stream)
+    tracemalloc.start()
+    assert "found str" in refused(path)
+    assert tracemalloc.get_traced_memory()[1] < 500_000
+    tracemalloc.stop()
+
+
+def test_an_array_of_a_number_of_bytes(tmp_path: Path) -> None:
+    """That number of bytes would be made."""
+    kind = b"cnumpy\ndtype\n\x8c\x02u1\x85R"
+    stream = b"cnumpy.core.numeric\n_frombuffer\n(J\x00\x00\x00\x10" + kind + b"K\x01\x8c\x01CtR"
+    path = stream_of(tmp_path / "a_seg.npy", stream)
+    tracemalloc.start()
+    refused(path)
+    assert tracemalloc.get_traced_memory()[1] < 500_000
+    tracemalloc.stop()
+
+
+def test_a_key_without_end(tmp_path: Path) -> None:
+    number = b"\x8b" + struct.pack("<I", 4000) + b"\x01" * 4000
+    refused(stream_of(tmp_path / "a_seg.npy", b"}" + number + b"Ns"))
 
 
 def test_a_huge_array_that_is_declared_only(tmp_path: Path) -> None:

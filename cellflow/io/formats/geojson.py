@@ -206,7 +206,7 @@ def _object(path: Path, number: int, feature: Any, result: FoundOutlines) -> _Ob
         return "empty object"
     try:
         outline = _outline(geometry)
-    except (ValueError, TypeError, IndexError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, IndexError, KeyError, OverflowError, RecursionError) as error:
         raise DataError(
             f"{where}: the geometry cannot be read ({error}). Expected rings of [x, y] in pixels; export it again.",
             path=path,

@@ -11,8 +11,8 @@ import io
 import pickle
 import pickletools
 import re
-from collections.abc import Mapping
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -32,10 +32,17 @@ _LARGEST = 2**34
 """Bytes of a file that is read whole."""
 _REFUSED = {
     "PERSID", "BINPERSID", "EXT1", "EXT2", "EXT4", "INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "NEXT_BUFFER",
-    "READONLY_BUFFER",
+    "READONLY_BUFFER", "EMPTY_SET", "ADDITEMS", "FROZENSET",
 }  # fmt: skip
 """Instructions of pickles that no such file needs."""
 _MEMOS = {"PUT", "BINPUT", "LONG_BINPUT"}
+_FETCHES = {"GET", "BINGET", "LONG_BINGET"}
+_PLAIN = {
+    pickletools.pyint, pickletools.pylong, pickletools.pyinteger_or_bool, pickletools.pybool, pickletools.pyfloat,
+    pickletools.pynone, pickletools.pyunicode, pickletools.pystring, pickletools.pybytes,
+    pickletools.pybytes_or_str,
+}  # fmt: skip
+"""What may be a key."""
 _DTYPE = re.compile(r"[bBiufSUO?](1|2|4|8|16)?|[SU]\d{1,4}")
 
 
@@ -178,7 +185,8 @@ def _label_map(path: Path, masks: Any) -> NDArray[np.int64]:
 def _few_keys(values: Any) -> str:
     if not isinstance(values, Mapping):
         return f"{type(values).__name__}"
-    return ", ".join(str(key)[:40] for key in list(values)[:8]) or "nothing"
+    names = [key[:40] for key in values if isinstance(key, str)]
+    return ", ".join(names[:8]) or "nothing"
 
 
 # ------------------------------------------------------------------------------- the pickle in the file
@@ -193,7 +201,8 @@ class _Type:
 
     def __init__(self, text: Any = "", *_: Any) -> None:
         if not isinstance(text, str) or not _DTYPE.fullmatch(text):
-            raise _NotPlainError(f"an array of {str(text)[:40]!r}")
+            found = repr(text[:40]) if isinstance(text, str) else f"a {type(text).__name__}"
+            raise _NotPlainError(f"an array of {found}")
         self.dtype = np.dtype(text)
 
     def __setstate__(self, state: Any) -> None:
@@ -226,8 +235,10 @@ class _Array:
 
 def _from_buffer(content: Any, kind: Any, shape: Any, order: Any) -> _Array:
     """An array as protocol 5 tells it."""
+    if not isinstance(content, bytes | bytearray):  # of a number it would make so many bytes
+        raise _NotPlainError(f"an array of a {type(content).__name__}")
     array = _Array()
-    array.__setstate__((1, shape, kind, order == "F", bytes(content)))
+    array.__setstate__((1, shape, kind, order == "F", content))
     return array
 
 
@@ -241,7 +252,31 @@ def _scalar(kind: Any, content: Any = b"") -> Any:
 
 def _encode(text: Any, _: Any = "latin1") -> bytes:
     """Bytes as protocol 2 tells them."""
-    return str(text).encode("latin1")
+    if not isinstance(text, str):
+        raise _NotPlainError(f"bytes of a {type(text).__name__}")
+    return text.encode("latin1")
+
+
+def _file_name(*parts: Any) -> str:
+    """The last part of a path. Nothing is joined: texts would grow beyond what the file holds."""
+    if not parts or not isinstance(parts[-1], str):
+        raise _NotPlainError("a path without a name")
+    return parts[-1]
+
+
+class _StandIn:
+    """What a file gets for a name: it can be called, but not changed as the real class or function could be."""
+
+    __slots__ = ("_make",)
+
+    def __init__(self, make: Callable[..., Any]) -> None:
+        self._make = make
+
+    def __call__(self, *values: Any) -> Any:
+        return self._make(*values)
+
+    def __setstate__(self, state: Any) -> None:
+        raise _NotPlainError("a change of what all files share")
 
 
 _NUMPY = ("numpy.core", "numpy._core")
@@ -251,14 +286,17 @@ class _Unpickler(pickle.Unpickler):
     """Knows the few names that such files hold, and gives stand-ins for them that can do no harm."""
 
     names: ClassVar[dict[tuple[str, str], Any]] = {
-        **{(f"{name}.multiarray", "_reconstruct"): _Array for name in _NUMPY},
-        **{(f"{name}.multiarray", "scalar"): _scalar for name in _NUMPY},
-        **{(f"{name}.numeric", "_frombuffer"): _from_buffer for name in _NUMPY},
+        **{(f"{name}.multiarray", "_reconstruct"): _StandIn(_Array) for name in _NUMPY},
+        **{(f"{name}.multiarray", "scalar"): _StandIn(_scalar) for name in _NUMPY},
+        **{(f"{name}.numeric", "_frombuffer"): _StandIn(_from_buffer) for name in _NUMPY},
         ("numpy", "ndarray"): "an array",  # said to _reconstruct, and never called
-        ("numpy", "dtype"): _Type,
-        ("_codecs", "encode"): _encode,
-        **{(place, "PosixPath"): PurePosixPath for place in ("pathlib", "pathlib._local")},
-        **{(place, "WindowsPath"): PureWindowsPath for place in ("pathlib", "pathlib._local")},
+        ("numpy", "dtype"): _StandIn(_Type),
+        ("_codecs", "encode"): _StandIn(_encode),
+        **{
+            (place, name): _StandIn(_file_name)
+            for place in ("pathlib", "pathlib._local")
+            for name in ("PosixPath", "WindowsPath")
+        },
     }
 
     def find_class(self, module: str, name: str) -> Any:
@@ -296,6 +334,41 @@ def _check_instructions(stream: bytes) -> None:
             raise _NotPlainError(f"the instruction {instruction.name}")
         if instruction.name in _MEMOS and int(value or 0) > len(stream):
             raise _NotPlainError(f"place {value} of a file of {len(stream)} bytes")
+    _check_keys(stream)
+
+
+def _check_keys(stream: bytes) -> None:
+    """Refuse keys but texts and plain numbers, by following the kinds of values on the stack as `pickletools.dis` does.
+
+    The hash of a tuple of tuples takes twice the time with every two bytes of the file.
+    """
+    mark, stack, memo = pickletools.markobject, list[Any](), dict[int, Any]()
+    for instruction, value, _ in pickletools.genops(stream):
+        name, before = instruction.name, instruction.stack_before
+        after = list(instruction.stack_after)
+        pops, above = len(before), list[Any]()
+        if mark in before or (name == "POP" and stack[-1] is mark):
+            start = len(stack) - 1 - stack[::-1].index(mark)
+            above = stack[start + 1 :]
+            del stack[start:]
+            pops = before.index(mark) if mark in before else 0
+        if name in ("SETITEM", "SETITEMS", "DICT"):
+            _refuse_keys(stack[-2:-1] if name == "SETITEM" else above[::2])
+        elif name == "DUP":
+            after = [stack[-1]] * 2
+        elif name in _FETCHES:
+            after = [memo[int(value or 0)]]
+        elif name in _MEMOS or name == "MEMOIZE":
+            memo[len(memo) if name == "MEMOIZE" else int(value or 0)] = stack[-1]
+            continue
+        del stack[len(stack) - pops :]
+        stack += after
+
+
+def _refuse_keys(kinds: Iterable[Any]) -> None:
+    for kind in kinds:
+        if kind not in _PLAIN:
+            raise _NotPlainError(f"{kind.name} as a key")
 
 
 def _plain(value: Any) -> Any:
