@@ -166,7 +166,7 @@ def _holes(instances: Instances) -> dict[int, Ints]:
 
 
 def _enclosed(instances: Instances) -> Iterator[tuple[int, Ints, Ints]]:
-    """Cells, background pixels that they enclose (places in the flattened image), and sizes of the holes these are in."""
+    """Cells, background pixels they enclose (places in the flattened image), and sizes of the holes these are in."""
     free = _cover(instances) == 0
     owner, rows, begins, ends = runs_in_rows(instances)
     width = instances.shape[1]
