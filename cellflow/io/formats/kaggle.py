@@ -51,6 +51,7 @@ class KaggleTable(SourceFormat):
 
     name = "kaggle"
     uses = frozenset({"prepare", "truth"})
+    heeds = frozenset({"images", "rle_order", "annotation_column"})
 
     def recognises(self, path: Path, options: ReadOptions) -> bool:
         """Whether table and images are there; as truth any file is a table."""
