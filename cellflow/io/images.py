@@ -22,6 +22,7 @@ from cellflow.errors import DataError
 from cellflow.io import _image_header as header
 from cellflow.io import _jpeg2000, _ome_zarr, _tiff
 from cellflow.io._ome_zarr import is_zarr
+from cellflow.io.coloured_maps import labels_of_picture
 from cellflow.io.image_folders import (
     IMAGE_SUFFIXES,
     is_text,
@@ -31,7 +32,6 @@ from cellflow.io.image_folders import (
 )
 from cellflow.io.pixel_limit import refuse_large
 from cellflow.io.pixel_size import MICROMETRES_PER_CM, PixelSize
-from cellflow.numeric.colours import labels_from_colours
 from cellflow.storage.atomic import atomic_path
 
 __all__ = [
@@ -184,7 +184,7 @@ def read_masks(
     ----------
     path : Path
     colours : bool
-        Whether each colour of a picture is a cell, see `labels_from_colours`.
+        Whether each colour of a picture is a cell, see `labels_from_colours` of `cellflow.numeric.colours`.
 
     Returns
     -------
@@ -204,7 +204,7 @@ def read_masks(
         pixels = pixels[..., 0]
     if pixels.ndim == 3 and colours:
         with _damage_told(path, "picture"):
-            return labels_from_colours(pixels)
+            return labels_of_picture(path, pixels)
     if pixels.ndim != 2:
         raise DataError(
             f"{path}: expected a label map with one number per pixel, found {pixels.shape[2]} channels of "

@@ -30,7 +30,8 @@ class CellFacts:
     largest_part : int64 ndarray
         Pixels of the largest of them.
     holes : int64 ndarray
-        Background pixels that the cell encloses; what another cell covers is no hole.
+        Background pixels that the cell encloses, and no other cell more closely; what another cell covers
+        is no hole.
     shared : int64 ndarray
         Pixels that belong to another cell too.
     at_border : bool ndarray
@@ -64,7 +65,7 @@ def cell_facts(instances: Instances) -> CellFacts:
     touches = (rows == 0) | (rows == instances.shape[0] - 1)
     touches |= (begins == 0) | (ends == instances.shape[1])
     holes = np.zeros(count, dtype=np.int64)
-    for cell, pixels in _holes(instances):
+    for cell, pixels in _holes(instances).items():
         holes[cell] = len(pixels)
     return CellFacts(
         instances.areas,
@@ -77,7 +78,7 @@ def cell_facts(instances: Instances) -> CellFacts:
 
 
 def fill_holes(instances: Instances) -> Instances:
-    """Fill what cells enclose of the background; pixels of other cells stay theirs alone.
+    """Fill what cells enclose of the background, of nested rings each its own hole; cells come to share no pixel.
 
     Parameters
     ----------
@@ -88,7 +89,7 @@ def fill_holes(instances: Instances) -> Instances:
     Instances
         The same cells in the same order; the same object where there is no hole.
     """
-    holes = dict(_holes(instances))
+    holes = _holes(instances)
     if not holes:
         return instances
     cells = []
@@ -151,8 +152,21 @@ def _cover(instances: Instances) -> Ints:
     return np.asarray(np.cumsum(begin - end)[:size], dtype=np.int64)
 
 
-def _holes(instances: Instances) -> Iterator[tuple[int, Ints]]:
-    """Cells with holes, and the background pixels in them, as places in the flattened image."""
+def _holes(instances: Instances) -> dict[int, Ints]:
+    """Cells with holes, and the background pixels in them, each given to the cell of the smallest hole it is in."""
+    found = list(_enclosed(instances))
+    if not found:
+        return {}
+    cells = np.repeat([cell for cell, *_ in found], [len(own) for _, own, _ in found])
+    pixels, sizes = (np.concatenate([item[i] for item in found]) for i in (1, 2))
+    order = np.lexsort((cells, sizes, pixels))
+    kept = np.sort(order[np.unique(pixels[order], return_index=True)[1]])  # by cell, as they were
+    own, starts = np.unique(cells[kept], return_index=True)
+    return dict(zip(own.tolist(), np.split(pixels[kept], starts[1:]), strict=True))
+
+
+def _enclosed(instances: Instances) -> Iterator[tuple[int, Ints, Ints]]:
+    """Cells, background pixels they enclose (places in the flattened image), and sizes of the holes these are in."""
     free = _cover(instances) == 0
     owner, rows, begins, ends = runs_in_rows(instances)
     width = instances.shape[1]
@@ -164,11 +178,11 @@ def _holes(instances: Instances) -> Iterator[tuple[int, Ints]]:
             rows[own] - top, begins[own] - left, ends[own] - left, strict=True
         ):
             crop[row, begin:end] = True
-        y, x = np.nonzero(ndimage.binary_fill_holes(crop) & ~crop)
-        pixels = (y + top) * width + x + left
-        pixels = pixels[free[pixels]]
-        if len(pixels):
-            yield int(cell), pixels
+        holes = ndimage.label(ndimage.binary_fill_holes(crop) & ~crop)[0]
+        y, x = np.nonzero(holes)
+        pixels, sizes = (y + top) * width + x + left, np.bincount(holes[y, x])[holes[y, x]]
+        if free[pixels].any():
+            yield int(cell), pixels[free[pixels]], sizes[free[pixels]]
 
 
 def _with_loops(instances: Instances, owner: Ints, rows: Ints, begins: Ints, ends: Ints) -> Ints:

@@ -13,6 +13,8 @@ __all__ = ["labels_from_colours"]
 
 _FEW = 10
 """Pixels below which a colour is rare."""
+_MOST = 0.5
+"""A colour of this share of the border is the background, even where black is there too."""
 _BLENDS = 0.5
 """A picture has smoothed edges from this share of rare colours on, if as many of their pixels touch others."""
 
@@ -20,8 +22,7 @@ _BLENDS = 0.5
 def labels_from_colours(pixels: NDArray[Any]) -> NDArray[np.int64]:
     """Number the colours of a picture; the background is 0.
 
-    The background is the colour of at least half of the border, else black where the border has it, else the
-    most frequent colour of the border.
+    The background is the colour of at least half of the border, else black, wherever it is.
 
     Parameters
     ----------
@@ -36,14 +37,21 @@ def labels_from_colours(pixels: NDArray[Any]) -> NDArray[np.int64]:
     Raises
     ------
     DataError
-        If colours blend into each other, so that nobody can tell to which cell a pixel belongs.
+        If colours blend into each other, so that nobody can tell to which cell a pixel belongs; or if no
+        colour is that of the background.
     """
     codes = _codes(pixels)
     colours, numbers = np.unique(codes, return_inverse=True)
     numbers = numbers.reshape(codes.shape)
     counts = np.bincount(numbers.ravel(), minlength=len(colours))
-    background = _background(numbers, black=not colours[0])
+    background, share = _background(numbers, black=not colours[0])
     _refuse_blends(numbers, counts, background)
+    if colours[background] and share < _MOST:
+        raise DataError(
+            "expected the colour of the background, found no black, and no colour on half of the border (the "
+            f"most frequent has {share:.0%}). Make the background black.",
+            expected="black",
+        )
     table = np.zeros(len(colours), dtype=np.int64)
     table[np.arange(len(colours)) != background] = np.arange(1, len(colours))
     return np.asarray(table[numbers])
@@ -63,12 +71,13 @@ def _codes(pixels: NDArray[Any]) -> NDArray[np.uint64]:
     return codes
 
 
-def _background(numbers: NDArray[Any], *, black: bool) -> int:
-    """The number of the background; black is 0 where it is there."""
+def _background(numbers: NDArray[Any], *, black: bool) -> tuple[int, float]:
+    """The number of the background, and its share of the border; black is 0 where it is there."""
     border = np.concatenate([numbers[0], numbers[-1], numbers[:, 0], numbers[:, -1]])
     counts = np.bincount(border)
     top = int(counts.argmax())
-    return 0 if black and counts[0] and 2 * counts[top] < len(border) else top
+    number = 0 if black and counts[top] < _MOST * len(border) else top
+    return number, counts[number] / len(border)
 
 
 def _refuse_blends(numbers: NDArray[Any], counts: NDArray[Any], background: int) -> None:

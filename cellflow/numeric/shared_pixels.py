@@ -23,6 +23,8 @@ WINDOW = 8
 _ONE_IN = 128
 """One in so many windows is marked; in images of more than `_LARGE` pixels one in twice as many for each doubling."""
 _LARGE = 1 << 20
+_BAND = 1 << 18
+"""Pixels, about, whose windows are looked at together: their numbers take 50 times the memory of 8-bit pixels."""
 _LEAST = 4
 """Marks that an overlap shares at least."""
 _SHARE = 0.5
@@ -64,16 +66,24 @@ def window_marks(pixels: NDArray[Any]) -> Marks:
     shape = (pixels.shape[0], pixels.shape[1])
     if min(shape) < WINDOW:
         return Marks(np.zeros(0, np.uint64), np.zeros((0, 2), np.int64), shape)
+    doublings = max(0, int(np.ceil(np.log2(shape[0] * shape[1] / _LARGE))))
+    one_in = np.uint64(_ONE_IN << doublings)
+    rows, marked, corners = max(1, _BAND // shape[1]), [], []
+    for top in range(0, shape[0] - WINDOW + 1, rows):
+        hashes = _window_hashes(pixels[top : top + rows + WINDOW - 1])
+        y, x = np.nonzero(hashes % one_in == 0)
+        marked.append(hashes[y, x])
+        corners.append(np.stack([y + top, x], axis=1))
+    found, first, counts = np.unique(np.concatenate(marked), return_index=True, return_counts=True)
+    single = counts == 1
+    return Marks(found[single], np.concatenate(corners)[first[single]].astype(np.int64), shape)
+
+
+def _window_hashes(pixels: NDArray[Any]) -> NDArray[np.uint64]:
+    """A number for every window, by its upper left corner."""
     hashes = _summed(_summed(_whole_numbers(pixels), _ROW).T, _COLUMN).T
     hashes = (hashes ^ (hashes >> np.uint64(29))) * _MIX
-    hashes ^= hashes >> np.uint64(32)
-    doublings = max(0, int(np.ceil(np.log2(shape[0] * shape[1] / _LARGE))))
-    y, x = np.nonzero(hashes % np.uint64(_ONE_IN << doublings) == 0)
-    found, first, counts = np.unique(hashes[y, x], return_index=True, return_counts=True)
-    single = first[counts == 1]
-    return Marks(
-        found[counts == 1], np.stack([y[single], x[single]], axis=1).astype(np.int64), shape
-    )
+    return np.asarray(hashes ^ (hashes >> np.uint64(32)))
 
 
 def overlaps(marks: Sequence[Marks]) -> list[Overlap]:

@@ -35,8 +35,14 @@ def masks_of(instances):
 
 
 def holes_of(stack, cell):
-    free = ~np.any(stack, axis=0)
-    return ndimage.binary_fill_holes(stack[cell]) & ~stack[cell] & free
+    """Free pixels of which no smaller hole, or one as small of an earlier cell, has any."""
+    sizes = np.full((len(stack), *stack[0].shape), np.inf)
+    for size, mask in zip(sizes, stack, strict=True):
+        holes, count = ndimage.label(ndimage.binary_fill_holes(mask) & ~mask)
+        for number in range(1, count + 1):
+            size[holes == number] = (holes == number).sum()
+    innermost = np.isfinite(sizes[cell]) & (sizes.argmin(axis=0) == cell)
+    return innermost & ~np.any(stack, axis=0)
 
 
 @settings(deadline=None, max_examples=200)
@@ -103,6 +109,18 @@ def test_what_another_cell_covers_is_no_hole_and_stays_its_own():
     assert first.sum() == 48
     assert second.sum() == 1
     assert not (first & second).any()
+
+
+def test_of_nested_rings_each_gets_its_own_hole():
+    labels = np.zeros((20, 20), np.int32)
+    for number, edge in enumerate((1, 4, 7), 1):
+        labels[edge : 20 - edge, edge : 20 - edge] = number
+        labels[edge + 1 : 19 - edge, edge + 1 : 19 - edge] = 0
+    cells = instances_from_labels(labels)
+    assert cell_facts(cells).holes.tolist() == [16**2 - 12**2, 10**2 - 6**2, 4**2]
+    filled = list(masks_of(fill_holes(cells)))
+    assert np.array_equal(sum(mask.astype(int) for mask in filled), np.pad(np.ones((18, 18)), 1))
+    assert [int(mask[10, 10]) for mask in filled] == [0, 0, 1]
 
 
 @pytest.mark.parametrize("fix", FIXES)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellflow.io.images import read_image
-from cellflow.numeric.near_copies import SIDE, fingerprint, near_copies
+from cellflow.numeric.near_copies import SIDE, fingerprint, first_of_copies, near_copies
 from cellflow.synthetic import synthetic_dataset
 
 IMAGES = [item.image for item in synthetic_dataset(8, shape=(150, 200), seed=3)]
@@ -106,6 +106,35 @@ def test_pairs_are_those_of_a_slow_search(sources, seed):
     assert found == {
         (a, b) for a, b in combinations(range(len(sources)), 2) if sources[a] == sources[b]
     }
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(0, 3), max_size=10), st.integers(0, 2**31))
+def test_sets_are_those_of_the_pairs(sources, seed):
+    """Blends are like both of their pictures, which are joined through them."""
+    rng = np.random.default_rng(seed)
+    prints = [
+        fingerprint(0.5 * IMAGES[source] + 0.5 * IMAGES[rng.integers(4)]) for source in sources
+    ]
+    first = list(range(len(prints)))
+    for pair in near_copies(prints):
+        gone, kept = sorted((first[pair.first], first[pair.second]), reverse=True)
+        first = [kept if number == gone else number for number in first]
+    assert first_of_copies(prints).tolist() == first
+
+
+def test_a_time_series_takes_well_under_a_second():
+    rng = np.random.default_rng(0)
+    field = cv2.GaussianBlur(rng.random((SIDE, SIDE)), (0, 0), 2)
+    frames = [fingerprint(field + 0.02 * rng.random((SIDE, SIDE))) for _ in range(200)]
+    seconds = []
+    for find in (near_copies, first_of_copies):
+        started = time.process_time()
+        found = find(frames)
+        seconds.append(time.process_time() - started)
+        assert len(found) == (200 * 199 // 2 if find is near_copies else 200)
+    assert not found.any()
+    assert seconds[0] < 1.2 and seconds[1] < 0.3
 
 
 def slow_likeness(prints, a, b):

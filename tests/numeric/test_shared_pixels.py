@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 from itertools import product
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellflow.io.images import read_image
+from cellflow.numeric import shared_pixels
 from cellflow.numeric.shared_pixels import overlaps, window_marks
 
 
@@ -51,6 +53,19 @@ def test_tiles_that_only_touch_flat_images_and_frames_share_nothing(mosaic: np.n
     assert overlaps([window_marks(image) for image in [*tiles, *flat]]) == []
     assert overlaps([window_marks(image) for image in bars]) == []
     assert overlaps([]) == []
+
+
+def test_a_large_image_is_marked_band_by_band(monkeypatch: pytest.MonkeyPatch):
+    image = np.random.default_rng(1).integers(0, 255, (1200, 1000), np.uint8)
+    tracemalloc.start()
+    marks = window_marks(image)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * image.nbytes
+    monkeypatch.setattr(shared_pixels, "_BAND", image.size)
+    whole = window_marks(image)
+    assert np.array_equal(marks.hashes, whole.hashes) and np.array_equal(marks.yx, whole.yx)
+    assert marks.yx[:, 0].max() > 1100
 
 
 def test_crops_of_real_images(shared: Path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from cellflow.numeric.mask_checks import part_facts, without_repeats
 from cellflow.storage.sizes import plural
 from cellflow.types import Instances
 
-__all__ = ["CELL_KINDS", "FIX_OF_KIND", "cell_findings"]
+__all__ = ["CELL_KINDS", "cell_findings", "fixes_of"]
 
 TINY = 15
 """Cells of fewer pixels are tiny: Cellpose's smallest mask."""
@@ -37,8 +37,15 @@ CELL_KINDS = (
     "repeated",
     "at the border",
 )
-FIX_OF_KIND = {"many cells in one": "split", "with specks": "largest", "hollow": "fill"}
+_FIX_OF_KIND = {"many cells in one": "split", "with specks": "largest", "hollow": "fill"}
 """What `cellflow prepare --fix` does about them; parts of a size may well be those of one cell."""
+
+
+def fixes_of(kinds: Set[str]) -> list[str]:
+    """What to give `cellflow prepare --fix` where these kinds were found."""
+    fixes = [fix for kind, fix in _FIX_OF_KIND.items() if kind in kinds]
+    # it takes all cells alike, and would cut those in parts of a size too
+    return [fix for fix in fixes if fix != "largest" or "in parts" not in kinds]
 
 
 def cell_findings(image_id: str, instances: Instances) -> Iterator[Finding]:

@@ -15,9 +15,10 @@ from cellflow.engine.data.folds import group_column, groups_of
 from cellflow.engine.data.mending import Mending
 from cellflow.engine.data.twins import Look, other_forms, warn_of_twins
 from cellflow.engine.runtime.progress_lines import follow
-from cellflow.errors import DataError
+from cellflow.errors import ConfigError, DataError
 from cellflow.io.dataset import Dataset, DatasetWriter
-from cellflow.io.formats import ReadOptions, find_format, read_source
+from cellflow.io.formats import ReadOptions, SourceFormat, find_format, read_source
+from cellflow.io.formats.base import HOW
 from cellflow.io.formats.dataset_folder import DatasetFolder
 from cellflow.io.mask_findings import MaskReview
 from cellflow.io.pixel_limit import at_most
@@ -134,10 +135,14 @@ def read_annotated(config: ReadingConfig, problems: Problems) -> Source:
     ------
     DataError
         If nothing there can be read.
+    ConfigError
+        If an option was given that the format has no use for.
     """
     options = _options(config, problems)
-    if find_format(config.source, options) is None:
+    form = find_format(config.source, options)
+    if form is None:
         raise _no_source(config.source)
+    _refuse_unheeded(config, form)
     source = _with_table(read_source(config.source, options), config, problems)
     check_ids(source.images.values(), problems)
     return source
@@ -157,6 +162,18 @@ def _options(config: ReadingConfig, problems: Problems) -> ReadOptions:
         colours=config.colours,
         problems=problems,
     )
+
+
+def _refuse_unheeded(config: ReadingConfig, form: SourceFormat) -> None:
+    """Refuse options that would be passed over without a word."""
+    usual = ReadingConfig(config.source)
+    given = [name for name in HOW if getattr(config, name) != getattr(usual, name)]
+    unheeded = [f"--{name}" for name in given if name not in form.heeds]
+    if unheeded:
+        them = "it" if len(unheeded) == 1 else "them"
+        raise ConfigError(
+            f"{config.source} is read as {form.name}, which has no use for {', '.join(unheeded)}. Leave {them} out."
+        )
 
 
 def _check_source(config: PrepareConfig) -> None:

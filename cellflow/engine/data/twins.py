@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellflow.io.dataset import NEAR_COPY
-from cellflow.numeric.near_copies import first_of_copies, near_copies
+from cellflow.numeric.near_copies import first_of_copies
 from cellflow.storage.sizes import few_text, plural
 
 __all__ = ["Look", "other_forms", "warn_of_twins"]
@@ -29,13 +29,16 @@ class Look(NamedTuple):
 def other_forms(seen: Mapping[str, Look]) -> dict[str, str]:
     """Images that are another form of an earlier one, with the id of the first."""
     names, looks = list(seen), list(seen.values())
-    pairs = [
-        (pair.first, pair.second)
-        for pair in near_copies([look.fingerprint for look in looks])
-        if looks[pair.first].pixel_hash != looks[pair.second].pixel_hash
-    ]
-    first = first_of_copies(len(names), pairs)
-    return {name: names[at] for name, at in zip(names, first, strict=True) if names[at] != name}
+    first = first_of_copies([look.fingerprint for look in looks])
+    # images of the same pixels alone are no other form
+    hashes: dict[int, set[str]] = {}
+    for at, look in zip(first.tolist(), looks, strict=True):
+        hashes.setdefault(at, set()).add(look.pixel_hash)
+    return {
+        name: names[at]
+        for name, at in zip(names, first.tolist(), strict=True)
+        if names[at] != name and len(hashes[at]) > 1
+    }
 
 
 def warn_of_twins(images: pd.DataFrame) -> None:

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellflow.config import PrepareConfig, ReadingConfig, VerifyConfig
-from cellflow.engine.data.cell_findings import CELL_KINDS, FIX_OF_KIND, cell_findings
+from cellflow.engine.data.cell_findings import CELL_KINDS, cell_findings, fixes_of
 from cellflow.engine.data.findings import Finding, Verification, in_order
 from cellflow.engine.data.folds import group_column
 from cellflow.engine.data.prepare import check_shapes, read_annotated
@@ -223,7 +223,7 @@ def _label_fault(dataset: Dataset, name: str) -> str:
 def _next(config: VerifyConfig, dataset: Dataset | None, findings: tuple[Finding, ...]) -> str:
     """The command that comes next, as it can be typed."""
     place, kinds = shlex.quote(str(config.source)), {item.kind for item in findings}
-    fixes = list(dict.fromkeys(fix for kind, fix in FIX_OF_KIND.items() if kind in kinds))
+    fixes = fixes_of(kinds)
     fix = f" --fix {' '.join(fixes)}" if fixes else ""
     if {item.kind for item in findings if item.wrong} & {"refused", "changed"}:
         return f"cellflow verify {place}{_reading_flags(config)}, once that is mended"

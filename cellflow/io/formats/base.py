@@ -11,10 +11,20 @@ from typing import ClassVar, Literal
 from cellflow.io.problems import Problems
 from cellflow.io.source import Source
 
-__all__ = ["SILENT", "ReadOptions", "SourceFormat", "Use"]
+__all__ = ["HOW", "SILENT", "ReadOptions", "SourceFormat", "Use"]
 
 SILENT = logging.Logger("silent", logging.CRITICAL)
 """Says nothing."""
+HOW = (
+    "annotation_column",
+    "colours",
+    "images",
+    "img_filter",
+    "mask_filter",
+    "masks",
+    "rle_order",
+)
+"""Options that some formats have a use for, and others have not."""
 Use = Literal["prepare", "truth", "prediction", "images"]
 """What a source is read for: pixels and cells, true cells, predicted cells, or pixels to predict."""
 
@@ -64,6 +74,8 @@ class SourceFormat(ABC):
     """Kept in ``dataset.json`` as where a dataset came from."""
     uses: ClassVar[frozenset[Use]]
     """What can be read from it."""
+    heeds: ClassVar[frozenset[str]] = frozenset()
+    """Options of `HOW` that say something of it, where it is prepared; others are refused."""
 
     @abstractmethod
     def recognises(self, path: Path, options: ReadOptions) -> bool:

@@ -53,14 +53,15 @@ class CocoFile(SourceFormat):
 
     name = "coco"
     uses = frozenset({"prepare", "truth", "prediction", "images"})
+    heeds = frozenset({"images", "img_filter"})
 
     def recognises(self, path: Path, options: ReadOptions) -> bool:
         """Any json file but GeoJSON; a folder that holds annotations and neither label maps nor train.csv."""
-        if options.masks is not None:
-            return False
         if path.is_file():
             return path.suffix.lower() == ".json" and not _GEOJSON.search(_head(path))
-        if options.use == "images":  # all images of a folder, listed or not
+        if (
+            options.masks is not None or options.use == "images"
+        ):  # all images of a folder, listed or not
             return False
         if not path.is_dir() or is_kaggle_layout(path) or (path / "dataset.json").is_file():
             return False
@@ -87,10 +88,11 @@ class CocoFile(SourceFormat):
                 f"{file}: expected COCO annotations with images and annotations, found no images.",
                 path=file,
             )
+        passed_over = _pass_over(table, options)
         images = by_id(_source_images(table, options), options.problems)
         check_ids(images.values(), options.problems)
         if options.use in ("prepare", "images"):
-            _check_files(table, images, places, options)
+            _check_files(table, images, passed_over, places, options)
         if options.use != "prepare":
             options.problems.raise_if_any()
         cells = sum(len(image.cells) for image in table.images.values())
@@ -189,6 +191,32 @@ def _source_images(table: CocoTable, options: ReadOptions) -> Iterable[SourceIma
             yield CocoImage(image.own_id or name, image.path, known, decode, table=table.path)
 
 
+def _pass_over(table: CocoTable, options: ReadOptions) -> set[Path]:
+    """Take images without the ending of ``--img_filter`` out of a table, and say so; their files."""
+    ending = options.img_filter
+    others = {
+        key: image
+        for key, image in table.images.items()
+        if not _without_ending(image.file_name).endswith(ending)
+    }
+    if not others:
+        return set()
+    if len(others) == len(table.images):
+        names = few_text(image.file_name for image in others.values())
+        raise DataError(
+            f"{table.path}: expected images whose names end in {ending} (--img_filter), found {names}.",
+            path=table.path,
+            expected=ending,
+        )
+    _log.warning(
+        "%s without the ending %s: left out (%s).",
+        *(plural(len(others), "image"), ending, few_text(i.file_name for i in others.values())),
+    )
+    for key in others:
+        del table.images[key]
+    return {image.path for image in others.values() if image.path is not None}
+
+
 def _cells(texts: list[bytes], own: Shape, shape: Shape | None) -> Instances:
     return instances_from_coco_rles(texts, own)
 
@@ -229,7 +257,11 @@ def _cell_types(table: CocoTable, listed: list[ListedImage]) -> list[dict[str, s
 
 
 def _check_files(
-    table: CocoTable, images: dict[str, SourceImage], places: _ImagePlaces, options: ReadOptions
+    table: CocoTable,
+    images: dict[str, SourceImage],
+    passed_over: set[Path],
+    places: _ImagePlaces,
+    options: ReadOptions,
 ) -> None:
     """Images that are listed and not there are problems; those that are there and not listed are told."""
     first: dict[Path, str] = {}
@@ -250,6 +282,7 @@ def _check_files(
             )
     taken = {image.path for image in images.values()}
     folders = {path.parent for path in taken if path != table.path}
+    taken |= passed_over
     others = [
         path.name for folder in sorted(folders) for path in list_images(folder) if path not in taken
     ]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 from cellflow.io.formats.base import ReadOptions, SourceFormat
@@ -101,19 +103,23 @@ def _image_of(folder: Path, problems: Problems) -> Path | None:
 
 def _cells(files: list[Path], shape: Shape | None) -> Instances:
     """The cells of an image, one a file."""
-    masks = []
-    for file in files:
-        mask = read_masks(file)
-        if shape is None:
-            shape = mask.shape[0], mask.shape[1]
-        _check(file, mask, shape)
-        masks.append(mask > 0)
+    if shape is None and files:
+        rows, columns = read_masks(files[0]).shape
+        shape = rows, columns
     if shape is None:
         raise DataError("The size of an image without cells is not known.")
-    return instances_from_masks(masks, shape)
+    return instances_from_masks(_masks(files, shape), shape)
 
 
-def _check(file: Path, mask: np.ndarray[tuple[int, ...], np.dtype[np.int64]], shape: Shape) -> None:
+def _masks(files: list[Path], shape: Shape) -> Iterator[NDArray[np.bool_]]:
+    """One mask after the other: thousands of large ones do not fit into memory."""
+    for file in files:
+        mask = read_masks(file)
+        _check(file, mask, shape)
+        yield mask > 0
+
+
+def _check(file: Path, mask: NDArray[np.int64], shape: Shape) -> None:
     """A file holds one cell, on as many pixels as the image."""
     if mask.shape != shape:
         raise DataError(

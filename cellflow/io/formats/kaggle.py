@@ -16,6 +16,7 @@ from typing import Literal
 
 from cellflow.errors import DataError, RleError
 from cellflow.io.formats.base import ReadOptions, SourceFormat
+from cellflow.io.formats.map_files import refuse_single_map
 from cellflow.io.images import IMAGE_SUFFIXES, image_shape, list_images
 from cellflow.io.places import (
     IMAGE_FOLDERS,
@@ -50,6 +51,7 @@ class KaggleTable(SourceFormat):
 
     name = "kaggle"
     uses = frozenset({"prepare", "truth"})
+    heeds = frozenset({"images", "rle_order", "annotation_column"})
 
     def recognises(self, path: Path, options: ReadOptions) -> bool:
         """Whether table and images are there; as truth any file is a table."""
@@ -61,6 +63,7 @@ class KaggleTable(SourceFormat):
     def read(self, path: Path, options: ReadOptions) -> Source:
         """Read the table; runs are decoded image by image."""
         table = kaggle_table(path) or path
+        refuse_single_map(table)
         options = _with_names_of(table, options)
         files = _files(table, options) if options.use == "prepare" else None
         columns, by_image = _rows(table, options, files)

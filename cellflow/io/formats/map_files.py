@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cellflow.errors import DataError
 from cellflow.io.formats.seg_npy import SEG_ENDING, read_seg_npy, seg_files
-from cellflow.io.images import list_images
+from cellflow.io.images import IMAGE_SUFFIXES, list_images
 from cellflow.io.mask_findings import check_label_map, read_label_map
 
-__all__ = ["is_seg_ending", "list_maps", "read_map", "same_cells"]
+__all__ = ["is_seg_ending", "list_maps", "read_map", "refuse_single_map", "same_cells"]
 
 
 def is_seg_ending(mask_filter: str) -> bool:
@@ -23,6 +25,18 @@ def list_maps(folder: Path, mask_filter: str) -> list[Path]:
     """Files of a folder that may hold label maps with this ending of their names, sorted by name."""
     files = seg_files(folder) if is_seg_ending(mask_filter) else []
     return files or list_images(folder)
+
+
+def refuse_single_map(path: Path) -> None:
+    """Refuse a label map where a folder of them, or a table, is expected."""
+    gui = path.name.lower().endswith(f"{SEG_ENDING}.npy")
+    if gui or path.suffix.lower() in IMAGE_SUFFIXES:
+        found = "file of Cellpose's GUI" if gui else "image"
+        raise DataError(
+            f"{path}: expected a folder of label maps or a CSV, found a single {found}. Name its folder: "
+            f"{quote(str(path.parent))}",
+            path=path,
+        )
 
 
 def read_map(path: Path, *, predicted: bool = False, colours: bool = False) -> NDArray[np.int64]:

@@ -53,6 +53,7 @@ class MaskFolders(SourceFormat):
 
     name = "image-mask-folders"
     uses = frozenset({"prepare"})
+    heeds = frozenset({"masks", "images", "mask_filter", "img_filter", "colours"})
 
     def recognises(self, path: Path, options: ReadOptions) -> bool:
         """Any folder."""

@@ -52,6 +52,7 @@ class OmeZarr(SourceFormat):
 
     name = "ome-zarr"
     uses = frozenset({"prepare", "truth", "prediction"})
+    heeds = frozenset({"masks"})
 
     def recognises(self, path: Path, options: ReadOptions) -> bool:
         """Whether there is a zarr with images, or a folder of those where one has a label map."""

@@ -58,6 +58,7 @@ class OutlineFiles(SourceFormat):
     """
 
     uses = frozenset({"prepare", "truth", "prediction"})
+    heeds = frozenset({"masks", "images", "mask_filter", "img_filter"})
     suffixes: ClassVar[tuple[str, ...]]
     """Endings of the files."""
     endings: ClassVar[tuple[str, ...]] = ()

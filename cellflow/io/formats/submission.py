@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cellflow.errors import DataError
 from cellflow.io.formats.base import ReadOptions, SourceFormat
-from cellflow.io.images import IMAGE_SUFFIXES
+from cellflow.io.formats.map_files import refuse_single_map
 from cellflow.io.source import Shape, Source, SourceImage
 from cellflow.io.tables import read_rows
 from cellflow.numeric.rle import instances_from_rles
@@ -31,11 +31,7 @@ class SubmissionTable(SourceFormat):
 
     def read(self, path: Path, options: ReadOptions) -> Source:
         """Read the table; runs are decoded image by image."""
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            raise DataError(
-                f"{path}: expected a folder of label maps or a CSV, found a single image. Name its folder.",
-                path=path,
-            )
+        refuse_single_map(path)
         images = {
             name: SourceImage(name, path, read_cells=partial(_cells, path, name, rles))
             for name, rles in sorted(read_submission(path).items())

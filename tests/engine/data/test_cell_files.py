@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from cellflow.config import PrepareConfig
 from cellflow.engine.data.prepare import prepare
 from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset
+from cellflow.io.formats import ReadOptions, read_source
 from cellflow.numeric.rle import rle_encode
 
 SHAPE = (60, 90)
@@ -189,3 +191,22 @@ def test_the_table_with_sizes_as_truth(tmp_path: Path, capsys: pytest.CaptureFix
     table(tmp_path / "stage1_solution.csv", sizes=True)
     command("score", tmp_path / "data" / "labels", "--truth", tmp_path / "stage1_solution.csv")
     assert "3 images that match by name" in capsys.readouterr().out
+
+
+def test_many_large_cell_files_are_held_one_at_a_time(tmp_path: Path) -> None:
+    (tmp_path / "a" / "masks").mkdir(parents=True)
+    (tmp_path / "a" / "images").mkdir()
+    mask = np.zeros((500, 500), np.uint8)
+    Image.fromarray(mask).save(tmp_path / "a" / "images" / "a.png")
+    for index in range(60):
+        mask[:] = 0
+        mask[8 * index, 5:9] = 255
+        Image.fromarray(mask).save(tmp_path / "a" / "masks" / f"{index:02}.png")
+    image = read_source(tmp_path, ReadOptions("truth")).images["a"]
+    tracemalloc.start()
+    cells = image.instances()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert cells.areas.tolist() == 60 * [4]
+    assert cells.starts.tolist() == [4000 * index + 5 for index in range(60)]
+    assert peak < 40 * mask.nbytes

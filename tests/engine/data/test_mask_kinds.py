@@ -186,6 +186,33 @@ def test_black_is_the_background_where_a_cell_covers_most_of_the_border(tmp_path
     assert same_cells(prepared(tmp_path / "s", "--colours").labels("x").astype(np.int64), labels)
 
 
+def test_black_is_the_background_where_cells_cover_the_whole_border(tmp_path: Path) -> None:
+    labels = np.zeros(SHAPE, np.int64)
+    labels[:20], labels[60:] = 1, 2
+    labels[20:60, :20], labels[20:60, 90:] = 3, 4
+    labels[30:40, 40:50] = 5
+    write_image(tmp_path / "s" / "x.png")
+    coloured(tmp_path / "s" / "x_masks.png", labels)
+    assert same_cells(prepared(tmp_path / "s", "--colours").labels("x").astype(np.int64), labels)
+    coloured(tmp_path / "s" / "x_masks.png", labels, COLOURS[::-1])
+    assert "x_masks.png: expected the colour of the background" in fails(
+        tmp_path / "s", colours=True, overwrite=True
+    )
+
+
+def test_a_background_of_another_colour_is_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in "xyz":
+        write_image(tmp_path / "s" / f"{name}.png")
+        colours = COLOURS if name == "z" else WHITE
+        coloured(tmp_path / "s" / f"{name}_masks.png", discs(), colours)
+    with caplog.at_level(logging.INFO):
+        prepared(tmp_path / "s", "--colours")
+    told = [line for line in caplog.messages if "is taken for" in line]
+    assert told == [f"{tmp_path / 's'}: 255, 255, 255 is taken for the background (x_masks.png)"]
+
+
 def test_one_colour_for_several_cells_is_told_and_split(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -122,13 +122,19 @@ def test_faults_of_cells_are_told_cell_by_cell(source: Path, tmp_path: Path):
     assert found(source) == expected
     result = verify(VerifyConfig(source))
     assert result.problems == 0
-    assert result.next == f"cellflow prepare {source} --fix largest fill"
+    assert result.next == f"cellflow prepare {source} --fix fill"  # largest would cut cell 3 too
     assert cellflow(*shlex.split(result.next)[1:], "--out", tmp_path / "data") == 0
-    assert found(tmp_path / "data") == expected - {
-        ("hollow", "d", 1),
-        ("with specks", "d", 2),
-        ("in parts", "d", 3),
-    }
+    assert found(tmp_path / "data") == expected - {("hollow", "d", 1)}
+
+
+def test_specks_are_removed_where_no_cell_is_in_parts(source: Path, tmp_path: Path):
+    image, labels = good(np.random.default_rng(2))
+    labels[60, 78] = 2
+    write(source, "d", image, labels)
+    result = verify(VerifyConfig(source))
+    assert result.next == f"cellflow prepare {source} --fix largest"
+    assert cellflow(*shlex.split(result.next)[1:], "--out", tmp_path / "data") == 0
+    assert found(tmp_path / "data") == set()
 
 
 def test_foreground_is_told_and_the_next_command_mends_it(source: Path, tmp_path: Path, capsys):

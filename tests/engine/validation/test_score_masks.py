@@ -332,6 +332,12 @@ def test_masks_that_cannot_be_found(good: Path, dataset: Dataset, tmp_path: Path
         score(dataset.path, dataset.path)
     with pytest.raises(DataError, match="found a single image"):
         score(good / f"{dataset.ids[0]}.tif", dataset.path)
+    with pytest.raises(DataError, match=f"found a single image. Name its folder: {good}"):
+        score(good, good / f"{dataset.ids[0]}.tif")
+    for sides in ((tmp_path / "a_seg.npy", dataset.path), (good, tmp_path / "a_seg.npy")):
+        sides[sides[0] == good].write_bytes(b"")
+        with pytest.raises(DataError, match=f"found a single file of .* its folder: {tmp_path}"):
+            score(*sides)
     with pytest.raises(ConfigError, match="is no run, so its truth is not known"):
         score(good, None)
     shutil.copy(good / f"{dataset.ids[0]}.tif", good / f"{dataset.ids[0]}.png")
