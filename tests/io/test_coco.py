@@ -457,6 +457,25 @@ def test_one_file_is_not_two_images(tmp_path: Path) -> None:
     assert "a.tif was found for day1/a.tif and for day2/a.tif" in fails(file)
 
 
+@pytest.mark.parametrize(
+    ("named", "there"), [("day1/a.tif", "day2/a.tif"), ("p/day1/a.tif", "q/day1/a.tif")]
+)
+def test_an_image_of_another_folder_is_not_the_one_that_is_named(
+    tmp_path: Path, named: str, there: str
+) -> None:
+    file = write(tmp_path, table([image(1, named)], [cell(1, 1, [SQUARE])]), a=f"images/{there}")
+    said = fails(file)
+    assert f"the image {named} is not there" in said and f"images/{there} is in another" in said
+    assert score(file, file) == {"a": 1.0}  # which needs no image
+
+
+def test_the_folders_of_a_name_go_before_its_end(tmp_path: Path) -> None:
+    content = table([image(1, "day1/a.tif")], [cell(1, 1, [SQUARE])])
+    file = write(tmp_path, content, a="a.tif", b="images/day1/a.tif")
+    [found] = read_source(file, ReadOptions("prepare")).images.values()
+    assert found.path == tmp_path / "images" / "day1" / "a.tif"
+
+
 def test_the_limit_of_pixels_holds_for_declared_sizes(tmp_path: Path) -> None:
     file = write(tmp_path, table([image(1, "a.tif")], []))
     with at_most(2399), pytest.raises(DataError, match=r"--max_pixels 2400"):

@@ -114,6 +114,8 @@ class _ImagePlaces:
     """Where the images of a COCO file may lie: a folder that was named; else beside it, or in images/ there."""
 
     def __init__(self, file: Path, given: Path | None) -> None:
+        self.elsewhere: dict[str, Path] = {}
+        """Images that were not found, and a file of this name in a folder that their name does not have."""
         own = {file.stem, file.stem.removeprefix("instances_")}
         roots = [file.parent]
         if file.parent.name.lower() in MASK_FOLDERS:
@@ -130,30 +132,38 @@ class _ImagePlaces:
         ]
 
     def find(self, name: str) -> Path | None:
-        """The file of an image, with the folders of its name or without them."""
+        """The file of an image: with the folders of its name, else without them where they do not contradict."""
         base = name.rsplit("/", 1)[-1]
-        for root in self.roots:
-            for tried in dict.fromkeys((name, base)):
+        for tried in dict.fromkeys((name, base)):
+            for root in self.roots:
                 with suppress(OSError):  # a name that is too long
                     if (root / tried).is_file():
                         return root / tried
-        found = self._below.get(base, [])
+        named = self._below.get(base, [])
+        found = [path for top, path in named if _agree(name, path.relative_to(top).as_posix())]
         if len(found) > 1:
             raise DataError(
                 f"{few_text(found)} could all be meant; expected one. Name the folder of the right one with --images",
                 path=found[0],
             )
+        if named and not found:
+            self.elsewhere[name] = named[0][1]
         return found[0] if found else None
 
     @cached_property
-    def _below(self) -> dict[str, list[Path]]:
-        """Files at any depth of the folders of images, by their name."""
-        found: dict[str, list[Path]] = {}
+    def _below(self) -> dict[str, list[tuple[Path, Path]]]:
+        """Files at any depth of the folders of images, each with that folder, by their name."""
+        found: dict[str, list[tuple[Path, Path]]] = {}
         for top in self._deep:
             for folder, _, names in os.walk(top):
                 for name in names:
-                    found.setdefault(name, []).append(Path(folder, name))
+                    found.setdefault(name, []).append((top, Path(folder, name)))
         return found
+
+
+def _agree(name: str, place: str) -> bool:
+    """Whether the folders of one are the last ones of the other: day1/a.png may be p/day1/a.png, not day2/a.png."""
+    return f"/{name}".endswith(f"/{place}") or f"/{place}".endswith(f"/{name}")
 
 
 def _results(file: Path, options: ReadOptions) -> CocoTable:
@@ -243,9 +253,11 @@ def _check_files(
                     image.file_name,
                 )
         else:
+            other = places.elsewhere.get(image.file_name)
             options.problems.add(
                 f"{table.path}: the image {image.file_name} is not there; looked for it in "
-                f"{few_text(places.roots)}. Add it, or name the folder of the images with --images.",
+                f"{few_text(places.roots)}{f' ({other} is in another folder than its name says)' if other else ''}. "
+                "Add it, or name the folder of the images with --images.",
                 image.file_name,
             )
     taken = {image.path for image in images.values()}
