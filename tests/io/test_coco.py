@@ -22,7 +22,7 @@ from cellflow.engine.data.prepare import prepare
 from cellflow.engine.validation.score_masks import score_masks
 from cellflow.errors import ConfigError, DataError
 from cellflow.io.dataset import Dataset
-from cellflow.io.formats import ReadOptions, read_source
+from cellflow.io.formats import ReadOptions, find_format, read_source
 from cellflow.io.image_source import find_images
 from cellflow.io.images import write_labels
 from cellflow.io.pixel_limit import at_most
@@ -266,6 +266,51 @@ def test_label_maps_go_before_a_table_beside_them(tmp_path: Path) -> None:
     for name in "ab":
         write_labels(tmp_path / "set" / f"{name}_masks.tif", ring())
     assert run(tmp_path / "set").images["n_instances"].tolist() == [1, 1]
+
+
+def test_a_file_a_cell_and_files_of_the_gui_go_before_a_table_too(tmp_path: Path) -> None:
+    for name in ("gui", "cells"):
+        write(tmp_path / name, table([image(1, "a.tif")], [cell(1, 1, [SQUARE])]))
+    write_labels(tmp_path / "gui" / "a.tif", RNG.integers(0, 255, (H, W)))
+    np.save(tmp_path / "gui" / "a_seg.npy", np.array({"masks": ring().astype(np.uint16)}))
+    for at, name in enumerate(("images/a", "masks/1", "masks/2")):
+        (tmp_path / "cells" / "a" / name).parent.mkdir(exist_ok=True, parents=True)
+        write_labels(tmp_path / "cells" / "a" / f"{name}.tif", np.roll(ring(), 3 * at))
+    assert run(tmp_path / "gui").instances("a").areas.tolist() == [ring().sum()]
+    assert len(run(tmp_path / "cells").instances("a")) == 2
+
+
+@pytest.mark.parametrize("other", ["images", "categories"])
+def test_another_json_in_a_folder_is_no_coco(tmp_path: Path, other: str) -> None:
+    """A web page's list of images, or a table of categories, is not what cells are in."""
+    (tmp_path / "set").mkdir()
+    write_labels(tmp_path / "set" / "a.tif", ring())
+    (tmp_path / "set" / "notes.json").write_text(json.dumps({other: [{"id": 1, "name": "x"}]}))
+    assert score(tmp_path / "set", tmp_path / "set") == {"a": 1.0}
+
+
+def test_annotations_may_stand_far_from_the_images(tmp_path: Path) -> None:
+    content = table([image(1, "a.tif")], [cell(1, 1, [SQUARE])])
+    file = write(tmp_path / "set", {"info": "x" * 100_000} | content | {"more": "y"}, a="a.tif")
+    assert run(file.parent).ids == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("content", "form"),
+    [
+        ({"type": "Polygon", "coordinates": [[[1, 1], [9, 1], [9, 9], [1, 9], [1, 1]]]}, "geojson"),
+        (
+            table([image(1, "a.tif")], [cell(1, 1, [SQUARE], attributes={"type": "Polygon"})]),
+            "coco",
+        ),
+    ],
+)
+def test_what_comes_first_says_whether_json_is_geojson_or_coco(
+    tmp_path: Path, content: Json, form: str
+) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    found = find_format(tmp_path / "a.json", ReadOptions("prediction"))
+    assert found is not None and found.name == form
 
 
 # ------------------------------------------------------------------------------------------- score

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import mmap
 import os
 import re
 from collections import Counter
@@ -18,8 +19,15 @@ from cellflow.errors import DataError
 from cellflow.io._coco_table import CocoTable, ListedImage
 from cellflow.io._coco_writer import ImageCells, cells_of_labels, read_written, write_coco
 from cellflow.io.formats.base import ReadOptions, SourceFormat
+from cellflow.io.formats.geojson import begins_as_geojson
 from cellflow.io.images import IMAGE_SUFFIXES, list_images
-from cellflow.io.places import IMAGE_FOLDERS, MASK_FOLDERS, find_folder, is_kaggle_layout
+from cellflow.io.places import (
+    IMAGE_FOLDERS,
+    MASK_FOLDERS,
+    find_folder,
+    has_label_maps,
+    is_kaggle_layout,
+)
 from cellflow.io.source import FileImage, Shape, Source, SourceImage, by_id, check_ids
 from cellflow.numeric.coco_rle import instances_from_coco_rles
 from cellflow.storage.sizes import few_text, plural
@@ -37,10 +45,8 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-_HEAD = 1 << 16
-_SECTION = re.compile(rb'"(images|categories)"\s*:\s*\[|"annotations"\s*:\s*[\[{]')
-_GEOJSON = re.compile(rb'"type"\s*:\s*"(FeatureCollection|Feature|Polygon|MultiPolygon)"')
-_MASK_ENDINGS = ("_masks", "_cp_masks")
+_OBJECT = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{")
+_SECTIONS = re.compile(rb'"images"\s*:\s*\['), re.compile(rb'"annotations"\s*:\s*[\[{]')
 
 
 class CocoFile(SourceFormat):
@@ -59,12 +65,12 @@ class CocoFile(SourceFormat):
         if options.masks is not None:
             return False
         if path.is_file():
-            return path.suffix.lower() == ".json" and not _GEOJSON.search(_head(path))
+            return path.suffix.lower() == ".json" and not begins_as_geojson(path)
         if options.use == "images":  # all images of a folder, listed or not
             return False
         if not path.is_dir() or is_kaggle_layout(path) or (path / "dataset.json").is_file():
             return False
-        return bool(_files_in(path)) and not _has_label_maps(path, options.mask_filter)
+        return bool(_files_in(path)) and not has_label_maps(path, options.mask_filter)
 
     def read(self, path: Path, options: ReadOptions) -> Source:
         """Read the file to its end: its masks are kept as run lengths until they are asked for."""
@@ -272,25 +278,28 @@ def _check_files(
         )
 
 
-def _head(path: Path) -> bytes:
-    with suppress(OSError), path.open("rb") as file:
-        return file.read(_HEAD)
-    return b""
-
-
 def _files_in(folder: Path) -> list[Path]:
     """Files of annotations in a folder, else in its folder ``annotations``; lists of results do not count."""
     for place in (folder, folder / "annotations"):
         files = sorted(place.glob("*.[jJ][sS][oO][nN]")) if place.is_dir() else []
-        found = [path for path in files if _is_annotations(_head(path))]
+        found = [path for path in files if _is_annotations(path)]
         if found:
             return found
     return []
 
 
-def _is_annotations(head: bytes) -> bool:
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    return start.startswith(b"{") and _SECTION.search(start) is not None
+def _is_annotations(path: Path) -> bool:
+    """Whether a file is an object that has images as well as annotations, however far apart they stand."""
+    try:
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
+            return _OBJECT.match(content) is not None and all(
+                section.search(content) for section in _SECTIONS
+            )
+    except (OSError, ValueError):  # ValueError: an empty file
+        return False
 
 
 def _only_file(folder: Path) -> Path:
@@ -303,14 +312,3 @@ def _only_file(folder: Path) -> Path:
             found=len(files),
         )
     return files[0]
-
-
-def _has_label_maps(folder: Path, mask_filter: str) -> bool:
-    """Whether cells are there as label maps too, which are read then."""
-    endings = (*_MASK_ENDINGS, mask_filter) if mask_filter else _MASK_ENDINGS
-    inside = [
-        item for item in folder.iterdir() if item.is_dir() and item.name.lower() in MASK_FOLDERS
-    ]
-    return any(list_images(item) for item in inside) or any(
-        path.stem.endswith(endings) for path in list_images(folder)
-    )

@@ -21,13 +21,16 @@ from cellflow.io.found_outlines import FoundOutlines, printable
 from cellflow.io.shapes import FEWEST_POINTS, Outline, box_of, closed, outlines_from_labels
 from cellflow.storage.atomic import write_text
 
-__all__ = ["GeoJson", "read_geojson", "write_geojson"]
+__all__ = ["GeoJson", "begins_as_geojson", "read_geojson", "write_geojson"]
 
 _IDS = uuid.uuid5(uuid.NAMESPACE_URL, "cellflow:outlines")
 """Name space of the ids of cells."""
 _GEOMETRIES = ("Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon")
 _HEAD = 2**16
-_FEATURE = re.compile(rb'"type"\s*:\s*"Feature(Collection)?"')
+_GEOJSON = re.compile(
+    rb'"type"\s*:\s*"(Feature(Collection)?|(Multi)?Polygon)"|"(images|annotations|categories)"\s*:\s*[\[{]'
+)
+"""What GeoJSON begins with, and COCO."""
 _CELLS = ("cell", "detection")
 _NO_CELLS = {"tile": "tile", "tmacore": "TMA core", "root": "root object"}
 """Objects that are no cells, and what they are called."""
@@ -52,15 +55,21 @@ class GeoJson(OutlineFiles):
         """Whether a file is named so, or a ``.json`` begins like one, as QuPath before 0.3 and scripts name it."""
         if path.suffix.lower() == ".geojson":
             return True
-        try:
-            with path.open("rb") as file:
-                return _FEATURE.search(file.read(_HEAD)) is not None
-        except OSError:
-            return False
+        return begins_as_geojson(path)
 
     def found(self, path: Path) -> FoundOutlines:
         """The objects of a file."""
         return read_geojson(path)
+
+
+def begins_as_geojson(path: Path) -> bool:
+    """Whether a json file is GeoJSON, and not COCO, by what comes first in it."""
+    try:
+        with path.open("rb") as file:
+            found = _GEOJSON.search(file.read(_HEAD))
+    except OSError:
+        return False
+    return found is not None and found.group(1) is not None
 
 
 @dataclass(frozen=True, eq=False)
