@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cellflow.errors import DataError
 from cellflow.io.formats.outline_files import OutlineFiles
 from cellflow.io.found_outlines import FoundOutlines, printable
-from cellflow.io.shapes import FEWEST_POINTS, Outline, box_of, closed, outlines_from_labels
+from cellflow.io.shapes import Outline, closed, outlines_from_labels
 from cellflow.storage.atomic import write_text
 
 __all__ = ["GeoJson", "begins_as_geojson", "read_geojson", "write_geojson"]
@@ -42,7 +42,7 @@ class GeoJson(OutlineFiles):
     """Annotations, detections and cells of QuPath; outlines may overlap.
 
     The class of the objects is the cell type, see `OutlineFiles`. Of cells the whole cell counts, not the
-    nucleus. Annotations around detections are regions, and no cells.
+    nucleus. Where there are detections or cells, annotations are regions, and no cells.
     """
 
     name = "geojson"
@@ -85,8 +85,8 @@ class _Object:
 def read_geojson(path: Path) -> FoundOutlines:
     """Read a FeatureCollection, a list of features, one feature or one geometry.
 
-    Points, lines, tiles, cores, objects of an ignored class (``Ignore*``) and annotations around detections are
-    counted, and no cells.
+    Points, lines, tiles, cores, objects of an ignored class (``Ignore*``), and annotations in a file with
+    detections or cells are counted, and no cells.
 
     Raises
     ------
@@ -101,9 +101,9 @@ def read_geojson(path: Path) -> FoundOutlines:
             result.left_out[found] += 1
         else:
             objects.append(found)
-    regions = _regions(objects)
-    for at, item in enumerate(objects):
-        if at in regions:
+    detected = any(item.kind in _CELLS for item in objects)
+    for item in objects:
+        if detected and item.kind not in _CELLS:
             result.left_out["region annotation"] += 1
         else:
             result.add(item.name, item.outline, item.cell_type)
@@ -276,29 +276,3 @@ def _ring(points: Any) -> NDArray[np.float64]:
     if array.ndim != 2 or array.shape[1] < 2 or not np.isfinite(array).all():
         raise ValueError("a ring that is no list of [x, y]")
     return closed(array)
-
-
-def _regions(objects: list[_Object]) -> set[int]:
-    """Places of the annotations that have the middle of a detection or cell inside."""
-    import shapely
-
-    middles = [
-        shapely.box(*box_of(item.outline)).centroid for item in objects if item.kind in _CELLS
-    ]
-    tree = shapely.STRtree(middles)
-    return {
-        at
-        for at, item in enumerate(objects)
-        if middles and item.kind not in _CELLS
-        if any(len(tree.query(area, predicate="contains")) for area in _areas(item.outline))
-    }
-
-
-def _areas(outline: Outline) -> Iterator[Any]:
-    """The parts of an outline as shapely has them."""
-    import shapely
-
-    for part in outline:
-        rings = [ring for ring in part if len(ring) >= FEWEST_POINTS]
-        if rings:
-            yield shapely.make_valid(shapely.Polygon(rings[0], rings[1:]))
