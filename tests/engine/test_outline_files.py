@@ -231,6 +231,31 @@ def test_label_maps_of_any_usual_ending_come_first(tmp_path: Path, ending: str) 
     assert score_masks(config).images["score"].tolist() == [1.0, 1.0]
 
 
+def test_cells_in_two_forms_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each form is read alone without such a line; of two, both are named."""
+    caplog.set_level("INFO")
+    folder = tmp_path / "in"
+    image(folder / "a.tif")
+    write_geojson(folder / "a.geojson", two_squares(), "a")
+    prepare(PrepareConfig(folder, out=tmp_path / "one"))
+    assert "more than one form" not in caplog.text
+    roiwrite(folder / "a_rois.zip", [square(2, 2)])
+    assert len(prepare(PrepareConfig(folder, out=tmp_path / "two")).instances("a")) == 2
+    assert "Taken: geojson. Not taken: imagej-rois (a_rois.zip)" in caplog.text
+    write_labels(folder / "a_masks.tif", two_squares())
+    content = {"images": [], "annotations": []}
+    (folder / "all.json").write_text(json.dumps(content))
+    prepare(PrepareConfig(folder, out=tmp_path / "three"))
+    others = "geojson (a.geojson), imagej-rois (a_rois.zip), coco (all.json)"
+    assert f"Taken: image-mask-folders. Not taken: {others}" in caplog.text
+    caplog.clear()
+    score_masks(ScoreConfig(pred=str(tmp_path / "three" / "labels"), truth=folder))
+    assert f"Taken: label-maps. Not taken: {others}" in caplog.text
+    caplog.clear()
+    score_masks(ScoreConfig(pred=str(tmp_path / "two" / "labels"), truth=tmp_path / "two"))
+    assert "more than one form" not in caplog.text
+
+
 def test_cell_types_of_mixed_images_and_of_one_class(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

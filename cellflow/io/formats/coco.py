@@ -72,6 +72,10 @@ class CocoFile(SourceFormat):
             return False
         return bool(_files_in(path)) and not has_label_maps(path, options.mask_filter)
 
+    def lies_in(self, folder: Path, options: ReadOptions) -> list[Path]:
+        """Files of annotations."""
+        return _files_in(folder) if options.masks is None else []
+
     def read(self, path: Path, options: ReadOptions) -> Source:
         """Read the file to its end: its masks are kept as run lengths until they are asked for."""
         file = _only_file(path) if path.is_dir() else path

@@ -90,6 +90,10 @@ class OutlineFiles(SourceFormat):
             return False
         return bool(self._files(path, options)) and not _label_maps_go_first(path, options)
 
+    def lies_in(self, folder: Path, options: ReadOptions) -> list[Path]:
+        """Outlines in all the places where they are looked for."""
+        return self._files(folder, options)
+
     def read(self, path: Path, options: ReadOptions) -> Source:
         """Pair files and images, and look through the files once; cells are read image by image."""
         folder = path.parent if path.is_file() else path
