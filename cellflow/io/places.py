@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from shlex import quote
 
 from cellflow.errors import DataError
-from cellflow.io.images import IMAGE_SUFFIXES, passed_over
+from cellflow.io.images import IMAGE_SUFFIXES, list_images, passed_over
 from cellflow.io.tables import find_table
 from cellflow.storage.sizes import few_text, plural
 
 __all__ = [
+    "CELLPOSE_MASKS",
+    "IMAGE_ENDINGS",
     "IMAGE_FOLDERS",
+    "MASK_ENDINGS",
     "MASK_FOLDERS",
     "OUTPUT_ENDINGS",
     "find_folder",
     "half_kaggle",
+    "has_gui_files",
+    "has_label_maps",
+    "is_image_folder",
     "is_kaggle_layout",
     "kaggle_folder",
     "kaggle_table",
+    "paired_ending",
     "tell_of_passed_over",
     "where_else",
 ]
@@ -29,6 +37,11 @@ _log = logging.getLogger(__name__)
 IMAGE_FOLDERS = ("images", "image")
 OUTPUT_ENDINGS = ("_flows", "_masks", "_cp_masks", "_cp_output", "_cp_outlines", "_seg")
 """Endings of names of files that Cellpose writes beside an image."""
+CELLPOSE_MASKS = ("_cp_masks", "_masks")
+"""Endings of names of label maps beside their images, as Cellpose writes and reads them."""
+MASK_ENDINGS = (*CELLPOSE_MASKS, "_mask", "_labels", "_label", "-labels", "-label")
+IMAGE_ENDINGS = ("", "_image", "_img")
+"""Endings of names that people give label maps, and the images beside them."""
 MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation")
 _KAGGLE = {"train.csv": ("train",), "stage1_train_labels.csv": ("stage1_train",)}
 """Tables of competitions, of Sartorius first and then of the Data Science Bowl, and the folder of their images."""
@@ -103,6 +116,53 @@ def is_kaggle_layout(folder: Path) -> bool:
     """Whether a folder holds a table of run-length masks and the folder of its images."""
     table = kaggle_table(folder) if folder.is_dir() else None
     return table is not None and kaggle_folder(table) is not None
+
+
+def is_image_folder(folder: Path) -> bool:
+    """Whether it holds one image and masks, none of which has the name of the image: then it is a data set."""
+    images, masks = folder / IMAGE_FOLDERS[0], folder / MASK_FOLDERS[0]
+    if not (images.is_dir() and masks.is_dir()):
+        return False
+    names = [file.stem for file in list_images(images)]
+    if len(names) != 1:
+        return False
+    return names[0] == folder.name or not any(
+        file.stem.startswith(names[0]) for file in list_images(masks)
+    )
+
+
+def paired_ending(stems: Iterable[str]) -> str:
+    """The ending of label maps with which each image of a folder has one; empty where there is none."""
+    names = set(stems)
+    for ending in MASK_ENDINGS:
+        maps = {name for name in names if name.endswith(ending)}
+        images = {name for name in names - maps if not name.endswith(OUTPUT_ENDINGS)}
+        ids = {name.removesuffix(ending) for name in maps}
+        if maps and any({name + end for name in ids} == images for end in IMAGE_ENDINGS):
+            return ending
+    return ""
+
+
+def has_label_maps(folder: Path, mask_filter: str = "") -> bool:
+    """Whether label maps lie in a folder, by the names of files and folders.
+
+    Beside the images, in a folder for masks, in files of Cellpose's GUI, or as ``ID/masks/`` with a file for
+    each cell. Formats that say less of cells leave such a folder to those that read these.
+    """
+    stems = [path.stem for path in list_images(folder)]
+    endings = (*CELLPOSE_MASKS, mask_filter) if mask_filter else CELLPOSE_MASKS
+    if any(stem.endswith(endings) for stem in stems) or paired_ending(stems):
+        return True
+    inside = _folders(folder)
+    masks = [path for path in inside if path.name.lower() in MASK_FOLDERS]
+    if any(map(list_images, masks)) or any(map(has_gui_files, (folder, *masks))):
+        return True
+    return not stems and any(map(is_image_folder, inside))
+
+
+def has_gui_files(folder: Path) -> bool:
+    """Whether there are files ``NAME_seg.npy`` of Cellpose's GUI."""
+    return any(path.name[0] != "." for path in folder.glob("*_seg.npy"))
 
 
 def where_else(folder: Path) -> str:

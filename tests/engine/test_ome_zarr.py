@@ -17,7 +17,7 @@ from cellflow import cli
 from cellflow.engine.exports.ome_zarr import OmeZarr
 from cellflow.io.channel_names import read_channel_names
 from cellflow.io.dataset import Dataset
-from cellflow.io.images import read_image, read_labels, read_masks
+from cellflow.io.images import read_image, read_labels, read_masks, write_labels
 from cellflow.io.pixel_size import read_pixel_size
 from cellflow.synthetic import synthetic_dataset
 
@@ -88,6 +88,21 @@ def test_which_labels(zarrs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert command("prepare", one, "--out", tmp_path / "data") == 1
     assert "found nuclei, cells. Say which with --masks NAME" in capsys.readouterr().err
     assert command("prepare", one, "--out", tmp_path / "data", "--masks", "cells") == 0
+
+
+def test_a_name_of_labels_is_none_of_a_folder_that_happens_to_be_there(
+    zarrs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nuclei").mkdir()
+    (tmp_path / "other").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for name, source in (("one", zarrs / f"{IMAGES[0].id}.zarr"), ("all", zarrs)):
+        assert command("prepare", source, "--masks", "nuclei", "--out", tmp_path / name) == 0
+    for item in IMAGES:  # a folder of label maps of another name is still one
+        write_labels(tmp_path / "other" / f"{item.id}.tif", np.flipud(item.labels))
+    assert command("prepare", zarrs, "--masks", "other", "--out", tmp_path / "flipped") == 0
+    found = Dataset.open(tmp_path / "flipped").labels(IMAGES[0].id)
+    assert np.array_equal(found > 0, np.flipud(IMAGES[0].labels) > 0)
 
 
 def test_an_image_without_labels_is_a_problem(

@@ -191,6 +191,71 @@ def test_label_maps_beside_rois_come_first(tmp_path: Path) -> None:
     assert not isinstance(find_format(tmp_path / "in", ReadOptions("truth")), ImagejRois)
 
 
+def two_squares() -> np.ndarray:
+    labels = np.zeros((30, 40), np.int32)
+    labels[2:10, 2:10] = 1
+    labels[12:20, 12:24] = 2
+    return labels
+
+
+def test_label_maps_in_the_folder_of_masks_come_before_old_outlines(tmp_path: Path) -> None:
+    image(tmp_path / "in" / "a.png")
+    (tmp_path / "masks_of_today").mkdir()
+    write_labels(tmp_path / "masks_of_today" / "a.tif", two_squares())
+    roiwrite(tmp_path / "masks_of_today" / "a_rois.zip", [square(2, 2)])
+    config = PrepareConfig(
+        tmp_path / "in", out=tmp_path / "data", masks=tmp_path / "masks_of_today"
+    )
+    assert len(prepare(config).instances("a")) == 2
+
+
+def test_label_maps_without_an_ending_are_scored_and_not_the_outlines(tmp_path: Path) -> None:
+    for name in ("pred", "truth"):
+        (tmp_path / name).mkdir()
+        write_labels(tmp_path / name / "a.tif", two_squares())
+    roiwrite(tmp_path / "pred" / "a_rois.zip", [square(2, 2)])
+    for pred, truth in (("pred", "truth"), ("truth", "pred")):
+        config = ScoreConfig(pred=str(tmp_path / pred), truth=tmp_path / truth)
+        assert score_masks(config).images["score"].tolist() == [1.0]
+
+
+@pytest.mark.parametrize("ending", ["_labels", "_mask", "-label"])
+def test_label_maps_of_any_usual_ending_come_first(tmp_path: Path, ending: str) -> None:
+    for name in "ab":
+        image(tmp_path / "in" / f"{name}.tif")
+        write_labels(tmp_path / "in" / f"{name}{ending}.tif", two_squares())
+    roiwrite(tmp_path / "in" / "a_rois.zip", [square(2, 2)])
+    data = prepare(PrepareConfig(tmp_path / "in", out=tmp_path / "data"))
+    assert [len(data.instances(name)) for name in data.ids] == [2, 2]
+    config = ScoreConfig(pred=str(tmp_path / "in"), truth=tmp_path / "data")
+    assert score_masks(config).images["score"].tolist() == [1.0, 1.0]
+
+
+def test_cells_in_two_forms_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each form is read alone without such a line; of two, both are named."""
+    caplog.set_level("INFO")
+    folder = tmp_path / "in"
+    image(folder / "a.tif")
+    write_geojson(folder / "a.geojson", two_squares(), "a")
+    prepare(PrepareConfig(folder, out=tmp_path / "one"))
+    assert "more than one form" not in caplog.text
+    roiwrite(folder / "a_rois.zip", [square(2, 2)])
+    assert len(prepare(PrepareConfig(folder, out=tmp_path / "two")).instances("a")) == 2
+    assert "Taken: geojson. Not taken: imagej-rois (a_rois.zip)" in caplog.text
+    write_labels(folder / "a_masks.tif", two_squares())
+    content = {"images": [], "annotations": []}
+    (folder / "all.json").write_text(json.dumps(content))
+    prepare(PrepareConfig(folder, out=tmp_path / "three"))
+    others = "geojson (a.geojson), imagej-rois (a_rois.zip), coco (all.json)"
+    assert f"Taken: image-mask-folders. Not taken: {others}" in caplog.text
+    caplog.clear()
+    score_masks(ScoreConfig(pred=str(tmp_path / "three" / "labels"), truth=folder))
+    assert f"Taken: label-maps. Not taken: {others}" in caplog.text
+    caplog.clear()
+    score_masks(ScoreConfig(pred=str(tmp_path / "two" / "labels"), truth=tmp_path / "two"))
+    assert "more than one form" not in caplog.text
+
+
 def test_cell_types_of_mixed_images_and_of_one_class(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

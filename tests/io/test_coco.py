@@ -22,7 +22,7 @@ from cellflow.engine.data.prepare import prepare
 from cellflow.engine.validation.score_masks import score_masks
 from cellflow.errors import ConfigError, DataError
 from cellflow.io.dataset import Dataset
-from cellflow.io.formats import ReadOptions, read_source
+from cellflow.io.formats import ReadOptions, find_format, read_source
 from cellflow.io.image_source import find_images
 from cellflow.io.images import write_labels
 from cellflow.io.pixel_limit import at_most
@@ -268,6 +268,51 @@ def test_label_maps_go_before_a_table_beside_them(tmp_path: Path) -> None:
     assert run(tmp_path / "set").images["n_instances"].tolist() == [1, 1]
 
 
+def test_a_file_a_cell_and_files_of_the_gui_go_before_a_table_too(tmp_path: Path) -> None:
+    for name in ("gui", "cells"):
+        write(tmp_path / name, table([image(1, "a.tif")], [cell(1, 1, [SQUARE])]))
+    write_labels(tmp_path / "gui" / "a.tif", RNG.integers(0, 255, (H, W)))
+    np.save(tmp_path / "gui" / "a_seg.npy", np.array({"masks": ring().astype(np.uint16)}))
+    for at, name in enumerate(("images/a", "masks/1", "masks/2")):
+        (tmp_path / "cells" / "a" / name).parent.mkdir(exist_ok=True, parents=True)
+        write_labels(tmp_path / "cells" / "a" / f"{name}.tif", np.roll(ring(), 3 * at))
+    assert run(tmp_path / "gui").instances("a").areas.tolist() == [ring().sum()]
+    assert len(run(tmp_path / "cells").instances("a")) == 2
+
+
+@pytest.mark.parametrize("other", ["images", "categories"])
+def test_another_json_in_a_folder_is_no_coco(tmp_path: Path, other: str) -> None:
+    """A web page's list of images, or a table of categories, is not what cells are in."""
+    (tmp_path / "set").mkdir()
+    write_labels(tmp_path / "set" / "a.tif", ring())
+    (tmp_path / "set" / "notes.json").write_text(json.dumps({other: [{"id": 1, "name": "x"}]}))
+    assert score(tmp_path / "set", tmp_path / "set") == {"a": 1.0}
+
+
+def test_annotations_may_stand_far_from_the_images(tmp_path: Path) -> None:
+    content = table([image(1, "a.tif")], [cell(1, 1, [SQUARE])])
+    file = write(tmp_path / "set", {"info": "x" * 100_000} | content | {"more": "y"}, a="a.tif")
+    assert run(file.parent).ids == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("content", "form"),
+    [
+        ({"type": "Polygon", "coordinates": [[[1, 1], [9, 1], [9, 9], [1, 9], [1, 1]]]}, "geojson"),
+        (
+            table([image(1, "a.tif")], [cell(1, 1, [SQUARE], attributes={"type": "Polygon"})]),
+            "coco",
+        ),
+    ],
+)
+def test_what_comes_first_says_whether_json_is_geojson_or_coco(
+    tmp_path: Path, content: Json, form: str
+) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    found = find_format(tmp_path / "a.json", ReadOptions("prediction"))
+    assert found is not None and found.name == form
+
+
 # ------------------------------------------------------------------------------------------- score
 
 
@@ -456,6 +501,25 @@ def test_one_file_is_not_two_images(tmp_path: Path) -> None:
     listed = [image(1, "day1/a.tif"), image(2, "day2/a.tif")]
     file = write(tmp_path, table(listed, []), a="a.tif")
     assert "a.tif was found for day1/a.tif and for day2/a.tif" in fails(file)
+
+
+@pytest.mark.parametrize(
+    ("named", "there"), [("day1/a.tif", "day2/a.tif"), ("p/day1/a.tif", "q/day1/a.tif")]
+)
+def test_an_image_of_another_folder_is_not_the_one_that_is_named(
+    tmp_path: Path, named: str, there: str
+) -> None:
+    file = write(tmp_path, table([image(1, named)], [cell(1, 1, [SQUARE])]), a=f"images/{there}")
+    said = fails(file)
+    assert f"the image {named} is not there" in said and f"images/{there} is in another" in said
+    assert score(file, file) == {"a": 1.0}  # which needs no image
+
+
+def test_the_folders_of_a_name_go_before_its_end(tmp_path: Path) -> None:
+    content = table([image(1, "day1/a.tif")], [cell(1, 1, [SQUARE])])
+    file = write(tmp_path, content, a="a.tif", b="images/day1/a.tif")
+    [found] = read_source(file, ReadOptions("prepare")).images.values()
+    assert found.path == tmp_path / "images" / "day1" / "a.tif"
 
 
 def test_the_limit_of_pixels_holds_for_declared_sizes(tmp_path: Path) -> None:

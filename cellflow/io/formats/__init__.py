@@ -5,6 +5,7 @@ A new format is a file with a `SourceFormat` and an entry in `FORMATS`.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from cellflow.errors import DataError
@@ -21,8 +22,11 @@ from cellflow.io.formats.mask_folders import MaskFolders
 from cellflow.io.formats.ome_zarr import OmeZarr
 from cellflow.io.formats.submission import SubmissionTable
 from cellflow.io.source import Source
+from cellflow.storage.sizes import few_text
 
 __all__ = ["FORMATS", "ReadOptions", "SourceFormat", "find_format", "read_source"]
+
+_log = logging.getLogger(__name__)
 
 FORMATS: list[SourceFormat] = [
     DatasetFolder(),
@@ -60,4 +64,28 @@ def read_source(path: Path, options: ReadOptions) -> Source:
     form = find_format(Path(path), options)
     if form is None:
         raise DataError(f"{path}: of no format that is known.", path=Path(path))
-    return form.read(Path(path), options)
+    source = form.read(Path(path), options)
+    _tell_of_others(form, Path(path), options)
+    return source
+
+
+def _tell_of_others(taken: SourceFormat, path: Path, options: ReadOptions) -> None:
+    """One line where a folder holds cells in other formats too: they may be other cells."""
+    if options.use == "images" or not path.is_dir() or isinstance(taken, DatasetFolder):
+        return
+    others = {
+        form.name: files
+        for form in FORMATS
+        if form is not taken and options.use in form.uses and (files := form.lies_in(path, options))
+    }
+    if others:
+        _log.log(
+            logging.WARNING if options.use == "prepare" else logging.INFO,
+            "%s: cells in more than one form. Taken: %s. Not taken: %s. If those are meant, name their file or "
+            "folder, or move the others away.",
+            *(path, taken.name),
+            ", ".join(
+                f"{name} ({few_text(file.name for file in files)})"
+                for name, files in others.items()
+            ),
+        )

@@ -81,6 +81,10 @@ class SourceFormat(ABC):
     def recognises(self, path: Path, options: ReadOptions) -> bool:
         """Whether a place, which may not exist or be a pattern, is one of this format."""
 
+    def lies_in(self, folder: Path, options: ReadOptions) -> list[Path]:
+        """Files of this format in a folder, whoever reads it; none where nothing tells them from those of others."""
+        return []
+
     @abstractmethod
     def read(self, path: Path, options: ReadOptions) -> Source:
         """The images of a place that was recognised, sorted by id; what is wrong is a `DataError`."""

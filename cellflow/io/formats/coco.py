@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import mmap
 import os
 import re
 from collections import Counter
@@ -18,8 +19,15 @@ from cellflow.errors import DataError
 from cellflow.io._coco_table import CocoTable, ListedImage
 from cellflow.io._coco_writer import ImageCells, cells_of_labels, read_written, write_coco
 from cellflow.io.formats.base import ReadOptions, SourceFormat
+from cellflow.io.formats.geojson import begins_as_geojson
 from cellflow.io.images import IMAGE_SUFFIXES, list_images
-from cellflow.io.places import IMAGE_FOLDERS, MASK_FOLDERS, find_folder, is_kaggle_layout
+from cellflow.io.places import (
+    IMAGE_FOLDERS,
+    MASK_FOLDERS,
+    find_folder,
+    has_label_maps,
+    is_kaggle_layout,
+)
 from cellflow.io.source import FileImage, Shape, Source, SourceImage, by_id, check_ids
 from cellflow.numeric.coco_rle import instances_from_coco_rles
 from cellflow.storage.sizes import few_text, plural
@@ -37,10 +45,8 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-_HEAD = 1 << 16
-_SECTION = re.compile(rb'"(images|categories)"\s*:\s*\[|"annotations"\s*:\s*[\[{]')
-_GEOJSON = re.compile(rb'"type"\s*:\s*"(FeatureCollection|Feature|Polygon|MultiPolygon)"')
-_MASK_ENDINGS = ("_masks", "_cp_masks")
+_OBJECT = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{")
+_SECTIONS = re.compile(rb'"images"\s*:\s*\['), re.compile(rb'"annotations"\s*:\s*[\[{]')
 
 
 class CocoFile(SourceFormat):
@@ -58,14 +64,16 @@ class CocoFile(SourceFormat):
     def recognises(self, path: Path, options: ReadOptions) -> bool:
         """Any json file but GeoJSON; a folder that holds annotations and neither label maps nor train.csv."""
         if path.is_file():
-            return path.suffix.lower() == ".json" and not _GEOJSON.search(_head(path))
-        if (
-            options.masks is not None or options.use == "images"
-        ):  # all images of a folder, listed or not
+            return path.suffix.lower() == ".json" and not begins_as_geojson(path)
+        if options.masks is not None or options.use == "images":  # there all images, listed or not
             return False
         if not path.is_dir() or is_kaggle_layout(path) or (path / "dataset.json").is_file():
             return False
-        return bool(_files_in(path)) and not _has_label_maps(path, options.mask_filter)
+        return bool(_files_in(path)) and not has_label_maps(path, options.mask_filter)
+
+    def lies_in(self, folder: Path, options: ReadOptions) -> list[Path]:
+        """Files of annotations."""
+        return _files_in(folder) if options.masks is None else []
 
     def read(self, path: Path, options: ReadOptions) -> Source:
         """Read the file to its end: its masks are kept as run lengths until they are asked for."""
@@ -116,6 +124,8 @@ class _ImagePlaces:
     """Where the images of a COCO file may lie: a folder that was named; else beside it, or in images/ there."""
 
     def __init__(self, file: Path, given: Path | None) -> None:
+        self.elsewhere: dict[str, Path] = {}
+        """Images that were not found, and a file of this name in a folder that their name does not have."""
         own = {file.stem, file.stem.removeprefix("instances_")}
         roots = [file.parent]
         if file.parent.name.lower() in MASK_FOLDERS:
@@ -132,30 +142,38 @@ class _ImagePlaces:
         ]
 
     def find(self, name: str) -> Path | None:
-        """The file of an image, with the folders of its name or without them."""
+        """The file of an image: with the folders of its name, else without them where they do not contradict."""
         base = name.rsplit("/", 1)[-1]
-        for root in self.roots:
-            for tried in dict.fromkeys((name, base)):
+        for tried in dict.fromkeys((name, base)):
+            for root in self.roots:
                 with suppress(OSError):  # a name that is too long
                     if (root / tried).is_file():
                         return root / tried
-        found = self._below.get(base, [])
+        named = self._below.get(base, [])
+        found = [path for top, path in named if _agree(name, path.relative_to(top).as_posix())]
         if len(found) > 1:
             raise DataError(
                 f"{few_text(found)} could all be meant; expected one. Name the folder of the right one with --images",
                 path=found[0],
             )
+        if named and not found:
+            self.elsewhere[name] = named[0][1]
         return found[0] if found else None
 
     @cached_property
-    def _below(self) -> dict[str, list[Path]]:
-        """Files at any depth of the folders of images, by their name."""
-        found: dict[str, list[Path]] = {}
+    def _below(self) -> dict[str, list[tuple[Path, Path]]]:
+        """Files at any depth of the folders of images, each with that folder, by their name."""
+        found: dict[str, list[tuple[Path, Path]]] = {}
         for top in self._deep:
             for folder, _, names in os.walk(top):
                 for name in names:
-                    found.setdefault(name, []).append(Path(folder, name))
+                    found.setdefault(name, []).append((top, Path(folder, name)))
         return found
+
+
+def _agree(name: str, place: str) -> bool:
+    """Whether the folders of one are the last ones of the other: day1/a.png may be p/day1/a.png, not day2/a.png."""
+    return f"/{name}".endswith(f"/{place}") or f"/{place}".endswith(f"/{name}")
 
 
 def _results(file: Path, options: ReadOptions) -> CocoTable:
@@ -275,9 +293,11 @@ def _check_files(
                     image.file_name,
                 )
         else:
+            other = places.elsewhere.get(image.file_name)
             options.problems.add(
                 f"{table.path}: the image {image.file_name} is not there; looked for it in "
-                f"{few_text(places.roots)}. Add it, or name the folder of the images with --images.",
+                f"{few_text(places.roots)}{f' ({other} is in another folder than its name says)' if other else ''}. "
+                "Add it, or name the folder of the images with --images.",
                 image.file_name,
             )
     taken = {image.path for image in images.values()}
@@ -293,25 +313,28 @@ def _check_files(
         )
 
 
-def _head(path: Path) -> bytes:
-    with suppress(OSError), path.open("rb") as file:
-        return file.read(_HEAD)
-    return b""
-
-
 def _files_in(folder: Path) -> list[Path]:
     """Files of annotations in a folder, else in its folder ``annotations``; lists of results do not count."""
     for place in (folder, folder / "annotations"):
         files = sorted(place.glob("*.[jJ][sS][oO][nN]")) if place.is_dir() else []
-        found = [path for path in files if _is_annotations(_head(path))]
+        found = [path for path in files if _is_annotations(path)]
         if found:
             return found
     return []
 
 
-def _is_annotations(head: bytes) -> bool:
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    return start.startswith(b"{") and _SECTION.search(start) is not None
+def _is_annotations(path: Path) -> bool:
+    """Whether a file is an object that has images as well as annotations, however far apart they stand."""
+    try:
+        with (
+            path.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
+            return _OBJECT.match(content) is not None and all(
+                section.search(content) for section in _SECTIONS
+            )
+    except (OSError, ValueError):  # ValueError: an empty file
+        return False
 
 
 def _only_file(folder: Path) -> Path:
@@ -324,14 +347,3 @@ def _only_file(folder: Path) -> Path:
             found=len(files),
         )
     return files[0]
-
-
-def _has_label_maps(folder: Path, mask_filter: str) -> bool:
-    """Whether cells are there as label maps too, which are read then."""
-    endings = (*_MASK_ENDINGS, mask_filter) if mask_filter else _MASK_ENDINGS
-    inside = [
-        item for item in folder.iterdir() if item.is_dir() and item.name.lower() in MASK_FOLDERS
-    ]
-    return any(list_images(item) for item in inside) or any(
-        path.stem.endswith(endings) for path in list_images(folder)
-    )

@@ -13,14 +13,20 @@ from numpy.typing import NDArray
 from cellflow.errors import DataError
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.images import list_images, read_masks
-from cellflow.io.places import IMAGE_FOLDERS, MASK_FOLDERS, find_folder, tell_of_passed_over
+from cellflow.io.places import (
+    IMAGE_FOLDERS,
+    MASK_FOLDERS,
+    find_folder,
+    is_image_folder,
+    tell_of_passed_over,
+)
 from cellflow.io.problems import Problems
 from cellflow.io.source import FileImage, Shape, Source, SourceImage
 from cellflow.numeric.labels import instances_from_masks
 from cellflow.storage.sizes import few_text, plural
 from cellflow.types import Instances
 
-__all__ = ["CellFiles", "is_image_folder"]
+__all__ = ["CellFiles"]
 
 _log = logging.getLogger(__name__)
 
@@ -67,19 +73,6 @@ class CellFiles(SourceFormat):
 
 def _folders(path: Path) -> list[Path]:
     return sorted(item for item in path.iterdir() if item.is_dir() and item.name[0] != ".")
-
-
-def is_image_folder(folder: Path) -> bool:
-    """Whether it holds one image and masks, none of which has the name of the image: then it is a data set."""
-    images, masks = folder / IMAGE_FOLDERS[0], folder / MASK_FOLDERS[0]
-    if not (images.is_dir() and masks.is_dir()):
-        return False
-    names = [file.stem for file in list_images(images)]
-    if len(names) != 1:
-        return False
-    return names[0] == folder.name or not any(
-        file.stem.startswith(names[0]) for file in list_images(masks)
-    )
 
 
 def _image_of(folder: Path, problems: Problems) -> Path | None:

@@ -18,16 +18,19 @@ from numpy.typing import NDArray
 from cellflow.errors import DataError
 from cellflow.io.formats.outline_files import OutlineFiles
 from cellflow.io.found_outlines import FoundOutlines, printable
-from cellflow.io.shapes import FEWEST_POINTS, Outline, box_of, closed, outlines_from_labels
+from cellflow.io.shapes import Outline, closed, outlines_from_labels
 from cellflow.storage.atomic import write_text
 
-__all__ = ["GeoJson", "read_geojson", "write_geojson"]
+__all__ = ["GeoJson", "begins_as_geojson", "read_geojson", "write_geojson"]
 
 _IDS = uuid.uuid5(uuid.NAMESPACE_URL, "cellflow:outlines")
 """Name space of the ids of cells."""
 _GEOMETRIES = ("Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon")
 _HEAD = 2**16
-_FEATURE = re.compile(rb'"type"\s*:\s*"Feature(Collection)?"')
+_GEOJSON = re.compile(
+    rb'"type"\s*:\s*"(Feature(Collection)?|(Multi)?Polygon)"|"(images|annotations|categories)"\s*:\s*[\[{]'
+)
+"""What GeoJSON begins with, and COCO."""
 _CELLS = ("cell", "detection")
 _NO_CELLS = {"tile": "tile", "tmacore": "TMA core", "root": "root object"}
 """Objects that are no cells, and what they are called."""
@@ -39,7 +42,7 @@ class GeoJson(OutlineFiles):
     """Annotations, detections and cells of QuPath; outlines may overlap.
 
     The class of the objects is the cell type, see `OutlineFiles`. Of cells the whole cell counts, not the
-    nucleus. Annotations around detections are regions, and no cells.
+    nucleus. Where there are detections or cells, annotations are regions, and no cells.
     """
 
     name = "geojson"
@@ -52,15 +55,21 @@ class GeoJson(OutlineFiles):
         """Whether a file is named so, or a ``.json`` begins like one, as QuPath before 0.3 and scripts name it."""
         if path.suffix.lower() == ".geojson":
             return True
-        try:
-            with path.open("rb") as file:
-                return _FEATURE.search(file.read(_HEAD)) is not None
-        except OSError:
-            return False
+        return begins_as_geojson(path)
 
     def found(self, path: Path) -> FoundOutlines:
         """The objects of a file."""
         return read_geojson(path)
+
+
+def begins_as_geojson(path: Path) -> bool:
+    """Whether a json file is GeoJSON, and not COCO, by what comes first in it."""
+    try:
+        with path.open("rb") as file:
+            found = _GEOJSON.search(file.read(_HEAD))
+    except OSError:
+        return False
+    return found is not None and found.group(1) is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +85,8 @@ class _Object:
 def read_geojson(path: Path) -> FoundOutlines:
     """Read a FeatureCollection, a list of features, one feature or one geometry.
 
-    Points, lines, tiles, cores, objects of an ignored class (``Ignore*``) and annotations around detections are
-    counted, and no cells.
+    Points, lines, tiles, cores, objects of an ignored class (``Ignore*``), and annotations in a file with
+    detections or cells are counted, and no cells.
 
     Raises
     ------
@@ -92,9 +101,9 @@ def read_geojson(path: Path) -> FoundOutlines:
             result.left_out[found] += 1
         else:
             objects.append(found)
-    regions = _regions(objects)
-    for at, item in enumerate(objects):
-        if at in regions:
+    detected = any(item.kind in _CELLS for item in objects)
+    for item in objects:
+        if detected and item.kind not in _CELLS:
             result.left_out["region annotation"] += 1
         else:
             result.add(item.name, item.outline, item.cell_type)
@@ -267,29 +276,3 @@ def _ring(points: Any) -> NDArray[np.float64]:
     if array.ndim != 2 or array.shape[1] < 2 or not np.isfinite(array).all():
         raise ValueError("a ring that is no list of [x, y]")
     return closed(array)
-
-
-def _regions(objects: list[_Object]) -> set[int]:
-    """Places of the annotations that have the middle of a detection or cell inside."""
-    import shapely
-
-    middles = [
-        shapely.box(*box_of(item.outline)).centroid for item in objects if item.kind in _CELLS
-    ]
-    tree = shapely.STRtree(middles)
-    return {
-        at
-        for at, item in enumerate(objects)
-        if middles and item.kind not in _CELLS
-        if any(len(tree.query(area, predicate="contains")) for area in _areas(item.outline))
-    }
-
-
-def _areas(outline: Outline) -> Iterator[Any]:
-    """The parts of an outline as shapely has them."""
-    import shapely
-
-    for part in outline:
-        rings = [ring for ring in part if len(ring) >= FEWEST_POINTS]
-        if rings:
-            yield shapely.make_valid(shapely.Polygon(rings[0], rings[1:]))

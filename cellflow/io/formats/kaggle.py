@@ -60,6 +60,11 @@ class KaggleTable(SourceFormat):
             return options.masks is None and (elsewhere or is_kaggle_layout(path))
         return path.is_file() or kaggle_table(path) is not None
 
+    def lies_in(self, folder: Path, options: ReadOptions) -> list[Path]:
+        """The table, where the folder of its images is there too."""
+        table = kaggle_table(folder) if options.masks is None and is_kaggle_layout(folder) else None
+        return [table] if table is not None else []
+
     def read(self, path: Path, options: ReadOptions) -> Source:
         """Read the table; runs are decoded image by image."""
         table = kaggle_table(path) or path

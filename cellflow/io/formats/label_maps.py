@@ -9,15 +9,12 @@ from cellflow.errors import DataError
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.formats.map_files import list_maps, read_map
 from cellflow.io.formats.seg_npy import SEG_ENDING, seg_files
-from cellflow.io.places import MASK_FOLDERS, find_folder
+from cellflow.io.places import CELLPOSE_MASKS, MASK_FOLDERS, find_folder, paired_ending
 from cellflow.io.source import Shape, Source, SourceImage, by_id
 from cellflow.numeric.labels import instances_from_labels
 from cellflow.types import Instances
 
 __all__ = ["LabelMaps"]
-
-_ENDINGS = ("_cp_masks", "_masks")
-"""Endings of label maps that lie beside their images, as Cellpose writes and reads them."""
 
 
 class LabelMaps(SourceFormat):
@@ -25,7 +22,8 @@ class LabelMaps(SourceFormat):
 
     Where names end in ``_cp_masks`` or ``_masks``, only those are label maps and the ending is no part
     of the id; the others are images, or what else Cellpose puts beside them. ``mask_filter`` goes before
-    these two endings where a name has it. Where there are none of them, files of Cellpose's GUI
+    these two endings where a name has it, and another usual ending after them where each image has a label
+    map with it. Where there are none of them, files of Cellpose's GUI
     (``ID_seg.npy``) go before other images.
     """
 
@@ -62,7 +60,8 @@ class LabelMaps(SourceFormat):
 def _map_files(folder: Path, mask_filter: str) -> tuple[str, list[tuple[Path, str]]]:
     """Label maps of a folder, each with what its name ends in beyond the id, and what most end in."""
     paths, gui = list_maps(folder, mask_filter), [(file, SEG_ENDING) for file in seg_files(folder)]
-    for ending in filter(None, dict.fromkeys((mask_filter, *_ENDINGS))):
+    paired = paired_ending(file.stem for file in paths)
+    for ending in filter(None, dict.fromkeys((mask_filter, *CELLPOSE_MASKS, paired))):
         named = [(file, ending) for file in paths if file.stem.endswith(ending)]
         if named:
             ids = {file.stem.removesuffix(end) for file, end in named}

@@ -10,18 +10,20 @@ from shlex import quote
 
 from cellflow.errors import DataError
 from cellflow.io.formats.base import ReadOptions, SourceFormat
-from cellflow.io.formats.dsb import is_image_folder
 from cellflow.io.formats.gui_files import GuiFiles
 from cellflow.io.formats.map_files import is_seg_ending, list_maps, read_map
 from cellflow.io.formats.seg_npy import SEG_ENDING
 from cellflow.io.images import IMAGE_SUFFIXES, is_zarr, list_images, passed_over
 from cellflow.io.mask_findings import looks_like_label_map
 from cellflow.io.places import (
+    IMAGE_ENDINGS,
     IMAGE_FOLDERS,
+    MASK_ENDINGS,
     MASK_FOLDERS,
     OUTPUT_ENDINGS,
     find_folder,
     half_kaggle,
+    is_image_folder,
     tell_of_passed_over,
     where_else,
 )
@@ -35,9 +37,6 @@ __all__ = ["MaskFolders"]
 
 _log = logging.getLogger(__name__)
 
-_MASK_ENDINGS = ("_masks", "_cp_masks", "_mask", "_labels", "_label", "-labels", "-label")
-_IMAGE_ENDINGS = ("", "_image", "_img")
-"""Endings of names that are tried when those of the options give no pair."""
 _ADVICE = " Check the path, or name the folder of label maps with --masks."
 
 
@@ -211,8 +210,8 @@ def _other_endings(places: _Folders, found: _Pairing) -> _Pairing:
 def _fitting(places: _Folders, found: _Pairing) -> list[_Pairing]:
     """Pairings that leave no file over, one for each set of ids."""
     fitting: dict[frozenset[Path], _Pairing] = {}
-    for img_filter in dict.fromkeys((found.img_filter, *_IMAGE_ENDINGS)):
-        for mask_filter in dict.fromkeys((found.mask_filter, *_MASK_ENDINGS)):
+    for img_filter in dict.fromkeys((found.img_filter, *IMAGE_ENDINGS)):
+        for mask_filter in dict.fromkeys((found.mask_filter, *MASK_ENDINGS)):
             other = _pairing(places, mask_filter, img_filter)
             if other.fits:
                 fitting.setdefault(frozenset(mask.path for mask in other.maps), other)
@@ -250,7 +249,7 @@ def _instead(folder: Path, image_id: str) -> str:
         if path.stem == image_id:
             return f" {path.name} is there, but {reason}."
     for path in list_images(folder):
-        for ending in _MASK_ENDINGS:
+        for ending in MASK_ENDINGS:
             if path.stem == image_id + ending:
                 return f" {path.name} is there: rename it, or add {flag_text('--mask_filter', ending)}."
         if path.stem == image_id and path.stem.endswith(OUTPUT_ENDINGS):
@@ -318,7 +317,7 @@ def _nothing_found(folder: Path, places: _Folders, found: _Pairing) -> str:
 def _likely_ending(found: _Pairing) -> str:
     """The flag for the ending that gives the most images their label map, where none fits all."""
     names = {image.id for image in found.images}
-    pairs = {ending: sum(name + ending in names for name in names) for ending in _MASK_ENDINGS}
+    pairs = {ending: sum(name + ending in names for name in names) for ending in MASK_ENDINGS}
     best = max(pairs, key=lambda ending: pairs[ending])
     if not pairs[best]:
         return ""

@@ -57,7 +57,9 @@ class OmeZarr(SourceFormat):
     def recognises(self, path: Path, options: ReadOptions) -> bool:
         """Whether there is a zarr with images, or a folder of those where one has a label map."""
         if options.masks is not None and options.masks.is_dir():
-            return False
+            # a folder of label maps, unless a label map of the zarr has just this name
+            found = images_in(path) if is_zarr(path) else list_images(path) if path.is_dir() else []
+            return any(_has_labels(image, str(options.masks)) for image in found if image.is_dir())
         if is_zarr(path):
             return bool(images_in(path))
         if not path.is_dir() or (path / "dataset.json").is_file():
@@ -86,12 +88,13 @@ class OmeZarr(SourceFormat):
         return Source(path, self.name, by_name, "OME-Zarr images with labels")
 
 
-def _has_labels(image: Path) -> bool:
-    """Whether there is a label map; one that is damaged may have had one."""
+def _has_labels(image: Path, name: str = "") -> bool:
+    """Whether there is a label map, of this name; one that is damaged may have had one, of no name."""
     try:
-        return bool(label_names(image))
+        names = label_names(image)
     except DataError:
-        return True
+        return not name
+    return name in names if name else bool(names)
 
 
 def _choose(image: Path, options: ReadOptions) -> Path:

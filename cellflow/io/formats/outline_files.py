@@ -16,11 +16,14 @@ from cellflow.errors import DataError
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.found_outlines import FoundOutlines, cells_of
 from cellflow.io.images import IMAGE_SUFFIXES, image_shape, is_text, list_images
+from cellflow.io.mask_findings import looks_like_label_map
 from cellflow.io.places import (
     IMAGE_FOLDERS,
     MASK_FOLDERS,
     OUTPUT_ENDINGS,
     find_folder,
+    has_gui_files,
+    has_label_maps,
     is_kaggle_layout,
 )
 from cellflow.io.source import FileImage, Shape, Source, SourceImage, by_id
@@ -31,8 +34,8 @@ __all__ = ["OutlineFiles"]
 
 _log = logging.getLogger(__name__)
 
-_LABEL_MAPS = ("_masks", "_cp_masks")
-_SEG_ENDING = "_seg.npy"
+_LOOKED_AT = 3
+"""Images of which one must look like a label map."""
 _FOR_SEVERAL = ".ome"
 """Second ending of images that QuPath leaves out of the names it proposes."""
 
@@ -86,9 +89,11 @@ class OutlineFiles(SourceFormat):
             return options.use != "prepare" and self._is_one(path)
         if not path.is_dir() or (path / "dataset.json").is_file() or is_kaggle_layout(path):
             return False
-        return bool(self._files(path, options)) and (
-            options.masks is not None or not _has_label_maps(path, options)
-        )
+        return bool(self._files(path, options)) and not _label_maps_go_first(path, options)
+
+    def lies_in(self, folder: Path, options: ReadOptions) -> list[Path]:
+        """Outlines in all the places where they are looked for."""
+        return self._files(folder, options)
 
     def read(self, path: Path, options: ReadOptions) -> Source:
         """Pair files and images, and look through the files once; cells are read image by image."""
@@ -260,17 +265,23 @@ def _names(images: Mapping[str, Path], img_filter: str) -> dict[str, str]:
     return names | {name: name for name in images}
 
 
-def _has_label_maps(folder: Path, options: ReadOptions) -> bool:
-    """Whether there are label maps by their names, those in Cellpose's ``X_seg.npy`` too."""
-    endings = (*_LABEL_MAPS, options.mask_filter) if options.mask_filter else _LABEL_MAPS
-    if any(path.stem.endswith(endings) for path in list_images(folder)):
+def _label_maps_go_first(folder: Path, options: ReadOptions) -> bool:
+    """Whether there are label maps too: by their names; of truth and predictions also by what they look like.
+
+    All images in the folder that ``--masks`` names are label maps, but where it is that of the pixels: so the
+    outlines are taken that lie beside both.
+    """
+    if options.masks is not None:
+        pixels = options.images or find_folder(folder, IMAGE_FOLDERS) or folder
+        if options.masks.resolve() == pixels.resolve():
+            return False
+        return bool(list_images(options.masks)) or has_gui_files(options.masks)
+    if has_label_maps(folder, options.mask_filter):
         return True
-    if any(path.name.endswith(_SEG_ENDING) for path in _items(folder)):
-        return True
-    places = (
-        item for item in _items(folder) if item.is_dir() and item.name.lower() in MASK_FOLDERS
-    )
-    return any(list_images(place) for place in places)
+    if options.use == "prepare":
+        return False
+    images = list_images(folder)
+    return any(options.colours or looks_like_label_map(path) for path in images[:_LOOKED_AT])
 
 
 def _items(folder: Path) -> list[Path]:
