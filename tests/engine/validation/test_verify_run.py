@@ -330,3 +330,17 @@ def test_an_unknown_place_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[
         "expected a folder of annotated images, a dataset folder, or a run"
         in capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize("out", ["cv.csv", "fold_0/all.csv", "images.csv"])
+def test_the_table_never_goes_into_what_is_read(
+    run: RunFolder, trained: TrainConfig, out: str, capsys: pytest.CaptureFixture[str]
+):
+    """Of a run by its name too, and its data set."""
+    path = (trained.data if out == "images.csv" else run.path) / out
+    before = path.read_bytes() if path.exists() else None
+    with pytest.raises(SystemExit) as end:
+        cli.main(["verify", "tiny", "--runs_dir", str(run.path.parent), "--out", str(path)])
+    assert end.value.code == 2
+    assert "lies in what is read" in capsys.readouterr().err
+    assert before == (path.read_bytes() if path.exists() else None)
