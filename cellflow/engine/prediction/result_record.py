@@ -74,6 +74,12 @@ class ResultRecord:
             )
         return cls(folder, old)
 
+    @staticmethod
+    def exports_of(folder: Path) -> set[str]:
+        """Names of what was written into a folder; none if there is no result."""
+        old = _read(folder / RECORD)
+        return set() if old is None else ResultRecord(folder, old).exports
+
     @property
     def exports(self) -> set[str]:
         """Names of what is written."""
