@@ -153,8 +153,16 @@ def _compared(values: dict[str, Any]) -> dict[str, Any]:
     compared = dict(values["identity"], **{"format version": values["version"]})
     with suppress(KeyError, TypeError, AttributeError):  # a damaged record
         compared["members"] = ", ".join(
-            f"{item['name']} ({item['hash'][:8]})" + (f" for {only}" if only else "")
+            f"{item['name']} ({item['hash'][:8]})"
+            + _channels(item)
+            + (f" for {only}" if only else "")
             for item in compared["members"]
             for only in [item.get("only_type")]
         )
     return compared
+
+
+def _channels(member: Mapping[str, Any]) -> str:
+    """Channels of a member in words, nothing for grey; records of earlier versions have none."""
+    chan, chan2 = member.get("chan", 0), member.get("chan2", 0)
+    return f" --chan {chan} --chan2 {chan2}" if (chan, chan2) != (0, 0) else ""
