@@ -42,7 +42,7 @@ from cellflow.engine.segmentation.styles import (
     write_style_models,
 )
 from cellflow.engine.validation.cv_table import cross_validation
-from cellflow.engine.validation.oof_exports import need_flows, write_oof_exports
+from cellflow.engine.validation.oof_exports import check_exportable, write_oof_exports
 from cellflow.engine.validation.oof_flows import OOF_COLUMNS
 from cellflow.engine.validation.oof_tables import (
     RECOGNITION_COLUMNS,
@@ -57,7 +57,7 @@ from cellflow.engine.validation.oof_tables import (
 )
 from cellflow.engine.validation.outlines import write_outlines_folder
 from cellflow.engine.validation.policy_choice import best_policy
-from cellflow.errors import CheckpointError, DataError, RunError
+from cellflow.errors import CheckpointError, DataError
 from cellflow.io.dataset import Dataset
 from cellflow.io.flow_store import FlowStore
 from cellflow.io.fold_table import RESERVED
@@ -155,7 +155,7 @@ def _oof(run: RunFolder, config: OofConfig) -> OofResult:
     mask = config.mask.apply(run_mask(run))
     job = _Job(run, dataset, folds, models, mask, config, choose_machine(config.runtime))
     if config.export and _is_there(job):
-        _check_exportable(job)
+        check_exportable(run, config.export)
         _log.info("%s: the predictions are there; only what was asked for is written", run.oof)
         again = f"Make it again with: cellflow oof {run_word(run)}"
         scores = read_table(run.scores, OOF_COLUMNS, remedy=again)
@@ -192,18 +192,6 @@ def _is_there(job: _Job) -> bool:
             job.run.oof, " and ".join(others),
         )  # fmt: skip
     return not others
-
-
-def _check_exportable(job: _Job) -> None:
-    """Refuse exports of what the pass does not have any more, rather than make another pass unasked."""
-    needed = [job.run.oof / "masks"] + [job.run.flows] * need_flows(job.config.export)
-    for folder in needed:
-        if not folder.is_dir():
-            raise RunError(
-                f"{folder} is gone, and --export {' '.join(job.config.export)} is made of it. Predict all "
-                f"images again with: cellflow oof {run_word(job.run)}",
-                path=folder,
-            )
 
 
 def _new_pass(job: _Job, policies: Sequence[Policy]) -> tuple[pd.DataFrame, pd.DataFrame]:
