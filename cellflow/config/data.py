@@ -111,9 +111,20 @@ class VerifyConfig(ReadingConfig):
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
         found = super().problems()
-        if self.out is not None and self.out.resolve().is_relative_to(self.source.resolve()):
-            found.append(f"--out {self.out} lies in what is read; name a file elsewhere")
+        places = [self.source, self.table, self.masks, self.images]
+        if self.out is not None and any(lies_in(self.out, place) for place in places if place):
+            found.append(in_what_is_read(self.out))
         return found
+
+
+def lies_in(path: Path, place: Path) -> bool:
+    """Whether a path is a file or folder, or lies somewhere in it."""
+    return path.resolve().is_relative_to(place.resolve())
+
+
+def in_what_is_read(out: Path) -> str:
+    """What is wrong with a table that would lie there, in words."""
+    return f"--out {out} lies in what is read; name a file elsewhere"
 
 
 @dataclass(frozen=True)

@@ -70,9 +70,7 @@ def with_settings(config: Config, values: Mapping[str, Any], source: str) -> Con
     for name, value in _flat(values, places, ()):
         place = places.get(name[-1])
         if place is None or (len(name) > 1 and place.path != name):
-            near = close_to(name[-1], places)
-            hint = f"; did you mean {near}?" if near else ""
-            problems.append(f"{'.'.join(name)}: no such setting{hint}")
+            problems.append(f"{'.'.join(name)}: no such setting{_instead(name[-1], places)}")
             continue
         try:
             changes[place.path] = _convert(place.hint, value)
@@ -82,6 +80,16 @@ def with_settings(config: Config, values: Mapping[str, Any], source: str) -> Con
         lines = "\n".join(f"  - {problem}" for problem in problems)
         raise ConfigError(f"{source} has settings that do not fit:\n{lines}")
     return _replace(config, changes)
+
+
+def _instead(name: str, places: Mapping[str, Setting]) -> str:
+    """What to write in place of an unknown setting: a choice of a list, as exports once were, or a near name."""
+    for place in places.values():
+        item = get_args(place.hint)[0] if get_origin(place.hint) is tuple else None
+        if get_origin(item) is Literal and name in get_args(item):
+            return f"; {name} is one of the list {'.'.join(place.path)} now, as in {place.path[-1]}: [{name}]"
+    near = close_to(name, places)
+    return f"; did you mean {near}?" if near else ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -101,6 +101,17 @@ def test_what_does_not_fit_is_named(values: dict[str, Any], words: str) -> None:
     assert words in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["masks", "cells", "submission", "outlines"])
+def test_what_was_a_setting_of_its_own_is_named_as_an_export(name: str) -> None:
+    """As ensemble.yaml of earlier versions has it."""
+    with pytest.raises(ConfigError) as caught:
+        with_settings(PredictConfig(images=()), {"output": {name: True}}, "ensemble.yaml")
+    assert f"output.{name}: no such setting; {name} is one of the list output.export now" in str(
+        caught.value
+    )
+    assert f"export: [{name}]" in str(caught.value)
+
+
 def test_all_problems_come_together() -> None:
     with pytest.raises(ConfigError) as caught:
         with_settings(TrainConfig(), {"n_epochs": "x", "sed": 1}, "file")

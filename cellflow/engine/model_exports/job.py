@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,6 @@ from cellflow.engine.runtime.machine import Machine
 from cellflow.engine.segmentation.member import Member
 from cellflow.engine.segmentation.open_models import Opened, open_models
 from cellflow.engine.segmentation.segmenter import Segmenter
-from cellflow.errors import FoldError
 from cellflow.report.text.model_card import ModelFacts
 from cellflow.storage.records import number_or_none
 from cellflow.storage.run_folder import RunFolder, find_run
@@ -40,7 +40,10 @@ class ModelExportJob:
     run : RunFolder
         Of this run.
     opened : Opened
-        The chosen members, on the CPU in float32, with thresholds and policy.
+        The chosen members, on the CPU in float32, with thresholds and policy: in an archive those of all
+        together, in files of one network those of single models.
+    averaged : Opened
+        The same with what goes with the average of all, where a file of that is wanted too.
     facts : ModelFacts
         What there is to say of them.
     """
@@ -48,6 +51,7 @@ class ModelExportJob:
     config: ModelExportConfig
     run: RunFolder
     opened: Opened
+    averaged: Opened
     facts: ModelFacts
 
     @property
@@ -85,24 +89,17 @@ def open_job(config: ModelExportConfig) -> ModelExportJob:
     run = find_run(config.run, config.runs_dir)
     if not (config.unfinished or config.fold):
         check_models(run)
-    opened = open_models(
+    open_folds = partial(
+        open_models,
         [str(run.path)],
         Machine(torch.device("cpu")),
         ensembles_dir=config.ensembles_dir,
         unfinished=config.unfinished,
+        folds=config.fold,
     )
-    there = {int(member.facts["fold"]): member for member in opened.members}
-    missing = [fold for fold in config.fold if fold not in there]
-    if missing:
-        known = " ".join(map(str, there))
-        raise FoldError(
-            f"--fold {missing[0]}: run {run.name!r} has no finished model of it, but those of --fold {known}. "
-            "--unfinished takes the best model so far of a fold that is still in training.",
-            expected=list(there), found=missing[0],
-        )  # fmt: skip
-    chosen = tuple(there[fold] for fold in config.fold or there)
-    opened = dataclasses.replace(opened, members=chosen)
-    return ModelExportJob(config, run, opened, _facts(run, opened, config))
+    opened = open_folds(together=config.to == "archive")
+    averaged = open_folds() if config.merged else opened
+    return ModelExportJob(config, run, opened, averaged, _facts(run, opened, config))
 
 
 def _facts(run: RunFolder, opened: Opened, config: ModelExportConfig) -> ModelFacts:

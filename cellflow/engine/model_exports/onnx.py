@@ -56,7 +56,8 @@ def export_onnx(job: ModelExportJob, folder: Path) -> list[Path]:
 def onnx_facts(job: ModelExportJob, fold: int | None = None) -> dict[str, str]:
     """What a program must know to use a file: that of a fold, or of all that are averaged."""
     members = list(job.members.values()) if fold is None else [job.members[fold]]
-    first, mask = members[0], job.opened.thresholds.shared
+    opened = job.averaged if fold is None else job.opened
+    first, mask = members[0], opened.thresholds.shared
     sizes = [member.diam_labels for member in members]
     facts = {
         "name": job.run.name,
@@ -64,7 +65,7 @@ def onnx_facts(job: ModelExportJob, fold: int | None = None) -> dict[str, str]:
         "chan": first.chan,
         "chan2": first.chan2,
         "diam_mean": first.diam_mean,
-        "diameter": job.opened.diameter or sum(sizes) / len(sizes),
+        "diameter": opened.diameter or sum(sizes) / len(sizes),
         "multiple": first.net.multiple,
         "flow_scale": FLOW_SCALE,
         "cellprob_threshold": mask.cellprob_threshold,

@@ -99,7 +99,8 @@ class ResultFolder:
         exports : set of str
             What is written: names of `EXPORTS`. What an earlier command wrote there is written as well.
         overwrite : bool
-            Remove what is there first, if it is a result of a prediction. Other files in the folder stay.
+            Remove what is there first, if it is a result of a prediction: what its record says was written.
+            Other files in the folder stay.
         fingerprints : mapping, optional
             What tells whether an image is still the same, by id. An image that has changed since it was
             predicted counts as not done.
@@ -112,13 +113,12 @@ class ResultFolder:
             If another process writes there.
         """
         path = Path(path)
-        written = [name for item in EXPORTS.values() for name in (item.path, *item.beside)]
         check_place(path, ignored=_LOCK)
         with _only_writer(path):
             if overwrite:
-                for name in (*written, PARTS, SETTINGS, RECORD):
+                for name in (*_places(ResultRecord.exports_of(path)), PARTS, SETTINGS, RECORD):
                     _remove(path / name)
-            for place in (path, *(path / name for name in (*written, PARTS))):
+            for place in (path, *(path / name for name in (*_places(EXPORTS), PARTS))):
                 remove_leftovers(place)
             record = ResultRecord.start(path, identity, exports)
             folder = cls(path, record, _with_earlier(path, exports, record))
@@ -293,6 +293,11 @@ class ResultFolder:
         if image_id not in self._counts and self._counted_map(image_id) is None:
             return listed[image_id]
         return self._counts[image_id]
+
+
+def _places(exports: Iterable[str]) -> list[str]:
+    """Files and folders of exports."""
+    return [place for name in exports for place in (EXPORTS[name].path, *EXPORTS[name].beside)]
 
 
 def _with_earlier(path: Path, exports: AbstractSet[str], record: ResultRecord) -> AbstractSet[str]:

@@ -74,6 +74,12 @@ class ResultRecord:
             )
         return cls(folder, old)
 
+    @staticmethod
+    def exports_of(folder: Path) -> set[str]:
+        """Names of what was written into a folder; none if there is no result."""
+        old = _read(folder / RECORD)
+        return set() if old is None else ResultRecord(folder, old).exports
+
     @property
     def exports(self) -> set[str]:
         """Names of what is written."""
@@ -147,8 +153,16 @@ def _compared(values: dict[str, Any]) -> dict[str, Any]:
     compared = dict(values["identity"], **{"format version": values["version"]})
     with suppress(KeyError, TypeError, AttributeError):  # a damaged record
         compared["members"] = ", ".join(
-            f"{item['name']} ({item['hash'][:8]})" + (f" for {only}" if only else "")
+            f"{item['name']} ({item['hash'][:8]})"
+            + _channels(item)
+            + (f" for {only}" if only else "")
             for item in compared["members"]
             for only in [item.get("only_type")]
         )
     return compared
+
+
+def _channels(member: Mapping[str, Any]) -> str:
+    """Channels of a member in words, nothing for grey; records of earlier versions have none."""
+    chan, chan2 = member.get("chan", 0), member.get("chan2", 0)
+    return f" --chan {chan} --chan2 {chan2}" if (chan, chan2) != (0, 0) else ""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cellflow.config import CalibrateConfig, OofConfig, TrainConfig
+from cellflow.engine.runs.run_records import select_metric_of
 from cellflow.engine.runs.state import run_state
 from cellflow.errors import ConfigError
 from cellflow.storage.config_file import read_config_file
@@ -39,9 +40,11 @@ def after_training(config: TrainConfig) -> str:
 
 
 def after_oof(run: RunFolder, config: OofConfig) -> str:
-    """What comes after out-of-fold predictions: thresholds."""
+    """What comes after out-of-fold predictions: thresholds, by the metric that chose the models."""
     unfinished = " --unfinished" if config.unfinished else ""
-    return f"Next: cellflow calibrate {run_word(run)}{_data(config.data)}{unfinished}"
+    metric = select_metric_of(run.read_record())
+    by = "" if metric == CalibrateConfig().select_metric else f" --select_metric {metric}"
+    return f"Next: cellflow calibrate {run_word(run)}{_data(config.data)}{by}{unfinished}"
 
 
 def after_calibration(runs: Sequence[RunFolder], config: CalibrateConfig | None = None) -> str:

@@ -20,7 +20,7 @@ from cellflow.engine.runs.thresholds import Thresholds, read_thresholds
 from cellflow.engine.runtime.machine import Machine
 from cellflow.engine.segmentation.member import Member, load_member
 from cellflow.engine.segmentation.styles import read_style_models
-from cellflow.errors import CheckpointError, DataError, RunError
+from cellflow.errors import CheckpointError, DataError, FoldError, RunError
 from cellflow.io.model_archive import is_archive, unpacked_archive
 from cellflow.numeric.averaging import VARIANTS, Variant
 from cellflow.storage.hashing import hash_file
@@ -94,6 +94,8 @@ def open_models(
     foreign: bool = False,
     channels: tuple[int, int] | None = None,
     download: bool = True,
+    folds: Sequence[int] = (),
+    together: bool = True,
 ) -> Opened:
     """Open runs and model files.
 
@@ -119,15 +121,23 @@ def open_models(
         Channels for files of Cellpose, which do not say theirs; by default grey.
     download : bool
         Fetch models of Cellpose's that are not in its folder.
+    folds : sequence of int
+        Take these folds of runs, in this order; without any all that there are.
+    together : bool
+        Average the members. Members that are used one by one have thresholds of single models.
 
     Raises
     ------
     RunError, CheckpointError
         If there is no such thing, a run has no model to take, or thresholds of a damaged or other schema.
+    FoldError
+        If a run has no model of a fold that was named.
     """
     given = overrides or MaskOverrides()
     with ExitStack() as archives:  # unpacked while they are read
-        find = partial(_find, runs_dir=runs_dir, unfinished=unfinished, download=download)
+        find = partial(
+            _find, runs_dir=runs_dir, unfinished=unfinished, download=download, folds=folds
+        )
         sources = [find(name, archives) for name in names or (None,)]
         members = tuple(
             member for source in sources for member in _members(source, machine, channels)
@@ -135,7 +145,9 @@ def open_models(
         _check_types(members)
         found = None
         if calibrated:
-            found = _calibrated(sources, members, ensembles_dir, foreign=foreign)
+            several = together and (len(members) > 1 or foreign)
+            records = _ensemble_records(sources, ensembles_dir) if together and not foreign else []
+            found = _calibrated(sources, members, records, several=several)
         thresholds = (found or _of_training(sources, members, given)).override(given)
     average = cast("Variant", thresholds.facts.get("average", "plain"))
     return Opened(
@@ -151,7 +163,13 @@ def open_models(
 
 
 def _find(
-    name: str | None, archives: ExitStack, *, runs_dir: Path, unfinished: bool, download: bool
+    name: str | None,
+    archives: ExitStack,
+    *,
+    runs_dir: Path,
+    unfinished: bool,
+    download: bool,
+    folds: Sequence[int],
 ) -> _Source:
     text, _, only_type = (name or "").rpartition("@")
     if name and (not text or Path(name).exists()):
@@ -161,16 +179,25 @@ def _find(
             run = find_run(text or None, runs_dir)
         except RunError as error:
             return _Source(*_model_file(text, error, download), only_type=only_type)
-        return _run_source(run, only_type, unfinished)
+        return _run_source(run, only_type, unfinished, folds)
     if is_archive(Path(text)):
         folder = archives.enter_context(unpacked_archive(Path(text)))
-        return _run_source(RunFolder(folder), only_type, unfinished=True)  # whoever made it chose
+        return _run_source(RunFolder(folder), only_type, True, folds)  # whoever made it chose
     return _Source(*_model_file(text, None, download), only_type=only_type)
 
 
-def _run_source(run: RunFolder, only_type: str, unfinished: bool) -> _Source:
-    """The models of a run that there are."""
+def _run_source(run: RunFolder, only_type: str, unfinished: bool, wanted: Sequence[int]) -> _Source:
+    """The models of a run that there are, or those that are wanted."""
     models = check_models(run, unfinished=unfinished, partial=True)
+    missing = [fold for fold in wanted if fold not in models]
+    if missing:
+        raise FoldError(
+            f"--fold {missing[0]}: run {run.name!r} has no finished model of it, but those of --fold "
+            f"{' '.join(map(str, models))}. --unfinished takes the best model so far of a fold that is still in "
+            "training.",
+            expected=list(models), found=missing[0],
+        )  # fmt: skip
+    models = {fold: models[fold] for fold in wanted or models}
     folds = run.read_record()["folds"]
     found = ", ".join(map(str, models))
     partial_ = f"fold {found} of {len(folds)}" if len(models) < len(folds) else ""
@@ -242,11 +269,11 @@ def _check_types(members: tuple[Member, ...]) -> None:
 
 
 def _calibrated(
-    sources: list[_Source], members: tuple[Member, ...], ensembles_dir: Path, *, foreign: bool
+    sources: list[_Source], members: tuple[Member, ...], records: list[Path], *, several: bool
 ) -> Thresholds | None:
     """Thresholds by the rules for ensembles: their own, else those of a run's single models."""
-    alike = not foreign and not any(source.only_type for source in sources)
-    for record in _ensemble_records(sources, ensembles_dir) if alike else ():
+    alike = not any(source.only_type for source in sources)
+    for record in records if alike else ():
         found = read_thresholds(record)
         if sorted(found.members) == sorted(member.hash for member in members):
             return found
@@ -256,7 +283,6 @@ def _calibrated(
         return None
     found = read_thresholds(run.thresholds)
     if {member.hash for member in members} <= set(found.members):
-        several = len(members) > 1 or foreign
         return dataclasses.replace(found, source=SINGLE_MODELS if several else found.source)
     _log.warning("%s was made with other models and is not used", run.thresholds)
     return None
@@ -266,7 +292,7 @@ def _ensemble_records(sources: list[_Source], ensembles_dir: Path) -> list[Path]
     """Where thresholds of these members together may lie; a published run brings its own along."""
     found = [ensemble_record(ensembles_dir, [source.name for source in sources])]
     run = sources[0].run
-    if len(sources) == 1 and run is not None and len(sources[0].files) > 1:
+    if len(sources) == 1 and run is not None:
         found += sorted(run.path.glob("ensembles/*/ensemble.json"))
     return [path for path in found if path.exists()]
 
@@ -319,12 +345,14 @@ def check_type(cell_type: str | None, opened: Opened) -> str:
 
 
 def describe_members(opened: Opened) -> list[dict[str, Any]]:
-    """Names, hashes and diameters of the members, for records."""
+    """Names, hashes, diameters and channels of the members, for records."""
     return [
         {
             "name": member.name,
             "hash": member.hash,
             "diam_labels": member.diam_labels,
+            "chan": member.chan,
+            "chan2": member.chan2,
             **({"only_type": member.only_type} if member.only_type else {}),
         }
         for member in opened.members

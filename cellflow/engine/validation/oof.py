@@ -42,7 +42,7 @@ from cellflow.engine.segmentation.styles import (
     write_style_models,
 )
 from cellflow.engine.validation.cv_table import cross_validation
-from cellflow.engine.validation.oof_exports import need_flows, write_oof_exports
+from cellflow.engine.validation.oof_exports import check_exportable, write_oof_exports
 from cellflow.engine.validation.oof_flows import OOF_COLUMNS
 from cellflow.engine.validation.oof_tables import (
     RECOGNITION_COLUMNS,
@@ -75,6 +75,8 @@ from cellflow.types import one_line
 __all__ = ["OofResult", "oof"]
 
 _log = logging.getLogger(__name__)
+_COMPARED = ("models", "mask", "diameter", "data_hash", "folds_hash")
+"""What of a pass must be as wanted, for its predictions to be those that were asked for."""
 
 
 @one_line
@@ -111,12 +113,13 @@ def oof(config: OofConfig) -> OofResult:
     ``oof/masks/<id>.tif``, ``oof/predictions.csv``, ``oof/scores.csv``, ``oof/cell_types.csv`` (confusion
     matrix of the style models), ``oof/oof.json`` (what made them), ``fold_K/styles.json`` and ``cv.csv``
     in the run folder, and on demand pictures in ``oof/outlines/`` and exports in ``oof/export/``. Where exports
-    are asked for and the pass is there, it is not repeated.
+    are asked for and a pass of these models is there, it is not repeated.
 
     Raises
     ------
     RunError, DataError
-        If a fold has no model, or models, folds and data do not belong together.
+        If a fold has no model, models, folds and data do not belong together, or exports are made of flows
+        or masks of the pass that are gone.
 
     Examples
     --------
@@ -151,14 +154,14 @@ def _oof(run: RunFolder, config: OofConfig) -> OofResult:
     models = check_models(run, unfinished=config.unfinished)
     mask = config.mask.apply(run_mask(run))
     job = _Job(run, dataset, folds, models, mask, config, choose_machine(config.runtime))
-    policies = _policies(config, dataset)
-    if config.export and _is_there(job, policies):
+    if config.export and _is_there(job):
+        check_exportable(run, config.export)
         _log.info("%s: the predictions are there; only what was asked for is written", run.oof)
         again = f"Make it again with: cellflow oof {run_word(run)}"
         scores = read_table(run.scores, OOF_COLUMNS, remedy=again)
         cv = read_table(run.cv, ["scope", "name", "images"], remedy=again)
     else:
-        scores, cv = _new_pass(job, policies)
+        scores, cv = _new_pass(job, _policies(config, dataset))
     sheet = _draw(run, dataset, scores) if config.outlines else None
     exports = None
     if config.export:
@@ -168,12 +171,27 @@ def _oof(run: RunFolder, config: OofConfig) -> OofResult:
     return OofResult(run, scores, cv, sheet, exports)
 
 
-def _is_there(job: _Job, policies: Sequence[Policy]) -> bool:
-    """Whether the run's out-of-fold predictions are those that would be made."""
-    stored = read_json(job.run.oof_record) or {}
-    same = all(stored.get(key) == value for key, value in _identity(job).items())
-    same &= job.run.flows.is_dir() or not need_flows(job.config.export)
-    return same and set(stored.get("policies", ())) == set(policies)
+def _is_there(job: _Job) -> bool:
+    """Whether the run has out-of-fold predictions of these models, made as this command asks for.
+
+    Whatever made them, a new pass would cost the thresholds that were fitted on them: versions do not count,
+    and no policy is another one than that of the pass unless one was given.
+    """
+    stored = read_json(job.run.oof_record)
+    if stored is None:
+        return False
+    wanted = _identity(job)
+    if job.config.policy != "auto":
+        wanted["policy"] = job.config.policy
+    others = [
+        key for key in (*_COMPARED, "policy") if stored.get(key) != wanted.get(key, stored.get(key))
+    ]
+    if others:
+        _log.warning(
+            "%s: the predictions there were made with other %s; all images are predicted again",
+            job.run.oof, " and ".join(others),
+        )  # fmt: skip
+    return not others
 
 
 def _new_pass(job: _Job, policies: Sequence[Policy]) -> tuple[pd.DataFrame, pd.DataFrame]:

@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from cellflow.engine.exports import EXPORTS
 from cellflow.engine.exports.export import PARTS, Origin, PredictedImage
+from cellflow.engine.runs.next_command import run_word
 from cellflow.engine.runtime.progress_lines import follow
 from cellflow.engine.segmentation.result import Prediction
+from cellflow.errors import RunError
 from cellflow.io.dataset import Dataset
 from cellflow.io.flow_store import FlowStore
 from cellflow.io.formats.dataset_folder import dataset_source
@@ -24,7 +26,7 @@ from cellflow.numeric.normalize import select_channels
 from cellflow.storage.atomic import atomic_folder
 from cellflow.storage.run_folder import RunFolder
 
-__all__ = ["EXPORT_FOLDER", "need_flows", "write_oof_exports"]
+__all__ = ["EXPORT_FOLDER", "check_exportable", "need_flows", "write_oof_exports"]
 
 EXPORT_FOLDER = "export"
 
@@ -32,6 +34,24 @@ EXPORT_FOLDER = "export"
 def need_flows(names: Sequence[str]) -> bool:
     """Whether some of these exports are made of more than label maps."""
     return any(not EXPORTS[name].from_labels for name in names)
+
+
+def check_exportable(run: RunFolder, names: Sequence[str]) -> None:
+    """Refuse exports of what a pass does not have any more, rather than make another pass unasked.
+
+    Raises
+    ------
+    RunError
+        If label maps are gone, or flows where one of the exports is made of them.
+    """
+    needed = [run.oof / "masks"] + [run.flows] * need_flows(names)
+    for folder in needed:
+        if not folder.is_dir():
+            raise RunError(
+                f"{folder} is gone, and --export {' '.join(names)} is made of it. Predict all images again with: "
+                f"cellflow oof {run_word(run)}",
+                path=folder,
+            )
 
 
 def write_oof_exports(

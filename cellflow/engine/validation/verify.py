@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from cellflow.config import VerifyConfig, check_config
+from cellflow.config.data import in_what_is_read, lies_in
 from cellflow.engine.data.findings import Verification
 from cellflow.engine.data.verify_data import verify_data
 from cellflow.engine.validation.verify_run import verify_run
-from cellflow.errors import DataError
+from cellflow.errors import ConfigError, DataError
 from cellflow.io.pixel_limit import at_most
 from cellflow.storage.atomic import write_csv
 from cellflow.storage.run_folder import RunFolder, find_run
@@ -30,6 +33,8 @@ def verify(config: VerifyConfig) -> Verification:
 
     Raises
     ------
+    ConfigError
+        If the table would lie in what is read.
     DataError, RunError
         If nothing there can be read.
 
@@ -65,7 +70,9 @@ def _verify(config: VerifyConfig) -> Verification:
     runs = (RunFolder(place), RunFolder(config.runs_dir / place))
     run = next((run for run in runs if run.exists()), None)
     if run is not None and not (place / "dataset.json").is_file():
-        return verify_run(find_run(str(run.path), config.runs_dir), config)
+        run = find_run(str(run.path), config.runs_dir)
+        _check_out(config, run)
+        return verify_run(run, config)
     if not place.exists() and not place.is_symlink():
         known = sorted(path.parent.name for path in config.runs_dir.glob("*/config.yaml"))
         raise DataError(
@@ -75,3 +82,11 @@ def _verify(config: VerifyConfig) -> Verification:
             expected=known,
         )
     return verify_data(config)
+
+
+def _check_out(config: VerifyConfig, run: RunFolder) -> None:
+    """Refuse a table that would replace a file of the run or of its data."""
+    data = config.data if config.data is not None else Path(run.read_record()["data"])
+    for folder in (run.path, data):
+        if config.out is not None and lies_in(config.out, folder):
+            raise ConfigError(in_what_is_read(config.out), path=config.out)

@@ -21,7 +21,8 @@ from cellflow.errors import DataError, RunError
 from cellflow.io.flow_store import FlowStore
 from cellflow.io.images import read_labels
 from cellflow.io.tables import read_rows
-from cellflow.numeric.rle import rles_from_labels
+from cellflow.numeric.labels import labels_from_instances
+from cellflow.numeric.rle import instances_from_rles, rles_from_labels
 from cellflow.storage.records import read_json
 from cellflow.storage.sizes import few_text
 
@@ -33,10 +34,11 @@ _COLUMNS = ["id", "fold", "epoch", "score", "n_true", "n_predicted"]
 
 
 class _Oof(NamedTuple):
-    """What is on disk of the out-of-fold pass."""
+    """What is on disk of the out-of-fold pass; no store where flows were pruned or not published."""
 
     record: OofRecord
-    store: FlowStore
+    store: FlowStore | None
+    has_masks: bool
     mask: MaskConfig
     scores: Mapping[str, Mapping[Any, Any]]
     rles: Mapping[str, list[str]]
@@ -56,12 +58,23 @@ def check_oof(files: RunFiles) -> str:
     expected = [name for fold in oof.record.models for name in files.of(fold)]
     for name in follow(expected, "verify", brief=True):
         try:
-            if name in oof.scores and name in oof.store:
+            if name in oof.scores and (oof.store is None or name in oof.store):
                 _check_origin(files, oof, name)
                 _check_result(files, oof, name)
         except DataError as error:
             files.wrong("damaged", name, error)
-    return f"{len(expected)} out of fold, each with the model, masks and scores of its flows"
+    return f"{len(expected)} out of fold, {_in_words(files, oof)}"
+
+
+def _in_words(files: RunFiles, oof: _Oof) -> str:
+    """What was compared of each image."""
+    masks = "masks" if oof.has_masks else "predictions.csv"
+    scores = " and scores" if files.dataset is not None else ""
+    if oof.store is not None:
+        return f"each with the model, {masks}{scores} of its flows"
+    rows = " and the rows of predictions.csv" if oof.has_masks else ""
+    checked = f"the scores{rows} of its {masks}" if scores else f"the fold{rows} of its {masks}"
+    return f"each with {checked}; there are no flows"
 
 
 def _open(files: RunFiles) -> _Oof | None:
@@ -73,14 +86,18 @@ def _open(files: RunFiles) -> _Oof | None:
         rles: dict[str, list[str]] = {}
         for row in read_rows(run.oof / "predictions.csv", ("id", "predicted"), exact=True)[1]:
             rles.setdefault(row.values["id"], []).append(row.values["predicted"])
-        store = FlowStore(run.flows)
+        store = FlowStore(run.flows) if run.flows.exists() else None
     except (OSError, ValueError, RunError, DataError) as error:
         files.wrong("damaged", "oof", error)
         return None
     for name in table["id"][table["id"].duplicated()]:
         files.wrong("not out of fold", name, "scores.csv has more than one row of it")
     scores: dict[str, Mapping[Any, Any]] = {str(row["id"]): row for row in table.to_dict("records")}
-    return _Oof(record, store, mask, scores, rles)
+    has_masks = (run.oof / "masks").exists()
+    for name, there in (("oof/flows.zarr", store is not None), ("oof/masks", has_masks)):
+        if not there:
+            files.note(name, "pruned, or not published with the run; nothing is checked against it")
+    return _Oof(record, store, has_masks, mask, scores, rles)
 
 
 def _check_record(files: RunFiles, record: OofRecord) -> None:
@@ -104,9 +121,10 @@ def _check_ids(files: RunFiles, oof: _Oof) -> None:
     wanted = {name for fold in oof.record.models for name in files.of(fold)}
     found = {
         "scores.csv": set(oof.scores),
-        "flows.zarr": set(oof.store),
         "predictions.csv": set(oof.rles),
     }
+    if oof.store is not None:
+        found["flows.zarr"] = set(oof.store)
     for file, names in found.items():
         more = sorted(names - wanted)
         lacking = [] if file == "predictions.csv" else sorted(wanted - names)  # no cells, no rows
@@ -119,7 +137,20 @@ def _check_ids(files: RunFiles, oof: _Oof) -> None:
 
 def _check_origin(files: RunFiles, oof: _Oof, name: str) -> None:
     """The row is of the image's fold, and that fold's model made its flows."""
-    fold, row, facts = int(files.folds[name]), oof.scores[name], oof.store.facts(name)
+    fold, row = int(files.folds[name]), oof.scores[name]
+    by = oof.record.models[fold] if oof.store is None else _check_maker(files, oof, name, oof.store)
+    if oof.store is None and row["fold"] != fold:
+        reason = f"it is in fold {fold}; scores.csv says {row['fold']}"
+        files.wrong("not out of fold", name, reason)
+    epoch = files.facts.get(fold, {}).get("epoch")
+    if epoch is not None and by == files.models.get(fold) and row["epoch"] != epoch:
+        reason = f"scores.csv has it from epoch {row['epoch']:g}; the model of fold {fold} is of epoch {epoch:g}"
+        files.wrong("not out of fold", name, reason)
+
+
+def _check_maker(files: RunFiles, oof: _Oof, name: str, store: FlowStore) -> object:
+    """The model of the image's fold made its flows; the hash of the one that did."""
+    fold, row, facts = int(files.folds[name]), oof.scores[name], store.facts(name)
     by = facts.get("model_hash")
     maker = next((number for number, model in oof.record.models.items() if model == by), None)
     if maker is None:
@@ -133,25 +164,33 @@ def _check_origin(files: RunFiles, oof: _Oof, name: str) -> None:
             f"it is in fold {fold}; scores.csv says {row['fold']}, flows.zarr {facts.get('fold')}"
         )
         files.wrong("not out of fold", name, reason)
-    epoch = files.facts.get(fold, {}).get("epoch")
-    if epoch is not None and by == files.models.get(fold) and row["epoch"] != epoch:
-        reason = f"scores.csv has it from epoch {row['epoch']:g}; the model of fold {fold} is of epoch {epoch:g}"
-        files.wrong("not out of fold", name, reason)
+    return by
 
 
 def _check_result(files: RunFiles, oof: _Oof, name: str) -> None:
-    """Masks, runs of pixels and scores are those that the flows give."""
-    flow, cellprob = oof.store.read(name)
-    labels = make_labels(flow, cellprob, oof.store.number(name, "diameter"), oof.mask)
-    if not np.array_equal(labels, read_labels(files.run.oof / "masks" / f"{name}.tif")):
-        files.wrong("other result", name, f"masks/{name}.tif is not what its flows give")
-    if rles_from_labels(labels) != oof.rles.get(name, []):
-        files.wrong("other result", name, "its rows in predictions.csv are not what its flows give")
+    """Masks, runs of pixels and scores are those of the first of flows, masks and rows that is there."""
+    labels, origin = None, "flows"
+    if oof.store is not None:
+        flow, cellprob = oof.store.read(name)
+        labels = make_labels(flow, cellprob, oof.store.number(name, "diameter"), oof.mask)
+    if oof.has_masks:
+        stored = read_labels(files.run.oof / "masks" / f"{name}.tif")
+        if labels is None:
+            labels, origin = stored, "masks"
+        elif not np.array_equal(labels, stored):
+            files.wrong("other result", name, f"masks/{name}.tif is not what its flows give")
+    if labels is not None and rles_from_labels(labels) != oof.rles.get(name, []):
+        reason = f"its rows in predictions.csv are not what its {origin} give"
+        files.wrong("other result", name, reason)
     if files.dataset is None:
         return
-    expected, row = score_row(files.dataset.instances(name), labels), oof.scores[name]
+    truth, row = files.dataset.instances(name), oof.scores[name]
+    if labels is None:
+        cells = instances_from_rles(list(filter(None, oof.rles.get(name, []))), truth.shape)
+        labels, origin = labels_from_instances(cells), "rows in predictions.csv"
+    expected = score_row(truth, labels)
     for key in ("score", "n_true", "n_predicted"):
         if not math.isclose(expected[key], row[key], abs_tol=NEAR):
-            reason = f"scores.csv has {key} {row[key]:.6g}; its flows give {expected[key]:.6g}"
+            reason = f"scores.csv has {key} {row[key]:.6g}; its {origin} give {expected[key]:.6g}"
             files.wrong("other result", name, reason)
             return

@@ -56,8 +56,10 @@ def check_thresholds(files: RunFiles) -> str:
     _check_cv(files, scores)
     if not fitted or files.dataset is None:
         return "of the run's models; the cross-fitted scores are not checked"
-    _check_cross_fitted(files, fitted, scores)
-    return f"of the run's models; {len(scores)} scores with thresholds of the other folds"
+    checked = _check_cross_fitted(files, fitted, scores)
+    if not checked:
+        return "of the run's models; the cross-fitted scores are not checked"
+    return f"of the run's models; {checked} scores with thresholds of the other folds"
 
 
 def _read(files: RunFiles, name: str, columns: list[str]) -> pd.DataFrame | None:
@@ -95,13 +97,14 @@ def _thresholds_of(plain: Mapping[str, Any]) -> Thresholds:
 
 def _check_cross_fitted(
     files: RunFiles, fitted: Mapping[int, Thresholds], scores: pd.DataFrame
-) -> None:
-    """The score of each image is that at the thresholds of its fold, which the other folds gave."""
+) -> int:
+    """The score of each image is that at the thresholds of its fold, which the other folds gave; how many."""
     assert files.dataset is not None
+    checked = 0
     try:
         store = FlowStore(files.run.flows)
     except DataError:
-        return  # told of with the rows
+        return checked  # told of with the rows
     for row in follow(scores.to_dict("records"), "thresholds", brief=True):
         name, fold = str(row["id"]), files.folds.get(row["id"])
         if fold is None or fold != row["fold"] or fold not in fitted:
@@ -115,12 +118,14 @@ def _check_cross_fitted(
             expected = float(competition_score(files.dataset.instances(name), labels).mean)
         except DataError:
             continue  # told of with the rows
+        checked += 1
         if not math.isclose(expected, row["cross_fitted"], abs_tol=NEAR):
             reason = (
                 f"calibration/scores.csv has the cross-fitted score {row['cross_fitted']:.6g}; the thresholds that "
                 f"the other folds gave make it {expected:.6g}"
             )
             files.wrong("other thresholds", name, reason)
+    return checked
 
 
 def _check_cv(files: RunFiles, scores: pd.DataFrame | None) -> None:

@@ -16,13 +16,23 @@ from skimage.io import imread
 
 import cellflow
 from cellflow.cli import main
-from cellflow.config import EnsembleConfig, ModelExportConfig, OutputConfig, PredictConfig
+from cellflow.config import (
+    EnsembleConfig,
+    MaskConfig,
+    ModelExportConfig,
+    OutputConfig,
+    PredictConfig,
+)
 from cellflow.config import TrainConfig as Train
+from cellflow.engine.model_exports.job import open_job
+from cellflow.engine.model_exports.onnx import onnx_facts
+from cellflow.engine.runs.thresholds import Thresholds, write_thresholds
 from cellflow.errors import CheckpointError, DataError, FoldError, RunError
 from cellflow.io import model_archive
 from cellflow.io.model_archive import unpacked_archive
 from cellflow.nn.checkpoint import load_model_file
-from cellflow.storage.run_folder import RunFolder
+from cellflow.storage.hashing import hash_file
+from cellflow.storage.run_folder import RunFolder, ensemble_record
 
 LOOSE = ["--cellprob_threshold", "-9", "--flow_threshold", "0", "--min_size", "0",
          "--max_size_fraction", "1"]  # fmt: skip
@@ -121,6 +131,47 @@ def test_one_fold(real_once: Train, photographs: Path, tmp_path: Path) -> None:
     )
     image = imread(photographs / "a.png")
     np.testing.assert_array_equal(model.predict(image).labels, alone.predict(image).labels)
+
+
+@pytest.fixture
+def told_apart(predicted: Train, tmp_path: Path) -> tuple[Path, Train]:
+    """Thresholds of single models, others of both folds together, and others of fold 1 alone as an ensemble."""
+    run = RunFolder(predicted.runs_dir / predicted.name)
+    hashes = tuple(hash_file(run.fold(fold).best) for fold in (0, 1))
+    write_thresholds(
+        run.thresholds,
+        Thresholds(MaskConfig(cellprob_threshold=0.5), source="single", members=hashes),
+    )
+    for folder, members, value in (("both", hashes, 1.5), ("one", hashes[1:], 2.5)):
+        record = ensemble_record(tmp_path / folder, [run.name])
+        record.parent.mkdir(parents=True)
+        write_thresholds(
+            record, Thresholds(MaskConfig(cellprob_threshold=value), source=folder, members=members)
+        )
+    return tmp_path, predicted
+
+
+def test_thresholds_of_one_model_as_an_ensemble_travel(told_apart: tuple[Path, Train]) -> None:
+    folder, config = told_apart
+    path = folder / "one.zip"
+    export(config, path, fold=(1,), ensembles_dir=folder / "one")
+    model = cellflow.load_model(path, device="cpu", ensembles_dir=folder / "none")
+    assert model.opened.thresholds.shared == MaskConfig(cellprob_threshold=2.5)
+
+
+def test_files_of_one_network_have_thresholds_of_single_models(
+    told_apart: tuple[Path, Train],
+) -> None:
+    """The average of both has its own; so has an archive of both, and not one of one of them."""
+    folder, config = told_apart
+    told = {"run": config.name, "runs_dir": config.runs_dir, "ensembles_dir": folder / "both"}
+    for fold, to, single in (((), "onnx", True), ((1,), "archive", True), ((), "archive", False)):
+        job = open_job(ModelExportConfig(**told, fold=fold, to=to, merged=to == "onnx"))
+        assert job.opened.thresholds.shared == MaskConfig(cellprob_threshold=0.5 if single else 1.5)
+        assert job.facts.mask == job.opened.thresholds.shared
+        if to == "onnx":
+            assert onnx_facts(job, 1)["cellprob_threshold"] == "0.5"
+            assert onnx_facts(job)["cellprob_threshold"] == "1.5"
 
 
 def test_nothing_private_is_in_it(archive: Path, predicted: Train) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import tifffile
 from skimage.io import imsave
 
+from cellflow.cli import main
 from cellflow.io.images import read_image, read_labels
 
 
@@ -107,3 +109,31 @@ def test_other_files_do_not_push_images_out_of_the_tables(plate: Path, shared: P
     assert table.read_bytes() == before
     assert cellflow("predict", *files, *model, cwd=plate.parent).returncode == 0
     assert set(pd.read_csv(table)["id"]) == {"grey", "deep", "colour"}
+
+
+def test_other_channels_are_another_prediction(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a model file, whose channels are given; records of earlier versions have none, which is grey."""
+    image = np.zeros((32, 32, 3), np.uint8)
+    image[:16, :, 0], image[16:, :, 1] = 90, 200
+    imsave(tmp_path / "a.png", image, check_contrast=False)
+
+    def predict(*more: object) -> int:
+        words = [tmp_path / "a.png", "--model", shared / "models" / "usiigaci_unet", "--name", "q"]
+        with pytest.raises(SystemExit) as end:
+            main(list(map(str, ["predict", *words, "--out", tmp_path, "--device", "cpu", *more])))
+        return int(end.value.code or 0)
+
+    assert predict("--chan", 1) == 0
+    assert predict("--chan", 2) == 1
+    said = capsys.readouterr().err
+    assert "made with something else" in said
+    assert "--chan 1 --chan2 0" in said
+    assert predict("--overwrite") == 0
+    record = tmp_path / "q" / "prediction.json"
+    values = json.loads(record.read_text())
+    for member in values["identity"]["members"]:
+        del member["chan"], member["chan2"]
+    record.write_text(json.dumps(values))
+    assert predict() == 0

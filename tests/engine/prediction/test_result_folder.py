@@ -581,7 +581,11 @@ def test_overwriting_keeps_what_is_not_ours(tmp_path: Path) -> None:
     path = tmp_path / "result"
     predict(path)
     (path / "notes.txt").write_text("mine")
+    for name in ("png", "seg"):  # folders that no prediction here has written
+        (path / name).mkdir()
+        (path / name / "mine.png").write_text("mine")
     predict(path, readers_of(NAMES[:1]), overwrite=True)
+    assert [(path / name / "mine.png").read_text() for name in ("png", "seg")] == ["mine", "mine"]
     assert set(read_submission(path / "submission.csv")) == {"a"}
     assert [item.name for item in (path / "masks").iterdir()] == ["a.tif"]
     assert (path / "notes.txt").read_text() == "mine"

@@ -51,9 +51,10 @@ def test_the_next_commands_run(
 
 
 def test_a_run_by_its_name_where_that_is_enough(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    shutil.copytree(trained.runs_dir / trained.name, tmp_path / "runs" / "exp")
     here, there = RunFolder(tmp_path / "runs" / "exp"), RunFolder(tmp_path / "others" / "exp")
     assert run_word(here) == "exp"
     assert run_word(there) == str(there.path)
@@ -61,6 +62,14 @@ def test_a_run_by_its_name_where_that_is_enough(
         "Next: cellflow calibrate exp --data 'my data' --unfinished"
     )
     assert "cellflow ensemble exp " in after_calibration([here, there])
+
+
+def test_thresholds_are_for_the_metric_that_chose_the_models(copied: TrainConfig) -> None:
+    run = RunFolder(copied.runs_dir / copied.name)
+    assert "--select_metric" not in after_oof(run, OofConfig())
+    record = run.read_record()
+    run.write_record(record | {"config": record["config"] | {"select_metric": "pq"}})
+    assert after_oof(run, OofConfig(unfinished=True)).endswith(" --select_metric pq --unfinished")
 
 
 @pytest.mark.parametrize(

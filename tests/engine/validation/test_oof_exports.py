@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from cellflow.engine.validation.score_masks import score_masks
 from cellflow.io.flow_store import FlowStore
 from cellflow.io.formats.seg_npy import read_seg_npy
 from cellflow.io.images import read_image, read_labels
+from cellflow.storage.atomic import write_json
+from cellflow.storage.records import read_json
 from cellflow.storage.run_folder import RunFolder
 
 
@@ -81,17 +84,39 @@ def test_with_a_new_pass_and_stale_after_the_next(predicted: TrainConfig) -> Non
     assert not (run.oof / "export").exists()
 
 
-def test_without_flows(predicted: TrainConfig, caplog: pytest.LogCaptureFixture) -> None:
+def test_without_flows(
+    predicted: TrainConfig, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`cellflow prune --flows` has removed them: label maps are enough for some exports."""
     caplog.set_level(logging.INFO)
     run = RunFolder(predicted.runs_dir / "tiny")
     shutil.rmtree(run.flows)
     oof(predicted, "--export", "png", "submission")
     assert "the predictions are there" in caplog.text
-    caplog.clear()
-    oof(predicted, "--export", "flows")
-    assert "the predictions are there" not in caplog.text
-    assert len(files(run.oof / "export")) == 6
+    before = files(run.oof)
+    with pytest.raises(SystemExit):
+        oof(predicted, "--export", "flows")
+    assert re.search(r"flows\.zarr is gone.* cellflow oof ", capsys.readouterr().err)
+    assert files(run.oof) == before
+
+
+def test_neither_another_policy_nor_another_version_costs_the_calibration(
+    predicted: TrainConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The pass was made with --policy dataset, by another torch; thresholds were fitted on it."""
+    caplog.set_level(logging.INFO)
+    run = RunFolder(predicted.runs_dir / "tiny")
+    stored = read_json(run.oof_record)
+    assert stored is not None
+    write_json(run.oof_record, stored | {"versions": {"torch": "1.0"}})
+    run.thresholds.write_text("{}")
+    flags = ["tiny", "--runs_dir", str(predicted.runs_dir), "--device", "cpu", "--amp", "off"]
+    cli.run_command("oof", [*flags, "--export", "png"])
+    assert "the predictions are there" in caplog.text
+    assert run.thresholds.exists()
+    cli.run_command("oof", [*flags, "--export", "png", "--policy", "image"])
+    assert "made with other policy; all images are predicted again" in caplog.text
+    assert not run.thresholds.exists()
 
 
 def test_models_that_have_changed_are_predicted_again(

@@ -119,6 +119,30 @@ def test_a_run_half_way_has_notes_only(run: RunFolder):
     assert {item.id for item in result.findings} == {"fold_1/best.pt", "oof"}
 
 
+@pytest.mark.parametrize("published", [False, True], ids=["pruned", "published"])
+def test_without_flows_the_rest_is_checked(run: RunFolder, published: bool):
+    """`cellflow prune --flows` removes them; a published run has no masks either."""
+    shutil.rmtree(run.flows)
+    gone = {"oof/flows.zarr"}
+    if published:
+        shutil.rmtree(run.oof / "masks")
+        gone.add("oof/masks")
+    result = verify(VerifyConfig(run.path))
+    assert result.problems == 0, result.findings
+    assert {item.id for item in result.findings} == gone
+    assert "there are no flows" in result.facts["rows"]
+    assert "the cross-fitted scores are not checked" in result.facts["thresholds"]
+    name = read_frame(run.scores, text=TEXT)["id"].iloc[0]
+    change(run.scores, lambda rows: rows.assign(n_predicted=rows["n_predicted"] + 1))
+    assert ("other result", name) in found(run)
+    change(run.scores, lambda rows: rows.assign(fold=1 - rows["fold"]))
+    assert ("not out of fold", name) in found(run)
+    if not published:
+        change(run.oof / "predictions.csv", lambda rows: swap(rows, "predicted"))
+        reasons = [item.reason for item in verify(VerifyConfig(run.path)).findings]
+        assert "its rows in predictions.csv are not what its masks give" in reasons
+
+
 def test_two_swapped_rows_of_the_predictions_are_named(run: RunFolder):
     table = read_frame(run.oof / "predictions.csv", text=TEXT)
     one, other = table["id"].iloc[0], table["id"].iloc[-1]
@@ -330,3 +354,17 @@ def test_an_unknown_place_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[
         "expected a folder of annotated images, a dataset folder, or a run"
         in capsys.readouterr().err
     )
+
+
+@pytest.mark.parametrize("out", ["cv.csv", "fold_0/all.csv", "images.csv"])
+def test_the_table_never_goes_into_what_is_read(
+    run: RunFolder, trained: TrainConfig, out: str, capsys: pytest.CaptureFixture[str]
+):
+    """Of a run by its name too, and its data set."""
+    path = (trained.data if out == "images.csv" else run.path) / out
+    before = path.read_bytes() if path.exists() else None
+    with pytest.raises(SystemExit) as end:
+        cli.main(["verify", "tiny", "--runs_dir", str(run.path.parent), "--out", str(path)])
+    assert end.value.code == 2
+    assert "lies in what is read" in capsys.readouterr().err
+    assert before == (path.read_bytes() if path.exists() else None)
