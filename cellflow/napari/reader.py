@@ -48,7 +48,7 @@ def reader_of(path: str | list[str]) -> Callable[[Any], list[LayerData]] | None:
         folder = folder.parent.parent
     if (folder / RECORD).is_file():
         return lambda _: _read_prediction(folder)
-    if RunFolder(folder).exists():
+    if RunFolder(folder).stands_here():
         return lambda _: _read_run(RunFolder(folder))
     return None
 

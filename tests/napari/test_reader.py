@@ -166,6 +166,8 @@ def test_other_paths_are_for_others(tiny_source: Path, tmp_path: Path) -> None:
     assert reader_of(str(tiny_source)) is None
     assert reader_of(str(tiny_source / "table.csv")) is None
     assert reader_of([str(tiny_source)]) is None
+    (tmp_path / "config.yaml").write_text("nothing: of ours\n")
+    assert reader_of(str(tmp_path)) is None
     assert reader_of(str(tmp_path / "none")) is None
 
 

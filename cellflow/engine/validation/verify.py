@@ -63,7 +63,7 @@ def verify(config: VerifyConfig) -> Verification:
 def _verify(config: VerifyConfig) -> Verification:
     place = config.source
     runs = (RunFolder(place), RunFolder(config.runs_dir / place))
-    run = next((run for run in runs if run.exists()), None)
+    run = next((run for run in runs if run.stands_here()), None)
     if run is not None and not (place / "dataset.json").is_file():
         return verify_run(find_run(str(run.path), config.runs_dir), config)
     if not place.exists() and not place.is_symlink():
