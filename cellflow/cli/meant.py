@@ -90,6 +90,7 @@ _FLAGS = {
     "export flows": "save_flows",
     "export roi": "save_rois",
     "export txt": "save_txt",
+    "outlines": "save_outlines plot draw show",
     "export outlines": "outlines save_outlines plot draw show",
     "export masks": "save_tif save_masks",
     "export coco": "save_json save_coco coco",

@@ -65,7 +65,7 @@ class ScoreConfig:
     as f1_50. aji: aggregated Jaccard index. aji_plus: the same, one to one. seg, det: those of the Cell Tracking
     Challenge. dice: of the foreground. count_error: predicted minus true cells; count_error_absolute: without its
     sign; count_error_relative: divided by the true ones. coco_ap coco_ap50 coco_ap75: COCO's mask AP, by the
-    confidence in cells.csv of a results folder, else with 1 for every cell."""
+    confidence in cells.csv of a results folder or in COCO results, else 1 for every cell."""
     border: Literal["keep", "drop"] = "keep"
     """drop: leave out true and predicted cells with a pixel in the outer 2 pixels of the image, as NeurIPS 2022."""
     ignore: Path | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -50,6 +51,8 @@ class ListedImage:
         Run-length strings of COCO.
     categories : Counter
         Cells of every category id.
+    scores : list of float
+        How sure a list of results is of each cell; NaN where it does not say.
     """
 
     file_name: str
@@ -58,6 +61,7 @@ class ListedImage:
     shape: tuple[int, int]
     cells: list[bytes] = field(default_factory=list)
     categories: Counter[Any] = field(default_factory=Counter)
+    scores: list[float] = field(default_factory=list)
 
 
 class CocoTable:
@@ -87,6 +91,13 @@ class CocoTable:
         self._seen: set[int | str] = set()
         self._refused: set[int | str] = set()
         self._count = 0
+
+    @property
+    def has_scores(self) -> bool:
+        """Whether it is a list of results that says of every cell how sure it is."""
+        return self.is_list and all(
+            math.isfinite(score) for image in self.images.values() for score in image.scores
+        )
 
     def read(self, results_of: CocoTable | None = None) -> None:
         """Read the file; a list of results needs a table that has its images.
@@ -227,6 +238,7 @@ class CocoTable:
         if segment.outside:
             self._told.setdefault(_OUTSIDE, []).append(short)
         image.cells.append(segment.counts)
+        image.scores.append(_score(entry.get("score")))
         category = entry.get("category_id")
         image.categories[category if isinstance(category, int | str) else None] += 1
 
@@ -271,6 +283,12 @@ def _declared_shape(entry: dict[str, Any], path: Path | None) -> tuple[int, int]
             found=size,
         )
     return height, width
+
+
+def _score(value: Any) -> float:
+    """A finite number, NaN where it is none."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and abs(value) < math.inf else math.nan
 
 
 def _whole(value: Any) -> int:

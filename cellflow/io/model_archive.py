@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -37,6 +37,8 @@ _MEMBER = re.compile(rf"(?:{_NAME.pattern}/){{0,3}}{_NAME.pattern}")
 """Such names in up to three folders."""
 _DATE = (1980, 1, 1, 0, 0, 0)
 """Of all members: the same run gives the same file, and nothing tells when anybody worked."""
+_KINDS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Compressions that are unpacked piece by piece; what others make of a piece has no bound."""
 _STORED = (".pt",)
 """Endings of what does not shrink."""
 
@@ -102,6 +104,8 @@ def unpacked_archive(path: Path) -> Iterator[Path]:
             RuntimeError,
         ) as error:
             raise _damaged(path, str(error)) from None
+        except OSError as error:  # a place in the file that is none, or a full disk: its text tells
+            raise CheckpointError(f"{path} could not be unpacked: {error}", path=path) from None
         yield folder
 
 
@@ -124,6 +128,10 @@ def _checked_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.
     for item in items:
         if not _MEMBER.fullmatch(item.filename):
             raise _damaged(path, f"no name of a file of a run: {item.filename!r:.80}")
+        if item.compress_type not in _KINDS:
+            raise _damaged(
+                path, f"{item.filename} is compressed in a way that archives of runs are not"
+            )
         if item.file_size > max(_SMALL, MAX_RATIO * item.compress_size):
             raise _damaged(
                 path, f"{item.filename} would grow {MAX_RATIO} times or more on unpacking"
@@ -131,8 +139,12 @@ def _checked_members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.
         if item.filename == MANIFEST and item.file_size > _SMALL:
             raise _damaged(path, f"{MANIFEST} is larger than {_SMALL} bytes")
     found = {item.filename: item for item in items}
-    if len({name.casefold() for name in found}) < len(items):
+    names = {name.casefold() for name in found}
+    if len(names) < len(items):
         raise _damaged(path, "a name is there twice")
+    folders = {str(parent) for name in names for parent in PurePosixPath(name).parents}
+    if folders & names:
+        raise _damaged(path, f"a file and a folder of one name: {min(folders & names)!r:.80}")
     return found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -46,6 +46,8 @@ class SourceImage:
         `DataError` where they do not fit.
     given_size : float, optional
         Micrometres per pixel that were given for it, whatever its file says.
+    scores : sequence of float, optional
+        How sure a prediction is of each of its cells, in their order.
     """
 
     id: str
@@ -53,6 +55,7 @@ class SourceImage:
     columns: Mapping[str, str] = field(default_factory=dict)
     read_cells: Callable[[Shape | None], Instances] | None = None
     given_size: float | None = None
+    scores: Sequence[float] | None = None
 
     def pixels(self) -> NDArray[Any]:
         """The image, ``(H, W)`` or ``(H, W, C)``; what is wrong is a `DataError`."""

@@ -48,7 +48,7 @@ def reader_of(path: str | list[str]) -> Callable[[Any], list[LayerData]] | None:
         folder = folder.parent.parent
     if (folder / RECORD).is_file():
         return lambda _: _read_prediction(folder)
-    if RunFolder(folder).exists():
+    if RunFolder(folder).stands_here():
         return lambda _: _read_run(RunFolder(folder))
     return None
 
@@ -81,6 +81,7 @@ def _read_prediction(folder: Path) -> list[LayerData]:
         ids,
         image=lambda name: images[name].pixels() if name in images else None,
         cells=lambda name: read_labels(folder / "masks" / f"{name}.tif"),
+        channels=lambda name: images[name].channel_names(),
         table=table,
         where=folder,
     )
@@ -108,6 +109,7 @@ def _read_run(run: RunFolder) -> list[LayerData]:
         ids,
         image=dataset.image,
         cells=lambda name: read_labels(masks / f"{name}.tif"),
+        channels=dataset.channel_names,
         truth=dataset.labels,
         where=run.path,
     )
@@ -118,6 +120,7 @@ def _layers(
     *,
     image: Callable[[str], NDArray[Any] | None],
     cells: Callable[[str], NDArray[np.int32]],
+    channels: Callable[[str], tuple[str, ...]],
     where: Path,
     truth: Callable[[str], NDArray[np.int32]] | None = None,
     table: Mapping[str, pd.DataFrame] | None = None,
@@ -132,7 +135,8 @@ def _layers(
         if pixels is None:
             _log.warning("%s: the image %s is not where it was", where, name)
         else:
-            found.append((pixels, {"name": name, "rgb": is_rgb(pixels), **shown}, "image"))
+            told = _image_settings(name, pixels, channels(name))
+            found.append((pixels, {**told, **shown}, "image"))
         if truth is not None:
             hidden = {"name": f"{name} truth", "visible": False}
             found.append((truth(name), hidden, "labels"))
@@ -143,9 +147,19 @@ def _layers(
     return found
 
 
-def is_rgb(pixels: NDArray[Any]) -> bool:
-    """Whether an image ``(H, W, C)`` is one of colours, as napari shows them."""
-    return pixels.ndim == 3 and pixels.shape[2] in (3, 4)
+def _image_settings(name: str, pixels: NDArray[Any], channels: tuple[str, ...]) -> dict[str, Any]:
+    """How napari is to show an image: of one channel, of colours, or as a layer for each channel.
+
+    Alpha was dropped as the image was read, so that four are channels; and of colours that are no whole
+    numbers napari shows only those from 0 to 1.
+    """
+    if pixels.ndim == 2:
+        return {"name": name, "rgb": False}
+    count = pixels.shape[2]
+    if count == 3 and pixels.dtype.kind in "ui":
+        return {"name": name, "rgb": True}
+    told = channels if len(channels) == count else [f"channel {at + 1}" for at in range(count)]
+    return {"name": [f"{name} {text}" for text in told], "channel_axis": 2}
 
 
 def _images(folder: Path, record: Mapping[str, Any]) -> dict[str, Any]:

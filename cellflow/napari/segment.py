@@ -16,6 +16,9 @@ from cellflow.napari.reader import LayerData, cell_features
 
 __all__ = ["segment"]
 
+_LEAST_WIDTH = 8
+"""Pixels; narrower planes of a stack are rather the channels of an image."""
+
 
 def segment(
     image: NDArray[Any],
@@ -34,8 +37,8 @@ def segment(
 
     Parameters
     ----------
-    image : (..., H, W) or (..., H, W, 3) ndarray
-        Every plane is segmented by itself; a number is one cell in all of them.
+    image : (..., H, W) or (..., H, W, 3 or 4) ndarray
+        Every plane is segmented by itself; a number is one cell in all of them. Alpha is left out.
     model : str
         Run by name or folder, archive, model file or a model of Cellpose's; empty for the newest run.
     runs_dir : str
@@ -69,6 +72,14 @@ def segment(
     depth = 3 if rgb else 2
     if image.ndim < depth:
         raise DataError(f"{name}: expected an image with rows and columns, found {image.shape}.")
+    if rgb:
+        image = image[..., :3]  # without alpha, as images are read
+    elif image.ndim > depth and image.shape[-1] < _LEAST_WIDTH:
+        raise DataError(
+            f"{name}: expected rows and columns as the last axes, found {image.shape}: these look like channels "
+            "in the last axis. Choose the layer of one channel: right-click the layer, then split it (Split Stack).",
+            found=image.shape,
+        )
     planes = image.reshape(-1, *image.shape[-depth:])
     second = None if nuclei is None else _planes_like(nuclei, image.shape[: image.ndim - depth + 2])
     given: dict[str, Any] = {

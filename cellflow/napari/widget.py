@@ -66,7 +66,7 @@ def _segment(
     job = {
         "model": model.strip(),
         "runs_dir": str(runs_dir),
-        "nuclei": None if nuclei is None else nuclei.data,
+        "nuclei": None if nuclei is None else _data(nuclei),
         "rgb": image.rgb,
         "name": image.name,
         "diameter": diameter,
@@ -74,16 +74,21 @@ def _segment(
         "flows": cellprob_layer,
         "placed": places,
     }
-    worker = _run(image.data, job)
+    worker = _run(_data(image), job)
     # Only when this has returned has napari asked to be told of the result. The lambda keeps the worker
     # alive until then, which its method would not.
     QTimer.singleShot(0, lambda: worker.start())
     return worker
 
 
+def _data(image: Image) -> Any:
+    """Pixels of a layer; of a pyramid the first level, which is the whole image."""
+    return image.data[0] if image.multiscale else image.data
+
+
 def _spatial(image: Image) -> int:
     """Axes of a layer without that of colours."""
-    return int(image.data.ndim - bool(image.rgb))
+    return int(_data(image).ndim - bool(image.rgb))
 
 
 @thread_worker  # type: ignore[untyped-decorator,unused-ignore]

@@ -19,14 +19,19 @@ from cellflow.numeric.matching import Matches, match
 from cellflow.types import Instances, Score
 
 __all__ = [
+    "AT_50",
+    "AT_75",
     "COMPETITION_THRESHOLDS",
     "average_precision",
     "competition_score",
     "detection_rates",
     "hit_cells",
+    "precision_of",
 ]
 
 COMPETITION_THRESHOLDS: tuple[float, ...] = tuple(k / 20 for k in range(10, 20))
+AT_50, AT_75 = 0, 5
+"""Places of IoU 0.5 and 0.75 among them."""
 
 
 def competition_score(truth: Any, prediction: Any) -> Score:
@@ -146,6 +151,14 @@ def hit_cells(
     truth_hit[found.truth[hits]] = True
     prediction_hit[found.prediction[hits]] = True
     return truth_hit, prediction_hit
+
+
+def precision_of(
+    tp: NDArray[np.int64], fp: NDArray[np.int64], fn: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """``tp / (tp + fp + fn)`` of counts of any one shape, as `Score.precision` has it; 1.0 for 0 / 0."""
+    total = tp + fp + fn
+    return np.where(total > 0, tp / np.maximum(total, 1), 1.0)
 
 
 def detection_rates(tp: float, fp: float, fn: float) -> tuple[float, float, float]:

@@ -26,6 +26,8 @@ from cellflow.numeric.matching import as_instances, match
 from cellflow.numeric.metrics.counts import count_cells
 from cellflow.numeric.metrics.selection import SelectCounts
 from cellflow.numeric.score import (
+    AT_50,
+    AT_75,
     COMPETITION_THRESHOLDS,
     exact_fractions,
     hit_levels,
@@ -38,8 +40,6 @@ Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Number = TypeVar("Number", np.int64, np.float64)
 
-_HALF, _THREE_QUARTERS = 0, 5
-"""Places of IoU 0.5 and 0.75 among the thresholds of the competition."""
 _FRACTIONS = exact_fractions(np.array(COMPETITION_THRESHOLDS))
 # Pixels. Up to here one thread takes a whole threshold, which wastes nothing; each needs some 30 bytes
 # a pixel at once, so larger images are taken one after the other, each by all threads.
@@ -160,7 +160,7 @@ def sweep(
         iou=iou[..., 0],
         covered_iou=iou[..., 1],
         n_prediction=pairs[..., 0]
-        + fp[..., _HALF],  # those that hit a true cell, and those that hit none
+        + fp[..., AT_50],  # those that hit a true cell, and those that hit none
         cellprob_thresholds=grid.cellprob,
         flow_thresholds=grid.flow,
         min_sizes=grid.size,
@@ -291,7 +291,7 @@ def _count_grid(
     for where, labels in _label_maps(candidates, present, grid, ranks, fill_holes=fill_holes):
         hits, values = _hits_per_label(truth, labels, len(present))
         false = hits == 0
-        held = ~false[:, [_HALF, _THREE_QUARTERS]]
+        held = ~false[:, [AT_50, AT_75]]
         sums = grid.totals(ranks, np.concatenate([hits, false, held], axis=1))[where]
         counts[0][where], counts[1][where], pairs[where] = np.split(
             sums, [len(_FRACTIONS), 2 * len(_FRACTIONS)], axis=-1
@@ -353,7 +353,7 @@ def _hits_per_label(
     close = np.flatnonzero(level.any(axis=1))
     np.add.at(hits, index[close], level[close])
     values, iou = np.zeros((n_labels, 2)), found.shared / found.union
-    np.maximum.at(values[:, 0], index[level[:, _HALF]], iou[level[:, _HALF]])
+    np.maximum.at(values[:, 0], index[level[:, AT_50]], iou[level[:, AT_50]])
     covered = 2 * found.shared > found.truth_areas[found.truth]
     np.add.at(values[:, 1], index[covered], iou[covered])
     return hits, values

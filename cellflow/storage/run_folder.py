@@ -205,6 +205,10 @@ class RunFolder:
         """Whether a run has a record here."""
         return self.record_path.is_file()
 
+    def stands_here(self) -> bool:
+        """Whether this is a run, and not some folder that holds a ``config.yaml`` of another program."""
+        return self.exists() and (self.folds.is_file() or any(self.path.glob("fold_*")))
+
     def has_progress(self) -> bool:
         """Whether any fold has got as far as saving something."""
         return any(self.path.glob("fold_*/*.pt"))

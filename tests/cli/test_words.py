@@ -50,6 +50,12 @@ def told(command: str, *words: str) -> str:
             "train has no such flag; there are --eval_every, --eval_diameter\n",
         ),
         ("train --evl_every 3", "did you mean --eval_every 3?"),
+        ("score a --plot", "--plot: score has no such flag; did you mean --outlines?\n"),
+        (
+            "oof --save_outlines",
+            "--save_outlines: oof has no such flag; did you mean --outlines?\n",
+        ),
+        ("predict a --plot", "--plot: predict has no such flag; did you mean --export outlines?\n"),
         ("train --xyzzy 3", "--xyzzy: train has no such flag\n"),
         ("train --tta", "is for cellflow ensemble or predict or run"),
         ("predict img --do_3D", "two dimensions"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 import cellflow
 from cellflow.config import OutputConfig, PredictConfig, TrainConfig
 from cellflow.errors import DataError, RunError
-from cellflow.io.images import read_image, read_labels, write_labels
+from cellflow.io.images import read_image, read_labels, write_labels, write_planes
 from cellflow.napari import reader
 from cellflow.napari.reader import reader_of
 
@@ -62,6 +63,52 @@ def test_a_prediction(prediction: Path, tiny_source: Path) -> None:
     assert [settings["visible"] for _, settings, _ in layers[:3]] == [True, True, False]
     record = reader_of(str(prediction / "prediction.json"))
     assert record is not None and len(record("")) == len(layers)
+
+
+def prediction_of(place: Path, pixels: np.ndarray, names: tuple[str, ...]) -> Path:
+    """As `predict` writes it, for one image ``a``."""
+    (place / "images").mkdir()
+    write_planes(place / "images" / "a.tif", pixels, names)
+    write_labels(place / "p" / "masks" / "a.tif", np.ones(pixels.shape[:2], np.int32))
+    record = {"cells": {"a": 1}, "identity": {"images": str(place / "images")}}
+    (place / "p" / "prediction.json").write_text(json.dumps(record))
+    return place / "p"
+
+
+@pytest.mark.parametrize(
+    ("count", "dtype", "names"),
+    [
+        (2, "uint8", ("DAPI", "GFP")),
+        (4, "uint16", ("DAPI", "GFP", "RFP", "Cy5")),
+        (4, "uint8", ()),
+        (5, "uint16", ()),
+        (3, "float32", ()),
+    ],
+)
+def test_every_channel_is_a_layer(
+    tmp_path: Path, plugin: str, count: int, dtype: str, names: tuple[str, ...]
+) -> None:
+    components = pytest.importorskip("napari.components", reason="napari is not installed here")
+    pixels = np.arange(20 * 30 * count).reshape(20, 30, count).astype(dtype)
+    folder = prediction_of(tmp_path, pixels, names)
+    viewer = components.ViewerModel()
+    viewer.open(str(folder), plugin=plugin)
+    *channels, cells = viewer.layers
+    told = [f"a {name}" for name in names or [f"channel {at}" for at in range(1, count + 1)]]
+    assert [layer.name for layer in channels] == told and cells.name == "a cells"
+    for at, layer in enumerate(channels):
+        assert layer.visible and not layer.rgb
+        np.testing.assert_array_equal(layer.data, pixels[..., at])
+
+
+def test_colours_are_one_layer(tmp_path: Path, plugin: str) -> None:
+    components = pytest.importorskip("napari.components", reason="napari is not installed here")
+    pixels = np.arange(20 * 30 * 3).reshape(20, 30, 3).astype(np.uint16)
+    viewer = components.ViewerModel()
+    viewer.open(str(prediction_of(tmp_path, pixels, ())), plugin=plugin)
+    image, _ = viewer.layers
+    assert image.rgb and image.name == "a"
+    np.testing.assert_array_equal(image.data, pixels)
 
 
 def test_a_prediction_whose_images_are_gone(
@@ -119,6 +166,8 @@ def test_other_paths_are_for_others(tiny_source: Path, tmp_path: Path) -> None:
     assert reader_of(str(tiny_source)) is None
     assert reader_of(str(tiny_source / "table.csv")) is None
     assert reader_of([str(tiny_source)]) is None
+    (tmp_path / "config.yaml").write_text("nothing: of ours\n")
+    assert reader_of(str(tmp_path)) is None
     assert reader_of(str(tmp_path / "none")) is None
 
 

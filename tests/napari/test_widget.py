@@ -64,6 +64,18 @@ def test_a_stack_and_colours(two_channels: str) -> None:
     np.testing.assert_array_equal(same, alone)
 
 
+def test_alpha_is_no_channel(trained: TrainConfig) -> None:
+    """Neither of the mean of all channels, which this model takes."""
+    colours = np.stack([IMAGE, IMAGE, IMAGE], axis=-1)
+    alpha = np.full((*IMAGE.shape, 1), 255, IMAGE.dtype)
+    alpha[:30] = 0
+    told: dict[str, Any] = {"model": trained.name, "runs_dir": str(trained.runs_dir), "rgb": True}
+    told |= {"diameter": 20.0, "thresholds": LOOSE, "flows": True}
+    plain = segment(colours, **told)
+    clear = segment(np.concatenate([colours, alpha], axis=-1), **told)
+    np.testing.assert_array_equal(clear[0][0], plain[0][0])
+
+
 def test_what_cannot_be(two_channels: str, trained: TrainConfig, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="No run"):
         segment(IMAGE, runs_dir=str(tmp_path))
@@ -73,6 +85,8 @@ def test_what_cannot_be(two_channels: str, trained: TrainConfig, tmp_path: Path)
         segment(IMAGE, model=trained.name, runs_dir=str(trained.runs_dir), nuclei=IMAGE)
     with pytest.raises(DataError, match="rows and columns"):
         segment(IMAGE[0], model=two_channels)
+    with pytest.raises(DataError, match=r"channels .* last axis.*split"):
+        segment(np.stack([IMAGE, IMAGE], axis=-1), model=two_channels)
 
 
 @pytest.fixture
@@ -119,6 +133,20 @@ def test_the_widget_in_napari(viewer: Any, trained: TrainConfig) -> None:
     cells = viewer.layers["a cells"]
     np.testing.assert_array_equal(cells.data, expected.labels)
     np.testing.assert_array_equal(cells.scale, (0.5, 0.5))
+
+
+def test_levels_of_a_pyramid(viewer: Any, trained: TrainConfig) -> None:
+    """The first level is the image, and the cells lie on it."""
+    from cellflow.napari.widget import segment_widget
+
+    image = viewer.add_image([IMAGE, IMAGE[::2, ::2]], name="a", multiscale=True)
+    assert image.multiscale
+    widget = segment_widget()
+    widget.model.value, widget.runs_dir.value = trained.name, trained.runs_dir
+    widget.own_thresholds.value = False
+    widget.call_button.native.click()
+    wait(lambda: len(viewer.layers) == 2)
+    assert viewer.layers["a cells"].data.shape == IMAGE.shape
 
 
 def test_an_error_is_a_sentence(viewer: Any, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from cellflow.engine.model_exports.job import ModelExportJob
 from cellflow.engine.runs.thresholds import read_thresholds
 from cellflow.io.model_archive import write_archive
 from cellflow.report.text.model_card import model_card
-from cellflow.storage.atomic import write_text
+from cellflow.storage.atomic import write_json, write_text
+from cellflow.storage.records import read_json
 from cellflow.storage.run_folder import RunFolder, ensemble_record
 
 __all__ = ["export_archive"]
@@ -51,6 +52,10 @@ def export_archive(job: ModelExportJob, path: Path) -> list[Path]:
         card = Path(scratch) / "README.md"
         write_text(card, model_card(job.facts, _USAGE.format(file=path.name, version=__version__)))
         files = {"README.md": card, copy.record_path.name: copy.record_path} | _files(job)
+        if job.run.oof_record.is_file():
+            passed = read_json(job.run.oof_record) or {}
+            write_json(copy.oof_record, {key: passed[key] for key in passed if key != "machine"})
+            files[copy.oof_record.relative_to(copy.path).as_posix()] = copy.oof_record
         facts = {
             "name": job.run.name,
             "cellflow": __version__,
@@ -67,7 +72,7 @@ def export_archive(job: ModelExportJob, path: Path) -> list[Path]:
 def _files(job: ModelExportJob) -> dict[str, Path]:
     """What predictions are made with; no logs, no tables of images, nothing of the host."""
     run = job.run
-    paths = [run.cv, run.thresholds, run.oof_record]
+    paths = [run.cv, run.thresholds]
     for fold in job.members:
         paths += [run.fold(fold).best, run.fold(fold).styles]
     found = {path.relative_to(run.path).as_posix(): path for path in paths if path.is_file()}

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 
 from cellflow.config.model_export import ModelExportConfig
-from cellflow.engine.runs.contents import check_models
+from cellflow.engine.data.folds import image_groups
+from cellflow.engine.runs.contents import check_models, run_dataset
 from cellflow.engine.runs.identity import versions
 from cellflow.engine.runs.metadata import build_metadata
 from cellflow.engine.runs.state import lenient_table
@@ -20,6 +21,7 @@ from cellflow.engine.runtime.machine import Machine
 from cellflow.engine.segmentation.member import Member
 from cellflow.engine.segmentation.open_models import Opened, open_models
 from cellflow.engine.segmentation.segmenter import Segmenter
+from cellflow.errors import DataError, RunError
 from cellflow.report.text.model_card import ModelFacts
 from cellflow.storage.records import number_or_none
 from cellflow.storage.run_folder import RunFolder, find_run
@@ -104,6 +106,7 @@ def open_job(config: ModelExportConfig) -> ModelExportJob:
 
 def _facts(run: RunFolder, opened: Opened, config: ModelExportConfig) -> ModelFacts:
     record, metadata = run.read_record(), build_metadata(run, ensembles_dir=config.ensembles_dir)
+    predicted = _predicted_counts(run) if metadata["cv"] is not None else {}
     first = opened.members[0]
     start = str(record["config"].get("model", {}).get("pretrained_model", "none"))
     return ModelFacts(
@@ -116,7 +119,8 @@ def _facts(run: RunFolder, opened: Opened, config: ModelExportConfig) -> ModelFa
         policy=opened.policy,
         diameter=opened.diameter,
         start=_NO_START if start.lower() == "none" else start,
-        trained_on=_counts(run, predicted=metadata["cv"] is not None),
+        trained_on=_counts(run, predicted),
+        predicted=predicted.get("images"),
         cv=_scores(metadata["cv"] or {}),
         cell_types=opened.thresholds.per_type,
         mask=opened.thresholds.shared,
@@ -136,14 +140,37 @@ def _scores(cv: Mapping[str, Any]) -> dict[str, float | None]:
     return {key: number_or_none(value) for key, value in cv.items() if not isinstance(value, dict)}
 
 
-def _counts(run: RunFolder, *, predicted: bool) -> dict[str, int]:
-    """Images, groups and cells that the run was trained on, as far as that is known."""
-    table = lenient_table(run.cv) if predicted else None
-    if table is not None and {"scope", "images", "groups", "cells"} <= set(table):
-        overall = table[table["scope"] == "overall"]
-        if len(overall):
-            return {key: int(overall.iloc[0][key]) for key in ("images", "groups", "cells")}
+def _predicted_counts(run: RunFolder) -> dict[str, int]:
+    """Images, groups and cells that the cross-validation is of; empty where that is not known."""
+    table, names = lenient_table(run.cv), ["images", "groups", "cells"]
+    if table is None or not {"scope", *names} <= set(table):
+        return {}
+    overall = table.loc[table["scope"] == "overall", names]
+    return {key: int(overall.iloc[0][key]) for key in names} if len(overall) else {}
+
+
+def _counts(run: RunFolder, predicted: dict[str, int]) -> dict[str, int]:
+    """Images, groups and cells that the run was trained on, as far as that is known.
+
+    Those of the cross-validation are of the predicted images, of a holdout not of all that trained.
+    """
     folds = lenient_table(run.folds)
-    return (
-        {} if folds is None or "fold" not in folds else {"images": int((folds["fold"] >= 0).sum())}
-    )
+    if folds is None or not {"id", "fold"} <= set(folds):
+        return predicted
+    ids = list(folds.loc[folds["fold"] >= 0, "id"])
+    if predicted.get("images") == len(ids):
+        return predicted
+    return {"images": len(ids), **_counts_of_data(run, ids)}
+
+
+def _counts_of_data(run: RunFolder, ids: list[str]) -> dict[str, int]:
+    """Groups and cells of images, where the data is still there."""
+    try:
+        dataset = run_dataset(run, None)
+    except (RunError, DataError):
+        return {}
+    cells = dataset.images.loc[ids, "n_instances"].sum()
+    return {
+        "groups": image_groups(dataset, run.folds).loc[ids].nunique(),
+        "cells": int(cells),
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +14,16 @@ from numpy.typing import NDArray
 
 from cellflow.engine.validation.score_result import scopes, verdict_of
 from cellflow.errors import DataError
-from cellflow.io.tables import read_rows
+from cellflow.io.source import Source
+from cellflow.io.tables import Row, read_rows
 from cellflow.numeric.bootstrap import bootstrap_mean
 from cellflow.numeric.metrics.counts import CellCounts, count_cells, pool
 from cellflow.numeric.metrics.table import METRICS
 from cellflow.types import Instances
 
 __all__ = ["Confidences", "MetricScores", "Predicted", "metric_columns", "metric_names"]
+
+_log = logging.getLogger(__name__)
 
 Predicted = tuple[NDArray[np.int32], NDArray[np.float64] | None]
 """Predicted cells of an image, and how sure each is."""
@@ -42,7 +46,7 @@ class Confidences:
     Attributes
     ----------
     path : Path or None
-        Table that says it; None where nothing does.
+        File that says it; None where nothing does.
     by_id : dict
         From an id to the confidences of its cells, in the order of their labels.
     """
@@ -51,12 +55,30 @@ class Confidences:
     by_id: dict[str, NDArray[np.float64]] = field(default_factory=dict)
 
     @classmethod
-    def beside(cls, masks: Path) -> Confidences:
-        """Those of ``cells.csv`` in a results folder, or in the one that holds these masks."""
+    def of_source(cls, source: Source) -> Confidences:
+        """Those that the masks bring along; else of ``cells.csv`` in their folder or the one that holds it."""
+        scores = {
+            name: np.array(image.scores, np.float64)
+            for name, image in source.images.items()
+            if image.scores is not None
+        }
+        if scores:
+            return cls(source.path, scores)
+        masks = source.path
         for path in (masks / "cells.csv", masks.parent / "cells.csv"):
             if path.is_file() and (path.parent == masks or masks.name == "masks"):
-                return cls(path, _read_confidences(path))
+                return cls._of_table(path)
         return cls()
+
+    @classmethod
+    def _of_table(cls, path: Path) -> Confidences:
+        """Those of a cell table; none where somebody else's table has its name."""
+        try:
+            rows = read_rows(path, ("id", "label", "confidence"), exact=True)[1]
+        except DataError as error:
+            _log.warning("%s This table is left out.", error)
+            return cls()
+        return cls(path, _read_confidences(path, rows))
 
     def of(self, name: str, count: int) -> NDArray[np.float64] | None:
         """Those of an image with so many predicted cells; None where nothing says them."""
@@ -81,10 +103,10 @@ class Confidences:
         return f"{'confidence':<12}not known: 1 for every cell, so COCO's AP depends on the order of cells"
 
 
-def _read_confidences(path: Path) -> dict[str, NDArray[np.float64]]:
+def _read_confidences(path: Path, rows: Iterable[Row]) -> dict[str, NDArray[np.float64]]:
     """Confidences of the cells of every image, in the order of their labels."""
     found: dict[str, list[tuple[float, float]]] = {}
-    for row in read_rows(path, ("id", "label", "confidence"), exact=True)[1]:
+    for row in rows:
         try:
             pair = float(row.values["label"]), float(row.values["confidence"])
         except ValueError:
@@ -96,7 +118,7 @@ def _read_confidences(path: Path) -> dict[str, NDArray[np.float64]]:
                 line=row.line,
             ) from None
         found.setdefault(row.values["id"], []).append(pair)
-    return {name: np.array(sorted(rows))[:, 1] for name, rows in found.items()}
+    return {name: np.array(sorted(pairs))[:, 1] for name, pairs in found.items()}
 
 
 @dataclass(frozen=True, eq=False)

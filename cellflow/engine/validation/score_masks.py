@@ -56,7 +56,7 @@ class _Side:
 
     def with_confidences(self, wanted: bool) -> _Side:
         """The same, with how sure it is of its cells."""
-        return replace(self, confidences=Confidences.beside(self.masks.path)) if wanted else self
+        return replace(self, confidences=Confidences.of_source(self.masks)) if wanted else self
 
     def __str__(self) -> str:
         return str(self.masks.path)

@@ -68,7 +68,7 @@ def verify(config: VerifyConfig) -> Verification:
 def _verify(config: VerifyConfig) -> Verification:
     place = config.source
     runs = (RunFolder(place), RunFolder(config.runs_dir / place))
-    run = next((run for run in runs if run.exists()), None)
+    run = next((run for run in runs if run.stands_here()), None)
     if run is not None and not (place / "dataset.json").is_file():
         run = find_run(str(run.path), config.runs_dir)
         _check_out(config, run)

@@ -204,7 +204,8 @@ def _source_images(table: CocoTable, options: ReadOptions) -> Iterable[SourceIma
     for image, name, known in zip(listed, ids, columns, strict=True):
         decode = partial(_cells, image.cells, image.shape)
         if image.path is None:
-            yield SourceImage(image.own_id or name, table.path, known, decode)
+            scores = image.scores if table.has_scores else None
+            yield SourceImage(image.own_id or name, table.path, known, decode, scores=scores)
         else:
             yield CocoImage(image.own_id or name, image.path, known, decode, table=table.path)
 

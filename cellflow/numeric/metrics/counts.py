@@ -14,6 +14,8 @@ from cellflow.numeric.metrics.assignment import best_pairs
 from cellflow.numeric.metrics.coco import CocoMatches, check_scores, coco_matches, join_coco
 from cellflow.numeric.metrics.regions import leave_out
 from cellflow.numeric.score import (
+    AT_50,
+    AT_75,
     COMPETITION_THRESHOLDS,
     count_matches,
     exact_fractions,
@@ -25,8 +27,6 @@ __all__ = ["CellCounts", "Hits", "count_cells", "pool"]
 
 Ints = NDArray[np.int64]
 _FRACTIONS = exact_fractions(np.array(COMPETITION_THRESHOLDS))
-_HALF, _THREE_QUARTERS = 0, 5
-"""Places of IoU 0.5 and 0.75 among the thresholds of the competition."""
 
 
 @dataclass(frozen=True)
@@ -158,8 +158,8 @@ def count_cells(
         n_truth=n_truth,
         n_prediction=n_prediction,
         competition=count_matches(found, hits),
-        at_50=_one_to_one(found, iou, hits[:, _HALF]),
-        at_75=_one_to_one(found, iou, hits[:, _THREE_QUARTERS]),
+        at_50=_one_to_one(found, iou, hits[:, AT_50]),
+        at_75=_one_to_one(found, iou, hits[:, AT_75]),
         aji=_aggregated(found, _closest(found, iou)),
         aji_plus=_aggregated(found, best_pairs(found.truth, found.prediction, iou)),
         foreground=_foreground(truth, prediction, found),

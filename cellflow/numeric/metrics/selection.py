@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.numeric.metrics.counts import CellCounts
+from cellflow.numeric.score import AT_50, AT_75, precision_of
 
 __all__ = ["SELECT_METRICS", "SelectCounts"]
 
@@ -15,7 +16,6 @@ SELECT_METRICS = ("competition", "ap50", "ap75", "f1_50", "f1_75", "pq", "seg")
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-_AT_50, _AT_75 = 0, 5
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -63,11 +63,10 @@ class SelectCounts:
     def value(self, metric: str) -> Floats:
         """A metric of `SELECT_METRICS`, ``(...)``; 1.0 without any cells, 0.0 where one side alone has none."""
         if metric in ("competition", "ap50", "ap75"):
-            total = self.tp + self.fp + self.fn
-            precision = np.where(total > 0, self.tp / np.maximum(total, 1), 1.0)
+            precision = precision_of(self.tp, self.fp, self.fn)
             if metric == "competition":
                 return np.asarray(precision.mean(axis=-1), dtype=np.float64)
-            return precision[..., _AT_50 if metric == "ap50" else _AT_75]
+            return precision[..., AT_50 if metric == "ap50" else AT_75]
         cells = self.n_truth + self.n_prediction
         if metric == "seg":
             return np.where(cells > 0, self.covered_iou / max(self.n_truth, 1), 1.0)

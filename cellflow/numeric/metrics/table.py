@@ -6,11 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from cellflow.numeric.metrics.coco import coco_precision
 from cellflow.numeric.metrics.counts import CellCounts, Hits, Overlap
-from cellflow.numeric.score import detection_rates
+from cellflow.numeric.score import detection_rates, precision_of
 
 __all__ = ["METRICS", "Metric"]
 
@@ -44,9 +42,8 @@ class Metric:
 
 
 def _competition(counts: CellCounts) -> float:
-    true, total = counts.competition[0], counts.competition.sum(axis=0)
-    # as `Score.precision`: where predictions overlap, all may hit and none of them alone
-    return float(np.where(total > 0, true / np.maximum(total, 1), 1.0).mean())
+    # where predictions overlap, all may hit and none of them alone: 0 / 0, which is 1
+    return float(precision_of(*counts.competition).mean())
 
 
 def _rates(counts: CellCounts, hits: Hits) -> tuple[float, float, float]:

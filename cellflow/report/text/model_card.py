@@ -56,6 +56,8 @@ class ModelFacts:
         Numbers of images, groups and cells, as far as they are known.
     cv : mapping of str to float
         The overall row of the cross-validation; empty where there is none.
+    predicted : int or None
+        How many of the images the cross-validation is of; None where that is not known.
     cell_types : mapping of str to MaskConfig
         Thresholds by cell type.
     mask : MaskConfig
@@ -81,6 +83,7 @@ class ModelFacts:
     cv: Mapping[str, float | None]
     mask: MaskConfig
     thresholds: str
+    predicted: int | None = None
     cell_types: Mapping[str, MaskConfig] = field(default_factory=dict)
     hashes: Mapping[str, str] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -163,13 +166,22 @@ def _validation(facts: ModelFacts) -> str:
     low, high = values.get("low", math.nan), values.get("high", math.nan)
     return "\n".join(
         [
-            "Every training image was predicted by the model that never saw it. The score of an image is its "
+            f"{_predicted(facts)} The score of an image is its "
             "mean precision over IoU 0.50, 0.55 ... 0.95 (cells found over cells found, missed and false).\n",
             *rows,
             f"\n95 % interval of *expected*, whole groups drawn anew: {interval(low, high)}. It holds for "
             "images of the kind it was trained on; look at the masks of others before they are used.",
         ]
     )
+
+
+def _predicted(facts: ModelFacts) -> str:
+    """Which images the scores are of; of a holdout, and of a run that is half-way, not all."""
+    known = facts.trained_on.get("images")
+    if facts.predicted in (None, known):
+        return "Every training image was predicted by the model that never saw it."
+    of_all = "" if known is None else f" of the {known:,}"
+    return f"{facts.predicted:,}{of_all} images were predicted, each by a model that never saw it."
 
 
 def _thresholds(facts: ModelFacts) -> str:

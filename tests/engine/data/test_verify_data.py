@@ -58,6 +58,12 @@ def found(place: Path, **settings: object) -> set[tuple[str, str, int | None]]:
     return {(item.kind, item.id, item.cell) for item in result.findings}
 
 
+def test_a_config_of_another_program_makes_no_run(source: Path) -> None:
+    before = found(source)
+    (source / "config.yaml").write_text("nothing: of ours\n")
+    assert found(source) == before
+
+
 def snapshot(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

@@ -7,6 +7,7 @@ import json
 import shutil
 import socket
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,13 @@ import cellflow
 from cellflow.cli import main
 from cellflow.config import (
     EnsembleConfig,
+    FoldsConfig,
     MaskConfig,
     ModelExportConfig,
+    OofConfig,
     OutputConfig,
     PredictConfig,
+    RuntimeConfig,
 )
 from cellflow.config import TrainConfig as Train
 from cellflow.engine.model_exports.job import open_job
@@ -198,11 +202,32 @@ def test_what_it_says_of_itself(archive: Path, predicted: Train) -> None:
     assert manifest["folds_hash"] == record["folds_hash"] and manifest["versions"]["torch"]
     assert "6 images, 6 groups" in card and "--chan 0: the mean of all" in card
     assert f'load_model("{archive.name}")' in card
+    with zipfile.ZipFile(archive) as file:
+        passed = json.loads(file.read("oof/oof.json"))
+    own = json.loads(run.oof_record.read_text())
+    assert own.pop("machine") and passed == own
     best = load_model_file(run.fold(0).best)
     assert f"{best.net.diameters[1]:.1f}" in card and "17 pixels" in card
     for heading in ("| last |", "| best |", "| fitted |", "| bias |", "| expected |"):
         assert heading in card
     assert record["folds_hash"] in card and str(predicted.data) not in card
+
+
+def test_a_holdout_says_what_was_predicted(trained: Train, tmp_path: Path) -> None:
+    """The images of fold 1 trained the model, and nothing was predicted of them."""
+    data = shutil.copytree(trained.data, tmp_path / "data")
+    cellflow.make_folds(FoldsConfig(data=data, split="holdout", holdout=0.5, overwrite=True))
+    config = replace(trained, data=data, name="one", runs_dir=tmp_path / "runs")
+    cellflow.train(config)
+    runtime = RuntimeConfig(device="cpu", amp="off")
+    cellflow.oof(OofConfig("one", runs_dir=config.runs_dir, policy="dataset", runtime=runtime))
+    export(config, tmp_path / "one.zip")
+    with zipfile.ZipFile(tmp_path / "one.zip") as file:
+        card = file.read("README.md").decode()
+    cells = int(cellflow.io.dataset.Dataset.open(trained.data).images["n_instances"].sum())
+    assert f"6 images, 6 groups, {cells} cells; each model without those of its fold" in card
+    assert "3 of the 6 images were predicted, each by a model that never saw it" in card
+    assert "Every training image" not in card
 
 
 def test_the_same_run_gives_the_same_file(predicted: Train, tmp_path: Path) -> None:

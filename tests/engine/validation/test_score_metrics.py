@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Sequence
@@ -182,6 +183,58 @@ def test_confidence_of_a_results_folder(
     assert rows["coco_ap"].tolist() == pytest.approx(expected.per_image["coco_ap"].tolist())
     without = segmentation_metrics(list(TRUTHS.values()), list(FIRST.values()))
     assert rows["coco_ap"].tolist() != pytest.approx(without.per_image["coco_ap"].tolist())
+
+
+def coco_results(places: Path, *, without: int | None = None) -> None:
+    """``truth.json`` and ``found.json``, by pycocotools; one of the results may lack its score."""
+    from pycocotools import mask
+
+    images, results = [], []
+    for number, (name, labels) in enumerate(FIRST.items(), start=1):
+        size = dict(zip(("height", "width"), SHAPE, strict=True))
+        images.append({"id": number, "file_name": f"{name}.png", **size})
+        for label, score in enumerate(CONFIDENCE.get(name, []), start=1):
+            cell = mask.encode(np.asfortranarray(labels == label, np.uint8))
+            segmentation = {"size": list(SHAPE), "counts": cell["counts"].decode()}
+            entry = {"image_id": number, "category_id": 1, "segmentation": segmentation}
+            results.append(entry | {"score": score})
+    if without is not None:
+        del results[without]["score"]
+    listed = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "cell"}]}
+    (places / "listed.json").write_text(json.dumps(listed))
+    (places / "found").mkdir()
+    (places / "found" / "listed.json").write_text(json.dumps(listed))
+    (places / "found" / "results.json").write_text(json.dumps(results))
+
+
+def test_confidence_of_coco_results(places: Path, capsys: pytest.CaptureFixture[str]):
+    coco_results(places)
+    text = "score found/results.json --truth truth --metrics coco_ap --border drop --out s.csv"
+    assert command(text) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"confidence +found/results.json, for COCO's AP", printed)
+    scores = [CONFIDENCE.get(name, []) for name in TRUTHS]
+    maps = list(TRUTHS.values()), list(FIRST.values())
+    expected = segmentation_metrics(*maps, scores=scores, border="drop").per_image["coco_ap"]
+    assert pd.read_csv("s.csv")["coco_ap"].tolist() == pytest.approx(expected.tolist())
+    without = segmentation_metrics(*maps, border="drop").per_image["coco_ap"]
+    assert expected.tolist() != pytest.approx(without.tolist())
+
+
+def test_coco_results_of_which_one_has_no_score(places: Path, capsys: pytest.CaptureFixture[str]):
+    coco_results(places, without=1)
+    assert command("score found/results.json --truth truth --metrics coco_ap") == 0
+    assert re.search(r"confidence +not known", capsys.readouterr().out)
+
+
+def test_a_table_of_somebody_else(
+    places: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+):
+    save(places / "results" / "masks", FIRST)
+    (places / "results" / "cells.csv").write_text("Label,Area\n1,100\n")
+    assert command("score results/masks --truth truth --metrics coco_ap") == 0
+    assert re.search(r"confidence +not known", capsys.readouterr().out)
+    assert "results/cells.csv" in caplog.text and "confidence" in caplog.text
 
 
 def test_confidence_stays_with_its_cell_when_others_are_left_out(places: Path):
