@@ -95,7 +95,8 @@ def split_dataset(
     images = dataset.images
     group = find_column(images, config.group, GROUP_COLUMNS, "--group")
     stratify = find_column(images, config.stratify, ("cell_type",), "--stratify")
-    groups = _whole_groups(images, group)
+    needed = config.k if config.split == "kfold" else 2
+    groups = _groups_for(images, group, needed)
     strata = _codes(images, stratify)
     rng = np.random.default_rng([config.seed, 0xF01D])
     folds = np.full(len(images), RESERVED, np.int64)
@@ -103,10 +104,10 @@ def split_dataset(
     if config.calibration:
         free = ~_choose(groups, strata, config.calibration, rng)
     if config.split == "kfold":
-        _check_enough(groups[free], strata[free], config.k, images, (group, stratify))
+        _check_enough(groups[free], strata[free], needed, images, (group, stratify))
         folds[free] = _kfold(groups[free], strata[free], config.k, config.seed)
     else:
-        _check_enough(groups[free], strata[free], 2, images, (group, stratify))
+        _check_enough(groups[free], strata[free], needed, images, (group, stratify))
         folds[free] = np.where(_choose(groups[free], strata[free], config.holdout, rng), 0, 1)
     result = pd.Series(folds, index=images.index, name="fold")
     check_leaks(images, result, group)
@@ -117,6 +118,27 @@ def _codes(images: pd.DataFrame, column: str | None) -> NDArray[np.int64]:
     if column is None:
         return np.zeros(len(images), np.int64)
     return np.asarray(pd.factorize(images[column].astype(str), sort=True)[0], dtype=np.int64)
+
+
+def _groups_for(images: pd.DataFrame, group: str | None, needed: int) -> NDArray[np.int64]:
+    """Group number per image; forms of one picture may lie apart where too few groups would be left else.
+
+    That two pictures are forms of one is likely, never sure: small regular ones look alike.
+    """
+    groups = _whole_groups(images, group)
+    if NEAR_COPY not in images or len(np.unique(groups)) >= needed:
+        return groups
+    apart = _whole_groups(images.drop(columns=NEAR_COPY), group)
+    if len(np.unique(apart)) < needed:
+        return groups
+    alike = images.index[images[NEAR_COPY] != ""]
+    _log.warning(
+        "%d images look like other forms of another image (%s ...; %s in images.csv). Kept together they leave "
+        "%d groups for %d folds, so they may lie in different folds: if they are copies, scores are too good. "
+        "`cellflow verify` shows them.",
+        *(len(alike), alike[0], NEAR_COPY, len(np.unique(groups)), needed),
+    )
+    return apart
 
 
 def _whole_groups(images: pd.DataFrame, group: str | None) -> NDArray[np.int64]:

@@ -85,14 +85,20 @@ def test_a_table_that_splits_them_is_told_by_verify(source: Path, tmp_path: Path
     assert rows["reason"].str.contains("turned is im0 in another form, turned by 90 degrees").any()
 
 
-def test_what_is_left_are_too_few_groups(source: Path, tmp_path: Path):
+def test_forms_lie_apart_where_too_few_groups_would_be_left(
+    source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     data = tmp_path / "data"
     prepare(PrepareConfig(source, out=data))
     make_folds(FoldsConfig(data=data, k=8))
+    caplog.clear()
+    make_folds(FoldsConfig(data=data, k=9, overwrite=True))
+    assert "Kept together they leave 8 groups for 9 folds" in caplog.text
+    assert Dataset.open(data).folds()[["im0", *FORMS]].nunique() > 1
     with pytest.raises(
         FoldError, match=r"found 8 .*forms of one picture count once, see near_copy_of"
     ):
-        make_folds(FoldsConfig(data=data, k=9, overwrite=True))
+        make_folds(FoldsConfig(data=data, k=12, overwrite=True))
 
 
 def test_images_that_differ_get_no_column(tmp_path: Path, tiny_data: Path):
