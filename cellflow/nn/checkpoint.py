@@ -203,7 +203,7 @@ def _names_in(path: Path) -> list[str]:
     try:
         with zipfile.ZipFile(path) as file:
             return file.namelist()
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return []
 
 
