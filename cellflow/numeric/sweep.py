@@ -159,8 +159,7 @@ def sweep(
         pairs=pairs,
         iou=iou[..., 0],
         covered_iou=iou[..., 1],
-        n_prediction=pairs[..., 0]
-        + fp[..., AT_50],  # those that hit a true cell, and those that hit none
+        n_prediction=pairs[..., 0] + fp[..., AT_50],  # that hit a true cell, and that hit none
         cellprob_thresholds=grid.cellprob,
         flow_thresholds=grid.flow,
         min_sizes=grid.size,
