@@ -9,7 +9,6 @@ import json
 import re
 import shutil
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -20,6 +19,7 @@ from cellflow.errors import CheckpointError
 from cellflow.storage.atomic import atomic_path
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.records import dict_or_empty
+from cellflow.storage.zips import ZIP_DAMAGES, names_in_zip
 
 __all__ = ["MANIFEST", "is_archive", "unpacked_archive", "write_archive"]
 
@@ -71,11 +71,7 @@ def write_archive(path: Path, files: Mapping[str, Path], facts: Mapping[str, Any
 
 def is_archive(path: Path) -> bool:
     """Whether a file is an archive of cellflow, whole or not; model files of torch are zips too."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return MANIFEST in archive.namelist()
-    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
-        return False
+    return MANIFEST in names_in_zip(path)
 
 
 @contextmanager
@@ -96,13 +92,9 @@ def unpacked_archive(path: Path) -> Iterator[Path]:
                 folder = Path(parent) / manifest["name"]
                 for name, facts in manifest["files"].items():
                     _unpack(path, archive, items[name], folder / name, facts)
-        except (
-            zipfile.BadZipFile,
-            zlib.error,
-            EOFError,
-            NotImplementedError,
-            RuntimeError,
-        ) as error:
+        except CheckpointError:
+            raise
+        except ZIP_DAMAGES as error:
             raise _damaged(path, str(error)) from None
         except OSError as error:  # a place in the file that is none, or a full disk: its text tells
             raise CheckpointError(f"{path} could not be unpacked: {error}", path=path) from None

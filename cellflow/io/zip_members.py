@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import lzma
-import struct
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from cellflow.errors import DataError
 from cellflow.storage.sizes import size_text
+from cellflow.storage.zips import ZIP_DAMAGES, names_in_zip
 
 __all__ = ["names_in", "read_members"]
 
@@ -21,12 +19,6 @@ MAX_MEMBER, MAX_TOTAL = 64 * 2**20, 2 * 2**30
 """Bytes of one member and of all, unpacked."""
 MAX_RATIO, FREE = 200, 2**20
 """Unpacked over packed size, of a member larger than so many bytes."""
-
-_DAMAGES = (
-    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError,
-    ValueError, OverflowError, struct.error,
-)  # fmt: skip
-"""What is raised on a damaged zip; `ValueError` for names that are not in the encoding they claim."""
 
 
 def read_members(path: Path, suffix: str) -> Iterator[tuple[str, bytes]]:
@@ -52,7 +44,7 @@ def read_members(path: Path, suffix: str) -> Iterator[tuple[str, bytes]]:
                 if name.suffix.lower() == suffix and name.name[0] != ".":
                     with archive.open(member) as file:
                         yield name.stem, file.read(MAX_MEMBER + 1)
-    except _DAMAGES as error:
+    except ZIP_DAMAGES as error:
         raise DataError(
             f"{path}: not a zip, or a damaged or encrypted one ({error}). Save it again.", path=path
         ) from error
@@ -65,11 +57,8 @@ def read_members(path: Path, suffix: str) -> Iterator[tuple[str, bytes]]:
 def names_in(path: Path) -> list[str]:
     """Names of what a zip says it holds; none where it is no zip, or larger than any that is read."""
     try:
-        if path.stat().st_size > MAX_FILE:
-            return []
-        with zipfile.ZipFile(path) as archive:
-            return archive.namelist()
-    except (OSError, *_DAMAGES):
+        return [] if path.stat().st_size > MAX_FILE else names_in_zip(path)
+    except OSError:
         return []
 
 

@@ -17,6 +17,7 @@ import torch
 from cellflow.errors import CheckpointError
 from cellflow.nn.networks import NETWORKS, Network
 from cellflow.storage.atomic import atomic_path
+from cellflow.storage.zips import names_in_zip
 
 __all__ = [
     "Loaded",
@@ -187,7 +188,7 @@ def _what_it_is(path: Path) -> str:
             return f"it is {kind}"
     if start[8:9] == b"{":
         return "it is a safetensors file; load it with safetensors and save it with torch.save"
-    inside = _names_in(path) if start.startswith(b"PK") else []
+    inside = names_in_zip(path) if start.startswith(b"PK") else []
     for name, kind in _ZIPS.items():
         if name in inside:
             return f"it is {kind}"
@@ -196,15 +197,6 @@ def _what_it_is(path: Path) -> str:
     if start.startswith(b"\x80"):
         return "it is a pickle of another program, or damaged"
     return "it is truncated, damaged or of another kind"
-
-
-def _names_in(path: Path) -> list[str]:
-    """Names of the files in a zip; none where it is damaged."""
-    try:
-        with zipfile.ZipFile(path) as file:
-            return file.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return []
 
 
 def _check_zip(path: Path) -> None:
