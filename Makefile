@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all check bench clean
+.PHONY: demo test test-all test-browser check bench clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -11,7 +11,7 @@ BIN := .venv/bin
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group dev --editable .
 	# metrics are compared with it; the pandas and rich that it asks for are older than those it works with
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps \
-		panoptica ruamel.yaml connected-components-3d plotly
+		panoptica ruamel.yaml connected-components-3d
 	touch $@
 
 demo: .venv/ready
@@ -23,10 +23,16 @@ PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 \
 
 # Minutes. What takes long and is tested in the small as well (marked slow) is left to test-all.
 test: .venv/ready
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not browser"
 
 test-all: .venv/ready
-	$(PYTEST)
+	$(PYTEST) -m "not browser"
+
+# Pages, opened in a real browser: Debian's chromium, or the one that CHROMIUM names.
+CHROMIUM ?= $(shell command -v chromium chromium-browser google-chrome | head -n 1)
+test-browser: .venv/ready
+	$(if $(CHROMIUM),,apt-get update -qq && apt-get install -qq --yes chromium >/dev/null)
+	CHROMIUM=$(CHROMIUM) $(BIN)/python -m pytest -m browser tests/browser
 
 check: .venv/ready
 	$(BIN)/ruff check .

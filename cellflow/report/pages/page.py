@@ -1,0 +1,133 @@
+"""One HTML page: a template, filled, with all that it needs inside."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from cellflow.storage.atomic import write_text
+
+__all__ = ["plain", "write_page"]
+
+MISSING = "–"
+"""Stands where a figure is not known."""
+
+
+def write_page(
+    path: Path,
+    template: str,
+    facts: Mapping[str, Any],
+    *,
+    title: str,
+    made_by: str = "",
+    assets: Sequence[str] = (),
+    charts: bool = False,
+    refresh: float | None = None,
+) -> None:
+    """Write a page that opens from disk, atomically; nothing in it is fetched from anywhere.
+
+    Parameters
+    ----------
+    path : Path
+        File to write, ends in .html.
+    template : str
+        Name of a template in ``templates/``, which extends ``base.html``.
+    facts : mapping
+        What the template shows. All text is escaped.
+    title : str
+        Title of the page.
+    made_by : str
+        The command that makes it, which stands at the foot of the page.
+    assets : sequence of str
+        Names in ``assets/``, scripts (.js) and styles (.css), that this page needs besides ``page.css`` and
+        ``page.js``.
+    charts : bool
+        Whether there are charts, which need plotly's script of 5 MB.
+    refresh : float, optional
+        Seconds after which an open page loads itself again, while its run goes on.
+    """
+    names = ["page.css", "page.js", *assets]
+    text = (
+        _environment()
+        .get_template(template)
+        .render(
+            facts,
+            title=title,
+            made_by=made_by,
+            made_at=datetime.now(UTC),
+            refresh=refresh,
+            styles=[_asset(name) for name in names if name.endswith(".css")],
+            scripts=[_asset(name) for name in names if name.endswith(".js")],
+            plotly=Markup(_plotly()) if charts else "",
+        )
+    )
+    write_text(path, text)
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold: NumPy's numbers and arrays as Python's, numbers that are not finite as null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def _number(value: Any, digits: int = 3) -> str:
+    """A number as people read it; `MISSING` where it is not known."""
+    value = plain(value)
+    if value is None or value == "":
+        return MISSING
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return f"{value:,.{digits}f}".replace("-0." + "0" * digits, "0." + "0" * digits)
+
+
+def _interval(low: Any, high: Any, digits: int = 3) -> str:
+    low, high = plain(low), plain(high)
+    if low is None or high is None:
+        return MISSING
+    return f"{_number(low, digits)} to {_number(high, digits)}"
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("cellflow.report.pages"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(number=_number, plain=plain)
+    environment.globals.update(interval=_interval, missing=MISSING)
+    return environment
+
+
+@cache
+def _asset(name: str) -> Markup:
+    return Markup(files("cellflow.report.pages").joinpath("assets", name).read_text("utf-8"))
+
+
+@cache
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())

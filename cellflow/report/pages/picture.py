@@ -1,0 +1,53 @@
+"""Pictures of pages: small ones inside the page, large ones beside it."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from pathlib import Path
+from typing import Any
+
+import cv2
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from cellflow.storage.atomic import atomic_path
+
+__all__ = ["picture_uri", "shrunk", "write_picture"]
+
+QUALITY = 80
+"""Of WebP, where 100 is the best."""
+
+Pixels = NDArray[np.uint8]
+
+
+def picture_uri(pixels: Pixels, *, quality: int = QUALITY) -> str:
+    """A picture as the address of an ``<img>``: WebP within the page.
+
+    Parameters
+    ----------
+    pixels : (H, W) or (H, W, 3) uint8 ndarray
+    quality : int
+    """
+    return "data:image/webp;base64," + b64encode(_packed(pixels, quality)).decode("ascii")
+
+
+def write_picture(path: Path, pixels: Pixels, *, quality: int = QUALITY) -> None:
+    """Write a WebP, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(_packed(pixels, quality))
+
+
+def shrunk(pixels: Any, side: int) -> Pixels:
+    """A picture whose longer side has at most `side` pixels, by the mean of what falls in one."""
+    height, width = pixels.shape[:2]
+    scale = side / max(height, width)
+    if scale >= 1:
+        return np.asarray(pixels, np.uint8)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _packed(pixels: Pixels, quality: int) -> bytes:
+    coloured = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+    return bytes(imagecodecs.webp_encode(np.ascontiguousarray(coloured), level=quality))
