@@ -73,6 +73,16 @@ class FoldFolder:
         return self.path / "history.png"
 
     @property
+    def true_batch(self) -> Path:
+        """Some validation images with their true cells."""
+        return self.path / "val_batch_truth.png"
+
+    @property
+    def predicted_batch(self) -> Path:
+        """The same images with the cells that the last evaluation predicted."""
+        return self.path / "val_batch_predicted.png"
+
+    @property
     def summary(self) -> Path:
         """How the training ended, JSON: finished or not, best epoch and score, what happened on the way."""
         return self.path / "summary.json"
