@@ -228,7 +228,7 @@ def _window_side(truth: Instances) -> int:
 
 def _steps(length: int, window: int) -> list[int]:
     """Where windows may begin: half a window apart, the last one at the end."""
-    return sorted({*range(0, length - window, window // 2), length - window})
+    return sorted({*range(0, length - window, max(1, window // 2)), length - window})
 
 
 def _centres(length: int, size: int) -> NDArray[np.int64]:

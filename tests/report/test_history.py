@@ -173,11 +173,12 @@ def test_failure_leaves_nothing_and_the_old_picture(
     plot_history(path, history(3), title="")
     before = path.read_bytes()
 
-    def fails(self: Figure, target: Path, **options: Any) -> None:
-        Path(target).write_bytes(b"half")
+    def fails(target: Path, data: bytes) -> None:
+        with target.open("wb") as file:
+            file.write(data[:4])
         raise OSError(28, "No space left on device", str(target))
 
-    monkeypatch.setattr(Figure, "savefig", fails)
+    monkeypatch.setattr(Path, "write_bytes", fails)
     with pytest.raises(OSError, match=r"No space left on device.*history\.png"):
         plot_history(path, history(5), title="")
     assert path.read_bytes() == before

@@ -16,7 +16,6 @@ from skimage.io import imread
 
 from cellflow.config import ModelConfig, OofConfig, TrainConfig
 from cellflow.engine.runtime.machine import Machine
-from cellflow.engine.training import fold_checkpoint
 from cellflow.engine.training import parallel_folds as side_by_side
 from cellflow.engine.training.parallel_folds import devices_for, train_side_by_side
 from cellflow.engine.training.train import train
@@ -308,17 +307,6 @@ def test_devices(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(devices_for([0], runtime, machine)) == 1
     assert len(devices_for([0, 1], replace(runtime, device="cuda:1"), machine)) == 1
     assert devices_for([0, 1], runtime, Machine(torch.device("cpu"), None, 0)) == ["cpu"]
-
-
-def test_a_plot_that_fails_does_not_stop_a_training(
-    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def broken(*rest: object, **more: object) -> None:
-        raise RuntimeError("no fonts")
-
-    monkeypatch.setattr(fold_checkpoint, "plot_history", broken)
-    assert train(config)[0].finished
-    assert "could not be drawn: no fonts" in caplog.text
 
 
 def test_leftovers_of_a_kill_are_removed(copied: TrainConfig) -> None:
