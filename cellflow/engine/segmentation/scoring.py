@@ -90,6 +90,7 @@ def score_images(
     check: Callable[[], None] | None = None,
     watching: Sequence[Seen] = (),
     ready: dict[str, Ready] | None = None,
+    truth: Callable[[str], Instances] | None = None,
     metric: str = "competition",
 ) -> list[dict[str, Any]]:
     """Segment images of a dataset and score them.
@@ -110,6 +111,8 @@ def score_images(
     ready : dict, optional
         Gets the images as the network wants them, as many as fit `READY_BYTES`, and gives them back in
         the next call: for passes over the same images with networks of the same channels.
+    truth : callable, optional
+        Gives the cells of an image; by default the dataset reads them anew.
     metric : str
         What chooses models.
 
@@ -118,9 +121,10 @@ def score_images(
     list of dict
         A row per image, in the order of `names`: id, the `SCORE_COLUMNS`, and the metric where it is none of them.
     """
+    cells_of = truth or dataset.instances
 
     def finish(name: str, result: Prediction) -> dict[str, Any]:
-        row = {"id": name} | score_row(dataset.instances(name), result.labels, metric)
+        row = {"id": name} | score_row(cells_of(name), result.labels, metric)
         for see in watching:
             see(name, result.labels, row)
         return row

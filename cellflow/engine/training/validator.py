@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -28,6 +29,8 @@ __all__ = ["Validator"]
 
 STYLED = 64
 """Training images, at most, whose styles tell the diameters at an evaluation."""
+KEPT_TRUTHS = 1000
+"""Images whose cells are kept as runs, some 50 kB each, from one evaluation to the next."""
 VALIDATION_EPOCH = -1
 """Epoch in the key of the validation crops' randomness: the same crops at every evaluation."""
 
@@ -63,7 +66,9 @@ class Validator:
     ):
         self.config, self.dataset, self.machine = config, dataset, machine
         self.ids, self.crops = samples.ids, crops
-        self._ready: dict[str, Ready] = {}  # of the images, from one evaluation to the next
+        # of the images, from one evaluation to the next
+        self._ready: dict[str, Ready] = {}
+        self._truth = lru_cache(KEPT_TRUTHS)(dataset.instances)
         step = -(-len(training.ids) // STYLED)
         self.styled = training.ids[::step] if config.eval_diameter == "image" else []
 
@@ -101,6 +106,7 @@ class Validator:
             check=check,
             watching=watching,
             ready=self._ready,
+            truth=self._truth,
             metric=self.config.select_metric,
         )
 
@@ -117,6 +123,7 @@ class Validator:
                 self.share,
                 watching=watching,
                 ready=self._ready,
+                truth=self._truth,
                 metric=metric,
             )
         except NotFiniteError as error:
