@@ -120,7 +120,7 @@ def _stride(labels: Ints, number: int, box: Ints, ends: Ints) -> int:
                 stride = max(stride, -((ends[y + away, 0] - high) // away))
             if y - away >= 0 and ends[y - away, 1] > 0:
                 stride = max(stride, -((low - ends[y - away, 1]) // away))
-    return min(stride, width)
+    return int(min(stride, width))
 
 
 @kernel
