@@ -31,7 +31,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # name theirs.
 os.environ.setdefault("CELLFLOW_ENGINE", "torch")
 
-sys.path.insert(0, str(Path(__file__).parent))  # model_server
+sys.path.insert(0, str(Path(__file__).parent))  # model_server, narrow
 sys.path.insert(0, str(Path(__file__).parent / "storage"))  # faults
 sys.path.insert(0, str(Path(__file__).parent / "io"))  # zarr_files
 
@@ -61,6 +61,27 @@ def _conversions_of_tests_lie_apart(tmp_path_factory: pytest.TempPathFactory) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CELLFLOW_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _new_networks_are_narrow() -> Iterator[None]:
+    """A training takes a third of the time. Commands in processes of their own make networks of full width."""
+    from narrow import NarrowUNet
+
+    from cellflow.engine.training import start_network
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(start_network, "DEFAULT", NarrowUNet)
+        yield
+
+
+@pytest.fixture
+def full_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """New networks are those of Cellpose's size, as a user's are."""
+    from cellflow.engine.training import start_network
+    from cellflow.nn.networks import DEFAULT
+
+    monkeypatch.setattr(start_network, "DEFAULT", DEFAULT)
 
 
 @pytest.fixture(autouse=True)
