@@ -66,22 +66,21 @@ def _conversions_of_tests_lie_apart(tmp_path_factory: pytest.TempPathFactory) ->
 @pytest.fixture(autouse=True, scope="session")
 def _new_networks_are_narrow() -> Iterator[None]:
     """A training takes a third of the time. Commands in processes of their own make networks of full width."""
-    from narrow import NarrowUNet
+    from narrow import NarrowUNet, new_networks
 
-    from cellflow.engine.training import start_network
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(start_network, "DEFAULT", NarrowUNet)
+    with new_networks(NarrowUNet):
         yield
 
 
 @pytest.fixture
-def full_width(monkeypatch: pytest.MonkeyPatch) -> None:
-    """New networks are those of Cellpose's size, as a user's are."""
-    from cellflow.engine.training import start_network
-    from cellflow.nn.networks import DEFAULT
+def full_width() -> Iterator[None]:
+    """New networks are of Cellpose's size, as a user's are."""
+    from narrow import new_networks
 
-    monkeypatch.setattr(start_network, "DEFAULT", DEFAULT)
+    from cellflow.nn.networks import UNet
+
+    with new_networks(UNet):
+        yield
 
 
 @pytest.fixture(autouse=True)

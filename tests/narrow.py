@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from cellflow.nn.networks import UNet
+import pytest
 
-__all__ = ["NARROW", "NarrowUNet"]
+from cellflow.config import TrainConfig
+from cellflow.engine.training import start_network
+from cellflow.engine.training.fold_result import FoldResult
+from cellflow.engine.training.train import train
+from cellflow.nn.networks import Network, UNet
+
+__all__ = ["NARROW", "NarrowUNet", "new_networks", "train_narrow"]
 
 NARROW = (8, 16, 32, 64)
 """Feature maps at each level, the finest first."""
@@ -21,3 +28,17 @@ class NarrowUNet(UNet):
         self, diam_mean: float = 30.0, *, channels: int = 2, widths: Sequence[int] = NARROW
     ):
         super().__init__(diam_mean, channels=channels, widths=widths)
+
+
+@contextmanager
+def new_networks(network: type[Network]) -> Iterator[None]:
+    """Trainings of this process that start from no model file make such networks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(start_network, "DEFAULT", network)
+        yield
+
+
+def train_narrow(config: TrainConfig) -> list[FoldResult]:
+    """Train as the tests of this process do in a process of its own."""
+    start_network.DEFAULT = NarrowUNet
+    return train(config)
