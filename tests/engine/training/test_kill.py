@@ -230,7 +230,15 @@ def test_two_processes_equal_one_that_takes_the_halves_in_turn(
         train(config)
     words = [
         *("train", "--fold", "1", "--data", str(config.data), "--runs_dir", str(tmp_path / "two")),
-        *("--init", str(tmp_path / "before.pt"), "--sgd", "--schedule", "constant", "--learning_rate", "0.01"),
+        *(
+            "--init",
+            str(tmp_path / "before.pt"),
+            "--sgd",
+            "--schedule",
+            "constant",
+            "--learning_rate",
+            "0.01",
+        ),
         *("--n_epochs", "2", "--batch_size", "2", "--bsize", "64", "--min_train_masks", "1"),
         *("--eval_every", "2", "--device", "cpu", "--amp", "off", "--threads", "1"),
     ]
