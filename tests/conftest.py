@@ -39,11 +39,11 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that train most come first: one that comes last keeps one process busy and the others idle."""
+    """Files that train and predict most come first: one that comes last keeps one process busy and the others idle."""
     cost: Counter[Path] = Counter()
     for item in items:
-        training = "tiny_config" in getattr(item, "fixturenames", ())
-        cost[item.path] += 10 if item.get_closest_marker("slow") else int(training)
+        works = not {"tiny_config", "shared"}.isdisjoint(getattr(item, "fixturenames", ()))
+        cost[item.path] += 10 if item.get_closest_marker("slow") else int(works)
     items.sort(key=lambda item: -cost[item.path])
 
 
