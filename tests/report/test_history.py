@@ -86,8 +86,23 @@ def test_no_evaluation_yet(tmp_path: Path) -> None:
     assert found["loss"] > 150
 
 
-@pytest.mark.parametrize("column", [*COLUMNS, "all"])
-@pytest.mark.parametrize("way", ["nan", "gone", "none"])
+WAYS = ("nan", "gone", "none")
+EVERY = [(column, way) for column in COLUMNS for way in WAYS]
+ONE_WAY_EACH = [(column, WAYS[place % 3]) for place, column in enumerate(COLUMNS)]
+
+
+@pytest.mark.parametrize(
+    ("column", "way"),
+    [
+        *(("all", way) for way in WAYS),
+        *ONE_WAY_EACH,
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)  # together
+            for case in EVERY
+            if case not in ONE_WAY_EACH
+        ),
+    ],
+)
 def test_column_that_is_unknown(
     tmp_path: Path, column: str, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
