@@ -26,6 +26,7 @@ from cellflow.io.places import (
     is_image_folder,
     tell_of_passed_over,
     where_else,
+    without_outline_pictures,
 )
 from cellflow.io.problems import Problems
 from cellflow.io.source import FileImage, Shape, Source, SourceImage, by_id
@@ -147,7 +148,7 @@ def _places(folder: Path, options: ReadOptions) -> _Folders:
 
 
 def _pairing(places: _Folders, mask_filter: str, img_filter: str) -> _Pairing:
-    files = list_images(places.images)
+    files = without_outline_pictures(list_images(places.images))
     maps = list_maps(places.masks, mask_filter)
     if places.paired:
         files, maps = _split_paired(list(dict.fromkeys([*files, *maps])), mask_filter)

@@ -488,3 +488,15 @@ def test_the_end_says_what_was_found_and_what_comes_next(
     following = said.split("Next: cellflow ")[1].split()
     assert following == ["folds", "--k", "2", "--data", "d"]
     command(following)
+
+
+def test_pictures_of_outlines_that_cellpose_saves_are_no_masks(tmp_path: Path) -> None:
+    source = tmp_path / "cp"
+    for name in "ab":
+        write(source / f"{name}.tif", photo())
+        write(source / f"{name}_cp_masks.png", cells())
+        write(source / f"{name}_outlines_cp_masks.png", np.stack([photo()] * 3, -1))
+    dataset = prepare(PrepareConfig(source, out=tmp_path / "d"))
+    assert dataset.images["n_instances"].tolist() == [12, 12]
+    found = score_masks(ScoreConfig(str(source), truth=tmp_path / "d"))
+    assert found.images["score"].tolist() == [1.0, 1.0]
