@@ -19,6 +19,7 @@ __all__ = [
     "MASK_ENDINGS",
     "MASK_FOLDERS",
     "OUTPUT_ENDINGS",
+    "RESULTS",
     "find_folder",
     "half_kaggle",
     "has_gui_files",
@@ -40,6 +41,8 @@ OUTPUT_ENDINGS = ("_flows", "_masks", "_cp_masks", "_cp_output", "_cp_outlines",
 """Endings of names of files that Cellpose writes beside an image."""
 CELLPOSE_MASKS = ("_cp_masks", "_masks")
 """Endings of names of label maps beside their images, as Cellpose writes and reads them."""
+RESULTS = "prediction.json"
+"""File of a folder of results, which may hold the same cells in many forms."""
 _OUTLINES, _CP_MASKS = "_outlines", "_cp_masks"
 MASK_ENDINGS = (*CELLPOSE_MASKS, "_mask", "_labels", "_label", "-labels", "-label")
 IMAGE_ENDINGS = ("", "_image", "_img")
