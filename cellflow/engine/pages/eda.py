@@ -177,7 +177,7 @@ def _images(
     megapixels = table["height"] * table["width"] / 1e6
     facts = pd.DataFrame(
         {
-            "cell_type": table["cell_type"] if "cell_type" in table else "",
+            "cell_type": table.get("cell_type", ""),
             "group": groups_of(table, group),
             "fold": _fold_of(dataset).reindex(measured.index),
             **{name: table[name] for name in ("height", "width", "channels", "dtype")},

@@ -146,7 +146,8 @@ def _scale(diameter: float) -> Iterator[Hint]:
             "note",
             "Large cells",
             f"The median cell is {diameter:.0f} pixels across. Networks see it shrunk to {_DIAMETER:.0f}, "
-            f"{diameter / _DIAMETER:.1f} times smaller: fine outlines are lost. From scratch a larger target keeps them.",
+            f"{diameter / _DIAMETER:.1f} times smaller: fine outlines are lost. From scratch a "
+            "larger target keeps them.",
             "cellflow train --diam_mean 60",
         )
 

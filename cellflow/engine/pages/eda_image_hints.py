@@ -35,7 +35,7 @@ def label_hints(found: Gathered) -> Iterator[Hint]:
         yield Hint(
             "note",
             "Labels to look at",
-            f"{names}, of {plural(len(found.cells), 'cell')}. The worst of each kind are shown below. "
+            f"{names}, of {plural(len(found.cells), 'cell')}. Some of each kind are shown below. "
             "Faults that can be mended without looking are mended by --fix.",
             found.fix or f"cellflow verify {found.place} --out findings.csv",
         )
@@ -66,9 +66,17 @@ def _problems(found: Gathered) -> Iterator[Hint]:
                 "note",
                 kind.capitalize(),
                 f"{plural(len(items), 'image')} ({few_text(dict.fromkeys(item.id for item in items))}), the first: "
-                f"{items[0].reason}. cellflow folds keeps images of the same pixels and their other forms in one "
-                "fold; for crops of one picture give a group.",
+                f"{items[0].reason}. {_together(found, kind)}",
             )
+
+
+def _together(found: Gathered, kind: str) -> str:
+    """What keeps such images in one fold."""
+    if kind != "shared pixels":
+        return "cellflow folds keeps them in one fold; each counts in training and in scores."
+    if found.group:
+        return f"They must lie in one fold: check that each pair has the same {found.group}."
+    return "They must lie in one fold: give a table with the columns id and group to cellflow prepare --table."
 
 
 def _contacts(found: Gathered, overlapping: int) -> Iterator[Hint]:
@@ -101,7 +109,8 @@ def _few_cells(found: Gathered) -> Iterator[Hint]:
         yield Hint(
             "warning" if few > 0.2 * len(counts) else "note",
             "Images with few cells",
-            f"{plural(few, 'image')} of {len(counts)} have fewer than {least} cells{without}. Training leaves them "
+            f"{plural(few, 'image')} of {len(counts)} {'has' if few == 1 else 'have'} fewer than {least} cells"
+            f"{without}. Training leaves them "
             f"out (--min_train_masks {least}); scores do not.",
             f"cellflow train --min_train_masks {0 if empty == few else 1}",
         )
@@ -114,8 +123,8 @@ def image_hints(found: Gathered) -> Iterator[Hint]:
         yield Hint(
             "note",
             "Images unlike the rest",
-            f"{plural(len(odd), 'image')}: {few_text(odd['id'])}. They are shown below with the reason. Leave out of "
-            "the source what is broken; of what is real, annotate more.",
+            f"{plural(len(odd), 'image')}: {few_text(odd['id'])}, shown below with the reason. Leave out of the "
+            "source what is broken; of what is real, annotate more.",
         )
     yield from _channels(found)
     yield from _pixel_types(found)
@@ -158,8 +167,8 @@ def _channels(found: Gathered) -> Iterator[Hint]:
         yield Hint(
             "warning",
             "Empty channels",
-            f"{word} {', '.join(map(str, always))} {'has' if len(always) == 1 else 'have'} one value only in every image. "
-            "Name the channel with the cells.",
+            f"{word} {', '.join(map(str, always))} {'has' if len(always) == 1 else 'have'} one value only in "
+            "every image. Name the channel with the cells.",
             f"cellflow train --chan {_first_full(several['channels'].max(), always)}",
         )
     if sometimes:

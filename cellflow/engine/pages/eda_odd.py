@@ -48,10 +48,8 @@ def odd_images(images: pd.DataFrame) -> pd.DataFrame:
                 word = high if ratio > 1 else low
                 middle = members[column].median()
                 value = members.at[name, column]
-                of = f"images of {kind}" if kind else "the images"
-                text = (
-                    f"{word}: {value:,.{digits}f}, half of {of} have less than {middle:,.{digits}f}"
-                )
+                of = f"of {kind} " if kind else ""
+                text = f"{word}: {value:,.{digits}f}, the median {of}is {middle:,.{digits}f}"
                 found.setdefault(name, []).append((distance, text))
     rows = [
         {
@@ -66,9 +64,9 @@ def odd_images(images: pd.DataFrame) -> pd.DataFrame:
 
 
 _MEASURES = (
-    ("mean", "dark", "bright", 1),
-    ("spread", "little contrast", "much contrast", 1),
-    ("diameter", "small cells", "large cells", 1),
+    ("mean", "dark (mean intensity)", "bright (mean intensity)", 1),
+    ("spread", "little contrast (percentiles 1 to 99)", "much contrast (percentiles 1 to 99)", 1),
+    ("diameter", "small cells (median diameter)", "large cells (median diameter)", 1),
     ("density", "few cells for each million pixels", "many cells for each million pixels", 0),
 )
 """Column, what it is called where it is low and where it is high, and its digits."""
@@ -97,9 +95,9 @@ def odd_cells(cells: pd.DataFrame, cell_types: pd.Series[str]) -> pd.DataFrame:
             row = members.loc[place]
             if ratio < 1 and row["at_border"]:
                 continue
-            of = f"cells of {kind}" if kind else "the cells"
+            of = f" of {kind}" if kind else ""
             times = f"{ratio:.1f} times" if ratio > 1 else f"1/{1 / ratio:.0f} of"
-            text = f"{row['diameter']:.1f} pixels across: {times} the {middle:.1f} of half of {of}"
+            text = f"{row['diameter']:.1f} pixels across, {times} the median{of} ({middle:.1f})"
             rows.append(
                 {"id": row["id"], "cell": int(row["cell"]), "why": text, "distance": distance}
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import chain, zip_longest
 from typing import Any
@@ -114,6 +115,7 @@ def chosen_labels(
         if item.cell is not None and item.kind in kinds:
             kinds[item.kind].append(((item.id, item.cell), item.reason))
     kinds["odd size"] = [((row.id, row.cell), row.why) for row in sizes.itertuples(index=False)]
+    kinds = {kind: _one_of_each_image_first(items) for kind, items in kinds.items()}
     chosen: dict[tuple[str, int], tuple[str, str]] = {}
     turns = zip_longest(*([(kind, *item) for item in items] for kind, items in kinds.items()))
     for item in chain.from_iterable(turns):
@@ -121,6 +123,18 @@ def chosen_labels(
             kind, key, why = item
             chosen.setdefault(key, (kind, why))
     return dict(sorted(chosen.items(), key=lambda entry: list(kinds).index(entry[1][0])))
+
+
+def _one_of_each_image_first(
+    items: list[tuple[tuple[str, int], str]],
+) -> list[tuple[tuple[str, int], str]]:
+    seen = Counter[str]()
+    turns = []
+    for item in items:
+        name = item[0][0]
+        turns.append(seen[name])
+        seen[name] += 1
+    return [item for _, item in sorted(zip(turns, items, strict=True), key=lambda pair: pair[0])]
 
 
 def _picture(pixels: NDArray[Any], cells: Instances) -> tuple[NDArray[np.uint8], str, int]:
@@ -155,22 +169,31 @@ def _cell_view(name: str, cell: int, caption: str, pixels: NDArray[Any], cells: 
     """A cell, marked, with its surroundings and the other cells in them."""
     top, left, bottom, right = box_of_cell(cells, cell)
     side = int(max(CROP, CROP_ROOM * (bottom - top), CROP_ROOM * (right - left)))
-    begin, end = [], []
-    for first, last, size in ((top, bottom, cells.shape[0]), (left, right, cells.shape[1])):
-        start = min(max(0, (first + last - side) // 2), max(0, size - side))
-        begin.append(start)
-        end.append(min(size, start + side))
-    crop = shown(pixels[begin[0] : end[0], begin[1] : end[1]], SIDE // 2)
-    at = {"scale": crop.shape[1] / (end[1] - begin[1]), "corner_yx": (begin[0], begin[1])}
+    corner = (top + bottom - side) // 2, (left + right - side) // 2
+    crop, scale = _crop(pixels, corner, side)
+    box = (*corner, corner[0] + side, corner[1] + side)
     near = [
         other
         for other in range(len(cells))
-        if other != cell and _meets(box_of_cell(cells, other), (*begin, *end))
+        if other != cell and _meets(box_of_cell(cells, other), box)
     ]
-    around = outline_path(cells, near, **at)
-    return View(
-        name, caption, crop, around, marked=outline_path(cells, [cell], **at), cell=cell + 1
-    )
+    around = outline_path(cells, near, scale=scale, corner_yx=corner)
+    marked = outline_path(cells, [cell], scale=scale, corner_yx=corner)
+    return View(name, caption, crop, around, marked=marked, cell=cell + 1)
+
+
+def _crop(
+    pixels: NDArray[Any], corner: tuple[int, int], side: int
+) -> tuple[NDArray[np.uint8], float]:
+    """A square of an image as it is seen, black beyond the border, and its pixels for one of the image."""
+    y, x = corner
+    inside = shown(pixels[max(0, y) : y + side, max(0, x) : x + side], SIDE // 2)
+    scale = inside.shape[1] / (min(pixels.shape[1], x + side) - max(0, x))
+    top, left = round(max(0, -y) * scale), round(max(0, -x) * scale)
+    long = max(round(side * scale), top + inside.shape[0], left + inside.shape[1])
+    crop = np.zeros((long, long, 3), np.uint8)
+    crop[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
+    return crop, scale
 
 
 def _meets(one: tuple[int, ...], other: tuple[int, ...]) -> bool:

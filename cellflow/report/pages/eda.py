@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,6 +121,7 @@ def write_eda_page(path: Path, facts: EdaFacts, *, made_by: str = "") -> None:
     """Write the page, atomically."""
     images, cells = facts.images, facts.cells
     folds = images["fold"].notna().any()
+    number = count()
     shown = {
         "facts": facts,
         "tiles": eda_tables.tiles(images, cells, facts.group),
@@ -136,9 +138,10 @@ def write_eda_page(path: Path, facts: EdaFacts, *, made_by: str = "") -> None:
         "intensity_charts": eda_charts.intensity_charts(images),
         "group_charts": eda_charts.group_charts(images, facts.group) if facts.group else [],
         "fold_charts": eda_charts.fold_charts(images) if folds else [],
-        "samples": [_gallery(item) for item in facts.samples],
-        "labels": [_gallery(item) for item in facts.labels],
-        "odd": _gallery(Gallery("", facts.odd)),
+        "samples": [_gallery(item, number) for item in facts.samples],
+        "labels": [_gallery(item, number) for item in facts.labels],
+        "odd": _gallery(Gallery("", facts.odd), number),
+        "boxes": eda_charts.BOXES,
         "image_limit": eda_tables.MOST_ROWS,
     }
     title = f"A first look at {Path(facts.place).resolve().name}"
@@ -146,8 +149,9 @@ def write_eda_page(path: Path, facts: EdaFacts, *, made_by: str = "") -> None:
     write_page(path, "eda.html", shown, title=title, made_by=made_by, assets=assets, charts=True)
 
 
-def _gallery(gallery: Gallery) -> dict[str, Any]:
-    return {"title": gallery.title, "views": [_view(view) for view in gallery.views]}
+def _gallery(gallery: Gallery, number: Iterator[int]) -> dict[str, Any]:
+    views = [_view(view) | {"number": next(number)} for view in gallery.views]
+    return {"title": gallery.title, "views": views}
 
 
 def _view(view: View) -> dict[str, Any]:

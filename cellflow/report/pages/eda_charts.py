@@ -12,15 +12,23 @@ from cellflow.report.pages.chart import COLOURS, Chart, literal
 from cellflow.report.pages.table import Column, Table
 from cellflow.storage.sizes import type_text
 
-__all__ = ["fold_charts", "group_charts", "intensity_charts", "number_charts", "size_charts"]
+__all__ = [
+    "BOXES",
+    "fold_charts",
+    "group_charts",
+    "intensity_charts",
+    "number_charts",
+    "size_charts",
+]
 
 MOST_TYPES = 10
 """Types that are drawn; the tables have them all."""
 MOST_POINTS = 3000
 """Points of a chart; of more images every second, third ... is drawn."""
 _BINS = 36
-_WHISKERS = (
-    "The box holds the middle half, its line is the median, and its ends leave 5 % on either side."
+_BAR_LEGEND = {"orientation": "h", "y": -0.2, "traceorder": "normal"}
+BOXES = (
+    "A box holds the middle half, its line is the median, and its ends leave 5 % on either side."
 )
 
 Layout = dict[str, Any]
@@ -121,6 +129,7 @@ def group_charts(images: pd.DataFrame, group: str | None) -> list[Chart]:
     ]
     layout = _axes("images in the group", "groups") | {
         "barmode": "stack",
+        "legend": _BAR_LEGEND,
         "showlegend": len(kinds) > 1,
     }
     layout["xaxis"]["type"] = "category"
@@ -155,6 +164,7 @@ def fold_charts(images: pd.DataFrame) -> list[Chart]:
             )
         layout = _axes("", "images" if column is None else "cells") | {
             "barmode": "stack",
+            "legend": _BAR_LEGEND,
             "showlegend": len(kinds) > 1,
         }
         charts.append(Chart(name, title, traces, layout, height=300))
@@ -243,9 +253,7 @@ def _boxes(
     layout["xaxis"]["type"] = "category"
     if kinds == [""] and len(parts) == 1:
         layout["xaxis"]["showticklabels"] = False
-    return Chart(
-        name, title, traces, layout, f"{says} {_WHISKERS}".strip(), _box_table(title, rows)
-    )
+    return Chart(name, title, traces, layout, says, _box_table(title, rows))
 
 
 def _box_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:

@@ -133,8 +133,8 @@ def type_table(images: pd.DataFrame, cells: pd.DataFrame) -> Table:
         Column(
             "diameter", "Diameter", 1, "Median diameter of discs of the cells' areas, in pixels"
         ),
-        Column("low", "5 %", 1, "5 % of the cells are less wide"),
-        Column("high", "95 %", 1, "5 % of the cells are wider"),
+        Column("low", "Small (5 %)", 1, "5 % of the cells are less wide"),
+        Column("high", "Large (95 %)", 1, "5 % of the cells are wider"),
         *([Column("um", "Diameter in µm", 1)] if images["um"].notna().any() else []),
         Column(
             "covered",
