@@ -227,7 +227,7 @@ def _facts(
         ],
         odd=_shown(views, _odd_captions(found.odd_images.head(ODD_SHOWN))),
         odd_images=found.odd_images,
-        labels=_label_galleries(found, views),
+        labels=views.cells(chosen_labels(found.findings, found.odd_cells)),
         next=verified.next,
     )
 
@@ -239,19 +239,6 @@ def _odd_captions(odd: pd.DataFrame) -> dict[str, str]:
 def _shown(views: Views, captions: dict[str, str]) -> list[View]:
     made = (views.image(name, caption) for name, caption in captions.items())
     return [view for view in made if view is not None]
-
-
-def _label_galleries(found: Gathered, views: Views) -> list[Gallery]:
-    chosen = chosen_labels(found.findings, found.odd_cells)
-    made = views.cells({key: why for key, (_, why) in chosen.items()})
-    kinds = dict.fromkeys(kind for kind, _ in chosen.values())
-    return [
-        Gallery(
-            kind.capitalize(),
-            [view for view, (of, _) in zip(made, chosen.values(), strict=True) if of == kind],
-        )
-        for kind in kinds
-    ]
 
 
 def _split(dataset: Dataset) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import pandas as pd
@@ -14,8 +14,9 @@ from cellflow.engine.pages.eda_odd import spread_of
 from cellflow.io.dataset import Dataset
 from cellflow.report.pages.eda import Hint
 from cellflow.storage.sizes import few_text, plural, type_text
+from cellflow.types import shorten
 
-__all__ = ["Gathered", "size_hints", "split_hints"]
+__all__ = ["Gathered", "ids_text", "size_hints", "split_hints"]
 
 _RANGE = SamplingConfig().scale_range
 ALIKE = (1 + _RANGE / 2) / (1 - _RANGE / 2)
@@ -27,6 +28,7 @@ RARE, RARE_AGAINST = 0.1, 3.0
 UNEVEN = 1.5
 """Images of the largest fold against those of the smallest."""
 _DIAMETER = 30.0
+_ID = 24
 _SMALL, _LARGE = 15.0, 90.0
 
 
@@ -69,6 +71,11 @@ class Gathered:
     def types(self) -> list[str]:
         """Cell types, the most frequent first; one empty name where nothing is known of them."""
         return [str(kind) for kind in self.images["cell_type"].value_counts().index]
+
+
+def ids_text(names: Iterable[str]) -> str:
+    """The first ids of many, long ones without their middle."""
+    return few_text(shorten(str(name), _ID) for name in names)
 
 
 def size_hints(found: Gathered) -> Iterator[Hint]:
@@ -183,11 +190,11 @@ def _rare_types(found: Gathered) -> Iterator[Hint]:
         if count < RARE * len(found.images) and RARE_AGAINST * count <= named.iloc[0]
     }
     if rare:
-        names = few_text(f"{kind} ({plural(count, 'image')})" for kind, count in rare.items())
+        names = few_text(f"{plural(count, 'image')} of {kind}" for kind, count in rare.items())
         yield Hint(
             "warning",
             "Rare types",
-            f"{names} of {len(found.images)} images: a network sees little of them, and their scores are those of "
+            f"{names}, of {len(found.images)} in all: a network sees little of them, and their scores are those of "
             "few images. Annotate more of them, or draw as many crops of each type in training.",
             "cellflow train --balance",
         )

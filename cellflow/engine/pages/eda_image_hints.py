@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+import pandas as pd
+
 from cellflow.config import SamplingConfig
 from cellflow.engine.data.cell_findings import CELL_KINDS
-from cellflow.engine.pages.eda_hints import Gathered
+from cellflow.engine.pages.eda_hints import Gathered, ids_text
 from cellflow.report.pages.eda import Hint
 from cellflow.storage.sizes import few_text, plural
 
@@ -51,7 +53,7 @@ def _problems(found: Gathered) -> Iterator[Hint]:
     for kind in (*_BAD, "many cells in one"):
         items = [item for item in found.findings if item.kind == kind and item.wrong]
         if items:
-            names = few_text(dict.fromkeys(item.id for item in items if item.id))
+            names = ids_text(dict.fromkeys(item.id for item in items if item.id))
             first = items[0].reason
             yield Hint(
                 "warning",
@@ -65,7 +67,7 @@ def _problems(found: Gathered) -> Iterator[Hint]:
             yield Hint(
                 "note",
                 kind.capitalize(),
-                f"{plural(len(items), 'image')} ({few_text(dict.fromkeys(item.id for item in items))}), the first: "
+                f"{plural(len(items), 'image')} ({ids_text(dict.fromkeys(item.id for item in items))}), the first: "
                 f"{items[0].reason}. {_together(found, kind)}",
             )
 
@@ -123,7 +125,7 @@ def image_hints(found: Gathered) -> Iterator[Hint]:
         yield Hint(
             "note",
             "Images unlike the rest",
-            f"{plural(len(odd), 'image')}: {few_text(odd['id'])}, shown below with the reason. Leave out of the "
+            f"{plural(len(odd), 'image')}: {ids_text(odd['id'])}, shown below with the reason. Leave out of the "
             "source what is broken; of what is real, annotate more.",
         )
     yield from _channels(found)
@@ -144,18 +146,33 @@ def _channels(found: Gathered) -> Iterator[Hint]:
             "--chan 0, the default, is right.",
         )
         return
-    coloured = several[~several["grey"]]
-    numbers = sorted(set(several["channels"]))
-    names = set(several["channel_names"]) - {""}
+    yield _coloured(found, several[~several["grey"]])
+    yield from _empty_channels(several)
+
+
+def _coloured(found: Gathered, coloured: pd.DataFrame) -> Hint:
+    numbers, total = sorted(set(coloured["channels"])), len(found.images)
+    names = set(coloured["channel_names"]) - {""}
     called = f" ({next(iter(names)).replace(';', ', ')})" if len(names) == 1 else ""
-    of = f"{len(coloured)} of {len(images)} images have colours or"
-    yield Hint(
+    text = (
+        f"{len(coloured)} of {total} images have {' or '.join(map(str, numbers))} channels{called}"
+    )
+    if numbers == [3] and not called:
+        text += " that differ: colours. --chan 0, the default, makes them grey, which suits stained slides"
+    else:
+        text += ". --chan 0, the default, makes them grey"
+    if len(coloured) < total:
+        return Hint("note", "Channels", f"{text}, and takes the others as they are.")
+    return Hint(
         "note",
         "Channels",
-        f"{of} {' or '.join(map(str, numbers))} channels{called}. --chan 0, the default, makes them grey; --chan names "
-        "the channel with the cells, --chan2 one with their nuclei.",
+        f"{text}. Where channels show different things, --chan names the one with the cells, --chan2 one with "
+        "their nuclei.",
         "cellflow train --chan 1 --chan2 2",
     )
+
+
+def _empty_channels(several: pd.DataFrame) -> Iterator[Hint]:
     always = [
         number
         for number in range(1, int(several["channels"].max()) + 1)
@@ -175,7 +192,7 @@ def _channels(found: Gathered) -> Iterator[Hint]:
         yield Hint(
             "warning",
             "Empty in some images",
-            f"{plural(len(sometimes), 'image')} lack a channel that others have: {few_text(sometimes)}.",
+            f"{plural(len(sometimes), 'image')} lack a channel that others have: {ids_text(sometimes)}.",
         )
 
 
@@ -202,7 +219,7 @@ def _brightness(found: Gathered) -> Iterator[Hint]:
         yield Hint(
             "note",
             "At the top of the scale",
-            f"In {plural(len(white), 'image')} ({few_text(white)}) more than {SATURATED:.0%} of the pixels have the "
+            f"In {plural(len(white), 'image')} ({ids_text(white)}) more than {SATURATED:.0%} of the pixels have the "
             "largest value: overexposed, unless that is the white of a slide.",
         )
     bright = int((images["contrast"] > PLAIN_CONTRAST).sum())

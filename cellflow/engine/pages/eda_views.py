@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from itertools import chain, zip_longest
+from itertools import chain, islice, zip_longest
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,8 @@ SIDE = 720
 """Of a picture, in pixels at most."""
 CROP, CROP_ROOM = 96, 2.0
 """Side of the smallest picture of a single cell, and how many times as wide as the cell it is."""
-LABELS_SHOWN = 24
-"""Single cells that are shown at most."""
+LABELS_SHOWN, OF_A_KIND = 24, 8
+"""Single cells that are shown at most, and those of one kind."""
 SHOWN_KINDS = (
     "many cells in one",
     "whole image",
@@ -70,14 +70,14 @@ class Views:
         picture, outlines, count = self._kept[name]
         return View(name, caption, picture, outlines, count=count)
 
-    def cells(self, wanted: Mapping[tuple[str, int], str]) -> list[View]:
-        """Single cells with what is around them, by id and number; each image is read once."""
+    def cells(self, wanted: Mapping[tuple[str, int], tuple[str, str]]) -> list[View]:
+        """Single cells with what is around them, by id and number, with kind and reason; each image is read once."""
         found = dict[tuple[str, int], View]()
         for name in dict.fromkeys(name for name, _ in wanted):
             pixels, cells = self._dataset.image(name), self._cells(name)
-            for key, caption in wanted.items():
+            for key, about in wanted.items():
                 if key[0] == name:
-                    found[key] = _cell_view(name, key[1] - 1, caption, pixels, cells)
+                    found[key] = _cell_view(key, about, pixels, cells)
         return [found[key] for key in wanted]
 
     def _cells(self, name: str) -> Instances:
@@ -85,14 +85,15 @@ class Views:
 
 
 def chosen_samples(images: pd.DataFrame, count: int, seed: int) -> dict[str, list[str]]:
-    """Ids of images to show, by cell type: as many of each as `count` allows, drawn by the seed."""
+    """Ids of images to show, by cell type: as many of each as of the others, drawn by the seed."""
     kinds = images["cell_type"] if "cell_type" in images else pd.Series("", images.index)
     drawn = [
         (str(kind), generator(seed, "eda", str(kind)).permutation(sorted(members.index)))
         for kind, members in kinds.groupby(kinds)
     ]
     turns = zip_longest(*([(kind, str(name)) for name in names] for kind, names in drawn))
-    taken = [item for item in chain.from_iterable(turns) if item is not None][:count]
+    rows = islice(turns, max(1, count // max(1, len(drawn))))
+    taken = [item for item in chain.from_iterable(rows) if item is not None][:count]
     return {
         kind: sorted(name for of, name in taken if of == kind)
         for kind in sorted({of for of, _ in taken})
@@ -115,7 +116,7 @@ def chosen_labels(
         if item.cell is not None and item.kind in kinds:
             kinds[item.kind].append(((item.id, item.cell), item.reason))
     kinds["odd size"] = [((row.id, row.cell), row.why) for row in sizes.itertuples(index=False)]
-    kinds = {kind: _one_of_each_image_first(items) for kind, items in kinds.items()}
+    kinds = {kind: _one_of_each_image_first(items)[:OF_A_KIND] for kind, items in kinds.items()}
     chosen: dict[tuple[str, int], tuple[str, str]] = {}
     turns = zip_longest(*([(kind, *item) for item in items] for kind, items in kinds.items()))
     for item in chain.from_iterable(turns):
@@ -165,8 +166,11 @@ def _smaller(pixels: NDArray[Any], side: int) -> NDArray[Any]:
     return np.asarray(cv2.resize(pixels.astype(np.float32), size, interpolation=cv2.INTER_AREA))
 
 
-def _cell_view(name: str, cell: int, caption: str, pixels: NDArray[Any], cells: Instances) -> View:
+def _cell_view(
+    key: tuple[str, int], about: tuple[str, str], pixels: NDArray[Any], cells: Instances
+) -> View:
     """A cell, marked, with its surroundings and the other cells in them."""
+    name, cell, (kind, caption) = key[0], key[1] - 1, about
     top, left, bottom, right = box_of_cell(cells, cell)
     side = int(max(CROP, CROP_ROOM * (bottom - top), CROP_ROOM * (right - left)))
     corner = (top + bottom - side) // 2, (left + right - side) // 2
@@ -179,7 +183,7 @@ def _cell_view(name: str, cell: int, caption: str, pixels: NDArray[Any], cells: 
     ]
     around = outline_path(cells, near, scale=scale, corner_yx=corner)
     marked = outline_path(cells, [cell], scale=scale, corner_yx=corner)
-    return View(name, caption, crop, around, marked=marked, cell=cell + 1)
+    return View(name, caption, crop, around, marked=marked, cell=cell + 1, kind=kind)
 
 
 def _crop(

@@ -60,6 +60,8 @@ class View:
         Cells of the image.
     cell : int or None
         Number of the cell that it is about, from 1.
+    kind : str
+        What is found of it.
     """
 
     id: str
@@ -69,6 +71,7 @@ class View:
     marked: str = ""
     count: int | None = None
     cell: int | None = None
+    kind: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,10 +96,10 @@ class EdaFacts:
     folds : str
         The split in words; empty where there is none.
     hints : sequence of Hint
-    samples, labels : sequence of Gallery
-        Images by cell type, and single cells by what is found of them.
-    odd : sequence of View
-        Images unlike the rest.
+    samples : sequence of Gallery
+        Images by cell type.
+    odd, labels : sequence of View
+        Images unlike the rest, and single cells that deserve a look.
     odd_images : DataFrame
         All of them: id, why, distance.
     next : str
@@ -111,8 +114,8 @@ class EdaFacts:
     folds: str
     hints: Sequence[Hint]
     samples: Sequence[Gallery]
-    labels: Sequence[Gallery]
     odd: Sequence[View]
+    labels: Sequence[View]
     odd_images: pd.DataFrame
     next: str
 
@@ -139,7 +142,7 @@ def write_eda_page(path: Path, facts: EdaFacts, *, made_by: str = "") -> None:
         "group_charts": eda_charts.group_charts(images, facts.group) if facts.group else [],
         "fold_charts": eda_charts.fold_charts(images) if folds else [],
         "samples": [_gallery(item, number) for item in facts.samples],
-        "labels": [_gallery(item, number) for item in facts.labels],
+        "labels": _gallery(Gallery("", facts.labels), number),
         "odd": _gallery(Gallery("", facts.odd), number),
         "boxes": eda_charts.BOXES,
         "image_limit": eda_tables.MOST_ROWS,
@@ -156,7 +159,7 @@ def _gallery(gallery: Gallery, number: Iterator[int]) -> dict[str, Any]:
 
 def _view(view: View) -> dict[str, Any]:
     height, width = view.pixels.shape[:2]
-    about = "" if view.cell is None else f"cell {view.cell}"
+    about = "" if view.cell is None else f"cell {view.cell}, {view.kind}"
     if view.count is not None:
         about = plural(view.count, "cell")
     return {

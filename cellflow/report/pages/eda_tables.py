@@ -116,7 +116,6 @@ def type_table(images: pd.DataFrame, cells: pd.DataFrame) -> Table:
             "most": int(members["n_cells"].max()),
             "covered": 100 * members["covered"].median(),
             "density": members["density"].median(),
-            "brightness": members["mean"].median(),
             **_sizes_of(cells[kinds == kind]),
         }
         for kind, members in _by_type(images)
@@ -143,7 +142,6 @@ def type_table(images: pd.DataFrame, cells: pd.DataFrame) -> Table:
             "Share of the pixels that lie in cells; median over the images",
         ),
         Column("density", "Cells per megapixel", 0, "Median over the images"),
-        Column("brightness", "Brightness", 1, "Median over the images of their mean intensity"),
     ]
     return Table("Every cell type", columns, rows)
 

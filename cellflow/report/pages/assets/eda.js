@@ -18,7 +18,9 @@
     const frame = document.createElement("div");
     frame.className = "frame";
     frame.style.setProperty("--ratio", image.getAttribute("width") / image.getAttribute("height"));
-    frame.append(image.cloneNode(), view.querySelector("svg").cloneNode(true));
+    const large = image.cloneNode();
+    large.decoding = "sync";
+    frame.append(large, view.querySelector("svg").cloneNode(true));
     stage.replaceChildren(frame);
     const text = (part) => view.querySelector(part)?.textContent ?? "";
     const others = gallery(view);
