@@ -73,9 +73,14 @@ class Gathered:
         return [str(kind) for kind in self.images["cell_type"].value_counts().index]
 
 
-def ids_text(names: Iterable[str]) -> str:
+def ids_text(names: Iterable[object]) -> str:
     """The first ids of many, long ones without their middle."""
     return few_text(shorten(str(name), _ID) for name in names)
+
+
+def _range(sizes: pd.Series[int]) -> str:
+    low, high = sizes.min(), sizes.max()
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def size_hints(found: Gathered) -> Iterator[Hint]:
@@ -224,7 +229,7 @@ def _groups(found: Gathered) -> Iterator[Hint]:
             yield Hint(
                 "good",
                 "Groups",
-                f"{plural(len(sizes), 'group')} ({found.group}), {sizes.min()} to {sizes.max()} images each. "
+                f"{plural(len(sizes), 'group')} ({found.group}), {_range(sizes)} images each. "
                 "cellflow folds keeps each in one fold, so that no model is scored on what it has seen.",
             )
         return
@@ -302,6 +307,6 @@ def _folds(found: Gathered) -> Iterator[Hint]:
         yield Hint(
             "good",
             "Folds",
-            f"{plural(table.shape[1], 'fold')} of {sizes.min()} to {sizes.max()} images"
+            f"{plural(table.shape[1], 'fold')} of {_range(sizes)} images"
             f"{', each with every type' if len(table) > 1 else ''}.",
         )

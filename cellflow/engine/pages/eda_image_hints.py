@@ -31,7 +31,7 @@ def label_hints(found: Gathered) -> Iterator[Hint]:
     kinds = Counter(item.kind for item in found.findings if item.cell is not None)
     doubtful = {kind: kinds[kind] for kind in CELL_KINDS if kinds[kind] and kind not in _QUIET}
     if len(found.odd_cells):
-        doubtful["far from the size of their type"] = len(found.odd_cells)
+        doubtful["odd size"] = len(found.odd_cells)
     if doubtful:
         names = few_text(f"{kind} {count}" for kind, count in doubtful.items())
         yield Hint(

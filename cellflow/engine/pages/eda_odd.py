@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,9 +48,9 @@ def odd_images(images: pd.DataFrame) -> pd.DataFrame:
             for name, distance, ratio in _far(members[column], FAR, FACTOR):
                 word = high if ratio > 1 else low
                 middle = members[column].median()
-                value = members.at[name, column]
+                value = float(members[column].to_dict()[name])
                 of = f"of {kind} " if kind else ""
-                text = f"{word}: {value:,.{digits}f}, the median {of}is {middle:,.{digits}f}"
+                text = f"{word}: {float(value):,.{digits}f}, the median {of}is {middle:,.{digits}f}"
                 found.setdefault(name, []).append((distance, text))
     rows = [
         {
@@ -92,7 +93,7 @@ def odd_cells(cells: pd.DataFrame, cell_types: pd.Series[str]) -> pd.DataFrame:
     for kind, members in cells.groupby(kinds, sort=False):
         middle = members["diameter"].median()
         for place, distance, ratio in _far(members["diameter"], CELL_FAR, CELL_FACTOR):
-            row = members.loc[place]
+            row = members.loc[place].to_dict()
             if ratio < 1 and row["at_border"]:
                 continue
             of = f" of {kind}" if kind else ""
@@ -118,7 +119,7 @@ def _far(values: pd.Series[float], far: float, factor: float) -> Iterator[tuple[
         yield values.index[place], float(distances[place]), float(np.exp(logs[place] - middle))
 
 
-def spread_of(values: Sequence[float], low: float = 10, high: float = 90) -> float:
+def spread_of(values: Any, low: float = 10, high: float = 90) -> float:
     """How many times as large the large ones are as the small ones: a ratio of percentiles; 1 of nothing."""
     if not len(values):
         return 1.0

@@ -23,7 +23,7 @@ from cellflow.types import Instances
 
 __all__ = ["LABELS_SHOWN", "Views", "chosen_labels", "chosen_samples"]
 
-SIDE = 720
+SIDE = 640
 """Of a picture, in pixels at most."""
 CROP, CROP_ROOM = 96, 2.0
 """Side of the smallest picture of a single cell, and how many times as wide as the cell it is."""
@@ -115,13 +115,16 @@ def chosen_labels(
     for item in findings:
         if item.cell is not None and item.kind in kinds:
             kinds[item.kind].append(((item.id, item.cell), item.reason))
-    kinds["odd size"] = [((row.id, row.cell), row.why) for row in sizes.itertuples(index=False)]
+    kinds["odd size"] = [
+        ((str(name), int(cell)), str(why))
+        for name, cell, why in zip(sizes["id"], sizes["cell"], sizes["why"], strict=True)
+    ]
     kinds = {kind: _one_of_each_image_first(items)[:OF_A_KIND] for kind, items in kinds.items()}
     chosen: dict[tuple[str, int], tuple[str, str]] = {}
     turns = zip_longest(*([(kind, *item) for item in items] for kind, items in kinds.items()))
-    for item in chain.from_iterable(turns):
-        if item is not None and len(chosen) < LABELS_SHOWN:
-            kind, key, why = item
+    for turn in chain.from_iterable(turns):
+        if turn is not None and len(chosen) < LABELS_SHOWN:
+            kind, key, why = turn
             chosen.setdefault(key, (kind, why))
     return dict(sorted(chosen.items(), key=lambda entry: list(kinds).index(entry[1][0])))
 

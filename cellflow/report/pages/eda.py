@@ -19,6 +19,9 @@ from cellflow.storage.sizes import plural
 
 __all__ = ["EdaFacts", "Gallery", "Hint", "View", "write_eda_page"]
 
+QUALITY = 70
+"""Of pictures, which are many: of noise a page keeps what is seen."""
+
 
 @dataclass(frozen=True)
 class Hint:
@@ -166,7 +169,7 @@ def _view(view: View) -> dict[str, Any]:
         "id": view.id,
         "about": about,
         "caption": view.caption,
-        "uri": picture_uri(view.pixels),
+        "uri": picture_uri(view.pixels, quality=QUALITY),
         "height": height,
         "width": width,
         "outlines": view.outlines,

@@ -219,7 +219,9 @@ def _boxes(
     log: bool = True,
 ) -> Chart:
     """Boxes of each type (`parts`: by what is drawn, then by type), from their percentiles."""
-    traces, rows = [], []
+    traces: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
+    ends: list[tuple[float, float]] = []
     kinds = list(next(iter(parts.values())))
     for place, (part, values) in enumerate(parts.items()):
         known = {kind: column.dropna() for kind, column in values.items()}
@@ -240,13 +242,14 @@ def _boxes(
                 "hoverinfo": "y",
             }
         )
+        ends += [(fence[0], fence[4]) for fence in fences.values()]
         rows += [
             {"type": type_text(kind), "of": part, "n": len(known[kind])}
             | dict(zip(("low", "q1", "median", "q3", "high"), fences[kind], strict=True))
             for kind in fences
         ]
     layout = _axes("", axis)
-    drawn = [value for row in rows for value in (row["low"], row["high"])]
+    drawn = [float(value) for fence in ends for value in fence]
     if log and drawn and min(drawn) > 0:
         layout["yaxis"] |= _log_axis(min(drawn), max(drawn))
     layout |= {"boxmode": "group", "showlegend": len(parts) > 1}

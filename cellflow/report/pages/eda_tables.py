@@ -66,7 +66,8 @@ def _share_in_cells(images: pd.DataFrame) -> float:
 def _sizes(images: pd.DataFrame) -> str:
     sides = images[["height", "width"]].drop_duplicates()
     if len(sides) == 1:
-        return f"{sides.iloc[0, 0]} x {sides.iloc[0, 1]}"
+        height, width = sides.to_numpy()[0].tolist()
+        return f"{height} x {width}"
     return f"{sides['height'].min()} x {sides['width'].min()} to {sides['height'].max()} x {sides['width'].max()}"
 
 
@@ -170,13 +171,8 @@ def layout_table(images: pd.DataFrame) -> Table:
     keys = ["height", "width", "channels", "dtype"]
     counts = images.groupby(keys).size().sort_values(ascending=False).reset_index(name="images")
     rows = [
-        {
-            "size": f"{row.height} x {row.width}",
-            "channels": int(row.channels),
-            "dtype": row.dtype,
-            "images": int(row.images),
-        }
-        for row in counts.head(MOST_ROWS).itertuples()
+        {**row, "size": f"{row['height']} x {row['width']}"}
+        for row in _rows(counts.head(MOST_ROWS))
     ]
     columns = [
         Column("size", "Height x width"),
@@ -218,10 +214,7 @@ def _named(row: pd.Series[Any]) -> str:
 def finding_rows(findings: pd.DataFrame) -> Table:
     """The findings one by one, the first of every kind."""
     first = findings.groupby(["kind", "verdict"], sort=False).head(_EACH)
-    rows = [
-        {**row, "cell": int(row["cell"]) if row["cell"] else None}
-        for row in first.to_dict("records")
-    ]
+    rows = [{**row, "cell": int(row["cell"]) if row["cell"] else None} for row in _rows(first)]
     more = "" if len(first) == len(findings) else f", the first {_EACH} of each kind"
     columns = [
         Column("kind", "Found"),
@@ -239,9 +232,7 @@ def odd_table(odd: pd.DataFrame) -> Table:
         Column("why", "Why"),
         Column("distance", "Distance", 1, "From the median, in robust standard deviations"),
     ]
-    return Table(
-        "Images unlike the rest of their type", columns, odd.head(MOST_ROWS).to_dict("records")
-    )
+    return Table("Images unlike the rest of their type", columns, _rows(odd.head(MOST_ROWS)))
 
 
 def image_table(images: pd.DataFrame, group: str | None) -> Table:
@@ -271,7 +262,7 @@ def image_table(images: pd.DataFrame, group: str | None) -> Table:
     )
     rows = [
         {**row, "id": name, "fold": _fold_text(row["fold"])}
-        for name, row in zip(shown.index, shown.to_dict("records"), strict=True)
+        for name, row in zip(shown.index, _rows(shown), strict=True)
     ]
     return Table("Every image", columns, rows)
 
@@ -288,7 +279,7 @@ def group_table(images: pd.DataFrame) -> Table:
         }
         for name, members in images.groupby("group", sort=True)
     ]
-    rows.sort(key=lambda row: -row["images"])
+    rows.sort(key=lambda row: -int(str(row["images"])))
     columns = [
         Column("group", "Group"),
         Column("images", "Images"),
@@ -327,6 +318,10 @@ def fold_table(images: pd.DataFrame) -> Table:
         *([Column(f"type {kind}", type_text(kind)) for kind in kinds] if kinds != [""] else []),
     ]
     return Table("Every fold, with its images of each type", columns, rows)
+
+
+def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
 def _fold_text(fold: Any) -> str:
