@@ -24,7 +24,7 @@ ALIKE = (1 + _RANGE / 2) / (1 - _RANGE / 2)
 WITHIN = 3.0
 """Large cells of an image against its small ones, from which on one diameter hardly serves both."""
 RARE, RARE_AGAINST = 0.1, 3.0
-"""A type is rare with less than this part of the images, if the most frequent one has so many times as many."""
+"""A type is rare with at most this part of the images, if the most frequent one has so many times as many."""
 UNEVEN = 1.5
 """Images of the largest fold against those of the smallest."""
 _DIAMETER = 30.0
@@ -101,7 +101,8 @@ def _policy(known: pd.DataFrame) -> Hint:
     within = spread_of(known["diameter"] / by_type.transform("median"))
     middles = by_type.median().sort_values()
     auto = "The default, --policy auto, tries all policies on held-out images and keeps the best."
-    if everywhere <= ALIKE:
+    between = float(middles.iloc[-1] / middles.iloc[0])  # of a rare type percentiles say nothing
+    if max(everywhere, between) <= ALIKE:
         return Hint(
             "good",
             "Diameters",
@@ -110,7 +111,7 @@ def _policy(known: pd.DataFrame) -> Hint:
             f"will do; it spares the passes with other policies.",
             "cellflow oof --policy dataset",
         )
-    if len(middles) > 1 and within <= ALIKE:
+    if between > ALIKE and within <= ALIKE:
         small, large = type_text(middles.index[0]), type_text(middles.index[-1])
         return Hint(
             "note",
@@ -192,7 +193,7 @@ def _rare_types(found: Gathered) -> Iterator[Hint]:
     rare = {
         str(kind): int(count)
         for kind, count in named.items()
-        if count < RARE * len(found.images) and RARE_AGAINST * count <= named.iloc[0]
+        if count <= RARE * len(found.images) and RARE_AGAINST * count <= named.iloc[0]
     }
     if rare:
         names = few_text(f"{plural(count, 'image')} of {kind}" for kind, count in rare.items())
