@@ -3,6 +3,7 @@ from cellflow.config import ChainConfig as ChainConfig
 from cellflow.config import ChecksConfig as ChecksConfig
 from cellflow.config import CompareConfig as CompareConfig
 from cellflow.config import DemoConfig as DemoConfig
+from cellflow.config import EdaConfig as EdaConfig
 from cellflow.config import EnsembleConfig as EnsembleConfig
 from cellflow.config import FoldsConfig as FoldsConfig
 from cellflow.config import GridConfig as GridConfig
@@ -33,6 +34,7 @@ from cellflow.engine.experiments.chain import run_chain as run_chain
 from cellflow.engine.experiments.demo import demo as demo
 from cellflow.engine.experiments.queue import run_queue as run_queue
 from cellflow.engine.model_exports.export_model import export_model as export_model
+from cellflow.engine.pages.eda import eda as eda
 from cellflow.engine.prediction.ensemble import ensemble as ensemble
 from cellflow.engine.prediction.ensemble import predict as predict
 from cellflow.engine.publishing.notebook import write_notebook as write_notebook

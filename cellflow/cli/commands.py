@@ -51,6 +51,18 @@ def _verify(config: configs.VerifyConfig) -> None:
         fail("something is wrong, see above")
 
 
+def _eda(config: configs.EdaConfig) -> None:
+    from cellflow.engine.pages.eda import eda
+    from cellflow.report.text.dataset import dataset_text
+    from cellflow.report.text.eda import eda_text
+
+    found = eda(config)
+    say(dataset_text(found.dataset.images, found.group))
+    say(eda_text(found.hints))
+    say(f"Written: {config.page}")
+    say(f"Next: {found.next}")
+
+
 def _folds(config: configs.FoldsConfig) -> None:
     from cellflow.engine.data.make_folds import make_folds
 
@@ -251,6 +263,7 @@ COMMANDS = {
     "demo": Command(configs.DemoConfig, _demo),
     "prepare": Command(configs.PrepareConfig, _prepare),
     "verify": Command(configs.VerifyConfig, _verify),
+    "eda": Command(configs.EdaConfig, _eda),
     "folds": Command(configs.FoldsConfig, _folds),
     "train": Command(configs.TrainConfig, _train, _GOES_ON),
     "oof": Command(configs.OofConfig, _oof),

@@ -11,6 +11,7 @@ from cellflow.config.checks import check_config, config_differences, config_to_d
 from cellflow.config.data import FoldsConfig, PrepareConfig, ReadingConfig, VerifyConfig
 from cellflow.config.host import ChecksConfig
 from cellflow.config.model_export import ModelExportConfig
+from cellflow.config.pages import EdaConfig
 from cellflow.config.prediction import (
     DemoConfig,
     EnsembleConfig,
@@ -33,6 +34,7 @@ __all__ = [
     "ChecksConfig",
     "CompareConfig",
     "DemoConfig",
+    "EdaConfig",
     "EnsembleConfig",
     "FilesConfig",
     "FoldsConfig",
