@@ -188,6 +188,12 @@ def _runs(config: configs.RunsConfig) -> None:
     say(runs_text(list_runs(config)))
 
 
+def _report(config: configs.ReportConfig) -> None:
+    from cellflow.engine.validation.report_runs import write_report
+
+    say(f"Written: {write_report(config)}")
+
+
 def _compare(config: configs.CompareConfig) -> None:
     from cellflow.engine.validation.compare_runs import compare_runs
     from cellflow.report.text.comparison import comparison_text
@@ -262,6 +268,7 @@ COMMANDS = {
     "queue": Command(configs.QueueConfig, _queue, _GOES_ON),
     "export": Command(configs.ModelExportConfig, _export),
     "runs": Command(configs.RunsConfig, _runs),
+    "report": Command(configs.ReportConfig, _report),
     "compare": Command(configs.CompareConfig, _compare),
     "prune": Command(configs.PruneConfig, _prune),
     "publish": Command(configs.PublishConfig, _publish),
