@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,6 +85,7 @@ def _oof(config: configs.OofConfig) -> None:
     _print_pictures(result.outlines)
     if result.exports is not None:
         say(f"Exports: {result.exports} ({', '.join(config.export)})")
+    _print_reports([] if result.report is None else [result.report])
     say(after_oof(result.run, config))
 
 
@@ -95,6 +96,7 @@ def _calibrate(config: configs.CalibrateConfig) -> None:
 
     result = calibrate(config)
     say(calibration_text(result))
+    _print_reports(result.reports)
     say(after_calibration(result.runs, config))
 
 
@@ -124,6 +126,7 @@ def _print_prediction(result: EnsembleResult) -> None:
     from cellflow.report.text.prediction import prediction_text
 
     say(prediction_text(result))
+    _print_reports(result.reports)
     if result.failed:
         total = len(result.cells) + len(result.failed)
         fail(f"{len(result.failed)} of {total} images could not be used, see above")
@@ -148,6 +151,7 @@ def _run(config: configs.ChainConfig) -> None:
     if result.ensemble is not None:
         _print_prediction(result.ensemble)
     else:
+        _print_reports(result.calibration.reports)
         say(after_calibration(result.calibration.runs))
 
 
@@ -240,6 +244,11 @@ def _demo(config: configs.DemoConfig) -> None:
     from cellflow.report.text.demo import demo_text
 
     say(demo_text(demo(config)))
+
+
+def _print_reports(pages: Iterable[Path]) -> None:
+    for page in pages:
+        say(f"Report: {page}")
 
 
 def _print_pictures(sheet: Path | None) -> None:

@@ -43,6 +43,18 @@ class RunFiles:
             self._note(path, error)
             return None
 
+    def grid(self, path: Path) -> pd.DataFrame | None:
+        """A table as text, whose columns may have the same name; None where there is none that can be read."""
+        if not path.exists():
+            return None
+        try:
+            found = pd.read_csv(path, header=None, dtype=str, keep_default_na=False)
+        except (ValueError, OSError) as error:  # the errors of pandas are of the first kind
+            self._note(path, error)
+            return None
+        rows = found.iloc[1:].reset_index(drop=True)
+        return rows.set_axis([str(name) for name in found.iloc[0]], axis="columns")
+
     def json(self, path: Path) -> dict[str, Any]:
         """An object; empty where there is none that can be read."""
         if not path.exists():

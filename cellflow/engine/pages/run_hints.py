@@ -23,7 +23,7 @@ OVERFIT = 0.02
 """The score of the last evaluation this far below the best one, with a rising loss, is overfitting."""
 LARGE_BIAS = 0.01
 """A selection bias above this is named."""
-COSTLY = 0.005
+COSTLY = 0.002
 """What a threshold that swings must cost, on the curve of all images, to be a warning."""
 
 
@@ -35,7 +35,7 @@ def run_hints(run: RunFolder, state: RunState, facts: RunFacts) -> list[Hint]:
     if facts.cv is not None:
         found += _of_the_scores(facts.cv)
     if facts.scores is not None:
-        found += _of_the_cells(facts.scores)
+        found += _of_the_cells(facts.scores, calibrated=facts.thresholds is not None)
     if facts.thresholds is not None:
         found += _of_the_thresholds(facts.thresholds)
     order = {"warning": 0, "note": 1, "good": 2}
@@ -173,7 +173,7 @@ def _far_below(rows: pd.DataFrame, what: str) -> Iterator[Hint]:
         yield "note", f"{text}, which its interval does not rule out as chance."
 
 
-def _of_the_cells(scores: pd.DataFrame) -> Iterator[Hint]:
+def _of_the_cells(scores: pd.DataFrame, *, calibrated: bool) -> Iterator[Hint]:
     """Whether cells are missed or invented."""
     if not {"n_missed", "n_false"} <= set(scores):
         return
@@ -183,8 +183,12 @@ def _of_the_cells(scores: pd.DataFrame) -> Iterator[Hint]:
     if missed > 2 * false:
         yield (
             "note",
-            f"More cells are missed ({missed:.0f}) than invented ({false:.0f}): a lower cellprob threshold, "
-            "or a higher flow threshold, finds more. cellflow calibrate weighs that up.",
+            f"More cells are missed ({missed:.0f}) than invented ({false:.0f}). "
+            + (
+                "Calibrated thresholds have weighed that up already; look at what is missed."
+                if calibrated
+                else "A lower cellprob threshold, or a higher flow threshold, finds more; calibration weighs that up."
+            ),
         )
     elif false > 2 * missed:
         yield (

@@ -120,7 +120,7 @@ def gather_run(
         tiles=run_tiles(cv, scores, folds),
         cv=cv,
         scores=scores,
-        confusion=files.table(run.oof / "cell_types.csv", []),
+        confusion=files.grid(run.oof / "cell_types.csv"),
         thresholds=None if found is None else threshold_facts(found),
         ensembles=ensemble_rows(files, ensembles_dir or beside / "ensembles", known),
         predictions=prediction_rows(files, predictions_dir or beside / "predictions", known),

@@ -12,7 +12,12 @@ from cellflow.report.pages.page import write_page
 from cellflow.report.pages.run_charts import course_charts, recognition_charts, score_charts
 from cellflow.report.pages.run_facts import RunFacts
 from cellflow.report.pages.table import Column, Table
-from cellflow.report.pages.threshold_charts import chosen_table, fold_table, threshold_charts
+from cellflow.report.pages.threshold_charts import (
+    chosen_table,
+    fold_table,
+    reasons,
+    threshold_charts,
+)
 from cellflow.report.text.cv import CV_COLUMNS
 from cellflow.storage.sizes import type_text
 
@@ -46,6 +51,7 @@ def draw_run_page(
         "fold_thresholds": [] if found is None else threshold_charts(found, by="fold"),
         "type_thresholds": [] if found is None else threshold_charts(found, by="type"),
         "chosen_table": None if found is None else chosen_table(found),
+        "reasons": [] if found is None else reasons(found),
         "fold_table": None if found is None or not found.swings else fold_table(found),
         "ensemble_table": _ensemble_table(facts) if facts.ensembles else None,
         "prediction_table": _prediction_table(facts) if facts.predictions else None,

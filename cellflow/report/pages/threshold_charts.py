@@ -10,7 +10,7 @@ from cellflow.report.pages.run_charts import line_style
 from cellflow.report.pages.run_facts import ThresholdFacts
 from cellflow.report.pages.table import Column, Table
 
-__all__ = ["chosen_table", "fold_table", "threshold_charts"]
+__all__ = ["chosen_table", "fold_table", "reasons", "threshold_charts"]
 
 _AXES = ("cellprob_threshold", "flow_threshold", "min_size")
 _TITLES = {
@@ -84,8 +84,10 @@ def _at(pairs: Sequence[Sequence[float]], value: Any, axis: str) -> int | None:
     """The place of the curve that is nearest to what was chosen; no flow check lies beyond all thresholds."""
     if not isinstance(value, int | float) or isinstance(value, bool):
         return None
-    far = (lambda item: item or 1e3) if axis == "flow_threshold" else float
-    return min(range(len(pairs)), key=lambda at: abs(far(pairs[at][0]) - far(value)))
+    values = [value, *(pair[0] for pair in pairs)]
+    if axis == "flow_threshold":
+        values = [item or 1e3 for item in values]
+    return min(range(len(pairs)), key=lambda at: abs(values[at + 1] - values[0]))
 
 
 def _label(axis: str, value: float) -> str:
@@ -93,14 +95,13 @@ def _label(axis: str, value: float) -> str:
 
 
 def chosen_table(found: ThresholdFacts) -> Table:
-    """What was chosen for each cell type, with its scores and the reason."""
+    """What was chosen for each cell type, with its scores."""
     columns = [
         Column("name", "Images of"),
         *(Column(axis, _TITLES[axis]) for axis in _AXES),
         Column("images", "Images"),
         Column("training_thresholds", "At the training's", 4, "score at the training's thresholds"),
         Column("cross_fitted", "Cross-fitted", 4, "score at thresholds fitted on the other folds"),
-        Column("why", "Why"),
     ]
     rows = [
         {
@@ -111,11 +112,16 @@ def chosen_table(found: ThresholdFacts) -> Table:
                 for key in ("training_thresholds", "cross_fitted")
             },
             "images": _count(found.scores.get(name, {}).get("images")),
-            "why": _extras(mask) + found.why.get(name, ""),
         }
         for name, mask in found.chosen.items()
     ]
     return Table("Chosen thresholds", columns, rows)
+
+
+def reasons(found: ThresholdFacts) -> list[tuple[str, str]]:
+    """For all images and each cell type, why its thresholds were taken."""
+    texts = [(name, _extras(mask) + found.why.get(name, "")) for name, mask in found.chosen.items()]
+    return [(name, text) for name, text in texts if text]
 
 
 def _extras(mask: Mapping[str, Any]) -> str:
