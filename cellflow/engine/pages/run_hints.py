@@ -157,16 +157,16 @@ def _far_below(rows: pd.DataFrame, what: str) -> Iterator[Hint]:
     )
     if values.isna().all():
         return
-    worst = values.idxmin()
-    others = rows.drop(index=worst)
-    mean = float((values.drop(index=worst) * others["images"]).sum() / others["images"].sum())
-    below = mean - float(values[worst])
-    if below < FAR_BELOW:
+    place = int(values.argmin())
+    worst, images = float(values.iloc[place]), rows["images"].drop(index=rows.index[place])
+    mean = float((values.loc[images.index] * images).sum() / images.sum())
+    if mean - worst < FAR_BELOW:
         return
-    high = number_or_none(rows.get("high", pd.Series(dtype=float)).get(worst))
+    row = rows.iloc[place]
+    high = number_or_none(row.get("high"))
     sure = high is not None and high < mean
-    name = what.format(str(rows["name"][worst]) or "(none)")
-    text = f"{name} scores {below:.3f} below the others ({values[worst]:.3f} against {mean:.3f})"
+    name = what.format(str(row["name"]) or "(none)")
+    text = f"{name} scores {mean - worst:.3f} below the others ({worst:.3f} against {mean:.3f})"
     if sure:
         yield "warning", f"{text}, more than its interval explains. Look at its images."
     else:

@@ -26,12 +26,12 @@ WIDE_RANGE = 10.0
 """Losses that span more than this factor get a logarithmic axis."""
 
 
-def line_style(place: int) -> dict[str, Any]:
-    """Colour and dashes of the line of a fold or a type; no two of 24 are the same."""
+def line_style(place: int, width: float = 2) -> dict[str, Any]:
+    """Colour, dashes and width of the line of a fold or a type; no two of 24 are the same."""
     return {
         "color": _HUES[place % len(_HUES)],
         "dash": _DASHES[place // len(_HUES) % len(_DASHES)],
-        "width": 2,
+        "width": width,
     }
 
 
@@ -133,7 +133,7 @@ def _lines_over_iou(
     traces = [
         {
             "type": "scatter", "mode": "lines+markers", "x": places, "y": values, "name": literal(key),
-            "line": {**line_style(place), "width": 3 if key == "all images" else 1.7},
+            "line": line_style(place, 3 if key == "all images" else 1.7),
             "hovertemplate": "IoU %{x:.2f}: %{y:.3f}<extra>" + literal(key) + "</extra>",
         }
         for place, (key, values) in enumerate(lines.items())

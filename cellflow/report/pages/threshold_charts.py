@@ -48,7 +48,7 @@ def _chart(axis: str, lines: Curves, chosen: Chosen, metric: str, by: str) -> Ch
         pairs = curves.get(axis)
         if not pairs:
             continue
-        line = {**line_style(place), "width": 3 if place == 0 else 1.7}
+        line = line_style(place, 1.7 if place else 3)
         labels = [_label(axis, value) for value, _ in pairs]
         traces.append(
             {
@@ -66,7 +66,7 @@ def _chart(axis: str, lines: Curves, chosen: Chosen, metric: str, by: str) -> Ch
                     "name": literal(name), "legendgroup": literal(name), "showlegend": False,
                     "marker": {"symbol": "star", "size": 14, "color": line["color"],
                                "line": {"width": 1, "color": "white"}},
-                    "hovertemplate": f"chosen {_label(axis, float(value))}: %{{y:.4f}}<extra>"
+                    "hovertemplate": f"chosen {_label(axis, float(value or 0))}: %{{y:.4f}}<extra>"
                     + literal(name) + "</extra>",
                 }
             )  # fmt: skip
