@@ -146,7 +146,10 @@ def _lines_over_iou(
         "Precision is found / (found + missed + false) cells, as a mean over images; the score is the mean of "
         "these values. A line that falls early has outlines that are off; one that starts low misses cells."
     )
-    columns = [Column("name", ""), *(Column(f"at{step}", f"{step / 100:.2f}", 3) for step in steps)]
+    columns = [
+        Column("name", "Images of"),
+        *(Column(f"at{step}", f"{step / 100:.2f}", 3) for step in steps),
+    ]
     rows = [
         {"name": key, **{f"at{step}": value for step, value in zip(steps, values, strict=True)}}
         for key, values in lines.items()

@@ -67,7 +67,7 @@ def draw_run_page(
     )  # fmt: skip
 
 
-_PAIR = [Column("name", ""), Column("value", "")]
+_PAIR = [Column("name", "What"), Column("value", "Value")]
 _SETTINGS = [
     Column("name", "Setting"), Column("value", "Value"), Column("default", "Default"),
 ]  # fmt: skip
@@ -76,13 +76,13 @@ _SETTINGS = [
 def cv_tables(cv: pd.DataFrame) -> list[Table]:
     """Scores, and cells, per fold, per type and overall: the columns of `cv.csv`."""
     first = [
-        Column("what", ""), Column("images", "Images"), Column("groups", "Groups"),
+        Column("what", "Images of"), Column("images", "Images"), Column("groups", "Groups"),
         *(Column(key, heading.capitalize(), 3, says) for key, (heading, says) in CV_COLUMNS.items()),
         Column("low", "From", 3, "95 % interval of expected, whole groups drawn anew"),
         Column("high", "To", 3),
     ]  # fmt: skip
     second = [
-        Column("what", ""), Column("cells", "Cells"),
+        Column("what", "Images of"), Column("cells", "Cells"),
         Column("ap50", "AP 0.5", 3, "found / (found + missed + false) at IoU 0.5, mean over images"),
         Column("ap75", "AP 0.75", 3),
         Column("precision", "Precision", 3, "part of the predicted cells that is true, at IoU 0.5"),
