@@ -169,6 +169,8 @@ def write_overview(path: Path, items: Sequence[Comparison], *, title: str = "") 
 def comparison_picture(item: Comparison, side: int) -> Colors:
     """The image with its true and its predicted cells, ``(H, W, 3)``, as `write_comparison` draws them.
 
+    Lines are as wide as they must be to have `LINE` pixels where the picture is reduced to `side`.
+
     Parameters
     ----------
     item : Comparison
@@ -177,7 +179,8 @@ def comparison_picture(item: Comparison, side: int) -> Colors:
         Smaller images are enlarged, by a whole number, until their longer side has so many pixels.
     """
     scale = _scale(item, side)
-    return _draw(item, scale, max(1, scale * max(item.image.shape[:2]) // side))
+    longer = scale * max(item.image.shape[:2])
+    return _draw(item, scale, max(1, round(LINE * longer / side)))
 
 
 def _scale(item: Comparison, side: int) -> int:

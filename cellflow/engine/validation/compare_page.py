@@ -140,12 +140,8 @@ def _pair(a: RunFolder, b: RunFolder, name_a: str, name_b: str) -> PairFacts:
 
 def _hints(found: Comparison) -> list[Hint]:
     """What follows from the differences, and what to mind."""
-    hints: list[Hint] = [("good", text) for text in found.conclusions]
-    return hints + [("warning", _sentence(note)) for note in found.notes]
-
-
-def _sentence(note: str) -> str:
-    return f"{note[0].upper()}{note[1:]}{'' if note.endswith('.') else '.'}"
+    hints: list[Hint] = [("note", text) for text in found.conclusions]
+    return hints + [("warning", note) for note in found.notes]
 
 
 def _pictures(
@@ -182,7 +178,7 @@ def _picture(
     image, truth = dataset.image(name), dataset.instances(name)
     found = [read_labels(run.oof / "masks" / f"{name}.tif") for run in (a, b)]
     drawn = [comparison_picture(Pictured(name, image, truth, labels), SIDE) for labels in found]
-    uris = [picture_uri(shrunk(item, SIDE)) for item in (grey_or_rgb(image), *drawn)]
+    uris = [picture_uri(shrunk(item, SIDE), quality=70) for item in (grey_or_rgb(image), *drawn)]
     text = (
         f"{names[0]} {row['score_a']:.3f}, {names[1]} {row['score_b']:.3f}: a difference of "
         f"{row['difference']:+.3f}. Cells: {len(truth)} true, {found[0].max(initial=0)} and "

@@ -99,7 +99,7 @@ def draw_compare_page(path: Path, facts: CompareFacts, *, made_by: str) -> None:
     shown = {
         "facts": facts,
         "run_table": Table("Cross-validation of each run", _run_columns(facts.runs), facts.runs),
-        "settings_table": Table("Settings that differ", settings, facts.settings),
+        "settings_table": Table("Values of each run", settings, facts.settings),
         "pairs": [_drawn_pair(place, pair) for place, pair in enumerate(facts.pairs, 1)],
     }
     title = " against ".join(facts.names) if len(facts.names) == 2 else ", ".join(facts.names)
@@ -136,7 +136,7 @@ def _drawn_pair(place: int, pair: PairFacts) -> dict[str, Any]:
 
 def _difference_table(pair: PairFacts) -> Table:
     columns = [
-        Column("what", ""), Column("thresholds", "Thresholds"), Column("images", "Images"),
+        Column("what", "Images of"), Column("thresholds", "Thresholds"), Column("images", "Images"),
         Column("groups", "Groups"), Column("score_a", pair.a, 4), Column("score_b", pair.b, 4),
         Column("difference", "Difference", 4, f"{pair.b} minus {pair.a}, image by image"),
         Column("low", "From", 4, "95 % interval, whole groups drawn anew"), Column("high", "To", 4),
@@ -160,7 +160,9 @@ def _image_table(pair: PairFacts) -> Table:
     shown = [column for column in columns if column.key in pair.images]
     ranked = pair.images.sort_values("difference", key=abs, ascending=False, kind="stable")
     rows = [_plain(row) for row in ranked.to_dict("records")]
-    return Table(f"{len(rows)} images, the largest difference first", shown, rows)
+    return Table(
+        f"{pair.b} minus {pair.a}: {len(rows)} images, the largest difference first", shown, rows
+    )
 
 
 def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:
@@ -205,6 +207,7 @@ def _interval_chart(place: int, pair: PairFacts) -> Chart | None:
             "title": {"text": "difference of the score"},
             "zeroline": True,
             "zerolinewidth": 2,
+            "rangemode": "tozero",
         },
         "yaxis": {"autorange": "reversed", "type": "category"},
         "scattermode": "group",
