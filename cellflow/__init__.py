@@ -38,6 +38,7 @@ _HOME = {
     "PruneConfig": "config",
     "PublishConfig": "config",
     "QueueConfig": "config",
+    "ReportConfig": "config",
     "RunsConfig": "config",
     "RuntimeConfig": "config",
     "SamplingConfig": "config",
@@ -81,6 +82,7 @@ _HOME = {
     "train": "engine.training.train",
     "verify": "engine.validation.verify",
     "write_notebook": "engine.publishing.notebook",
+    "write_report": "engine.validation.report_runs",
 }
 
 __all__ = sorted(_HOME)

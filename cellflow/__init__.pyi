@@ -21,6 +21,7 @@ from cellflow.config import PrepareConfig as PrepareConfig
 from cellflow.config import PruneConfig as PruneConfig
 from cellflow.config import PublishConfig as PublishConfig
 from cellflow.config import QueueConfig as QueueConfig
+from cellflow.config import ReportConfig as ReportConfig
 from cellflow.config import RunsConfig as RunsConfig
 from cellflow.config import RuntimeConfig as RuntimeConfig
 from cellflow.config import SamplingConfig as SamplingConfig
@@ -50,6 +51,7 @@ from cellflow.engine.training.train import train as train
 from cellflow.engine.validation.calibrate import calibrate as calibrate
 from cellflow.engine.validation.compare_runs import compare_runs as compare_runs
 from cellflow.engine.validation.oof import oof as oof
+from cellflow.engine.validation.report_runs import write_report as write_report
 from cellflow.engine.validation.score_masks import score_masks as score_masks
 from cellflow.engine.validation.verify import verify as verify
 from cellflow.errors import CellflowError as CellflowError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -97,6 +97,7 @@ def _oof(config: configs.OofConfig) -> None:
     _print_pictures(result.outlines)
     if result.exports is not None:
         say(f"Exports: {result.exports} ({', '.join(config.export)})")
+    _print_reports([] if result.report is None else [result.report])
     say(after_oof(result.run, config))
 
 
@@ -107,6 +108,7 @@ def _calibrate(config: configs.CalibrateConfig) -> None:
 
     result = calibrate(config)
     say(calibration_text(result))
+    _print_reports(result.reports)
     say(after_calibration(result.runs, config))
 
 
@@ -136,6 +138,7 @@ def _print_prediction(result: EnsembleResult) -> None:
     from cellflow.report.text.prediction import prediction_text
 
     say(prediction_text(result))
+    _print_reports(result.reports)
     if result.failed:
         total = len(result.cells) + len(result.failed)
         fail(f"{len(result.failed)} of {total} images could not be used, see above")
@@ -160,6 +163,7 @@ def _run(config: configs.ChainConfig) -> None:
     if result.ensemble is not None:
         _print_prediction(result.ensemble)
     else:
+        _print_reports(result.calibration.reports)
         say(after_calibration(result.calibration.runs))
 
 
@@ -198,6 +202,12 @@ def _runs(config: configs.RunsConfig) -> None:
     from cellflow.report.text.runs import runs_text
 
     say(runs_text(list_runs(config)))
+
+
+def _report(config: configs.ReportConfig) -> None:
+    from cellflow.engine.validation.report_runs import write_report
+
+    say(f"Written: {write_report(config)}")
 
 
 def _compare(config: configs.CompareConfig) -> None:
@@ -248,6 +258,11 @@ def _demo(config: configs.DemoConfig) -> None:
     say(demo_text(demo(config)))
 
 
+def _print_reports(pages: Iterable[Path]) -> None:
+    for page in pages:
+        say(f"Report: {page}")
+
+
 def _print_pictures(sheet: Path | None) -> None:
     if sheet is not None:
         say(f"Pictures: {sheet.parent}, worst first; the worst on one sheet: {sheet}")
@@ -275,6 +290,7 @@ COMMANDS = {
     "queue": Command(configs.QueueConfig, _queue, _GOES_ON),
     "export": Command(configs.ModelExportConfig, _export),
     "runs": Command(configs.RunsConfig, _runs),
+    "report": Command(configs.ReportConfig, _report),
     "compare": Command(configs.CompareConfig, _compare),
     "prune": Command(configs.PruneConfig, _prune),
     "publish": Command(configs.PublishConfig, _publish),

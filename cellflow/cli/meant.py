@@ -25,6 +25,7 @@ _COMMANDS = {
     "checks": "check doctor info env environment settings",
     "queue": "batch grid sweep",
     "compare": "diff",
+    "report": "page html plot plots results show view dashboard tensorboard",
 }
 """Commands, with what others call them."""
 

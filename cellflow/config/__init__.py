@@ -23,6 +23,7 @@ from cellflow.config.prediction import (
 )
 from cellflow.config.publishing import NotebookConfig, PublishConfig
 from cellflow.config.queue import QueueConfig
+from cellflow.config.report import ReportConfig
 from cellflow.config.scoring import ScoreConfig
 from cellflow.config.shared import MaskConfig, MaskOverrides, RuntimeConfig
 from cellflow.config.tracking import TrackingConfig
@@ -54,6 +55,7 @@ __all__ = [
     "PublishConfig",
     "QueueConfig",
     "ReadingConfig",
+    "ReportConfig",
     "RunsConfig",
     "RuntimeConfig",
     "SamplingConfig",

@@ -28,7 +28,7 @@ from cellflow.report.overlays import (
 )
 from cellflow.types import Instances
 
-__all__ = ["Comparison", "write_comparison", "write_overview"]
+__all__ = ["Comparison", "comparison_picture", "write_comparison", "write_overview"]
 
 MAX_SHOWN = 8
 """Images of an overview."""
@@ -170,6 +170,23 @@ def write_overview(path: Path, items: Sequence[Comparison], *, title: str = "") 
         lower.set_title(item.counts, fontsize=8)
     _add_legend(figure)
     save_figure(path, figure)
+
+
+def comparison_picture(item: Comparison, side: int) -> Colors:
+    """The image with its true and its predicted cells, ``(H, W, 3)``, as `write_comparison` draws them.
+
+    Lines are as wide as they must be to have `LINE` pixels where the picture is reduced to `side`.
+
+    Parameters
+    ----------
+    item : Comparison
+        One image.
+    side : int
+        Smaller images are enlarged, by a whole number, until their longer side has so many pixels.
+    """
+    scale = _scale(item, side)
+    longer = scale * max(item.image.shape[:2])
+    return _draw(item, scale, max(1, round(LINE * longer / side)))
 
 
 def _scale(item: Comparison, side: int) -> int:

@@ -160,6 +160,11 @@ class RunFolder:
         return self.path / "calibration"
 
     @property
+    def report(self) -> Path:
+        """The page that shows the run, HTML."""
+        return self.path / "report.html"
+
+    @property
     def metadata(self) -> Path:
         """What there is to know of the run, in one JSON file."""
         return self.path / "metadata.json"
@@ -274,8 +279,9 @@ def former_hashes(record: Mapping[str, Any]) -> list[str]:
     return [str(item.get("config_hash")) for item in items if isinstance(item, dict)]
 
 
-def find_run(name: str | None, runs_dir: Path) -> RunFolder:
-    """A run by its folder, by its name under `runs_dir`, or the newest one.
+def find_run(name: str | None, runs_dir: Path, *, begun: bool = True) -> RunFolder:
+    """A run by its folder, by its name under `runs_dir`, or the newest one: of those that have saved something,
+    or, unless it need be `begun`, of all.
 
     Raises
     ------
@@ -284,7 +290,7 @@ def find_run(name: str | None, runs_dir: Path) -> RunFolder:
     """
     known = sorted(runs_dir.glob("*/config.yaml"), key=lambda path: path.stat().st_mtime)
     if name is None:
-        known = [path for path in known if RunFolder(path.parent).has_progress()]
+        known = [path for path in known if not begun or RunFolder(path.parent).has_progress()]
         if not known:
             raise RunError(
                 f"No run with a trained model in {runs_dir}. Start one with: cellflow train --fold all",

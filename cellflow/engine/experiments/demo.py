@@ -65,6 +65,8 @@ class DemoResult:
         Numbers of such images, and of networks averaged.
     submission, masks, picture : Path
         Results.
+    reports : tuple of Path
+        Page of the run, where it could be written.
     seconds : float
         Time the demo took.
     """
@@ -76,6 +78,7 @@ class DemoResult:
     submission: Path
     masks: Path
     picture: Path
+    reports: tuple[Path, ...]
     seconds: float
 
 
@@ -142,6 +145,7 @@ def demo(config: DemoConfig) -> DemoResult:
         submission=result.submission,
         masks=result.masks,
         picture=picture,
+        reports=result.reports,
         seconds=time.monotonic() - started,
     )
 

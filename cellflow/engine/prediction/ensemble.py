@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cellflow.config import EnsembleConfig, PredictConfig, check_config
 from cellflow.config.prediction import SegmentationConfig
 from cellflow.engine.exports import EXPORTS
+from cellflow.engine.pages.run_page import try_run_page
 from cellflow.engine.prediction.predict_images import predict_images
 from cellflow.engine.prediction.result_folder import ResultFolder
 from cellflow.engine.runs.identity import versions
@@ -42,7 +43,7 @@ from cellflow.io.pixel_limit import at_most
 from cellflow.io.source import SourceImage
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_json
-from cellflow.storage.run_folder import find_run
+from cellflow.storage.run_folder import RunFolder, find_run
 from cellflow.storage.sizes import plural
 from cellflow.types import one_line
 
@@ -75,6 +76,8 @@ class EnsembleResult:
         Number of networks averaged.
     written : tuple of str
         What lies in the folder, in words.
+    reports : tuple of Path
+        Pages of the runs of an ensemble, which show it too.
     """
 
     folder: Path
@@ -85,6 +88,7 @@ class EnsembleResult:
     failed: dict[str, str]
     members: int
     written: tuple[str, ...] = ()
+    reports: tuple[Path, ...] = ()
 
 
 def ensemble(config: EnsembleConfig) -> EnsembleResult:
@@ -113,13 +117,26 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
     >>> result.written
     ('masks/ (6 label maps)', 'cells.csv (a row per cell)', 'submission.csv (runs)')
     """
+    result, runs = _predict(config)
+    pages = {
+        run.path.resolve(): try_run_page(
+            run, ensembles_dir=config.ensembles_dir, predictions_dir=config.output.out
+        )
+        for run in runs
+    }
+    written = tuple(page for page in pages.values() if page is not None)
+    return dataclasses.replace(result, reports=written)
+
+
+def _predict(config: EnsembleConfig) -> tuple[EnsembleResult, tuple[RunFolder, ...]]:
+    """What was predicted, and the runs whose models did it."""
     with at_most(config.files.max_pixels):
-        return _ensemble(config)
+        job = open_ensemble(config)
+        return _ensemble(job), job.opened.runs
 
 
-def _ensemble(config: EnsembleConfig) -> EnsembleResult:
-    job = open_ensemble(config)
-    output = config.output
+def _ensemble(job: EnsembleJob) -> EnsembleResult:
+    config, output = job.config, job.config.output
     _warn_of_training_data(job.images, job.opened.members)
     _log.info(
         "%s, %s of %s; thresholds: %s",
@@ -360,7 +377,7 @@ def predict(config: PredictConfig) -> EnsembleResult:
     ['id', 'label', 'area', 'centroid_y']
     """
     check_config(config)
-    return ensemble(as_ensemble(config))
+    return _predict(as_ensemble(config))[0]
 
 
 def as_ensemble(config: PredictConfig) -> EnsembleConfig:

@@ -59,6 +59,8 @@ class Opened:
         Best score of each member on its validation images; nan for foreign files.
     partial : dict of str to str
         Runs of which not all folds are members, with those that are, such as "fold 1, 3 of 5".
+    runs : tuple of RunFolder
+        Runs on disk that have a member.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Opened:
     average: Variant
     scores: tuple[float, ...]
     partial: dict[str, str] = field(default_factory=dict)
+    runs: tuple[RunFolder, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,7 @@ def open_models(
         average if average in VARIANTS else "plain",
         tuple(float(member.facts.get("score", "nan")) for member in members),
         {source.name: source.partial for source in sources if source.partial},
+        tuple(item.run for item in sources if item.run is not None and item.run.exists()),
     )
 
 

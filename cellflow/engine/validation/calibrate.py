@@ -13,6 +13,7 @@ import pandas as pd
 
 from cellflow.config import CalibrateConfig, check_config
 from cellflow.config.metrics import SELECT_NAMES
+from cellflow.engine.pages.run_page import try_run_page
 from cellflow.engine.runs.contents import run_select_metric
 from cellflow.engine.runs.thresholds import ALL_TYPES, Thresholds, write_thresholds
 from cellflow.engine.runs.tracked_command import tracked
@@ -56,6 +57,8 @@ class CalibrationResult:
         Thresholds of the ensemble where it could be calibrated.
     record : Path or None
         Where those lie.
+    reports : tuple of Path
+        Page of each run, where it could be written.
     """
 
     runs: tuple[RunFolder, ...]
@@ -63,6 +66,7 @@ class CalibrationResult:
     cv: tuple[pd.DataFrame, ...]
     ensemble: Thresholds | None
     record: Path | None
+    reports: tuple[Path, ...] = ()
 
 
 def calibrate(config: CalibrateConfig) -> CalibrationResult:
@@ -97,7 +101,9 @@ def calibrate(config: CalibrateConfig) -> CalibrationResult:
     with ExitStack() as stack:
         for run in runs:
             stack.enter_context(tracked(run, "calibration", ensembles_dir=config.ensembles_dir))
-        return _calibrate(runs, config)
+        result = _calibrate(runs, config)
+    pages = [try_run_page(run, ensembles_dir=config.ensembles_dir) for run in runs]
+    return replace(result, reports=tuple(page for page in pages if page is not None))
 
 
 def _calibrate(runs: tuple[RunFolder, ...], config: CalibrateConfig) -> CalibrationResult:
@@ -107,7 +113,9 @@ def _calibrate(runs: tuple[RunFolder, ...], config: CalibrateConfig) -> Calibrat
     for run in runs:
         write_config_file(run.settings("calibrate"), "calibrate", used)
     results = [_calibrate_run(part, config) for part in parts]
-    ensemble = calibrate_ensemble(parts, [item.search for item in results], config)
+    ensemble = calibrate_ensemble(
+        parts, [item.search for item in results], [item.cross_fitted for item in results], config
+    )
     return CalibrationResult(
         runs,
         tuple(item.thresholds for item in results),
@@ -121,6 +129,7 @@ class _Calibrated:
     search: ThresholdSearch
     thresholds: Thresholds
     cv: pd.DataFrame
+    cross_fitted: pd.Series[float]
 
 
 def _calibrate_run(part: OofRun, config: CalibrateConfig) -> _Calibrated:
@@ -154,6 +163,7 @@ def _calibrate_run(part: OofRun, config: CalibrateConfig) -> _Calibrated:
         str(fold): dataclasses.replace(item, members=part.hashes_without(fold)).to_dict()
         for fold, item in fitted.items()
     }
+    facts["fold_curves"] = search.fold_curves(thresholds)
     thresholds = dataclasses.replace(thresholds, facts=facts)
     folder = part.run.calibration
     write_csv(folder / "scores.csv", scores)
@@ -171,7 +181,7 @@ def _calibrate_run(part: OofRun, config: CalibrateConfig) -> _Calibrated:
         )
     write_csv(part.run.cv, cv)
     write_thresholds(part.run.thresholds, thresholds)
-    return _Calibrated(search, thresholds, cv)
+    return _Calibrated(search, thresholds, cv, pd.Series(cross_fitted, scores["id"]))
 
 
 def _file_name(cell_type: str) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from cellflow.config import CalibrateConfig, MaskConfig
@@ -31,6 +32,7 @@ from cellflow.io.dataset import Dataset
 from cellflow.io.flow_store import FlowStore
 from cellflow.io.fold_table import RESERVED
 from cellflow.numeric.averaging import VARIANTS, Variant, average_flows
+from cellflow.numeric.bootstrap import bootstrap_mean
 from cellflow.storage.run_folder import ensemble_record
 
 __all__ = []
@@ -41,12 +43,18 @@ MIN_VARIANT_GAIN = 0.002
 
 
 def calibrate_ensemble(
-    parts: Sequence[OofRun], searches: Sequence[ThresholdSearch], config: CalibrateConfig
+    parts: Sequence[OofRun],
+    searches: Sequence[ThresholdSearch],
+    cross_fitted: Sequence[pd.Series[float]],
+    config: CalibrateConfig,
 ) -> tuple[Thresholds, Path] | None:
-    """Thresholds of the ensemble of all members, by the first rule that applies."""
+    """Thresholds of the ensemble of all members, by the first rule that applies.
+
+    `searches` and `cross_fitted` (by id) are those of the single models of each run.
+    """
     reserved = [str(name) for name in parts[0].folds.index if parts[0].folds[name] == RESERVED]
     if len(parts) > 1:
-        found = _from_seeds(parts, config)
+        found = _from_seeds(parts, cross_fitted, config)
     elif reserved and config.reserved:
         found = _from_reserved(parts[0], reserved, searches[0], config)
     else:
@@ -60,7 +68,9 @@ def calibrate_ensemble(
     return thresholds, record
 
 
-def _from_seeds(parts: Sequence[OofRun], config: CalibrateConfig) -> Thresholds:
+def _from_seeds(
+    parts: Sequence[OofRun], cross_fitted: Sequence[pd.Series[float]], config: CalibrateConfig
+) -> Thresholds:
     """Fit on the mean of the out-of-fold flows of several trainings of one split."""
 
     def flows_with(variant: Variant) -> Callable[[str], Any]:
@@ -76,7 +86,9 @@ def _from_seeds(parts: Sequence[OofRun], config: CalibrateConfig) -> Thresholds:
     source = f"mean out-of-fold flows of {names}, {len(parts[0].scores)} images"
     masks = {part.mask for part in parts}
     start = masks.pop() if len(masks) == 1 else MaskConfig()
-    return _best_variant(images, source, start, None, config)
+    ids = list(parts[0].scores["id"])
+    single = np.mean([scores.loc[ids].to_numpy() for scores in cross_fitted], axis=0)
+    return _best_variant(images, source, start, config, single=single)
 
 
 def _from_reserved(
@@ -115,7 +127,31 @@ def _from_reserved(
         source = (
             f"{len(names)} reserved images, all {len(opened.members)} members of {part.run.name}"
         )
-        return _best_variant(images, source, part.mask, prior, config)
+        single = _single_scores(images["plain"], stores, prior)
+        return _best_variant(images, source, part.mask, config, prior=prior, single=single)
+
+
+def _single_scores(
+    images: CalibrationImages, stores: Sequence[FlowStore], search: ThresholdSearch
+) -> NDArray[np.float64]:
+    """Mean score of the single members on each reserved image, at the thresholds of single models.
+
+    These were fitted on other images, so that the scores are as honest as the cross-fitted ones of the
+    ensemble.
+    """
+    thresholds = search.fit()
+    rows = list(zip(images.ids, images.found_types, strict=True))
+    diameters = {name: images.flows(name)[2] for name in images.ids}
+    scores = []
+    for store in stores:
+
+        def flows(name: str, store: FlowStore = store) -> tuple[NDArray[Any], NDArray[Any], float]:
+            return (*store.read(name), diameters[name])
+
+        own = dataclasses.replace(images, flows=flows)
+        scored = dataclasses.replace(search.scores, images=own, _known={})
+        scores.append([scored.once(name, thresholds.of(kind)) for name, kind in rows])
+    return np.asarray(np.mean(scores, axis=0))
 
 
 def _predict_reserved(
@@ -139,16 +175,24 @@ def _best_variant(
     images: Mapping[Variant, CalibrationImages],
     source: str,
     mask: MaskConfig,
-    prior: ThresholdSearch | None,
     config: CalibrateConfig,
+    *,
+    prior: ThresholdSearch | None = None,
+    single: NDArray[np.float64],
 ) -> Thresholds:
-    """Thresholds with the way of averaging that scores best when cross-fitted."""
+    """Thresholds with the way of averaging that scores best when cross-fitted.
+
+    `single` are the scores of single models on the same images.
+    """
     fits: dict[Variant, tuple[float, Thresholds]] = {}
     for variant, part in images.items():
         search = threshold_search_of(part, mask, config, prior)
         cross_fitted = search.cross_fit()[0]
         thresholds = search.fit()
-        facts = fitted_facts(search, thresholds, cross_fitted, config) | {"average": variant}
+        facts = fitted_facts(search, thresholds, cross_fitted, config) | {
+            "average": variant,
+            "against_single": _against_single(cross_fitted, single, part.groups),
+        }
         fits[variant] = float(cross_fitted.mean()), dataclasses.replace(thresholds, facts=facts)
     best: Variant = "plain"
     for variant, (score, _) in fits.items():
@@ -158,6 +202,24 @@ def _best_variant(
     thresholds = fits[best][1]
     facts = {**thresholds.facts, "averages_compared": compared}
     return dataclasses.replace(thresholds, source=fitted_source(source, config), facts=facts)
+
+
+def _against_single(
+    ensemble: NDArray[np.float64], single: NDArray[np.float64], groups: Sequence[str]
+) -> dict[str, float | None]:
+    """Mean scores of the ensemble and of single models, and what it gains, paired, with its 95 % interval."""
+    gain = ensemble - single
+    if np.isnan(gain).any():  # one group, which cannot be cross-fitted
+        return {}
+    interval = bootstrap_mean(gain, groups)
+    values = {
+        "ensemble": float(ensemble.mean()),
+        "single": float(single.mean()),
+        "difference": interval.mean,
+        "low": interval.low,
+        "high": interval.high,
+    }
+    return {name: number_or_null(value) for name, value in values.items()}
 
 
 def _column(dataset: Dataset, name: str, ids: list[str]) -> tuple[str, ...]:

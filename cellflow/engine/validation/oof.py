@@ -17,6 +17,7 @@ import pandas as pd
 from cellflow.config import MaskConfig, OofConfig, check_config
 from cellflow.config.shared import POLICIES, Policy
 from cellflow.engine.data.folds import image_groups
+from cellflow.engine.pages.run_page import try_run_page
 from cellflow.engine.runs.contents import (
     check_models,
     read_table,
@@ -96,6 +97,8 @@ class OofResult:
         Sheet of the worst images, in the folder with pictures of all; None where none were asked for.
     exports : Path or None
         Folder of the exports; None where none were asked for.
+    report : Path or None
+        Page of the run; None where it could not be written.
     """
 
     run: RunFolder
@@ -103,6 +106,7 @@ class OofResult:
     cv: pd.DataFrame
     outlines: Path | None = None
     exports: Path | None = None
+    report: Path | None = None
 
 
 def oof(config: OofConfig) -> OofResult:
@@ -145,7 +149,8 @@ def oof(config: OofConfig) -> OofResult:
     run = find_run(config.run, config.runs_dir)
     with tracked(run, "out-of-fold predictions"):
         write_config_file(run.settings("oof"), "oof", replace(config, run=str(run.path)))
-        return _oof(run, config)
+        result = _oof(run, config)
+    return replace(result, report=try_run_page(run))
 
 
 def _oof(run: RunFolder, config: OofConfig) -> OofResult:

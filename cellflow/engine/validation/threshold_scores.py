@@ -184,6 +184,10 @@ class ThresholdScores:
         )
         return [np.array(self._values(item)) for item in counts]
 
+    def once(self, name: str, mask: MaskConfig) -> float:
+        """Score of one image at one setting, whatever the grid is; nothing is kept."""
+        return float(self._score(name, [mask])[0][-1])
+
     def _over_images(
         self, task: Callable[[str], Any], names: Sequence[str], title: str | None
     ) -> Iterable[Any]:
@@ -199,6 +203,10 @@ class ThresholdScores:
     def curves(self, thresholds: MaskConfig, cell_type: str = "") -> dict[str, list[list[float]]]:
         """Mean score along each axis through the nearest grid setting, as ``[value, score]`` pairs."""
         rows = self.images.of_type(cell_type) if cell_type else self.images.every
+        return self.curves_of(rows, thresholds)
+
+    def curves_of(self, rows: Bools, thresholds: MaskConfig) -> dict[str, list[list[float]]]:
+        """The same of any of the images."""
         surface = self.surface(rows)
         place = self.nearest(thresholds)
         result = {}

@@ -209,6 +209,14 @@ class ThresholdSearch:
             fitted = {fold: self.fit(folds != fold) for fold in np.unique(folds).tolist()}
         return self._at_fitted(fitted, self.scores.at), fitted
 
+    def fold_curves(self, thresholds: Thresholds) -> dict[str, dict[str, list[list[float]]]]:
+        """Curves of the images of each fold, or of each part that `cross_fit` holds out, around the shared setting."""
+        folds = self._pieces(self.images.every)
+        return {
+            str(fold): self.scores.curves_of(folds == fold, thresholds.shared)
+            for fold in np.unique(folds).tolist()
+        }
+
     def competition_of(self, fitted: Mapping[int, Thresholds]) -> Floats:
         """Competition score of every image at the thresholds that `cross_fit` fitted without it."""
         return self._at_fitted(fitted, self.scores.competition_at)

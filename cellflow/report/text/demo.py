@@ -19,6 +19,7 @@ def demo_text(result: Any) -> str:
             f"submission  {result.submission}",
             f"masks       {result.masks}",
             f"picture     {result.picture}",
+            *(f"report      {path}" for path in result.reports),
             f"time        {result.seconds:.0f} s",
         ]
     )

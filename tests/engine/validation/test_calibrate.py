@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -288,6 +289,7 @@ def test_an_ensemble_of_two_seeds_is_fitted_on_its_mean_flows(
     if facts["average"] == "plain":
         found = facts["scores"]["all types"]["training_thresholds"]
         assert found == pytest.approx(np.mean(scores), abs=1e-6)
+    check_against_single(facts, [pd.read_csv(run.calibration / "scores.csv") for run in runs])
     opened = open_models(
         ["tiny", "second"],
         Machine(choose_device("cpu")),
@@ -306,6 +308,15 @@ def test_an_ensemble_of_two_seeds_is_fitted_on_its_mean_flows(
         open_models(["tiny", "second@nope"], machine, **places)
 
 
+def check_against_single(facts: Mapping[str, Any], tables: Sequence[pd.DataFrame]) -> None:
+    """Single models are those of all runs, each at its own cross-fitted thresholds."""
+    found = facts["against_single"]
+    assert found["single"] == pytest.approx(np.mean([table["cross_fitted"] for table in tables]))
+    assert found["ensemble"] == pytest.approx(facts["scores"]["all types"]["cross_fitted"])
+    assert found["low"] <= found["difference"] <= found["high"]
+    assert found["difference"] == pytest.approx(found["ensemble"] - found["single"])
+
+
 def test_reserved_images_calibrate_the_ensemble(
     tiny_data: Path, tiny_config: TrainConfig, tmp_path: Path
 ) -> None:
@@ -319,6 +330,11 @@ def test_reserved_images_calibrate_the_ensemble(
     assert result.ensemble is not None
     assert "reserved images, all 2 members" in result.ensemble.source
     assert result.ensemble.facts["scores"]["all types"]["images"] == 3
+    single = result.ensemble.facts["against_single"]
+    assert 0 <= single["single"] <= 1
+    assert single["ensemble"] == pytest.approx(
+        result.ensemble.facts["scores"]["all types"]["cross_fitted"]
+    )
     images = ensemble(
         EnsembleConfig(
             images=data,

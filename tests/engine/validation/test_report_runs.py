@@ -1,0 +1,72 @@
+"""Runs side by side in one page, from files to a file."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cellflow import CompareConfig, ReportConfig, compare_runs, write_report
+from cellflow.cli import run_command
+from cellflow.config import TrainConfig
+from cellflow.engine.validation.compare_page import _largest
+from cellflow.errors import ConfigError
+from cellflow.storage.run_folder import RunFolder
+
+
+def test_two_runs_side_by_side(two_runs: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    runs_dir = two_runs.runs_dir
+    run_command("report", ["tiny", "second", "--runs_dir", str(runs_dir)])
+    path = runs_dir / "compare-tiny-second.html"
+    assert capsys.readouterr().out == f"Written: {path}\n"
+    page = path.read_text("utf-8")
+    found = compare_runs(CompareConfig("tiny", "second", runs_dir=runs_dir))
+    overall = found.table[found.table["scope"] == "overall"].iloc[0]
+    assert f"{overall['difference']:,.4f}" in page
+    assert '<td data-sort="seed">seed</td>' in page
+    different = int((found.images["difference"] != 0).sum())
+    assert page.count("<h4>") == min(different, 8)
+    assert page.count("data:image/webp") == 3 * page.count("<h4>")
+    assert "not calibrated" in page
+
+
+def test_what_cannot_be_compared_is_said(two_runs: TrainConfig, tmp_path: Path) -> None:
+    """Other data; a run without predictions; predictions whose masks are gone."""
+    first, second = (RunFolder(two_runs.runs_dir / name) for name in ("tiny", "second"))
+    shutil.rmtree(second.oof / "masks")
+    out = tmp_path / "pages" / "both.html"
+    config = ReportConfig(("tiny", "second"), runs_dir=two_runs.runs_dir, out=out)
+    assert write_report(config) == out
+    page = out.read_text("utf-8")
+    assert "They cannot be drawn" in page and 'id="difference-1"' in page
+    record = second.read_record()
+    second.write_record(record | {"data_hash": "another"})
+    page = write_report(config).read_text("utf-8")
+    assert "no difference is taken" in page and 'id="difference-1"' not in page
+    shutil.rmtree(first.oof)
+    page = write_report(config).read_text("utf-8")
+    assert "no out-of-fold scores; make them with" in page
+
+
+def test_three_runs(two_runs: TrainConfig) -> None:
+    shutil.copytree(two_runs.runs_dir / "second", two_runs.runs_dir / "third")
+    page = write_report(
+        ReportConfig(("tiny", "second", "third"), runs_dir=two_runs.runs_dir)
+    ).read_text("utf-8")
+    assert "second against tiny" in page and "third against tiny" in page
+    config = replace(ReportConfig(("tiny", "second", "tiny")), runs_dir=two_runs.runs_dir)
+    with pytest.raises(ConfigError, match="named twice"):
+        write_report(config)
+
+
+def test_largest_differences_are_of_both_signs() -> None:
+    images = pd.DataFrame(
+        {"id": list("abcdefghijkl"), "difference": [-0.5, -0.4, -0.3, *[0.1] * 8, 0.9]}
+    )
+    shown = _largest(images)
+    assert len(shown) == 8 and shown["id"].iloc[0] == "l"
+    assert set("abc") < set(shown["id"])  # all that speak for A
+    assert len(_largest(images.head(3))) == 3
