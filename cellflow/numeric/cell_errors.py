@@ -161,9 +161,7 @@ def cell_errors(truth: Any, prediction: Any) -> CellErrors:
     for side, cells in enumerate((pairs.truth, pairs.prediction)):
         np.maximum.at(best[side], cells, iou)
         hit[side][cells[hits]] = True
-    return CellErrors(
-        sides.truth, sides.prediction, sides.truth_partner, sides.prediction_partner, *best, *hit
-    )
+    return CellErrors(*sides, best[0], best[1], hit[0], hit[1])
 
 
 class _Sides(NamedTuple):
@@ -223,9 +221,7 @@ def _pair(sides: _Sides, pairs: Matches) -> None:
             sides.truth_partner[i], sides.prediction_partner[j] = j, i
 
 
-def _most(
-    cells: Ints, others: Ints, shared: Ints, chosen: NDArray[np.bool_]
-) -> tuple[Ints, Ints]:
+def _most(cells: Ints, others: Ints, shared: Ints, chosen: NDArray[np.bool_]) -> tuple[Ints, Ints]:
     """Each cell of the chosen pairs once, with the other that has the most pixels of it, the first of several."""
     cells, others, shared = cells[chosen], others[chosen], shared[chosen]
     order = np.lexsort((others, -shared, cells))

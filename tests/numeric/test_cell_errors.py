@@ -21,7 +21,9 @@ def twin(truth: list[set[int]], prediction: list[set[int]]) -> tuple[list[str], 
     true_kinds, found_kinds = ["missed"] * len(truth), ["false"] * len(prediction)
 
     def most(cell: set[int], others: list[set[int]], allowed: list[int]) -> int | None:
-        over = [(len(cell & others[k]), -k) for k in allowed if 2 * len(cell & others[k]) > len(cell)]
+        over = [
+            (len(cell & others[k]), -k) for k in allowed if 2 * len(cell & others[k]) > len(cell)
+        ]
         return -max(over)[1] if over else None
 
     everything = list(range(len(prediction)))
