@@ -36,8 +36,6 @@ _log = logging.getLogger(__name__)
 INDEX = "index.json"
 """What the files of the folder are; it marks the folder as one that may be replaced."""
 _SCORES = ("score", "n_true", "n_predicted", "n_found", "n_missed", "n_false")
-_PIXELS, _SIDES = 3e8, (512, 2048)
-"""Pixels that the pictures of all images have together at most, and the limits of a longer side."""
 _FELLOWS = 8
 _THREADS = 4
 
@@ -115,14 +113,13 @@ def _source(
     masks = run.oof / "masks"
     flows = _store(run)
     stores = [store for fellow in fellows if (store := _store(fellow)) is not None]
-    side = int(min(max((_PIXELS / count) ** 0.5, _SIDES[0]), _SIDES[1]))
     return ExplorerSource(
         dataset,
         masks if masks.is_dir() else None,
         flows,
         stores if flows is not None else (),
         _channels(run),
-        side,
+        count,
     )
 
 

@@ -33,7 +33,12 @@ VERSION = 1
 """Of these files: another one makes them all again."""
 THUMBNAIL = 112
 """Longer side of a small picture."""
-_QUALITY, _SMALL_QUALITY = 78, 60
+_QUALITIES, _SMALL_QUALITY = (78, 60, 42, 25), 60
+"""Of WebP, the first that is small enough."""
+_BYTES = {"image": 26e6, "seen": 10e6, "flow": 6e6, "cellprob": 6e6, "disagreement": 6e6}
+"""What the pictures of a layer may take of all images together."""
+_PIXELS, _SIDES = 3e8, (512, 2048)
+"""Pixels that the pictures of all images have together at most, and the limits of a longer side."""
 _FIELD_SIDE = 256
 """Flows are shown at half the size of the image; smaller ones than this at theirs."""
 Pixels = NDArray[np.uint8]
@@ -89,8 +94,8 @@ class ExplorerSource:
         Flows of the same images from other runs.
     channels : tuple of int
         ``--chan`` and ``--chan2`` of the run.
-    side : int
-        Longest side of a picture in pixels.
+    count : int
+        Images there are: the more, the smaller their files.
     """
 
     dataset: Dataset | None
@@ -98,11 +103,16 @@ class ExplorerSource:
     flows: FlowStore | None
     members: Sequence[FlowStore]
     channels: tuple[int, int]
-    side: int
+    count: int
+
+    @property
+    def side(self) -> int:
+        """Longest side of a picture in pixels."""
+        return int(min(max((_PIXELS / self.count) ** 0.5, _SIDES[0]), _SIDES[1]))
 
     def key(self, name: str) -> str:
         """Changes with everything that the files of an image are made of."""
-        parts: dict[str, Any] = {"version": VERSION, "side": self.side, "id": name}
+        parts: dict[str, Any] = {"version": VERSION, "count": self.count, "id": name}
         parts["channels"] = list(self.channels)
         if self.dataset is not None:
             parts["truth"] = self.dataset.hash
@@ -142,7 +152,7 @@ class ExplorerSource:
             layers.append(layer)
             size, first = size or full, pixels if first is None else first
             path = folder / picture_name(number, layer)
-            path.write_bytes(picture_bytes(pixels, quality=_QUALITY))
+            path.write_bytes(_within(pixels, _BYTES[layer] / self.count))
         if labels is not None:
             size = labels.shape[0], labels.shape[1]
             first = _silhouette(labels, self.side) if first is None else first
@@ -183,6 +193,16 @@ class ExplorerSource:
         if not path.resolve().is_relative_to(folder.resolve()):
             raise DataError(f"{name!r} is no id of an image of this run.", id=name)
         return path
+
+
+def _within(pixels: Pixels, most: float) -> bytes:
+    """A picture of a size in bytes, or of the lowest quality."""
+    packed = b""
+    for quality in _QUALITIES:
+        packed = picture_bytes(pixels, quality=quality)
+        if len(packed) <= most:
+            break
+    return packed
 
 
 def _rings_of(cells: Instances | NDArray[np.int32] | None) -> list[list[Ring]]:
