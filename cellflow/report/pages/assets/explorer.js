@@ -207,12 +207,13 @@
     markSelected();
     $("name").textContent = item.id;
     const cells = known(item.n_true) ? `${count(item.n_true, "true cell")}, ${item.n_predicted.toLocaleString("en")} predicted` : "";
-    const size = item.size[0] ? `${item.size[1]} × ${item.size[0]} pixels` : "";
+    const size = item.size[0] ? `${item.size[1]}\u00a0×\u00a0${item.size[0]}\u00a0pixels` : "";
     $("about").textContent = [known(item.score) ? `score ${item.score.toFixed(3)}` : "", item.type, `fold ${item.fold}`, cells, size].filter(Boolean).join(" · ");
     canvas.setAttribute("aria-label", `${item.id}: ${summary(item)}`);
     say("");
     tell(item.problem);
     $("link").hidden = true;
+    if (item.size[0]) stage.style.setProperty("--ex-ratio", item.size[1] / item.size[0]);
     fit();
     drawErrors();
     if (push || replace) history[push ? "pushState" : "replaceState"](null, "", address());
@@ -331,18 +332,15 @@
       const number = make("span", "–", { className: "count" });
       button.dataset.error = kind;
       button.setAttribute("aria-keyshortcuts", error.key);
-      button.append(swatch(tint(kind), error.dash), make("span", `${error.letters} ${error.name}`), number, make("kbd", error.key));
+      const tag = make("span", error.letters, { className: "ex-tag" });
+      tag.style.background = tint(kind);
+      button.append(tag, swatch(tint(kind), error.dash), make("span", error.name), number, make("kbd", error.key));
       button.addEventListener("click", () => toggleError(kind));
       legend[kind] = { button, number };
       $("errors").append(button);
     }
-    const jump = make("button", "Next error ", { type: "button", className: "ex-jump" });
-    jump.append(make("kbd", "e"));
-    jump.setAttribute("aria-keyshortcuts", "e");
-    jump.addEventListener("click", () => jumpTo(1));
-    $("errors").append(jump);
   } else {
-    $("errors").hidden = $("sums-box").hidden = true;
+    $("errors").hidden = $("sums-box").hidden = $("jumps").hidden = true;
   }
 
   function toggleError(kind) {
@@ -622,6 +620,7 @@
 
   const DEEDS = {
     previous: () => step(-1), next: () => step(1), in: () => zoom(1.5), out: () => zoom(1 / 1.5), fit, copy: copyLink,
+    after: () => jumpTo(1), before: () => jumpTo(-1),
     full: () => document.fullscreenElement ? document.exitFullscreen() : view.requestFullscreen?.().catch(() => say("This browser shows no full screen.")),
     help: () => $("help").showModal(),
   };
