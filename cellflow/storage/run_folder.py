@@ -150,6 +150,11 @@ class RunFolder:
         return self.oof / "oof.json"
 
     @property
+    def report_files(self) -> Path:
+        """Pictures and outlines that the report shows when asked for, beside it."""
+        return self.path / "report-files"
+
+    @property
     def thresholds(self) -> Path:
         """Calibrated thresholds, JSON."""
         return self.path / "thresholds.json"
