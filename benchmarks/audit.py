@@ -224,15 +224,18 @@ def train(folder: Path, epochs: int, seed: int) -> None:
             seed=seed,
             eval_every=epochs,
             model=ModelConfig(diam_mean=15.0),
-            optim=OptimConfig(
-                optimizer="adamw", schedule="cosine", n_epochs=epochs, batch_size=4
-            ),
+            optim=OptimConfig(optimizer="adamw", schedule="cosine", n_epochs=epochs, batch_size=4),
             sampling=SamplingConfig(bsize=96, min_train_masks=1, rescale="dataset"),
             runtime=RuntimeConfig(device="cpu"),
         )
     )
     cellflow.oof(
-        OofConfig(run="planted", runs_dir=folder / "runs", policy="dataset", runtime=RuntimeConfig(device="cpu"))
+        OofConfig(
+            run="planted",
+            runs_dir=folder / "runs",
+            policy="dataset",
+            runtime=RuntimeConfig(device="cpu"),
+        )
     )
 
 
