@@ -197,9 +197,11 @@ def _faulty(facts: AuditFacts) -> Iterator[Suspicion]:
     for cell, seen in facts.seen_in_holes.items():
         part = _part(faults.holes[cell] / (faults.areas[cell] + faults.holes[cell]))
         yield Suspicion("hollow", (cell,), (), part * seen, {"holes": float(faults.holes[cell])})
+    of_cell, of_predicted = _shares(facts.pairs)
+    belongs = (of_cell >= MOST) | (of_predicted >= MOST)
     for cell, apart in facts.rest_apart.items():
         rest = faults.areas[cell] - faults.largest_part[cell]
-        own = facts.pairs.prediction[facts.pairs.truth == cell]
+        own = facts.pairs.prediction[(facts.pairs.truth == cell) & belongs]
         yield Suspicion(
             "in parts", (cell,), tuple(own.tolist()),
             _part(rest / faults.areas[cell]) * (1 + apart) / 2,
