@@ -28,10 +28,12 @@ import inputs
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import ndimage
+from planted import KINDS, Labels, compacted, planted_faults, with_faults
+from scipy.special import expit
 
 import cellflow
 from cellflow import (
+    AuditConfig,
     FoldsConfig,
     ModelConfig,
     OofConfig,
@@ -41,24 +43,14 @@ from cellflow import (
     SamplingConfig,
     TrainConfig,
 )
-from cellflow.io.images import write_labels
-from cellflow.numeric.rle import rle_encode
+from cellflow.io.dataset import Dataset
+from cellflow.io.flow_store import FlowStore
+from cellflow.io.images import read_labels, write_labels
+from cellflow.numeric.matching import Matches, match
+from cellflow.numeric.rle import rle_decode, rle_encode
 from cellflow.rng import generator
 
-KINDS = ("dropped", "merged", "split", "shifted")
-SHARE = 0.05
 SIDE = 256
-Labels = NDArray[np.int32]
-
-
-@dataclass
-class Planted:
-    """A fault: the true cells, and the masks that stand for them now (none where they were dropped)."""
-
-    image: str
-    kind: str
-    truth: list[NDArray[np.bool_]]
-    wrong: list[NDArray[np.bool_]]
 
 
 def main() -> None:
@@ -72,8 +64,13 @@ def main() -> None:
     training.add_argument("folder", type=Path)
     training.add_argument("--epochs", type=int, default=30)
     training.add_argument("--seed", type=int, default=0)
+    measuring = commands.add_parser("measure")
+    measuring.add_argument("folders", type=Path, nargs="+")
+    measuring.add_argument("--picture", type=Path, help="PNG of the curves")
     options = parser.parse_args()
-    if options.command == "plant":
+    if options.command == "measure":
+        measure(options.folders, options.picture)
+    elif options.command == "plant":
         plant(options.folder, options.seed, options.images)
     elif options.command == "train":
         train(options.folder, options.epochs, options.seed)
@@ -121,99 +118,6 @@ def chosen_images(root: Path, seed: int, count: int) -> dict[str, Labels]:
     return {fit[i]: compacted(maps[fit[i]]) for i in sorted(drawn)}
 
 
-def compacted(labels: Any) -> Labels:
-    return np.unique(labels, return_inverse=True)[1].reshape(np.shape(labels)).astype(np.int32)
-
-
-def planted_faults(labels: dict[str, Labels], seed: int) -> list[Planted]:
-    """Faults of all kinds in turn, each in cells that have none yet, until their share is reached."""
-    rng = generator(seed, "audit faults")
-    cells = [(name, n) for name, m in labels.items() for n in range(1, int(m.max()) + 1)]
-    wanted = round(SHARE * len(cells))
-    order, used, faults = rng.permutation(len(cells)), set[tuple[str, int]](), list[Planted]()
-    for place, kind in enumerate(KINDS):
-        quota = wanted // len(KINDS) + (place < wanted % len(KINDS))
-        for i in order:
-            if quota == 0:
-                break
-            name, number = cells[i]
-            if (name, number) in used:
-                continue
-            made = MAKERS[kind](labels[name], number, rng)
-            touched = made and {(name, n) for n in made[0]}
-            if not made or touched & used:
-                continue
-            numbers, wrong = made
-            used |= touched
-            quota -= 1
-            truth = [labels[name] == n for n in numbers]
-            faults.append(Planted(name, kind, truth, wrong))
-    return faults
-
-
-Made = tuple[list[int], list[NDArray[np.bool_]]]
-
-
-def drop(labels: Labels, number: int, rng: np.random.Generator) -> Made | None:
-    return [number], []
-
-
-def merge(labels: Labels, number: int, rng: np.random.Generator) -> Made | None:
-    """With a neighbour that touches; none where there is none."""
-    near = ndimage.binary_dilation(labels == number, np.ones((3, 3)))
-    others = np.setdiff1d(np.unique(labels[near]), [0, number])
-    if not len(others):
-        return None
-    other = int(rng.choice(others))
-    return [number, other], [(labels == number) | (labels == other)]
-
-
-def split(labels: Labels, number: int, rng: np.random.Generator) -> Made | None:
-    """By a line near the middle, in any direction; halves of at least a fifth and 15 pixels."""
-    y, x = np.nonzero(labels == number)
-    angle = rng.uniform(0, np.pi)
-    along = np.cos(angle) * (y - y.mean()) + np.sin(angle) * (x - x.mean())
-    first = along < np.quantile(along, rng.uniform(0.3, 0.7))
-    if min(first.sum(), (~first).sum()) < max(15, len(y) / 5):
-        return None
-    halves = [np.zeros(labels.shape, bool), np.zeros(labels.shape, bool)]
-    halves[0][y[first], x[first]] = True
-    halves[1][y[~first], x[~first]] = True
-    return [number], halves
-
-
-def shift(labels: Labels, number: int, rng: np.random.Generator) -> Made | None:
-    """By 0.3 to 0.6 diameters in any direction; what would lie on another cell or outside is left out."""
-    y, x = np.nonzero(labels == number)
-    diameter, angle = 2 * np.sqrt(len(y) / np.pi), rng.uniform(0, 2 * np.pi)
-    far = rng.uniform(0.3, 0.6) * diameter
-    ny, nx = np.rint([y + far * np.sin(angle), x + far * np.cos(angle)]).astype(int)
-    inside = (ny >= 0) & (nx >= 0) & (ny < labels.shape[0]) & (nx < labels.shape[1])
-    moved = np.zeros(labels.shape, bool)
-    moved[ny[inside], nx[inside]] = True
-    moved &= (labels == 0) | (labels == number)
-    return ([number], [moved]) if moved.sum() >= 0.7 * len(y) else None
-
-
-MAKERS = dict(zip(KINDS, (drop, merge, split, shift), strict=True))
-
-
-def with_faults(truth: Labels, faults: list[Planted]) -> tuple[Labels, list[list[int]]]:
-    """The label map with the faults, and the numbers of the wrong annotations of each."""
-    wrong, top, given = truth.copy(), int(truth.max()), []
-    for item in faults:
-        for mask in item.truth:
-            wrong[mask] = 0
-    for item in faults:
-        own = range(top + 1, top + 1 + len(item.wrong))
-        for number, mask in zip(own, item.wrong, strict=True):
-            wrong[mask & (wrong == 0)] = number
-        top += len(item.wrong)
-        given.append(list(own))
-    numbers = np.unique(wrong)
-    return compacted(wrong), [[int(np.searchsorted(numbers, n)) for n in own] for own in given]
-
-
 def train(folder: Path, epochs: int, seed: int) -> None:
     """A short training of all folds from scratch, and the out-of-fold predictions."""
     cellflow.train(
@@ -237,6 +141,198 @@ def train(folder: Path, epochs: int, seed: int) -> None:
             runtime=RuntimeConfig(device="cpu"),
         )
     )
+
+
+Item = tuple[float, str, tuple[int, ...], tuple[int, ...]]
+"""What is ranked: its score, the image, annotations and predicted cells from 1."""
+
+
+def measure(folders: list[Path], picture: Path | None) -> None:
+    """Precision among as many as were planted, of the audit and of simpler rankings, and the curve."""
+    curves: dict[str, list[NDArray[np.float64]]] = {}
+    rows, kinds = [], []
+    for folder in folders:
+        judge = Judge.open(folder)
+        rankings = {"cellflow audit": judge.audited(), **judge.by_score()}
+        for name, ranking in rankings.items():
+            hits = judge.hits(ranking)
+            curves.setdefault(name, []).append(np.cumsum([bool(hit) for hit in hits]))
+            found = [hit for hit in hits[: judge.count] if hit]
+            rows.append(
+                {"ranking": name, "seed": folder.name, "precision": len(found) / judge.count}
+            )
+            kinds += [
+                {"ranking": name, "kind": kind, "found": sum(hit == kind for hit in found),
+                 "planted": judge.planted["kind"].tolist().count(kind)}
+                for kind in KINDS
+            ]  # fmt: skip
+        rows.append({"ranking": "chance", "seed": folder.name, "precision": judge.chance()})
+        print_audited(judge, rankings["cellflow audit"])
+    table = pd.DataFrame(rows).pivot(index="ranking", columns="seed", values="precision")
+    print("\nprecision among as many as were planted\n")
+    print(table.assign(mean=table.mean(axis=1)).round(3).to_string())
+    by_kind = pd.DataFrame(kinds).groupby(["ranking", "kind"], sort=False).sum().reset_index()
+    by_kind["share"] = by_kind["found"] / by_kind["planted"]
+    print("\nshare of each kind that is found among them\n")
+    print(by_kind.pivot(index="ranking", columns="kind", values="share").round(2).to_string())
+    if picture:
+        draw(picture, curves, [Judge.open(folder).count for folder in folders])
+
+
+def print_audited(judge: Judge, ranking: list[Item]) -> None:
+    """How precise each kind of suspicion is among as many as were planted."""
+    hits = judge.hits(ranking)[: judge.count]
+    listed = pd.DataFrame(
+        {"suspicion": judge.kinds[: judge.count], "right": [bool(h) for h in hits]}
+    )
+    print(
+        f"\n{judge.folder}: {judge.count} planted, {judge.items} annotations and free predicted cells"
+    )
+    print(listed.groupby("suspicion")["right"].agg(["size", "sum"]).to_string())
+
+
+@dataclass
+class Judge:
+    """The faults of a folder, and the run that is asked."""
+
+    folder: Path
+    planted: pd.DataFrame
+    annotations: dict[str, Any]
+    predicted: dict[str, Labels]
+    kinds: list[str]
+
+    @classmethod
+    def open(cls, folder: Path) -> Judge:
+        dataset = Dataset.open(folder / "data")
+        planted = pd.read_csv(folder / "planted.csv", dtype=str).fillna("")
+        masks = folder / "runs" / "planted" / "oof" / "masks"
+        predicted = {name: read_labels(masks / f"{name}.tif") for name in dataset.ids}
+        annotations = {name: dataset.instances(name) for name in dataset.ids}
+        return cls(folder, planted, annotations, predicted, [])
+
+    @property
+    def count(self) -> int:
+        return len(self.planted)
+
+    @property
+    def items(self) -> int:
+        """Annotations, and predicted cells of which none has half: what can be listed."""
+        return sum(
+            len(self.annotations[name]) + len(free_cells(match(self.annotations[name], labels)))
+            for name, labels in self.predicted.items()
+        )
+
+    def chance(self) -> float:
+        """Share of the items that hit a fault, were they listed in any order."""
+        every = [
+            (0.0, name, (cell + 1,), ())
+            for name, own in self.annotations.items()
+            for cell in range(len(own))
+        ]
+        every += [
+            (0.0, name, (), (int(cell) + 1,))
+            for name, labels in self.predicted.items()
+            for cell in free_cells(match(self.annotations[name], labels))
+        ]
+        return sum(bool(hit) for hit in self.hits(every)) / len(every)
+
+    def audited(self) -> list[Item]:
+        """The list of `cellflow audit`."""
+        result = cellflow.audit(
+            AuditConfig(
+                "planted", runs_dir=self.folder / "runs", least=0.0, out=self.folder / "audit"
+            )
+        )
+        self.kinds = [row.kind for row in result.rows]
+        return [(row.suspicion, row.id, row.cells, row.predicted) for row in result.rows]
+
+    def by_score(self) -> dict[str, list[Item]]:
+        """Annotations by their best IoU, or mean cellprob, alone; with free predicted cells, and without."""
+        iou, prob, both = list[Item](), list[Item](), list[Item]()
+        store = FlowStore(self.folder / "runs" / "planted" / "oof" / "flows.zarr")
+        for name, labels in self.predicted.items():
+            pairs = match(self.annotations[name], labels)
+            best = np.zeros(len(pairs.truth_areas))
+            np.maximum.at(best, pairs.truth, pairs.shared / pairs.union)
+            sure = expit(store.read(name)[1].astype(np.float64))
+            for cell, value in enumerate(best):
+                seen = np.concatenate(
+                    [
+                        sure.reshape(-1)[a : a + n]
+                        for a, n in zip(*self.annotations[name].runs(cell), strict=True)
+                    ]
+                )
+                iou.append((1 - value, name, (cell + 1,), ()))
+                prob.append((1 - seen.mean(), name, (cell + 1,), ()))
+            free = [
+                (float(sure[labels == cell + 1].mean()), name, (), (int(cell) + 1,))
+                for cell in free_cells(pairs)
+            ]
+            both += free
+        rankings = {
+            "IoU of the annotation": iou,
+            "cellprob of the annotation": prob,
+            "IoU of annotations and cellprob of free cells": iou + both,
+        }
+        return {name: sorted(items, key=lambda item: -item[0]) for name, items in rankings.items()}
+
+    def hits(self, ranking: list[Item]) -> list[str]:
+        """Kind of the fault that each item hits first; empty where it hits none, or one that was hit before."""
+        wrong = {
+            (row.id, int(cell)): index
+            for index, row in enumerate(self.planted.itertuples())
+            for cell in row.cells.split()
+        }
+        places: dict[str, Labels] = {}
+        for index, row in enumerate(self.planted.itertuples()):
+            where = places.setdefault(row.id, np.full(self.predicted[row.id].shape, -1, np.int32))
+            for rle in row.truth.split(";"):
+                where[rle_decode(rle, where.shape)] = index
+        done, found = set[int](), list[str]()
+        for _, name, cells, predicted in ranking:
+            meant = {wrong[name, cell] for cell in cells if (name, cell) in wrong}
+            if not cells and name in places:
+                under = places[name][np.isin(self.predicted[name], predicted)]
+                values, counts = np.unique(under, return_counts=True)
+                if 2 * counts.max() > len(under):
+                    meant = {int(values[counts.argmax()])} - {-1}
+            new = sorted(meant - done)
+            done |= set(new[:1])
+            found.append(self.planted["kind"][new[0]] if new else "")
+        return found
+
+
+def free_cells(pairs: Matches) -> NDArray[np.int64]:
+    """Predicted cells that have less than half of their pixels on annotations, from 0."""
+    covered = np.bincount(pairs.prediction, pairs.shared, len(pairs.prediction_areas))
+    return np.flatnonzero(2 * covered < pairs.prediction_areas)
+
+
+def draw(path: Path, curves: dict[str, list[NDArray[np.float64]]], counts: list[int]) -> None:
+    """Precision over the length of the list, in parts of the number planted; the mean of the seeds."""
+    import matplotlib.pyplot as plt
+
+    parts = np.linspace(0.05, 2, 79)
+    figure, axis = plt.subplots(figsize=(6.4, 3.8), dpi=110)
+    for (name, own), colour in zip(
+        curves.items(), ("#0072b2", "#e69f00", "#009e73", "#cc79a7"), strict=True
+    ):
+        lines = []
+        for found, count in zip(own, counts, strict=True):
+            length = np.maximum(1, np.rint(parts * count)).astype(int)
+            lines.append(found[np.minimum(length, len(found)) - 1] / length)
+        axis.plot(parts, np.mean(lines, axis=0), color=colour, label=name)
+    axis.axvline(1, color="0.6", lw=0.8)
+    axis.set(
+        xlabel="length of the list / faults planted",
+        ylabel="precision",
+        ylim=(0, 1.02),
+        xlim=(0, 2),
+    )
+    axis.legend(frameon=False, fontsize=8)
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path)
 
 
 if __name__ == "__main__":
