@@ -37,6 +37,9 @@ class AuditFacts:
         ``sigmoid(cellprob)``, times 1 minus its flow error (at most 1); 1 where there are no flows.
     seen : (A,) float64 ndarray
         Mean probability of an annotation's pixels; nan where there are no flows.
+    errors, predicted_errors : float64 ndarray
+        Flow error of every annotation, ``(A,)``, and predicted cell, ``(P,)``: mean squared difference of the
+        model's unit flow from that of the shape, 0 to 4; nan where there are no flows.
     covered : (A,) float64 ndarray
         Part of an annotation that lies on predicted cells.
     annotated : (P,) float64 ndarray
@@ -55,6 +58,8 @@ class AuditFacts:
     pairs: Matches
     sure: Floats
     seen: Floats
+    errors: Floats
+    predicted_errors: Floats
     covered: Floats
     annotated: Floats
     centres: Floats
@@ -86,10 +91,13 @@ def audit_facts(
     others, other_place = cell_pixels(cells)
     probability = None if cellprob is None else expit(np.asarray(cellprob, np.float64)).reshape(-1)
     sure, seen = np.ones(len(cells)), np.full(len(annotations), np.nan)
+    errors, predicted_errors = np.full(len(annotations), np.nan), np.full(len(cells), np.nan)
     if probability is not None:
         seen = _means(owner, probability[place], annotations.areas)
-        agreement = 1 - np.minimum(1, _flow_errors(predicted, flow))
-        sure = _means(others, probability[other_place], cells.areas) * agreement
+        errors = _flow_errors(_numbered(annotations, owner, place), len(annotations), flow)
+        predicted_errors = _flow_errors(predicted, len(cells), flow)
+        sure = _means(others, probability[other_place], cells.areas)
+        sure *= 1 - np.minimum(1, predicted_errors)
     likely = (predicted.reshape(-1) > 0).astype(np.float64) if probability is None else probability
     covers = np.bincount(place, minlength=predicted.size)[other_place] > 0
     faults = cell_facts(annotations)
@@ -97,6 +105,8 @@ def audit_facts(
         pairs,
         sure,
         seen,
+        errors,
+        predicted_errors,
         _means(owner, predicted.reshape(-1)[place] > 0, annotations.areas),
         _means(others, covers, cells.areas),
         _centres(owner, place, annotations),
@@ -125,15 +135,25 @@ def _centres(owner: Ints, place: Ints, cells: Instances) -> Floats:
     return np.stack([_means(owner, axis, cells.areas) for axis in (y, x)], axis=1)
 
 
-def _flow_errors(labels: NDArray[np.int32], flow: Any) -> Floats:
-    """Mean squared difference of the given unit flow from that of the labels' shapes, ``(n,)``."""
-    top = int(labels.max(initial=0))
+def _numbered(cells: Instances, owner: Ints, place: Ints) -> NDArray[np.int32]:
+    """Label map that keeps the numbers, from 1; a disputed pixel goes to the smaller cell."""
+    flat = np.zeros(cells.shape[0] * cells.shape[1], dtype=np.int32)
+    order = np.argsort(-cells.areas[owner], kind="stable")  # of repeated places the last counts
+    flat[place[order]] = owner[order] + 1
+    return flat.reshape(cells.shape)
+
+
+def _flow_errors(labels: NDArray[np.int32], top: int, flow: Any) -> Floats:
+    """Flow error of labels 1..top; nan for one without pixels."""
+    errors = np.full(top, np.nan, dtype=np.float32)
     stats = measure(np.ascontiguousarray(labels), top)
-    numbers, boxes = np.arange(1, top + 1, dtype=np.int32), np.ascontiguousarray(stats[1:, BOX])
-    unit = np.ascontiguousarray(np.moveaxis(np.asarray(flow, np.float32) / FLOW_SCALE, 0, -1))
-    errors = np.zeros(top, dtype=np.float32)
-    if top and stats[1:, AREA].all():
-        _diffusion.check_cells(labels, numbers, boxes, 0, top, unit, errors)
+    numbers = np.flatnonzero(stats[1:, AREA]).astype(np.int32) + np.int32(1)
+    if len(numbers):
+        boxes = np.ascontiguousarray(stats[numbers, BOX])
+        unit = np.ascontiguousarray(np.moveaxis(np.asarray(flow, np.float32) / FLOW_SCALE, 0, -1))
+        found = np.empty(len(numbers), dtype=np.float32)
+        _diffusion.check_cells(labels, numbers, boxes, 0, len(numbers), unit, found)
+        errors[numbers - 1] = found
     return errors.astype(np.float64)
 
 

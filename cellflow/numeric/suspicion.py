@@ -29,6 +29,8 @@ LEAST = 0.1
 """Less of a cell, or a smaller IoU, is no piece of it and no partner."""
 WHOLE_SHARE = 0.25
 """From this part of a cell on, a second piece, a hole or a second part counts in full."""
+WRONG_SHARE = 0.05
+"""Of annotations, taken for wrong before anything is known: what a model misses more often says little."""
 FAR_IOU = 0.35
 """An outline is as wrong as can be where its IoU is this much below the usual one."""
 
@@ -89,13 +91,17 @@ def suspect(facts: AuditFacts, usual: float) -> list[Suspicion]:
 
     ========  =================================================================================
     missing   sure, times the part of the predicted cell that no annotation has
-    unseen    1 - seen, times the part of the annotation that no predicted cell has
+    unseen    1 - seen, times the part of the annotation that no predicted cell has, times 0.05 / (0.05 +
+              share of the image's other annotations without partner): a model that misses many says little
     merged    sure of the two largest pieces (the smaller), times part, times what the pieces cover
-    split     sure of the predicted cell, times part, times what the annotations cover of it
-    outline   sure of the predicted cell, times (usual IoU - IoU) / 0.35, at most 1
+    split     sure of the predicted cell, times part, times what the annotations cover of it, times gain
+    outline   sure of the predicted cell, times (usual IoU - IoU) / 0.35, at most 1, times gain
     hollow    part, times the mean probability in the hole (without flows: what of it is predicted)
     in parts  part, times 1 - half of what of the smaller parts the same predicted cell has
     ========  =================================================================================
+
+    ``gain`` is how much better the predicted cell explains the model's flows than the annotations do: the largest
+    flow error of the annotations minus that of the predicted cell, 0 to 1; 1 without flows.
     """
     merged, split = list(_merged(facts)), list(_split(facts))
     in_groups = {cell for item in (*merged, *split) for cell in item.cells}
@@ -142,9 +148,10 @@ def _split(facts: AuditFacts) -> Iterator[Suspicion]:
     for predicted, rows in _groups(pairs.prediction, pieces):
         order = rows[np.argsort(-of_predicted[rows], kind="stable")]
         sure, part = float(facts.sure[predicted]), _part(of_predicted[order[1]])
-        covered = float(of_predicted[order].sum())
+        covered = min(1.0, float(of_predicted[order].sum()))
+        gain = _gain(facts, pairs.truth[order], predicted)
         yield Suspicion(
-            "split", tuple(pairs.truth[order].tolist()), (predicted,), sure * part * min(1.0, covered),
+            "split", tuple(pairs.truth[order].tolist()), (predicted,), sure * part * covered * gain,
             {"sure": sure, "pieces": len(order), "second": float(of_predicted[order[1]])},
         )  # fmt: skip
 
@@ -167,9 +174,10 @@ def _outlines(
     areas = facts.pairs.truth_areas, facts.pairs.prediction_areas
     for cell, (other, iou) in partners.items():
         sure = float(facts.sure[other])
+        unlike = float(np.clip((usual - iou) / FAR_IOU, 0, 1))
         moved = facts.predicted_centres[other] - facts.centres[cell]
         yield Suspicion(
-            "outline", (cell,), (other,), sure * float(np.clip((usual - iou) / FAR_IOU, 0, 1)),
+            "outline", (cell,), (other,), sure * unlike * _gain(facts, np.array([cell]), other),
             {
                 "sure": sure, "iou": iou, "usual": usual, "dy": float(moved[0]), "dx": float(moved[1]),
                 "area": float(areas[0][cell]), "predicted_area": float(areas[1][other]),
@@ -178,10 +186,15 @@ def _outlines(
 
 
 def _unseen(facts: AuditFacts, others: set[int]) -> Iterator[Suspicion]:
-    for cell in set(range(len(facts.seen))) - others:
+    lonely = set(range(len(facts.seen))) - others
+    missed = (len(lonely) - 1) / max(1, len(facts.seen) - 1)
+    trust = WRONG_SHARE / (WRONG_SHARE + max(0.0, missed))
+    for cell in lonely:
         seen, free = float(facts.seen[cell]), 1 - float(facts.covered[cell])
         unlikely = 1.0 if np.isnan(seen) else 1 - seen
-        yield Suspicion("unseen", (cell,), (), unlikely * free, {"seen": seen, "free": free})
+        yield Suspicion(
+            "unseen", (cell,), (), unlikely * free * trust, {"seen": seen, "free": free}
+        )
 
 
 def _missing(facts: AuditFacts, others: set[int]) -> Iterator[Suspicion]:
@@ -207,6 +220,14 @@ def _faulty(facts: AuditFacts) -> Iterator[Suspicion]:
             _part(rest / faults.areas[cell]) * (1 + apart) / 2,
             {"parts": float(faults.parts[cell]), "rest": float(rest)},
         )  # fmt: skip
+
+
+def _gain(facts: AuditFacts, cells: Ints, other: int) -> float:
+    """How much better a predicted cell explains the flows than annotations; 1 where there are none."""
+    errors = facts.errors[cells]
+    if np.isnan(errors).all():
+        return 1.0
+    return float(np.clip(np.nanmax(errors) - facts.predicted_errors[other], 0, 1))
 
 
 def _shares(pairs: Matches) -> tuple[Floats, Floats]:
