@@ -15,6 +15,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 - a source folder; pip refuses by 
     raise ImportError(f"cellflow needs Python 3.11 or newer, found {found} ({sys.executable}).")
 
 _HOME = {
+    "AuditConfig": "config",
     "CalibrateConfig": "config",
     "ChainConfig": "config",
     "ChecksConfig": "config",
@@ -57,6 +58,7 @@ _HOME = {
     "rle_encode": "numeric.rle",
     "average_precision": "numeric.score",
     "competition_score": "numeric.score",
+    "audit": "engine.validation.audit",
     "calibrate": "engine.validation.calibrate",
     "compare_runs": "engine.validation.compare_runs",
     "demo": "engine.experiments.demo",

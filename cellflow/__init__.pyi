@@ -1,3 +1,4 @@
+from cellflow.config import AuditConfig as AuditConfig
 from cellflow.config import CalibrateConfig as CalibrateConfig
 from cellflow.config import ChainConfig as ChainConfig
 from cellflow.config import ChecksConfig as ChecksConfig
@@ -48,6 +49,7 @@ from cellflow.engine.segmentation.loaded_model import Model as Model
 from cellflow.engine.segmentation.loaded_model import load_model as load_model
 from cellflow.engine.segmentation.result import Prediction as Prediction
 from cellflow.engine.training.train import train as train
+from cellflow.engine.validation.audit import audit as audit
 from cellflow.engine.validation.calibrate import calibrate as calibrate
 from cellflow.engine.validation.compare_runs import compare_runs as compare_runs
 from cellflow.engine.validation.oof import oof as oof

@@ -101,6 +101,15 @@ def _oof(config: configs.OofConfig) -> None:
     say(after_oof(result.run, config))
 
 
+def _audit(config: configs.AuditConfig) -> None:
+    from cellflow.engine.validation.audit import audit
+    from cellflow.report.text.audit import audit_text
+
+    result = audit(config)
+    say(audit_text(result.counts, result.images, [result.page, result.table]))
+    say(f"Next: open {result.page} in a browser, mark what is wrong, and download the list")
+
+
 def _calibrate(config: configs.CalibrateConfig) -> None:
     from cellflow.engine.runs.next_command import after_calibration
     from cellflow.engine.validation.calibrate import calibrate
@@ -282,6 +291,7 @@ COMMANDS = {
     "folds": Command(configs.FoldsConfig, _folds),
     "train": Command(configs.TrainConfig, _train, _GOES_ON),
     "oof": Command(configs.OofConfig, _oof),
+    "audit": Command(configs.AuditConfig, _audit),
     "calibrate": Command(configs.CalibrateConfig, _calibrate),
     "ensemble": Command(configs.EnsembleConfig, _ensemble, _GOES_ON),
     "predict": Command(configs.PredictConfig, _predict, _GOES_ON),

@@ -4,6 +4,7 @@ Every field is a flag of the command line; its docstring is the help text. `prob
 not make sense, so that one error can report all of it.
 """
 
+from cellflow.config.audit import AuditConfig
 from cellflow.config.calibration import CalibrateConfig, GridConfig
 from cellflow.config.catalog import CompareConfig, PruneConfig, RunsConfig
 from cellflow.config.chain import ChainConfig
@@ -30,6 +31,7 @@ from cellflow.config.tracking import TrackingConfig
 from cellflow.config.training import ModelConfig, OptimConfig, SamplingConfig, TrainConfig
 
 __all__ = [
+    "AuditConfig",
     "CalibrateConfig",
     "ChainConfig",
     "ChecksConfig",
