@@ -24,6 +24,7 @@ _COMMANDS = {
     "checks": "check doctor info env environment settings",
     "queue": "batch grid sweep",
     "compare": "diff",
+    "suggest": "active active-learning next select-images annotate-next propose recommend",
 }
 """Commands, with what others call them."""
 
