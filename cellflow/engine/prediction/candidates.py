@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -158,13 +159,14 @@ def look_at(
     looks = {}
     for name in follow(found.ids, title):
         image = images[name]
-        seen = _tried(image, lambda image=image: _look(segmenter, image.pixels()), found.failed)
+        seen = _tried(image, partial(_look, segmenter, image), found.failed)
         if seen is not None:
             looks[name] = seen
     return looks
 
 
-def _look(segmenter: Segmenter, pixels: NDArray[Any]) -> Look:
+def _look(segmenter: Segmenter, image: SourceImage) -> Look:
+    pixels = image.pixels()
     fields, diameter, cell_type = segmenter.member_flows(pixels)
     mask = segmenter.per_type.get(cell_type, segmenter.mask)
     mean = average_flows(fields, variant=segmenter.average)
@@ -186,7 +188,8 @@ def _style(segmenter: Segmenter, pixels: NDArray[Any]) -> NDArray[np.float32]:
         for member in segmenter.members
         if member.net.style_size is not None
     ]
-    return np.concatenate([*parts, np.zeros(0, np.float32)]) / np.float32(max(len(parts), 1) ** 0.5)
+    joined = np.concatenate([*parts, np.zeros(0, np.float32)])
+    return np.asarray(joined / max(len(parts), 1) ** 0.5, np.float32)
 
 
 def _tried(image: SourceImage, work: Callable[[], Any], failed: dict[str, str]) -> Any:
