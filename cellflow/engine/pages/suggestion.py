@@ -135,7 +135,7 @@ def _candidates(facts: SuggestionFacts, images: Mapping[str, SourceImage]) -> pd
     table = facts.pool.table[["doubt", "unlike", "nearest", "cell_type", "cells"]]
     table = table.reindex(list(images)).reset_index()
     table["cells"] = table["cells"].astype("Int64")
-    table.insert(1, "path", [str(image.path) for image in images.values()])
+    table.insert(1, "path", [str(image.path.absolute()) for image in images.values()])
     table.insert(2, "rank", pd.Series([ranks.get(name) for name in images], dtype="Int64"))
     table["left_out"] = [facts.left_out.get(name, "") for name in images]
     table["failed"] = [facts.failed.get(name, "") for name in images]
@@ -146,6 +146,7 @@ def _hints(facts: SuggestionFacts) -> list[tuple[str, str]]:
     """What to know of the list."""
     table, chosen = facts.pool.table, len(facts.chosen)
     agree = 1 - float(table["doubt"].mean()) if chosen else 0.0
+    empty = int((table["cells"] == 0).sum())
     several, styled = facts.members > 1, bool(facts.pool.styles.shape[1])
     told = bool((table["cell_type"] != "").any())
     hints = [
@@ -163,6 +164,11 @@ def _hints(facts: SuggestionFacts) -> list[tuple[str, str]]:
         (
             chosen and several, "note",
             f"The masks of two models agree by {agree:.2f} on average (competition score, 1 is the same).",
+        ),
+        (
+            2 * empty > len(table), "warning",
+            f"No cell is found in {empty} of {plural(len(table), 'image')}, on which the models agree for that "
+            "reason alone. Train longer first, or see whether --diameter fits these images.",
         ),
         (
             not facts.annotated, "note",
@@ -224,9 +230,8 @@ def _map(pool: Pool, chosen: set[str]) -> tuple[list[Dot], float]:
     """Annotated images and candidates in the plane of the two largest principal axes of all their styles."""
     from sklearn.decomposition import PCA
 
-    known = pool.known_styles.reshape(len(pool.known_ids), -1)
-    parts = [styles for styles in (known, pool.styles) if len(styles)]
-    styles = np.concatenate(parts) if parts else np.zeros((0, 0), np.float32)
+    parts = [styles for styles in (pool.known_styles, pool.styles) if len(styles)]
+    styles = np.concatenate(parts) if parts else pool.styles
     if min(styles.shape) < 2 or not np.ptp(styles, axis=0).any():
         return [], 0.0
     pca = PCA(2, svd_solver="full").fit(styles)
@@ -246,7 +251,8 @@ def _map(pool: Pool, chosen: set[str]) -> tuple[list[Dot], float]:
 def _rows(facts: SuggestionFacts) -> list[dict[str, Any]]:
     """All images that were looked at, the suggested ones first, then those with the most to teach."""
     ranks = {item.id: rank for rank, item in enumerate(facts.chosen, 1)}
-    rows = [
+    table: dict[str, dict[str, Any]] = facts.pool.table.to_dict("index")  # type: ignore[assignment]
+    rows: list[dict[str, Any]] = [
         {
             **row,
             "id": name,

@@ -115,7 +115,7 @@ def _suggest(config: SuggestConfig) -> SuggestResult:
             f"{folder} exists already. Give another --name, or --overwrite to replace it.",
             path=folder,
         )
-    run, dataset, reserved = _annotated(config)
+    dataset, reserved = _annotated(config)
     known = look_at_known(job.segmenter, dataset, reserved)
     found = screen(job.images, known)
     looks = look_at(job.segmenter, job.images, found, title="looking")
@@ -127,7 +127,7 @@ def _suggest(config: SuggestConfig) -> SuggestResult:
         for rank, choice in enumerate(choices)
     ]
     _leave_copies(found, looks, [item.id for item in chosen])
-    word = run_word(run) if run is not None else shlex.quote(config.run or "")
+    word = _word(config)
     command = (
         f"cellflow predict {shlex.quote(str(folder / 'chosen.txt'))} --model {word} --export seg "
         f"--name {shlex.quote(folder.name + '-to-annotate')}"
@@ -153,27 +153,44 @@ def _as_ensemble(config: SuggestConfig) -> EnsembleConfig:
     )  # fmt: skip
 
 
-def _annotated(config: SuggestConfig) -> tuple[RunFolder | None, Dataset | None, list[str]]:
-    """The run, its dataset, and the ids there that no fold trains on; a model file alone may have none."""
+def _annotated(config: SuggestConfig) -> tuple[Dataset | None, list[str]]:
+    """The dataset of the run, and the ids there that no fold trains on; a model file alone may have none."""
+    run = _run_of(config)
+    if run is not None:
+        dataset = run_dataset(run, config.data)
+        folds = run_folds(run, dataset)
+        return dataset, [str(name) for name in folds.index[folds == RESERVED]]
+    if config.data is not None:
+        return Dataset.open(config.data), []
+    _log.warning(
+        "%s is no run, so what is annotated already is not known: give the dataset with --data",
+        config.run,
+    )
+    return None, []
+
+
+def _word(config: SuggestConfig) -> str:
+    """What was named, as commands take it."""
     try:
-        run = find_run(config.run, config.runs_dir)
-    except RunError:  # an archive or a model file, which was found before
-        if config.data is None:
-            _log.warning(
-                "%s is no run, so nobody knows what is annotated already: give the dataset with --data",
-                config.run,
-            )
-            return None, None, []
-        return None, Dataset.open(config.data), []
-    dataset = run_dataset(run, config.data)
-    folds = run_folds(run, dataset)
-    return run, dataset, [str(name) for name in folds.index[folds == RESERVED]]
+        return run_word(find_run(config.run, config.runs_dir))
+    except RunError:
+        return shlex.quote(config.run or "")
+
+
+def _run_of(config: SuggestConfig) -> RunFolder | None:
+    """The run that was named, or in which the model file lies; None for an archive or another file."""
+    try:
+        return find_run(config.run, config.runs_dir)
+    except RunError:  # members were found before, so it is a file
+        run = RunFolder(Path(config.run or "").resolve().parent.parent)
+        return run if run.exists() else None
 
 
 def _pool(looks: dict[str, Look], known: Known) -> Pool:
     """The candidates with what each would teach: its doubt and its distance to what is annotated, by place."""
     ids = list(looks)
-    styles = np.array([look.style for look in looks.values()], np.float32).reshape(len(ids), -1)
+    length = known.styles.shape[1]
+    styles = np.stack([look.style for look in looks.values()]) if ids else np.zeros((0, length))
     doubt = np.array([look.doubt for look in looks.values()])
     trained = known.styles[known.trains]
     unlike, nearest = np.zeros(len(ids)), np.full(len(ids), "", object)
@@ -193,7 +210,7 @@ def _pool(looks: dict[str, Look], known: Known) -> Pool:
         },
         index=pd.Index(ids, name="id", dtype=str),
     )
-    return Pool(table, styles, known.styles, known.ids)
+    return Pool(table, styles.astype(np.float32), known.styles, known.ids)
 
 
 def _choose(
@@ -225,15 +242,13 @@ def _suggested(
     types = {pool.table["cell_type"].iat[item.place] for item in before}
     reasons = []
     if row["doubt_place"] >= MUCH:
-        share = f"more than in {row['doubt_place']:.0%} of the images"
-        several = len(job.opened.members) > 1
-        reasons.append(
-            f"the {len(job.opened.members)} models see different cells, {share}"
-            if several
-            else f"the model is unsure, {share}"
-        )
+        members = len(job.opened.members)
+        what = f"the {members} models see different cells" if members > 1 else "the model is unsure"
+        reasons.append(f"{what}, more than in {row['doubt_place']:.0%} of the images")
     if row["unlike_place"] >= MUCH and row["nearest"]:
-        reasons.append(f"no annotated image looks like it (the nearest is {row['nearest']})")
+        reasons.append(
+            f"unlike what is annotated, more than {row['unlike_place']:.0%} of the images (nearest: {row['nearest']})"
+        )
     if choice.nearer:
         reasons.append(f"stands for {plural(choice.nearer, 'other image')}")
     if row["cell_type"] and row["cell_type"] not in types:
@@ -243,7 +258,7 @@ def _suggested(
     look = looks[name]
     text = "; ".join(reasons)
     return Suggested(
-        name, job.images[name].path.resolve(), choice, text[0].upper() + text[1:] + ".",
+        name, job.images[name].path.absolute(), choice, text[0].upper() + text[1:] + ".",
         look.outlines, look.shape,
     )  # fmt: skip
 
