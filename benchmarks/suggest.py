@@ -6,7 +6,9 @@ The 180 images of dsb2018 in ../shared are split by type, pictures that are form
 set that nothing touches but the last score, 15 images to start with, and a pool without annotation. A small
 committee is trained on the 15, predicts them out of fold (which teaches it the types), and `suggest` names 15 of
 the pool. Then networks are trained from scratch on the 15 and those, and on the 15 and as many drawn at random,
-once per seed; the seed draws the random images, the weights, the order and the crops. Trainings are short: what
+once per seed; the seed draws the random images, the weights, the order and the crops. Test images are seen at
+their own true diameter, so that what is compared is what the images teach; at_mean is at that of the training
+images, which odd images among these move. Trainings are short: what
 is compared is the choice of images, not how good a network can be; --widths 32 64 128 256 is Cellpose's U-Net,
 without it one of half its width, which takes a quarter of the time. What is done is kept, and the same command
 goes on.
@@ -31,8 +33,6 @@ from cellflow.config import (
     ModelConfig,
     OofConfig,
     OptimConfig,
-    OutputConfig,
-    PredictConfig,
     PrepareConfig,
     RuntimeConfig,
     SamplingConfig,
@@ -43,6 +43,7 @@ from cellflow.io.images import read_image, read_labels
 from cellflow.nn.checkpoint import save_model_file
 from cellflow.nn.networks import UNet
 from cellflow.numeric.bootstrap import bootstrap_mean
+from cellflow.numeric.labels import median_diameter
 from cellflow.numeric.near_copies import fingerprint, first_of_copies
 from cellflow.rng import generator
 from cellflow.storage.atomic import write_json
@@ -185,19 +186,19 @@ def score(
         return pd.read_csv(path, dtype={"id": str})
     data = dataset(args, name, parts["start"] + added, 10)
     cellflow.train(training(args, name, data, "0", seed))
-    listed = args.work / "test.txt"
-    listed.write_text("".join(f"{args.source / 'images' / one}.png\n" for one in parts["test"]))
-    result = cellflow.predict(
-        PredictConfig(
-            (listed,), model=str(args.work / "runs" / name / "fold_0" / "best.pt"), runtime=CPU,
-            output=OutputConfig(out=args.work / "predictions", name=name, export=("masks",), overwrite=True),
-        )
-    )  # fmt: skip
+    model = cellflow.load_model(
+        args.work / "runs" / name / "fold_0" / "best.pt", device="cpu", amp="bfloat16"
+    )
     rows: list[dict[str, Any]] = []
     for one in parts["test"]:
         truth = read_labels(args.source / "masks" / f"{one}.png")
-        found = cellflow.competition_score(truth, read_labels(result.masks / f"{one}.tif"))
-        rows.append({"id": one, "score": found.mean, "ap50": float(found.per_threshold[0])})
+        image = read_image(args.source / "images" / f"{one}.png")
+        own = model.predict(image, diameter=max(median_diameter(truth), 4.0))
+        row: dict[str, Any] = {"id": one}
+        for end, found in (("", own), ("_at_mean", model.predict(image))):
+            scored = cellflow.competition_score(truth, found.labels)
+            row |= {f"score{end}": scored.mean, f"ap50{end}": float(scored.per_threshold[0])}
+        rows.append(row)
     path.parent.mkdir(exist_ok=True)
     table = pd.DataFrame(rows)
     table.to_csv(path, index=False)
@@ -208,7 +209,7 @@ def score(
 
 def report(table: pd.DataFrame) -> None:
     """Means, and paired differences over images: each the mean over the seeds, so that those count once."""
-    for column in ("score", "ap50"):
+    for column in ("score", "ap50", "score_at_mean", "ap50_at_mean"):
         wide = table.pivot_table(index=["id", "seed"], columns="arm", values=column)
         difference = wide["suggested"] - wide["random"]
         by_seed = difference.groupby("seed").mean()
