@@ -160,7 +160,7 @@ def suggestions(args: argparse.Namespace, parts: dict[str, list[str]]) -> list[s
         data = dataset(args, "start", parts["start"], args.folds)
         cellflow.train(training(args, "start", data, "all", 0))
         say("the committee is trained")
-        cellflow.oof(OofConfig("start", runs_dir=args.work / "runs", policy="dataset", runtime=CPU))
+        cellflow.oof(OofConfig("start", runs_dir=args.work / "runs", runtime=CPU))
         listed = args.work / "pool.txt"
         listed.write_text(
             "".join(f"{args.source / 'images' / name}.png\n" for name in parts["pool"])

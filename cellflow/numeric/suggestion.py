@@ -1,11 +1,11 @@
 """Which images without annotation would teach a network most: what is in doubt, and a choice that is spread.
 
 An image in doubt is one on which networks of other training images see other cells (query by committee:
-Seung, Opper and Sompolinsky, COLT 1992). Those alone would be twenty of one kind. So images are chosen that
-stand for the others as well: the weighted sum of the distances of all images to the nearest one that is
-annotated or chosen falls as fast as it can, and what is taken of one type counts less each time (coverage and
-diversity as in Lin and Bilmes, ACL 2011). Both grow by less with each choice, so taking the best one each time
-comes to at least 63 % of the best choice there is (Nemhauser, Wolsey and Fisher, 1978).
+Seung, Opper and Sompolinsky, COLT 1992). Those alone would be twenty of one kind, and odd ones at that. So images
+are chosen that stand for the others as well: each image that there is something to learn of is to be like one
+that is annotated or chosen, and what is taken of one type counts less each time (coverage and diversity as in Lin
+and Bilmes, ACL 2011). Both grow by less with each choice, so taking the best one each time comes to at least 63 %
+of the best choice there is (Nemhauser, Wolsey and Fisher, 1978).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ __all__ = [
     "disagreement_of_labels",
     "distances_to_nearest",
     "doubt_of_flows",
+    "likeness",
     "shares_below",
 ]
 
@@ -34,6 +35,10 @@ Floats = NDArray[np.float64]
 _MAYBE = 0.1
 """Cell probability from which on a pixel may be of a cell."""
 _UNIT = 5.0  # as dynamics.FLOW_SCALE, which would bring numba along
+_TYPES = 0.25
+"""How much it counts that types are spread, against that images are covered."""
+_FARTHEST = 2.0
+"""Distance of opposite points of the sphere of radius 1."""
 _DIGITS = 9
 """Gains that are the same to so many digits are the same, whatever the order of sums."""
 _BLOCK = 512
@@ -47,12 +52,12 @@ class Choice(NamedTuple):
     place : int
         Of the image among the candidates.
     stands_for : float
-        Part of all there is to cover that it covers, 0 to 1: how much nearer the images in doubt are to an
-        annotated one once this is one.
+        Part of all there is to cover that it covers, 0 to 1: how much more the images that would teach something
+        are like an annotated one once this is one.
     of_type : float
         What it adds for its type, 0 to 1.
     nearer : int
-        Other candidates that it is nearer to than any annotated or earlier one.
+        Other candidates that are more like it than like any annotated or earlier one.
     """
 
     place: int
@@ -145,6 +150,16 @@ def distances_to_nearest(points: Any, others: Any) -> tuple[Floats, NDArray[np.i
     return distance, which
 
 
+def likeness(distance: Any) -> Floats:
+    """How alike images are whose styles, of length 1, have this distance: 1 for the same, 0 for opposite ones.
+
+    It is ``1 - sqrt(distance / 2)``: twice as far is not twice as unlike, so that a few odd images do not
+    outweigh all differences among the others.
+    """
+    far = np.clip(np.asarray(distance, np.float64) / _FARTHEST, 0, 1)
+    return np.asarray(1 - np.sqrt(far))
+
+
 def choose_images(
     styles: Any,
     weights: Any,
@@ -159,9 +174,9 @@ def choose_images(
     Parameters
     ----------
     styles : (N, D) array_like
-        Of the candidates, in a space where images that are alike lie close.
+        Of the candidates, of length 1: images that are alike lie close.
     weights : (N,) array_like
-        0 or more: how much each would teach.
+        0 or more: how much there is to learn of each.
     known : (M, D) array_like
         Styles of the images that are annotated already; there may be none.
     types : sequence of str
@@ -179,9 +194,9 @@ def choose_images(
 
     Notes
     -----
-    With the distance d of candidate i to the nearest known or chosen image (without any: to the farthest
-    candidate there is), what is maximised is the sum of two parts that are 1 where all are chosen: the fall of
-    ``sum(w_i * d_i)``, and the sum over types of the root of the chosen weights.
+    With l the `likeness` of candidate i to the known or chosen image that it is most like (0 without any), what
+    is maximised is ``sum(w_i * l_i)``, and a quarter as much the sum over types of the root of the chosen weights,
+    both as parts of what choosing all would give.
     """
     job = _Choosing.start(styles, weights, known, types)
     others: dict[int, set[int]] = {}
@@ -209,11 +224,15 @@ class _Choosing:
     """What is covered so far."""
 
     def __init__(
-        self, styles: Floats, weights: Floats, distance: Floats, types: NDArray[np.int64]
+        self,
+        styles: Floats,
+        weights: Floats,
+        covered: Floats,
+        types: NDArray[np.int64],
     ) -> None:
-        self.styles, self.weights, self.distance, self.types = styles, weights, distance, types
+        self.styles, self.weights, self.covered, self.types = styles, weights, covered, types
         self.taken = np.zeros(int(types.max(initial=-1)) + 1)
-        self._all_distance = float(weights @ distance) or 1.0
+        self._to_cover = float(weights @ (1 - covered)) or 1.0
         sums = np.bincount(types, weights=weights, minlength=len(self.taken))
         self._all_types = float(np.sqrt(sums).sum()) or 1.0
 
@@ -221,35 +240,36 @@ class _Choosing:
     def start(cls, styles: Any, weights: Any, known: Any, types: Sequence[str]) -> _Choosing:
         places, weight = np.asarray(styles, np.float64), np.asarray(weights, np.float64)
         annotated = np.asarray(known, np.float64)
-        if len(annotated) and len(places):
-            distance = distances_to_nearest(places, annotated)[0]
-        else:
-            distance = np.array([_distances(row[None], places).max() for row in places])
+        covered = np.zeros(len(places))
+        if len(places) and len(annotated):
+            covered = likeness(distances_to_nearest(places, annotated)[0])
         numbers = np.unique(np.array(list(types), dtype=str), return_inverse=True)[1]
-        return cls(places, weight, distance, numbers.astype(np.int64))
+        return cls(places, weight, covered, numbers.astype(np.int64))
 
     def gains(self, place: int) -> tuple[float, float]:
         """What a candidate adds to both parts."""
-        nearer = np.maximum(
-            self.distance - _distances(self.styles[place : place + 1], self.styles)[0], 0
-        )
+        more = np.maximum(self._like(place) - self.covered, 0)
         kind = self.types[place]
-        more = np.sqrt(self.taken[kind] + self.weights[place]) - np.sqrt(self.taken[kind])
-        return float(self.weights @ nearer) / self._all_distance, float(more) / self._all_types
+        root = np.sqrt(self.taken[kind] + self.weights[place]) - np.sqrt(self.taken[kind])
+        return float(self.weights @ more) / self._to_cover, float(root) / self._all_types
 
     def rank(self, place: int) -> tuple[float, float]:
         """The largest gain, then the largest weight, come first."""
-        return -round(sum(self.gains(place)), _DIGITS), -float(self.weights[place])
+        covers, of_type = self.gains(place)
+        return -round(covers + _TYPES * of_type, _DIGITS), -float(self.weights[place])
 
     def take(self, place: int) -> tuple[float, float, int]:
-        """Choose a candidate: what it adds to both parts, and how many others it is nearest to."""
-        gains = self.gains(place)
-        to_it = _distances(self.styles[place : place + 1], self.styles)[0]
-        nearer = to_it < self.distance
+        """Choose a candidate: what it adds to both parts, and how many others it now stands for."""
+        gains, like = self.gains(place), self._like(place)
+        nearer = like > self.covered
         nearer[place] = False
-        self.distance = np.minimum(self.distance, to_it)
+        self.covered = np.maximum(self.covered, like)
         self.taken[self.types[place]] += self.weights[place]
         return *gains, int(nearer.sum())
+
+    def _like(self, place: int) -> Floats:
+        to_it = _distances(self.styles[place : place + 1], self.styles)[0]
+        return likeness(to_it)
 
 
 def _distances(here: Floats, there: Floats) -> Floats:

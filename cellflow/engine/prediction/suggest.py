@@ -27,7 +27,13 @@ from cellflow.errors import DataError, RunError
 from cellflow.io.dataset import Dataset
 from cellflow.io.fold_table import RESERVED
 from cellflow.io.pixel_limit import at_most
-from cellflow.numeric.suggestion import Choice, choose_images, distances_to_nearest, shares_below
+from cellflow.numeric.suggestion import (
+    Choice,
+    choose_images,
+    distances_to_nearest,
+    likeness,
+    shares_below,
+)
 from cellflow.storage.atomic import atomic_folder
 from cellflow.storage.run_folder import RunFolder, find_run
 from cellflow.storage.sizes import plural
@@ -79,8 +85,8 @@ class SuggestResult:
 def suggest(config: SuggestConfig) -> SuggestResult:
     """Choose images to annotate next, with the reason of each, as a page and as tables.
 
-    All members of a run look at each image. How far their masks are apart, and how far its style is from
-    that of the nearest annotated image, say what it would teach; which of them are taken one after the other
+    All members of a run look at each image. How far their masks are apart, and how unlike its style is to
+    that of the nearest annotated image, say what there is to learn of it; which of them are taken one after the other
     is said at `choose_images`. Images that are annotated already are left out, and so are other forms of
     these and of one that is taken. The same call gives the same list, whatever the order of the files.
 
@@ -187,15 +193,16 @@ def _run_of(config: SuggestConfig) -> RunFolder | None:
 
 
 def _pool(looks: dict[str, Look], known: Known) -> Pool:
-    """The candidates with what each would teach: its doubt and its distance to what is annotated, by place."""
+    """The candidates with what there is to learn of each: its doubt, and how unlike it is to what is annotated."""
     ids = list(looks)
     length = known.styles.shape[1]
     styles = np.stack([look.style for look in looks.values()]) if ids else np.zeros((0, length))
     doubt = np.array([look.doubt for look in looks.values()])
     trained = known.styles[known.trains]
-    unlike, nearest = np.zeros(len(ids)), np.full(len(ids), "", object)
+    unlike, nearest = np.ones(len(ids)), np.full(len(ids), "", object)
     if len(ids) and len(trained):
-        unlike, which = distances_to_nearest(styles, trained)
+        distance, which = distances_to_nearest(styles, trained)
+        unlike = 1 - likeness(distance)
         names = np.array(known.ids, object)[known.trains]
         nearest = names[which]
     table = pd.DataFrame(
@@ -220,7 +227,7 @@ def _choose(
     table = pool.table
     return choose_images(
         pool.styles,
-        (table["doubt_place"] + table["unlike_place"]).to_numpy() / 2,
+        (table["doubt"] + table["unlike"]).to_numpy() / 2,
         known=known.styles[known.trains],
         types=table["cell_type"].tolist(),
         copies=[(at[one], at[other]) for one, other in found.copies if {one, other} <= at.keys()],
