@@ -27,6 +27,7 @@ from cellflow.config import RunsConfig as RunsConfig
 from cellflow.config import RuntimeConfig as RuntimeConfig
 from cellflow.config import SamplingConfig as SamplingConfig
 from cellflow.config import ScoreConfig as ScoreConfig
+from cellflow.config import SuggestConfig as SuggestConfig
 from cellflow.config import TrackingConfig as TrackingConfig
 from cellflow.config import TrainConfig as TrainConfig
 from cellflow.config import VerifyConfig as VerifyConfig
@@ -39,6 +40,7 @@ from cellflow.engine.model_exports.export_model import export_model as export_mo
 from cellflow.engine.pages.eda import eda as eda
 from cellflow.engine.prediction.ensemble import ensemble as ensemble
 from cellflow.engine.prediction.ensemble import predict as predict
+from cellflow.engine.prediction.suggest import suggest as suggest
 from cellflow.engine.publishing.notebook import write_notebook as write_notebook
 from cellflow.engine.publishing.publish import publish as publish
 from cellflow.engine.runs.catalog import list_runs as list_runs

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellflow import config as configs
 from cellflow.cli.console import fail, say
+from cellflow.storage.sizes import plural
 
 if TYPE_CHECKING:
     from cellflow.engine.prediction.ensemble import EnsembleResult
@@ -141,6 +142,16 @@ def _predict(config: configs.PredictConfig) -> None:
         say(prediction_plan_text(plan_prediction(config)))
         return
     _print_prediction(predict(config))
+
+
+def _suggest(config: configs.SuggestConfig) -> None:
+    from cellflow.engine.prediction.suggest import suggest
+    from cellflow.report.text.suggestion import suggestion_text
+
+    result = suggest(config)
+    say(suggestion_text(result))
+    if result.failed:
+        fail(f"{plural(len(result.failed), 'image')} could not be used, see above")
 
 
 def _print_prediction(result: EnsembleResult) -> None:
@@ -296,6 +307,7 @@ COMMANDS = {
     "ensemble": Command(configs.EnsembleConfig, _ensemble, _GOES_ON),
     "predict": Command(configs.PredictConfig, _predict, _GOES_ON),
     "run": Command(configs.ChainConfig, _run, _GOES_ON),
+    "suggest": Command(configs.SuggestConfig, _suggest),
     "score": Command(configs.ScoreConfig, _score),
     "queue": Command(configs.QueueConfig, _queue, _GOES_ON),
     "export": Command(configs.ModelExportConfig, _export),

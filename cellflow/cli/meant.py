@@ -26,6 +26,7 @@ _COMMANDS = {
     "queue": "batch grid sweep",
     "compare": "diff",
     "report": "page html plot plots results show view dashboard tensorboard",
+    "suggest": "active active-learning next select-images annotate-next propose recommend",
 }
 """Commands, with what others call them."""
 

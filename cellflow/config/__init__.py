@@ -27,6 +27,7 @@ from cellflow.config.queue import QueueConfig
 from cellflow.config.report import ReportConfig
 from cellflow.config.scoring import ScoreConfig
 from cellflow.config.shared import MaskConfig, MaskOverrides, RuntimeConfig
+from cellflow.config.suggestion import SuggestConfig
 from cellflow.config.tracking import TrackingConfig
 from cellflow.config.training import ModelConfig, OptimConfig, SamplingConfig, TrainConfig
 
@@ -62,6 +63,7 @@ __all__ = [
     "RuntimeConfig",
     "SamplingConfig",
     "ScoreConfig",
+    "SuggestConfig",
     "TrackingConfig",
     "TrainConfig",
     "VerifyConfig",
