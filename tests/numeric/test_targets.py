@@ -68,7 +68,8 @@ def test_slanting_cells_whose_rows_are_packed_equal_the_slow_twin(slope, width):
     labels[20:] *= x[20:] < 30  # and with a ragged end
     flow, wanted = labels_to_flows(labels), slow_flows(labels)
     assert not flow[:, labels == 0].any()
-    assert np.mean(np.abs(flow - wanted).max(axis=0)[labels > 0] > 0.01) < 0.03
+    judged = (labels > 0) & wanted.any(axis=0)  # far from the centre the twin rounds to 0
+    assert np.mean(np.abs(flow - wanted).max(axis=0)[judged] > 0.01) < 0.03
 
 
 @settings(max_examples=30, deadline=None)
