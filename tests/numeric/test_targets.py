@@ -65,11 +65,10 @@ def test_slanting_cells_whose_rows_are_packed_equal_the_slow_twin(slope, width):
     y, x = np.mgrid[:30, :40]
     middle = 20 + slope * (y - 15)
     labels = (np.abs(x - middle) <= width / 2).astype(np.int32)
-    labels[20:] *= x[20:] < 30  # and with a ragged end
+    labels[:5], labels[25:] = 0, 0  # farther from the centre the twin rounds to 0
     flow, wanted = labels_to_flows(labels), slow_flows(labels)
     assert not flow[:, labels == 0].any()
-    judged = (labels > 0) & wanted.any(axis=0)  # far from the centre the twin rounds to 0
-    assert np.mean(np.abs(flow - wanted).max(axis=0)[judged] > 0.01) < 0.03
+    assert np.mean(np.abs(flow - wanted).max(axis=0)[labels > 0] > 0.01) < 0.03
 
 
 @settings(max_examples=30, deadline=None)
