@@ -10,7 +10,7 @@ from typing import Any
 from cellflow.engine.runs.next_command import train_command
 from cellflow.errors import CellflowError
 from cellflow.storage.config_file import read_config_file
-from cellflow.storage.run_folder import RunFolder
+from cellflow.storage.run_folder import RunFolder, ensemble_record
 
 __all__ = ["again_commands", "use_commands"]
 
@@ -95,7 +95,15 @@ def use_commands(run: RunFolder, *, unfinished: bool) -> Commands:
     if not any(fold.best.is_file() for fold in run.fold_folders()):
         return []
     path = run.path.resolve()
-    more = " --unfinished" if unfinished else ""
+    more, in_python = "", ""
+    folder = path.parent.parent / "ensembles"
+    if ensemble_record(folder, [path.name]).is_file():  # commands look for it where they are typed
+        more, in_python = (
+            f" --ensembles_dir {shlex.quote(str(folder))}",
+            f", ensembles_dir={str(folder)!r}",
+        )
+    if unfinished:
+        more, in_python = f"{more} --unfinished", f"{in_python}, unfinished=True"
     return [
         (
             "segment new images with all folds together; FOLDER holds the images",
@@ -104,7 +112,7 @@ def use_commands(run: RunFolder, *, unfinished: bool) -> Commands:
         (
             "the same in Python",
             "from cellflow import load_model\n"
-            f"model = load_model({str(path)!r}{', unfinished=True' if unfinished else ''})\n"
+            f"model = load_model({str(path)!r}{in_python})\n"
             "labels = model.predict(image).labels",
         ),
     ]

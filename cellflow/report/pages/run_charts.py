@@ -306,7 +306,7 @@ def _confusion_chart(table: pd.DataFrame) -> Chart | None:
     trace = {
         "type": "heatmap", "x": told, "y": true, "z": share.tolist(), "text": counts.astype(int).tolist(),
         "texttemplate": "%{text}", "showscale": False, "zmin": 0, "zmax": 1, "xgap": 2, "ygap": 2,
-        "colorscale": [[0, "rgba(0,114,178,0.04)"], [1, "rgba(0,114,178,0.5)"]],
+        "colorscale": [[0, "#e3ebf2"], [1, COLOURS[0]]],
         "hovertemplate": "true %{y}, told %{x}: %{text} images<extra></extra>",
     }  # fmt: skip
     layout = {
