@@ -202,7 +202,7 @@ def _cards(facts: SuggestionFacts, images: Mapping[str, SourceImage]) -> list[Ca
     )
     cards = []
     for rank, item in enumerate(facts.chosen, 1):
-        row: dict[str, Any] = facts.pool.table.loc[item.id].to_dict()
+        row: Any = facts.pool.table.loc[item.id]
         choice = item.choice
         parts = [
             Part("Doubt", row["doubt_place"], f"{row['doubt']:.2f}", f"{doubt}. {PLACE}"),
