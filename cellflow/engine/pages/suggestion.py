@@ -27,10 +27,10 @@ __all__ = ["Pool", "Suggested", "SuggestionFacts", "outline_path", "write_sugges
 SIDE = 480
 """Pixels along the longer side of a picture in the page; its outlines are as fine as that needs them."""
 PLACE = "The bar is its place among all images that were looked at"
-UNLIKE = "Distance of its style to that of the nearest annotated image"
+UNLIKE = "How unlike its style is to that of the nearest annotated image, 0 to 1"
 STANDS_FOR = (
-    "Other images that it is nearer to than any annotated or earlier one; the bar is how much nearer the images in "
-    "doubt come to an annotated one with it, against the most in the list"
+    "Other images that are more like it than like any annotated or earlier one; the bar is how much it covers of what "
+    "there is to learn, against the most in the list"
 )
 
 
@@ -202,7 +202,7 @@ def _cards(facts: SuggestionFacts, images: Mapping[str, SourceImage]) -> list[Ca
     )
     cards = []
     for rank, item in enumerate(facts.chosen, 1):
-        row: dict[str, Any] = facts.pool.table.loc[item.id].to_dict()
+        row: Any = facts.pool.table.loc[item.id]
         choice = item.choice
         parts = [
             Part("Doubt", row["doubt_place"], f"{row['doubt']:.2f}", f"{doubt}. {PLACE}"),

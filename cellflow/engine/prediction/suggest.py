@@ -291,10 +291,14 @@ def _warn_of_failed(failed: dict[str, str], total: int) -> None:
 
 def _typed(config: SuggestConfig) -> str:
     """The command as it may be typed again."""
-    words = [
-        "cellflow suggest",
-        *([config.run] if config.run else []),
-        "--images",
-        *map(str, config.images),
-    ]
-    return " ".join([words[0], *map(shlex.quote, words[1:]), "--n", str(config.n)])
+    flags = {
+        "--data": config.data, "--name": config.name, "--diameter": config.diameter,
+        "--unfinished": config.unfinished or None, "--recursive": config.files.recursive or None,
+        "--img_filter": config.files.img_filter or None,
+    }  # fmt: skip
+    words = ["suggest", *([config.run] if config.run else []), "--images", *map(str, config.images)]
+    words += ["--n", str(config.n)]
+    for flag, value in flags.items():
+        if value is not None:
+            words += [flag] if value is True else [flag, str(value)]
+    return shlex.join(["cellflow", *words])

@@ -168,7 +168,12 @@ def _all_images(rows: Sequence[Mapping[str, Any]]) -> Table:
         Column("id", "Image"),
         Column("rank", "Rank", None, "Of the suggested ones"),
         Column("doubt", "Doubt", 3, "How far the models are apart, 0 to 1"),
-        Column("unlike", "Unlike", 3, "Distance of its style to the nearest annotated image"),
+        Column(
+            "unlike",
+            "Unlike",
+            3,
+            "How unlike its style is to that of the nearest annotated image, 0 to 1",
+        ),
         Column("nearest", "Nearest annotated"),
         Column("cell_type", "Predicted type"),
         Column("cells", "Predicted cells"),
