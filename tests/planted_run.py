@@ -33,10 +33,7 @@ def dataset_of(folder: Path, images: Mapping[str, tuple[Any, Labels]], *, k: int
         imsave(source / "images" / f"{name}.tif", pixels, check_contrast=False)
         write_labels(source / "masks" / f"{name}.tif", labels)
     cellflow.prepare(PrepareConfig(source=source, out=data))
-    if len(images) > 1:
-        cellflow.make_folds(FoldsConfig(data=data, k=k))
-    else:
-        (data / "folds.csv").write_text(f"id,fold\n{next(iter(images))},0\n")
+    cellflow.make_folds(FoldsConfig(data=data, k=k))
     return Dataset.open(data)
 
 

@@ -363,7 +363,7 @@
   // What of each kind the score counts as missed and as false, which are true and predicted cells that hit nothing.
   function sums(cells) {
     const table = make("table"), head = table.createTHead().insertRow(), body = table.createTBody();
-    for (const title of ["", "True cells", "of them missed at IoU 0.5", "Predicted cells", "of them false at IoU 0.5"]) head.append(make("th", title, { scope: "col" }));
+    for (const title of ["What they are", "True cells", "of them missed at IoU 0.5", "Predicted cells", "of them false at IoU 0.5"]) head.append(make("th", title, { scope: "col" }));
     const total = [0, 0, 0, 0];
     const line = (name, numbers) => {
       const row = body.insertRow();
