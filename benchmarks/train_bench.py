@@ -24,6 +24,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import imagecodecs
@@ -390,6 +391,7 @@ def evaluation_ways(
     """The network on all tiles; image after image; and as training evaluates from the second time on."""
     member = segmenter.members[0]
     ready: dict[str, Ready] = {}
+    truth = lru_cache(dataset.instances)
 
     def network_alone() -> None:
         for stack in tiles:
@@ -403,7 +405,9 @@ def evaluation_ways(
     return {
         ALONE: network_alone,
         "image after image": one_by_one,
-        "as training evaluates": lambda: score_images(segmenter, dataset, dataset.ids, ready=ready),
+        "as training evaluates": lambda: score_images(
+            segmenter, dataset, dataset.ids, ready=ready, truth=truth
+        ),
     }
 
 

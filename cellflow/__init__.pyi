@@ -1,8 +1,10 @@
+from cellflow.config import AuditConfig as AuditConfig
 from cellflow.config import CalibrateConfig as CalibrateConfig
 from cellflow.config import ChainConfig as ChainConfig
 from cellflow.config import ChecksConfig as ChecksConfig
 from cellflow.config import CompareConfig as CompareConfig
 from cellflow.config import DemoConfig as DemoConfig
+from cellflow.config import EdaConfig as EdaConfig
 from cellflow.config import EnsembleConfig as EnsembleConfig
 from cellflow.config import FoldsConfig as FoldsConfig
 from cellflow.config import GridConfig as GridConfig
@@ -25,6 +27,7 @@ from cellflow.config import RunsConfig as RunsConfig
 from cellflow.config import RuntimeConfig as RuntimeConfig
 from cellflow.config import SamplingConfig as SamplingConfig
 from cellflow.config import ScoreConfig as ScoreConfig
+from cellflow.config import SuggestConfig as SuggestConfig
 from cellflow.config import TrackingConfig as TrackingConfig
 from cellflow.config import TrainConfig as TrainConfig
 from cellflow.config import VerifyConfig as VerifyConfig
@@ -34,8 +37,10 @@ from cellflow.engine.experiments.chain import run_chain as run_chain
 from cellflow.engine.experiments.demo import demo as demo
 from cellflow.engine.experiments.queue import run_queue as run_queue
 from cellflow.engine.model_exports.export_model import export_model as export_model
+from cellflow.engine.pages.eda import eda as eda
 from cellflow.engine.prediction.ensemble import ensemble as ensemble
 from cellflow.engine.prediction.ensemble import predict as predict
+from cellflow.engine.prediction.suggest import suggest as suggest
 from cellflow.engine.publishing.notebook import write_notebook as write_notebook
 from cellflow.engine.publishing.publish import publish as publish
 from cellflow.engine.runs.catalog import list_runs as list_runs
@@ -46,6 +51,7 @@ from cellflow.engine.segmentation.loaded_model import Model as Model
 from cellflow.engine.segmentation.loaded_model import load_model as load_model
 from cellflow.engine.segmentation.result import Prediction as Prediction
 from cellflow.engine.training.train import train as train
+from cellflow.engine.validation.audit import audit as audit
 from cellflow.engine.validation.calibrate import calibrate as calibrate
 from cellflow.engine.validation.compare_runs import compare_runs as compare_runs
 from cellflow.engine.validation.oof import oof as oof

@@ -31,7 +31,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 # name theirs.
 os.environ.setdefault("CELLFLOW_ENGINE", "torch")
 
-sys.path.insert(0, str(Path(__file__).parent))  # model_server
+sys.path.insert(0, str(Path(__file__).parent))  # model_server, narrow
 sys.path.insert(0, str(Path(__file__).parent / "storage"))  # faults
 sys.path.insert(0, str(Path(__file__).parent / "io"))  # zarr_files
 
@@ -39,11 +39,11 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that train most come first: one that comes last keeps one process busy and the others idle."""
+    """Files that train and predict most come first: one that comes last keeps one process busy and the others idle."""
     cost: Counter[Path] = Counter()
     for item in items:
-        training = "tiny_config" in getattr(item, "fixturenames", ())
-        cost[item.path] += 10 if item.get_closest_marker("slow") else int(training)
+        works = not {"tiny_config", "shared"}.isdisjoint(getattr(item, "fixturenames", ()))
+        cost[item.path] += 10 if item.get_closest_marker("slow") else int(works)
     items.sort(key=lambda item: -cost[item.path])
 
 
@@ -60,6 +60,26 @@ def _conversions_of_tests_lie_apart(tmp_path_factory: pytest.TempPathFactory) ->
     """The user's folder of conversions keeps those that the user needs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CELLFLOW_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _new_networks_are_narrow() -> Iterator[None]:
+    """A training takes a third of the time. Commands in processes of their own make networks of full width."""
+    from narrow import NarrowUNet, new_networks
+
+    with new_networks(NarrowUNet):
+        yield
+
+
+@pytest.fixture
+def full_width() -> Iterator[None]:
+    """New networks are of Cellpose's size, as a user's are."""
+    from narrow import new_networks
+
+    from cellflow.nn.networks import UNet
+
+    with new_networks(UNet):
         yield
 
 

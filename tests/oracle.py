@@ -16,6 +16,8 @@ class Oracle:
         self._module = module
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_mock_name":  # pytest looks whether this is a test
+            raise AttributeError(name)
         try:
             found = importlib.metadata.version("cellpose")
         except importlib.metadata.PackageNotFoundError:

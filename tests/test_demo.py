@@ -18,6 +18,7 @@ from cellflow.io.formats.submission import read_submission
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("full_width")
 def test_demo(tmp_path: Path) -> None:
     result = demo(DemoConfig(out=tmp_path / "demo", k=2))
     check(result, tmp_path / "demo")

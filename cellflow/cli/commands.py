@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellflow import config as configs
 from cellflow.cli.console import fail, say
+from cellflow.storage.sizes import plural
 
 if TYPE_CHECKING:
     from cellflow.engine.prediction.ensemble import EnsembleResult
@@ -51,6 +52,18 @@ def _verify(config: configs.VerifyConfig) -> None:
         fail("something is wrong, see above")
 
 
+def _eda(config: configs.EdaConfig) -> None:
+    from cellflow.engine.pages.eda import eda
+    from cellflow.report.text.dataset import dataset_text
+    from cellflow.report.text.eda import eda_text
+
+    found = eda(config)
+    say(dataset_text(found.dataset.images, found.group))
+    say(eda_text(found.hints))
+    say(f"Written: {config.page}")
+    say(f"Next: {found.next}")
+
+
 def _folds(config: configs.FoldsConfig) -> None:
     from cellflow.engine.data.make_folds import make_folds
 
@@ -89,6 +102,15 @@ def _oof(config: configs.OofConfig) -> None:
     say(after_oof(result.run, config))
 
 
+def _audit(config: configs.AuditConfig) -> None:
+    from cellflow.engine.validation.audit import audit
+    from cellflow.report.text.audit import audit_text
+
+    result = audit(config)
+    say(audit_text(result.counts, result.images, [result.page, result.table]))
+    say(f"Next: open {result.page} in a browser, mark what is wrong, and download the list")
+
+
 def _calibrate(config: configs.CalibrateConfig) -> None:
     from cellflow.engine.runs.next_command import after_calibration
     from cellflow.engine.validation.calibrate import calibrate
@@ -120,6 +142,16 @@ def _predict(config: configs.PredictConfig) -> None:
         say(prediction_plan_text(plan_prediction(config)))
         return
     _print_prediction(predict(config))
+
+
+def _suggest(config: configs.SuggestConfig) -> None:
+    from cellflow.engine.prediction.suggest import suggest
+    from cellflow.report.text.suggestion import suggestion_text
+
+    result = suggest(config)
+    say(suggestion_text(result))
+    if result.failed:
+        fail(f"{plural(len(result.failed), 'image')} could not be used, see above")
 
 
 def _print_prediction(result: EnsembleResult) -> None:
@@ -266,13 +298,16 @@ COMMANDS = {
     "demo": Command(configs.DemoConfig, _demo),
     "prepare": Command(configs.PrepareConfig, _prepare),
     "verify": Command(configs.VerifyConfig, _verify),
+    "eda": Command(configs.EdaConfig, _eda),
     "folds": Command(configs.FoldsConfig, _folds),
     "train": Command(configs.TrainConfig, _train, _GOES_ON),
     "oof": Command(configs.OofConfig, _oof),
+    "audit": Command(configs.AuditConfig, _audit),
     "calibrate": Command(configs.CalibrateConfig, _calibrate),
     "ensemble": Command(configs.EnsembleConfig, _ensemble, _GOES_ON),
     "predict": Command(configs.PredictConfig, _predict, _GOES_ON),
     "run": Command(configs.ChainConfig, _run, _GOES_ON),
+    "suggest": Command(configs.SuggestConfig, _suggest),
     "score": Command(configs.ScoreConfig, _score),
     "queue": Command(configs.QueueConfig, _queue, _GOES_ON),
     "export": Command(configs.ModelExportConfig, _export),

@@ -16,6 +16,7 @@ _COMMANDS = {
     "oof": "val validate validation out-of-fold find_best_configuration",
     "score": "evaluate eval_masks metrics metric",
     "verify": "validate_data integrity verify_dataset_integrity lint inspect sanity dedup duplicates",
+    "eda": "explore look explore_data first_look stats statistics describe summary histogram",
     "prepare": "convert import preprocess plan_and_preprocess dataset data init",
     "calibrate": "tune thresholds calibration optimize",
     "runs": "list ls experiments status history",
@@ -25,6 +26,7 @@ _COMMANDS = {
     "queue": "batch grid sweep",
     "compare": "diff",
     "report": "page html plot plots results show view dashboard tensorboard",
+    "suggest": "active active-learning next select-images annotate-next propose recommend",
 }
 """Commands, with what others call them."""
 

@@ -4,6 +4,7 @@ Every field is a flag of the command line; its docstring is the help text. `prob
 not make sense, so that one error can report all of it.
 """
 
+from cellflow.config.audit import AuditConfig
 from cellflow.config.calibration import CalibrateConfig, GridConfig
 from cellflow.config.catalog import CompareConfig, PruneConfig, RunsConfig
 from cellflow.config.chain import ChainConfig
@@ -11,6 +12,7 @@ from cellflow.config.checks import check_config, config_differences, config_to_d
 from cellflow.config.data import FoldsConfig, PrepareConfig, ReadingConfig, VerifyConfig
 from cellflow.config.host import ChecksConfig
 from cellflow.config.model_export import ModelExportConfig
+from cellflow.config.pages import EdaConfig
 from cellflow.config.prediction import (
     DemoConfig,
     EnsembleConfig,
@@ -25,15 +27,18 @@ from cellflow.config.queue import QueueConfig
 from cellflow.config.report import ReportConfig
 from cellflow.config.scoring import ScoreConfig
 from cellflow.config.shared import MaskConfig, MaskOverrides, RuntimeConfig
+from cellflow.config.suggestion import SuggestConfig
 from cellflow.config.tracking import TrackingConfig
 from cellflow.config.training import ModelConfig, OptimConfig, SamplingConfig, TrainConfig
 
 __all__ = [
+    "AuditConfig",
     "CalibrateConfig",
     "ChainConfig",
     "ChecksConfig",
     "CompareConfig",
     "DemoConfig",
+    "EdaConfig",
     "EnsembleConfig",
     "FilesConfig",
     "FoldsConfig",
@@ -58,6 +63,7 @@ __all__ = [
     "RuntimeConfig",
     "SamplingConfig",
     "ScoreConfig",
+    "SuggestConfig",
     "TrackingConfig",
     "TrainConfig",
     "VerifyConfig",

@@ -73,6 +73,9 @@ class PrepareConfig(ReadingConfig):
     """What to do about cells with faults, one after the other: fill closes holes over background, largest keeps
     the largest part of each cell, split makes every part a cell, keep changes nothing. Also of a dataset folder,
     which is then written anew as --out."""
+    audit: Path | None = None
+    """List with the marks of `cellflow audit`, to apply to the dataset it was made of: fix puts the proposed cells in
+    place of the annotation or adds them, drop removes it, ok keeps it and is remembered. Comes before --fix."""
     overwrite: bool = False
     """Replace an existing dataset folder."""
 

@@ -19,6 +19,7 @@ __all__ = [
     "MASK_ENDINGS",
     "MASK_FOLDERS",
     "OUTPUT_ENDINGS",
+    "RESULTS",
     "find_folder",
     "half_kaggle",
     "has_gui_files",
@@ -30,6 +31,7 @@ __all__ = [
     "paired_ending",
     "tell_of_passed_over",
     "where_else",
+    "without_outline_pictures",
 ]
 
 _log = logging.getLogger(__name__)
@@ -39,6 +41,9 @@ OUTPUT_ENDINGS = ("_flows", "_masks", "_cp_masks", "_cp_output", "_cp_outlines",
 """Endings of names of files that Cellpose writes beside an image."""
 CELLPOSE_MASKS = ("_cp_masks", "_masks")
 """Endings of names of label maps beside their images, as Cellpose writes and reads them."""
+RESULTS = "prediction.json"
+"""File of a folder of results, which may hold the same cells in many forms."""
+_OUTLINES, _CP_MASKS = "_outlines", "_cp_masks"
 MASK_ENDINGS = (*CELLPOSE_MASKS, "_mask", "_labels", "_label", "-labels", "-label")
 IMAGE_ENDINGS = ("", "_image", "_img")
 """Endings of names that people give label maps, and the images beside them."""
@@ -163,6 +168,19 @@ def has_label_maps(folder: Path, mask_filter: str = "") -> bool:
 def has_gui_files(folder: Path) -> bool:
     """Whether there are files ``NAME_seg.npy`` of Cellpose's GUI."""
     return any(path.name[0] != "." for path in folder.glob("*_seg.npy"))
+
+
+def without_outline_pictures(paths: Iterable[Path]) -> list[Path]:
+    """Without ``NAME_outlines_cp_masks``: Cellpose's ``--save_outlines`` draws the cells of NAME into its image."""
+    listed = list(paths)
+    stems = {path.stem for path in listed}
+
+    def is_picture(stem: str) -> bool:
+        image = stem.removesuffix(_OUTLINES + _CP_MASKS)
+        there = image in stems or image + _CP_MASKS in stems
+        return image != stem and there and image + _OUTLINES not in stems
+
+    return [path for path in listed if not is_picture(path.stem)]
 
 
 def where_else(folder: Path) -> str:

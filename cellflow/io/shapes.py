@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,8 @@ FEWEST_POINTS = 4
 """Points of the smallest closed ring that has an area."""
 _SHEET = 2**22
 """Pixels that are painted at once."""
+_ALONE = Lock()
+"""rasterio silences its warnings in a way that other threads undo."""
 
 
 def outlines_from_labels(labels: Any) -> dict[int, Outline]:
@@ -63,7 +66,9 @@ def outlines_from_labels(labels: Any) -> dict[int, Outline]:
     found: dict[int, Outline] = {}
     if not array.any():
         return found
-    for geometry, value in shapes(array, mask=array > 0, connectivity=4):
+    with _ALONE:
+        parts = list(shapes(array, mask=array > 0, connectivity=4))
+    for geometry, value in parts:
         rings = [np.asarray(ring, dtype=np.float64) for ring in geometry["coordinates"]]
         found.setdefault(int(value), []).append(rings)
     return dict(sorted(found.items()))

@@ -4,7 +4,8 @@ Heat enters at the centre of a cell and spreads to its pixels alone by a 3 x 3 m
 ``cellpose.dynamics.masks_to_flows_cpu``. Each cell is worked on in a copy of its own box with a border
 of one pixel, so neighbours cannot reach each other. The box is held as one flat vector: the border is
 kept at zero, which makes it harmless that the last pixel of a row lies beside the first of the next,
-and lets one long loop without branches do an iteration.
+and lets one long loop without branches do an iteration. For the same reason rows need not lie as far apart
+as the box is wide, see `_stride`.
 """
 
 from __future__ import annotations
@@ -85,14 +86,55 @@ def _reachable_box(labels: Ints, number: int, box: Ints, start_y: int, start_x: 
 
 
 @kernel
+def _stride(labels: Ints, number: int, box: Ints, ends: Ints) -> int:
+    """How far apart the rows of the flat box must lie, at most the box's width with its border.
+
+    Rows of a slanting or slender cell may reach into the empty ends of their neighbours, as long as none
+    of the nine places that a pixel's mean is made of holds a pixel of the cell that is not its neighbour:
+    no sum changes, and the vector is shorter. ``ends`` is for the first column and the one past the last
+    of each row.
+    """
+    height = box[1] - box[0]
+    width = box[3] - box[2] + 2
+    for y in range(height):
+        low = width
+        high = 0
+        for x in range(box[2], box[3]):
+            if labels[box[0] + y, x] == number:
+                low = min(low, x - box[2])
+                high = x - box[2] + 1
+        ends[y, 0] = low
+        ends[y, 1] = high
+    stride = 1
+    for y in range(-1, height + 1):  # a row that is read, and what is read of it
+        low = width
+        high = -1
+        for near in range(max(0, y - 1), min(height, y + 2)):
+            if ends[near, 1] > 0:
+                low = min(low, ends[near, 0] - 1)
+                high = max(high, ends[near, 1] + 1)
+        for away in range(1, height + 1):  # rows so far away must not be met there
+            if stride * away >= width:
+                break
+            if y + away < height and ends[max(0, y + away), 1] > 0 and y + away >= 0:
+                stride = max(stride, -((ends[y + away, 0] - high) // away))
+            if y - away >= 0 and ends[y - away, 1] > 0:
+                stride = max(stride, -((low - ends[y - away, 1]) // away))
+    return int(min(stride, width))
+
+
+@kernel
 def _spread(heat: Floats, column: Floats, share: Floats, source: int, width: int, n: int) -> None:
-    """``n`` iterations on a flat box; ``share`` is 1/9 inside the cell and 0 elsewhere."""
+    """``n`` iterations on a flat box; ``share`` is 1/9 inside the cell and 0 elsewhere.
+
+    ``width`` is the distance of its rows.
+    """
     size = heat.size
     for t in range(n):
         heat[source] += _SOURCE
-        # heat has come at most t + 1 rows far
-        low = max(width, (source // width - t - 1) * width)
-        high = min(size - width, (source // width + t + 2) * width)
+        # heat has come at most t + 1 rows and columns far
+        low = max(width + 1, source - (t + 1) * (width + 1))
+        high = min(size - width, source + (t + 1) * (width + 1) + 1)
         above = heat[low - width : high - width]
         here = heat[low:high]
         below = heat[low + width : high + width]
@@ -108,12 +150,12 @@ def _spread(heat: Floats, column: Floats, share: Floats, source: int, width: int
 
 @kernel
 def _diffuse(
-    labels: Ints, number: int, box: Ints, buffers: Floats
-) -> tuple[int, int, int, int, int]:
+    labels: Ints, number: int, box: Ints, buffers: Floats, ends: Ints
+) -> tuple[int, int, int, int, int, int]:
     """Heat of one cell into ``buffers[0]``.
 
-    Returns the first row and column of the box worked on, its padded height and width, and the area
-    of the label.
+    Returns the first row and column of the box worked on, its padded height and width, the distance of
+    its rows in the buffer, and the area of the label.
     """
     center_y, center_x, area = _center(labels, number, box)
     n_iterations = 2 * ((box[1] - box[0] + 2) + (box[3] - box[2] + 2))
@@ -121,7 +163,8 @@ def _diffuse(
         box = _reachable_box(labels, number, box, center_y, center_x)
     height = box[1] - box[0] + 2
     width = box[3] - box[2] + 2
-    size = height * width
+    stride = _stride(labels, number, box, ends)
+    size = (height - 1) * stride + width
     heat = buffers[0, :size]
     column = buffers[1, : size + 1]
     share = buffers[2, :size]
@@ -129,13 +172,13 @@ def _diffuse(
     column[:] = 0
     share[:] = 0
     for y in range(box[0], box[1]):
-        row = share[(y - box[0] + 1) * width + 1 : (y - box[0] + 2) * width - 1]
-        for x in range(row.size):
+        first = (y - box[0] + 1) * stride + 1
+        for x in range(ends[y - box[0], 0], ends[y - box[0], 1]):
             if labels[y, box[2] + x] == number:
-                row[x] = np.float32(1.0 / 9.0)
-    source = (center_y - box[0] + 1) * width + center_x - box[2] + 1
-    _spread(heat, column, share, source, width, n_iterations)
-    return box[0], box[2], height, width, area
+                share[first + x] = np.float32(1.0 / 9.0)
+    source = (center_y - box[0] + 1) * stride + center_x - box[2] + 1
+    _spread(heat, column, share, source, stride, n_iterations)
+    return box[0], box[2], height, width, stride, area
 
 
 @kernel
@@ -148,21 +191,30 @@ def _buffers(boxes: Ints, first: int, last: int) -> Floats:
 
 
 @kernel
+def _row_ends(boxes: Ints, first: int, last: int) -> Ints:
+    tallest = 0
+    for i in range(first, last):
+        tallest = max(tallest, boxes[i, 1] - boxes[i, 0])
+    return np.empty((tallest, 2), dtype=np.int32)
+
+
+@kernel
 def flow_cells(
     labels: Ints, numbers: Ints, boxes: Ints, first: int, last: int, unit_flow: Floats
 ) -> None:
     """Write the unit flow of cells ``first:last`` into ``(2, H, W)``."""
     buffers = _buffers(boxes, first, last)
+    ends = _row_ends(boxes, first, last)
     for i in range(first, last):
         number = numbers[i]
-        row, column, height, width, _ = _diffuse(labels, number, boxes[i], buffers)
+        row, column, height, width, stride, _ = _diffuse(labels, number, boxes[i], buffers, ends)
         heat = buffers[0]
         for y in range(1, height - 1):
             for x in range(1, width - 1):
                 if labels[row + y - 1, column + x - 1] != number:
                     continue
-                at = y * width + x
-                dy = np.float64(heat[at + width]) - np.float64(heat[at - width])
+                at = y * stride + x
+                dy = np.float64(heat[at + stride]) - np.float64(heat[at - stride])
                 dx = np.float64(heat[at + 1]) - np.float64(heat[at - 1])
                 length = np.sqrt(dy * dy + dx * dx)
                 if length > 0:
@@ -176,10 +228,11 @@ def check_cells(
 ) -> None:
     """Mean squared difference between the unit flow of cells ``first:last`` and ``field``."""
     buffers = _buffers(boxes, first, last)
+    ends = _row_ends(boxes, first, last)
     for i in range(first, last):
         number = numbers[i]
         box = boxes[i]
-        row, column, height, width, area = _diffuse(labels, number, box, buffers)
+        row, column, height, width, stride, area = _diffuse(labels, number, box, buffers, ends)
         heat = buffers[0]
         total = 0.0
         for y in range(box[0], box[1]):
@@ -191,8 +244,8 @@ def check_cells(
                 in_y = y - row + 1
                 in_x = x - column + 1
                 if 0 < in_y < height - 1 and 0 < in_x < width - 1:
-                    at = in_y * width + in_x
-                    dy = np.float64(heat[at + width]) - np.float64(heat[at - width])
+                    at = in_y * stride + in_x
+                    dy = np.float64(heat[at + stride]) - np.float64(heat[at - stride])
                     dx = np.float64(heat[at + 1]) - np.float64(heat[at - 1])
                     length = np.sqrt(dy * dy + dx * dx)
                     if length > 0:

@@ -97,9 +97,11 @@ class _Running:
 
     def __init__(self, shape: tuple[int, ...], variant: Variant) -> None:
         self.variant = variant
-        self.total = 0.0
-        self.cellprob = np.zeros(shape, dtype=np.float32)
-        self.flow = np.zeros((2, *shape), dtype=np.float32)
+        self.total, self.alone = 0.0, False
+        # written by the first member as a whole where that is all there is to do: see `add`
+        make = np.empty if variant == "plain" else np.zeros
+        self.cellprob = make(shape, dtype=np.float32)
+        self.flow = make((2, *shape), dtype=np.float32)
         self.spread = np.zeros(shape, dtype=np.float32)
         # per pixel, and only where a variant needs them
         self.pixel_total = np.zeros(shape, dtype=np.float32) if variant == "cellprob" else None
@@ -110,9 +112,11 @@ class _Running:
         first = self.total == 0
         self.total += weight
         if first and self.variant == "plain":  # what follows gives just this, and takes longer
-            self.cellprob += cellprob
-            self.flow += flow
+            np.add(cellprob, np.float32(0), out=self.cellprob)  # and no -0
+            np.add(flow, np.float32(0), out=self.flow)
+            self.alone = True
             return
+        self.alone = False
         part: Any = np.float32(weight / self.total)
         self.cellprob += part * (cellprob - self.cellprob)
         weights: Any = np.float32(weight)
@@ -134,6 +138,8 @@ class _Running:
         if self.direction is not None and self.length is not None:
             norm = np.sqrt((self.direction * self.direction).sum(axis=0))
             self.flow = self.direction * (self.length / np.maximum(norm, np.float32(1e-12)))
+        if self.alone:
+            return self.flow, self.cellprob, self.spread
         total = np.float32(self.total) if self.pixel_total is None else self.pixel_total
         disagreement = np.sqrt(np.maximum(self.spread, 0) / total) / _SCALE
         return self.flow, self.cellprob, np.asarray(disagreement, dtype=np.float32)

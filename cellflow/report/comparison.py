@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,13 @@ from cellflow.errors import DataError
 from cellflow.numeric.matching import as_instances
 from cellflow.numeric.score import competition_score, hit_cells
 from cellflow.report._figure import DPI, save_figure, short_name
-from cellflow.report.overlays import PREDICTED_COLOR, TRUE_COLOR, grey_or_rgb
+from cellflow.report.overlays import (
+    PREDICTED_COLOR,
+    TRUE_COLOR,
+    cell_masks,
+    color_bytes,
+    grey_or_rgb,
+)
 from cellflow.types import Instances
 
 __all__ = ["Comparison", "comparison_picture", "write_comparison", "write_overview"]
@@ -194,38 +200,23 @@ def _draw(item: Comparison, scale: int, width: int) -> Colors:
     lines = np.zeros((2, *picture.shape[:2]), dtype=np.bool_)
     sides = zip((item.truth, item.predicted), item.hits, (TRUE_COLOR, PREDICTED_COLOR), strict=True)
     for line, (cells, hits, color) in zip(lines, sides, strict=True):
-        for (box, mask), hit in zip(_masks(as_instances(cells)), hits, strict=True):
+        for (box, mask), hit in zip(cell_masks(as_instances(cells)), hits, strict=True):
             place = tuple(slice(scale * part.start, scale * part.stop) for part in box)
             inside = _enlarged(mask, scale)
             line[place] |= inside & ~binary_erosion(inside, iterations=width + (not hit))
             if not hit:
                 part = picture[place]
-                tinted = (1 - FILL) * part[inside] + FILL * _bytes(color)
+                tinted = (1 - FILL) * part[inside] + FILL * color_bytes(color)
                 part[inside] = np.rint(tinted).astype(np.uint8)
     true, predicted = lines
-    picture[true] = _bytes(TRUE_COLOR)
-    picture[predicted] = _bytes(PREDICTED_COLOR)
+    picture[true] = color_bytes(TRUE_COLOR)
+    picture[predicted] = color_bytes(PREDICTED_COLOR)
     picture[true & predicted] = 255
     return picture
 
 
-def _masks(cells: Instances) -> Iterator[tuple[tuple[slice, slice], Bools]]:
-    """Box and mask of every cell."""
-    for starts, lengths in cells:
-        shift = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
-        y, x = np.divmod(np.arange(len(shift)) + shift, cells.shape[1])
-        box = slice(int(y.min()), int(y.max()) + 1), slice(int(x.min()), int(x.max()) + 1)
-        mask = np.zeros([part.stop - part.start for part in box], dtype=np.bool_)
-        mask[y - box[0].start, x - box[1].start] = True
-        yield box, mask
-
-
 def _enlarged(array: NDArray[Any], scale: int) -> NDArray[Any]:
     return np.asarray(array.repeat(scale, axis=0).repeat(scale, axis=1))
-
-
-def _bytes(color: tuple[float, float, float]) -> Colors:
-    return np.asarray(np.rint(255 * np.array(color)), dtype=np.uint8)
 
 
 def _add_legend(figure: Figure) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 from cellflow.errors import DataError
 from cellflow.numeric.labels import outlines
 from cellflow.storage.atomic import atomic_path
+from cellflow.types import Instances
 
-__all__ = ["draw_outlines", "grey_or_rgb", "write_outlines"]
+__all__ = ["cell_masks", "color_bytes", "draw_outlines", "grey_or_rgb", "write_outlines"]
 
 TRUE_COLOR, PREDICTED_COLOR = (0.0, 0.9, 0.35), (1.0, 0.25, 0.75)
 
@@ -53,7 +55,7 @@ def draw_outlines(image: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.uint8
             f"{image.shape} and {labels.shape}."
         )
     picture = grey_or_rgb(image)
-    picture[outlines(labels)] = np.rint(255 * np.array(PREDICTED_COLOR)).astype(np.uint8)
+    picture[outlines(labels)] = color_bytes(PREDICTED_COLOR)
     return picture
 
 
@@ -63,6 +65,24 @@ def grey_or_rgb(image: NDArray[Any]) -> NDArray[np.uint8]:
     planes = [image[..., channel] for channel in range(3)] if coloured else [image]
     shades = [np.rint(255 * _grey(plane)).astype(np.uint8) for plane in planes]
     return np.stack(shades if coloured else shades * 3, axis=-1)
+
+
+def cell_masks(
+    cells: Instances,
+) -> Iterator[tuple[tuple[slice, slice], NDArray[np.bool_]]]:
+    """Box and mask of every cell."""
+    for starts, lengths in cells:
+        shift = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+        y, x = np.divmod(np.arange(len(shift)) + shift, cells.shape[1])
+        box = slice(int(y.min()), int(y.max()) + 1), slice(int(x.min()), int(x.max()) + 1)
+        mask = np.zeros([part.stop - part.start for part in box], dtype=np.bool_)
+        mask[y - box[0].start, x - box[1].start] = True
+        yield box, mask
+
+
+def color_bytes(color: tuple[float, float, float]) -> NDArray[np.uint8]:
+    """A colour as it is written into pixels, ``(3,)``."""
+    return np.asarray(np.rint(255 * np.array(color)), dtype=np.uint8)
 
 
 def _grey(image: NDArray[Any]) -> NDArray[np.float64]:

@@ -73,6 +73,16 @@ class FoldFolder:
         return self.path / "history.png"
 
     @property
+    def true_batch(self) -> Path:
+        """Some validation images with their true cells."""
+        return self.path / "val_batch_truth.png"
+
+    @property
+    def predicted_batch(self) -> Path:
+        """The same images with the cells that the last evaluation predicted."""
+        return self.path / "val_batch_predicted.png"
+
+    @property
     def summary(self) -> Path:
         """How the training ended, JSON: finished or not, best epoch and score, what happened on the way."""
         return self.path / "summary.json"
@@ -138,6 +148,11 @@ class RunFolder:
     def oof_record(self) -> Path:
         """What made the out-of-fold predictions, JSON."""
         return self.oof / "oof.json"
+
+    @property
+    def report_files(self) -> Path:
+        """Pictures and outlines that the report shows when asked for, beside it."""
+        return self.path / "report-files"
 
     @property
     def thresholds(self) -> Path:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from model_server import ModelServer, serve
+from narrow import NarrowUNet
 
 import cellflow
 from cellflow.cli import run_command
@@ -19,7 +20,6 @@ from cellflow.engine.segmentation.open_models import open_models
 from cellflow.engine.training.train import train
 from cellflow.errors import CheckpointError, DownloadError, RunError
 from cellflow.nn.checkpoint import save_model_file
-from cellflow.nn.networks import UNet
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.run_folder import RunFolder
 
@@ -31,7 +31,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelSer
     with serve(tmp_path, monkeypatch) as state:
         for number, name in enumerate(["cyto3", *(f"cytotorch_{index}" for index in range(4))]):
             path = tmp_path / "made.pt"
-            save_model_file(path, UNet.build(seed=number), {})
+            save_model_file(path, NarrowUNet.build(seed=number), {})
             state.files[name] = path.read_bytes()
         path.unlink()
         yield state

@@ -256,6 +256,21 @@ def test_cells_in_two_forms_are_said(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert "more than one form" not in caplog.text
 
 
+@pytest.mark.parametrize("record", [True, False])
+def test_the_forms_of_a_folder_of_results_are_no_news(
+    record: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    write_labels(tmp_path / "truth" / "a.tif", two_squares())
+    write_labels(tmp_path / "found" / "masks" / "a.tif", two_squares())
+    (tmp_path / "found" / "rois").mkdir()
+    roiwrite(tmp_path / "found" / "rois" / "a_rois.zip", [square(2, 2)])
+    if record:
+        (tmp_path / "found" / "prediction.json").write_text("{}")
+    score_masks(ScoreConfig(pred=str(tmp_path / "found"), truth=tmp_path / "truth"))
+    assert ("more than one form" in caplog.text) is not record
+
+
 def test_cell_types_of_mixed_images_and_of_one_class(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from narrow import NarrowUNet
 
 import cellflow
 from cellflow.config import TrainConfig
 from cellflow.errors import DataError, RunError
 from cellflow.napari.segment import segment
 from cellflow.nn.checkpoint import save_model_file
-from cellflow.nn.networks import UNet
 from cellflow.synthetic import synthetic_dataset
 
 LOOSE = {"cellprob_threshold": -50.0, "flow_threshold": 0.0, "min_size": 0}
@@ -25,7 +25,7 @@ IMAGE = next(iter(synthetic_dataset(1, shape=(64, 80), seed=2, per_group=1))).im
 @pytest.fixture(scope="module")
 def two_channels(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("model") / "two.pt"
-    save_model_file(path, UNet.build(diam_mean=17.0, seed=1).eval(), {"chan": 2, "chan2": 1})
+    save_model_file(path, NarrowUNet.build(diam_mean=17.0, seed=1).eval(), {"chan": 2, "chan2": 1})
     return str(path)
 
 

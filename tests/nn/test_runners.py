@@ -18,6 +18,7 @@ from cellflow.nn.forward import image_to_flows, image_to_style
 from cellflow.nn.networks import UNet
 from cellflow.nn.runners import (
     ENGINE_VARIABLE,
+    Runner,
     choose_engine,
     conversions,
     make_runner,
@@ -36,14 +37,23 @@ def small_net(**sizes: object) -> UNet:
     return UNet(widths=(8, 16, 32), **sizes).eval()  # type: ignore[arg-type]
 
 
+Pair = tuple[Runner, Runner]
+
+
+@pytest.fixture(scope="module")
+def pair() -> Pair:
+    """One network with each engine, converted once."""
+    net = small_net()
+    return make_runner(net, engine="torch"), make_runner(net, engine="openvino")
+
+
 @needs_openvino
 @pytest.mark.parametrize("shape", [(1, 224, 224), (5, 224, 224), (3, 48, 96), (2, 16, 16)])
-def test_openvino_gives_what_torch_gives(shape: tuple[int, int, int]) -> None:
+def test_openvino_gives_what_torch_gives(pair: Pair, shape: tuple[int, int, int]) -> None:
     """Any number of tiles of any size, though it was converted with one of 32 x 32."""
     count, height, width = shape
     tiles = np.random.default_rng(0).random((count, 2, height, width), dtype=np.float32)
-    net = small_net()
-    expected, found = (make_runner(net, engine=engine) for engine in ("torch", "openvino"))
+    expected, found = pair
     for one, other in zip(expected.run(tiles), found.run(tiles, batch_size=2), strict=True):
         assert one is not None and other is not None
         np.testing.assert_allclose(other, one, atol=2e-5)
@@ -63,9 +73,9 @@ def test_the_real_model_keeps_its_flows(shared: Path, amp: torch.dtype | None) -
 
 
 @needs_openvino
-def test_the_style_alone_is_that_of_the_whole() -> None:
+def test_the_style_alone_is_that_of_the_whole(pair: Pair) -> None:
     image = np.random.default_rng(2).random((2, 70, 300), dtype=np.float32)
-    runner = make_runner(small_net(), engine="openvino")
+    runner = pair[1]
     flows = image_to_flows(runner, image, rescale=0.9)
     style = image_to_style(runner, image, rescale=0.9)
     assert flows.style is not None

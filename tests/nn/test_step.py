@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from narrow import NarrowUNet
 from oracle import Oracle
 from torch import nn
 
@@ -29,7 +30,7 @@ def make_batch(seed: int, count: int = 2, size: int = 32) -> Batch:
 
 
 def make_stepper(net: nn.Module | None = None, *, rate_name: str = "sgd", **more: float) -> Stepper:
-    net = UNet.build(seed=1) if net is None else net
+    net = NarrowUNet.build(seed=1) if net is None else net
     return Stepper(net, make_optimizer(net, rate_name, weight_decay=1e-5), **more)  # type: ignore[arg-type]
 
 
@@ -42,7 +43,8 @@ def vector(net: nn.Module) -> torch.Tensor:
     return torch.cat([parameter.detach().flatten() for parameter in net.parameters()])
 
 
-def test_twenty_steps_of_sgd_stay_with_cellpose(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("steps", [5, pytest.param(20, marks=pytest.mark.slow)])
+def test_steps_of_sgd_stay_with_cellpose(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Cellpose's network, loss and optimizer, as train_seg steps them, beside ours in the same layout."""
     monkeypatch.setattr(step, "choose_layout", lambda device: torch.contiguous_format)
     theirs = cellpose_resnet.CPnet([2, 32, 64, 128, 256], 3, 3, mkldnn=False)
@@ -50,7 +52,7 @@ def test_twenty_steps_of_sgd_stay_with_cellpose(monkeypatch: pytest.MonkeyPatch)
     theirs.load_state_dict(ours.state_dict())
     optimizer = torch.optim.SGD(theirs.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-5)
     stepper = make_stepper(ours)
-    for seed in range(20):
+    for seed in range(steps):
         batch = make_batch(seed)
         loss = upstream_gradient(theirs, optimizer, batch)
         result = stepper.step(batch, 0.05)
@@ -204,7 +206,7 @@ def test_a_stand_in_counts_nothing() -> None:
 
 
 def test_a_frozen_encoder_stays_as_it_is() -> None:
-    net = UNet.build(seed=1)
+    net = NarrowUNet.build(seed=1)
     net.freeze_encoder()
     before = copy.deepcopy(net)
     stepper = make_stepper(net)
@@ -220,7 +222,7 @@ def test_a_state_goes_on_bit_for_bit(name: str) -> None:
     one = make_stepper(rate_name=name, ema=0.9)
     one.step(make_batch(0), 0.01)
     state = copy.deepcopy(one.state_dict())
-    other = make_stepper(UNet.build(seed=9), rate_name=name, ema=0.9)
+    other = make_stepper(NarrowUNet.build(seed=9), rate_name=name, ema=0.9)
     other.load_state_dict(state)
     results: list[StepResult] = [item.step(make_batch(1), 0.01) for item in (one, other)]
     assert results[0] == results[1]

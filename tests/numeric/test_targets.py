@@ -59,6 +59,18 @@ def test_equals_the_slow_twin(labels):
     assert np.mean(np.abs(flow - wanted).max(axis=0) > 0.01) < 0.03
 
 
+@pytest.mark.parametrize("slope", [-1.5, -0.4, 0.4, 1.5])
+@pytest.mark.parametrize("width", [3, 9])
+def test_slanting_cells_whose_rows_are_packed_equal_the_slow_twin(slope, width):
+    y, x = np.mgrid[:30, :40]
+    middle = 20 + slope * (y - 15)
+    labels = (np.abs(x - middle) <= width / 2).astype(np.int32)
+    labels[:5], labels[25:] = 0, 0  # farther from the centre the twin rounds to 0
+    flow, wanted = labels_to_flows(labels), slow_flows(labels)
+    assert not flow[:, labels == 0].any()
+    assert np.mean(np.abs(flow - wanted).max(axis=0)[labels > 0] > 0.01) < 0.03
+
+
 @settings(max_examples=30, deadline=None)
 @given(labels=LABELS)
 def test_a_cell_does_not_see_its_neighbours(labels):

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
 from skimage.io import imread
 
 from cellflow.report.batch import COLUMNS, flow_colors, plot_batch
@@ -118,11 +117,12 @@ def test_every_crop_is_named(tmp_path: Path) -> None:
 
 
 def test_failure_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(self: Figure, target: Path, **options: Any) -> None:
-        Path(target).write_bytes(b"half")
+    def fails(target: Path, data: bytes) -> None:
+        with target.open("wb") as file:
+            file.write(data[:4])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Figure, "savefig", fails)
+    monkeypatch.setattr(Path, "write_bytes", fails)
     with pytest.raises(OSError, match=r"batch\.png"):
         plot_batch(tmp_path / "batch.png", *batch(1, 32), title="", names=named(1))
     assert not list(tmp_path.iterdir())

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from cellflow.engine.data.audited import AuditMarks
 from cellflow.numeric.cell_faults import FIXES
 from cellflow.storage.sizes import few_text, plural
 from cellflow.types import Instances
@@ -31,13 +32,18 @@ class Mending:
     ----------
     fixes : sequence of {"fill", "largest", "split", "keep"}
         In order.
+    marks : AuditMarks, optional
+        Marks of an audit, which come first: they name the cells as they were.
     """
 
-    def __init__(self, fixes: Sequence[str]) -> None:
+    def __init__(self, fixes: Sequence[str], marks: AuditMarks | None = None) -> None:
+        self.marks = marks
         self._accounts = {name: _Account() for name in fixes}
 
     def apply(self, image_id: str, instances: Instances) -> Instances:
         """The cells of an image after all fixes."""
+        if self.marks is not None:
+            instances = self.marks.apply(image_id, instances)
         for name, account in self._accounts.items():
             mended = FIXES[name](instances)
             _count(account, image_id, instances, mended)
@@ -45,8 +51,11 @@ class Mending:
         return instances
 
     def lines(self) -> list[str]:
-        """What was changed, a line for each fix that is not `keep`."""
-        return [_line(name, item) for name, item in self._accounts.items() if name != "keep"]
+        """What was changed, a line for each fix that is not `keep`, after those of the marks."""
+        marked = [] if self.marks is None else self.marks.lines()
+        return marked + [
+            _line(name, item) for name, item in self._accounts.items() if name != "keep"
+        ]
 
 
 def _count(account: _Account, image_id: str, before: Instances, after: Instances) -> None:

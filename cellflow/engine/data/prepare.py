@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cellflow.config import FoldsConfig, PrepareConfig, ReadingConfig, check_config
+from cellflow.engine.data.audited import AuditMarks, keep_decisions
 from cellflow.engine.data.folds import group_column, groups_of
 from cellflow.engine.data.mending import Mending
 from cellflow.engine.data.twins import Look, other_forms, warn_of_twins
@@ -85,11 +86,12 @@ def _prepare(config: PrepareConfig) -> Dataset:
     restore_folder(config.out)
     source = read_annotated(config, problems)
     _check_target(config, problems)
-    review, mending = MaskReview(), Mending(config.fixes)
+    review, mending = MaskReview(), Mending(config.fixes, _marks(config))
     try:
         with atomic_folder(config.out, replace=config.overwrite) as folder:
             flat = _write(source, folder, problems, review, mending)
             _keep_folds(config.out, folder, source)
+            _keep_marks(folder, source, mending.marks)
             write_config_file(folder / "prepare.yaml", "prepare", config)
     except OSError as error:
         raise DataError(
@@ -179,18 +181,37 @@ def _refuse_unheeded(config: ReadingConfig, form: SourceFormat) -> None:
 def _check_source(config: PrepareConfig) -> None:
     source = config.source
     if (source / "dataset.json").is_file():
-        if not config.fix:
+        if not config.fix and config.audit is None:
             raise DataError(
                 f"{source} is a dataset folder that `cellflow prepare` made already. "
                 f"Go on with: cellflow folds --data {shlex.quote(str(source))}",
                 path=source,
             )
         _ = Dataset.open(source).hash  # raises where its tables were changed
+    elif config.audit is not None:
+        raise ConfigError(
+            f"--audit is for the dataset folder that was audited, found {source}, which is none. Name that "
+            "dataset, as the page of the audit does.",
+            path=source,
+        )
     if source.resolve().is_relative_to(config.out.resolve()):
         raise DataError(
             f"{config.out}: the dataset cannot replace its own source. Choose another --out.",
             path=config.out,
         )
+
+
+def _marks(config: PrepareConfig) -> AuditMarks | None:
+    """The marks of an audit that are to be applied."""
+    return None if config.audit is None else AuditMarks(config.audit, Dataset.open(config.source))
+
+
+def _keep_marks(folder: Path, source: Source, marks: AuditMarks | None) -> None:
+    """Keep what audits have decided of the cells that the new dataset takes over."""
+    if marks is not None:
+        marks.write_decisions(folder)
+    elif source.layout == DatasetFolder.name:
+        keep_decisions(source.path, folder)
 
 
 def _no_source(source: Path) -> DataError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,13 +51,24 @@ KINDS = (
 )
 
 
-def verify_data(config: VerifyConfig) -> Verification:
+Labels = NDArray[np.int32]
+Look = Callable[[SourceImage, NDArray[Any], Instances, Labels], None]
+"""Is shown what was read of an image: the image, its pixels, its cells each once, and its training labels."""
+
+
+def verify_data(
+    config: VerifyConfig, *, look: Look | None = None, title: str = "verify"
+) -> Verification:
     """Read every image and every cell of a source or a dataset once, and say what was found.
 
     Parameters
     ----------
     config : VerifyConfig
         Where they are and how they are read.
+    look : callable, optional
+        Is shown each image that can be used while its pixels are at hand, so that none is read twice.
+    title : str
+        What the progress is called.
 
     Raises
     ------
@@ -67,7 +78,7 @@ def verify_data(config: VerifyConfig) -> Verification:
     problems = EveryProblem()
     with kept_warnings() as said:
         source = read_annotated(config, problems)
-        seen = _read(source, problems)
+        seen = _read(source, problems, look, title)
         if not any(item.kind == "many cells in one" for item in seen.findings):
             seen.review.warn(
                 "--fix split makes every separate part a cell; cells that touch stay one."
@@ -105,10 +116,10 @@ class _Seen:
     review: MaskReview = field(default_factory=MaskReview)
 
 
-def _read(source: Source, problems: Problems) -> _Seen:
+def _read(source: Source, problems: Problems, look: Look | None, title: str) -> _Seen:
     """Read images with their cells; those that cannot be used are problems."""
     seen = _Seen()
-    for image in follow(source.images.values(), "verify", brief=True):
+    for image in follow(source.images.values(), title, brief=True):
         try:
             pixels = image.pixels()
             instances = image.instances((pixels.shape[0], pixels.shape[1]))
@@ -116,12 +127,18 @@ def _read(source: Source, problems: Problems) -> _Seen:
         except DataError as error:
             problems.add(error, image.id)
             continue
-        _look(seen, image, pixels, instances)
+        cells = without_repeats(instances)
+        labels = labels_from_instances(cells)
+        _look(seen, image, pixels, cells, labels)
+        seen.findings += cell_findings(image.id, instances)
+        if look is not None:
+            look(image, pixels, cells, labels)
     return seen
 
 
-def _look(seen: _Seen, image: SourceImage, pixels: NDArray[Any], instances: Instances) -> None:
-    cells = without_repeats(instances)
+def _look(
+    seen: _Seen, image: SourceImage, pixels: NDArray[Any], cells: Instances, labels: Labels
+) -> None:
     seen.rows[image.id] = {
         **image.columns,
         "height": pixels.shape[0],
@@ -129,7 +146,7 @@ def _look(seen: _Seen, image: SourceImage, pixels: NDArray[Any], instances: Inst
         "channels": pixels.shape[2] if pixels.ndim == 3 else 1,
         "dtype": str(pixels.dtype),
         "n_instances": len(cells),
-        "median_diameter": median_diameter(labels_from_instances(cells)),
+        "median_diameter": median_diameter(labels),
         "pixel_hash": hash_array(pixels),
     }
     seen.prints.append(fingerprint(pixels))
@@ -143,7 +160,6 @@ def _look(seen: _Seen, image: SourceImage, pixels: NDArray[Any], instances: Inst
         text = f"all pixels have one value{there}"
         seen.findings.append(Finding("one value", image.id, text, wrong=len(cells) > 0))
     seen.review.add(image.id, cells)
-    seen.findings += cell_findings(image.id, instances)
 
 
 def _twins(seen: _Seen) -> Iterator[Finding]:

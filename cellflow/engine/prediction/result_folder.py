@@ -306,7 +306,7 @@ def _with_earlier(path: Path, exports: AbstractSet[str], record: ResultRecord) -
     if earlier:
         _log.info(
             "%s: also kept up to date, as an earlier command asked for: %s; --overwrite starts anew without",
-            path, " and ".join(earlier),
+            path, ", ".join(earlier),
         )  # fmt: skip
     every = exports | record.exports
     record.change(exports={name: name in every for name in EXPORTS})

@@ -13,7 +13,14 @@ from cellflow.errors import ConfigError
 from cellflow.storage.config_file import read_config_file
 from cellflow.storage.run_folder import RunFolder, debug_name
 
-__all__ = ["after_calibration", "after_oof", "after_training", "run_word", "train_command"]
+__all__ = [
+    "after_calibration",
+    "after_oof",
+    "after_training",
+    "calibrate_command",
+    "run_word",
+    "train_command",
+]
 
 
 def run_word(run: RunFolder) -> str:
@@ -42,9 +49,14 @@ def after_training(config: TrainConfig) -> str:
 def after_oof(run: RunFolder, config: OofConfig) -> str:
     """What comes after out-of-fold predictions: thresholds, by the metric that chose the models."""
     unfinished = " --unfinished" if config.unfinished else ""
+    return f"Next: {calibrate_command(run, config.data)}{unfinished}"
+
+
+def calibrate_command(run: RunFolder, data: Path | None = None) -> str:
+    """The command line that fits thresholds of a run, by the metric that chose its models."""
     metric = select_metric_of(run.read_record())
     by = "" if metric == CalibrateConfig().select_metric else f" --select_metric {metric}"
-    return f"Next: cellflow calibrate {run_word(run)}{_data(config.data)}{by}{unfinished}"
+    return f"cellflow calibrate {run_word(run)}{_data(data)}{by}"
 
 
 def after_calibration(runs: Sequence[RunFolder], config: CalibrateConfig | None = None) -> str:

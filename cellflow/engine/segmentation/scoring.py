@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -22,6 +22,7 @@ from cellflow.types import Instances
 __all__ = [
     "COUNTS",
     "SCORE_COLUMNS",
+    "Seen",
     "mean_score",
     "rates",
     "score_images",
@@ -35,6 +36,8 @@ COUNTS = ["n_found", "n_missed", "n_false"]
 """True positives, false negatives and false positives at IoU 0.5, as the competition counts them."""
 READY_BYTES = 2**28
 """What images that were made ready for the network may take of memory between passes over them."""
+Seen = Callable[[str, NDArray[np.int32], Mapping[str, Any]], None]
+"""What gets an image's id, its label map, and its row of scores."""
 SCORE_COLUMNS = ["score", *PRECISIONS, "n_true", "n_predicted", *COUNTS]
 """What is kept for each scored image: competition score, the precisions it is the mean of, numbers of cells."""
 
@@ -85,8 +88,9 @@ def score_images(
     names: Sequence[str],
     *,
     check: Callable[[], None] | None = None,
-    kept: dict[str, NDArray[np.int32]] | None = None,
+    watching: Sequence[Seen] = (),
     ready: dict[str, Ready] | None = None,
+    truth: Callable[[str], Instances] | None = None,
     metric: str = "competition",
 ) -> list[dict[str, Any]]:
     """Segment images of a dataset and score them.
@@ -101,11 +105,14 @@ def score_images(
         Ids of the images.
     check : callable, optional
         Called in the caller's thread before every image. What it raises ends the evaluation.
-    kept : dict, optional
-        Gets the label maps of the images that are its keys.
+    watching : sequence of callable
+        Each gets the id of every image, its label map and its row of scores, in the order of `names` and
+        in another thread. What one raises ends the evaluation.
     ready : dict, optional
         Gets the images as the network wants them, as many as fit `READY_BYTES`, and gives them back in
         the next call: for passes over the same images with networks of the same channels.
+    truth : callable, optional
+        Gives the cells of an image; by default the dataset reads them anew.
     metric : str
         What chooses models.
 
@@ -114,11 +121,13 @@ def score_images(
     list of dict
         A row per image, in the order of `names`: id, the `SCORE_COLUMNS`, and the metric where it is none of them.
     """
+    cells_of = truth or dataset.instances
 
     def finish(name: str, result: Prediction) -> dict[str, Any]:
-        if kept is not None and name in kept:
-            kept[name] = result.labels
-        return {"id": name} | score_row(dataset.instances(name), result.labels, metric)
+        row = {"id": name} | score_row(cells_of(name), result.labels, metric)
+        for see in watching:
+            see(name, result.labels, row)
+        return row
 
     images = ((name, _ready_image(segmenter, dataset, name, ready)) for name in names)
     rows = []

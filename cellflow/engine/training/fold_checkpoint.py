@@ -21,7 +21,6 @@ from cellflow.engine.training.progress import Progress
 from cellflow.errors import CheckpointError
 from cellflow.nn.checkpoint import load_model_file, load_state, save_model_file, save_state
 from cellflow.nn.step import Stepper
-from cellflow.report.history import plot_history
 from cellflow.storage.atomic import atomic_path, remove_leftovers, write_csv, write_json
 from cellflow.storage.hashing import hash_json
 from cellflow.storage.run_folder import RunFolder
@@ -85,6 +84,11 @@ class FoldCheckpoint:
     def interval(self) -> float:
         """Seconds of training between two states."""
         return max(SAVE_SECONDS, self.seconds / SAVE_SHARE)
+
+    @property
+    def share(self) -> float:
+        """Part of the time of training steps that goes into saving between them."""
+        return self.seconds / self.interval
 
     def save(self, stepper: Stepper, progress: Progress) -> None:
         """Save the last state, then the tables."""
@@ -176,7 +180,6 @@ class FoldCheckpoint:
         if self._writes:
             copy_best(self._config, self.origin["fold"], self.files.best)
             write_json(self.files.summary, summary)
-            self._plot(progress)
         return summary
 
     def _load(self, state: dict[str, Any], stepper: Stepper) -> Progress:
@@ -258,10 +261,3 @@ class FoldCheckpoint:
                 "be bit for bit what it would have been",
                 self.origin["fold"], ", ".join(changes),
             )  # fmt: skip
-
-    def _plot(self, progress: Progress) -> None:
-        title = f"{self._run.name}, fold {self.origin['fold']}"
-        try:
-            plot_history(self.files.plot, progress.history_table(), title=title)
-        except Exception as error:
-            _log.warning("%s could not be drawn: %s", self.files.plot, error)

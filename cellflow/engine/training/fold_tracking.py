@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellflow.config import TrainConfig, config_to_dict
+from cellflow.engine.training.examples import choose_examples, types_of
 from cellflow.io.dataset import Dataset
 from cellflow.report.overlays import draw_outlines
 from cellflow.storage.records import read_json
@@ -24,7 +25,7 @@ __all__ = ["FoldTracking"]
 _log = logging.getLogger(__name__)
 
 EXAMPLES = 3
-"""Validation images whose outlines are shown; the first of as many cell types as there are."""
+"""Validation images whose outlines are shown, of as many cell types as there are."""
 
 
 class FoldTracking:
@@ -47,6 +48,8 @@ class FoldTracking:
     ) -> None:
         self._trackers, self._fold, self._dataset = trackers, fold, dataset
         self._validation = tuple(validation)
+        wants = trackers.takes_pictures
+        self._wanted = choose_examples(dataset, validation, EXAMPLES) if wants else []
         self._examples: dict[str, NDArray[np.int32]] = {}
 
     def start(self, config: TrainConfig, run: RunFolder, training: int, network: str) -> None:
@@ -73,15 +76,10 @@ class FoldTracking:
         """An epoch without evaluation."""
         self._trackers.log_epoch(self._fold, row)
 
-    def choose_examples(self) -> dict[str, NDArray[np.int32]] | None:
-        """Dict of image ids into which an evaluation puts their label maps; None where nobody wants them."""
-        if not self._trackers.takes_pictures:
-            return None
-        types = self._types()
-        table = pd.Series({name: types.get(name, "") for name in sorted(self._validation)})
-        order = table.groupby(table).cumcount().sort_values(kind="stable").index
-        self._examples = {name: np.zeros(0, np.int32) for name in order[:EXAMPLES]}
-        return self._examples
+    def see(self, name: str, labels: NDArray[np.int32], row: Mapping[str, Any]) -> None:
+        """A validation image as the weights segment it; its label map is kept where somebody wants it."""
+        if name in self._wanted:
+            self._examples[name] = labels
 
     def evaluation(self, row: Mapping[str, float], scores: Sequence[Mapping[str, Any]]) -> None:
         """A row of the history with an evaluation, and the scores per image of all evaluations so far."""
@@ -101,7 +99,6 @@ class FoldTracking:
             return {
                 name: draw_outlines(self._dataset.image(name), labels)
                 for name, labels in examples.items()
-                if labels.ndim == 2
             }
         except Exception as error:
             _log.warning("examples of fold %d could not be drawn: %s", self._fold, error)
@@ -111,14 +108,8 @@ class FoldTracking:
         """The fold is complete."""
         self._trackers.end_fold(self._fold, summary, model)
 
-    def _types(self) -> dict[str, str]:
-        images = self._dataset.images
-        if "cell_type" not in images:
-            return {}
-        return {str(name): str(value) for name, value in images["cell_type"].items()}
-
     def _type_scores(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        types = self._types()
+        types = types_of(self._dataset)
         if not types or not rows:
             return {}
         table = pd.DataFrame({"type": [types[row["id"]] for row in rows]})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from typing import Any
 
 import pandas as pd
 
@@ -18,6 +17,7 @@ from cellflow.engine.segmentation.scoring import mean_score
 from cellflow.engine.training.crops import make_crops, make_sampler
 from cellflow.engine.training.fold_checkpoint import FoldCheckpoint
 from cellflow.engine.training.fold_log import log_epoch, log_position, step_bar
+from cellflow.engine.training.fold_pictures import FoldPictures
 from cellflow.engine.training.fold_result import FoldResult
 from cellflow.engine.training.fold_tracking import FoldTracking
 from cellflow.engine.training.progress import (
@@ -102,6 +102,7 @@ class FoldTrainer:
         self.validator = Validator(
             config, dataset, training=training, samples=validation, crops=fixed, machine=machine
         )
+        self.pictures = FoldPictures(run, fold, dataset, self.validator)
         self.evaluation_seconds = 0.0
         self.signals = Interruption()
         self.paused = False
@@ -125,6 +126,7 @@ class FoldTrainer:
                 raise
         progress = self.progress
         summary = self.checkpoint.finish(progress)
+        self.pictures.curves(progress)
         if progress.finished:
             self.tracking.end(summary, self.checkpoint.files.best)
         elif self.paused:
@@ -220,7 +222,12 @@ class FoldTrainer:
         else:
             progress.keep(epoch, row, with_average=config.optim.ema > 0)
             self.tracking.epoch(progress.history[-1])
-        left = self._seconds_left(progress.history[-1])
+            self.pictures.epoch(progress)
+        left = seconds_left(
+            epoch, config.optim.n_epochs, eval_every=config.eval_every,
+            epoch_seconds=row["seconds"] * (1 + self.checkpoint.share),
+            evaluation_seconds=self.evaluation_seconds + self.checkpoint.seconds,
+        )  # fmt: skip
         log_epoch(self.fold, progress, n_epochs=config.optim.n_epochs, seconds_left=left)
 
     def _evaluate(self, epoch: float) -> dict[str, float]:
@@ -229,8 +236,8 @@ class FoldTrainer:
         scores, values, rows, metric = {}, {}, [], self.config.select_metric
         for weights, net in self.stepper.networks.items():
             net.eval()
-            examples = self.tracking.choose_examples() if weights == "net" else None
-            scored = self.validator.score(self._member(net), self.signals.check, examples)
+            watching = [self.pictures.watch(weights), *[self.tracking.see] * (weights == "net")]
+            scored = self.validator.score(self._member(net), self.signals.check, watching)
             rows += [{"epoch": epoch, "weights": weights} | row for row in scored]
             scores[weights] = mean_score(pd.DataFrame(scored))
             values[weights] = mean_score(pd.DataFrame(scored), metric)
@@ -239,6 +246,8 @@ class FoldTrainer:
         progress.evaluations += rows
         better = [progress.consider(scores[w], epoch, w, values[w]) for w in scores]
         progress.stale = 0 if any(better) else progress.stale + 1
+        shown = max(values, key=lambda name: values[name])
+        self.pictures.evaluation(epoch, shown, scores[shown])
         self.evaluation_seconds = time.monotonic() - started
         row = {"val_loss": loss} | {SCORE_COLUMNS[name]: score for name, score in scores.items()}
         if metric != "competition":
@@ -252,6 +261,7 @@ class FoldTrainer:
         if self.progress.best_epoch == epoch:
             self.checkpoint.save_best(self.stepper, self.progress)
         self.tracking.evaluation(self.progress.history[-1], self.progress.evaluations)
+        self.pictures.curves(self.progress)
 
     def _member(self, net: Network) -> Member:
         model, name = self.config.model, f"{self.run.name} fold {self.fold}"
@@ -291,17 +301,6 @@ class FoldTrainer:
 
     def _save(self) -> None:
         self.checkpoint.save(self.stepper, self.progress)
-
-    def _seconds_left(self, row: dict[str, Any]) -> float:
-        saving, interval = self.checkpoint.seconds, self.checkpoint.interval
-        share = saving / interval if interval else 0.0
-        return seconds_left(
-            row["epoch"],
-            self.config.optim.n_epochs,
-            eval_every=self.config.eval_every,
-            epoch_seconds=row["seconds"] * (1 + share),
-            evaluation_seconds=self.evaluation_seconds + saving,
-        )
 
     def _log_position(self, what: str) -> None:
         log_position(self.fold, what, self.progress, n_epochs=self.config.optim.n_epochs)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from cellflow.config import TrainConfig
 from cellflow.engine.runtime.machine import Machine
 from cellflow.engine.segmentation.member import Member
-from cellflow.engine.segmentation.scoring import score_images
+from cellflow.engine.segmentation.scoring import Seen, score_images
 from cellflow.engine.segmentation.segmenter import Ready, Segmenter
 from cellflow.engine.segmentation.styles import fit_style_models
 from cellflow.engine.training.sample_cache import CachedSamples
@@ -30,6 +29,8 @@ __all__ = ["Validator"]
 
 STYLED = 64
 """Training images, at most, whose styles tell the diameters at an evaluation."""
+KEPT_TRUTHS = 1000
+"""Images whose cells are kept as runs, some 50 kB each, from one evaluation to the next."""
 VALIDATION_EPOCH = -1
 """Epoch in the key of the validation crops' randomness: the same crops at every evaluation."""
 
@@ -65,15 +66,22 @@ class Validator:
     ):
         self.config, self.dataset, self.machine = config, dataset, machine
         self.ids, self.crops = samples.ids, crops
-        self._ready: dict[str, Ready] = {}  # of the images, from one evaluation to the next
+        # of the images, from one evaluation to the next
+        self._ready: dict[str, Ready] = {}
+        self._truth = lru_cache(KEPT_TRUTHS)(dataset.instances)
         step = -(-len(training.ids) // STYLED)
         self.styled = training.ids[::step] if config.eval_diameter == "image" else []
+
+    @property
+    def share(self) -> Sequence[str]:
+        """Ids of the images that this process segments."""
+        return self.ids[self.machine.ranks.rank :: self.machine.ranks.world]
 
     def score(
         self,
         member: Member,
         check: Callable[[], None],
-        kept: dict[str, NDArray[np.int32]] | None = None,
+        watching: Sequence[Seen] = (),
     ) -> list[dict[str, Any]]:
         """A row of scores per image, segmented as prediction would. Processes share the images.
 
@@ -83,32 +91,41 @@ class Validator:
             The network, in evaluation mode.
         check : callable
             Called before every image; may raise to end the evaluation.
-        kept : dict, optional
-            Gets the label maps of the images that are its keys, where one process does all.
+        watching : sequence of callable
+            Each gets id, label map and scores of every image of this process's share.
         """
         segmenter = self._segmenter(member, self.styled, check)
-        ranks = self.machine.ranks
-        share = self.ids[ranks.rank :: ranks.world]
-        if ranks.world > 1:
-            rows = self._scored_by_all(segmenter, share)
+        if self.machine.ranks.world > 1:
+            rows = self._scored_by_all(segmenter, watching)
             place = {name: number for number, name in enumerate(self.ids)}
             return sorted(rows, key=lambda row: place[row["id"]])
         return score_images(
             segmenter,
             self.dataset,
-            share,
+            self.share,
             check=check,
-            kept=kept,
+            watching=watching,
             ready=self._ready,
+            truth=self._truth,
             metric=self.config.select_metric,
         )
 
-    def _scored_by_all(self, segmenter: Segmenter, share: Sequence[str]) -> list[dict[str, Any]]:
+    def _scored_by_all(
+        self, segmenter: Segmenter, watching: Sequence[Seen]
+    ) -> list[dict[str, Any]]:
         """Rows of all processes; an output that is not a number in one of them fails in all."""
         ranks, rows, failure = self.machine.ranks, list[dict[str, Any]](), None
         try:
             metric = self.config.select_metric
-            rows = score_images(segmenter, self.dataset, share, ready=self._ready, metric=metric)
+            rows = score_images(
+                segmenter,
+                self.dataset,
+                self.share,
+                watching=watching,
+                ready=self._ready,
+                truth=self._truth,
+                metric=metric,
+            )
         except NotFiniteError as error:
             failure = error
         if ranks.sums([float(failure is not None)])[0]:

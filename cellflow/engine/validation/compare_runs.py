@@ -13,7 +13,7 @@ from cellflow.config import ScoreConfig, check_config, config_differences
 from cellflow.config.catalog import CompareConfig
 from cellflow.engine.runs.contents import read_table
 from cellflow.engine.runs.identity import with_later_settings
-from cellflow.engine.runs.next_command import run_word
+from cellflow.engine.runs.next_command import calibrate_command, run_word
 from cellflow.engine.runs.run_records import OofRecord, find_oof_record
 from cellflow.engine.runs.state import RunState, is_debug, run_state
 from cellflow.engine.validation.metric_scores import metric_columns, metric_names
@@ -145,7 +145,7 @@ class _Side:
             again = f"Make it again with: cellflow oof {run_word(run)}"
             scores = read_table(run.scores, _NEEDED, remedy=again).set_index("id")
         if scores is not None and state.calibrated:
-            again = f"Make it again with: cellflow calibrate {run_word(run)}"
+            again = f"Make it again with: {calibrate_command(run)}"
             columns = ["id", "score", "cross_fitted"]
             rows = read_table(run.calibration / "scores.csv", columns, remedy=again).set_index("id")
             cross_fitted = rows["cross_fitted"]
@@ -221,7 +221,7 @@ def _own_notes(side: _Side) -> Iterator[str]:
     if not state.predicted:
         yield f"its scores are of other models than those there now; cellflow oof {run}"
     elif not state.calibrated:
-        yield f"not calibrated; cellflow calibrate {run}"
+        yield f"not calibrated; {calibrate_command(side.run)}"
     if side.other_thresholds:
         yield "its scores are at other thresholds than those of the training"
 

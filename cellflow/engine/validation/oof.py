@@ -57,7 +57,7 @@ from cellflow.engine.validation.oof_tables import (
     write_confusion,
 )
 from cellflow.engine.validation.outlines import write_outlines_folder
-from cellflow.engine.validation.policy_choice import best_policy
+from cellflow.engine.validation.policy_choice import best_policy, kept_text
 from cellflow.errors import CheckpointError, DataError
 from cellflow.io.dataset import Dataset
 from cellflow.io.flow_store import FlowStore
@@ -213,6 +213,8 @@ def _new_pass(job: _Job, policies: Sequence[Policy]) -> tuple[pd.DataFrame, pd.D
             for policy in policies
         }
         best = best_policy({policy: _scores(done) for policy, done in passes.items()})
+        if len(passes) > 1:
+            _log.info(kept_text(best, {policy: _mean(done) for policy, done in passes.items()}))
         _keep_pass(folder, best)
         write_csv(folder / "predictions.csv", predictions_table(passes[best]))
         scores = _scores_table(job, passes[best], last, bias)

@@ -8,7 +8,7 @@ import numpy as np
 
 from cellflow.config.shared import Policy
 
-__all__ = ["best_policy"]
+__all__ = ["best_policy", "kept_text"]
 
 MIN_POLICY_GAIN = 0.002
 """A diameter policy that is less simple than that of the data set must score better by this."""
@@ -38,3 +38,13 @@ def best_policy(scores: Mapping[Policy, Sequence[float]]) -> Policy:
         if gain.mean() > max(MIN_POLICY_GAIN, error):
             best = "type"
     return best
+
+
+def kept_text(kept: Policy, means: Mapping[Policy, float]) -> str:
+    """Which of several policies is kept, and why where another one has a higher mean score."""
+    best = max(means, key=means.__getitem__)
+    gain = means[best] - means[kept]
+    if gain <= 0:
+        return f"diameter policy {kept} is kept"
+    why = "may be chance" if gain > MIN_POLICY_GAIN else "is too little"
+    return f"diameter policy {kept} is kept: the gain of {best} ({gain:.4f}) {why}"

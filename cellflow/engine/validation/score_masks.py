@@ -30,6 +30,7 @@ from cellflow.io.fold_table import read_fold_facts
 from cellflow.io.formats import ReadOptions, read_source
 from cellflow.io.formats.base import Use
 from cellflow.io.formats.dataset_folder import dataset_source
+from cellflow.io.formats.label_maps import LabelMaps
 from cellflow.io.image_source import ImageReaders, find_images
 from cellflow.io.mask_findings import MaskReview
 from cellflow.io.pixel_limit import at_most
@@ -171,6 +172,8 @@ def _score_masks(config: ScoreConfig) -> ScoreResult:
     sides = [_find(name, config) for name in (config.pred, config.versus) if name]
     truth = _find_truth(config, sides)
     _check_filter(config.mask_filter, sides, truth)
+    if config.colours:
+        _check_colours(sides, truth)
     if config.images is not None and not (config.outlines or truth.needs_images):
         raise ConfigError(f"--images needs --outlines: {truth.path} says how large images are")
     matched = [match_names(side.masks, truth) for side in sides]
@@ -260,6 +263,16 @@ def _check_filter(ending: str, sides: list[_Side], truth: Source) -> None:
         places = ", ".join([*map(str, sides), str(truth.path)])
         raise ConfigError(
             f"--mask_filter {ending}: no label map ends so in {places}. Correct the ending, or leave it out."
+        )
+
+
+def _check_colours(sides: list[_Side], truth: Source) -> None:
+    """Refuse colours where nothing is read from pictures."""
+    layouts = [truth.layout, *(side.masks.layout for side in sides if side.run is None)]
+    if LabelMaps.name not in layouts:
+        places = ", ".join([*map(str, sides), str(truth.path)])
+        raise ConfigError(
+            f"--colours: expected a folder of label maps, found none in {places}. Leave it out."
         )
 
 

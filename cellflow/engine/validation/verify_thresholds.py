@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from cellflow.engine.runs.contents import read_table
-from cellflow.engine.runs.next_command import run_word
+from cellflow.engine.runs.next_command import calibrate_command
 from cellflow.engine.runs.thresholds import Thresholds, mask_from_dict, read_thresholds
 from cellflow.engine.runtime.progress_lines import follow
 from cellflow.engine.segmentation.mask_step import make_labels
@@ -34,7 +34,7 @@ def check_thresholds(files: RunFiles) -> str:
     run = files.run
     if not run.thresholds.exists():
         if run.scores.exists():
-            files.note("thresholds.json", f"not calibrated yet: cellflow calibrate {run_word(run)}")
+            files.note("thresholds.json", f"not calibrated yet: {calibrate_command(run)}")
             _check_cv(files, _read(files, "oof/scores.csv", _COLUMNS[:8] + _COLUMNS[9:]))
         return "none yet"
     try:
@@ -43,8 +43,8 @@ def check_thresholds(files: RunFiles) -> str:
         files.wrong("damaged", "thresholds.json", error)
         return "cannot be read"
     if set(thresholds.members) != set(files.models.values()):
-        again = f"cellflow calibrate {run_word(run)}"
-        reason = f"fitted on flows of other models than the run has. Make them again: {again}"
+        again = f"Make them again: {calibrate_command(run)}"
+        reason = f"fitted on flows of other models than the run has. {again}"
         files.wrong("other thresholds", "thresholds.json", reason)
     fitted = _fitted(files, thresholds)
     scores = _read(files, "calibration/scores.csv", _COLUMNS)
@@ -63,7 +63,7 @@ def check_thresholds(files: RunFiles) -> str:
 
 
 def _read(files: RunFiles, name: str, columns: list[str]) -> pd.DataFrame | None:
-    again = f"Make it again with: cellflow calibrate {run_word(files.run)}"
+    again = f"Make it again with: {calibrate_command(files.run)}"
     try:
         return read_table(files.run.path / name, columns, remedy=again)
     except RunError as error:

@@ -21,6 +21,7 @@ from cellflow.io.formats.label_maps import LabelMaps
 from cellflow.io.formats.mask_folders import MaskFolders
 from cellflow.io.formats.ome_zarr import OmeZarr
 from cellflow.io.formats.submission import SubmissionTable
+from cellflow.io.places import RESULTS
 from cellflow.io.source import Source
 from cellflow.storage.sizes import few_text
 
@@ -72,6 +73,8 @@ def read_source(path: Path, options: ReadOptions) -> Source:
 def _tell_of_others(taken: SourceFormat, path: Path, options: ReadOptions) -> None:
     """One line where a folder holds cells in other formats too: they may be other cells."""
     if options.use == "images" or not path.is_dir() or isinstance(taken, DatasetFolder):
+        return
+    if options.use == "prediction" and (path / RESULTS).is_file():  # the same cells in all of them
         return
     others = {
         form.name: files

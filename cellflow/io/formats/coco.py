@@ -178,13 +178,15 @@ def _agree(name: str, place: str) -> bool:
 
 def _results(file: Path, options: ReadOptions) -> CocoTable:
     """The table of a list of results, whose images are those of the truth or of the file beside it."""
-    others = [path for path in (options.truth, file.parent) if path is not None]
-    for place in others:
-        form = CocoFile()
-        asked = ReadOptions("truth")
-        if not form.recognises(place, asked):
-            continue
-        other = _only_file(place) if place.is_dir() else place
+    truth, beside = options.truth, file.with_name(file.name.replace("_results.", "."))
+    others = []
+    if truth is not None and CocoFile().recognises(truth, ReadOptions("truth")):
+        others.append(_only_file(truth) if truth.is_dir() else truth)
+    if beside != file and beside.is_file() and _is_annotations(beside):  # as we write them
+        others.append(beside)
+    elif _files_in(file.parent):  # whatever else lies there: label maps are of no use to a list
+        others.append(_only_file(file.parent))
+    for other in others:
         listed = CocoTable(other, options.problems).read_images()
         table = CocoTable(file, options.problems)
         table.read(results_of=listed)

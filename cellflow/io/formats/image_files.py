@@ -14,7 +14,7 @@ from cellflow.errors import DataError
 from cellflow.io._ome_zarr import images_in, is_zarr
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.images import IMAGE_SUFFIXES, list_images
-from cellflow.io.places import OUTPUT_ENDINGS, tell_of_passed_over
+from cellflow.io.places import OUTPUT_ENDINGS, RESULTS, tell_of_passed_over
 from cellflow.io.source import FileImage, Source, by_id
 from cellflow.storage.sizes import few_text, plural
 
@@ -26,7 +26,7 @@ HINT_LEVELS = 2
 """How deep sub-folders are searched for images that --recursive would take."""
 FOLDER_JOINT = "__"
 """Between the folders and the name in the ids of images in sub-folders."""
-_OURS = ("prediction.json", "dataset.json", "config.yaml")
+_OURS = (RESULTS, "dataset.json", "config.yaml")
 """Files of results, datasets and runs, in whose folders no images are looked for."""
 
 

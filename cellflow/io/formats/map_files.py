@@ -12,6 +12,7 @@ from cellflow.errors import DataError
 from cellflow.io.formats.seg_npy import SEG_ENDING, read_seg_npy, seg_files
 from cellflow.io.images import IMAGE_SUFFIXES, list_images
 from cellflow.io.mask_findings import check_label_map, read_label_map
+from cellflow.io.places import without_outline_pictures
 
 __all__ = ["is_seg_ending", "list_maps", "read_map", "refuse_single_map", "same_cells"]
 
@@ -24,7 +25,7 @@ def is_seg_ending(mask_filter: str) -> bool:
 def list_maps(folder: Path, mask_filter: str) -> list[Path]:
     """Files of a folder that may hold label maps with this ending of their names, sorted by name."""
     files = seg_files(folder) if is_seg_ending(mask_filter) else []
-    return files or list_images(folder)
+    return files or without_outline_pictures(list_images(folder))
 
 
 def refuse_single_map(path: Path) -> None:

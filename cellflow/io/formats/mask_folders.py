@@ -26,6 +26,7 @@ from cellflow.io.places import (
     is_image_folder,
     tell_of_passed_over,
     where_else,
+    without_outline_pictures,
 )
 from cellflow.io.problems import Problems
 from cellflow.io.source import FileImage, Shape, Source, SourceImage, by_id
@@ -37,6 +38,7 @@ __all__ = ["MaskFolders"]
 
 _log = logging.getLogger(__name__)
 
+_OME = ".ome"
 _ADVICE = " Check the path, or name the folder of label maps with --masks."
 
 
@@ -147,18 +149,24 @@ def _places(folder: Path, options: ReadOptions) -> _Folders:
 
 
 def _pairing(places: _Folders, mask_filter: str, img_filter: str) -> _Pairing:
-    files = list_images(places.images)
+    files = without_outline_pictures(list_images(places.images))
     maps = list_maps(places.masks, mask_filter)
     if places.paired:
         files, maps = _split_paired(list(dict.fromkeys([*files, *maps])), mask_filter)
     images = [path for path in files if path.stem.endswith(img_filter)]
+    ids = {path.stem.removesuffix(img_filter) for path in images}
     return _Pairing(
         img_filter,
         mask_filter,
         [SourceImage(path.stem.removesuffix(img_filter), path) for path in images],
-        [SourceImage(path.stem.removesuffix(mask_filter), path) for path in maps],
+        [SourceImage(_id_among(ids, path.stem.removesuffix(mask_filter)), path) for path in maps],
         left_over=len(files) - len(images),
     )
+
+
+def _id_among(ids: set[str], name: str) -> str:
+    """The id of a label map; that of ``NAME.ome.tif`` may be called NAME."""
+    return name + _OME if name not in ids and name + _OME in ids else name
 
 
 def _split_paired(files: list[Path], mask_filter: str) -> tuple[list[Path], list[Path]]:
@@ -237,18 +245,20 @@ def _add_problems(
     for name in sorted(maps.keys() - images.keys()):
         problems.add(
             f"{maps[name].path}: a mask without an image; expected an image named "
-            f"{name}{found.img_filter}.{_instead(places.images, name)}"
+            f"{name}{found.img_filter}.{_instead(places.images, name, but=maps[name].path)}"
             " Add the image or remove the mask.",
             name,
         )
 
 
-def _instead(folder: Path, image_id: str) -> str:
-    """What lies in a folder for an image and was not taken."""
+def _instead(folder: Path, image_id: str, but: Path | None = None) -> str:
+    """What lies in a folder for an image and was not taken, but for the file that the message is of."""
     for path, reason in passed_over(folder):
         if path.stem == image_id:
             return f" {path.name} is there, but {reason}."
     for path in list_images(folder):
+        if path == but:
+            continue
         for ending in MASK_ENDINGS:
             if path.stem == image_id + ending:
                 return f" {path.name} is there: rename it, or add {flag_text('--mask_filter', ending)}."

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cellflow.storage.atomic import atomic_path
 
-__all__ = ["picture_uri", "shrunk", "write_picture"]
+__all__ = ["address_of", "picture_bytes", "picture_uri", "shrunk", "write_picture"]
 
 QUALITY = 80
 """Of WebP, where 100 is the best."""
@@ -29,13 +29,18 @@ def picture_uri(pixels: Pixels, *, quality: int = QUALITY) -> str:
     pixels : (H, W) or (H, W, 3) uint8 ndarray
     quality : int
     """
-    return "data:image/webp;base64," + b64encode(_packed(pixels, quality)).decode("ascii")
+    return address_of(picture_bytes(pixels, quality=quality))
+
+
+def address_of(webp: bytes) -> str:
+    """The address of an ``<img>`` for a WebP file that is there."""
+    return "data:image/webp;base64," + b64encode(webp).decode("ascii")
 
 
 def write_picture(path: Path, pixels: Pixels, *, quality: int = QUALITY) -> None:
     """Write a WebP, atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_bytes(_packed(pixels, quality))
+        temporary.write_bytes(picture_bytes(pixels, quality=quality))
 
 
 def shrunk(pixels: Any, side: int) -> Pixels:
@@ -48,6 +53,8 @@ def shrunk(pixels: Any, side: int) -> Pixels:
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _packed(pixels: Pixels, quality: int) -> bytes:
+def picture_bytes(pixels: Pixels, *, quality: int = QUALITY) -> bytes:
+    """A picture as the bytes of a WebP file."""
     coloured = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
-    return bytes(imagecodecs.webp_encode(np.ascontiguousarray(coloured), level=quality))
+    packed = imagecodecs.webp_encode(np.ascontiguousarray(coloured), level=quality, lossless=False)
+    return bytes(packed)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from cellflow.report.pages.explorer import ExplorerFacts, explorer_values
 from cellflow.report.pages.page import write_page
 from cellflow.report.pages.run_charts import course_charts, recognition_charts, score_charts
 from cellflow.report.pages.run_facts import RunFacts
@@ -25,7 +26,12 @@ __all__ = ["draw_run_page"]
 
 
 def draw_run_page(
-    path: Path, facts: RunFacts, *, made_by: str, refresh: float | None = None
+    path: Path,
+    facts: RunFacts,
+    explorer: ExplorerFacts | None,
+    *,
+    made_by: str,
+    refresh: float | None = None,
 ) -> None:
     """Write the page.
 
@@ -35,6 +41,8 @@ def draw_run_page(
         File to write, atomically.
     facts : RunFacts
         What is shown.
+    explorer : ExplorerFacts or None
+        Its images, where there are any.
     made_by : str
         The command that makes it.
     refresh : float, optional
@@ -59,10 +67,14 @@ def draw_run_page(
         "time_table": _time_table(facts),
         "changed_table": Table("Settings that are not the default", _SETTINGS, facts.changed),
         "settings_table": Table("All settings", _SETTINGS, facts.settings),
+        "explorer": None,
     }
+    if explorer is not None:
+        shown |= explorer_values(explorer)
     title = f"Run {facts.name}"
+    assets = ["run.css", "explorer.css", "explorer.js"]
     write_page(
-        path, "run.html", shown, title=title, made_by=made_by, assets=["run.css"], charts=True,
+        path, "run.html", shown, title=title, made_by=made_by, assets=assets, charts=True,
         refresh=refresh,
     )  # fmt: skip
 

@@ -38,7 +38,7 @@ def cv_text(cv: pd.DataFrame) -> str:
     blocks = [_scores_text(cv), _cells_text(cv), key_text(_key(cv) | RATES_KEY)]
     blocks += [text for text in [_selection(cv)] if text]
     if cv["cross_fitted"].isna().all():
-        blocks.append("thresholds are not calibrated yet: cellflow calibrate")
+        blocks.append("thresholds are not calibrated yet")
     return "\n\n".join(blocks)
 
 

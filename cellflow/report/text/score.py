@@ -105,7 +105,7 @@ def _metric_name(row: Mapping[Any, Any]) -> str:
 
 def _metrics_key(table: pd.DataFrame) -> str:
     """What they are."""
-    width = max(map(len, table["metric"])) + 2
+    width = max(map(len, [*table["metric"], "pooled"])) + 2
     lines = [f"{name:<{width}}{MEANINGS[name]}" for name in dict.fromkeys(table["metric"])]
     lines.append(f"{'mean':<{width}}over images; interval: whole groups drawn anew")
     lines.append(f"{'pooled':<{width}}the cells of all images counted together")

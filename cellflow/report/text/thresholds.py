@@ -71,16 +71,16 @@ def thresholds_text(thresholds: Thresholds) -> str:
     metric = thresholds.facts.get("metric", "competition")
     name_of = "score" if metric == "competition" else SELECT_NAMES[metric]
     lines = [f"thresholds from {thresholds.source}:"]
-    for name, scores in thresholds.facts[
-        "scores"
-    ].items():  # that of all types has a name of its own
+    known = thresholds.facts["scores"]  # that of all types has a name of its own
+    width = max([12, *map(len, known)])
+    for name, scores in known.items():
         fitted = scores["cross_fitted"]
         after = (
             "-> one group, not cross-fitted" if fitted is None else f"-> {fitted:.4f} cross-fitted"
         )
-        lines.append(f"  {name:12} {mask_text(thresholds.of(name))}")
+        lines.append(f"  {name:{width}} {mask_text(thresholds.of(name))}")
         lines.append(
-            f"  {'':12} {name_of} {scores['training_thresholds']:.4f} {after}, {scores['images']} images"
+            f"  {'':{width}} {name_of} {scores['training_thresholds']:.4f} {after}, {scores['images']} images"
         )
     return "\n".join(lines)
 

@@ -488,3 +488,39 @@ def test_the_end_says_what_was_found_and_what_comes_next(
     following = said.split("Next: cellflow ")[1].split()
     assert following == ["folds", "--k", "2", "--data", "d"]
     command(following)
+
+
+def test_pictures_of_outlines_that_cellpose_saves_are_no_masks(tmp_path: Path) -> None:
+    source = tmp_path / "cp"
+    for name in "ab":
+        write(source / f"{name}.tif", photo())
+        write(source / f"{name}_cp_masks.png", cells())
+        write(source / f"{name}_outlines_cp_masks.png", np.stack([photo()] * 3, -1))
+    dataset = prepare(PrepareConfig(source, out=tmp_path / "d"))
+    assert dataset.images["n_instances"].tolist() == [12, 12]
+    found = score_masks(ScoreConfig(str(source), truth=tmp_path / "d"))
+    assert found.images["score"].tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "mask", ["{}_masks.tif", "{}_cp_masks.png", "masks/{}.png", "{}.ome_masks.tif"]
+)
+def test_masks_of_ome_tiffs_may_be_called_without_ome(tmp_path: Path, mask: str) -> None:
+    source = tmp_path / "s"
+    for name in "ab":
+        write(source / ("images" * mask.startswith("masks/")) / f"{name}.ome.tif", photo())
+        write(source / mask.format(name), cells())
+    dataset = prepare(PrepareConfig(source, out=tmp_path / "d"))
+    assert dataset.images["n_instances"].to_dict() == {"a.ome": 12, "b.ome": 12}
+
+
+def test_a_mask_without_an_image_is_not_its_own_remedy(tmp_path: Path) -> None:
+    source = tmp_path / "s"
+    for name in "ab":
+        write(source / f"{name}.tif", photo())
+    write(source / "a_masks.tif", cells())
+    write(source / "c_masks.tif", cells())
+    message = fails(source)
+    assert (
+        "c_masks.tif: a mask without an image; expected an image named c. Add the image" in message
+    )

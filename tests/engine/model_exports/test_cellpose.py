@@ -80,10 +80,10 @@ def test_a_diameter_of_the_run_is_that_of_the_file(
     assert "45.0 pixels" in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_cellposes_gui_lists_it(trained: TrainConfig, tmp_path: Path) -> None:
+def test_cellposes_gui_lists_it(real_once: TrainConfig, tmp_path: Path) -> None:
     Oracle("io").add_model  # noqa: B018  # skips where there is no Cellpose 3
-    export(trained, tmp_path / "out", fold=(0,))
-    file = tmp_path / "out" / f"{trained.name}_fold_0"
+    export(real_once, tmp_path / "out", fold=(0,))
+    file = tmp_path / "out" / f"{real_once.name}_fold_0"
     env = os.environ | {"CELLPOSE_LOCAL_MODELS_PATH": str(tmp_path / "models")}
     (tmp_path / "models").mkdir()  # as its first start does
     done = subprocess.run(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from narrow import NarrowUNet
 from skimage.io import imread
 
 import cellflow
@@ -17,7 +18,6 @@ from cellflow.config import ModelExportConfig, TrainConfig
 from cellflow.errors import PackageError
 from cellflow.io.images import read_labels
 from cellflow.nn.checkpoint import load_model_file
-from cellflow.nn.networks import UNet
 from cellflow.nn.onnx_file import save_onnx
 from cellflow.nn.runners import make_runner
 from cellflow.numeric.normalize import network_channels
@@ -38,16 +38,25 @@ def session(path: Path) -> Any:
     return runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, NarrowUNet]:
+    """A file and the network that it was made of."""
+    file, net = tmp_path_factory.mktemp("onnx") / "a.onnx", NarrowUNet.build(seed=3).eval()
+    save_onnx(file, [net], {"name": "a"})
+    return file, net
+
+
 @pytest.mark.parametrize(
     "shape", [(1, 64, 64), (3, 32, 224), (2, 16, 16), (1, 24, 40), (5, 96, 48)]
 )
-def test_any_batch_and_size(tmp_path: Path, shape: tuple[int, int, int]) -> None:
-    """Sides are multiples of 8; a small network, whose first call is its conversion."""
+def test_any_batch_and_size(
+    converted: tuple[Path, NarrowUNet], shape: tuple[int, int, int]
+) -> None:
+    """Sides are multiples of 8."""
     count, height, width = shape
-    net = UNet.build(seed=3).eval()
-    save_onnx(tmp_path / "a.onnx", [net], {"name": "a"})
+    file, net = converted
     tiles = np.random.default_rng(0).normal(size=(count, 2, height, width)).astype(np.float32)
-    output, style = session(tmp_path / "a.onnx").run(["output", "style"], {"image": tiles})
+    output, style = session(file).run(["output", "style"], {"image": tiles})
     expected, styles = make_runner(net).run(tiles)
     np.testing.assert_allclose(output, expected, atol=1e-3)
     np.testing.assert_allclose(style, styles, atol=1e-3)

@@ -22,7 +22,11 @@ from cellflow.io.formats.map_files import same_cells
 from cellflow.io.formats.seg_npy import read_seg_npy
 from cellflow.io.images import read_image, read_labels
 
-cellpose_io = pytest.importorskip("cellpose.io")
+
+@pytest.fixture(scope="module")
+def cellpose_io() -> Any:
+    """Imported when it is needed: it takes seconds."""
+    return pytest.importorskip("cellpose.io")
 
 
 def command(*words: object) -> None:
@@ -53,7 +57,7 @@ def names(result: Path) -> list[str]:
 
 
 def test_pngs_beside_images_are_what_cellpose_trains_on(
-    result: Path, tiny_source: Path, tmp_path: Path
+    cellpose_io: Any, result: Path, tiny_source: Path, tmp_path: Path
 ) -> None:
     for path in (*(tiny_source / "images").iterdir(), *(result / "png").iterdir()):
         shutil.copy(path, tmp_path)
@@ -85,7 +89,9 @@ def test_what_is_written_beside_images_is_prepared_again(
         assert same_cells(dataset.labels(name).astype(np.int64), before.astype(np.int64))
 
 
-def test_more_cells_than_a_png_holds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_more_cells_than_a_png_holds(
+    cellpose_io: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     export, image = PngMasks(), np.zeros((270, 260), np.uint8)
     many = np.arange(270 * 260, dtype=np.int32).reshape(image.shape)
     export.write(tmp_path, PredictedImage("x", image, many, None))
@@ -102,7 +108,7 @@ def test_more_cells_than_a_png_holds(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 
 def test_the_keys_are_those_that_cellpose_writes(
-    result: Path, tiny_source: Path, tmp_path: Path
+    cellpose_io: Any, result: Path, tiny_source: Path, tmp_path: Path
 ) -> None:
     name = names(result)[0]
     image = tiny_source / "images" / f"{name}.png"

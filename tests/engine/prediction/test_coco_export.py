@@ -131,7 +131,12 @@ def test_the_results_belong_to_the_annotations(result: Path) -> None:
 def test_a_result_that_has_only_coco_is_scored(result: Path, tmp_path: Path) -> None:
     only = result.with_name("only")
     assert not (only / "masks").exists()
-    for pred in (only, only / "coco.json", only / "coco_results.json"):
+    for pred in (
+        only,
+        only / "coco.json",
+        only / "coco_results.json",
+        result / "coco_results.json",
+    ):
         assert (
             cellflow("score", pred, "--truth", result / "masks", "--out", tmp_path / "rows.csv")
             == 0

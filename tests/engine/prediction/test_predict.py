@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from narrow import NARROW, NarrowUNet
 from oracle import Oracle
 from skimage.io import imsave
 
@@ -35,7 +36,6 @@ from cellflow.io.dataset import Dataset
 from cellflow.io.foreign_flows import read_foreign_flows
 from cellflow.io.images import read_image, read_labels
 from cellflow.nn.forward import image_to_flows
-from cellflow.nn.networks import UNet
 from cellflow.nn.runners import TorchRunner
 from cellflow.numeric.averaging import average_flows
 from cellflow.numeric.normalize import normalize_percentile, select_channels
@@ -55,15 +55,15 @@ def always(cell_type: str, diameter: float, sizes: dict[str, float] | None = Non
     classes = tuple(sorted({"astro", "cort"}))
     bias = np.array([9.0 if name == cell_type else 0.0 for name in classes])
     return StyleModels(
-        CellTypeModel(classes, np.zeros((2, 256)), bias),
-        DiameterModel(np.zeros(256), float(np.log(diameter)), 1.0, 1000.0),
+        CellTypeModel(classes, np.zeros((2, NARROW[-1])), bias),
+        DiameterModel(np.zeros(NARROW[-1]), float(np.log(diameter)), 1.0, 1000.0),
         sizes or {"astro": 12.0, "cort": 24.0},
         "",
     )
 
 
 def member(seed: int, styles: StyleModels | None = None, only_type: str = "") -> Member:
-    net = UNet.build(diam_mean=17.0, seed=seed).eval()
+    net = NarrowUNet.build(diam_mean=17.0, seed=seed).eval()
     return Member(
         f"net {seed}", TorchRunner(net), 0, 0, 17.0, 17.0, f"{seed}", {}, styles, only_type
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,23 @@ def plate(shared: Path, tmp_path: Path) -> Path:
 def cellflow(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "cellflow", *map(str, words), "--device", "cpu"]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, check=False)
+
+
+Typed = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Typed:
+    """The same in this process, which has imported everything already."""
+
+    def run(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(cwd)
+        with pytest.raises(SystemExit) as end:
+            main([*map(str, words), "--device", "cpu"])
+        said = capsys.readouterr()
+        return subprocess.CompletedProcess(words, int(end.value.code or 0), said.out, said.err)
+
+    return run
 
 
 def test_a_folder_of_everything(plate: Path, shared: Path) -> None:
@@ -79,35 +97,35 @@ def test_a_folder_of_everything(plate: Path, shared: Path) -> None:
     }
 
 
-def test_several_paths_and_patterns(plate: Path, shared: Path) -> None:
+def test_several_paths_and_patterns(typed: Typed, plate: Path, shared: Path) -> None:
     words = ["--images", plate / "deep.tif", plate / "gr*.png", "--name", "b"]
     model = shared / "models" / "usiigaci_unet"
-    done = cellflow("ensemble", model, *words, "--pixel_size", "0.5", cwd=plate.parent)
+    done = typed("ensemble", model, *words, "--pixel_size", "0.5", cwd=plate.parent)
     assert done.returncode == 0, done.stderr
     cells = pd.read_csv(plate.parent / "predictions" / "b" / "cells.csv")
     assert set(cells["id"]) == {"deep", "grey"}
     np.testing.assert_allclose(cells["area_um2"], cells["area"] / 4)
-    wrong = cellflow(
-        "ensemble", "--images", plate / "deep.tif", model.parent / "r", cwd=plate.parent
-    )
+    wrong = typed("ensemble", "--images", plate / "deep.tif", model.parent / "r", cwd=plate.parent)
     assert wrong.returncode == 1
     assert "no such file or folder" in wrong.stderr and "before --images" in wrong.stderr
-    nothing = cellflow("predict", cwd=plate.parent)
+    nothing = typed("predict", cwd=plate.parent)
     assert nothing.returncode == 2
     assert "IMAGES must be given" in nothing.stderr
 
 
-def test_other_files_do_not_push_images_out_of_the_tables(plate: Path, shared: Path) -> None:
+def test_other_files_do_not_push_images_out_of_the_tables(
+    typed: Typed, plate: Path, shared: Path
+) -> None:
     """As a shell makes it of ``plate/A*.tif`` and then ``plate/B*.tif``."""
     model = ["--model", shared / "models" / "usiigaci_unet", "--chan", 0]
     files = [plate / "grey.png", plate / "deep.tif", plate / "colour.png"]
-    assert cellflow("predict", *files[:2], *model, cwd=plate.parent).returncode == 0
+    assert typed("predict", *files[:2], *model, cwd=plate.parent).returncode == 0
     table = plate.parent / "predictions" / "usiigaci_unet" / "submission.csv"
     before = table.read_bytes()
-    done = cellflow("predict", *files[1:], *model, cwd=plate.parent)
+    done = typed("predict", *files[1:], *model, cwd=plate.parent)
     assert done.returncode == 1 and "prediction of other images (grey)" in done.stderr
     assert table.read_bytes() == before
-    assert cellflow("predict", *files, *model, cwd=plate.parent).returncode == 0
+    assert typed("predict", *files, *model, cwd=plate.parent).returncode == 0
     assert set(pd.read_csv(table)["id"]) == {"grey", "deep", "colour"}
 
 

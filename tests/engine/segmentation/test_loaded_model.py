@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from narrow import NarrowUNet
 from oracle import Oracle
 from PIL import Image
 from skimage.io import imsave
@@ -16,7 +17,6 @@ from cellflow.engine.segmentation.loaded_model import Model
 from cellflow.errors import CellflowError, DataError
 from cellflow.io.images import read_image
 from cellflow.nn.checkpoint import save_model_file
-from cellflow.nn.networks import UNet
 from cellflow.synthetic import synthetic_dataset
 
 cellpose_models = Oracle("models")
@@ -29,7 +29,7 @@ RGB = np.stack([IMAGE, IMAGE // 2, 255 - IMAGE], axis=-1)
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Model:
     """An untrained network: shapes and values, no cells."""
     path = tmp_path_factory.mktemp("model") / "tiny.pt"
-    save_model_file(path, UNet.build(diam_mean=17.0, seed=1).eval(), {})
+    save_model_file(path, NarrowUNet.build(diam_mean=17.0, seed=1).eval(), {})
     return cellflow.load_model(path, device="cpu", amp="off")
 
 

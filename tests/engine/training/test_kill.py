@@ -17,12 +17,13 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from narrow import NarrowUNet
 
-from cellflow.config import TrainConfig
+from cellflow.config import ModelConfig, TrainConfig
 from cellflow.engine.training import fold_trainer
 from cellflow.engine.training.start_network import start_stepper
 from cellflow.engine.training.train import train
-from cellflow.nn.checkpoint import load_model_file, load_state
+from cellflow.nn.checkpoint import load_model_file, load_state, save_model_file
 from cellflow.nn.step import Stepper
 from cellflow.storage.run_folder import FoldFolder, RunFolder
 
@@ -212,7 +213,12 @@ def test_two_processes_equal_one_that_takes_the_halves_in_turn(
     optim = replace(
         tiny_config.optim, optimizer="sgd", schedule="constant", learning_rate=0.01, n_epochs=2
     )
-    config = replace(tiny_config, runs_dir=tmp_path / "one", name="exp", fold=("1",), optim=optim)
+    before = NarrowUNet.build(diam_mean=17.0, seed=3)
+    save_model_file(tmp_path / "before.pt", before, {})
+    model = ModelConfig(pretrained_model=str(tmp_path / "before.pt"))
+    config = replace(
+        tiny_config, runs_dir=tmp_path / "one", name="exp", fold=("1",), model=model, optim=optim
+    )
 
     def in_halves(*rest: Any) -> Stepper:
         stepper = start_stepper(*rest)
@@ -224,7 +230,15 @@ def test_two_processes_equal_one_that_takes_the_halves_in_turn(
         train(config)
     words = [
         *("train", "--fold", "1", "--data", str(config.data), "--runs_dir", str(tmp_path / "two")),
-        *("--diam_mean", "17", "--sgd", "--schedule", "constant", "--learning_rate", "0.01"),
+        *(
+            "--init",
+            str(tmp_path / "before.pt"),
+            "--sgd",
+            "--schedule",
+            "constant",
+            "--learning_rate",
+            "0.01",
+        ),
         *("--n_epochs", "2", "--batch_size", "2", "--bsize", "64", "--min_train_masks", "1"),
         *("--eval_every", "2", "--device", "cpu", "--amp", "off", "--threads", "1"),
     ]
@@ -235,11 +249,10 @@ def test_two_processes_equal_one_that_takes_the_halves_in_turn(
     assert result.returncode == 0, result.stderr
     assert result.stderr.count("epoch 2/2") == 1
     one, two = (load_state(fold_files(tmp_path / name).last) for name in ("one", "two"))
-    start_net = dict(start_of(config).named_parameters())
-    for name, before in start_net.items():
+    for name, value in before.named_parameters():
         if name.startswith("diam"):
             continue
-        moved = (one["net"][name] - before).norm()
+        moved = (one["net"][name] - value).norm()
         apart = (one["net"][name] - two["net"][name]).norm()
         assert apart <= 1e-3 * moved + 1e-7, name
     losses = [[row["train_loss"] for row in state["progress"]["history"]] for state in (one, two)]
@@ -250,9 +263,3 @@ def test_two_processes_equal_one_that_takes_the_halves_in_turn(
     ]
     assert evaluated[0] == evaluated[1]
     assert json.loads(fold_files(tmp_path / "two").summary.read_text())["finished"] == "epochs"
-
-
-def start_of(config: TrainConfig) -> torch.nn.Module:
-    from cellflow.nn.networks import UNet
-
-    return UNet.build(diam_mean=17.0, seed=config.seed)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cellflow.config import TrainConfig
-from cellflow.engine.training import fold_checkpoint
+from cellflow.engine.training import fold_pictures
 from cellflow.engine.training.train import train
 from cellflow.nn import loss
 from cellflow.nn.checkpoint import load_state
@@ -37,7 +37,7 @@ def test_a_new_term_is_everywhere_and_resumes_to_the_bit(
 ) -> None:
     drawn: list[pd.DataFrame] = []
     monkeypatch.setattr(
-        fold_checkpoint, "plot_history", lambda path, table, title: drawn.append(table)
+        fold_pictures, "plot_history", lambda path, table, title: drawn.append(table)
     )
     config = replace(tiny_config, runs_dir=tmp_path / "whole", fold=("0",))
     train(config)

@@ -12,11 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from narrow import train_narrow
 from skimage.io import imread
 
 from cellflow.config import ModelConfig, OofConfig, TrainConfig
 from cellflow.engine.runtime.machine import Machine
-from cellflow.engine.training import fold_checkpoint
 from cellflow.engine.training import parallel_folds as side_by_side
 from cellflow.engine.training.parallel_folds import devices_for, train_side_by_side
 from cellflow.engine.training.train import train
@@ -263,6 +263,7 @@ def test_recipes_change_the_training(trained: TrainConfig, config: TrainConfig) 
         assert not torch.equal(load_state(fold_files(own).last)["net"]["output.2.weight"], plain)
 
 
+@pytest.mark.usefixtures("full_width")
 def test_dry_run(config: TrainConfig) -> None:
     plan = plan_training(replace(config, dry_run=True))
     assert plan.folds == (0,)
@@ -283,7 +284,7 @@ def test_folds_side_by_side_equal_one_after_the_other(
 ) -> None:
     """A process a fold, on two devices of this machine; their messages come out here."""
     config = replace(trained, runs_dir=tmp_path, fold=("all",))
-    results = train_side_by_side(config, [0, 1], ["cpu", "cpu"], train)
+    results = train_side_by_side(config, [0, 1], ["cpu", "cpu"], train_narrow)
     assert [result.fold for result in results] == [0, 1]
     for fold in (0, 1):
         ours, theirs = (load_state(fold_files(item, fold).last) for item in (config, trained))
@@ -296,7 +297,7 @@ def test_a_fold_that_fails_does_not_stop_the_others(trained: TrainConfig, tmp_pa
     fold_files(config, 0).path.mkdir(parents=True)
     fold_files(config, 0).last.write_text("no state")
     with pytest.raises(CellflowError, match=r"fold 0: .*last\.pt"):
-        train_side_by_side(config, [0, 1], ["cpu"], train)
+        train_side_by_side(config, [0, 1], ["cpu"], train_narrow)
     assert fold_files(config, 1).summary.exists()
 
 
@@ -308,17 +309,6 @@ def test_devices(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(devices_for([0], runtime, machine)) == 1
     assert len(devices_for([0, 1], replace(runtime, device="cuda:1"), machine)) == 1
     assert devices_for([0, 1], runtime, Machine(torch.device("cpu"), None, 0)) == ["cpu"]
-
-
-def test_a_plot_that_fails_does_not_stop_a_training(
-    config: TrainConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def broken(*rest: object, **more: object) -> None:
-        raise RuntimeError("no fonts")
-
-    monkeypatch.setattr(fold_checkpoint, "plot_history", broken)
-    assert train(config)[0].finished
-    assert "could not be drawn: no fonts" in caplog.text
 
 
 def test_leftovers_of_a_kill_are_removed(copied: TrainConfig) -> None:

@@ -358,9 +358,12 @@ def test_flows_equal_cellpose(shared: Path) -> None:
     assert style.shape == (256,)
 
 
-def test_cellpose_takes_our_best_model(trained: TrainConfig) -> None:
-    path = RunFolder(trained.runs_dir / "tiny").fold(0).best
-    dataset = Dataset.open(trained.data)
+@pytest.mark.usefixtures("full_width")
+def test_cellpose_takes_our_best_model(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    short = replace(tiny_config.optim, n_epochs=1)
+    train(replace(tiny_config, runs_dir=tmp_path, fold=("0",), eval_every=1, optim=short))
+    path = RunFolder(tmp_path / "tiny").fold(0).best
+    dataset = Dataset.open(tiny_config.data)
     image = dataset.image(dataset.ids[0])
     theirs = cellpose_models.CellposeModel(gpu=False, pretrained_model=str(path), mkldnn=False)
     _, (_, flow, cellprob), _ = theirs.eval(image, channels=[0, 0], compute_masks=False)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cellflow.config.shared import Policy
-from cellflow.engine.validation.policy_choice import best_policy
+from cellflow.engine.validation.policy_choice import best_policy, kept_text
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,13 @@ def test_one_policy_or_one_image() -> None:
     assert best_policy({"type": [0.5]}) == "type"
     assert best_policy({"dataset": [0.5], "type": [0.6], "image": [0.59]}) == "type"
     assert best_policy({"dataset": [0.5, 0.4], "image": [0.9, 0.9]}) == "image"
+
+
+def test_what_is_kept_is_said_with_the_reason() -> None:
+    assert kept_text("type", {"dataset": 0.3, "type": 0.4}) == "diameter policy type is kept"
+    means: dict[Policy, float] = {"dataset": 0.3, "type": 0.42, "image": 0.4}
+    assert kept_text("image", means) == (
+        "diameter policy image is kept: the gain of type (0.0200) may be chance"
+    )
+    means = {"dataset": 0.3, "image": 0.3015}
+    assert kept_text("dataset", means).endswith("the gain of image (0.0015) is too little")

@@ -158,6 +158,16 @@ def test_flags_that_need_pictures(dataset: Dataset, tmp_path: Path) -> None:
         score(saved(tmp_path / "pred", dataset), dataset.path, images=tmp_path)
 
 
+def test_colours_where_nothing_is_a_picture_are_refused(dataset: Dataset, tmp_path: Path) -> None:
+    table = pd.read_csv(dataset.path / "instances.csv").rename(columns={"annotation": "predicted"})
+    table.to_csv(tmp_path / "found.csv", index=False)
+    assert score(tmp_path / "found.csv", dataset.path, subset=True)
+    with pytest.raises(
+        ConfigError, match=r"--colours: expected a folder of label maps, found none in"
+    ):
+        score(tmp_path / "found.csv", dataset.path, colours=True)
+
+
 def test_raw_images_are_no_prediction(dataset: Dataset) -> None:
     with pytest.raises(DataError, match=r"expected a label map.*found a picture"):
         score(dataset.path / "images", dataset.path)

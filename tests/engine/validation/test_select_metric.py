@@ -192,6 +192,8 @@ def test_thresholds_for_one_metric_and_models_by_another(
 
 def test_verify_agrees_whatever_chose(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
     """Its own computation of scores, biases and means is of the competition score, as the tables are."""
+    assert command("verify exp") == 0
+    assert "cellflow calibrate exp --select_metric pq" in capsys.readouterr().out
     assert command(f"{CALIBRATE} --select_metric ap50") == 0
     assert command("verify exp") == 0, capsys.readouterr()
     assert set(pd.read_csv(run.cv)["fitted_for"]) == {"ap50"}

@@ -1,0 +1,282 @@
+"""The explorer of a run's report: its images with their errors, and the files beside the page."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import shutil
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cellflow.engine.pages.explorer_image import ExplorerSource, MadeImage, picture_name
+from cellflow.engine.runs.contents import read_table
+from cellflow.engine.runs.next_command import run_word
+from cellflow.engine.runs.run_records import find_oof_record
+from cellflow.engine.runtime.progress_lines import follow
+from cellflow.errors import CellflowError, DataError, RunError
+from cellflow.io.dataset import Dataset
+from cellflow.io.flow_store import FlowStore
+from cellflow.report.pages.explorer import ExplorerFacts, ExplorerImage
+from cellflow.report.pages.page import plain
+from cellflow.report.pages.picture import address_of
+from cellflow.storage.atomic import atomic_folder, write_json
+from cellflow.storage.records import dict_or_empty, read_json
+from cellflow.storage.run_folder import RunFolder
+
+__all__ = ["explorer_facts", "fellow_runs"]
+
+_log = logging.getLogger(__name__)
+INDEX = "index.json"
+"""What the files of the folder are; it marks the folder as one that may be replaced."""
+_SCORES = ("score", "n_true", "n_predicted", "n_found", "n_missed", "n_false")
+_FELLOWS = 8
+_THREADS = 4
+
+
+def explorer_facts(
+    run: RunFolder, dataset: Dataset | None, *, fellows: Sequence[RunFolder] | None = None
+) -> ExplorerFacts:
+    """Gather what the explorer shows, and write the pictures and outlines of the images beside the page.
+
+    What was made before of the same pixels, cells and flows is not made again. The folder is replaced as a
+    whole, or stays as it is.
+
+    Parameters
+    ----------
+    run : RunFolder
+        Its folder ``report-files`` is written.
+    dataset : Dataset or None
+        The data of the run; without it there is neither image nor truth.
+    fellows : sequence of RunFolder, optional
+        Runs of the same split whose flows are compared with those of this one; those of `fellow_runs` by default.
+
+    Returns
+    -------
+    ExplorerFacts
+        Without images where the run has no out-of-fold predictions.
+
+    Raises
+    ------
+    RunError
+        If the table of scores is damaged.
+    DataError
+        If ``report-files`` holds something else.
+    """
+    if not run.scores.is_file():
+        text = f"No out-of-fold predictions yet. Make them with: cellflow oof {run_word(run)}"
+        return ExplorerFacts((), notes=[("note", text)])
+    again = f"Make it again with: cellflow oof {run_word(run)}"
+    scores = read_table(run.scores, ["id", "fold", "score"], remedy=again)
+    fellows = fellow_runs(run) if fellows is None else fellows
+    source = _source(run, dataset, fellows, len(scores))
+    names = [str(name) for name in scores["id"]]
+    folder = _Folder(run.report_files, source)
+    made = folder.write(names)
+    rows = zip(scores.to_dict("records"), made, strict=True)
+    return ExplorerFacts(
+        [folder.image(row, item) for row, item in rows],
+        folder=run.report_files.name,
+        masks=_masks_text(run),
+        members=[run.name, *(fellow.name for fellow in fellows)] if source.members else (),
+        notes=_notes(run, source, made),
+        has_truth=source.dataset is not None,
+        has_prediction=source.masks is not None,
+    )
+
+
+def fellow_runs(run: RunFolder) -> list[RunFolder]:
+    """Runs beside this one with out-of-fold flows of the same data and split, the newest few."""
+    own = run.read_record()
+    found = []
+    for path in run.path.parent.glob("*/oof/flows.zarr"):
+        other = RunFolder(path.parent.parent)
+        if other.path.resolve() == run.path.resolve():
+            continue
+        with suppress(RunError):
+            record = other.read_record()
+            if all(record[key] == own[key] for key in ("data_hash", "folds_hash", "folds")):
+                found.append((path.stat().st_mtime, other))
+    newest = sorted(found, key=lambda item: -item[0])[:_FELLOWS]
+    return sorted((other for _, other in newest), key=lambda other: other.name)
+
+
+def _source(
+    run: RunFolder, dataset: Dataset | None, fellows: Sequence[RunFolder], count: int
+) -> ExplorerSource:
+    masks = run.oof / "masks"
+    flows = _store(run)
+    stores = [store for fellow in fellows if (store := _store(fellow)) is not None]
+    return ExplorerSource(
+        dataset,
+        masks if masks.is_dir() else None,
+        flows,
+        stores if flows is not None else (),
+        _channels(run),
+        count,
+    )
+
+
+def _store(run: RunFolder) -> FlowStore | None:
+    try:
+        return FlowStore(run.flows)
+    except CellflowError:  # cellflow prune may have removed them
+        return None
+
+
+def _channels(run: RunFolder) -> tuple[int, int]:
+    """Numbers of the channels that the run looks at; 0 where the record does not tell."""
+    model = dict_or_empty(dict_or_empty(run.read_record().get("config")).get("model"))
+    chan, chan2 = (
+        value if type(value) is int else 0 for value in map(model.get, ("chan", "chan2"))
+    )
+    return chan, chan2
+
+
+def _masks_text(run: RunFolder) -> str:
+    """Which predicted outlines are shown."""
+    text = "The predicted outlines are those of oof/masks"
+    made = find_oof_record(run)
+    if made is not None:
+        limits = [
+            f"{key} {made.mask[key]:g}"
+            for key in ("flow_threshold", "cellprob_threshold")
+            if key in made.mask
+        ]
+        text += f", cut with {' and '.join(limits)}" if limits else ""
+    if run.thresholds.is_file():
+        text += "; the thresholds that were calibrated afterwards are not applied to them"
+    return text + "."
+
+
+def _notes(run: RunFolder, source: ExplorerSource, made: Sequence[_Entry]) -> list[tuple[str, str]]:
+    notes = []
+    if source.dataset is None:
+        text = (
+            "The data of the run are not here, so images, true outlines and errors are not shown. "
+        )
+        notes.append(("warning", text + "Say where they are with --data."))
+    if source.masks is None:
+        text = f"{run.oof.name}/masks is gone, so predicted outlines and errors are not shown."
+        notes.append(("warning", f"{text} Make them again with: cellflow oof {run_word(run)}"))
+    if source.flows is None:
+        notes.append(
+            ("note", "The flows were removed (cellflow prune), so there are no layers of them.")
+        )
+    lost = [entry for entry in made if entry.made.problem]
+    if lost:
+        text = f"{len(lost)} of {len(made)} images cannot be shown; each says why."
+        notes.append(("warning", text))
+    return notes
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """The files of an image."""
+
+    number: int
+    key: str
+    made: MadeImage
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """The folder beside the page."""
+
+    path: Path
+    source: ExplorerSource
+
+    def write(self, names: Sequence[str]) -> list[_Entry]:
+        """Make the files of all images that were not made before."""
+        old = self._read()
+        keys = [self.source.key(name) for name in names]
+        if list(old) == keys and all(self._stands(entry) for entry in old.values()):
+            return list(old.values())
+        with atomic_folder(self.path, replace=True) as folder:
+
+            def entry(number: int) -> _Entry:
+                key = keys[number - 1]
+                if key in old and self._keep(old[key], number, folder):
+                    return _Entry(number, key, old[key].made)
+                made = self.source.make(names[number - 1], number, key, folder)
+                return _Entry(number, key, made)
+
+            entries = _in_threads(entry, range(1, len(names) + 1))
+            write_json(folder / INDEX, {"images": [dataclasses.asdict(item) for item in entries]})
+        return entries
+
+    def image(self, row: Mapping[Hashable, Any], entry: _Entry) -> ExplorerImage:
+        """An image for the page."""
+        thumbnail = self.path / picture_name(entry.number, "thumb")
+        return ExplorerImage(
+            id=str(row["id"]),
+            fold=int(row["fold"]),
+            cell_type=str(row.get("cell_type") or ""),
+            number=entry.number,
+            key=entry.key,
+            scores={name: _whole(row.get(name)) for name in _SCORES},
+            size=entry.made.size,
+            layers=entry.made.layers,
+            counts=entry.made.counts,
+            thumbnail=address_of(thumbnail.read_bytes()) if not entry.made.problem else "",
+            problem=entry.made.problem,
+        )
+
+    def _read(self) -> dict[str, _Entry]:
+        """What is there, by key; nothing where it cannot be read."""
+        facts = read_json(self.path / INDEX)
+        if facts is None and self.path.is_dir() and any(self.path.iterdir()):
+            raise DataError(
+                f"{self.path}: expected nothing, or the files of an earlier report (with {INDEX}), found something "
+                "else. Move it away, and write the report again.",
+                path=self.path,
+            )
+        entries = {}
+        with suppress(KeyError, TypeError, AttributeError):
+            for item in dict_or_empty(facts).get("images", []):
+                made = MadeImage(**item["made"])
+                made = dataclasses.replace(
+                    made, size=(made.size[0], made.size[1]), layers=tuple(made.layers)
+                )
+                entries[str(item["key"])] = _Entry(int(item["number"]), str(item["key"]), made)
+        return entries
+
+    def _stands(self, entry: _Entry) -> bool:
+        return all((self.path / name).is_file() for name in entry.made.files(entry.number))
+
+    def _keep(self, entry: _Entry, number: int, folder: Path) -> bool:
+        """Take over the files of an image, if they are there; False where it has another number, which they say."""
+        if entry.number != number or not self._stands(entry):
+            return False
+        for name in entry.made.files(number):
+            _link(self.path / name, folder / name)
+        return True
+
+
+def _in_threads(work: Callable[[int], _Entry], numbers: range) -> list[_Entry]:
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+        try:
+            return list(follow(pool.map(work, numbers), "explorer", len(numbers), brief=True))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _link(path: Path, target: Path) -> None:
+    """The same file once more; a copy where the disk knows no links."""
+    try:
+        os.link(path, target)
+    except OSError:
+        shutil.copyfile(path, target)
+
+
+def _whole(value: Any) -> float | int | None:
+    """A number of a table; counts as whole numbers."""
+    number = plain(None if value is None or pd.isna(value) else value)
+    return int(number) if isinstance(number, float) and number.is_integer() else number

@@ -1,0 +1,177 @@
+"""The page of `cellflow eda`: a dataset at a first look."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cellflow.report.pages import eda_charts, eda_tables
+from cellflow.report.pages.page import write_page
+from cellflow.report.pages.picture import picture_uri
+from cellflow.storage.sizes import plural
+
+__all__ = ["EdaFacts", "Gallery", "Hint", "View", "write_eda_page"]
+
+QUALITY = 70
+"""Of pictures, which are many: of noise a page keeps what is seen."""
+
+
+@dataclass(frozen=True)
+class Hint:
+    """What a dataset asks for, in words.
+
+    Attributes
+    ----------
+    kind : "good", "note" or "warning"
+    about : str
+        What it is about, in a few words.
+    text : str
+        What is so, and why it matters.
+    command : str
+        What to type, if there is something to type.
+    """
+
+    kind: Literal["good", "note", "warning"]
+    about: str
+    text: str
+    command: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A picture with the outlines of cells, which a click makes large.
+
+    Attributes
+    ----------
+    id : str
+        Of the image.
+    caption : str
+        What is to be said of it.
+    pixels : (H, W, 3) uint8 ndarray
+    outlines : str
+        Path of SVG, in pixels of the picture.
+    marked : str
+        Path of the cell that it is about.
+    count : int or None
+        Cells of the image.
+    cell : int or None
+        Number of the cell that it is about, from 1.
+    kind : str
+        What is found of it.
+    """
+
+    id: str
+    caption: str
+    pixels: NDArray[np.uint8]
+    outlines: str
+    marked: str = ""
+    count: int | None = None
+    cell: int | None = None
+    kind: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Gallery:
+    """Pictures that belong together, with a title."""
+
+    title: str
+    views: Sequence[View]
+
+
+@dataclass(frozen=True, eq=False)
+class EdaFacts:
+    """What the page shows; the tables are those of `cellflow.engine.pages.eda.EdaResult`.
+
+    Attributes
+    ----------
+    place : str
+        The dataset folder.
+    images, cells, findings : DataFrame
+    group : str or None
+        Column of groups.
+    folds : str
+        The split in words; empty where there is none.
+    hints : sequence of Hint
+    samples : sequence of Gallery
+        Images by cell type.
+    odd, labels : sequence of View
+        Images unlike the rest, and single cells that deserve a look.
+    odd_images : DataFrame
+        All of them: id, why, distance.
+    next : str
+        The command that comes next.
+    """
+
+    place: str
+    images: pd.DataFrame
+    cells: pd.DataFrame
+    findings: pd.DataFrame
+    group: str | None
+    folds: str
+    hints: Sequence[Hint]
+    samples: Sequence[Gallery]
+    odd: Sequence[View]
+    labels: Sequence[View]
+    odd_images: pd.DataFrame
+    next: str
+
+
+def write_eda_page(path: Path, facts: EdaFacts, *, made_by: str = "") -> None:
+    """Write the page, atomically."""
+    images, cells = facts.images, facts.cells
+    folds = images["fold"].notna().any()
+    number = count()
+    shown = {
+        "facts": facts,
+        "tiles": eda_tables.tiles(images, cells, facts.group),
+        "type_table": eda_tables.type_table(images, cells),
+        "layout_table": eda_tables.layout_table(images),
+        "finding_table": eda_tables.finding_table(facts.findings),
+        "finding_rows": eda_tables.finding_rows(facts.findings),
+        "image_table": eda_tables.image_table(images, facts.group),
+        "odd_table": eda_tables.odd_table(facts.odd_images),
+        "group_table": eda_tables.group_table(images) if facts.group else None,
+        "fold_table": eda_tables.fold_table(images) if folds else None,
+        "size_charts": eda_charts.size_charts(images, cells),
+        "number_charts": eda_charts.number_charts(images),
+        "intensity_charts": eda_charts.intensity_charts(images),
+        "group_charts": eda_charts.group_charts(images, facts.group) if facts.group else [],
+        "fold_charts": eda_charts.fold_charts(images) if folds else [],
+        "samples": [_gallery(item, number) for item in facts.samples],
+        "labels": _gallery(Gallery("", facts.labels), number),
+        "odd": _gallery(Gallery("", facts.odd), number),
+        "boxes": eda_charts.BOXES,
+        "image_limit": eda_tables.MOST_ROWS,
+    }
+    title = f"A first look at {Path(facts.place).resolve().name}"
+    assets = ("eda.css", "eda.js")
+    write_page(path, "eda.html", shown, title=title, made_by=made_by, assets=assets, charts=True)
+
+
+def _gallery(gallery: Gallery, number: Iterator[int]) -> dict[str, Any]:
+    views = [_view(view) | {"number": next(number)} for view in gallery.views]
+    return {"title": gallery.title, "views": views}
+
+
+def _view(view: View) -> dict[str, Any]:
+    height, width = view.pixels.shape[:2]
+    about = "" if view.cell is None else f"cell {view.cell}, {view.kind}"
+    if view.count is not None:
+        about = plural(view.count, "cell")
+    return {
+        "id": view.id,
+        "about": about,
+        "caption": view.caption,
+        "uri": picture_uri(view.pixels, quality=QUALITY),
+        "height": height,
+        "width": width,
+        "outlines": view.outlines,
+        "marked": view.marked,
+    }

@@ -1,0 +1,189 @@
+"""The page of `cellflow suggest`: which images to annotate next, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cellflow.report._figure import BLUE, GREY, ORANGE
+from cellflow.report.pages.chart import Chart, literal
+from cellflow.report.pages.page import write_page
+from cellflow.report.pages.table import Column, Table
+
+__all__ = ["Card", "Dot", "Part", "write_suggestion_page"]
+
+MOST_ROWS = 1000
+"""Rows of the table of all images; the CSV beside the page has all of them."""
+
+
+class Part(NamedTuple):
+    """One of the parts that a suggestion is made of: its name, a share from 0 to 1 as a bar, and it in words."""
+
+    name: str
+    share: float
+    value: str
+    says: str
+
+
+@dataclass(frozen=True)
+class Card:
+    """A suggested image.
+
+    Attributes
+    ----------
+    rank : int
+    id, path, reason : str
+    cell_type : str
+        Predicted; empty where it is unknown.
+    cells : int
+        Predicted.
+    parts : sequence of Part
+    picture : str
+        Address of an image; empty where it cannot be shown.
+    outlines : str
+        Of the predicted cells, the ``d`` of an SVG path in pixels of the image.
+    shape : (int, int)
+        Height and width in pixels.
+    """
+
+    rank: int
+    id: str
+    path: str
+    reason: str
+    cell_type: str
+    cells: int
+    parts: Sequence[Part]
+    picture: str
+    outlines: str
+    shape: tuple[int, int]
+
+
+class Dot(NamedTuple):
+    """An image on the map of styles: where, its id, which kind, and what is said of it."""
+
+    x: float
+    y: float
+    id: str
+    kind: str
+    says: str
+
+
+KINDS = {
+    "annotated": ("Annotated already", GREY, "circle", 8),
+    "candidate": ("Not suggested", BLUE, "circle-open", 8),
+    "suggested": ("Suggested", ORANGE, "star", 15),
+}
+"""What is on the map: its name there, colour, sign and size."""
+
+
+def write_suggestion_page(
+    path: Path,
+    *,
+    run: str,
+    summary: Sequence[tuple[str, Any, str]],
+    hints: Sequence[tuple[str, str]],
+    cards: Sequence[Card],
+    dots: Sequence[Dot],
+    explained: float,
+    rows: Sequence[Mapping[str, Any]],
+    passed_over: Sequence[Mapping[str, Any]],
+    csv: str,
+    commands: Sequence[tuple[str, str]],
+    made_by: str,
+) -> None:
+    """Write the page.
+
+    Parameters
+    ----------
+    path : Path
+        File to write, ends in .html.
+    run : str
+        Of which run.
+    summary : sequence of (str, object, str)
+        Label, value and note of the tiles on top.
+    hints : sequence of (kind, str)
+        What to know of it; kind is good, note or warning.
+    cards : sequence of Card
+        The suggested images, the best first.
+    dots : sequence of Dot
+        Images on the map of styles; none where there is none.
+    explained : float
+        Part of all variance that the map shows.
+    rows : sequence of mapping
+        All images that were looked at: id, rank, doubt, unlike, nearest, cell_type, cells.
+    passed_over : sequence of mapping
+        Images that were not looked at: id and why.
+    csv : str
+        What the button for it downloads.
+    commands : sequence of (str, str)
+        What to do next, in words and as a command.
+    made_by : str
+        The command that made the page.
+    """
+    facts = {
+        "run": run, "summary": summary, "hints": hints, "cards": cards, "csv": csv,
+        "paths": "\n".join(card.path for card in cards), "commands": commands,
+        "chart": _map(dots, explained) if dots else None,
+        "all_images": _all_images(rows), "more_rows": max(0, len(rows) - MOST_ROWS),
+        "passed_over": _passed_over(passed_over) if passed_over else None,
+    }  # fmt: skip
+    write_page(
+        path, "suggest.html", facts, title=f"What to annotate next: {run}", made_by=made_by,
+        assets=("suggest.css", "suggest.js"), charts=bool(dots),
+    )  # fmt: skip
+
+
+def _map(dots: Sequence[Dot], explained: float) -> Chart:
+    """The map of styles, what is suggested on top."""
+    traces = []
+    for kind, (name, colour, sign, size) in KINDS.items():
+        group = [dot for dot in dots if dot.kind == kind]
+        if not group:
+            continue
+        traces.append(
+            {
+                "type": "scatter", "mode": "markers", "name": f"{name} ({len(group)})",
+                "x": [dot.x for dot in group], "y": [dot.y for dot in group],
+                "text": [f"<b>{literal(dot.id)}</b><br>{literal(dot.says)}" for dot in group],
+                "hovertemplate": "%{text}<extra></extra>",
+                "marker": {"color": colour, "symbol": sign, "size": size, "line": {"width": 1.5, "color": colour}},
+            }
+        )  # fmt: skip
+    axis: dict[str, Any] = {"showticklabels": False, "zeroline": False}
+    layout = {
+        "xaxis": {**axis, "title": {"text": "first principal axis"}},
+        "yaxis": {**axis, "title": {"text": "second principal axis"}, "scaleanchor": "x"},
+    }
+    says = (
+        "Each point is an image, and images that the networks find alike lie close together. The two axes show "
+        f"{explained:.0%} of how styles differ, so what lies together here may still be apart."
+    )
+    return Chart("map", "Styles of all images", traces, layout, says, height=520)
+
+
+def _all_images(rows: Sequence[Mapping[str, Any]]) -> Table:
+    columns = [
+        Column("id", "Image"),
+        Column("rank", "Rank", None, "Of the suggested ones"),
+        Column("doubt", "Doubt", 3, "How far the models are apart, 0 to 1"),
+        Column(
+            "unlike",
+            "Unlike",
+            3,
+            "How unlike its style is to that of the nearest annotated image, 0 to 1",
+        ),
+        Column("nearest", "Nearest annotated"),
+        Column("cell_type", "Predicted type"),
+        Column("cells", "Predicted cells"),
+    ]
+    if not any(row["cell_type"] for row in rows):
+        columns = [column for column in columns if column.key != "cell_type"]
+    return Table("Images that were looked at", columns, list(rows)[:MOST_ROWS])
+
+
+def _passed_over(rows: Sequence[Mapping[str, Any]]) -> Table:
+    return Table(
+        "Images that were passed over", [Column("id", "Image"), Column("why", "Why")], rows
+    )
