@@ -28,7 +28,7 @@ __all__ = ["draw_run_page"]
 def draw_run_page(
     path: Path,
     facts: RunFacts,
-    explorer: ExplorerFacts | None,
+    explorer: ExplorerFacts | None = None,
     *,
     made_by: str,
     refresh: float | None = None,
