@@ -45,7 +45,7 @@ def run(predicted_once: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -
     shutil.copytree(predicted_once.runs_dir, folder / "runs")
     calibrate(CalibrateConfig(runs=("tiny",), runs_dir=folder / "runs"))
     run = RunFolder(folder / "runs" / "tiny")
-    loose = MaskConfig(niter=2, flow_threshold=0.0, min_size=5)
+    loose = MaskConfig(cellprob_threshold=-1.0, niter=100, flow_threshold=0.0, min_size=5)
     hashes = tuple(hash_file(run.fold(fold).best) for fold in (0, 1))
     record = folder / "ensembles" / "tiny" / "ensemble.json"
     record.parent.mkdir(parents=True)
