@@ -33,12 +33,16 @@ def label_hints(found: Gathered) -> Iterator[Hint]:
     if len(found.odd_cells):
         doubtful["odd size"] = len(found.odd_cells)
     if doubtful:
+        mended = (
+            "Some of it can be mended without looking:"
+            if found.fix
+            else "The table of all of them:"
+        )
         names = few_text(f"{kind} {count}" for kind, count in doubtful.items())
         yield Hint(
             "note",
             "Labels to look at",
-            f"{names}, of {plural(len(found.cells), 'cell')}. Some of each kind are shown below. "
-            "Faults that can be mended without looking are mended by --fix.",
+            f"{names}, of {plural(len(found.cells), 'cell')}. Some of each kind are shown below. {mended}",
             found.fix or f"cellflow verify {found.place} --out findings.csv",
         )
     elif len(found.cells):
