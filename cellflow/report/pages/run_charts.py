@@ -72,13 +72,12 @@ def _interval_chart(cv: pd.DataFrame) -> Chart | None:
         "showlegend": False,
     }
     says = (
-        "What a single model of each fold, or on each type, should score on new images, with 95 % intervals "
+        "What a single model should score on new images: by fold, on each cell type, and on all; with 95 % intervals "
         "from whole groups of images; no line where there is one group."
     )
     height = 110 + 32 * len(names)
-    return Chart(
-        "by-part", "Score by fold and type", [trace], layout, says, height=max(240, height)
-    )
+    title = "Score by fold and type" if (rows["scope"] == "cell_type").any() else "Score by fold"
+    return Chart("by-part", title, [trace], layout, says, height=max(240, height))
 
 
 def _cv_name(row: Mapping[Any, Any]) -> str:

@@ -38,6 +38,8 @@ def threshold_charts(found: ThresholdFacts, *, by: str) -> list[Chart]:
         lines, chosen = dict(found.curves), dict(found.chosen)
     if by == "fold" and not found.fold_curves:
         return []
+    if by == "type" and len(lines) < 2 and found.fold_curves:  # the line of all folds is the same
+        return []
     charts = [_chart(axis, lines, chosen, found.metric, by) for axis in _AXES]
     return [chart for chart in charts if chart is not None]
 
@@ -77,7 +79,8 @@ def _chart(axis: str, lines: Curves, chosen: Chosen, metric: str, by: str) -> Ch
         "yaxis": {"title": {"text": metric}},
     }
     name = f"by-{by}-{axis.replace('_', '-')}"
-    return Chart(name, f"{_TITLES[axis].capitalize()}, by {by}", traces, layout, height=350)
+    title = _TITLES[axis].capitalize() + (f", by {by}" if len(lines) > 1 else "")
+    return Chart(name, title, traces, layout, height=350)
 
 
 def _at(pairs: Sequence[Sequence[float]], value: Any, axis: str) -> int | None:

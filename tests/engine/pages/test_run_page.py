@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import shutil
+import signal
 import threading
 import time
 from pathlib import Path
@@ -239,6 +241,22 @@ def test_watching_ends_where_nobody_trains(copied: TrainConfig) -> None:
     config = ReportConfig((str(run.path),), watch=True, interval=0.02)
     page = write_report(config)
     assert "data-refresh=" not in page.read_text("utf-8")
+
+
+def test_ctrl_c_ends_watching_and_leaves_the_page(copied: TrainConfig) -> None:
+    run = folder(copied)
+    run.fold(0).summary.unlink()
+    config = ReportConfig((str(run.path),), watch=True, interval=0.05)
+    with hold_lock(run.fold(0).lock, "fold 0"):
+        run.report.unlink(missing_ok=True)
+        threading.Thread(target=interrupt_when_written, args=(run.report,)).start()
+        page = write_report(config)
+    assert "data-refresh=" not in page.read_text("utf-8")
+
+
+def interrupt_when_written(page: Path) -> None:
+    wait_for(page.is_file)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_what_is_asked_for_wrongly(copied: TrainConfig) -> None:

@@ -17,8 +17,16 @@ from cellflow.errors import ConfigError
 from cellflow.storage.run_folder import RunFolder
 
 
+def differ(run: RunFolder) -> None:
+    """Runs of three epochs find next to nothing: scores that differ from those of another such run."""
+    scores = pd.read_csv(run.scores, dtype={"id": str}, keep_default_na=False)
+    scores["score"] = [0.1 * (place + 1) for place in range(len(scores))]
+    scores.to_csv(run.scores, index=False)
+
+
 def test_two_runs_side_by_side(two_runs: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:
     runs_dir = two_runs.runs_dir
+    differ(RunFolder(runs_dir / "second"))
     run_command("report", ["tiny", "second", "--runs_dir", str(runs_dir)])
     path = runs_dir / "compare-tiny-second.html"
     assert capsys.readouterr().out == f"Written: {path}\n"
@@ -28,14 +36,15 @@ def test_two_runs_side_by_side(two_runs: TrainConfig, capsys: pytest.CaptureFixt
     assert f"{overall['difference']:,.4f}" in page
     assert '<td data-sort="seed">seed</td>' in page
     different = int((found.images["difference"] != 0).sum())
-    assert page.count("<h4>") == min(different, 8)
-    assert page.count("data:image/webp") == 3 * page.count("<h4>")
+    assert page.count("<h4>") == different == 6
+    assert page.count("data:image/webp") == 3 * different
     assert "not calibrated" in page
 
 
 def test_what_cannot_be_compared_is_said(two_runs: TrainConfig, tmp_path: Path) -> None:
     """Other data; a run without predictions; predictions whose masks are gone."""
     first, second = (RunFolder(two_runs.runs_dir / name) for name in ("tiny", "second"))
+    differ(second)
     shutil.rmtree(second.oof / "masks")
     out = tmp_path / "pages" / "both.html"
     config = ReportConfig(("tiny", "second"), runs_dir=two_runs.runs_dir, out=out)
