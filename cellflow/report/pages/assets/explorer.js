@@ -552,10 +552,13 @@
     }
     if (!current) return;
     const [left, top, right, bottom] = current.box, edge = 12;
-    context.setLineDash([6, 5]);
-    context.lineWidth = 1.5;
-    context.strokeStyle = "#ffffff";
-    context.strokeRect(state.scale * left + state.x - edge, state.scale * top + state.y - edge - 6, state.scale * (right - left) + 2 * edge, state.scale * (bottom - top) + 2 * edge + 6);
+    const frame = [state.scale * left + state.x - edge, state.scale * top + state.y - edge - 6, state.scale * (right - left) + 2 * edge, state.scale * (bottom - top) + 2 * edge + 6];
+    for (const [colour, width, dash] of [["rgb(0 0 0 / 70%)", 3.5, []], ["#ffffff", 1.5, [6, 5]]]) {
+      context.setLineDash(dash);
+      context.lineWidth = width;
+      context.strokeStyle = colour;
+      context.strokeRect(...frame);
+    }
   }
 
   // ---- hands ---------------------------------------------------------------------------------------
