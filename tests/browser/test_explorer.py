@@ -90,7 +90,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def ids(page: Any) -> list[str]:
-    return page.locator("[data-list] b").all_inner_texts()
+    return page.locator("[data-list] b").all_text_contents()
 
 
 def says(page: Any) -> str:
@@ -150,7 +150,7 @@ def test_the_list_sorts_and_filters(path, open_page):
     page.select_option("[data-fold]", label="0")
     assert left() == f"{len(ids(page))} of 4 images"
     assert 0 < len(ids(page)) < 4
-    about = page.locator("[data-list] [role=option]").first.inner_text()
+    about = page.locator("[data-list] [role=option]").first.text_content()
     assert "fold 0" in about
 
 
@@ -311,7 +311,7 @@ def test_an_address_for_each_image(path, open_page):
     loaded(other)
     assert other.inner_text("[data-name]") == ODD
     assert other.evaluate("document.activeElement.tagName") == "CANVAS"
-    assert other.locator("[aria-selected=true] b").inner_text() == ODD
+    assert other.locator("[aria-selected=true] b").text_content() == ODD
     other.keyboard.press("4")
     assert "layers=image,truth,predicted" in other.url
 
@@ -334,7 +334,7 @@ def test_by_keyboard_alone(path, open_page):
     page.keyboard.press("ArrowDown")
     assert page.inner_text("[data-name]") == "a9"
     option = page.get_attribute("[data-list]", "aria-activedescendant")
-    assert page.locator(f"#{option} b").inner_text() == "a9"
+    assert page.locator(f"#{option} b").text_content() == "a9"
     page.keyboard.press("End")
     assert page.inner_text("[data-name]") == ODD
     page.keyboard.press("Home")

@@ -12,11 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pandas as pd
 
 from cellflow.engine.pages.explorer_image import ExplorerSource, MadeImage, picture_name
-from cellflow.engine.runs.contents import read_table
+from cellflow.engine.runs.contents import read_table, run_dataset
 from cellflow.engine.runs.next_command import run_word
 from cellflow.engine.runs.run_records import find_oof_record
 from cellflow.engine.runtime.progress_lines import follow
@@ -27,10 +28,11 @@ from cellflow.report.pages.explorer import ExplorerFacts, ExplorerImage
 from cellflow.report.pages.page import plain
 from cellflow.report.pages.picture import address_of
 from cellflow.storage.atomic import atomic_folder, write_json
+from cellflow.storage.hashing import hash_file, hash_json
 from cellflow.storage.records import dict_or_empty, read_json
 from cellflow.storage.run_folder import RunFolder
 
-__all__ = ["explorer_facts", "fellow_runs"]
+__all__ = ["explorer_facts", "fellow_runs", "run_explorer"]
 
 _log = logging.getLogger(__name__)
 INDEX = "index.json"
@@ -40,8 +42,30 @@ _FELLOWS = 8
 _THREADS = 4
 
 
+def run_explorer(
+    run: RunFolder, *, data: Path | None = None, folder: Path | None = None
+) -> ExplorerFacts:
+    """The same as `explorer_facts`, with the data where they are; what is wrong stands in the notes."""
+    dataset, missing = None, ""
+    try:
+        dataset = run_dataset(run, data)
+    except CellflowError as error:
+        dataset, missing = None, str(error)
+    try:
+        facts = explorer_facts(run, dataset, folder=folder)
+    except CellflowError as error:
+        return ExplorerFacts((), notes=[("warning", f"The images cannot be shown: {error}")])
+    if missing and facts.images:
+        return dataclasses.replace(facts, notes=[*facts.notes, ("note", missing)])
+    return facts
+
+
 def explorer_facts(
-    run: RunFolder, dataset: Dataset | None, *, fellows: Sequence[RunFolder] | None = None
+    run: RunFolder,
+    dataset: Dataset | None,
+    *,
+    folder: Path | None = None,
+    fellows: Sequence[RunFolder] | None = None,
 ) -> ExplorerFacts:
     """Gather what the explorer shows, and write the pictures and outlines of the images beside the page.
 
@@ -51,7 +75,9 @@ def explorer_facts(
     Parameters
     ----------
     run : RunFolder
-        Its folder ``report-files`` is written.
+        The run.
+    folder : Path, optional
+        Folder to write, in the one of the page; without it ``report-files`` of the run.
     dataset : Dataset or None
         The data of the run; without it there is neither image nor truth.
     fellows : sequence of RunFolder, optional
@@ -67,7 +93,7 @@ def explorer_facts(
     RunError
         If the table of scores is damaged.
     DataError
-        If ``report-files`` holds something else.
+        If the folder holds something else.
     """
     if not run.scores.is_file():
         text = f"No out-of-fold predictions yet. Make them with: cellflow oof {run_word(run)}"
@@ -77,12 +103,12 @@ def explorer_facts(
     fellows = fellow_runs(run) if fellows is None else fellows
     source = _source(run, dataset, fellows, len(scores))
     names = [str(name) for name in scores["id"]]
-    folder = _Folder(run.report_files, source)
-    made = folder.write(names)
+    beside = _Folder(run.report_files if folder is None else folder, source)
+    made = beside.write(names)
     rows = zip(scores.to_dict("records"), made, strict=True)
     return ExplorerFacts(
-        [folder.image(row, item) for row, item in rows],
-        folder=run.report_files.name,
+        [beside.image(row, item) for row, item in rows],
+        folder=quote(beside.path.name),
         masks=_masks_text(run),
         members=[run.name, *(fellow.name for fellow in fellows)] if source.members else (),
         notes=_notes(run, source, made),
@@ -120,6 +146,7 @@ def _source(
         stores if flows is not None else (),
         _channels(run),
         count,
+        hash_json([_made_by(item) for item in (run, *fellows)] if flows is not None else []),
     )
 
 
@@ -128,6 +155,14 @@ def _store(run: RunFolder) -> FlowStore | None:
         return FlowStore(run.flows)
     except CellflowError:  # cellflow prune may have removed them
         return None
+
+
+def _made_by(run: RunFolder) -> str:
+    """Changes with the flows of a run."""
+    try:
+        return hash_file(run.oof_record)
+    except OSError:
+        return str(run.flows.stat().st_mtime_ns) if run.flows.exists() else ""
 
 
 def _channels(run: RunFolder) -> tuple[int, int]:

@@ -96,6 +96,8 @@ class ExplorerSource:
         ``--chan`` and ``--chan2`` of the run.
     count : int
         Images there are: the more, the smaller their files.
+    origin : str
+        Changes with what made the flows.
     """
 
     dataset: Dataset | None
@@ -104,6 +106,7 @@ class ExplorerSource:
     members: Sequence[FlowStore]
     channels: tuple[int, int]
     count: int
+    origin: str = ""
 
     @property
     def side(self) -> int:
@@ -114,15 +117,13 @@ class ExplorerSource:
         """Changes with everything that the files of an image are made of."""
         parts: dict[str, Any] = {"version": VERSION, "count": self.count, "id": name}
         parts["channels"] = list(self.channels)
+        parts["flows"] = self.origin if self.flows is not None else None
         if self.dataset is not None:
             parts["truth"] = self.dataset.hash
             parts["pixels"] = str(self.dataset.images["pixel_hash"].get(name, ""))
         try:
             if self.masks is not None:
                 parts["masks"] = hash_file(self._mask_path(name))
-            if self.flows is not None:
-                parts["flows"] = self.flows.facts(name)
-                parts["members"] = [item.facts(name) for item in self._members(name)]
         except (OSError, CellflowError) as error:
             parts["problem"] = str(error)
         return hash_json(parts)
@@ -177,14 +178,11 @@ class ExplorerSource:
         side = min(self.side, max(_FIELD_SIDE, max(full) // 2))
         yield "flow", flow_picture(np.stack([_resized(part, side) for part in flow])), full
         yield "cellprob", _heat(expit(_resized(cellprob, side)), "viridis"), full
-        members = self._members(name)
+        members = [store for store in self.members if name in store]
         if members:
             fields = [(flow, cellprob), *(store.read(name) for store in members)]
             apart = average_flows((np.float32(one), np.float32(two)) for one, two in fields)[2]
             yield "disagreement", _heat(_resized(apart, side), "magma"), full
-
-    def _members(self, name: str) -> list[FlowStore]:
-        return [store for store in self.members if name in store]
 
     def _mask_path(self, name: str) -> Path:
         """The label map of an image; ids of tables that somebody changed lead nowhere else."""

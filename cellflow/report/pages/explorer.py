@@ -24,7 +24,7 @@ __all__ = [
     "ring_text",
 ]
 
-EXPLORER_ASSETS = ("explorer.css", "explorer.js")
+EXPLORER_ASSETS = ("explorer.css", "explorer_cells.js", "explorer.js")
 """What a page with an explorer needs of ``assets/``."""
 LAYERS = ("image", "seen", "flow", "cellprob", "disagreement")
 """Pictures that an image can have: ``N.webp``, ``N_seen.webp``, ``N_flow.webp`` ..."""

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from planted_run import dataset_of, run_of, squares
 
-from cellflow.engine.pages.explorer import explorer_facts, fellow_runs
+from cellflow.engine.pages.explorer import explorer_facts, fellow_runs, run_explorer
 from cellflow.engine.runs.contents import run_dataset
 from cellflow.errors import DataError
 from cellflow.io.images import read_labels, write_labels
@@ -297,6 +297,45 @@ def test_one_image_of_two_pixels(tmp_path):
     facts = explorer_facts(run, dataset)
     assert [item.counts["missed"] for item in facts.images] == [1]
     assert picture(run, "1.webp").shape == (1, 2, 3)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> RunFolder:
+    labels = squares((20, 30), (2, 2, 12, 12))
+    rng = np.random.default_rng(0)
+    images = {name: (rng.integers(0, 255, (20, 30), np.uint8), labels) for name in "ab"}
+    dataset = dataset_of(tmp_path, images)
+    return run_of(dataset, tmp_path / "runs" / "small", dict.fromkeys("ab", labels))
+
+
+def test_the_files_lie_beside_a_page_elsewhere(small, tmp_path):
+    facts = run_explorer(small, folder=tmp_path / "pages" / "my 1st %-files")
+    assert facts.folder == "my%201st%20%25-files"
+    assert (tmp_path / "pages" / "my 1st %-files" / "2.webp").is_file()
+    assert not small.report_files.exists()
+
+
+def test_what_is_wrong_stands_in_the_notes(small, tmp_path):
+    assert run_explorer(small).notes == []
+    (tmp_path / "data").rename(tmp_path / "moved")
+    facts = run_explorer(small)
+    assert [kind for kind, _ in facts.notes] == ["warning", "note"]
+    assert str(tmp_path / "data") in facts.notes[1][1]
+    assert facts.images[0].layers == ("flow", "cellprob")
+    assert run_explorer(small, data=tmp_path / "moved").notes == []
+    small.scores.write_text("id,fold\na,0\n")
+    facts = run_explorer(small)
+    assert facts.images == ()
+    assert "cannot be shown" in facts.notes[0][1]
+
+
+def test_new_flows_are_drawn_anew(small):
+    """Their folder says what made them; masks that stay the same do not hide it."""
+    explorer_facts(small, None)
+    first = script(small, 1)["key"]
+    small.oof_record.write_text('{"made": "by other models"}')
+    explorer_facts(small, None)
+    assert script(small, 1)["key"] != first
 
 
 def test_many_images_stay_small():

@@ -122,76 +122,7 @@
 
   // ---- an image and its files ----------------------------------------------------------------------
 
-  const arrived = new Map(), waiting = new Map();
-  window.cellflowExplorer = (cells) => waiting.get(cells.number)?.(cells);
-
-  function loadCells(item) {
-    if (arrived.has(item.number)) return Promise.resolve(arrived.get(item.number));
-    return new Promise((resolve, reject) => {
-      const script = document.createElement("script");
-      const done = (call, value) => { waiting.delete(item.number); script.remove(); call(value); };
-      waiting.set(item.number, (cells) => {
-        if (cells.key !== item.key) return done(reject, "The report was written anew meanwhile. Load this page again.");
-        unfold(cells);
-        arrived.set(item.number, cells);
-        if (arrived.size > 40) arrived.delete(arrived.keys().next().value);
-        done(resolve, cells);
-      });
-      const lost = () => done(reject, `The file ${facts.folder}/${item.number}.js beside this page is missing. Keep the folder ${facts.folder} where the page is.`);
-      script.onerror = lost;
-      script.onload = () => waiting.has(item.number) && lost();
-      script.src = `${facts.folder}/${item.number}.js`;
-      document.head.append(script);
-    });
-  }
-
-  // A ring is "X,Y:" and a letter for each move, along x, then y, then x ...
-  function trace(path, ring, box) {
-    const [, left, top, moves] = /^(-?\d+),(-?\d+):(.*)$/.exec(ring);
-    let x = Number(left), y = Number(top);
-    path.moveTo(x, y);
-    for (let i = 0; i <= moves.length; i++) {
-      box[0] = Math.min(box[0], x); box[1] = Math.min(box[1], y); box[2] = Math.max(box[2], x); box[3] = Math.max(box[3], y);
-      if (i === moves.length) break;
-      const by = moves.charCodeAt(i) - 79;
-      if (i % 2) y += by; else x += by;
-      if (by) path.lineTo(x, y);
-    }
-    path.closePath();
-  }
-
-  function unfold(cells) {
-    for (const side of ["truth", "predicted"]) {
-      cells[side] = cells[side].map((rings, index) => {
-        const path = new Path2D(), box = [Infinity, Infinity, -Infinity, -Infinity];
-        rings.forEach((ring) => trace(path, ring, box));
-        return { path, box, index, side, kind: cells[`${side}Kinds`]?.[index], hit: cells[`${side}Hit`]?.[index], iou: cells[`${side}Iou`]?.[index] };
-      });
-      const all = new Path2D();
-      cells[side].forEach((cell) => all.addPath(cell.path));
-      cells[`${side}Path`] = all;
-    }
-    if (!cells.errors) return;
-    // From error to error as one reads: in bands from the top, each from the left.
-    cells.errors = cells.errors.map(([kind, truth, predicted]) => {
-      const parts = { truth: truth.map((i) => cells.truth[i]), predicted: predicted.map((i) => cells.predicted[i]) };
-      const every = [...parts.truth, ...parts.predicted];
-      const box = [Math.min(...every.map((c) => c.box[0])), Math.min(...every.map((c) => c.box[1])), Math.max(...every.map((c) => c.box[2])), Math.max(...every.map((c) => c.box[3]))];
-      // The one cell of a split or a merge is drawn strong, the several thin.
-      const strong = kind === "missed" || kind === "split" ? parts.truth : parts.predicted;
-      return { kind, ...parts, box, strong, thin: every.filter((cell) => !strong.includes(cell)) };
-    });
-    const band = (error) => Math.floor((error.box[1] + error.box[3]) / 128);
-    cells.errors.sort((a, b) => band(a) - band(b) || a.box[0] + a.box[2] - b.box[0] - b.box[2]);
-    cells.drawn = Object.fromEntries(Object.keys(ERRORS).map((kind) => {
-      const strong = new Path2D(), thin = new Path2D();
-      for (const error of cells.errors.filter((one) => one.kind === kind)) {
-        error.strong.forEach((cell) => strong.addPath(cell.path));
-        error.thin.forEach((cell) => thin.addPath(cell.path));
-      }
-      return [kind, { strong, thin }];
-    }));
-  }
+  const loadCells = window.cellflowCells(facts.folder, Object.keys(ERRORS));
 
   function loadPicture(item, layer) {
     if (state.item !== item || state.pictures[layer] || !item.layers.includes(layer)) return;
@@ -552,10 +483,13 @@
     }
     if (!current) return;
     const [left, top, right, bottom] = current.box, edge = 12;
-    context.setLineDash([6, 5]);
-    context.lineWidth = 1.5;
-    context.strokeStyle = "#ffffff";
-    context.strokeRect(state.scale * left + state.x - edge, state.scale * top + state.y - edge - 6, state.scale * (right - left) + 2 * edge, state.scale * (bottom - top) + 2 * edge + 6);
+    const frame = [state.scale * left + state.x - edge, state.scale * top + state.y - edge - 6, state.scale * (right - left) + 2 * edge, state.scale * (bottom - top) + 2 * edge + 6];
+    for (const [colour, width, dash] of [["rgb(0 0 0 / 70%)", 3.5, []], ["#ffffff", 1.5, [6, 5]]]) {
+      context.setLineDash(dash);
+      context.lineWidth = width;
+      context.strokeStyle = colour;
+      context.strokeRect(...frame);
+    }
   }
 
   // ---- hands ---------------------------------------------------------------------------------------
