@@ -17,6 +17,7 @@ _COMMANDS = {
     "score": "evaluate eval_masks metrics metric",
     "verify": "validate_data integrity verify_dataset_integrity lint inspect sanity dedup duplicates",
     "prepare": "convert import preprocess plan_and_preprocess dataset data init",
+    "audit": "label_audit label-errors mislabeled review cleanlab",
     "calibrate": "tune thresholds calibration optimize",
     "runs": "list ls experiments status history",
     "prune": "clean delete rm remove",
