@@ -18,6 +18,7 @@ _COMMANDS = {
     "verify": "validate_data integrity verify_dataset_integrity lint inspect sanity dedup duplicates",
     "eda": "explore look explore_data first_look stats statistics describe summary histogram",
     "prepare": "convert import preprocess plan_and_preprocess dataset data init",
+    "audit": "label_audit label-errors mislabeled review cleanlab",
     "calibrate": "tune thresholds calibration optimize",
     "runs": "list ls experiments status history",
     "prune": "clean delete rm remove",

@@ -170,6 +170,16 @@ class RunFolder:
         return self.path / "report.html"
 
     @property
+    def audit_page(self) -> Path:
+        """Suspected annotations, to be looked at and marked, HTML."""
+        return self.path / "audit.html"
+
+    @property
+    def audit_table(self) -> Path:
+        """All of them, CSV."""
+        return self.path / "audit.csv"
+
+    @property
     def metadata(self) -> Path:
         """What there is to know of the run, in one JSON file."""
         return self.path / "metadata.json"

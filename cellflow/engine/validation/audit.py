@@ -103,6 +103,15 @@ def audit(config: AuditConfig) -> AuditResult:
     See Also
     --------
     cellflow.numeric.suspicion.suspect : what is suspected, and how strongly.
+
+    Examples
+    --------
+    Of the run ``runs/exp``, which was predicted out of fold:
+
+    >>> from cellflow import AuditConfig, audit
+    >>> result = audit(AuditConfig("exp"))
+    >>> result.images, result.table.as_posix()
+    (6, 'runs/exp/audit.csv')
     """
     check_config(config)
     run = find_run(config.run, config.runs_dir)
@@ -127,7 +136,7 @@ def audit(config: AuditConfig) -> AuditResult:
         rows += left
     rows.sort(key=lambda row: (-row.suspicion, row.id, row.cells, row.predicted))
     folder = config.out or run.path
-    page, table = folder / "audit.html", folder / "audit.csv"
+    page, table = folder / run.audit_page.name, folder / run.audit_table.name
     result = AuditResult(run, tuple(rows), len(names), page, table, store is not None, decided)
     write_audit_list(table, rows)
     write_page_of(
