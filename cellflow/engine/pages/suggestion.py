@@ -211,7 +211,7 @@ def _cards(facts: SuggestionFacts, images: Mapping[str, SourceImage]) -> list[Ca
         ]
         cards.append(
             Card(
-                rank, item.id, str(item.path), item.reason, row["cell_type"], int(row["cells"]), parts,
+                rank, item.id, str(item.path), item.reason, row["cell_type"], int(row["cells"]), row["nearest"], parts,
                 _picture(images[item.id]), item.outlines, item.shape,
             )
         )  # fmt: skip

@@ -251,11 +251,9 @@ def _suggested(
     if row["doubt_place"] >= MUCH:
         members = len(job.opened.members)
         what = f"the {members} models see different cells" if members > 1 else "the model is unsure"
-        reasons.append(f"{what}, more than in {row['doubt_place']:.0%} of the images")
+        reasons.append(f"{what}, {_more_than(row['doubt_place'])}")
     if row["unlike_place"] >= MUCH and row["nearest"]:
-        reasons.append(
-            f"unlike what is annotated, more than {row['unlike_place']:.0%} of the images (nearest: {row['nearest']})"
-        )
+        reasons.append(f"unlike what is annotated, {_more_than(row['unlike_place'])}")
     if choice.nearer:
         reasons.append(f"stands for {plural(choice.nearer, 'other image')}")
     if row["cell_type"] and row["cell_type"] not in types:
@@ -268,6 +266,15 @@ def _suggested(
         name, job.images[name].path.absolute(), choice, text[0].upper() + text[1:] + ".",
         look.outlines, look.shape,
     )  # fmt: skip
+
+
+def _more_than(place: float) -> str:
+    """A place among the images in words; 99.6 % are not all of them."""
+    return (
+        "the most of all images"
+        if place == 1
+        else f"more than {min(place, 0.99):.0%} of the images"
+    )
 
 
 def _leave_copies(found: Screened, looks: dict[str, Look], chosen: list[str]) -> None:

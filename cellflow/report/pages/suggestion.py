@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from cellflow.report._figure import BLUE, GREY, ORANGE
+from cellflow.report._figure import BLUE, GREEN, ORANGE
 from cellflow.report.pages.chart import Chart, literal
 from cellflow.report.pages.page import write_page
 from cellflow.report.pages.table import Column, Table
@@ -39,6 +39,8 @@ class Card:
         Predicted; empty where it is unknown.
     cells : int
         Predicted.
+    nearest : str
+        Id of the annotated image that it is most like; empty where none is known.
     parts : sequence of Part
     picture : str
         Address of an image; empty where it cannot be shown.
@@ -54,6 +56,7 @@ class Card:
     reason: str
     cell_type: str
     cells: int
+    nearest: str
     parts: Sequence[Part]
     picture: str
     outlines: str
@@ -71,9 +74,9 @@ class Dot(NamedTuple):
 
 
 KINDS = {
-    "annotated": ("Annotated already", GREY, "circle", 8),
+    "annotated": ("Annotated already", GREEN, "circle", 8),
     "candidate": ("Not suggested", BLUE, "circle-open", 8),
-    "suggested": ("Suggested", ORANGE, "star", 15),
+    "suggested": ("Suggested", ORANGE, "star", 12),
 }
 """What is on the map: its name there, colour, sign and size."""
 
@@ -154,7 +157,7 @@ def _map(dots: Sequence[Dot], explained: float) -> Chart:
     axis: dict[str, Any] = {"showticklabels": False, "zeroline": False}
     layout = {
         "xaxis": {**axis, "title": {"text": "first principal axis"}},
-        "yaxis": {**axis, "title": {"text": "second principal axis"}, "scaleanchor": "x"},
+        "yaxis": {**axis, "title": {"text": "second principal axis"}},
     }
     says = (
         "Each point is an image, and images that the networks find alike lie close together. The two axes show "
