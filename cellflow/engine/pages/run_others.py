@@ -6,7 +6,7 @@ from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
-from cellflow.engine.pages.run_files import RunFiles
+from cellflow.engine.pages.run_tables import RunTables
 from cellflow.engine.runs.thresholds import ALL_TYPES, Thresholds
 from cellflow.storage.records import dict_or_empty, number_or_none
 
@@ -15,7 +15,7 @@ __all__ = []
 Row = dict[str, Any]
 
 
-def ensemble_rows(files: RunFiles, folder: Path, hashes: AbstractSet[str]) -> list[Row]:
+def ensemble_rows(files: RunTables, folder: Path, hashes: AbstractSet[str]) -> list[Row]:
     """Calibrated ensembles that have a model of the run for a member, with single models on the same images."""
     rows = []
     for path in sorted(folder.glob("*/ensemble.json")):
@@ -40,7 +40,7 @@ def _ensemble_row(name: str, found: Thresholds) -> Row:
     }
 
 
-def prediction_rows(files: RunFiles, folder: Path, hashes: AbstractSet[str]) -> list[Row]:
+def prediction_rows(files: RunTables, folder: Path, hashes: AbstractSet[str]) -> list[Row]:
     """Results of predictions that have a model of the run for a member, from their records."""
     rows = []
     for path in sorted(folder.glob("*/prediction.json")):

@@ -15,10 +15,10 @@ import pandas as pd
 from cellflow.config.metrics import SELECT_NAMES
 from cellflow.engine.pages.explorer import explorer_facts
 from cellflow.engine.pages.run_commands import again_commands, use_commands
-from cellflow.engine.pages.run_files import RunFiles
 from cellflow.engine.pages.run_hints import run_hints
 from cellflow.engine.pages.run_machine import machine_rows, setting_rows, time_rows
 from cellflow.engine.pages.run_others import ensemble_rows, prediction_rows
+from cellflow.engine.pages.run_tables import RunTables
 from cellflow.engine.pages.run_thresholds import threshold_facts
 from cellflow.engine.pages.run_tiles import run_tiles
 from cellflow.engine.runs.contents import run_dataset
@@ -115,7 +115,7 @@ def gather_run(
     run: RunFolder, *, ensembles_dir: Path | None = None, predictions_dir: Path | None = None
 ) -> RunFacts:
     """What the page of a run shows. Nothing is written."""
-    files, beside = RunFiles(run), run.path.resolve().parent.parent
+    files, beside = RunTables(run), run.path.resolve().parent.parent
     record = files.record()
     hashes = _hashes(run)
     state = run_state(run, {item: hashes.get(item) for item in record.get("folds", [])})
@@ -185,7 +185,7 @@ def _fold_states(run: RunFolder, state: RunState) -> list[FoldState]:
     ]
 
 
-def _fold_facts(files: RunFiles, state: FoldState) -> FoldFacts:
+def _fold_facts(files: RunTables, state: FoldState) -> FoldFacts:
     folder = files.run.fold(state.fold)
     history = files.table(folder.history, ["epoch"])
     evaluations = files.table(folder.evaluations, ["epoch", "id", "score"])
@@ -226,7 +226,7 @@ def _status(state: RunState, folds: list[FoldFacts]) -> str:
     return state.status
 
 
-def _scores(files: RunFiles) -> pd.DataFrame | None:
+def _scores(files: RunTables) -> pd.DataFrame | None:
     """Scores of the out-of-fold predictions, with the cross-fitted ones where there is a calibration."""
     run = files.run
     scores = files.table(run.scores, _SCORES)

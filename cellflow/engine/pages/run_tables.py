@@ -20,7 +20,7 @@ __all__ = []
 
 
 @dataclass
-class RunFiles:
+class RunTables:
     """Files of a run, and what is wrong with those that could not be read.
 
     Attributes
