@@ -61,8 +61,13 @@
     return all;
   }
 
+  // Colours that are dim on a dark ground, and what stands for them there.
+  const BRIGHTER = { "#0072B2": "#3f9bd8", "#555555": "#a0abb8" };
+
   function draw(place) {
-    const { traces, layout } = JSON.parse(document.getElementById(place.dataset.chart).textContent);
+    const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+    const reviver = (_, value) => (dark && BRIGHTER[value]) || value;
+    const { traces, layout } = JSON.parse(document.getElementById(place.dataset.chart).textContent, reviver);
     const options = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "sendDataToCloud"] };
     return Plotly.react(place, traces, dressed(layout), options).catch((error) => console.error(error));
   }
