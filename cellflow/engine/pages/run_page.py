@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from cellflow.config.metrics import SELECT_NAMES
-from cellflow.engine.pages.explorer import explorer_facts
+from cellflow.engine.pages.explorer import run_explorer
 from cellflow.engine.pages.run_commands import again_commands, use_commands
 from cellflow.engine.pages.run_hints import run_hints
 from cellflow.engine.pages.run_machine import machine_rows, setting_rows, time_rows
@@ -21,7 +20,6 @@ from cellflow.engine.pages.run_others import ensemble_rows, prediction_rows
 from cellflow.engine.pages.run_tables import RunTables
 from cellflow.engine.pages.run_thresholds import threshold_facts
 from cellflow.engine.pages.run_tiles import run_tiles
-from cellflow.engine.runs.contents import run_dataset
 from cellflow.engine.runs.next_command import run_word
 from cellflow.engine.runs.run_records import select_metric_of
 from cellflow.engine.runs.state import (
@@ -33,7 +31,6 @@ from cellflow.engine.runs.state import (
     run_state,
 )
 from cellflow.errors import CellflowError
-from cellflow.report.pages.explorer import ExplorerFacts
 from cellflow.report.pages.run_facts import FoldFacts, RunFacts
 from cellflow.report.pages.run_page import draw_run_page
 from cellflow.storage.hashing import hash_file
@@ -78,23 +75,10 @@ def write_run_page(
     path = run.report if out is None else out
     facts = gather_run(run, ensembles_dir=ensembles_dir, predictions_dir=predictions_dir)
     made_by = f"cellflow report {run_word(run)}"
-    explorer = _explorer(run, path.parent)
-    draw_run_page(path, facts, explorer, made_by=made_by, refresh=refresh)
+    # another page of the run has files of its own: each finds those that it was made with
+    beside = run.report_files if path == run.report else path.with_name(f"{path.stem}-files")
+    draw_run_page(path, facts, run_explorer(run, folder=beside), made_by=made_by, refresh=refresh)
     return path
-
-
-def _explorer(run: RunFolder, beside: Path) -> ExplorerFacts | None:
-    """The images of the run, whose files lie in its folder; a note where they cannot be shown."""
-    try:
-        dataset = run_dataset(run, None)
-    except CellflowError:  # was moved, or is other data now: the explorer says so
-        dataset = None
-    try:
-        facts = explorer_facts(run, dataset)
-    except (CellflowError, OSError) as error:
-        return ExplorerFacts((), notes=[("warning", f"The images cannot be shown: {error}")])
-    folder = os.path.relpath(run.report_files.resolve(), beside.resolve())
-    return dataclasses.replace(facts, folder=Path(folder).as_posix())
 
 
 def try_run_page(
