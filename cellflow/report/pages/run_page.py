@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from cellflow.report.pages.explorer import ExplorerFacts, explorer_values
+from cellflow.report.pages.explorer import EXPLORER_ASSETS, ExplorerFacts, explorer_values
 from cellflow.report.pages.page import write_page
 from cellflow.report.pages.run_charts import course_charts, recognition_charts, score_charts
 from cellflow.report.pages.run_facts import RunFacts
@@ -72,7 +72,7 @@ def draw_run_page(
     if explorer is not None:
         shown |= explorer_values(explorer)
     title = f"Run {facts.name}"
-    assets = ["run.css", "explorer.css", "explorer.js"]
+    assets = ["run.css", *EXPLORER_ASSETS]
     write_page(
         path, "run.html", shown, title=title, made_by=made_by, assets=assets, charts=True,
         refresh=refresh,
