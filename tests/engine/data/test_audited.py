@@ -238,10 +238,10 @@ def test_the_list_as_a_spreadsheet_saves_it(data, tmp_path):
         table = list(csv.reader(file))
     assert tuple(table[0]) == COLUMNS
     assert not any(field.startswith(("=", "+", "-", "@")) for line in table for field in line)
+    head, *body = table
     with path.open("w", newline="", encoding="utf-8-sig") as file:
-        csv.writer(file, delimiter=";").writerows(
-            [[*line[:3], line[3].upper(), *line[4:]] for line in table]
-        )
+        shouted = [[*line[:3], line[3].upper(), *line[4:]] for line in body]
+        csv.writer(file, delimiter=";").writerows([head, *shouted])
     again = read_audit_list(path)
     assert [(item.id, item.cells, item.verdict, item.check) for item in again] == [
         (item.id, item.cells, item.verdict, item.check) for item in rows
