@@ -8,10 +8,9 @@ committee is trained on the 15, predicts them out of fold (which teaches it the 
 the pool. Then networks are trained from scratch on the 15 and those, and on the 15 and as many drawn at random,
 once per seed; the seed draws the random images, the weights, the order and the crops. Test images are seen at
 their own true diameter, so that what is compared is what the images teach; at_mean is at that of the training
-images, which odd images among these move. Trainings are short: what
-is compared is the choice of images, not how good a network can be; --widths 32 64 128 256 is Cellpose's U-Net,
-without it one of half its width, which takes a quarter of the time. What is done is kept, and the same command
-goes on.
+images, which odd images among these move. Trainings are short: what is compared is the choice of images, not how
+good a network can be; --widths 32 64 128 256 is Cellpose's U-Net, without it one of half its width, which takes a
+quarter of the time. What is done is kept, and the same command goes on.
 """
 
 from __future__ import annotations
