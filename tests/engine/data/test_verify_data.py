@@ -197,7 +197,7 @@ def test_the_flags_of_the_reading_are_those_of_prepare(source: Path, tmp_path: P
     assert command == f"cellflow prepare {source} --masks '{source / 'my maps'}'"
     assert cellflow(*shlex.split(command)[1:], "--out", tmp_path / "data") == 0
     own = {
-        PrepareConfig: {"out", "split", "fix", "overwrite"},
+        PrepareConfig: {"audit", "out", "split", "fix", "overwrite"},
         VerifyConfig: {"out", "data", "runs_dir"},
     }
     for config, more in own.items():

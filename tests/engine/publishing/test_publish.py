@@ -112,9 +112,9 @@ def calibrated_ensemble(run: RunFolder, ensembles: Path) -> Path:
 
 
 def loose_thresholds(run: RunFolder) -> Thresholds:
-    """Thresholds with which even a network that has learned for seconds finds cells: few steps, many seeds."""
+    """Thresholds with which even a network that has learned for seconds finds cells."""
     hashes = tuple(hash_file(run.fold(fold).best) for fold in (0, 1))
-    loose = MaskConfig(niter=2, flow_threshold=0.0, min_size=5)
+    loose = MaskConfig(cellprob_threshold=-1.0, niter=100, flow_threshold=0.0, min_size=5)
     return Thresholds(loose, source="a test", members=hashes)
 
 
