@@ -1,6 +1,6 @@
 """Whether images that `cellflow suggest` names teach more than images drawn at random.
 
-    python benchmarks/suggest.py --work /tmp/suggest/bench [--seeds 3] [--steps 150]
+    python benchmarks/suggest.py --work suggest-bench [--seeds 3] [--steps 150]
 
 The 180 images of dsb2018 in ../shared are split by type, pictures that are forms of one another together: a test
 set that nothing touches but the last score, 15 images to start with, and a pool without annotation. A small
@@ -56,7 +56,7 @@ CPU = RuntimeConfig(device="cpu", amp="bfloat16")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--source", type=Path, default=SOURCE)
-    parser.add_argument("--work", type=Path, default=Path("/tmp/suggest/bench"))
+    parser.add_argument("--work", type=Path, default=Path("suggest-bench"))
     parser.add_argument("--start", type=int, default=15)
     parser.add_argument("--add", type=int, default=15)
     parser.add_argument("--test", type=int, default=48)

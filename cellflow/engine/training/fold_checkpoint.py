@@ -88,7 +88,7 @@ class FoldCheckpoint:
     @property
     def share(self) -> float:
         """Part of the time of training steps that goes into saving between them."""
-        return self.seconds / self.interval
+        return self.seconds / self.interval if self.interval else 0.0
 
     def save(self, stepper: Stepper, progress: Progress) -> None:
         """Save the last state, then the tables."""

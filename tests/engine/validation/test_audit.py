@@ -73,7 +73,7 @@ def test_files_to_files(seen, tmp_path, capsys, caplog):
     }  # fmt: skip
     with table.open(newline="") as file:
         raw = {row["id"]: row for row in csv.DictReader(file)}
-    assert all(0.9 < float(row["suspicion"]) <= 1 for row in raw.values())
+    assert all(0.85 < float(row["suspicion"]) <= 1 for row in raw.values())
     box = [int(raw[names[4]][key]) for key in ("box_y0", "box_x0", "box_y1", "box_x1")]
     y, x = np.nonzero(seen.data.labels(names[4]) == 1)
     assert box == [y.min(), x.min(), y.max() + 1, x.max() + 1]

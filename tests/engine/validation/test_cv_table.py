@@ -65,7 +65,7 @@ def test_where_no_bias_is_known_nothing_is_expected() -> None:
 
 def test_text_names_every_number_it_shows() -> None:
     text = cv_text(cross_validation(table()))
-    assert "optimistic" in text and "cellflow calibrate" in text
+    assert "optimistic" in text and "not calibrated yet" in text
     assert "fitted on the other folds" not in text
     text = cv_text(cross_validation(table(cross_fitted=0.5)))
     assert "fitted    best epoch, thresholds fitted on the other folds" in text
