@@ -1,6 +1,6 @@
 """Whether images that `cellflow suggest` names teach more than images drawn at random.
 
-    python benchmarks/suggest.py --work suggest-bench [--seeds 3] [--steps 150]
+    python benchmarks/suggest.py --work suggest-bench [--split 0] [--seeds 3] [--steps 150]
 
 The 180 images of dsb2018 in ../shared are split by type, pictures that are forms of one another together: a test
 set that nothing touches but the last score, 15 images to start with, and a pool without annotation. A small
@@ -61,6 +61,7 @@ def main() -> None:
     parser.add_argument("--add", type=int, default=15)
     parser.add_argument("--test", type=int, default=48)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--split", type=int, default=0, help="another number, another test set")
     parser.add_argument("--folds", type=int, default=3, help="of the committee that suggests")
     parser.add_argument("--widths", type=int, nargs=4, default=[16, 32, 64, 128])
     parser.add_argument("--steps", type=int, default=150)
@@ -108,7 +109,9 @@ def split(args: argparse.Namespace) -> dict[str, list[str]]:
     parts: dict[str, list[str]] = {"test": [], "start": [], "pool": []}
     for kind in sorted(types.unique()):
         of_kind = [name for name in ids if types[name] == kind]
-        order = generator(0, "split", kind).permutation(sorted({sets[name] for name in of_kind}))
+        order = generator(args.split, "split", kind).permutation(
+            sorted({sets[name] for name in of_kind})
+        )
         groups = [[name for name in of_kind if sets[name] == number] for number in order]
         for part, count in (("test", args.test), ("start", args.start)):
             wanted = max(1, round(count * len(of_kind) / len(ids)))
