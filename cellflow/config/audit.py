@@ -25,7 +25,7 @@ class AuditConfig:
     cellflow.errors.ConfigError: --n must not be negative, found -1
     """
 
-    run: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="RUN")] = None
+    run: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[RUN]")] = None
     """Run folder or name, with out-of-fold predictions; without it the newest run."""
     runs_dir: Path = Path("runs")
     """Folder that holds all runs."""

@@ -96,7 +96,7 @@ class CalibrateConfig:
     cellflow.errors.ConfigError: a run is named twice: exp exp
     """
 
-    runs: tyro.conf.Positional[tuple[str, ...]] = ()
+    runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[RUN ...]")] = ()
     """Run folder or name; without it the newest run. Several runs of one split (other seeds): thresholds for
     their ensemble too, from the mean of their out-of-fold flows."""
     data: Annotated[Path | None, tyro.conf.arg(aliases=["--dir"])] = None

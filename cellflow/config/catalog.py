@@ -76,7 +76,7 @@ class PruneConfig:
     (True, False)
     """
 
-    runs: tyro.conf.Positional[tuple[str, ...]] = ()
+    runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[RUN ...]")] = ()
     """Run folders or names; without any all of RUNS_DIR. Runs that are trained now, or not to their end, are
     left alone."""
     runs_dir: Path = Path("runs")

@@ -18,7 +18,7 @@ Fix = Literal["fill", "largest", "split", "keep"]
 class ReadingConfig:
     """Where annotated images are, and how they are read: what `prepare` and `verify` share."""
 
-    source: tyro.conf.Positional[Path]
+    source: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="SOURCE")]
     """Folder in the Kaggle layout, with images/ and masks/ (or labels/), with ID/images/ and ID/masks/, or with
     NAME files beside NAME_masks, NAME_seg.npy, NAME_rois.zip or NAME.geojson; COCO json, or a folder with one;
     OME-Zarr. `verify` also takes a dataset folder, and a run by its folder or name."""

@@ -33,7 +33,7 @@ class ModelExportConfig:
     cellflow.errors.ConfigError: --out is a file that ends in .zip for --to archive, found 'exp'
     """
 
-    run: tyro.conf.Positional[str | None] = None
+    run: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[RUN]")] = None
     """Run by name or folder; without it the newest run."""
     to: Target
     """What to write."""

@@ -25,7 +25,9 @@ class EdaConfig:
     'cellflow-data/eda.html'
     """
 
-    data: tyro.conf.Positional[Path] = Path("cellflow-data")
+    data: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="[DATA]")] = Path(
+        "cellflow-data"
+    )
     """Dataset folder made by `cellflow prepare`."""
     out: Path | None = None
     """Page to write, ends in .html; without it DATA/eda.html."""

@@ -49,7 +49,7 @@ class OofConfig:
     cellflow.errors.ConfigError: --diameter and --policy exclude each other; give one of them
     """
 
-    run: tyro.conf.Positional[str | None] = None
+    run: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[RUN]")] = None
     """Run folder or name; without it the newest run."""
     data: Annotated[Path | None, tyro.conf.arg(aliases=["--dir"])] = None
     """Dataset folder, when it is not where the run found it."""
@@ -226,7 +226,7 @@ class EnsembleConfig(SegmentationConfig):
 
     images: tuple[Path, ...]
     """Images, folders of images, datasets, patterns in quotes ('a/*.tif'), or text files with one path a line."""
-    runs: tyro.conf.Positional[tuple[str, ...]] = ()
+    runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[RUN ...]")] = ()
     """Run folders, names, archives, model files, or models of Cellpose's by name, such as cyto3; without any the
     newest run. All folds of all of them are members. RUN@TYPE joins only for images of that cell type."""
     flows: tuple[Path, ...] = ()
@@ -249,7 +249,9 @@ class PredictConfig(SegmentationConfig):
     True
     """
 
-    images: tyro.conf.Positional[tuple[Path, ...]]
+    images: Annotated[
+        tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="PATH [PATH ...]")
+    ]
     """Images, folders of images, datasets, patterns in quotes ('a/*.tif'), or text files with one path a line."""
     model: Annotated[str | None, tyro.conf.arg(aliases=["--pretrained_model"])] = None
     """Run by name or folder; archive of a run; model file of cellflow or Cellpose 3; a model of Cellpose's by name,

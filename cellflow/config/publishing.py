@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -33,7 +33,7 @@ class PublishConfig:
     cellflow.errors.ConfigError: --title must have 6 to 50 characters, as Kaggle wants it, found 'mine'
     """
 
-    what: tyro.conf.Positional[str | None] = None
+    what: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[WHAT]")] = None
     """Run by name or folder, or a dataset folder; without it the newest run."""
     title: str | None = None
     """Name of the dataset. Without it EXPERIMENT_CV such as exp_0.3124, for data the name of its folder. If
@@ -98,7 +98,7 @@ class NotebookConfig:
     cellflow.errors.ConfigError: --out is a file that ends in .ipynb, found 'exp.py'
     """
 
-    run: tyro.conf.Positional[str | None] = None
+    run: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[RUN]")] = None
     """Run by name or folder; without it the newest run."""
     images: str = f"{COMPETITION}/test"
     """Folder of images below /kaggle/input, as Kaggle shows it."""

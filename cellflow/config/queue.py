@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
@@ -20,7 +21,7 @@ class QueueConfig:
     'queues'
     """
 
-    file: tyro.conf.Positional[Path]
+    file: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="FILE")]
     """YAML with experiments (a list) or grid (lists of values), and defaults for all of them; settings are
     those of cellflow run, by the names of their flags."""
     queues_dir: Path = Path("queues")

@@ -25,7 +25,7 @@ class ReportConfig:
     cellflow.errors.ConfigError: --watch takes one run, found 2
     """
 
-    runs: tyro.conf.Positional[tuple[str, ...]] = ()
+    runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[RUN ...]")] = ()
     """Run folders or names; without any the newest run. Of several, each is compared with the first."""
     runs_dir: Path = Path("runs")
     """Folder that holds all runs."""

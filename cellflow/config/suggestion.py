@@ -26,7 +26,7 @@ class SuggestConfig:
     ('suggestions', 50)
     """
 
-    run: tyro.conf.Positional[str | None] = None
+    run: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[RUN]")] = None
     """Run by name or folder, archive or model file; without it the newest run. All folds look at the images."""
     images: tuple[Path, ...]
     """Images, folders of images, datasets, patterns in quotes ('a/*.tif'), or text files with one path a line."""
