@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from cellflow.report.pages.chart import COLOURS, Chart, literal
 from cellflow.report.pages.page import write_page
-from cellflow.report.pages.run_charts import line_style
+from cellflow.report.pages.run_charts import pairs_by_type
 from cellflow.report.pages.run_facts import Hint
-from cellflow.report.pages.table import Column, Table
+from cellflow.report.pages.table import Column, Table, rows_of
 from cellflow.report.text.cv import CV_COLUMNS
 from cellflow.storage.sizes import type_text
 
@@ -142,7 +141,7 @@ def _difference_table(pair: PairFacts) -> Table:
         Column("low", "From", 4, "95 % interval, whole groups drawn anew"), Column("high", "To", 4),
         Column("verdict", "Verdict"),
     ]  # fmt: skip
-    rows = [{**_plain(row), "what": _what(row)} for row in pair.table.to_dict("records")]
+    rows = [{**row, "what": _what(row)} for row in rows_of(pair.table)]
     for row in rows:
         row["verdict"] = {"B better": f"{pair.b} better", "A better": f"{pair.a} better"}.get(
             str(row["verdict"]), row["verdict"]
@@ -159,17 +158,10 @@ def _image_table(pair: PairFacts) -> Table:
     ]  # fmt: skip
     shown = [column for column in columns if column.key in pair.images]
     ranked = pair.images.sort_values("difference", key=abs, ascending=False, kind="stable")
-    rows = [_plain(row) for row in ranked.to_dict("records")]
+    rows = rows_of(ranked)
     return Table(
         f"{pair.b} minus {pair.a}: {len(rows)} images, the largest difference first", shown, rows
     )
-
-
-def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:
-    return {
-        str(key): None if isinstance(value, float) and np.isnan(value) else value
-        for key, value in row.items()
-    }
 
 
 def _what(row: Mapping[Any, Any]) -> str:
@@ -226,24 +218,14 @@ def _image_charts(place: int, pair: PairFacts) -> list[Chart]:
     images = pair.images
     if images.empty:
         return []
-    traces: list[dict[str, Any]] = [
-        {
-            "type": "scatter", "mode": "lines", "x": [0, 1], "y": [0, 1], "name": "no difference",
-            "hoverinfo": "skip", "line": {"color": "#8a94a0", "width": 1, "dash": "dash"},
-        }
-    ]  # fmt: skip
-    for number, (cell_type, rows) in enumerate(images.groupby("cell_type", sort=True)):
-        name = literal(type_text(cell_type))
-        traces.append(
-            {
-                "type": "scatter", "mode": "markers", "x": rows["score_a"].tolist(),
-                "y": rows["score_b"].tolist(), "name": name,
-                "text": [literal(item) for item in rows["id"]],
-                "marker": {"size": 7, "opacity": 0.75, "symbol": number % 8,
-                           "color": line_style(number)["color"]},
-                "hovertemplate": "%{text}<br>%{x:.3f} and %{y:.3f}<extra>" + name + "</extra>",
-            }
-        )  # fmt: skip
+    traces = pairs_by_type(
+        images,
+        "score_a",
+        "score_b",
+        ends=[0, 1],
+        line="no difference",
+        says="%{x:.3f} and %{y:.3f}",
+    )
     both = {
         "xaxis": {"title": {"text": literal(pair.a)}, "range": [-0.02, 1.02]},
         "yaxis": {"title": {"text": literal(pair.b)}, "range": [-0.02, 1.02]},

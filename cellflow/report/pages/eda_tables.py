@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cellflow.report.pages.table import Column, Table
+from cellflow.report.pages.table import Column, Table, rows_of
 from cellflow.storage.sizes import plural, type_text
 
 __all__ = [
@@ -172,7 +172,7 @@ def layout_table(images: pd.DataFrame) -> Table:
     counts = images.groupby(keys).size().sort_values(ascending=False).reset_index(name="images")
     rows = [
         {**row, "size": f"{row['height']} x {row['width']}"}
-        for row in _rows(counts.head(MOST_ROWS))
+        for row in rows_of(counts.head(MOST_ROWS))
     ]
     columns = [
         Column("size", "Height x width"),
@@ -214,7 +214,7 @@ def _named(row: pd.Series[Any]) -> str:
 def finding_rows(findings: pd.DataFrame) -> Table:
     """The findings one by one, the first of every kind."""
     first = findings.groupby(["kind", "verdict"], sort=False).head(_EACH)
-    rows = [{**row, "cell": int(row["cell"]) if row["cell"] else None} for row in _rows(first)]
+    rows = [{**row, "cell": int(row["cell"]) if row["cell"] else None} for row in rows_of(first)]
     more = "" if len(first) == len(findings) else f", the first {_EACH} of each kind"
     columns = [
         Column("kind", "Found"),
@@ -232,7 +232,7 @@ def odd_table(odd: pd.DataFrame) -> Table:
         Column("why", "Why"),
         Column("distance", "Distance", 1, "From the median, in robust standard deviations"),
     ]
-    return Table("Images unlike the rest of their type", columns, _rows(odd.head(MOST_ROWS)))
+    return Table("Images unlike the rest of their type", columns, rows_of(odd.head(MOST_ROWS)))
 
 
 def image_table(images: pd.DataFrame, group: str | None) -> Table:
@@ -262,7 +262,7 @@ def image_table(images: pd.DataFrame, group: str | None) -> Table:
     )
     rows = [
         {**row, "id": name, "fold": _fold_text(row["fold"])}
-        for name, row in zip(shown.index, _rows(shown), strict=True)
+        for name, row in zip(shown.index, rows_of(shown), strict=True)
     ]
     return Table("Every image", columns, rows)
 
@@ -318,10 +318,6 @@ def fold_table(images: pd.DataFrame) -> Table:
         *([Column(f"type {kind}", type_text(kind)) for kind in kinds] if kinds != [""] else []),
     ]
     return Table("Every fold, with its images of each type", columns, rows)
-
-
-def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
 
 
 def _fold_text(fold: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -11,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 from markupsafe import Markup
 
 from cellflow.storage.atomic import write_text
+from cellflow.storage.plain_values import plain
 
-__all__ = ["plain", "write_page"]
+__all__ = ["write_page"]
 
 MISSING = "–"
 """Stands where a figure is not known."""
@@ -71,23 +70,6 @@ def write_page(
         )
     )
     write_text(path, text)
-
-
-def plain(value: Any) -> Any:
-    """What JSON can hold: NumPy's numbers and arrays as Python's, numbers that are not finite as null."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Path):
-        return str(value)
-    return value
 
 
 def _number(value: Any, digits: int = 3) -> str:

@@ -15,7 +15,7 @@ from cellflow.report.pages.run_facts import FoldFacts, RunFacts
 from cellflow.report.pages.table import Column, Table
 from cellflow.storage.sizes import type_text
 
-__all__ = ["course_charts", "line_style", "recognition_charts", "score_charts"]
+__all__ = ["course_charts", "line_style", "pairs_by_type", "recognition_charts", "score_charts"]
 
 Trace = dict[str, Any]
 _PRECISION = re.compile(r"ap(\d\d)")
@@ -329,6 +329,30 @@ def _confusion_chart(table: pd.DataFrame) -> Chart | None:
     )
 
 
+def pairs_by_type(
+    table: pd.DataFrame, x: str, y: str, *, ends: Sequence[float], line: str, says: str
+) -> list[Trace]:
+    """Two values of every image against each other, a colour and a sign for each type, and the line x = y."""
+    traces: list[Trace] = [
+        {
+            "type": "scatter", "mode": "lines", "x": [*ends], "y": [*ends], "name": line, "hoverinfo": "skip",
+            "line": {"color": "#8a94a0", "width": 1, "dash": "dash"},
+        }
+    ]  # fmt: skip
+    for place, (cell_type, rows) in enumerate(table.groupby("cell_type", sort=True)):
+        name = literal(type_text(cell_type))
+        color = line_style(place)["color"]
+        traces.append(
+            {
+                "type": "scatter", "mode": "markers", "x": rows[x].tolist(), "y": rows[y].tolist(),
+                "name": name, "text": [literal(item) for item in rows["id"]],
+                "marker": {"size": 7, "color": color, "opacity": 0.75, "symbol": place % 8},
+                "hovertemplate": "%{text}<br>" + says + "<extra>" + name + "</extra>",
+            }
+        )  # fmt: skip
+    return traces
+
+
 def _diameter_chart(scores: pd.DataFrame) -> Chart | None:
     """Every image's median diameter, and what its style says."""
     known = scores[(scores["median_diameter"] > 0) & (scores["style_diameter"] > 0)]
@@ -336,24 +360,10 @@ def _diameter_chart(scores: pd.DataFrame) -> Chart | None:
         return None
     ends = [float(known[["median_diameter", "style_diameter"]].to_numpy().min()) * 0.9]
     ends.append(float(known[["median_diameter", "style_diameter"]].to_numpy().max()) * 1.1)
-    traces: list[Trace] = [
-        {
-            "type": "scatter", "mode": "lines", "x": ends, "y": ends, "name": "told = true", "hoverinfo": "skip",
-            "line": {"color": "#8a94a0", "width": 1, "dash": "dash"},
-        }
-    ]  # fmt: skip
-    for place, (cell_type, rows) in enumerate(known.groupby("cell_type", sort=True)):
-        name = literal(type_text(cell_type))
-        traces.append(
-            {
-                "type": "scatter", "mode": "markers", "x": rows["median_diameter"].tolist(),
-                "y": rows["style_diameter"].tolist(), "name": name,
-                "text": [literal(item) for item in rows["id"]],
-                "marker": {"size": 7, "color": line_style(place)["color"], "opacity": 0.75,
-                           "symbol": place % 8},
-                "hovertemplate": "%{text}<br>true %{x:.1f}, told %{y:.1f} pixels<extra>" + name + "</extra>",
-            }
-        )  # fmt: skip
+    told = "true %{x:.1f}, told %{y:.1f} pixels"
+    traces = pairs_by_type(
+        known, "median_diameter", "style_diameter", ends=ends, line="told = true", says=told
+    )
     error = np.abs(np.log(known["style_diameter"] / known["median_diameter"]))
     kind = "log" if ends[1] > 4 * ends[0] else "linear"
     layout = {

@@ -12,7 +12,7 @@ from cellflow.report.pages.explorer import EXPLORER_ASSETS, ExplorerFacts, explo
 from cellflow.report.pages.page import write_page
 from cellflow.report.pages.run_charts import course_charts, recognition_charts, score_charts
 from cellflow.report.pages.run_facts import RunFacts
-from cellflow.report.pages.table import Column, Table
+from cellflow.report.pages.table import Column, Table, rows_of
 from cellflow.report.pages.threshold_charts import (
     chosen_table,
     fold_table,
@@ -101,15 +101,11 @@ def cv_tables(cv: pd.DataFrame) -> list[Table]:
         Column("recall", "Recall", 3, "part of the true cells that was found, at IoU 0.5"),
         Column("f1", "F1", 3, "both in one"),
     ]  # fmt: skip
-    rows = [{**_plain(row), "what": _what(row)} for row in cv.to_dict("records")]
+    rows = [{**row, "what": _what(row)} for row in rows_of(cv)]
     return [
         Table("Scores: means over images", [c for c in first if _has(rows, c.key)], rows),
         Table("Cells at IoU 0.5 and 0.75", [c for c in second if _has(rows, c.key)], rows),
     ]
-
-
-def _plain(row: Mapping[Any, Any]) -> dict[str, Any]:
-    return {str(key): value for key, value in row.items()}
 
 
 def _has(rows: list[dict[str, Any]], key: str) -> bool:
@@ -137,7 +133,7 @@ def image_table(scores: pd.DataFrame) -> Table:
         Column("predicted_type", "Told type"),
     ]  # fmt: skip
     ranked = scores.sort_values(["score", "id"], kind="stable")
-    rows = [_plain(row) for row in ranked.to_dict("records")]
+    rows = rows_of(ranked)
     shown = [column for column in columns if column.key in scores and _has(rows, column.key)]
     return Table(f"Out-of-fold predictions of {len(rows)} images, the worst first", shown, rows)
 

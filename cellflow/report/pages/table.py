@@ -6,7 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Column", "Table"]
+import pandas as pd
+
+from cellflow.storage.plain_values import plain
+
+__all__ = ["Column", "Table", "rows_of"]
 
 
 @dataclass(frozen=True)
@@ -47,3 +51,8 @@ class Table:
     title: str
     columns: Sequence[Column]
     rows: Sequence[Mapping[str, Any]]
+
+
+def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of a table as `Table` takes them; what is not a number is unknown."""
+    return [plain(row) for row in frame.to_dict("records")]
