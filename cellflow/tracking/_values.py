@@ -1,38 +1,11 @@
-"""Values of all kinds as plain ones."""
+"""Scores as trackers show them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["flatten", "plain", "round_score"]
-
-
-def plain(value: Any) -> Any:
-    """Value as JSON has it: NumPy scalars as Python's, nan and infinity as None, the rest as text."""
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [plain(item) for item in value]
-    if isinstance(value, bool | int | str) or value is None:
-        return value
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if callable(getattr(value, "tolist", None)):
-        return plain(value.tolist())
-    return str(value)
-
-
-def flatten(
-    values: Mapping[str, Any], separator: str, prefix: str = ""
-) -> Iterator[tuple[str, Any]]:
-    """Leaves of nested mappings with their path as name; those that are None are left out."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from flatten(value, separator, f"{prefix}{key}{separator}")
-        elif value is not None:
-            yield f"{prefix}{key}", value
+__all__ = ["round_score"]
 
 
 def round_score(value: Any) -> float | None:

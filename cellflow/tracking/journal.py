@@ -11,8 +11,8 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from cellflow.storage.plain_values import plain
 from cellflow.tracking._lock import locked
-from cellflow.tracking._values import plain
 from cellflow.tracking.tracker import Pictures, Tracker
 
 __all__ = ["Journal", "read_journal"]

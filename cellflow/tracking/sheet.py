@@ -9,7 +9,8 @@ from typing import Any
 
 from cellflow.config.checks import config_to_dict
 from cellflow.config.training import TrainConfig
-from cellflow.tracking._values import flatten, round_score
+from cellflow.storage.plain_values import flatten
+from cellflow.tracking._values import round_score
 from cellflow.tracking.sheet_table import Row, SheetTable
 from cellflow.tracking.tracker import Links, Tracker
 
@@ -154,12 +155,12 @@ def _model(config: Mapping[str, Any], network: Any) -> str:
 
 def _configuration(config: Mapping[str, Any]) -> str:
     """What differs from the defaults, as flags are named."""
-    usual = dict(flatten(config_to_dict(TrainConfig()), "."))
+    usual = dict(flatten(config_to_dict(TrainConfig())))
     shown = {name: value for name, value in config.items() if name not in _NOT_SHOWN}
     given = [
         f"{name.rpartition('.')[2]}={value}"
-        for name, value in flatten(shown, ".")
-        if usual.get(name) != value
+        for name, value in flatten(shown)
+        if value is not None and usual.get(name) != value
     ]
     return (", ".join(given) or "defaults")[:_LONGEST]
 

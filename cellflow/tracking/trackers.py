@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Any
 
 from cellflow.config.tracking import TrackingConfig
+from cellflow.storage.plain_values import plain
 from cellflow.storage.run_folder import RunFolder
 from cellflow.storage.secrets import redact, redact_tree
-from cellflow.tracking._values import plain
 from cellflow.tracking.journal import Journal
 from cellflow.tracking.slot import Slot, reason_of
 from cellflow.tracking.tracker import Links, Pictures, Tracker

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from cellflow.config.tracking import TrackingConfig
+from cellflow.storage.plain_values import flatten, plain
 from cellflow.storage.secrets import redact, without_private_facts
-from cellflow.tracking._values import flatten, plain
 from cellflow.tracking.tracker import Links, Pictures, Tracker
 from cellflow.tracking.wandb_process import has_credentials, is_reachable, unpatched
 
@@ -115,7 +115,7 @@ class WandbTracker(Tracker):
     def end_fold(self, fold: int, summary: Mapping[str, Any], model: Path) -> None:
         """Log the best model, and close the wandb run of the fold."""
         run = self._run(_key(fold))
-        run.summary.update(dict(flatten(plain(summary), "/")))
+        run.summary.update(_numbers(plain(summary)))
         if model.is_file():
             run.log_artifact(self._artifact(fold, summary, model))
         self._finish(_key(fold), exit_code=0)
@@ -125,7 +125,7 @@ class WandbTracker(Tracker):
         self._starts[_RUN] = dict(metadata.get("config") or {}) | _facts(metadata, _FACTS)
         run = self._run(_RUN)
         run.config.update(self._starts[_RUN], allow_val_change=True)
-        numbers = dict(flatten({"cv": metadata.get("cv") or {}}, "/"))
+        numbers = _numbers({"cv": metadata.get("cv") or {}})
         run.summary.update({"status": metadata.get("status")} | numbers)
         tables = {"thresholds": _threshold_rows(metadata), "folds": _fold_rows(metadata)}
         run.log({name: self._table(rows) for name, rows in tables.items() if rows})
@@ -281,3 +281,8 @@ def _fold_rows(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:
     folds = (metadata.get("model") or {}).get("folds") or []
     scores = (metadata.get("cv") or {}).get("per_fold") or {}
     return [plain({**item, **(scores.get(str(item.get("fold"))) or {})}) for item in folds]
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of nested values, by their paths."""
+    return {name: value for name, value in flatten(values, "/") if value is not None}

@@ -25,10 +25,10 @@ from cellflow.errors import CellflowError, DataError, RunError
 from cellflow.io.dataset import Dataset
 from cellflow.io.flow_store import FlowStore
 from cellflow.report.pages.explorer import ExplorerFacts, ExplorerImage
-from cellflow.report.pages.page import plain
 from cellflow.report.pages.picture import address_of
 from cellflow.storage.atomic import atomic_folder, write_json
 from cellflow.storage.hashing import hash_file, hash_json
+from cellflow.storage.plain_values import plain
 from cellflow.storage.records import dict_or_empty, read_json
 from cellflow.storage.run_folder import RunFolder
 

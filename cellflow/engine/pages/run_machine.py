@@ -10,6 +10,7 @@ import pandas as pd
 from cellflow.config import TrainConfig, config_to_dict
 from cellflow.engine.runs.identity import with_later_settings
 from cellflow.report.pages.run_facts import FoldFacts
+from cellflow.storage.plain_values import flatten
 from cellflow.storage.records import dict_or_empty, number_or_none
 from cellflow.storage.sizes import duration_text, size_text
 
@@ -90,7 +91,8 @@ def setting_rows(record: Mapping[str, Any]) -> list[Row]:
     config = dict_or_empty(record.get("config"))
     if not config:
         return []
-    given, usual = _flat(with_later_settings(config)), _flat(config_to_dict(TrainConfig()))
+    given = dict(flatten(with_later_settings(config)))
+    usual = dict(flatten(config_to_dict(TrainConfig())))
     return [
         {
             "name": name,
@@ -100,16 +102,6 @@ def setting_rows(record: Mapping[str, Any]) -> list[Row]:
         }
         for name, value in given.items()
     ]
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    rows: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, dict):
-            rows |= _flat(value, f"{prefix}{name}.")
-        else:
-            rows[prefix + str(name)] = value
-    return rows
 
 
 def _text(value: Any) -> str:

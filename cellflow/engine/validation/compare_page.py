@@ -30,6 +30,7 @@ from cellflow.report.pages.compare_page import (
 )
 from cellflow.report.pages.picture import picture_uri, shrunk
 from cellflow.report.pages.run_facts import Hint
+from cellflow.storage.plain_values import flatten
 from cellflow.storage.run_folder import RunFolder
 
 __all__ = ["write_compare_page"]
@@ -91,7 +92,7 @@ def _run_row(run: RunFolder, name: str) -> dict[str, Any]:
 
 def _settings(runs: Sequence[RunFolder]) -> list[dict[str, Any]]:
     """Settings, diameters of predictions and versions that are not the same in all runs."""
-    every = [_flat(_made_with(run)) for run in runs]
+    every = [dict(flatten(_made_with(run))) for run in runs]
     names = dict.fromkeys(name for item in every for name in item)
     return [
         {"name": name, **{str(at): _text(item.get(name)) for at, item in enumerate(every)}}
@@ -115,16 +116,6 @@ def _made_with(run: RunFolder) -> dict[str, Any]:
         "oof": oof,
         "versions": record.get("versions", {}),
     }
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    rows: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            rows |= _flat(value, f"{prefix}{name}.")
-        else:
-            rows[prefix + str(name)] = value
-    return rows
 
 
 def _text(value: Any) -> str:
