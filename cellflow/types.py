@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Instances", "Score", "one_line", "shorten"]
+__all__ = ["Box", "Instances", "Score", "one_line", "shorten"]
 
 Class = TypeVar("Class", bound=type)
 LINE = 118
@@ -60,6 +60,61 @@ def _brief(value: Any) -> str:
         return repr(value)
     name = getattr(value, "name", None)
     return f"{type(value).__name__} {name}" if isinstance(name, str) else type(value).__name__
+
+
+class Box(NamedTuple):
+    """A rectangle of an image: rows ``top`` to ``bottom`` and columns ``left`` to ``right``, ends excluded.
+
+    Attributes
+    ----------
+    top, bottom : int
+        The first row, and the row after the last.
+    left, right : int
+        The first column, and the column after the last.
+
+    Examples
+    --------
+    >>> box = Box(top=2, bottom=5, left=0, right=4)
+    >>> box.shape
+    (3, 4)
+    >>> box.grown(1, (10, 10))
+    Box(top=1, bottom=6, left=0, right=5)
+    >>> box.intersection(Box(4, 9, 1, 2))
+    Box(top=4, bottom=5, left=1, right=2)
+    """
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """``(rows, columns)``; 0 on an axis that ends at or before its start."""
+        return max(self.bottom - self.top, 0), max(self.right - self.left, 0)
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """What cuts the box out of an array ``(H, W, ...)``; rows and columns are from 0 on."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether the box holds no pixel."""
+        return self.bottom <= self.top or self.right <= self.left
+
+    def grown(self, margin: int, shape: tuple[int, int]) -> Box:
+        """The box with `margin` more pixels on each side, as far as an image of `shape` goes."""
+        whole = Box(0, shape[0], 0, shape[1])
+        return Box(
+            self.top - margin, self.bottom + margin, self.left - margin, self.right + margin
+        ).intersection(whole)
+
+    def intersection(self, other: Box) -> Box:
+        """The pixels that both boxes hold; an empty box where they share none."""
+        top, left = max(self.top, other.top), max(self.left, other.left)
+        bottom, right = min(self.bottom, other.bottom), min(self.right, other.right)
+        return Box(top, max(bottom, top), left, max(right, left))
 
 
 @one_line
