@@ -25,7 +25,12 @@ _SOURCE = np.float32(2.0**90)
 
 @kernel
 def _center(labels: Ints, number: int, box: Ints) -> tuple[int, int, int]:
-    """Pixel of the label nearest to its mean position (the first in raster order), and its area."""
+    """Pixel of the label nearest to its mean position (the first in raster order), and its area.
+
+    Distances are taken from the box's corner, as upstream: where the cell lies does not change them.
+    """
+    top = box[0]
+    left = box[2]
     area = 0
     sum_y = 0
     sum_x = 0
@@ -34,20 +39,20 @@ def _center(labels: Ints, number: int, box: Ints) -> tuple[int, int, int]:
         for x in range(box[2], box[3]):
             if labels[y, x] == number:
                 in_row += 1
-                sum_x += x
+                sum_x += x - left
         area += in_row
-        sum_y += in_row * y
+        sum_y += in_row * (y - top)
     mean_y = sum_y / area
     mean_x = sum_x / area
-    best_y = int(np.ceil(mean_y - 0.5))
-    best_x = int(np.ceil(mean_x - 0.5))
+    best_y = top + int(np.ceil(mean_y - 0.5))
+    best_x = left + int(np.ceil(mean_x - 0.5))
     if labels[best_y, best_x] == number:
         return best_y, best_x, area
     best = 1e300
     for y in range(box[0], box[1]):
         for x in range(box[2], box[3]):
             if labels[y, x] == number:
-                distance = (x - mean_x) ** 2 + (y - mean_y) ** 2
+                distance = (x - left - mean_x) ** 2 + (y - top - mean_y) ** 2
                 if distance < best:
                     best = distance
                     best_y = y

@@ -242,10 +242,24 @@ def _follow_flows(
     flow: Floats, cellprob: Floats, threshold: float, steps: int, method: Method, check_scale: bool
 ) -> tuple[Floats, Stops]:
     """The unit flow, and where it leads the foreground pixels."""
+    field, inside, tally = unit_field(flow, cellprob, threshold)
+    check_tally(tally, check_scale)
+    follow = take_all_steps if method == "trace" else take_jumps
+    return field, follow(field, inside, steps, _rows_at_once(cellprob.shape[1]))
+
+
+def unit_field(
+    flow: Floats, cellprob: Floats, threshold: float
+) -> tuple[Floats, NDArray[np.uint8], NDArray[np.int64]]:
+    """What is followed: the unit flow ``(H, W, 2)`` of the foreground, 0 elsewhere, rounded to float16 before.
+
+    Also returns the foreground ``(H, W)``, and what `check_tally` judges, which is summed over parts of an image:
+    foreground pixels, those whose flow is at least 1.5 long, and values that are not finite.
+    """
     height, width = cellprob.shape
     field = np.empty((height, width, 2), dtype=np.float32)
     inside = np.empty((height, width), dtype=np.uint8)
-    rows = max(1, min(64, 65536 // width))
+    rows = _rows_at_once(width)
     tally = np.zeros((-(-height // rows), 3), dtype=np.int64)
     cut = _first_above(threshold)
     run_blocks(
@@ -253,9 +267,11 @@ def _follow_flows(
         height,
         rows,
     )
-    _check_tally(tally.sum(axis=0), check_scale)
-    follow = take_all_steps if method == "trace" else take_jumps
-    return field, follow(field, inside, steps, rows)
+    return field, inside, tally.sum(axis=0)
+
+
+def _rows_at_once(width: int) -> int:
+    return max(1, min(64, 65536 // width))
 
 
 def _first_above(threshold: float) -> np.float32:
@@ -273,7 +289,14 @@ def _first_above(threshold: float) -> np.float32:
     return middle
 
 
-def _check_tally(tally: NDArray[np.int64], check_scale: bool) -> None:
+def check_tally(tally: NDArray[np.int64], check_scale: bool) -> None:
+    """Refuse fields that are not finite, and (with `check_scale`) those that look like a unit flow.
+
+    Raises
+    ------
+    DataError
+        See `flows_to_labels`.
+    """
     n_inside, n_long, n_bad = tally.tolist()
     if n_bad:
         raise DataError(
