@@ -34,8 +34,8 @@ __all__ = [
     "CellTable",
     "check_cells",
     "count_places",
-    "foreground_of",
     "follow_part",
+    "foreground_of",
     "own_ends",
     "part_table",
 ]
@@ -178,7 +178,12 @@ class CellChecks(NamedTuple):
 
 
 def check_cells(
-    labels: Ints, table: CellTable, part: Box, shape: tuple[int, int], field: Floats, cellprob: Floats
+    labels: Ints,
+    table: CellTable,
+    part: Box,
+    shape: tuple[int, int],
+    field: Floats,
+    cellprob: Floats,
 ) -> CellChecks:
     """Check cells of which a part holds every pixel.
 
