@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -14,9 +15,12 @@ from cellflow.errors import DataError
 __all__ = [
     "AS_TRAINED",
     "Normalization",
+    "Scaling",
+    "find_scaling",
     "network_channels",
     "normalize_percentile",
     "resize_linear",
+    "scale_channels",
     "select_channels",
 ]
 
@@ -66,6 +70,17 @@ AS_TRAINED = Normalization()
 """Percentiles 1 and 99, as the training of every network here."""
 
 
+class Scaling(NamedTuple):
+    """How the values of a channel are brought to the scale of the network: less `low`, over `high - low`.
+
+    `flat` is for a channel that says nothing, which becomes 0; without a range values stay.
+    """
+
+    low: float = 0.0
+    high: float = 1.0
+    flat: bool = False
+
+
 def normalize_percentile(image: Any, lower: float = 1, upper: float = 99) -> Floats:
     """Scale every channel so that its lower percentile becomes 0 and its upper one 1.
 
@@ -102,24 +117,101 @@ def normalize_percentile(image: Any, lower: float = 1, upper: float = 99) -> Flo
             raise DataError(
                 f"image: channel {index} holds NaN or infinity; repair or mask it first"
             )
-        if channel.min() == channel.max():
-            continue
-        # one call each: with a list NumPy interpolates in float64, and the last bits differ
-        low, high = np.percentile(channel, lower), np.percentile(channel, upper)
-        if high == low:
-            low, high = _whole_range(channel, low)
-        if high - low > _ROUNDING * max(abs(low), abs(high)):
-            channel -= low
-            channel /= high - low
-        else:
-            channel[:] = 0
+        if channel.min() != channel.max():
+            _scale(channel, _percentile_scaling(channel, lower, upper))
     return out
+
+
+def _percentile_scaling(channel: Floats, lower: float, upper: float) -> Scaling:
+    """The scaling of a channel that is not constant."""
+    # one call each: with a list NumPy interpolates in float64, and the last bits differ
+    low, high = np.percentile(channel, lower), np.percentile(channel, upper)
+    if high == low:
+        low, high = _whole_range(channel, low)
+    if high - low > _ROUNDING * max(abs(low), abs(high)):
+        return Scaling(float(low), float(high))
+    return Scaling(flat=True)
+
+
+def _scale(channel: Floats, scaling: Scaling) -> None:
+    """Scale in place, in float32."""
+    if scaling.flat:
+        channel[:] = 0
+        return
+    low, high = np.float32(scaling.low), np.float32(scaling.high)
+    channel -= low
+    channel /= high - low
 
 
 def _whole_range(channel: Floats, common: np.float32) -> tuple[np.float32, np.float32]:
     """From the value that nearly all pixels have to the largest; from the smallest where that is it."""
     top = channel.max()
     return (common, top) if top > common else (channel.min(), common)
+
+
+def find_scaling(
+    selected: Floats, normalization: Normalization = AS_TRAINED
+) -> tuple[Scaling | None, ...]:
+    """The scaling of each channel, found on the whole image or a coarse view of it, for `scale_channels`.
+
+    Parameters
+    ----------
+    selected : (C, H, W) float32 ndarray
+        Channels as `select_channels` gives them.
+    normalization : Normalization
+        By default percentiles 1 and 99.
+
+    Returns
+    -------
+    tuple of Scaling or None
+        None where values are to stay as they are.
+
+    Raises
+    ------
+    DataError
+        If a channel holds NaN or infinity.
+    """
+    if not np.isfinite(selected).all():
+        raise DataError("image: it holds NaN or infinity; repair or mask it first")
+    found: list[Scaling | None] = []
+    bounds = normalization.bounds * (3 - len(normalization.bounds))
+    for index, channel in enumerate(selected):
+        constant = not channel.size or channel.min() == channel.max()
+        if bounds:
+            found.append(Scaling(*bounds[index], flat=bool(constant)))
+        elif normalization.percentiles is None:
+            found.append(None)
+        else:
+            found.append(
+                Scaling(flat=True)
+                if constant
+                else _percentile_scaling(channel, *normalization.percentiles)
+            )
+    return tuple(found)
+
+
+def scale_channels(
+    selected: Floats, scaling: Sequence[Scaling | None], *, invert: bool = False
+) -> Floats:
+    """Channels of an image, or of a part of it, at the scale of the network; a copy.
+
+    Equal to `network_channels` of the whole image, cut out, if the scaling was found on the whole image.
+
+    Raises
+    ------
+    DataError
+        If a channel holds NaN or infinity.
+    """
+    if not np.isfinite(selected).all():
+        raise DataError("image: it holds NaN or infinity; repair or mask it first")
+    out = np.array(selected, dtype=np.float32)
+    for channel, how in zip(out, scaling, strict=True):
+        if how is None:
+            continue
+        _scale(channel, how)
+        if invert and not how.flat:
+            np.subtract(1, channel, out=channel)
+    return out
 
 
 def select_channels(image: Any, chan: int = 0, chan2: int = 0) -> Floats:
@@ -193,31 +285,13 @@ def network_channels(
     Raises
     ------
     DataError
-        As `select_channels` and `normalize_percentile`; also if the image has no pixels.
+        As `select_channels`; also if the image has no pixels, or holds NaN or infinity.
     """
     selected = select_channels(image, chan, chan2)
     if not selected.size:
         raise DataError(f"image: expected at least one pixel, found shape {np.shape(image)}")
-    if normalization.bounds:
-        normal = _normalize_bounds(selected, normalization.bounds)
-    elif normalization.percentiles is not None:
-        normal = normalize_percentile(selected, *normalization.percentiles)
-    elif np.isfinite(selected).all():
-        return selected
-    else:
-        raise DataError("image: it holds NaN or infinity; repair or mask it first")
-    flat = normal.min(axis=(1, 2)) == normal.max(axis=(1, 2))
-    if normalization.invert:
-        normal = 1 - normal
-    normal[flat] = 0
-    return normal
-
-
-def _normalize_bounds(image: Floats, bounds: tuple[tuple[float, float], ...]) -> Floats:
-    if not np.isfinite(image).all():
-        raise DataError("image: it holds NaN or infinity; repair or mask it first")
-    low, high = np.array(bounds * (3 - len(bounds)), np.float32).T[..., np.newaxis, np.newaxis]
-    return np.asarray((image - low) / (high - low), np.float32)
+    scaling = find_scaling(selected, normalization)
+    return scale_channels(selected, scaling, invert=normalization.invert)
 
 
 def resize_linear(image: Any, shape: tuple[int, int]) -> Floats:
