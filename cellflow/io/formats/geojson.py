@@ -21,7 +21,18 @@ from cellflow.io.found_outlines import FoundOutlines, printable
 from cellflow.io.shapes import Outline, closed, outlines_from_labels
 from cellflow.storage.atomic import write_text
 
-__all__ = ["GeoJson", "begins_as_geojson", "read_geojson", "write_geojson"]
+__all__ = [
+    "COLLECTION_END",
+    "COLLECTION_HEAD",
+    "GeoJson",
+    "begins_as_geojson",
+    "detection",
+    "read_geojson",
+    "write_geojson",
+]
+
+COLLECTION_HEAD, COLLECTION_END = '{"type": "FeatureCollection", "features": [\n', "\n]}\n"
+"""What stands around the features of a file, which are joined by a comma and a line break."""
 
 _IDS = uuid.uuid5(uuid.NAMESPACE_URL, "cellflow:outlines")
 """Name space of the ids of cells."""
@@ -133,27 +144,45 @@ def write_geojson(
     measurements : mapping, optional
         By number of the cell what was measured, by name; values that are not finite are left out.
     """
-    features = []
-    for number, outline in outlines_from_labels(labels).items():
-        geometry = _geometry(outline)
-        digest = hashlib.sha256(json.dumps(geometry).encode()).hexdigest()
-        properties: dict[str, Any] = {"objectType": "detection", "name": str(number)}
-        if cell_type:
-            properties["classification"] = {"name": cell_type}
-        values = (measurements or {}).get(number, {})
-        finite = {name: float(value) for name, value in values.items() if math.isfinite(value)}
-        if finite:
-            properties["measurements"] = finite
-        features.append(
-            {
-                "type": "Feature",
-                "id": str(uuid.uuid5(_IDS, f"{image_id}/{number}/{digest}")),
-                "geometry": geometry,
-                "properties": properties,
-            }
+    lines = ",\n".join(
+        detection(
+            number,
+            outline,
+            image_id,
+            cell_type=cell_type,
+            measured=(measurements or {}).get(number, {}),
         )
-    lines = ",\n".join(json.dumps(feature, ensure_ascii=False) for feature in features)
-    write_text(path, f'{{"type": "FeatureCollection", "features": [\n{lines}\n]}}\n')
+        for number, outline in outlines_from_labels(labels).items()
+    )
+    write_text(path, f"{COLLECTION_HEAD}{lines}{COLLECTION_END}")
+
+
+def detection(
+    number: int,
+    outline: Outline,
+    image_id: str,
+    *,
+    cell_type: str = "",
+    measured: Mapping[str, float] | None = None,
+) -> str:
+    """The feature of one cell, in one line; parameters as those of `write_geojson`."""
+    geometry = _geometry(outline)
+    digest = hashlib.sha256(json.dumps(geometry).encode()).hexdigest()
+    properties: dict[str, Any] = {"objectType": "detection", "name": str(number)}
+    if cell_type:
+        properties["classification"] = {"name": cell_type}
+    finite = {
+        name: float(value) for name, value in (measured or {}).items() if math.isfinite(value)
+    }
+    if finite:
+        properties["measurements"] = finite
+    feature = {
+        "type": "Feature",
+        "id": str(uuid.uuid5(_IDS, f"{image_id}/{number}/{digest}")),
+        "geometry": geometry,
+        "properties": properties,
+    }
+    return json.dumps(feature, ensure_ascii=False)
 
 
 def _geometry(outline: Outline) -> dict[str, Any]:
