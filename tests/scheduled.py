@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -79,3 +80,7 @@ def note(folder: Path, name: str, text: str) -> int:
 def notes(folder: Path, name: str) -> list[str]:
     path = folder / f"{name}.notes"
     return path.read_text().splitlines() if path.exists() else []
+
+
+def say(text: str) -> None:
+    logging.getLogger("cellflow.engine.test").info("%s", text)

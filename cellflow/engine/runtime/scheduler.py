@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager
 
 from cellflow.config.checks import SCHEDULER, scheduler_parts
 from cellflow.engine.runtime.tasks import Here, Outcome, Scheduler
-from cellflow.errors import ConfigError
+from cellflow.errors import CellflowError, ConfigError
 
 __all__ = ["Outcome", "Scheduler", "open_scheduler"]
 
@@ -39,14 +39,20 @@ def open_scheduler(text: str | None) -> Iterator[Scheduler]:
     parts = scheduler_parts(text)
     if parts is None:
         raise ConfigError(SCHEDULER.problems("scheduler", text)[0], found=text)
-    from cellflow.engine.runtime import _dask  # a second, which other commands do not need
-
+    try:
+        from cellflow.engine.runtime import _dask_clusters  # a second, which other commands do not need
+    except ModuleNotFoundError as error:
+        if error.name not in ("cloudpickle", "dask", "distributed"):
+            raise
+        raise CellflowError(
+            f"--scheduler {text} needs Dask. Install it with: pip install 'cellflow[dask]'"
+        ) from None
     kind, rest = parts
     if kind == "local":
-        cluster = _dask.local_cluster(int(rest))
+        place = _dask_clusters.local_workers(int(rest))
     elif kind == "slurm":
-        cluster = _dask.slurm_cluster(int(rest))
+        place = _dask_clusters.slurm_workers(int(rest))
     else:
-        cluster = _dask.running_cluster(rest)
-    with cluster as client, _dask.scheduler_of(client) as scheduler:
+        place = _dask_clusters.running_cluster(rest)
+    with place as scheduler:
         yield scheduler

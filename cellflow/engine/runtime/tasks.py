@@ -16,7 +16,7 @@ from cellflow.engine.runtime.kept import forget, session
 from cellflow.engine.runtime.progress_lines import WorkProgress, show_progress
 from cellflow.errors import TaskError
 
-__all__ = ["Answer", "Here", "Job", "Outcome", "Scheduler", "attempt"]
+__all__ = ["Answer", "Here", "Job", "Outcome", "Scheduler", "attempt", "task_error"]
 
 MAX_LINE = 300
 
@@ -44,11 +44,24 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one try of a task; `worker` is a process, in words."""
+    """What came of one try of a task.
+
+    Attributes
+    ----------
+    worker : str
+        Where it ran; empty where that is unknown.
+    value : object
+        What the function returned.
+    error : TaskError or None
+        What it raised.
+    foreign : tuple of str
+        In what the worker differs from where the task came from; it has then not run.
+    """
 
     worker: str
     value: Any = None
     error: TaskError | None = None
+    foreign: tuple[str, ...] = ()
 
 
 class Job:
@@ -219,11 +232,13 @@ class Here(Scheduler):
                 pass
 
 
-def attempt(function: Function, arguments: tuple[Any, ...], name: str) -> Answer:
-    """Run a task once, in a session; what it raises is part of the answer."""
-    worker = f"process {os.getpid()} on {socket.gethostname()}"
+def attempt(
+    function: Function, arguments: tuple[Any, ...], sender: str, worker: str = ""
+) -> Answer:
+    """Run a task once, in the session of its sender; what it raises is part of the answer."""
+    worker = worker or f"process {os.getpid()} on {socket.gethostname()}"
     try:
-        with session(name):
+        with session(sender):
             return Answer(worker, function(*arguments))
     except (Exception, SystemExit) as error:
         return Answer(worker, error=task_error(error, worker))
