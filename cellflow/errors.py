@@ -17,6 +17,7 @@ __all__ = [
     "PackageError",
     "RleError",
     "RunError",
+    "TaskError",
 ]
 
 
@@ -108,3 +109,19 @@ class NotFiniteError(CellflowError, ArithmeticError):
 
 class PackageError(CellflowError, RuntimeError):
     """Packages for another machine cannot be collected, or what is published cannot be sent."""
+
+
+class TaskError(CellflowError, RuntimeError):
+    """A task has failed; the message is that of what it raised.
+
+    Attributes
+    ----------
+    traceback : str
+        Where it was raised.
+    worker : str
+        Where it ran: process and host; empty where its worker was lost.
+    """
+
+    def __init__(self, message: str = "", *, traceback: str = "", worker: str = ""):
+        super().__init__(message)
+        self.traceback, self.worker = traceback, worker

@@ -47,6 +47,23 @@ FOLDER_NAME = Rule(
     lambda value: bool(re.fullmatch(r"[\w.+][\w.+-]*", value) and value.strip(".")),
 )
 
+SCHEDULER = Rule(
+    "is local:N for N processes of this machine, tcp://HOST:PORT (or tls://) of a Dask cluster, "
+    "slurm or slurm:N for N jobs, or is left out for this process alone",
+    lambda value: not value or scheduler_parts(value) is not None,
+)
+
+
+def scheduler_parts(text: str) -> tuple[str, str] | None:
+    """Kind and rest of where tasks run: (local, 4), (tcp, tcp://host:8786), (slurm, 1); None when it is neither."""
+    text = text.strip()
+    if re.fullmatch(r"(tcp|tls)://(\[[^\]\s]+\]|[^:/\s]+):\d{1,5}", text):
+        return text[:3], text
+    parts = re.fullmatch(r"(?:(local):|(slurm)(?::|$))([1-9]\d{0,5})?", text)
+    if parts is None or (parts[1] and not parts[3]) or text.endswith(":"):
+        return None
+    return parts[1] or parts[2], parts[3] or "1"
+
 
 def check_config(config: Any) -> None:
     """Raise one ConfigError with every problem of a config and of the groups inside it."""
