@@ -20,7 +20,7 @@ from cellflow.engine.pages.run_page import try_run_page
 from cellflow.engine.prediction.predict_images import predict_images
 from cellflow.engine.prediction.result_folder import ResultFolder
 from cellflow.engine.runs.identity import versions
-from cellflow.engine.runtime.machine import Machine, choose_machine
+from cellflow.engine.runtime.machine import Machine
 from cellflow.engine.segmentation.channels import channel_numbers, needs_colour, warn_of_grey
 from cellflow.engine.segmentation.doubts import (
     warn_of_diameter,
@@ -28,14 +28,10 @@ from cellflow.engine.segmentation.doubts import (
     warn_of_no_cells,
 )
 from cellflow.engine.segmentation.member import Member
-from cellflow.engine.segmentation.open_models import (
-    Opened,
-    check_type,
-    describe_members,
-    open_models,
-)
-from cellflow.engine.segmentation.segmenter import FLIPS, Segmenter
-from cellflow.errors import DataError, RunError
+from cellflow.engine.segmentation.open_models import Opened, describe_members
+from cellflow.engine.segmentation.open_segmenter import open_segmenter
+from cellflow.engine.segmentation.segmenter import Segmenter
+from cellflow.errors import DataError
 from cellflow.io.foreign_flows import check_layout, read_foreign_flows
 from cellflow.io.formats.dataset_folder import DatasetImage
 from cellflow.io.image_source import find_images, source_folders
@@ -197,22 +193,9 @@ def open_ensemble(config: EnsembleConfig) -> EnsembleJob:
     images = find_images(config.images, **config.files.search)
     _check_foreign(config.flows, images.keys())
     channels = _channels(config, images)
-    machine = choose_machine(config.runtime)
-    opened = open_models(
-        config.runs,
-        machine,
-        runs_dir=config.runs_dir,
-        ensembles_dir=config.ensembles_dir,
-        unfinished=config.unfinished,
-        calibrated=config.calibrated,
-        overrides=config.mask,
-        foreign=bool(config.flows),
-        channels=channels,
-        download=config.download,
-    )
-    _check_channels(channels, opened)
+    foreign = [partial(_foreign, folder) for folder in config.flows]
+    machine, opened, segmenter = open_segmenter(config, channels, foreign)
     folder = config.output.out / (config.output.name or opened.name)
-    segmenter = _segmenter(config, opened, machine)
     _warn_of_grey(images, opened.members[0])
     warn_of_diameter(segmenter.diameter, opened.members)
     return EnsembleJob(config, machine, opened, segmenter, images, folder)
@@ -228,40 +211,12 @@ def _channels(config: EnsembleConfig, images: dict[str, SourceImage]) -> tuple[i
     )
 
 
-def _check_channels(wanted: tuple[int, int] | None, opened: Opened) -> None:
-    for member in opened.members:
-        if wanted is not None and (member.chan, member.chan2) != wanted:
-            raise RunError(
-                f"{member.name} was trained with --chan {member.chan} --chan2 {member.chan2}, found "
-                f"--chan {wanted[0]} --chan2 {wanted[1]}. Leave them out: they travel with the model."
-            )
-
-
 def _warn_of_grey(images: dict[str, SourceImage], member: Member) -> None:
     """Say which images lack channels; their files are looked into only where that can be."""
     if needs_colour(member.chan, member.chan2):
         counts = {name: image.channels() for name, image in images.items()}
         known = {name: count for name, count in counts.items() if count is not None}
         warn_of_grey(known, member.chan, member.chan2)
-
-
-def _segmenter(config: EnsembleConfig, opened: Opened, machine: Machine) -> Segmenter:
-    inference = config.inference
-    return Segmenter(
-        opened.members,
-        opened.thresholds.shared,
-        batch_size=inference.batch_size,
-        diameter=inference.diameter or opened.diameter,
-        policy=opened.policy,
-        per_type=opened.thresholds.per_type,
-        cell_type=check_type(inference.cell_type, opened),
-        flips=FLIPS if inference.tta else ("",),
-        scales=inference.scales,
-        augment=inference.augment,
-        weights=_weights(opened, len(config.flows)) if config.weights == "cv" else None,
-        average=opened.average if config.average == "auto" else config.average,
-        foreign=[partial(_foreign, folder) for folder in config.flows],
-    )
 
 
 def _foreign(
@@ -294,22 +249,6 @@ def _foreign_facts(folder: Path, names: Iterable[str]) -> dict[str, Any]:
     facts = [(path.name, path.stat()) for path in files if path.exists()]
     marks = [f"{name} {fact.st_size} {fact.st_mtime_ns}" for name, fact in facts]
     return {"folder": str(folder.resolve()), "hash": hash_json(marks)}
-
-
-def _weights(opened: Opened, foreign: int) -> list[float]:
-    """Best validation score of each member; foreign flows count as their mean."""
-    unknown = [
-        member.name
-        for member, score in zip(opened.members, opened.scores, strict=True)
-        if not score >= 0
-    ]
-    if unknown or not sum(opened.scores):
-        raise RunError(
-            f"--weights cv needs a cross-validation score of every member; {unknown[0] if unknown else 'none'}"
-            " has one above 0. Use --weights equal."
-        )
-    scores = list(opened.scores)
-    return scores + [sum(scores) / len(scores)] * foreign
 
 
 def _identity(job: EnsembleJob) -> dict[str, Any]:

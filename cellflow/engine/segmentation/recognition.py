@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from cellflow.config.shared import Policy
 from cellflow.engine.segmentation.member import Member
 from cellflow.nn.forward import image_to_style
+from cellflow.nn.part_forward import sampled_style
 from cellflow.style_models import average_probabilities, choose_type
+from cellflow.types import Box
 
 __all__ = [
     "UNKNOWN",
@@ -20,6 +22,7 @@ __all__ = [
     "combine_styles",
     "joining_members",
     "recognize",
+    "recognize_large",
 ]
 
 
@@ -48,6 +51,27 @@ def recognize(
         {
             place: image_to_style(
                 member.runner, normal, rescale=member.diam_mean / member.diam_labels,
+                batch_size=batch_size,
+            )
+            for place, member in enumerate(members)
+            if member.styles is not None and not member.only_type
+        },
+    )  # fmt: skip
+
+
+def recognize_large(
+    members: Sequence[Member],
+    read: Callable[[Box], NDArray[np.float32]],
+    shape: tuple[int, int],
+    *,
+    batch_size: int,
+) -> Recognition:
+    """What the members' styles say of an image of `shape` that is read by parts, from a sample of its tiles."""
+    return combine_styles(
+        members,
+        {
+            place: sampled_style(
+                member.runner, read, shape, rescale=member.diam_mean / member.diam_labels,
                 batch_size=batch_size,
             )
             for place, member in enumerate(members)

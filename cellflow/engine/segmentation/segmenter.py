@@ -20,14 +20,16 @@ from cellflow.engine.segmentation.recognition import (
     combine_styles,
     joining_members,
     recognize,
+    recognize_large,
 )
 from cellflow.engine.segmentation.result import Prediction
 from cellflow.errors import RunError
 from cellflow.nn.forward import Flows, image_to_flows
+from cellflow.nn.part_forward import part_to_flows
 from cellflow.numeric.averaging import Variant, average_flows
 from cellflow.numeric.normalize import AS_TRAINED, Normalization, network_channels, select_channels
 from cellflow.numeric.tta import VIEWS, Axes, flip_image, unflip_flow
-from cellflow.types import one_line
+from cellflow.types import Box, one_line
 
 __all__ = ["FLIPS", "Ready", "Segmenter"]
 
@@ -35,6 +37,9 @@ Key = TypeVar("Key")
 Result = TypeVar("Result")
 Fields = tuple[NDArray[Any], NDArray[Any]]
 ForeignFlows = Callable[[Any, Fields], Fields]
+PartMeans = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
+ReadPart = Callable[[Box], NDArray[np.float32]]
+Shape = tuple[int, int]
 
 FLIPS: tuple[Axes, ...] = VIEWS
 """The views of full test-time flips."""
@@ -45,6 +50,16 @@ class Ready(NamedTuple):
 
     normal: NDArray[np.float32]
     intensity: NDArray[np.float32]
+
+
+class MemberView(NamedTuple):
+    """How a member, by its place, sees an image; `is_plain` at its default scale, unflipped."""
+
+    place: int
+    member: Member
+    rescale: float
+    axes: Axes
+    is_plain: bool
 
 
 class Means(NamedTuple):
@@ -261,23 +276,71 @@ class Segmenter:
         Puts the style of each member's plain view at its default scale into `styles`.
         """
         reference: Fields | None = None
+        for view in self._views(joining, known):
+            flows = image_to_flows(
+                view.member.runner, flip_image(normal, view.axes), rescale=view.rescale,
+                batch_size=self.batch_size, augment=self.augment,
+            )  # fmt: skip
+            # read only where this is the default scale
+            if view.is_plain and flows.style is not None:
+                styles[view.place] = flows.style
+            fields = _turned_back(flows, view.axes)
+            if reference is None and self.foreign:
+                reference = fields
+            yield fields
+        if reference is not None:
+            yield from (flows_of(key, reference) for flows_of in self.foreign)
+
+    def _views(
+        self, joining: Mapping[int, Member], known: Recognition | None
+    ) -> Iterator[MemberView]:
+        """How every member sees the image, in the order of the averaged flows."""
         for place, member in joining.items():
             rescale = member.diam_mean / self._diameter(member, known)
             for scale in self.scales:
                 for axes in self.flips:
-                    flows = image_to_flows(
-                        member.runner, flip_image(normal, axes), rescale=rescale * scale,
-                        batch_size=self.batch_size, augment=self.augment,
-                    )  # fmt: skip
-                    # read only where this is the default scale
-                    if not axes and scale == 1.0 and flows.style is not None:
-                        styles[place] = flows.style
-                    fields = _turned_back(flows, axes)
-                    if reference is None and self.foreign:
-                        reference = fields
-                    yield fields
-        if reference is not None:
-            yield from (flows_of(key, reference) for flows_of in self.foreign)
+                    plain = not axes and scale == 1.0
+                    yield MemberView(place, member, rescale * scale, axes, plain)
+
+    def part_means(self, read: ReadPart, shape: Shape, box: Box, known: Recognition) -> PartMeans:
+        """What the members say on average of a part of an image that is too large to be held.
+
+        Parameters
+        ----------
+        read : callable
+            Gives the normalised pixels ``(C, h, w)`` of a box of the image.
+        shape : (int, int)
+            ``(H, W)`` of the whole image.
+        box : Box
+            The part.
+        known : Recognition
+            What is known of the whole image.
+
+        Returns
+        -------
+        flow, cellprob, disagreement : float32 ndarray
+            Those of the whole image, cut out, to the bit. Foreign flows are not asked for.
+        """
+        joining = joining_members(self.members, self._type_of(known))
+        flows = (
+            part_to_flows(
+                view.member.runner, read, shape, box, rescale=view.rescale, axes=view.axes,
+                batch_size=self.batch_size, augment=self.augment,
+            )
+            for view in self._views(joining, known)
+        )  # fmt: skip
+        return average_flows(flows, self._view_weights(joining), variant=self.average)
+
+    def recognize_large(self, read: ReadPart, shape: Shape) -> Recognition:
+        """What is known of an image of `shape` that is read by parts, for `part_means`."""
+        return recognize_large(self.members, read, shape, batch_size=self.batch_size)
+
+    def settings_for(self, known: Recognition) -> tuple[str, float, MaskConfig]:
+        """Cell type, mean diameter in pixels and thresholds for an image of which this is known."""
+        cell_type = self._type_of(known)
+        joining = joining_members(self.members, cell_type)
+        diameter = float(np.mean([self._diameter(member, known) for member in joining.values()]))
+        return cell_type, diameter, self.per_type.get(cell_type, self.mask)
 
     def _diameter(self, member: Member, known: Recognition | None) -> float:
         """Diameter for a member, by what was given, the policy, and what is known of the image."""

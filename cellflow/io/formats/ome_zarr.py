@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
+from cellflow.io._ngff import VERSION, axes_facts, ome_attributes, transformations
 from cellflow.io._ome_zarr import images_in, is_zarr, label_map, label_names
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.formats.image_files import folder_of, image_id
@@ -32,7 +33,6 @@ __all__ = ["CELLS", "OmeZarr", "write_ome_zarr"]
 
 CELLS = "cells"
 """Name of the label map that we write."""
-VERSION = "0.5"
 _SMALL_LEVEL, _CHUNK = 512, 1024
 """Sides at which there is no smaller level, and of a chunk; in pixels, at most."""
 _COLOURS = ("FF0000", "00FF00", "0000FF", "FF00FF", "00FFFF", "FFFF00", "FFFFFF")
@@ -171,7 +171,7 @@ def write_ome_zarr(
     ):
         omero = _omero(path.stem, images, channel_names)
         _write(folder, images, pixel_size, {"name": path.stem, "type": "local mean"}, omero=omero)
-        zarr.create_group(folder / "labels", attributes=_ome(labels=[CELLS]))
+        zarr.create_group(folder / "labels", attributes=ome_attributes(labels=[CELLS]))
         _write(
             folder / "labels" / CELLS,
             maps,
@@ -179,10 +179,6 @@ def write_ome_zarr(
             {"name": CELLS, "type": "nearest"},
             **{"image-label": facts},
         )
-
-
-def _ome(**facts: Any) -> dict[str, Any]:
-    return {"ome": {"version": VERSION, **facts}}
 
 
 def _write(
@@ -201,12 +197,12 @@ def _write(
     datasets = [
         {
             "path": str(number),
-            "coordinateTransformations": _transformations(axes, pixel, 2**number),
+            "coordinateTransformations": transformations(axes, pixel, 2**number),
         }
         for number in range(len(levels))
     ]
-    multiscale = {**name, "axes": _axes(axes, pixel_size), "datasets": datasets}
-    root = zarr.create_group(group, attributes=_ome(multiscales=[multiscale], **facts))
+    multiscale = {**name, "axes": axes_facts(axes, pixel_size), "datasets": datasets}
+    root = zarr.create_group(group, attributes=ome_attributes(multiscales=[multiscale], **facts))
     for number, level in enumerate(levels):
         chunks = [1] * (level.ndim - 2) + [min(_CHUNK, side) for side in level.shape[-2:]]
         root.create_array(
@@ -217,28 +213,6 @@ def _write(
             dimension_names=list(axes),
             config={"write_empty_chunks": True},  # so that what is missing was lost
         )
-
-
-def _axes(names: str, pixel_size: PixelSize | None) -> list[dict[str, str]]:
-    unit = {} if pixel_size is None else {"unit": "micrometer"}
-    return [
-        {"name": name, "type": "channel"}
-        if name == "c"
-        else {"name": name, "type": "space", **unit}
-        for name in names
-    ]
-
-
-def _transformations(axes: str, pixel: PixelSize, factor: int) -> list[dict[str, Any]]:
-    """Size of a pixel of a level, and where the centre of its first one lies in the finest level."""
-    sizes = [{"c": 1.0, "y": pixel.height, "x": pixel.width}[name] for name in axes]
-    scale = [size * (1 if name == "c" else factor) for name, size in zip(axes, sizes, strict=True)]
-    shift = [
-        0.0 if name == "c" else size * (factor - 1) / 2
-        for name, size in zip(axes, sizes, strict=True)
-    ]
-    steps: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
-    return steps if factor == 1 else [*steps, {"type": "translation", "translation": shift}]
 
 
 def _means(planes: NDArray[Any]) -> Iterator[NDArray[Any]]:

@@ -1,0 +1,101 @@
+"""The segmenter that a command asks for: its models opened, with everything that goes with them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from cellflow.config import EnsembleConfig
+from cellflow.engine.runtime.machine import Machine, choose_machine
+from cellflow.engine.segmentation.open_models import Opened, check_type, open_models
+from cellflow.engine.segmentation.segmenter import FLIPS, ForeignFlows, Segmenter
+from cellflow.errors import RunError
+
+__all__ = ["OpenSegmenter", "open_segmenter"]
+
+
+class OpenSegmenter(NamedTuple):
+    """The machine, the opened models, and the segmenter that they make."""
+
+    machine: Machine
+    opened: Opened
+    segmenter: Segmenter
+
+
+def open_segmenter(
+    config: EnsembleConfig,
+    channels: tuple[int, int] | None,
+    foreign: Sequence[ForeignFlows] = (),
+) -> OpenSegmenter:
+    """Open the models of a command on this machine.
+
+    Parameters
+    ----------
+    config : EnsembleConfig
+        The command.
+    channels : (int, int) or None
+        Channels that were given, for files that do not say theirs.
+    foreign : sequence of callable
+        Flows of other origin that join, see `Segmenter`.
+
+    Raises
+    ------
+    RunError, CheckpointError
+        As `open_models`; also if models were trained with other channels than those given.
+    """
+    machine = choose_machine(config.runtime)
+    opened = open_models(
+        config.runs,
+        machine,
+        runs_dir=config.runs_dir,
+        ensembles_dir=config.ensembles_dir,
+        unfinished=config.unfinished,
+        calibrated=config.calibrated,
+        overrides=config.mask,
+        foreign=bool(foreign),
+        channels=channels,
+        download=config.download,
+    )
+    _check_channels(channels, opened)
+    inference = config.inference
+    segmenter = Segmenter(
+        opened.members,
+        opened.thresholds.shared,
+        batch_size=inference.batch_size,
+        diameter=inference.diameter or opened.diameter,
+        policy=opened.policy,
+        per_type=opened.thresholds.per_type,
+        cell_type=check_type(inference.cell_type, opened),
+        flips=FLIPS if inference.tta else ("",),
+        scales=inference.scales,
+        augment=inference.augment,
+        weights=_weights(opened, len(foreign)) if config.weights == "cv" else None,
+        average=opened.average if config.average == "auto" else config.average,
+        foreign=foreign,
+    )
+    return OpenSegmenter(machine, opened, segmenter)
+
+
+def _check_channels(wanted: tuple[int, int] | None, opened: Opened) -> None:
+    for member in opened.members:
+        if wanted is not None and (member.chan, member.chan2) != wanted:
+            raise RunError(
+                f"{member.name} was trained with --chan {member.chan} --chan2 {member.chan2}, found "
+                f"--chan {wanted[0]} --chan2 {wanted[1]}. Leave them out: they travel with the model."
+            )
+
+
+def _weights(opened: Opened, foreign: int) -> list[float]:
+    """Best validation score of each member; foreign flows count as their mean."""
+    unknown = [
+        member.name
+        for member, score in zip(opened.members, opened.scores, strict=True)
+        if not score >= 0
+    ]
+    if unknown or not sum(opened.scores):
+        raise RunError(
+            f"--weights cv needs a cross-validation score of every member; {unknown[0] if unknown else 'none'}"
+            " has one above 0. Use --weights equal."
+        )
+    scores = list(opened.scores)
+    return scores + [sum(scores) / len(scores)] * foreign

@@ -1,0 +1,103 @@
+"""Look at a slide, and say what is to be done with all of its blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellflow.engine.segmentation.mask_step import niter_of
+from cellflow.engine.segmentation.recognition import UNKNOWN
+from cellflow.engine.segmentation.segmenter import Segmenter
+from cellflow.engine.slides.plan import SlidePlan
+from cellflow.errors import DataError
+from cellflow.io.large import LargeImage, coarse_pixels
+from cellflow.io.roi import read_roi
+from cellflow.io.source import SourceImage
+from cellflow.numeric.normalize import find_scaling, scale_channels, select_channels
+from cellflow.storage.hashing import hash_json
+from cellflow.types import Box
+
+__all__ = ["make_plan"]
+
+
+def make_plan(
+    image: SourceImage,
+    segmenter: Segmenter,
+    identity: dict[str, Any],
+    *,
+    block: int,
+    level: int = 0,
+    roi: str = "",
+) -> SlidePlan:
+    """What is to be done with a slide: the scale of its values, from a coarse view, and what styles tell of it.
+
+    Parameters
+    ----------
+    image : SourceImage
+        The slide.
+    segmenter : Segmenter
+        The members.
+    identity : dict
+        What makes the prediction what it is, of JSON types.
+    block : int
+        Side of a block in pixels.
+    level : int
+        Level of the pyramid to segment.
+    roi : str
+        What is segmented, see `read_roi`; empty for all.
+
+    Raises
+    ------
+    DataError
+        If the image cannot be read, there is no such level, or the region holds no pixel of it.
+    """
+    if segmenter.foreign:
+        raise DataError("--flows: foreign flows cannot join the average of a slide; leave them out.")
+    member = segmenter.members[0]
+    channels = (member.chan, member.chan2)
+    how = segmenter.normalization
+    with image.open_large(level) as large:
+        if roi:
+            read_roi(roi, large.levels[0])
+        coarse, _ = coarse_pixels(large)
+        scaling = find_scaling(select_channels(coarse, *channels), how)
+
+        def normal(box: Box) -> NDArray[np.float32]:
+            selected = select_channels(large.read(box), *channels)
+            return scale_channels(selected, scaling, invert=how.invert)
+
+        known = UNKNOWN
+        if any(item.styles is not None for item in segmenter.members):
+            known = segmenter.recognize_large(normal, large.shape)
+        cell_type, diameter, mask = segmenter.settings_for(known)
+        return SlidePlan(
+            id=image.id,
+            image=image.path,
+            level=level,
+            shape=large.shape,
+            block=block,
+            channels=channels,
+            scaling=scaling,
+            invert=how.invert,
+            recognition=known,
+            cell_type=cell_type,
+            diameter=diameter,
+            mask=mask,
+            steps=niter_of(mask, diameter),
+            pixel_size=_pixel_size(image, large),
+            roi=roi,
+            identity=hash_json(
+                {**identity, "image": image.fingerprint, "level": level, "roi": roi}
+            ),
+        )
+
+
+def _pixel_size(image: SourceImage, large: LargeImage) -> Any:
+    """Micrometres per pixel of the level."""
+    finest = image.pixel_size()
+    if finest is None:
+        return large.pixel_size()
+    height, width = large.factor()
+    return type(finest)(finest.height * height, finest.width * width)

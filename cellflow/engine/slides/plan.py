@@ -1,0 +1,133 @@
+"""What is done with a slide, the same for all of its blocks; kept beside them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cellflow.config import MaskConfig
+from cellflow.engine.segmentation.recognition import Recognition
+from cellflow.engine.slides.blocks import BlockGrid
+from cellflow.errors import DataError
+from cellflow.io.pixel_size import PixelSize
+from cellflow.numeric.normalize import Scaling
+from cellflow.storage.records import read_json
+
+__all__ = ["SlidePlan", "read_plan"]
+
+
+@dataclass(frozen=True)
+class SlidePlan:
+    """What every block of a slide is done with.
+
+    Attributes
+    ----------
+    id : str
+        Names the slide in files and tables.
+    image : Path
+        Its file or folder.
+    level : int
+        Level of its pyramid that is segmented; all pixels and boxes are those of this level.
+    shape : (int, int)
+        ``(H, W)``.
+    block : int
+        Side of a block in pixels.
+    channels : (int, int)
+        What is looked at, as ``--chan`` and ``--chan2``.
+    scaling : tuple of Scaling or None
+        How each of the two channels is brought to the scale of the networks.
+    invert : bool
+        Whether 0 and 1 are exchanged afterwards.
+    recognition : Recognition
+        What styles of a sample of tiles say of the slide.
+    cell_type : str
+        Cell type whose settings are used; empty where there is none.
+    diameter : float
+        Diameter in pixels, the mean over the members.
+    mask : MaskConfig
+        Thresholds.
+    steps : int
+        Steps that pixels follow the flow.
+    pixel_size : PixelSize or None
+        Micrometres per pixel.
+    roi : str
+        What is segmented, as it was given; empty for all of it.
+    identity : str
+        Hash of what makes the result what it is.
+    """
+
+    id: str
+    image: Path
+    level: int
+    shape: tuple[int, int]
+    block: int
+    channels: tuple[int, int]
+    scaling: tuple[Scaling | None, ...]
+    invert: bool
+    recognition: Recognition
+    cell_type: str
+    diameter: float
+    mask: MaskConfig
+    steps: int
+    pixel_size: PixelSize | None
+    roi: str
+    identity: str
+
+    @property
+    def grid(self) -> BlockGrid:
+        """The blocks."""
+        return BlockGrid(self.shape, self.block)
+
+    @property
+    def reach(self) -> int:
+        """How far from its block a pixel may come to rest, in pixels.
+
+        A step is about one pixel where a network is sure; what runs farther is not a cell.
+        """
+        return 2 * self.steps
+
+    def to_json(self) -> dict[str, Any]:
+        """What `read_plan` reads."""
+        facts = {item.name: getattr(self, item.name) for item in dataclasses.fields(self)}
+        return facts | {
+            "image": str(self.image),
+            "scaling": [None if item is None else item._asdict() for item in self.scaling],
+            "recognition": self.recognition._asdict(),
+            "mask": dataclasses.asdict(self.mask),
+            "pixel_size": None if self.pixel_size is None else list(self.pixel_size),
+        }
+
+
+def read_plan(path: Path) -> SlidePlan | None:
+    """A plan that was written; None where there is none.
+
+    Raises
+    ------
+    DataError
+        If it is damaged.
+    """
+    facts = read_json(path)
+    if facts is None:
+        return None
+    try:
+        size = facts["pixel_size"]
+        return SlidePlan(
+            **{
+                **facts,
+                "image": Path(facts["image"]),
+                "shape": tuple(facts["shape"]),
+                "channels": tuple(facts["channels"]),
+                "scaling": tuple(
+                    None if item is None else Scaling(**item) for item in facts["scaling"]
+                ),
+                "recognition": Recognition(**facts["recognition"]),
+                "mask": MaskConfig(**facts["mask"]),
+                "pixel_size": None if size is None else PixelSize(*size),
+            }
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{path} is damaged ({error!r}). Remove its folder and repeat the command.", path=path
+        ) from error

@@ -1,0 +1,104 @@
+"""What a worker has at hand for the blocks of a slide; opened once, kept for the next block."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellflow.config import EnsembleConfig
+from cellflow.engine.runtime.kept import once
+from cellflow.engine.segmentation.open_segmenter import open_segmenter
+from cellflow.engine.segmentation.segmenter import Segmenter
+from cellflow.engine.slides.plan import SlidePlan, read_plan
+from cellflow.engine.slides.store import SlideStore
+from cellflow.errors import RunError
+from cellflow.io.large import LargeImage
+from cellflow.io.roi import Roi, read_roi
+from cellflow.io.source import SourceImage
+from cellflow.numeric.normalize import scale_channels, select_channels
+from cellflow.types import Box
+
+__all__ = ["SlideJob", "Work", "open_work"]
+
+
+@dataclass(frozen=True, eq=False)
+class SlideJob:
+    """What a task needs to know of a slide; workers get it with every block.
+
+    Attributes
+    ----------
+    config : EnsembleConfig
+        The command.
+    channels : (int, int) or None
+        Channels that were given, for model files that do not say theirs.
+    image : SourceImage
+        The slide.
+    folder : Path
+        Where its results go, on a disk that all workers see.
+    """
+
+    config: EnsembleConfig
+    channels: tuple[int, int] | None
+    image: SourceImage
+    folder: Path
+
+
+@dataclass(frozen=True, eq=False)
+class Work:
+    """An opened slide."""
+
+    job: SlideJob
+    plan: SlidePlan
+    store: SlideStore
+
+    @cached_property
+    def image(self) -> LargeImage:
+        """The pixels."""
+        return self.job.image.open_large(self.plan.level)
+
+    @cached_property
+    def roi(self) -> Roi | None:
+        """What is segmented; None for all."""
+        return read_roi(self.plan.roi, self.image.levels[0]) if self.plan.roi else None
+
+    @property
+    def segmenter(self) -> Segmenter:
+        """The members, on the device of this worker; those of one command are the same for all its slides."""
+        job = self.job
+        key = ("segmenter", repr(job.config), job.channels)
+        return once(key, lambda: open_segmenter(job.config, job.channels)).segmenter
+
+    def normal(self, box: Box) -> NDArray[np.float32]:
+        """Pixels of a box as the networks want them, ``(2, h, w)``."""
+        selected = select_channels(self.image.read(box), *self.plan.channels)
+        return scale_channels(selected, self.plan.scaling, invert=self.plan.invert)
+
+    def intensity(self, box: Box) -> NDArray[np.float32]:
+        """The segmented channel of a box in native units."""
+        return select_channels(self.image.read(box), *self.plan.channels)[0]
+
+    def close(self) -> None:
+        """Close the image."""
+        if "image" in vars(self):
+            self.image.close()
+
+
+def open_work(job: SlideJob) -> Work:
+    """The slide of a task, as this worker keeps it."""
+
+    def make() -> Work:
+        path = job.folder / ".blocks" / "plan.json"
+        plan = read_plan(path)
+        if plan is None:
+            raise RunError(
+                f"{path} is not there. Workers must see the folder of the results under the same path as the "
+                "process that started them; name one on a shared disk with --out.",
+                path=path,
+            )
+        return Work(job, plan, SlideStore(job.folder, plan.grid))
+
+    return once(("slide", str(job.folder.absolute())), make)
