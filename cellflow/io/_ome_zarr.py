@@ -120,7 +120,7 @@ def read_pixels(path: Path, most: int | None = None) -> NDArray[Any]:
     """
     image = open_level(path)
     facts = image.facts
-    refuse_large(image.shape[:2], most)
+    refuse_large((image.shape[0], image.shape[1]), most)
     header.refuse_swollen(header.Claim(facts.bytes, 0), 0, "zarr")
     if facts.chunk_bytes > max(header.SMALL, _MUCH_LARGER * facts.bytes):
         raise ValueError(f"its chunks claim {facts.chunk_bytes / 2**20:,.0f} MiB each")

@@ -153,7 +153,9 @@ def array_facts(path: Path) -> ArrayFacts:
 
 def _names_of_chunks(encoding: Any) -> tuple[str, str]:
     """What the names of chunks begin with, and what stands between their numbers, in zarr 3."""
-    facts = encoding if isinstance(encoding, dict) else {"name": encoding or "default"}
+    facts: Mapping[str, Any] = (
+        encoding if isinstance(encoding, dict) else {"name": encoding or "default"}
+    )
     settings = facts.get("configuration") or {}
     if facts["name"] == "v2":
         return "", str(settings.get("separator", "."))

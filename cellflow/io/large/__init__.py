@@ -10,10 +10,18 @@ from cellflow.io.image_folders import unreadable
 from cellflow.io.images import is_zarr, read_image
 from cellflow.io.large.array_image import ArrayImage
 from cellflow.io.large.large_image import LARGEST_CHUNK, LargeImage
+from cellflow.io.large.tiff_image import TiffImage, open_tiff
 from cellflow.io.large.zarr_image import ZarrImage
 from cellflow.io.pixel_size import PixelSize, read_pixel_size
 
-__all__ = ["LARGEST_CHUNK", "ArrayImage", "LargeImage", "ZarrImage", "open_large_image"]
+__all__ = [
+    "LARGEST_CHUNK",
+    "ArrayImage",
+    "LargeImage",
+    "TiffImage",
+    "ZarrImage",
+    "open_large_image",
+]
 
 
 def open_large_image(
@@ -24,7 +32,7 @@ def open_large_image(
     Parameters
     ----------
     path : Path
-        The folder of an OME-Zarr image, or any file that
+        The folder of an OME-Zarr image, a TIFF, or any file that
         `cellflow.io.images.read_image` takes. PNG, JPEG and the like are read whole, within its limit on
         pixels, and kept in memory; all others have no limit.
     level : int
@@ -46,6 +54,10 @@ def open_large_image(
     path = Path(path)
     if is_zarr(path):
         return ZarrImage(path, level=level, pixel_size=pixel_size)
+    if _kind(path) == "TIFF":
+        image = open_tiff(path, level=level, pixel_size=pixel_size)
+        if image is not None:
+            return image
     return ArrayImage(
         path,
         read_image(path),
