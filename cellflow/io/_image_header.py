@@ -17,6 +17,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from cellflow.errors import DataError
 from cellflow.io import _jpeg2000
+from cellflow.types import Box
 
 __all__ = [
     "ORIENTATION",
@@ -32,6 +33,7 @@ __all__ = [
     "shape",
     "turn",
     "turned_shape",
+    "unturned_box",
 ]
 
 _SIGNATURES = {
@@ -177,6 +179,17 @@ def turn(pixels: NDArray[Any], how: int) -> NDArray[Any]:
     if how in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return pixels[::-1] if how in (3, 4, 7, 8) else pixels
+
+
+def unturned_box(box: Box, how: int, shape: tuple[int, int]) -> Box:
+    """Where a box of what `turn` gives lies in the pixels that it was given, which have `shape`."""
+    top, bottom, left, right = box
+    height, width = turned_shape(shape, how)
+    if how in (3, 4, 7, 8):
+        top, bottom = height - bottom, height - top
+    if how in (2, 3, 6, 7):
+        left, right = width - right, width - left
+    return Box(left, right, top, bottom) if how >= 5 else Box(top, bottom, left, right)
 
 
 def turned_shape(shape: tuple[int, int], how: int) -> tuple[int, int]:

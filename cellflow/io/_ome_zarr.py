@@ -1,4 +1,4 @@
-"""OME-Zarr images (0.1 to 0.5, zarr 2 and 3): which are in a folder, what they say, their finest level."""
+"""OME-Zarr images (0.1 to 0.5, zarr 2 and 3): which are in a folder, what they say, their levels."""
 
 from __future__ import annotations
 
@@ -27,12 +27,17 @@ from cellflow.io.pixel_limit import refuse_large
 from cellflow.storage.hashing import hash_json
 
 __all__ = [
+    "NONSENSE",
+    "Level",
     "channel_names",
     "fingerprint",
     "images_in",
     "is_zarr",
     "label_map",
     "label_names",
+    "open_array",
+    "open_level",
+    "read_part",
     "read_pixels",
     "read_scale",
     "read_shape",
@@ -50,8 +55,8 @@ _MUCH_LARGER = 4
 """Chunks are unpacked whole; one that is so many times the image, and larger than `header.SMALL`, is refused."""
 
 
-class _Image(NamedTuple):
-    """The finest level of an image."""
+class Level(NamedTuple):
+    """A level of an image, of which nothing but the metadata has been read."""
 
     group: Path
     array: Path
@@ -59,6 +64,32 @@ class _Image(NamedTuple):
     order: list[int]
     """Axes in the order Y, X and, if there are any, channels."""
     multiscale: dict[str, Any]
+    number: int = 0
+    """0 is the finest."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(H, W)`` or ``(H, W, C)``."""
+        return tuple(self.facts.shape[axis] for axis in self.order)
+
+    @property
+    def levels(self) -> int:
+        """How many the image has, as it says."""
+        return len(self.multiscale["datasets"])
+
+    @property
+    def scale(self) -> tuple[float, float] | None:
+        """Size of a pixel along Y and X in whatever unit; None where the image does not say it."""
+        scales = [
+            [float(value) for value in item["scale"]]
+            for holder in (self.multiscale["datasets"][self.number], self.multiscale)
+            for item in holder.get("coordinateTransformations") or ()
+            if item.get("type") == "scale" and "scale" in item
+        ]
+        if not scales:
+            return None
+        height, width = (math.prod(scale[axis] for scale in scales) for axis in self.order[:2])
+        return height, width
 
 
 def images_in(path: Path) -> list[Path]:
@@ -87,9 +118,9 @@ def read_pixels(path: Path, most: int | None = None) -> NDArray[Any]:
     One of more than `most` pixels, height times width, is refused before anything is unpacked. A piece
     that is not there has the fill value, as zarr has it; where none is there, that is said.
     """
-    image = _open(path)
-    facts, order = image.facts, image.order
-    refuse_large((facts.shape[order[0]], facts.shape[order[1]]), most)
+    image = open_level(path)
+    facts = image.facts
+    refuse_large((image.shape[0], image.shape[1]), most)
     header.refuse_swollen(header.Claim(facts.bytes, 0), 0, "zarr")
     if facts.chunk_bytes > max(header.SMALL, _MUCH_LARGER * facts.bytes):
         raise ValueError(f"its chunks claim {facts.chunk_bytes / 2**20:,.0f} MiB each")
@@ -99,45 +130,50 @@ def read_pixels(path: Path, most: int | None = None) -> NDArray[Any]:
             "empty, copy it again.",
             path,
         )
+    return read_part(image, [slice(None)] * len(image.order))
+
+
+def read_part(image: Level, part: Sequence[slice], array: Any = None) -> NDArray[Any]:
+    """A part of a level: slices along Y, X and, if there are any, channels; `array` is the level, opened by zarr."""
+    array = open_array(image) if array is None else array
+    place: list[Any] = [0] * len(image.facts.shape)
+    for axis, piece in zip(image.order, part, strict=True):
+        place[axis] = piece
+    pixels = np.asarray(array[tuple(place)])
+    kept = sorted(image.order)  # what is left of the axes
+    pixels = np.transpose(pixels, [kept.index(axis) for axis in image.order])
+    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+
+
+def open_array(image: Level) -> Any:
+    """A level as an array of zarr."""
     import zarr
 
     array = zarr.open_array(str(image.array), mode="r")
-    if array.shape != facts.shape:
-        raise ValueError(f"expected the shape {facts.shape}, found {array.shape}")
-    place = tuple(slice(None) if axis in order else 0 for axis in range(len(facts.shape)))
-    pixels = np.asarray(array[place])
-    kept = [axis for axis in range(len(facts.shape)) if axis in order]  # what is left of the axes
-    pixels = np.transpose(pixels, [kept.index(axis) for axis in order])
-    return pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
+    if array.shape != image.facts.shape:
+        raise ValueError(f"expected the shape {image.facts.shape}, found {array.shape}")
+    return array
 
 
 def read_shape(path: Path) -> tuple[int, ...]:
     """Shape of what `read_pixels` gives, from the metadata alone."""
-    image = _open(path)
-    return tuple(image.facts.shape[axis] for axis in image.order)
+    return open_level(path).shape
 
 
 def read_scale(path: Path) -> list[tuple[float, str]] | None:
     """Size of a pixel along Y and X, each with its unit, as the image has them; None where it has none."""
-    image = _open(path)
+    image = open_level(path)
     axes = image.multiscale.get("axes") or []
-    scales = [
-        [float(value) for value in item["scale"]]
-        for holder in (image.multiscale["datasets"][0], image.multiscale)
-        for item in holder.get("coordinateTransformations") or ()
-        if item.get("type") == "scale" and "scale" in item
-    ]
-    if not scales or not all(isinstance(axis, dict) for axis in axes):
+    scale = image.scale
+    if scale is None or not all(isinstance(axis, dict) for axis in axes):
         return None
-    return [
-        (math.prod(scale[axis] for scale in scales), str(axes[axis].get("unit", "")))
-        for axis in image.order[:2]
-    ]
+    units = [str(axes[axis].get("unit", "")) for axis in image.order[:2]]
+    return list(zip(scale, units, strict=True))
 
 
 def channel_names(path: Path) -> tuple[str, ...]:
     """Names of the channels, as viewers show them; empty where there are none."""
-    with suppress(DataError, *_NONSENSE):
+    with suppress(DataError, *NONSENSE):
         group = _only(path)
         channels = attributes(group)["omero"]["channels"]
         return tuple(str(channel.get("label") or "") for channel in channels)
@@ -171,7 +207,7 @@ def fingerprint(path: Path) -> str:
     return hash_json(facts)
 
 
-_NONSENSE = (ValueError, KeyError, TypeError, AttributeError, IndexError, OSError)
+NONSENSE = (ValueError, KeyError, TypeError, AttributeError, IndexError, OSError)
 """What metadata raises that is not as it should be."""
 
 
@@ -184,7 +220,7 @@ def _told_of(path: Path) -> Iterator[None]:
         if error.path is not None:
             raise
         raise DataError(f"{path}: {error}", **(error.facts | {"path": path})) from error
-    except _NONSENSE as error:
+    except NONSENSE as error:
         raise DataError(
             f"{path}: not a whole OME-Zarr ({error or type(error).__name__}). Copy or export it again.",
             path=path,
@@ -218,7 +254,16 @@ def _only(path: Path) -> Path:
     return path
 
 
-def _open(path: Path) -> _Image:
+def open_level(path: Path, number: int = 0) -> Level:
+    """A level of an image, by its metadata; 0 is the finest.
+
+    Raises
+    ------
+    DataError
+        If it is no image or has several, such as a plate, or the image is no single plane.
+    ValueError, KeyError, TypeError, AttributeError, IndexError, OSError
+        If the metadata makes no sense, or there is no such level.
+    """
     group = _only(path)
     multiscales = attributes(group).get("multiscales")
     if not multiscales:
@@ -229,10 +274,10 @@ def _open(path: Path) -> _Image:
             path=path,
             found=len(several),
         )
-    array = inside(group, multiscales[0]["datasets"][0]["path"])
+    array = inside(group, multiscales[0]["datasets"][number]["path"])
     facts = array_facts(array)
     order = _order(multiscales[0].get("axes"), facts.shape)
-    return _Image(group, array, facts, order, multiscales[0])
+    return Level(group, array, facts, order, multiscales[0], number)
 
 
 def _order(axes: Any, shape: tuple[int, ...]) -> list[int]:

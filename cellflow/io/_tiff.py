@@ -25,7 +25,16 @@ from cellflow.io._image_header import (
 from cellflow.io.pixel_limit import refuse_large
 from cellflow.storage.sizes import few_text
 
-__all__ = ["is_in_several_files", "is_lossy", "read_pixels", "read_shape"]
+__all__ = [
+    "Plane",
+    "is_in_several_files",
+    "is_lossy",
+    "open_plane",
+    "read_pixels",
+    "read_shape",
+    "refuse_cut_off",
+    "refuse_swollen_claim",
+]
 
 FEW = 4
 """So many planes whose axis nobody has named are taken for channels."""
@@ -45,7 +54,7 @@ _NOT_RGB = {PHOTOMETRIC.SEPARATED, PHOTOMETRIC.CIELAB, PHOTOMETRIC.ICCLAB}
 _LOSSY = {COMPRESSION.OJPEG, COMPRESSION.JPEG, COMPRESSION.JPEG_LOSSY}
 
 
-class _Plane(NamedTuple):
+class Plane(NamedTuple):
     """Where the image of a file is and how it is to be read."""
 
     series: Any
@@ -56,6 +65,51 @@ class _Plane(NamedTuple):
     alpha: bool
     orientation: int
 
+    def levels(self) -> list[Plane]:
+        """The image and its smaller copies, finest first; the first of another kind ends them."""
+        found = [self]
+        for series in self.series.levels[1:]:
+            page, fits = series.keyframe, len(series.shape) == len(self.series.shape)
+            same = (page.photometric, page.samplesperpixel, series.dtype, _has_alpha(page)) == (
+                self.page.photometric,
+                self.page.samplesperpixel,
+                self.series.dtype,
+                self.alpha,
+            )
+            if not fits or not same or any(item is None for item in series.pages):
+                break
+            found.append(self._replace(series=series))
+        return found
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """``(H, W)`` or ``(H, W, C)`` as it lies in the file: not turned, indices of a palette, with alpha."""
+        return tuple(self.series.shape[axis] for axis in self.order)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of what `read_pixels` gives."""
+        height, width, *channels = self.stored_shape
+        if self.indexed:
+            channels = [3]
+        elif self.alpha:
+            channels = [channels[0] - 1] if channels[0] > 2 else []
+        return (*turned_shape((height, width), self.orientation), *channels)
+
+    def ordered(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Pixels with the axes of the series, ``(H, W)`` or ``(H, W, C)``; a view."""
+        shape = self.series.shape
+        others = [axis for axis in range(len(shape)) if axis not in self.order]
+        pixels = np.transpose(pixels.reshape(shape), [*self.order, *others])
+        return pixels.reshape(pixels.shape[: len(self.order)])  # the others have length 1
+
+    def shown(self, pixels: NDArray[Any], *, colours: bool = True) -> NDArray[Any]:
+        """Stored pixels, or a box of them, as they are read: without alpha, with colours, turned."""
+        pixels = pixels[..., :-1] if self.alpha else pixels
+        if self.indexed and colours:
+            pixels = _colours(self.page.colormap, pixels)
+        return turn(pixels, self.orientation)
+
 
 def read_pixels(path: Path, *, colours: bool = True, most: int | None = None) -> NDArray[Any]:
     """Pixels ``(H, W)`` or ``(H, W, C)``; indices of a palette as they are without `colours`.
@@ -63,29 +117,18 @@ def read_pixels(path: Path, *, colours: bool = True, most: int | None = None) ->
     One of more than `most` pixels, height times width, is refused before they are unpacked.
     Whatever tifffile raises on a damaged file comes through.
     """
-    with _open(path) as plane:
-        _refuse_swollen(plane, path)
-        refuse_large(tuple(plane.series.shape[axis] for axis in plane.order[:2]), most)
-        _refuse_cut_off(plane)
-        shape, order = plane.series.shape, plane.order
-        others = [axis for axis in range(len(shape)) if axis not in order]
-        pixels = np.transpose(plane.series.asarray().reshape(shape), [*order, *others])
-        pixels = pixels.reshape(pixels.shape[: len(order)])  # the others have length 1
-        pixels = pixels[..., :-1] if plane.alpha else pixels
-        if plane.indexed and colours:
-            pixels = _colours(plane.page.colormap, pixels)
-        return turn(pixels, plane.orientation)
+    with open_plane(path) as plane:
+        for lengths in (plane.series.shape, plane.page.chunks):
+            refuse_swollen_claim(plane, path, lengths)
+        refuse_large((plane.stored_shape[0], plane.stored_shape[1]), most)
+        refuse_cut_off(plane)
+        return plane.shown(plane.ordered(plane.series.asarray()), colours=colours)
 
 
 def read_shape(path: Path) -> tuple[int, ...]:
     """Shape of what `read_pixels` gives, from the tags alone."""
-    with _open(path) as plane:
-        height, width, *channels = (plane.series.shape[axis] for axis in plane.order)
-        if plane.indexed:
-            channels = [3]
-        elif plane.alpha:
-            channels = [channels[0] - 1] if channels[0] > 2 else []
-        return (*turned_shape((height, width), plane.orientation), *channels)
+    with open_plane(path) as plane:
+        return plane.shape
 
 
 def is_lossy(path: Path) -> bool:
@@ -96,12 +139,19 @@ def is_lossy(path: Path) -> bool:
 
 def is_in_several_files(path: Path) -> bool:
     """Whether planes of the image lie in other files of an OME set."""
-    with _open(path) as plane:
+    with open_plane(path) as plane:
         return len(_files(plane, path)) > 1
 
 
 @contextmanager
-def _open(path: Path) -> Iterator[_Plane]:
+def open_plane(path: Path) -> Iterator[Plane]:
+    """The one image of a file, of which nothing but the tags has been read; the file is open until then.
+
+    Raises
+    ------
+    DataError
+        If it is a stack, a set of several images or one of which files are missing, or in CMYK.
+    """
     with tifffile.TiffFile(path) as tiff:
         series = _only_series(tiff)
         page = series.keyframe
@@ -120,7 +170,7 @@ def _open(path: Path) -> Iterator[_Plane]:
                 found=page.photometric.name,
             )
         indexed = page.photometric == PHOTOMETRIC.PALETTE and page.colormap is not None
-        yield _Plane(
+        yield Plane(
             series,
             _order(series.axes, series.shape),
             page,
@@ -211,18 +261,17 @@ def _colours(colormap: Any, indices: NDArray[Any]) -> NDArray[np.uint8]:
     return np.asarray(table[indices])
 
 
-def _refuse_swollen(plane: _Plane, path: Path) -> None:
-    """Refuse headers that claim more pixels, or larger pieces of them, than the file can hold."""
+def refuse_swollen_claim(plane: Plane, path: Path, lengths: tuple[int, ...]) -> None:
+    """Refuse a header that claims more samples, at once or in a tile or strip, than the file can hold."""
     page = plane.page
     packing = "JPEG" if page.compression in _LOSSY else _PACKINGS.get(page.compression, "other")
     size = sum(file.stat().st_size for file in _files(plane, path))
-    for lengths in (plane.series.shape, page.chunks):
-        samples = int(np.prod(lengths, dtype=object))
-        stored = samples * page.bitspersample // 8
-        refuse_swollen(Claim(samples * plane.series.dtype.itemsize, stored), size, packing)
+    samples = int(np.prod(lengths, dtype=object))
+    stored = samples * page.bitspersample // 8
+    refuse_swollen(Claim(samples * plane.series.dtype.itemsize, stored), size, packing)
 
 
-def _refuse_cut_off(plane: _Plane) -> None:
+def refuse_cut_off(plane: Plane) -> None:
     """Refuse a file that ends before its pixels do: codecs fill up what they do not find."""
     if plane.page.compression == COMPRESSION.NONE:
         return  # here tifffile says so, and the lengths that files give are often not true
@@ -234,7 +283,7 @@ def _refuse_cut_off(plane: _Plane) -> None:
             raise ValueError(f"expected {end:,} bytes, found {size:,}")
 
 
-def _files(plane: _Plane, path: Path) -> set[Path]:
+def _files(plane: Plane, path: Path) -> set[Path]:
     """All files that hold planes of the image."""
     names = {page.parent.filehandle.path for page in plane.series.pages if hasattr(page, "parent")}
     return {Path(name).resolve() for name in (path, *names)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -15,7 +15,7 @@ import numpy as np
 from cellflow.errors import DataError
 from cellflow.io._zarr_metadata import METADATA_FILES, ArrayFacts, Shard
 
-__all__ = ["check_chunks"]
+__all__ = ["check_chunk", "check_chunks", "has_chunks"]
 
 _GROWTH, _SLACK = 8, 2**16
 """By how much a filter may widen numbers, and bytes that headers and checksums may take."""
@@ -43,15 +43,41 @@ def check_chunks(array: Path, group: Path, facts: ArrayFacts) -> bool:
         for name in (*folders, *files):
             path = Path(place, name)
             if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(top):
-                raise DataError(
-                    f"{name} is a link that leads out of it. Copy the whole image, without links.",
-                    found=name,
-                )
+                raise _led_out(name)
         for name in files:
-            if name not in METADATA_FILES and name[0] != ".":
+            if _is_chunk(name):
                 found = True
                 _refuse_swollen(Path(place, name), facts)
     return found
+
+
+def check_chunk(array: Path, group: Path, facts: ArrayFacts, place: Sequence[int]) -> None:
+    """Look at the file of one chunk, by its number along each axis, as `check_chunks` looks at all.
+
+    One that is not there is no error: it has the fill value.
+    """
+    name = facts.chunk_name(place)
+    path = array / name
+    if not path.is_file():
+        return
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(group)):
+        raise _led_out(name)
+    _refuse_swollen(path, facts)
+
+
+def has_chunks(array: Path) -> bool:
+    """Whether an array has a chunk at all."""
+    return any(_is_chunk(name) for _, _, files in os.walk(array) for name in files)
+
+
+def _is_chunk(name: str) -> bool:
+    return name not in METADATA_FILES and name[0] != "."
+
+
+def _led_out(name: str) -> DataError:
+    return DataError(
+        f"{name} is a link that leads out of it. Copy the whole image, without links.", found=name
+    )
 
 
 def _refuse_swollen(path: Path, facts: ArrayFacts) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -61,6 +61,10 @@ class ArrayFacts(NamedTuple):
     packing: str
     """The codec that packs chunks last, empty where none does."""
     shard: Shard | None = None
+    prefix: str = ""
+    """What the names of chunks begin with."""
+    separator: str = "."
+    """Between their numbers along the axes."""
 
     @property
     def bytes(self) -> int:
@@ -71,6 +75,10 @@ class ArrayFacts(NamedTuple):
     def chunk_bytes(self) -> int:
         """Of one piece in memory."""
         return math.prod(self.chunks) * self.dtype.itemsize
+
+    def chunk_name(self, place: Sequence[int]) -> str:
+        """File of a chunk in the folder of the array, by its number along each axis."""
+        return self.prefix + self.separator.join(map(str, place))
 
 
 def is_zarr(path: Path) -> bool:
@@ -126,10 +134,12 @@ def array_facts(path: Path) -> ArrayFacts:
             raise DataError(f"{path.name} is no array.", found=found.get("node_type"))
         chunks, kind = found["chunk_grid"]["configuration"]["chunk_shape"], found["data_type"]
         codecs: Any = found["codecs"]
+        prefix, separator = _names_of_chunks(found.get("chunk_key_encoding"))
     elif (path / ".zarray").is_file():
         found = _load(path / ".zarray")
         chunks, kind = found["chunks"], found["dtype"]
         codecs = [*(found.get("filters") or []), found.get("compressor")]
+        prefix, separator = "", str(found.get("dimension_separator") or ".")
     else:
         raise DataError(f"its level {path.name} is missing. Copy the whole image again.")
     packing = _packing(codecs)
@@ -138,7 +148,19 @@ def array_facts(path: Path) -> ArrayFacts:
         raise DataError(f"expected whole or real numbers, found {kind}.", found=kind)
     shape, chunks = _lengths(found["shape"]), _lengths(chunks)
     shard = _shard(codecs[-1]["configuration"], chunks) if packing == _SHARD else None
-    return ArrayFacts(shape, chunks, dtype, packing, shard)
+    return ArrayFacts(shape, chunks, dtype, packing, shard, prefix, separator)
+
+
+def _names_of_chunks(encoding: Any) -> tuple[str, str]:
+    """What the names of chunks begin with, and what stands between their numbers, in zarr 3."""
+    facts: Mapping[str, Any] = (
+        encoding if isinstance(encoding, dict) else {"name": encoding or "default"}
+    )
+    settings = facts.get("configuration") or {}
+    if facts["name"] == "v2":
+        return "", str(settings.get("separator", "."))
+    separator = str(settings.get("separator", "/"))
+    return f"c{separator}", separator
 
 
 def _packing(codecs: Iterable[Any]) -> str:

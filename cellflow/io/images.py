@@ -8,8 +8,7 @@ file.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from cellflow.errors import DataError
 from cellflow.io import _image_header as header
 from cellflow.io import _jpeg2000, _ome_zarr, _tiff
+from cellflow.io._damage import check_numbers, damage_told
 from cellflow.io._ome_zarr import is_zarr
 from cellflow.io.coloured_maps import labels_of_picture
 from cellflow.io.image_folders import (
@@ -101,11 +101,11 @@ def image_shape(path: Path) -> tuple[int, ...]:
         If the file is not an image that `read_image` takes.
     """
     if is_zarr(path):
-        with _damage_told(path, _ZARR):
+        with damage_told(path, _ZARR):
             return _ome_zarr.read_shape(path)
     data = _read_bytes(path)
     kind = _kind_of(data, path)
-    with _damage_told(path, kind):
+    with damage_told(path, kind):
         if kind == "TIFF":
             return _tiff.read_shape(path)
         if kind == "JPEG 2000":
@@ -122,11 +122,11 @@ def image_shape(path: Path) -> tuple[int, ...]:
 def _read(path: Path, *, indices: bool, most: int | None) -> NDArray[Any]:
     """Pixels of an image; of a label map with `indices`, which are numbers where an image would have colours."""
     if is_zarr(path):
-        with _damage_told(path, _ZARR):
+        with damage_told(path, _ZARR):
             return _checked(_ome_zarr.read_pixels(path, most), path)
     data = _read_bytes(path)
     kind = _kind_of(data, path)
-    with _damage_told(path, kind):
+    with damage_told(path, kind):
         if indices and _is_lossy(path, data, kind):
             raise DataError(
                 f"{path}: a label map with {'JPEG' if kind == 'TIFF' else kind} compression, which changes "
@@ -203,7 +203,7 @@ def read_masks(
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., 0]
     if pixels.ndim == 3 and colours:
-        with _damage_told(path, "picture"):
+        with damage_told(path, "picture"):
             return labels_of_picture(path, pixels)
     if pixels.ndim != 2:
         raise DataError(
@@ -327,36 +327,6 @@ def _read_bytes(path: Path) -> bytes:
         raise unreadable(path, error) from error
 
 
-@contextmanager
-def _damage_told(path: Path, kind: str) -> Iterator[None]:
-    """Turn whatever a decoder raises on a damaged file into one message that names the file."""
-    try:
-        yield
-    except DataError as error:
-        named = str(error).startswith(str(path))
-        facts = error.facts | {"path": path}
-        raise error if named else DataError(f"{path}: {error}", **facts) from error.__cause__
-    except OSError as error:
-        if error.errno is not None:
-            raise unreadable(path, error) from error
-        raise _damaged(path, kind, str(error)) from error
-    except MemoryError as error:
-        raise DataError(
-            f"{path}: takes more memory than there is. If the image is not that large, the file is "
-            "damaged: copy or export it again. Else cut it into parts.",
-            path=path,
-        ) from error
-    except Exception as error:  # decoders raise nearly every kind of error on damaged files
-        raise _damaged(path, kind, str(error) or type(error).__name__) from error
-
-
-def _damaged(path: Path, kind: str, reason: str) -> DataError:
-    return DataError(
-        f"{path}: damaged or truncated {kind} file ({reason}). Copy or export the file again.",
-        path=path,
-    )
-
-
 def _kind_of(data: bytes, path: Path) -> str:
     if not data:
         raise DataError(f"{path}: the file is empty. Copy or export the file again.", path=path)
@@ -379,14 +349,4 @@ def _checked(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
             path=path,
             found=pixels.shape,
         )
-    if pixels.dtype.kind == "b":
-        pixels = pixels.astype(np.uint8)
-    if pixels.dtype.kind not in "iuf":
-        raise DataError(
-            f"{path}: expected whole or real numbers, found {pixels.dtype}.",
-            path=path,
-            found=pixels.dtype,
-        )
-    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-        raise DataError(f"{path}: holds values that are not finite (NaN or infinity).", path=path)
-    return np.ascontiguousarray(pixels)
+    return np.ascontiguousarray(check_numbers(pixels, path))

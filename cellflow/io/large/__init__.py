@@ -1,0 +1,75 @@
+"""Images that are read box by box, never whole: slides, plates and all others by one interface."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cellflow.io._image_header import SIGNATURE_BYTES, kind_of
+from cellflow.io.channel_names import read_channel_names
+from cellflow.io.image_folders import unreadable
+from cellflow.io.images import is_zarr, read_image
+from cellflow.io.large.array_image import ArrayImage
+from cellflow.io.large.large_image import LARGEST_CHUNK, LargeImage
+from cellflow.io.large.tiff_image import TiffImage, open_tiff
+from cellflow.io.large.zarr_image import ZarrImage
+from cellflow.io.pixel_size import PixelSize, read_pixel_size
+
+__all__ = [
+    "LARGEST_CHUNK",
+    "ArrayImage",
+    "LargeImage",
+    "TiffImage",
+    "ZarrImage",
+    "open_large_image",
+]
+
+
+def open_large_image(
+    path: Path, *, level: int = 0, pixel_size: PixelSize | None = None
+) -> LargeImage:
+    """Open an image that is read box by box.
+
+    Parameters
+    ----------
+    path : Path
+        The folder of an OME-Zarr image, a TIFF, or any file that
+        `cellflow.io.images.read_image` takes. PNG, JPEG and the like are read whole, within its limit on
+        pixels, and kept in memory; all others have no limit.
+    level : int
+        That which is used, 0 for the finest.
+    pixel_size : PixelSize, optional
+        Micrometres per pixel of the finest level, whatever the file says.
+
+    Returns
+    -------
+    LargeImage
+        To be closed, as by a ``with``.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, damaged or no such image, there is no such level, or its tiles, strips or
+        chunks are larger than `LARGEST_CHUNK`.
+    """
+    path = Path(path)
+    if is_zarr(path):
+        return ZarrImage(path, level=level, pixel_size=pixel_size)
+    if _kind(path) == "TIFF":
+        image = open_tiff(path, level=level, pixel_size=pixel_size)
+        if image is not None:
+            return image
+    return ArrayImage(
+        path,
+        read_image(path),
+        level=level,
+        pixel_size=pixel_size or read_pixel_size(path),
+        channel_names=read_channel_names(path),
+    )
+
+
+def _kind(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return kind_of(file.read(SIGNATURE_BYTES))
+    except OSError as error:
+        raise unreadable(path, error) from error
