@@ -34,6 +34,7 @@ _HOME = {
     "OofConfig": "config",
     "OptimConfig": "config",
     "OutputConfig": "config",
+    "SlidesConfig": "config",
     "PredictConfig": "config",
     "PrepareConfig": "config",
     "PruneConfig": "config",

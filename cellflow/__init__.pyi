@@ -27,6 +27,7 @@ from cellflow.config import RunsConfig as RunsConfig
 from cellflow.config import RuntimeConfig as RuntimeConfig
 from cellflow.config import SamplingConfig as SamplingConfig
 from cellflow.config import ScoreConfig as ScoreConfig
+from cellflow.config import SlidesConfig as SlidesConfig
 from cellflow.config import SuggestConfig as SuggestConfig
 from cellflow.config import TrackingConfig as TrackingConfig
 from cellflow.config import TrainConfig as TrainConfig

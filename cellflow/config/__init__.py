@@ -21,6 +21,7 @@ from cellflow.config.prediction import (
     OofConfig,
     OutputConfig,
     PredictConfig,
+    SlidesConfig,
 )
 from cellflow.config.publishing import NotebookConfig, PublishConfig
 from cellflow.config.queue import QueueConfig
@@ -63,6 +64,7 @@ __all__ = [
     "RuntimeConfig",
     "SamplingConfig",
     "ScoreConfig",
+    "SlidesConfig",
     "SuggestConfig",
     "TrackingConfig",
     "TrainConfig",

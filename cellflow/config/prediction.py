@@ -12,7 +12,9 @@ from cellflow.config.checks import (
     CHANNEL,
     COUNT,
     FOLDER_NAME,
+    NOT_NEGATIVE,
     POSITIVE,
+    SCHEDULER,
     SEED,
     Rule,
     listed_paths,
@@ -25,6 +27,7 @@ PIXEL_SIZE = Rule(
     "must lie between {:g} and {:g} micrometres".format(*SENSIBLE_PIXELS),
     lambda value: SENSIBLE_PIXELS[0] <= value <= SENSIBLE_PIXELS[1],
 )
+BLOCK = Rule("must be at least 256", lambda value: value >= 256)
 ExportName = Literal[
     "masks", "cells", "submission", "outlines", "png", "seg", "roi", "geojson", "txt", "coco", "ome-zarr", "flows",
 ]  # fmt: skip
@@ -180,6 +183,33 @@ class OutputConfig:
         return ["nothing would be written: name what with --export, such as masks"]
 
 
+@dataclass(frozen=True)
+class SlidesConfig:
+    """Images that are segmented block by block, with the cells that the whole image would give.
+
+    Examples
+    --------
+    >>> from cellflow import SlidesConfig
+    >>> from cellflow.config import check_config
+    >>> check_config(SlidesConfig(block=100))
+    Traceback (most recent call last):
+        ...
+    cellflow.errors.ConfigError: --block must be at least 256, found 100
+    """
+
+    block: Annotated[int | None, BLOCK] = None
+    """Segment images in blocks of so many pixels a side; without it those of more than 25 million pixels are, in
+    blocks of 2048. The cells are the same whatever it is; larger blocks take more memory and less time."""
+    level: Annotated[int, NOT_NEGATIVE] = 0
+    """Level of an image's pyramid to segment; 0 is the finest."""
+    roi: str = ""
+    """What is segmented of an image: TOP,LEFT,BOTTOM,RIGHT in pixels of the finest level, or a GeoJSON file, as QuPath
+    exports annotations."""
+    scheduler: Annotated[str, SCHEDULER] = ""
+    """Where blocks are worked on. local:N: N processes of this machine. tcp://HOST:PORT: a Dask cluster. slurm:N: N
+    jobs of Slurm. Without it this process."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SegmentationConfig:
     """What `predict` and `ensemble` share."""
@@ -200,6 +230,7 @@ class SegmentationConfig:
     files: FilesConfig = field(default_factory=FilesConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     inference: InferenceConfig = field(default_factory=InferenceConfig)
+    slides: SlidesConfig = field(default_factory=SlidesConfig)
     mask: MaskOverrides = field(default_factory=MaskOverrides)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from cellflow.config import EnsembleConfig, PredictConfig, check_config
 from cellflow.config.prediction import SegmentationConfig
 from cellflow.engine.exports import EXPORTS
 from cellflow.engine.pages.run_page import try_run_page
-from cellflow.engine.prediction.predict_images import predict_images
+from cellflow.engine.prediction.predict_images import PredictSummary, predict_images
+from cellflow.engine.prediction.predict_slides import is_slide, predict_slides
 from cellflow.engine.prediction.result_folder import ResultFolder
 from cellflow.engine.runs.identity import versions
 from cellflow.engine.runtime.machine import Machine
@@ -31,6 +32,7 @@ from cellflow.engine.segmentation.member import Member
 from cellflow.engine.segmentation.open_models import Opened, describe_members
 from cellflow.engine.segmentation.open_segmenter import open_segmenter
 from cellflow.engine.segmentation.segmenter import Segmenter
+from cellflow.engine.slides.predict_slide import SlideResult
 from cellflow.errors import DataError
 from cellflow.io.foreign_flows import check_layout, read_foreign_flows
 from cellflow.io.formats.dataset_folder import DatasetImage
@@ -74,6 +76,8 @@ class EnsembleResult:
         What lies in the folder, in words.
     reports : tuple of Path
         Pages of the runs of an ensemble, which show it too.
+    slides : dict of str to SlideResult
+        Images that were segmented block by block, each with a folder of its own.
     """
 
     folder: Path
@@ -85,6 +89,7 @@ class EnsembleResult:
     members: int
     written: tuple[str, ...] = ()
     reports: tuple[Path, ...] = ()
+    slides: dict[str, SlideResult] = field(default_factory=dict)
 
 
 def ensemble(config: EnsembleConfig) -> EnsembleResult:
@@ -132,41 +137,64 @@ def _predict(config: EnsembleConfig) -> tuple[EnsembleResult, tuple[RunFolder, .
 
 
 def _ensemble(job: EnsembleJob) -> EnsembleResult:
-    config, output = job.config, job.config.output
-    _warn_of_training_data(job.images, job.opened.members)
+    config, members = job.config, job.opened.members
+    _warn_of_training_data(job.images, members)
     _log.info(
         "%s, %s of %s; thresholds: %s",
-        plural(len(job.images), "image"), plural(len(job.opened.members), "member"),
+        plural(len(job.images), "image"), plural(len(members), "member"),
         job.opened.name, job.opened.thresholds.source,
     )  # fmt: skip
-    with ResultFolder.open(
-        job.folder,
-        _identity(job),
-        exports=frozenset(output.export),
-        overwrite=output.overwrite,
-        fingerprints={name: image.fingerprint for name, image in job.images.items()},
-    ) as folder:
-        if not isinstance(
-            source_folders(config.images), str
-        ):  # named one by one, no changed folder
-            folder.check_kept(job.images)
-        write_config_file(folder.settings, "ensemble", _with_runs(config))
-        summary = predict_images(job.segmenter, job.images, folder, title=job.opened.name)
-    members = job.opened.members
-    if job.segmenter.diameter is None:
-        warn_of_diameters(summary.facts, members)
-    warn_of_no_cells(summary.facts, job.segmenter.mask, job.segmenter.per_type, members)
+    slides = {name: item for name, item in job.images.items() if is_slide(item, config.slides)}
+    others = {name: item for name, item in job.images.items() if name not in slides}
+    summary, written = PredictSummary({}, {}), tuple[str, ...]()
+    if others:
+        summary, written = _by_image(job, others)
+    found: dict[str, SlideResult] = {}
+    failed = dict(summary.failed)
+    if slides:
+        found, refused = predict_slides(
+            config, job.channels, job.segmenter, slides, folder=job.folder, identity=_how(job, ())
+        )
+        failed |= refused
+        written += (
+            f"slides/ID/ (labels.zarr, cells.csv, cells.geojson of {plural(len(found), 'slide')})",
+        )
     paths = {name: job.folder / export.path for name, export in EXPORTS.items()}
     return EnsembleResult(
         job.folder,
         paths["submission"],
         paths["masks"],
         paths["cells"],
-        summary.cells,
-        summary.failed,
+        summary.cells | {name: slide.cells for name, slide in found.items()},
+        failed,
         len(members),
-        tuple(export.summary(len(summary.cells)) for export in folder.exports),
+        written,
+        slides=found,
     )
+
+
+def _by_image(
+    job: EnsembleJob, images: dict[str, SourceImage]
+) -> tuple[PredictSummary, tuple[str, ...]]:
+    """Predict images that are held whole, and say in words what lies in the folder."""
+    config, output = job.config, job.config.output
+    with ResultFolder.open(
+        job.folder,
+        {"images": source_folders(config.images), **_how(job, images)},
+        exports=frozenset(output.export),
+        overwrite=output.overwrite,
+        fingerprints={name: image.fingerprint for name, image in images.items()},
+    ) as folder:
+        if not isinstance(
+            source_folders(config.images), str
+        ):  # named one by one, no changed folder
+            folder.check_kept(images)
+        write_config_file(folder.settings, "ensemble", _with_runs(config))
+        summary = predict_images(job.segmenter, images, folder, title=job.opened.name)
+    if job.segmenter.diameter is None:
+        warn_of_diameters(summary.facts, job.opened.members)
+    warn_of_no_cells(summary.facts, job.segmenter.mask, job.segmenter.per_type, job.opened.members)
+    return summary, tuple(export.summary(len(summary.cells)) for export in folder.exports)
 
 
 def _with_runs(config: EnsembleConfig) -> EnsembleConfig:
@@ -186,6 +214,7 @@ class EnsembleJob:
     segmenter: Segmenter
     images: dict[str, SourceImage]
     folder: Path
+    channels: tuple[int, int] | None
 
 
 def open_ensemble(config: EnsembleConfig) -> EnsembleJob:
@@ -198,7 +227,7 @@ def open_ensemble(config: EnsembleConfig) -> EnsembleJob:
     folder = config.output.out / (config.output.name or opened.name)
     _warn_of_grey(images, opened.members[0])
     warn_of_diameter(segmenter.diameter, opened.members)
-    return EnsembleJob(config, machine, opened, segmenter, images, folder)
+    return EnsembleJob(config, machine, opened, segmenter, images, folder, channels)
 
 
 def _channels(config: EnsembleConfig, images: dict[str, SourceImage]) -> tuple[int, int] | None:
@@ -251,11 +280,10 @@ def _foreign_facts(folder: Path, names: Iterable[str]) -> dict[str, Any]:
     return {"folder": str(folder.resolve()), "hash": hash_json(marks)}
 
 
-def _identity(job: EnsembleJob) -> dict[str, Any]:
-    """What makes the result what it is; batch size, device and threads do not."""
+def _how(job: EnsembleJob, images: Iterable[str]) -> dict[str, Any]:
+    """What makes the result of images what it is; batch size, device and threads do not."""
     segmenter = job.segmenter
     return {
-        "images": source_folders(job.config.images),
         "members": describe_members(job.opened),
         **({"partial": job.opened.partial} if job.opened.partial else {}),
         "thresholds": {
@@ -274,7 +302,7 @@ def _identity(job: EnsembleJob) -> dict[str, Any]:
         "augment": segmenter.augment,
         "weights": None if segmenter.weights is None else list(segmenter.weights),
         "average": segmenter.average,
-        "foreign": [_foreign_facts(folder, job.images) for folder in job.config.flows],
+        "foreign": [_foreign_facts(folder, images) for folder in job.config.flows],
         "amp": job.machine.describe()["amp"],
         "engine": job.machine.engine,
         "versions": versions(),

@@ -146,5 +146,7 @@ def labels_of(store: SlideStore, part: Box, seeds: Longs) -> Ints:
         own = seeds[order[at]] == known
         numbers = np.where(own, order[at] + 1, len(seeds) + 1).astype(np.int32)
         labels = np.append(np.int32(0), numbers)[store.read("cells", box)]
-        out[box.top - part.top : box.bottom - part.top, box.left - part.left : box.right - part.left] = labels
+        out[
+            box.top - part.top : box.bottom - part.top, box.left - part.left : box.right - part.left
+        ] = labels
     return out

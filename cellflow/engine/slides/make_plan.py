@@ -16,7 +16,6 @@ from cellflow.io.large import LargeImage, coarse_pixels
 from cellflow.io.roi import read_roi
 from cellflow.io.source import SourceImage
 from cellflow.numeric.normalize import find_scaling, scale_channels, select_channels
-from cellflow.storage.hashing import hash_json
 from cellflow.types import Box
 
 __all__ = ["make_plan"]
@@ -25,7 +24,7 @@ __all__ = ["make_plan"]
 def make_plan(
     image: SourceImage,
     segmenter: Segmenter,
-    identity: dict[str, Any],
+    identity: str,
     *,
     block: int,
     level: int = 0,
@@ -39,8 +38,8 @@ def make_plan(
         The slide.
     segmenter : Segmenter
         The members.
-    identity : dict
-        What makes the prediction what it is, of JSON types.
+    identity : str
+        Hash of what makes the prediction what it is.
     block : int
         Side of a block in pixels.
     level : int
@@ -54,7 +53,9 @@ def make_plan(
         If the image cannot be read, there is no such level, or the region holds no pixel of it.
     """
     if segmenter.foreign:
-        raise DataError("--flows: foreign flows cannot join the average of a slide; leave them out.")
+        raise DataError(
+            "--flows: foreign flows cannot join the average of a slide; leave them out."
+        )
     member = segmenter.members[0]
     channels = (member.chan, member.chan2)
     how = segmenter.normalization
@@ -88,9 +89,7 @@ def make_plan(
             steps=niter_of(mask, diameter),
             pixel_size=_pixel_size(image, large),
             roi=roi,
-            identity=hash_json(
-                {**identity, "image": image.fingerprint, "level": level, "roi": roi}
-            ),
+            identity=identity,
         )
 
 

@@ -27,7 +27,7 @@ from cellflow.io.label_pyramid import create_label_pyramid, level_shapes
 from cellflow.numeric.dynamics import check_tally
 from cellflow.storage.atomic import write_json
 from cellflow.storage.locks import hold_lock
-from cellflow.storage.records import read_json
+from cellflow.storage.records import dict_or_empty, read_json
 from cellflow.storage.sizes import duration_text, few_text, plural
 
 __all__ = ["RECORD", "SlideResult", "predict_slide"]
@@ -68,7 +68,7 @@ class SlideResult:
 
 
 def predict_slide(
-    job: SlideJob, make_plan: MakePlan, scheduler: Scheduler, *, overwrite: bool = False
+    job: SlideJob, identity: str, make_plan: MakePlan, scheduler: Scheduler
 ) -> SlideResult:
     """Segment a slide block by block.
 
@@ -76,12 +76,12 @@ def predict_slide(
     ----------
     job : SlideJob
         The slide, and what it is segmented with.
+    identity : str
+        Hash of what makes the result what it is.
     make_plan : callable
         Looks at the slide and says what is to be done with it; not called where that is known.
     scheduler : Scheduler
         Where the blocks are worked on.
-    overwrite : bool
-        Replace what is there.
 
     Returns
     -------
@@ -97,16 +97,18 @@ def predict_slide(
     """
     folder = job.folder
     with _alone(folder):
-        if overwrite:
+        if job.config.output.overwrite:
             _clear(folder)
-        plan = make_plan()
         known = read_json(folder / RECORD)
         if known is not None:
-            _check_same(folder, known, plan)
+            _check_same(job, known, identity)
             if not known.get("failed"):
                 _log.info("%s is there", folder)
                 return _result(folder, known)
-        store = _begin(folder, plan)
+        plan = _begin(job, identity, make_plan)
+        store = SlideStore(folder, plan.grid)
+        store.create()
+        store.tidy()
         return _Pass(job, plan, store, scheduler).run()
 
 
@@ -124,28 +126,27 @@ def _clear(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-def _check_same(folder: Path, known: Mapping[str, Any], plan: SlidePlan) -> None:
-    if known.get("plan", {}).get("identity") != plan.identity:
+def _check_same(job: SlideJob, known: Mapping[str, Any], identity: str) -> None:
+    if dict_or_empty(known.get("plan")).get("identity") != identity:
         raise DataError(
-            f"{folder} holds another prediction of {plan.id}: of other models, thresholds, or another state of "
-            "the image. Choose another --name, or add --overwrite.",
-            path=folder,
+            f"{job.folder} holds another prediction of {job.image.id}: of other models, thresholds, or another "
+            "state of the image. Choose another --name, or add --overwrite.",
+            path=job.folder,
         )
 
 
-def _begin(folder: Path, plan: SlidePlan) -> SlideStore:
-    """What was done with the same plan stays; anything else is removed."""
-    path = folder / ".blocks" / "plan.json"
+def _begin(job: SlideJob, identity: str, make_plan: MakePlan) -> SlidePlan:
+    """The plan that was begun with; where that was another one, what was done is removed."""
+    path = job.folder / ".blocks" / "plan.json"
     old = read_plan(path)
-    store = SlideStore(folder, plan.grid)
-    if old is not None and (old.identity, old.block) != (plan.identity, plan.block):
-        _log.info("%s: begun with other settings, begins anew", folder)
-    if old is None or (old.identity, old.block) != (plan.identity, plan.block):
-        _clear(folder)
-        write_json(path, plan.to_json())
-    store.create()
-    store.tidy()
-    return store
+    if old is not None and (old.identity, old.block) == (identity, job.block):
+        return old
+    if old is not None:
+        _log.info("%s: begun with other settings, begins anew", job.folder)
+    plan = make_plan()
+    _clear(job.folder)
+    write_json(path, plan.to_json())
+    return plan
 
 
 class _Pass:
@@ -237,7 +238,7 @@ class _Pass:
         """Refuse flows that are none; say how much of the foreground runs too far to be a cell."""
         found = [self.store.load("ends", name) for name in self.plan.grid.names]
         tally = sum(item["tally"] for item in found)
-        check_tally(tally, True)
+        check_tally(tally, check_scale=False)  # as for all other images
         lost = sum(int(item["lost"]) for item in found)
         if lost:
             _log.warning(
@@ -246,9 +247,7 @@ class _Pass:
             )  # fmt: skip
 
     def _make_pyramid(self, count: int) -> None:
-        self.store.forget(
-            [f"level_{n}" for n in range(1, len(level_shapes(self.plan.shape)))]
-        )
+        self.store.forget([f"level_{n}" for n in range(1, len(level_shapes(self.plan.shape)))])
         create_label_pyramid(
             self.job.folder / LABELS,
             self.plan.shape,
@@ -264,8 +263,7 @@ class _Pass:
         cells = int(numbers.max(initial=0))
         del numbers
         computed = sum(
-            int(self.store.load("flows", name)["computed"])
-            for name in self.store.done("flows")
+            int(self.store.load("flows", name)["computed"]) for name in self.store.done("flows")
         )
         record = {
             "cells": cells,
@@ -303,5 +301,3 @@ def _result(folder: Path, record: Mapping[str, Any]) -> SlideResult:
         int(record["cells"]),
         dict(record.get("failed") or {}),
     )
-
-

@@ -3,7 +3,7 @@
 ::
 
     plan.json       what is done, see `cellflow.engine.slides.plan`
-    flow, cellprob, disagreement, ends, cells      zarr arrays of the whole image; no two blocks share a chunk
+    NAME.zarr       flow, cellprob, disagreement, ends and cells of the whole image; no two blocks share a chunk
     STEP/NAME.npz   what else a step leaves of a block; written last, so where it is, the block is done
     joined.npy ...  what is known of all cells, see `cellflow.engine.slides.cell_list`
 """
@@ -63,10 +63,10 @@ class SlideStore:
         """Make the arrays that are not there."""
         side = self.grid.chunk
         for name, (before, dtype, fill) in _ARRAYS.items():
-            if (self.path / name / "zarr.json").is_file():
+            if (self._array_path(name) / "zarr.json").is_file():
                 continue
             zarr.create_array(
-                self.path / name,
+                self._array_path(name),
                 shape=(*before, *self.grid.shape),
                 chunks=(*before, side, side),
                 dtype=dtype,
@@ -75,9 +75,12 @@ class SlideStore:
                 overwrite=True,
             )
 
+    def _array_path(self, name: str) -> Path:
+        return self.path / f"{name}.zarr"
+
     @cached_property
     def _arrays(self) -> dict[str, zarr.Array[Any]]:
-        return {name: zarr.open_array(self.path / name, mode="r+") for name in _ARRAYS}
+        return {name: zarr.open_array(self._array_path(name), mode="r+") for name in _ARRAYS}
 
     def write(self, name: str, box: Box, values: NDArray[Any]) -> None:
         """Write a box of an array that no other block writes to."""
@@ -133,9 +136,7 @@ class SlideStore:
 
     def open_list(self, name: str) -> NDArray[Any]:
         """An array that is about all blocks, read where it is looked at."""
-        return np.asanyarray(
-            np.load(self.path / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-        )
+        return np.asanyarray(np.load(self.path / f"{name}.npy", mmap_mode="r", allow_pickle=False))
 
     def forget(self, steps: Iterable[str]) -> None:
         """Remove what steps have found, so that they are done again."""

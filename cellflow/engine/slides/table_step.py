@@ -30,7 +30,6 @@ __all__ = ["CELLS", "OUTLINES", "join_tables", "measure_owned"]
 
 CELLS, OUTLINES = "cells.csv", "cells.geojson"
 """The table and the detections in the folder of a slide."""
-_PLACES = ("centroid_y", "centroid_x", "box_y0", "box_x0", "box_y1", "box_x1")
 
 
 def measure_owned(job: SlideJob, name: str) -> None:
@@ -68,8 +67,7 @@ def _lines(work: Work, part: Box, numbers: NDArray[np.int64]) -> dict[int, tuple
         diameter=plan.diameter,
         pixel_area=math.nan if plan.pixel_size is None else plan.pixel_size.area,
     )
-    for column in _PLACES:
-        table[column] += part.top if "_y" in column else part.left
+    _move(table, part)
     table["label"] = numbers[table["label"].to_numpy() - 1]
     table.insert(0, "id", plan.id)
     outlines = outlines_from_labels(labels)
@@ -87,6 +85,15 @@ def _lines(work: Work, part: Box, numbers: NDArray[np.int64]) -> dict[int, tuple
         int(number): (text, feature)
         for number, text, feature in zip(table["label"], _csv_lines(table), features, strict=True)
     }
+
+
+def _move(table: pd.DataFrame, part: Box) -> None:
+    """Places in pixels of the whole slide, in place; the same to the bit whatever part they were measured in."""
+    for axis, origin in (("y", part.top), ("x", part.left)):
+        table[f"box_{axis}0"] += origin
+        table[f"box_{axis}1"] += origin
+        area, centroid = table["area"], table[f"centroid_{axis}"]
+        table[f"centroid_{axis}"] = ((centroid * area).round() + area * origin) / area
 
 
 def _moved(outline: Outline, part: Box) -> Outline:
@@ -142,8 +149,6 @@ def _of_row(store: SlideStore, row: int) -> Iterator[tuple[str, str]]:
         part: dict[str, Any] = store.load("tables", f"{row}_{column}")
         numbers = part["numbers"].tolist()
         if numbers:
-            found += zip(
-                numbers, _unpacked(part["rows"]), _unpacked(part["outlines"]), strict=True
-            )
+            found += zip(numbers, _unpacked(part["rows"]), _unpacked(part["outlines"]), strict=True)
     for _, line, feature in sorted(found):
         yield line, feature

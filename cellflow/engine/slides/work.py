@@ -39,12 +39,15 @@ class SlideJob:
         The slide.
     folder : Path
         Where its results go, on a disk that all workers see.
+    block : int
+        Side of a block in pixels.
     """
 
     config: EnsembleConfig
     channels: tuple[int, int] | None
     image: SourceImage
     folder: Path
+    block: int
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,99 @@
+"""Images that are segmented block by block: which they are, and each into a folder of its own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cellflow.config import EnsembleConfig
+from cellflow.config.prediction import SlidesConfig
+from cellflow.engine.runtime.scheduler import open_scheduler
+from cellflow.engine.segmentation.segmenter import Segmenter
+from cellflow.engine.slides.make_plan import make_plan
+from cellflow.engine.slides.predict_slide import SlideResult, predict_slide
+from cellflow.engine.slides.work import SlideJob
+from cellflow.errors import DataError
+from cellflow.io.source import FileImage, SourceImage
+from cellflow.storage.hashing import hash_json
+
+__all__ = ["is_slide", "predict_slides"]
+
+_log = logging.getLogger(__name__)
+
+LARGE = 25_000_000
+"""Pixels from which an image is segmented by blocks without being asked for: above this, memory is what ends."""
+BLOCK = 2048
+_TILED = (".tif", ".tiff")
+_SMALL_FILE = 2**19
+"""Bytes of a file that holds no large image, however well it is compressed."""
+
+
+def is_slide(image: SourceImage, config: SlidesConfig) -> bool:
+    """Whether an image is segmented by blocks: where that is asked for, and where it is large."""
+    if config.block is not None or config.level or config.roi or config.scheduler:
+        return True
+    if not isinstance(image, FileImage):
+        return False
+    folder = image.path.is_dir()
+    if not folder and (
+        image.path.suffix.lower() not in _TILED or image.path.stat().st_size < _SMALL_FILE
+    ):
+        return False
+    try:
+        with image.open_large() as large:
+            return large.shape[0] * large.shape[1] > LARGE
+    except DataError:
+        return False  # said where it is read
+
+
+def predict_slides(
+    config: EnsembleConfig,
+    channels: tuple[int, int] | None,
+    segmenter: Segmenter,
+    images: Mapping[str, SourceImage],
+    *,
+    folder: Path,
+    identity: dict[str, Any],
+) -> tuple[dict[str, SlideResult], dict[str, str]]:
+    """Segment slides one after the other; one that cannot be used does not stop the others.
+
+    Parameters
+    ----------
+    config : EnsembleConfig
+        The command.
+    channels : (int, int) or None
+        Channels that were given.
+    segmenter : Segmenter
+        The members, for what is to be known before the blocks are.
+    images : mapping of str to SourceImage
+        The slides by id.
+    folder : Path
+        Folder of the result; each slide has ``slides/ID`` in it.
+    identity : dict
+        What makes the prediction what it is, apart from the image, of JSON types.
+
+    Returns
+    -------
+    results : dict of str to SlideResult
+    failed : dict of str to str
+        Why slides could not be used.
+    """
+    results: dict[str, SlideResult] = {}
+    failed: dict[str, str] = {}
+    how = config.slides
+    with open_scheduler(how.scheduler) as scheduler:
+        for name, image in images.items():
+            mine = {**identity, "image": image.fingerprint, "level": how.level, "roi": how.roi}
+            job = SlideJob(config, channels, image, folder / "slides" / name, how.block or BLOCK)
+            plan = partial(
+                make_plan, image, segmenter, hash_json(mine), block=job.block, level=how.level, roi=how.roi
+            )  # fmt: skip
+            try:
+                results[name] = predict_slide(job, hash_json(mine), plan, scheduler)
+            except DataError as error:
+                failed[name] = str(error)
+                _log.warning("%s could not be segmented: %s", name, error)
+    return results, failed
