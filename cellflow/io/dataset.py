@@ -28,6 +28,7 @@ from cellflow.io._dataset_facts import FORMAT, VERSION, read_facts
 from cellflow.io.channel_names import join_names, split_names
 from cellflow.io.fold_table import fold_table_hash, read_fold_table
 from cellflow.io.images import read_image, read_labels, write_labels
+from cellflow.io.large import LargeImage, open_large_image
 from cellflow.io.pixel_limit import room_for
 from cellflow.io.pixel_size import PixelSize, sensible_pixel_size
 from cellflow.io.source import SourceImage
@@ -151,19 +152,38 @@ class Dataset:
         DataError
             If the id is unknown, or the file is missing, damaged or of another size than recorded.
         """
-        row, shape = self._row(image_id), self._shape(image_id)
-        path = self.path / "images" / str(row["file"])
-        pixels = read_image(path, max_pixels=room_for(math.prod(shape)))
-        if pixels.shape[:2] != shape:
+        path, most = self._image_path(image_id), room_for(math.prod(self._shape(image_id)))
+        pixels = read_image(path, max_pixels=most)
+        self._check_shape(image_id, (pixels.shape[0], pixels.shape[1]))
+        return pixels
+
+    def open_large(
+        self, image_id: str, *, level: int = 0, pixel_size: PixelSize | None = None
+    ) -> LargeImage:
+        """One image, to be read box by box and closed; raises as `image` does."""
+        path, most = self._image_path(image_id), room_for(math.prod(self._shape(image_id)))
+        image = open_large_image(path, level=level, pixel_size=pixel_size, max_pixels=most)
+        try:
+            self._check_shape(image_id, image.levels[0])
+        except DataError:
+            image.close()
+            raise
+        return image
+
+    def _image_path(self, image_id: str) -> Path:
+        return self.path / "images" / str(self._row(image_id)["file"])
+
+    def _check_shape(self, image_id: str, found: tuple[int, int]) -> None:
+        path, shape = self._image_path(image_id), self._shape(image_id)
+        if found != shape:
             raise DataError(
                 f"{path}: expected {shape[0]} x {shape[1]} (height x width) as images.csv "
-                f"says, found {pixels.shape[0]} x {pixels.shape[1]}. Prepare the dataset again.",
+                f"says, found {found[0]} x {found[1]}. Prepare the dataset again.",
                 path=path,
                 id=image_id,
                 expected=shape,
-                found=pixels.shape[:2],
+                found=found,
             )
-        return pixels
 
     def pixel_size(self, image_id: str) -> PixelSize | None:
         """Micrometres per pixel of one image, where its file told them."""

@@ -67,7 +67,12 @@ def create_label_pyramid(
         }
         for number in range(len(shapes))
     ]
-    multiscale = {"name": path.stem, "type": "nearest", "axes": axes_facts("yx", pixel_size), "datasets": datasets}  # fmt: skip
+    multiscale = {
+        "name": path.stem,
+        "type": "nearest",
+        "axes": axes_facts("yx", pixel_size),
+        "datasets": datasets,
+    }
     facts = {"version": VERSION, "source": {"image": image}}
     zarr.create_group(
         path,

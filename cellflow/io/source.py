@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,10 +13,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellflow.errors import DataError
+from cellflow.errors import CellflowError, DataError
 from cellflow.io import _ome_zarr
 from cellflow.io.channel_names import read_channel_names
 from cellflow.io.images import IMAGE_SUFFIXES, copy_image, image_shape, read_image, write_planes
+from cellflow.io.large import SLIDE_SUFFIXES, ArrayImage, LargeImage, open_large_image
 from cellflow.io.pixel_size import PixelSize, read_pixel_size
 from cellflow.io.problems import Problems
 from cellflow.numeric.labels import labels_from_instances
@@ -60,6 +62,16 @@ class SourceImage:
     def pixels(self) -> NDArray[Any]:
         """The image, ``(H, W)`` or ``(H, W, C)``; what is wrong is a `DataError`."""
         raise DataError(f"{self.path}: the pixels of {self.id!r} are not known.", id=self.id)
+
+    def open_large(self, level: int = 0) -> LargeImage:
+        """The image, to be read box by box and closed; here its pixels in memory, which are one level."""
+        return ArrayImage(
+            self.path,
+            self.pixels(),
+            level=level,
+            pixel_size=self.pixel_size(),
+            channel_names=self.channel_names(),
+        )
 
     def __call__(self) -> NDArray[Any]:
         """The pixels: an image is its own reader."""
@@ -151,8 +163,15 @@ class FileImage(SourceImage):
         """Read the file."""
         return read_image(self.path)
 
+    def open_large(self, level: int = 0) -> LargeImage:
+        """Open the file; of most kinds no more than the boxes that are read is in memory."""
+        return open_large_image(self.path, level=level, pixel_size=self.pixel_size())
+
     def stored_size(self) -> PixelSize | None:
         """Micrometres per pixel as the file has them."""
+        if self.path.suffix.lower() in SLIDE_SUFFIXES:
+            with suppress(CellflowError), open_large_image(self.path) as slide:
+                return slide.pixel_size()
         return read_pixel_size(self.path)
 
     def channels(self) -> int | None:

@@ -16,7 +16,7 @@ def make_flows(job: SlideJob, name: str) -> None:
     work = open_work(job)
     plan, store = work.plan, work.store
     core = plan.grid.core(name)
-    inside = None if work.roi is None else mask_of(work.roi, core, work.image.factor())
+    inside = None if work.roi is None else mask_of(work.roi, core)
     if inside is not None and not inside.any():
         store.save("flows", name, computed=np.int64(0))
         return

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,7 +10,7 @@ from cellflow.engine.segmentation.recognition import UNKNOWN
 from cellflow.engine.segmentation.segmenter import Segmenter
 from cellflow.engine.slides.plan import SlidePlan
 from cellflow.errors import DataError
-from cellflow.io.large import LargeImage, coarse_pixels
+from cellflow.io.large import coarse_pixels
 from cellflow.io.roi import read_roi
 from cellflow.io.source import SourceImage
 from cellflow.numeric.normalize import find_scaling, scale_channels, select_channels
@@ -62,8 +60,7 @@ def make_plan(
     with image.open_large(level) as large:
         if roi:
             read_roi(roi, large.levels[0])
-        coarse, _ = coarse_pixels(large)
-        scaling = find_scaling(select_channels(coarse, *channels), how)
+        scaling = find_scaling(select_channels(coarse_pixels(large).pixels, *channels), how)
 
         def normal(box: Box) -> NDArray[np.float32]:
             selected = select_channels(large.read(box), *channels)
@@ -87,16 +84,8 @@ def make_plan(
             diameter=diameter,
             mask=mask,
             steps=niter_of(mask, diameter),
-            pixel_size=_pixel_size(image, large),
+            pixel_size=large.pixel_size(),
             roi=roi,
             identity=identity,
         )
 
-
-def _pixel_size(image: SourceImage, large: LargeImage) -> Any:
-    """Micrometres per pixel of the level."""
-    finest = image.pixel_size()
-    if finest is None:
-        return large.pixel_size()
-    height, width = large.factor()
-    return type(finest)(finest.height * height, finest.width * width)

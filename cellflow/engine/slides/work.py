@@ -66,7 +66,10 @@ class Work:
     @cached_property
     def roi(self) -> Roi | None:
         """What is segmented; None for all."""
-        return read_roi(self.plan.roi, self.image.levels[0]) if self.plan.roi else None
+        if not self.plan.roi:
+            return None
+        finest = read_roi(self.plan.roi, self.image.levels[0])
+        return finest.at(self.image.factor(), self.plan.shape)
 
     @property
     def segmenter(self) -> Segmenter:

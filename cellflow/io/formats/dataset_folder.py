@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cellflow.io.dataset import Dataset
 from cellflow.io.fold_table import read_fold_facts
 from cellflow.io.formats.base import ReadOptions, SourceFormat
+from cellflow.io.large import LargeImage
 from cellflow.io.pixel_size import PixelSize, read_pixel_size
 from cellflow.io.source import FileImage, Shape, Source, SourceImage
 from cellflow.types import Instances
@@ -27,6 +28,10 @@ class DatasetImage(FileImage):
     def pixels(self) -> NDArray[Any]:
         """The image, checked against what the dataset says of it."""
         return self.dataset.image(self.id)
+
+    def open_large(self, level: int = 0) -> LargeImage:
+        """Open the file, checked against what the dataset says of it."""
+        return self.dataset.open_large(self.id, level=level, pixel_size=self.pixel_size())
 
     def instances(self, shape: Shape | None = None) -> Instances:
         """The cells as they were prepared."""

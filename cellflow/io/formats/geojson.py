@@ -28,6 +28,7 @@ __all__ = [
     "begins_as_geojson",
     "detection",
     "read_geojson",
+    "read_regions",
     "write_geojson",
 ]
 
@@ -105,13 +106,7 @@ def read_geojson(path: Path) -> FoundOutlines:
         If it is no GeoJSON, or an outline in it is none.
     """
     result = FoundOutlines()
-    objects: list[_Object] = []
-    for number, feature in enumerate(_features(path), 1):
-        found = _object(path, number, feature, result)
-        if isinstance(found, str):
-            result.left_out[found] += 1
-        else:
-            objects.append(found)
+    objects = _objects(path, result)
     detected = any(item.kind in _CELLS for item in objects)
     for item in objects:
         if detected and item.kind not in _CELLS:
@@ -119,6 +114,35 @@ def read_geojson(path: Path) -> FoundOutlines:
         else:
             result.add(item.name, item.outline, item.cell_type)
     return result
+
+
+def read_regions(path: Path) -> FoundOutlines:
+    """Read the areas of annotations as regions; detections and cells are counted, and no regions.
+
+    Raises
+    ------
+    DataError
+        If it is no GeoJSON, or an outline in it is none.
+    """
+    result = FoundOutlines()
+    for item in _objects(path, result):
+        if item.kind in _CELLS:
+            result.left_out[item.kind] += 1
+        else:
+            result.add(item.name, item.outline, item.cell_type)
+    return result
+
+
+def _objects(path: Path, result: FoundOutlines) -> list[_Object]:
+    """The objects of a file that have an area; `result` counts the others."""
+    objects: list[_Object] = []
+    for number, feature in enumerate(_features(path), 1):
+        found = _object(path, number, feature, result)
+        if isinstance(found, str):
+            result.left_out[found] += 1
+        else:
+            objects.append(found)
+    return objects
 
 
 def write_geojson(
