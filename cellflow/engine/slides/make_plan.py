@@ -88,4 +88,3 @@ def make_plan(
             roi=roi,
             identity=identity,
         )
-

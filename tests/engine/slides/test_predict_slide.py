@@ -1,0 +1,219 @@
+"""Slides from file to files: the bytes do not depend on blocks, workers, or how often the work was interrupted."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+import yaozarrs
+import zarr
+from slide_files import Slide, files_of, labels_of
+
+from cellflow.cli import main
+from cellflow.config import EnsembleConfig
+from cellflow.engine.prediction.ensemble import open_ensemble
+from cellflow.engine.slides import flow_step, predict_slide
+from cellflow.engine.slides.store import SlideStore
+from cellflow.errors import DataError, RunError
+from cellflow.io.formats.geojson import read_geojson
+from cellflow.io.formats.ome_zarr import write_ome_zarr
+from cellflow.io.images import read_image
+from cellflow.io.shapes import instances_from_outlines
+from cellflow.numeric.dynamics import flows_to_labels
+from cellflow.storage.locks import hold_lock
+
+
+def whole_labels(config: EnsembleConfig, path: Path) -> np.ndarray:
+    """The label map of the image held whole, every step taken."""
+    segmenter = open_ensemble(config).segmenter
+    means = segmenter.means(read_image(path))
+    mask = segmenter.mask
+    return flows_to_labels(
+        means.flow, means.cellprob, method="trace", niter=max(1, int(200 * means.diameter / 30)),
+        cellprob_threshold=mask.cellprob_threshold, flow_threshold=mask.flow_threshold,
+        min_size=mask.min_size, check_scale=False,
+    )  # fmt: skip
+
+
+def test_blocks_of_any_size_give_the_bytes_of_the_whole_image(slide):
+    results = {block: slide.segment(f"b{block}", block=block) for block in (256, 301, 700)}
+    folders = {block: result.slides["mosaic"].folder for block, result in results.items()}
+    whole = whole_labels(slide.config, slide.path)
+    assert whole.max() > 20
+    for block, folder in folders.items():
+        np.testing.assert_array_equal(labels_of(folder), whole)
+        assert results[block].cells == {"mosaic": whole.max()}
+        assert not (folder / ".blocks").exists()
+    tables = [(folder / "cells.csv").read_bytes() for folder in folders.values()]
+    outlines = [(folder / "cells.geojson").read_bytes() for folder in folders.values()]
+    assert len(set(tables)) == len(set(outlines)) == 1
+    np.testing.assert_array_equal(labels_of(folders[256], 1), whole[::2, ::2])
+
+
+def test_the_table_and_the_outlines_are_those_of_the_cells(slide):
+    folder = slide.segment("b", block=256).slides["mosaic"].folder
+    whole = slide.segment("whole")
+    labels = labels_of(folder).astype(np.int32)
+    table = pd.read_csv(folder / "cells.csv")
+    known = pd.read_csv(whole.table)
+    assert list(table) == list(known)
+    assert table["label"].tolist() == list(range(1, labels.max() + 1))
+    assert table["area"].tolist() == np.bincount(labels.ravel())[1:].tolist()
+    rows, columns = np.nonzero(labels == 7)
+    cell = table[table["label"] == 7].iloc[0]
+    assert cell["centroid_y"] == pytest.approx(rows.mean())
+    assert cell["centroid_x"] == pytest.approx(columns.mean())
+    assert cell["box_y1"] == rows.max() + 1
+    found = read_geojson(folder / "cells.geojson")
+    again = instances_from_outlines(found.outlines, labels.shape)
+    assert again.areas.tolist() == table["area"].tolist()
+
+
+def test_the_label_map_is_a_valid_ome_zarr_with_the_scale_of_the_image(slide, tmp_path):
+    image = read_image(slide.path)
+    write_ome_zarr(tmp_path / "im.zarr", image, np.zeros(image.shape, np.int32), pixel_size=None)
+    config = replace(slide.config, images=(tmp_path / "im.zarr",))
+    config = replace(config, files=replace(config.files, pixel_size=0.5))
+    result = Slide(slide.path, config).segment("z", block=256)
+    folder = result.slides["im"].folder
+    yaozarrs.validate_zarr_store(folder / "labels.zarr")
+    facts = zarr.open_group(folder / "labels.zarr").attrs["ome"]
+    scale = facts["multiscales"][0]["datasets"][1]["coordinateTransformations"][0]["scale"]
+    assert scale == [1.0, 1.0]  # twice half a micrometre
+    assert facts["image-label"]["source"]["image"] == str(tmp_path / "im.zarr")
+    table = pd.read_csv(folder / "cells.csv")
+    assert table["area_um2"].tolist() == pytest.approx((table["area"] * 0.25).tolist())
+
+
+class Stopped(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("after", [2, 6, 14, 19, 30, 33])
+def test_a_pass_that_was_stopped_goes_on_from_what_is_done(slide, monkeypatch, after):
+    undisturbed = slide.segment("a", block=256).slides["mosaic"].folder
+    save, calls = SlideStore.save, []
+
+    def stop(self, step, name, **values):
+        calls.append((step, name))
+        if len(calls) == after:
+            raise Stopped
+        save(self, step, name, **values)
+
+    monkeypatch.setattr(SlideStore, "save", stop)
+    with pytest.raises(Stopped):
+        slide.segment("b", block=256)
+    first = len(calls)
+    again = slide.segment("b", block=256).slides["mosaic"].folder
+    assert files_of(again) == files_of(undisturbed)
+    done = calls[: after - 1]
+    assert not set(done) & set(calls[first:])
+
+
+def test_the_same_command_finds_that_all_is_there(slide, monkeypatch):
+    first = slide.segment("a", block=256)
+    monkeypatch.setattr(flow_step, "open_work", None)
+    again = slide.segment("a", block=301)
+    assert again.slides == first.slides
+
+
+def test_a_block_that_fails_is_told_and_the_rest_is_finished(slide, monkeypatch, caplog):
+    undisturbed = slide.segment("a", block=256).slides["mosaic"].folder
+    make = predict_slide.make_flows
+
+    def fail(job, name):
+        if name == "1_1":
+            raise OSError("the disk is on fire")
+        make(job, name)
+
+    monkeypatch.setattr(predict_slide, "make_flows", fail)
+    result = slide.segment("b", block=256).slides["mosaic"]
+    assert list(result.failed) == ["1_1"]
+    assert "rows 256 to 512, columns 256 to 512" in caplog.text
+    assert "the disk is on fire" in caplog.text
+    labels = labels_of(result.folder)
+    assert not labels[256:512, 256:512].any()
+    assert 0 < labels.max() < labels_of(undisturbed).max()
+    monkeypatch.setattr(predict_slide, "make_flows", make)
+    again = slide.segment("b", block=256).slides["mosaic"]
+    assert not again.failed
+    assert files_of(again.folder) == files_of(undisturbed)
+
+
+def test_where_no_block_can_be_predicted_the_image_is_named(slide, monkeypatch):
+    def fail(job, name):
+        raise OSError("the disk is on fire")
+
+    monkeypatch.setattr(predict_slide, "make_flows", fail)
+    result = slide.segment("b", block=256)
+    assert "no block could be predicted" in result.failed["mosaic"]
+    assert "the disk is on fire" in result.failed["mosaic"]
+
+
+def test_two_processes_do_not_write_one_slide(slide, tmp_path):
+    folder = tmp_path / "out" / "b" / "slides" / "mosaic"
+    with hold_lock(folder / ".lock", "it"), pytest.raises(RunError, match="is being worked on"):
+        slide.segment("b", block=256)
+
+
+def test_another_prediction_in_the_same_place_is_refused(slide):
+    slide.segment("b", block=256)
+    other = Slide(slide.path, replace(slide.config, mask=replace(slide.config.mask, min_size=40)))
+    assert "--overwrite" in other.segment("b", block=256).failed["mosaic"]
+    config = replace(other.config, output=replace(other.config.output, overwrite=True))
+    assert Slide(slide.path, config).segment("b", block=256).slides["mosaic"].cells > 0
+
+
+def test_a_region_of_interest_alone_is_segmented(slide):
+    whole = slide.segment("a", block=256).slides["mosaic"]
+    part = slide.segment("b", block=256, roi="100,50,300,250").slides["mosaic"]
+    labels = labels_of(part.folder)
+    inside = np.zeros(labels.shape, bool)
+    inside[100:300, 50:250] = True
+    assert labels.any()
+    assert not labels[~inside].any()
+    assert part.cells < whole.cells
+    record = json.loads((part.folder / "slide.json").read_text())
+    assert record["computed"] < record["pixels"]
+
+
+def test_a_smaller_level_is_segmented_by_itself(slide, tmp_path):
+    image = read_image(slide.path)
+    small = image.reshape(280, 2, 310, 2).mean(axis=(1, 3)).astype(image.dtype)
+    path = tmp_path / "levels.tif"
+    with tifffile.TiffWriter(path) as file:
+        file.write(image, tile=(128, 128), subifds=1)
+        file.write(small, tile=(128, 128), subfiletype=1)
+    tifffile.imwrite(tmp_path / "small.tif", small, tile=(128, 128))
+    config = replace(slide.config, images=(path,))
+    found = Slide(path, config).segment("a", level=1).slides["levels"].folder
+    config = replace(slide.config, images=(tmp_path / "small.tif",))
+    alone = Slide(path, config).segment("b", block=256).slides["small"].folder
+    np.testing.assert_array_equal(labels_of(found), labels_of(alone))
+
+
+def test_the_command_says_what_it_wrote(slide, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    arguments = [
+        "predict", str(slide.path), "--model", str(slide.config.runs_dir / "tiny"), "--block", "256",
+        "--device", "cpu", "--amp", "off", "--cellprob_threshold", "-1", "--flow_threshold", "2",
+    ]  # fmt: skip
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert "cells in 1 image" in out
+    assert "slides/ID/" in out
+    assert (tmp_path / "predictions" / "tiny" / "slides" / "mosaic" / "cells.csv").is_file()
+
+
+def test_foreign_flows_are_refused(slide, tmp_path):
+    flow = np.zeros((2, 560, 620), np.float32)
+    (tmp_path / "flows").mkdir()
+    np.savez(tmp_path / "flows" / "mosaic.npz", flow=flow, cellprob=flow[0], scale=5.0)
+    config = replace(slide.config, flows=(tmp_path / "flows",))
+    assert "--flows" in Slide(slide.path, config).segment("b", block=256).failed["mosaic"]
+    assert issubclass(DataError, Exception)
