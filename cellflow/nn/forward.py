@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cellflow.errors import NotFiniteError
 from cellflow.nn.networks import Network
 from cellflow.nn.runners import Runner
-from cellflow.numeric.normalize import resize_linear
+from cellflow.numeric.resize import resize_linear
 from cellflow.numeric.tiling import (
     average_tiles,
     flip_tiles_back,
