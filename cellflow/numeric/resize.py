@@ -88,9 +88,9 @@ def resize_part(part: Any, part_box: Box, shape: Shape, new_shape: Shape, new_bo
     (C, h', w') float32 ndarray
         To the bit the same whatever the part. A copy.
     """
-    part = np.require(part, np.float32, ("C", "W"))  # one signature for the kernels
     if shape == new_shape:
-        return _cut(part, part_box, new_box).copy()
+        return np.array(_cut(part, part_box, new_box), np.float32)
+    part = np.require(part, np.float32, ("C", "W"))  # one signature for the kernels
     channels = len(part)
     out = np.empty((channels, *new_box.shape), np.float32)
     fused = channels in _IPP_CHANNELS and min(shape) > 1
