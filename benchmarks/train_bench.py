@@ -47,7 +47,8 @@ from cellflow.nn.optim import make_optimizer
 from cellflow.nn.precision import choose_layout, set_layout
 from cellflow.nn.step import Stepper
 from cellflow.numeric.labels import compact
-from cellflow.numeric.normalize import normalize_percentile, resize_linear, select_channels
+from cellflow.numeric.normalize import normalize_percentile, select_channels
+from cellflow.numeric.resize import resize_linear
 from cellflow.numeric.tiling import make_tiles, pad_for_network
 from cellflow.synthetic import CELL_TYPES, synthetic_image
 

@@ -1,4 +1,4 @@
-"""Images as the network wants them: two channels, percentiles 1 and 99 at 0 and 1, resized."""
+"""Images as the network wants them: two channels, percentiles 1 and 99 at 0 and 1."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,7 +18,6 @@ __all__ = [
     "find_scaling",
     "network_channels",
     "normalize_percentile",
-    "resize_linear",
     "scale_channels",
     "select_channels",
 ]
@@ -292,32 +290,6 @@ def network_channels(
         raise DataError(f"image: expected at least one pixel, found shape {np.shape(image)}")
     scaling = find_scaling(selected, normalization)
     return scale_channels(selected, scaling, invert=normalization.invert)
-
-
-def resize_linear(image: Any, shape: tuple[int, int]) -> Floats:
-    """Resize with bilinear interpolation, pixel centres at half-integers (OpenCV's INTER_LINEAR).
-
-    Parameters
-    ----------
-    image : (C, H, W) ndarray
-    shape : tuple of int
-        ``(H', W')``, at least 1 each.
-
-    Returns
-    -------
-    (C, H', W') float32 ndarray
-        A copy, as ``cellpose.transforms.resize_image`` makes it.
-    """
-    array = _as_float32(image)
-    height, width = shape
-    if array.shape[1:] == (height, width):
-        return array
-    # channels last and all at once, as upstream: OpenCV's paths for one and for several channels
-    # differ in the last bits. Its merge and split take half the time of NumPy's copies.
-    resized = cv2.resize(cv2.merge(list(array)), (width, height), interpolation=cv2.INTER_LINEAR)
-    out = np.empty((len(array), height, width), np.float32)
-    cv2.split(resized.reshape(height, width, -1), list(out))
-    return out
 
 
 def _as_float32(image: Any) -> Floats:

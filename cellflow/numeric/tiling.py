@@ -15,8 +15,10 @@ from cellflow.numeric._blend import blend
 
 __all__ = [
     "average_tiles",
+    "cut_tiles",
     "flip_tiles_back",
     "make_tiles",
+    "network_padding",
     "pad_for_network",
     "taper",
     "tile_grid",
@@ -115,18 +117,48 @@ def make_tiles(
     if augment:
         full = tiled_shape((height, width), tile, augment)
         image = np.pad(image, ((0, 0), (0, full[0] - height), (0, full[1] - width)))
-    side_y, side_x = min(tile, image.shape[1]), min(tile, image.shape[2])
+    sides = min(tile, image.shape[1]), min(tile, image.shape[2])
+    return cut_tiles(image, rows, columns, sides, augment)
+
+
+def cut_tiles(
+    image: Any,
+    rows: Ints,
+    columns: Ints,
+    sides: tuple[int, int],
+    augment: bool = False,
+    first: tuple[int, int] = (0, 0),
+) -> tuple[Floats, Ints]:
+    """The tiles of an image that start at some rows and columns.
+
+    Parameters
+    ----------
+    image : (C, H, W) ndarray
+    rows, columns : integer ndarray
+        First pixels of the tiles along the two axes.
+    sides : tuple of int
+        Height and width of a tile.
+    augment : bool
+        Whether tiles are flipped, as by `make_tiles`.
+    first : tuple of int
+        Number of the first row and column of tiles in the grid of the whole image, of which these are
+        a part.
+
+    Returns
+    -------
+    tiles, origins
+        As from `make_tiles`.
+    """
     origins = np.array([(y, x) for y in rows for x in columns], dtype=np.int64)
-    tiles = np.empty((len(origins), image.shape[0], side_y, side_x), dtype=np.float32)
+    tiles = np.empty((len(origins), len(image), *sides), dtype=np.float32)
     for index, (y, x) in enumerate(origins):
-        tiles[index] = image[:, y : y + side_y, x : x + side_x]
-        if augment:
-            up, left = _flips(index, len(columns))
-            tiles[index] = tiles[index, :, ::up, ::left].copy()
+        tile = image[:, y : y + sides[0], x : x + sides[1]]
+        up, left = _flips(index, len(columns), first) if augment else (1, 1)
+        tiles[index] = tile[:, ::up, ::left]
     return tiles, origins
 
 
-def flip_tiles_back(outputs: Any, n_columns: int) -> Floats:
+def flip_tiles_back(outputs: Any, n_columns: int, first: tuple[int, int] = (0, 0)) -> Floats:
     """Undo the flips of ``make_tiles(augment=True)`` on the network's outputs.
 
     Parameters
@@ -136,6 +168,8 @@ def flip_tiles_back(outputs: Any, n_columns: int) -> Floats:
         dX under a horizontal one.
     n_columns : int
         Tiles per row of the grid: ``len(tile_grid(shape, tile, augment=True)[1])``.
+    first : tuple of int
+        As in `cut_tiles`.
 
     Returns
     -------
@@ -144,17 +178,17 @@ def flip_tiles_back(outputs: Any, n_columns: int) -> Floats:
     outputs = np.asarray(outputs)
     back = np.empty(outputs.shape, dtype=np.float32)
     for index in range(len(outputs)):
-        up, left = _flips(index, n_columns)
+        up, left = _flips(index, n_columns, first)
         back[index] = outputs[index, :, ::up, ::left]
         back[index, 0] *= up
         back[index, 1] *= left
     return back
 
 
-def _flips(index: int, n_columns: int) -> tuple[int, int]:
+def _flips(index: int, n_columns: int, first: tuple[int, int]) -> tuple[int, int]:
     """Steps (1 or -1) along rows and columns of a tile's flip."""
     row, column = divmod(index, n_columns)
-    return (-1 if column % 2 else 1), (-1 if row % 2 else 1)
+    return (-1 if (first[1] + column) % 2 else 1), (-1 if (first[0] + row) % 2 else 1)
 
 
 def taper(height: int, width: int, tile: int) -> NDArray[np.float64]:
@@ -217,8 +251,13 @@ def pad_for_network(image: Any, divisor: int) -> tuple[NDArray[Any], tuple[slice
     image = np.asarray(image)
     pads, places = [(0, 0)], []
     for length in image.shape[1:]:
-        missing = -length % divisor
-        before = divisor // 2 + missing // 2
-        pads.append((before, divisor // 2 + missing - missing // 2))
+        before, after = network_padding(length, divisor)
+        pads.append((before, after))
         places.append(slice(before, before + length))
     return np.pad(image, pads), (places[0], places[1])
+
+
+def network_padding(length: int, divisor: int) -> tuple[int, int]:
+    """Zeros before and after an axis of an image, by `pad_for_network`."""
+    missing = -length % divisor
+    return divisor // 2 + missing // 2, divisor // 2 + missing - missing // 2

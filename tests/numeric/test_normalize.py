@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,7 +10,6 @@ from cellflow.errors import DataError
 from cellflow.numeric.normalize import (
     network_channels,
     normalize_percentile,
-    resize_linear,
     select_channels,
 )
 
@@ -95,17 +93,6 @@ def test_missing_channels():
         select_channels(image, -1)
     with pytest.raises(DataError, match="expected shape"):
         select_channels(np.zeros((2, 2, 2, 2)))
-
-
-@pytest.mark.parametrize("shape", [(30, 41), (7, 90), (60, 82), (1, 1), (25, 33)])
-@pytest.mark.parametrize("channels", [1, 2, 3])
-def test_resize_equals_cellpose(shape, channels):
-    resize_image = Oracle("transforms").resize_image
-
-    image = np.random.default_rng(0).normal(size=(channels, 25, 33)).astype(np.float32)
-    theirs = resize_image(image.transpose(1, 2, 0), *shape, interpolation=cv2.INTER_LINEAR)
-    ours = resize_linear(image, shape)
-    assert np.array_equal(ours, theirs.reshape(*shape, channels).transpose(2, 0, 1))
 
 
 def test_bad_images():

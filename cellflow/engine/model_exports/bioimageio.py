@@ -19,7 +19,8 @@ from cellflow.io.bioimageio_package import PackageParts, check_bioimageio, write
 from cellflow.io.images import read_image
 from cellflow.nn.networks import Network, UNet, unet_layers
 from cellflow.nn.onnx_file import OPSET, check_onnx, save_onnx
-from cellflow.numeric.normalize import network_channels, resize_linear, select_channels
+from cellflow.numeric.normalize import network_channels, select_channels
+from cellflow.numeric.resize import resize_linear
 from cellflow.report.overlays import draw_outlines, grey_or_rgb
 from cellflow.report.text.model_card import model_card
 from cellflow.synthetic import synthetic_dataset

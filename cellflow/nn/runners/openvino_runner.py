@@ -36,6 +36,7 @@ class OpenVinoRunner(Runner):
     """
 
     engine = "openvino"
+    alone = True
 
     def __init__(self, net: Network, amp: torch.dtype | None = None, *, keep: bool = False):
         super().__init__(net, amp)

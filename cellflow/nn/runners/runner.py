@@ -29,12 +29,14 @@ class Runner(ABC):
     """
 
     engine: ClassVar[Engine]
+    alone: ClassVar[bool] = False
+    """Whether what comes of a tile is the same, to the bit, however many tiles share its call."""
 
     def __init__(self, net: Network, amp: torch.dtype | None = None):
         self.net, self.amp = net, amp
 
     def run(
-        self, tiles: NDArray[np.float32], *, batch_size: int = 8
+        self, tiles: NDArray[np.float32], *, batch_size: int = 8, total: int | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Run the network on tiles.
 
@@ -43,7 +45,10 @@ class Runner(ABC):
         tiles : (N, C, h, w) float32 ndarray
             With the network's channels; sides are multiples of what it takes.
         batch_size : int
-            Tiles per call.
+            Tiles per call at most.
+        total : int or None
+            Tiles of the image, where these are some of them; all calls for one image have the same
+            number of tiles, so that it does not matter which tiles are run together.
 
         Returns
         -------
@@ -52,12 +57,14 @@ class Runner(ABC):
         styles : (N, style_size) float32 ndarray or None
             One style vector per tile, where the network has styles.
         """
-        outputs, *styles = self._batches(self._forward, tiles, batch_size)
+        outputs, *styles = self._batches(self._forward, tiles, batch_size, total)
         return outputs, styles[0] if styles else None
 
-    def styles(self, tiles: NDArray[np.float32], *, batch_size: int = 8) -> NDArray[np.float32]:
+    def styles(
+        self, tiles: NDArray[np.float32], *, batch_size: int = 8, total: int | None = None
+    ) -> NDArray[np.float32]:
         """Style ``(N, style_size)`` of each tile: those of `run`, for less work where possible."""
-        return self._batches(self._encode, tiles, batch_size)[0]
+        return self._batches(self._encode, tiles, batch_size, total)[0]
 
     @abstractmethod
     def prepare(self) -> None:
@@ -76,7 +83,17 @@ class Runner(ABC):
         call: Callable[[NDArray[np.float32]], Sequence[NDArray[np.float32]]],
         tiles: NDArray[np.float32],
         batch_size: int,
+        total: int | None,
     ) -> list[NDArray[np.float32]]:
-        starts = range(0, len(tiles), batch_size)
-        parts = [call(tiles[start : start + batch_size]) for start in starts]
-        return [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+        size = batch_size
+        if not self.alone:
+            of_all = total or len(tiles)
+            size = -(-of_all // -(-of_all // batch_size))
+        parts = []
+        for start in range(0, len(tiles), size):
+            batch = tiles[start : start + size]
+            missing = 0 if self.alone else size - len(batch)
+            if missing:  # BLAS and cuDNN choose their ways by the size of a batch
+                batch = np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
+            parts.append(call(batch))
+        return [np.concatenate(arrays)[: len(tiles)] for arrays in zip(*parts, strict=True)]
