@@ -32,7 +32,7 @@ def write_slide(path: Path, *, aperio: bool = True, **options: Any) -> list[Any]
     more: dict[str, Any] = {"tile": (256, 256), "photometric": "rgb", "metadata": None}
     with tifffile.TiffWriter(path) as tiff:
         for number, level in enumerate(levels):
-            kind = {"subfiletype": 1} if number else {}
+            kind = {"subfiletype": 1} if number and not aperio else {}
             description = APERIO if aperio else None
             tiff.write(level, description=description, **kind, **more, **options)
             if aperio and not number:
