@@ -65,12 +65,12 @@ class ZarrImage(LargeImage):
 
     def factor(self, level: int | None = None) -> tuple[float, float]:
         """By the scales of the levels; by their shapes where they have none that make sense."""
-        with suppress(*_ome_zarr.NONSENSE):
-            scales = [item.scale for item in (self._levels[0], self._levels[self._known(level)])]
-            (fine_y, fine_x), (coarse_y, coarse_x) = (scale or (0.0, 0.0) for scale in scales)
-            found = coarse_y / fine_y, coarse_x / fine_x
-            if all(math.isfinite(value) and value > 0 for value in found):
-                return found
+        with suppress(ZeroDivisionError, *_ome_zarr.NONSENSE):
+            fine, coarse = self._levels[0].scale, self._levels[self._known(level)].scale
+            if fine is not None and coarse is not None:
+                found = coarse[0] / fine[0], coarse[1] / fine[1]
+                if all(math.isfinite(value) and value > 0 for value in found):
+                    return found
         return super().factor(level)
 
     def _pixels(self, box: Box, level: int) -> NDArray[Any]:
