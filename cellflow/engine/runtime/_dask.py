@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 from uuid import uuid4
 
@@ -161,8 +162,8 @@ class DaskScheduler(Scheduler):
     def _has_dashboard(self) -> bool:
         """Whether the cluster's scheduler can draw its pages, for which it needs bokeh."""
         try:
-            return bool(self.client.run_on_scheduler(version, "bokeh"))
-        except Exception:  # not installed there, or nothing may be run there
+            return self.client.run_on_scheduler(find_spec, "bokeh") is not None
+        except Exception:  # nothing may be run there
             return False
 
 
