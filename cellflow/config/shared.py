@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from cellflow.config.checks import COUNT, NOT_NEGATIVE, SHARE, Rule
+from cellflow.config.checks import COUNT, NOT_NEGATIVE, SCHEDULER, SHARE, Rule
 
 MAX_PIXELS = 1_000_000_000
 """Height times width of the largest image that is read without being asked for."""
@@ -95,6 +95,9 @@ class RuntimeConfig:
     threads: Annotated[int | None, COUNT] = None
     """CPU threads of torch; without it torch's own choice."""
 
+
+SchedulerText = Annotated[str | None, SCHEDULER]
+"""Type of `scheduler` in the configs of commands that run tasks elsewhere."""
 
 Policy = Literal["dataset", "type", "image"]
 

@@ -21,7 +21,7 @@ from cellflow.config.checks import (
     seconds_of,
 )
 from cellflow.config.metrics import SelectMetric
-from cellflow.config.shared import MaskConfig, RuntimeConfig
+from cellflow.config.shared import MaskConfig, RuntimeConfig, SchedulerText
 from cellflow.config.tracking import TrackingConfig
 from cellflow.errors import ConfigError
 
@@ -221,6 +221,9 @@ class TrainConfig:
     time_budget: str | None = None
     """Time for this command, such as 8h or 90m, shared by its folds. It ends with an evaluation and a saved
     state; the same command goes on from there."""
+    scheduler: SchedulerText = None
+    """Where folds are trained, each by a worker: local:N, processes of this machine; tcp://HOST:PORT, a Dask cluster
+    that runs; slurm:N, jobs. A lost worker's fold goes on elsewhere. Without it in this process."""
     download: bool = True
     """Fetch the file of a --pretrained_model that is given by name, where Cellpose's model folder lacks it."""
     dry_run: bool = False

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 from uuid import uuid4
 
@@ -81,6 +82,10 @@ class DaskScheduler(Scheduler):
         """Those of the wanted resources that any worker has or had."""
         self._seen |= {name for name, value in wanted.items() if self._having({name: value})}
         return {name: value for name, value in wanted.items() if name in self._seen}
+
+    def everywhere(self, function: Callable[[], Any]) -> dict[str, Any]:
+        """What it returns, or raises, in every worker."""
+        return dict(self.client.run(function, on_error="return")) if self._workers else {}
 
     def look(self, wanted: Mapping[str, float] | None = None) -> None:
         """Look at the workers where that is due, and say once a minute when there are none for a task."""
@@ -163,8 +168,8 @@ class DaskScheduler(Scheduler):
     def _has_dashboard(self) -> bool:
         """Whether the cluster's scheduler can draw its pages, for which it needs bokeh."""
         try:
-            return bool(self.client.run_on_scheduler(version, "bokeh"))
-        except Exception:  # not installed there, or nothing may be run there
+            return self.client.run_on_scheduler(find_spec, "bokeh") is not None
+        except Exception:  # nothing may be run there
             return False
 
 

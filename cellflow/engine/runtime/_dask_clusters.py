@@ -73,7 +73,7 @@ class _Nanny(Nanny):
 
 def _restore(before: dict[str, str]) -> None:
     """Undo what a nanny changes in the environment of its own process, which is this one."""
-    for name in (*THREADS, "MALLOC_TRIM_THRESHOLD_", "PYTHONHASHSEED"):
+    for name in (*THREADS, "MALLOC_TRIM_THRESHOLD_", "PYTHONHASHSEED", "__DASK_PARENT_PID"):
         if name in before:
             os.environ[name] = before[name]
         else:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import pickle
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 from distributed import Worker, get_worker
 
 from cellflow.engine.runtime._versions import differences, versions
-from cellflow.engine.runtime.tasks import Answer, attempt, task_error
+from cellflow.engine.runtime.tasks import Answer, attempt, cancelled_by, task_error
 from cellflow.storage.secrets import RedactSecrets
 
 __all__ = ["topic", "work"]
@@ -23,7 +23,7 @@ def work(parcel: bytes, session: str, expected: Mapping[str, str]) -> Answer:
     other = differences(expected, versions())
     if other:
         return Answer(worker.address, foreign=tuple(other))
-    with _telling(worker, session):
+    with _telling(worker, session), cancelled_by(_question(worker)):
         try:
             function, arguments = pickle.loads(parcel)
         except Exception as error:
@@ -34,6 +34,17 @@ def work(parcel: bytes, session: str, expected: Mapping[str, str]) -> Answer:
 def topic(session: str) -> str:
     """Under which the log lines of a session's tasks travel."""
     return f"cellflow-log-{session}"
+
+
+def _question(worker: Worker) -> Callable[[], bool]:
+    """Whether the task of this thread is wanted no more: the client took it back, or is gone."""
+    key = worker.get_current_task()
+
+    def asked() -> bool:
+        task = worker.state.tasks.get(key)
+        return task is None or task.state in ("cancelled", "resumed")
+
+    return asked
 
 
 @contextmanager

@@ -7,7 +7,9 @@ import os
 import socket
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
@@ -16,7 +18,17 @@ from cellflow.engine.runtime.kept import forget, session
 from cellflow.engine.runtime.progress_lines import WorkProgress, show_progress
 from cellflow.errors import TaskError
 
-__all__ = ["Answer", "Here", "Job", "Outcome", "Scheduler", "attempt", "task_error"]
+__all__ = [
+    "Answer",
+    "Here",
+    "Job",
+    "Outcome",
+    "Scheduler",
+    "attempt",
+    "cancelled_by",
+    "is_cancelled",
+    "task_error",
+]
 
 MAX_LINE = 300
 
@@ -210,6 +222,10 @@ class Scheduler(ABC):
         return job.outcome
 
     @abstractmethod
+    def everywhere(self, function: Callable[[], Any]) -> dict[str, Any]:
+        """What a function returns, or raises, in every worker process that there is now, by its address."""
+
+    @abstractmethod
     def _run(self, job: Job) -> None:
         """Run all tasks of a job."""
 
@@ -221,6 +237,10 @@ class Here(Scheduler):
     def workers(self) -> int:
         """One."""
         return 1
+
+    def everywhere(self, function: Callable[[], Any]) -> dict[str, Any]:
+        """What it returns here."""
+        return {_here(): function()}
 
     def close(self) -> None:
         """Close what tasks have kept."""
@@ -236,7 +256,7 @@ def attempt(
     function: Function, arguments: tuple[Any, ...], sender: str, worker: str = ""
 ) -> Answer:
     """Run a task once, in the session of its sender; what it raises is part of the answer."""
-    worker = worker or f"process {os.getpid()} on {socket.gethostname()}"
+    worker = worker or _here()
     try:
         with session(sender):
             return Answer(worker, function(*arguments))
@@ -254,6 +274,28 @@ def task_error(error: BaseException, worker: str) -> TaskError:
         worker=worker,
         traceback="".join(traceback.format_exception(error)),
     )
+
+
+_cancelled: ContextVar[Callable[[], bool]] = ContextVar("cancelled", default=lambda: False)
+
+
+def is_cancelled() -> bool:
+    """Whether nobody waits any more for the task that this thread runs; long tasks ask now and then."""
+    return _cancelled.get()()
+
+
+@contextmanager
+def cancelled_by(asked: Callable[[], bool]) -> Iterator[None]:
+    """Let `is_cancelled` ask this in the context."""
+    token = _cancelled.set(asked)
+    try:
+        yield
+    finally:
+        _cancelled.reset(token)
+
+
+def _here() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def _first_line(error: TaskError) -> str:

@@ -23,6 +23,7 @@ from cellflow.nn.checkpoint import load_model_file, load_state, save_model_file,
 from cellflow.nn.step import Stepper
 from cellflow.storage.atomic import atomic_path, remove_leftovers, write_csv, write_json
 from cellflow.storage.hashing import hash_json
+from cellflow.storage.leases import Lease
 from cellflow.storage.run_folder import RunFolder
 
 __all__ = ["FoldCheckpoint"]
@@ -53,6 +54,8 @@ class FoldCheckpoint:
         Where it is trained.
     trained_on : sequence of str
         Images that train.
+    lease : Lease, optional
+        On the fold. Nothing is written any more once another process has it.
 
     Attributes
     ----------
@@ -70,6 +73,7 @@ class FoldCheckpoint:
         machine: Machine,
         *,
         trained_on: Sequence[str],
+        lease: Lease | None = None,
     ):
         self._config, self._run, self._machine = config, run, machine
         self.files = run.fold(fold)
@@ -77,7 +81,7 @@ class FoldCheckpoint:
         self.origin = {"fold": fold} | {key: identity[key] for key in ("data_hash", "folds_hash")}
         self.origin |= {"samples_hash": ids_hash(trained_on)}
         self._config_hash = hash_json(identity["config"])
-        self._writes = machine.ranks.first
+        self._writes, self._lease = machine.ranks.first, lease
         self._saved_at, self.seconds = time.monotonic(), 0.0
 
     @property
@@ -95,6 +99,7 @@ class FoldCheckpoint:
         if not self._writes:
             return
         started = time.monotonic()
+        self._check_lease()
         if progress.skipped_in_a_row:
             self._keep_good_state()
         state = stepper.state_dict()
@@ -116,6 +121,7 @@ class FoldCheckpoint:
         """Save the weights that the last evaluation found the best."""
         if not self._writes:
             return
+        self._check_lease()
         net = stepper.networks[progress.best_weights]
         save_model_file(self.files.best, net, self._facts(progress, net.diameters))
         copy_best(self._config, self.origin["fold"], self.files.best)
@@ -178,9 +184,14 @@ class FoldCheckpoint:
             "events": progress.events,
         }
         if self._writes:
+            self._check_lease()
             copy_best(self._config, self.origin["fold"], self.files.best)
             write_json(self.files.summary, summary)
         return summary
+
+    def _check_lease(self) -> None:
+        if self._lease is not None:
+            self._lease.check()
 
     def _load(self, state: dict[str, Any], stepper: Stepper) -> Progress:
         stepper.load_state_dict(state)

@@ -36,6 +36,7 @@ from cellflow.nn.dataset import Batch, make_loader
 from cellflow.nn.networks import Network
 from cellflow.nn.optim import learning_rate_at
 from cellflow.nn.step import Stepper
+from cellflow.storage.leases import Lease
 from cellflow.storage.run_folder import RunFolder
 from cellflow.tracking import NO_TRACKERS, Trackers
 
@@ -74,6 +75,8 @@ class FoldTrainer:
         Time for this fold.
     trackers : Trackers
         Where it is tracked besides the run's folder.
+    lease : Lease, optional
+        On the fold; looked at before each save.
     """
 
     def __init__(
@@ -88,11 +91,14 @@ class FoldTrainer:
         machine: Machine,
         budget: Budget,
         trackers: Trackers = NO_TRACKERS,
+        lease: Lease | None = None,
     ):
         self.config, self.fold, self.run = config, fold, run
         self.training, self.machine, self.budget = training, machine, budget
         self.tracking = FoldTracking(trackers, fold, dataset, validation.ids)
-        self.checkpoint = FoldCheckpoint(config, fold, run, machine, trained_on=training.ids)
+        self.checkpoint = FoldCheckpoint(
+            config, fold, run, machine, trained_on=training.ids, lease=lease
+        )
         self.stepper = self._start()
         crops = make_crops(config, fold, training, self.stepper.net)
         self.sampler = make_sampler(config, fold, dataset, training.ids, machine.ranks)

@@ -19,6 +19,7 @@ from cellflow.engine.runtime.logs import log_to
 from cellflow.engine.runtime.machine import Machine, choose_machine
 from cellflow.engine.runtime.time_budget import Budget
 from cellflow.engine.segmentation.channels import warn_of_grey, warn_of_mean
+from cellflow.engine.training.cluster_folds import train_on_workers
 from cellflow.engine.training.crops import fold_samples
 from cellflow.engine.training.debug_run import debug_config
 from cellflow.engine.training.fold_result import FoldResult, copy_best, finished_without_state
@@ -29,8 +30,8 @@ from cellflow.engine.training.start_network import check_crop_side, is_pretraine
 from cellflow.engine.training.trainable import check_trainable, with_channel_numbers
 from cellflow.errors import ConfigError
 from cellflow.io.dataset import Dataset
-from cellflow.nn.ranks import join_ranks
-from cellflow.storage.locks import hold_lock
+from cellflow.nn.ranks import join_ranks, ranks_asked
+from cellflow.storage.leases import Lease, hold_lease
 from cellflow.storage.run_folder import RunFolder
 from cellflow.tracking import NO_TRACKERS, Trackers, open_trackers
 
@@ -43,7 +44,7 @@ def train(config: TrainConfig) -> list[FoldResult]:
     """Train the folds that a config names; finished ones are skipped.
 
     One after the other; or one per GPU, where there are several GPUs and folds; or each by all processes
-    together, where torchrun started several.
+    together, where torchrun started several; or each by a worker of the config's scheduler.
 
     Parameters
     ----------
@@ -87,20 +88,31 @@ def train(config: TrainConfig) -> list[FoldResult]:
     config = with_channel_numbers(config)
     if config.debug:
         config = debug_config(config)
-    machine = choose_machine(config.runtime)
+    machine = _own_machine(config)
     with join_ranks(machine.device) as ranks:
         machine = replace(machine, ranks=ranks)
         if not ranks.first:
             logging.disable(logging.WARNING)  # one process speaks for all
-        job = _open(config, machine)
+        job = _open(config, machine, config.scheduler)
         if not ranks.first:
             return _train_folds(job)
         write_start(job.run, config)
         with tracked(job.run, "training"):
+            if config.scheduler:
+                return train_on_workers(config, job.folds, job.run, _train_apart)
             devices = devices_for(job.folds, config.runtime, machine)
             if len(devices) > 1:
                 return train_side_by_side(config, job.folds, devices, _train_apart)
             return _train_folds(job)
+
+
+def _own_machine(config: TrainConfig) -> Machine:
+    """What this process computes on; nothing where workers do, whose devices it may not have."""
+    if not config.scheduler:
+        return choose_machine(config.runtime)
+    if ranks_asked()[0] > 1:
+        raise ConfigError("--scheduler and torchrun exclude each other; start one process.")
+    return choose_machine(replace(config.runtime, device="cpu", amp="off"))
 
 
 def _train_apart(config: TrainConfig) -> list[FoldResult]:
@@ -153,8 +165,15 @@ class Job:
     run: RunFolder
 
 
-def _open(config: TrainConfig, machine: Machine) -> Job:
-    """Check everything, then start or continue the run."""
+def _described(machine: Machine) -> str:
+    """Device, precision, threads and processes, in words."""
+    amp = str(machine.amp).removeprefix("torch.") if machine.amp else "float32"
+    words = f"{machine.device}, {amp}, {torch.get_num_threads()} threads"
+    return words + (f", {machine.ranks.world} processes" if machine.ranks.world > 1 else "")
+
+
+def _open(config: TrainConfig, machine: Machine, where: str | None = None) -> Job:
+    """Check everything, then start or continue the run; `where` it is trained, unless on this machine."""
     dataset = Dataset.open(config.data)
     split = load_folds(dataset)
     there = validation_folds(dataset, split)
@@ -166,11 +185,8 @@ def _open(config: TrainConfig, machine: Machine) -> Job:
     machine.ranks.wait()
     run = RunFolder(config.runs_dir / config.name)
     _log.info(
-        "run %s: %d images in %s, fold %s to train; %s, %s, %d threads%s",
-        run.path, len(split), dataset.path, ", ".join(map(str, wanted)), machine.device,
-        str(machine.amp).removeprefix("torch.") if machine.amp else "float32",
-        torch.get_num_threads(),
-        f", {machine.ranks.world} processes" if machine.ranks.world > 1 else "",
+        "run %s: %d images in %s, fold %s to train; %s",
+        run.path, len(split), dataset.path, ", ".join(map(str, wanted)), where or _described(machine),
     )  # fmt: skip
     used = dataset.images.loc[split.index[split >= 0], "channels"]
     warn_of_grey(used.to_dict(), *config.model.channels)
@@ -193,7 +209,7 @@ def _log_file(job: Job, fold: int) -> AbstractContextManager[None]:
 
 def _train_fold(job: Job, fold: int, budget: Budget, trackers: Trackers) -> FoldResult:
     files = job.run.fold(fold)
-    with _sole_trainer(job, fold), _log_file(job, fold):
+    with _sole_trainer(job, fold) as lease, _log_file(job, fold):
         done = finished_without_state(
             fold, files, job.config.select_metric
         )  # as cellflow prune leaves it
@@ -212,7 +228,7 @@ def _train_fold(job: Job, fold: int, budget: Budget, trackers: Trackers) -> Fold
         trainer = FoldTrainer(
             job.config, fold, job.run, job.dataset,
             training=training, validation=validation, machine=job.machine, budget=budget,
-            trackers=trackers,
+            trackers=trackers, lease=lease,
         )  # fmt: skip
         result = trainer.fit()
         if result.finished:
@@ -223,11 +239,12 @@ def _train_fold(job: Job, fold: int, budget: Budget, trackers: Trackers) -> Fold
     return result
 
 
-def _sole_trainer(job: Job, fold: int) -> AbstractContextManager[None]:
-    """Lock on the fold, held by the first process for all."""
+def _sole_trainer(job: Job, fold: int) -> AbstractContextManager[Lease | None]:
+    """Lock on the fold, held by the first process for all; a lost worker's is waited for."""
     if not job.machine.ranks.first:
         return nullcontext()
-    return hold_lock(job.run.fold(fold).lock, f"Fold {fold} of run {job.run.name!r}")
+    what = f"Fold {fold} of run {job.run.name!r}"
+    return hold_lease(job.run.fold(fold).lock, what, wait=bool(job.config.scheduler))
 
 
 def _samples(job: Job, fold: int) -> tuple[CachedSamples, CachedSamples]:

@@ -15,20 +15,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 import torch
 from narrow import NarrowUNet
+from training_runs import assert_equal_runs
 
 from cellflow.config import ModelConfig, TrainConfig
 from cellflow.engine.training import fold_trainer
 from cellflow.engine.training.start_network import start_stepper
 from cellflow.engine.training.train import train
-from cellflow.nn.checkpoint import load_model_file, load_state, save_model_file
+from cellflow.nn.checkpoint import load_state, save_model_file
 from cellflow.nn.step import Stepper
 from cellflow.storage.run_folder import FoldFolder, RunFolder
 
-TIMING = ["images_per_second", "seconds", "waited"]
 DRIVER = """
 import sys
 from cellflow.cli import main
@@ -74,41 +73,12 @@ def fold_files(runs_dir: Path) -> FoldFolder:
     return RunFolder(runs_dir / "exp").fold(1)
 
 
-def differences(one: Any, other: Any, path: str = "") -> list[str]:
-    """Where two states differ, timing apart."""
-    if isinstance(one, dict):
-        keys = [key for key in one.keys() | other.keys() if key not in TIMING]
-        return [
-            line
-            for key in keys
-            for line in differences(one.get(key), other.get(key), f"{path}/{key}")
-        ]
-    if isinstance(one, list):
-        if len(one) != len(other):
-            return [f"{path}: {len(one)} and {len(other)} items"]
-        pairs = enumerate(zip(one, other, strict=True))
-        return [line for place, (a, b) in pairs for line in differences(a, b, f"{path}/{place}")]
-    if isinstance(one, torch.Tensor):
-        return [] if torch.equal(one, other) else [path]
-    return [] if one == other or (one != one and other != other) else [f"{path}: {one} {other}"]
-
-
 @pytest.fixture(scope="module")
 def uninterrupted(tiny_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs_dir = tmp_path_factory.mktemp("uninterrupted") / "runs"
     process = start(runs_dir.parent, "often", flags(tiny_config, runs_dir))
     assert process.wait(timeout=300) == 0, process.stderr and process.stderr.read()
     return runs_dir
-
-
-def assert_equal_runs(ours: FoldFolder, theirs: FoldFolder) -> None:
-    assert differences(load_state(ours.last), load_state(theirs.last)) == []
-    tables = [pd.read_csv(item.history).drop(columns=TIMING) for item in (ours, theirs)]
-    pd.testing.assert_frame_equal(*tables)
-    assert ours.evaluations.read_text() == theirs.evaluations.read_text()
-    models = [load_model_file(item.best) for item in (ours, theirs)]
-    assert differences(models[0].facts, models[1].facts) == []
-    assert differences(dict(models[0].net.state_dict()), dict(models[1].net.state_dict())) == []
 
 
 @pytest.mark.slow

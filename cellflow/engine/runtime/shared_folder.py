@@ -1,0 +1,92 @@
+"""Whether workers see a folder of this machine: where results go must be shared storage."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+from cellflow.engine.runtime.tasks import Scheduler
+from cellflow.errors import RunError
+
+__all__ = ["SharedFolder", "shared_folder"]
+
+SEEN_SECONDS = 30.0
+"""That storage may take to show another machine a new file."""
+PAUSE_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class SharedFolder:
+    """A folder with a file in it that only the sender of tasks can have written."""
+
+    folder: Path
+    token: str
+
+    @property
+    def file(self) -> Path:
+        """The file."""
+        return self.folder / f".shared-{self.token}"
+
+    def is_seen(self) -> bool:
+        """Whether this process sees it; waits for slow storage."""
+        until = time.monotonic() + SEEN_SECONDS
+        while True:
+            with suppress(OSError):
+                if self.file.read_text(encoding="utf-8") == self.token:
+                    return True
+            if time.monotonic() > until:
+                return False
+            time.sleep(PAUSE_SECONDS)
+
+    def check(self) -> None:
+        """Make sure that this process sees it.
+
+        Raises
+        ------
+        RunError
+            If it does not.
+        """
+        if not self.is_seen():
+            raise not_shared(self.folder, [socket.gethostname()])
+
+
+@contextmanager
+def shared_folder(scheduler: Scheduler, folder: Path) -> Iterator[SharedFolder]:
+    """Check that all workers see a folder; give tasks what comes out, for workers that come later.
+
+    Parameters
+    ----------
+    scheduler : Scheduler
+        Whose workers.
+    folder : Path
+        An existing folder that workers write to.
+
+    Raises
+    ------
+    RunError
+        If a worker does not see it.
+    """
+    shared = SharedFolder(folder.resolve(), uuid4().hex)
+    shared.file.write_text(shared.token, encoding="utf-8")
+    try:
+        blind = [worker for worker, sees in scheduler.everywhere(shared.is_seen).items() if sees is not True]
+        if blind:
+            raise not_shared(shared.folder, blind)
+        yield shared
+    finally:
+        shared.file.unlink(missing_ok=True)
+
+
+def not_shared(folder: Path, workers: list[str]) -> RunError:
+    """The error of workers that do not see a folder."""
+    return RunError(
+        f"{folder} is not seen by {', '.join(workers[:5])}: results must lie on storage that all workers "
+        "have under the same path. Choose a folder there, such as --runs_dir /shared/runs, or mount it.",
+        path=folder,
+        found=workers,
+    )
