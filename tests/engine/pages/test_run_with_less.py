@@ -44,7 +44,8 @@ def test_a_pruned_run(predicted: TrainConfig) -> None:
     run = folder(predicted)
     full = report(run)
     before = explored(run.report)
-    run_command("prune", [str(run.path), "--runs_dir", str(predicted.runs_dir), "--flows", "--no-caches", "--yes"])  # fmt: skip
+    place = ["--runs_dir", str(predicted.runs_dir)]
+    run_command("prune", [str(run.path), *place, "--flows", "--no-caches", "--yes"])
     assert not run.flows.exists() and not run.fold(0).last.exists()
     text = report(run)
     after = explored(run.report)
@@ -77,7 +78,8 @@ def published(predicted: TrainConfig, monkeypatch: pytest.MonkeyPatch, tmp_path:
     spec.loader.exec_module(fake)
     with fake.FakeKaggle() as server:
         server.point_client(monkeypatch, tmp_path / "home")
-        run_command("publish", [str(folder(predicted).path), "--owner", "ada", "--wheels", "none", "--title", "tiny run"])  # fmt: skip
+        words = ["--owner", "ada", "--wheels", "none", "--title", "tiny run"]
+        run_command("publish", [str(folder(predicted).path), *words])
         mounted = server.mount(tmp_path / "input") / "tiny-run"
     shutil.copytree(mounted, tmp_path / "elsewhere" / "tiny")
     monkeypatch.chdir(tmp_path / "elsewhere")
@@ -139,5 +141,6 @@ def test_data_that_have_moved(predicted: TrainConfig, tiny_data: Path, tmp_path:
     report(run, "--data", str(moved))
     assert [item["layers"][0] for item in explored(run.report)] == ["image"] * 6
     run.report.unlink()
-    run_command("oof", [str(run.path), "--data", str(moved), "--policy", "dataset", "--device", "cpu", "--amp", "off"])  # fmt: skip
+    words = ["--policy", "dataset", "--device", "cpu", "--amp", "off"]
+    run_command("oof", [str(run.path), "--data", str(moved), *words])
     assert [item["layers"][0] for item in explored(run.report)] == ["image"] * 6
