@@ -29,6 +29,8 @@ class ReportConfig:
     """Run folders or names; without any the newest run. Of several, each is compared with the first."""
     runs_dir: Path = Path("runs")
     """Folder that holds all runs."""
+    data: Annotated[Path | None, tyro.conf.arg(aliases=["--dir"])] = None
+    """Dataset folder of the run, when it is not where the run found it."""
     ensembles_dir: Path | None = None
     """Folder with calibrations of ensembles; without it ensembles beside RUNS_DIR."""
     predictions_dir: Path | None = None

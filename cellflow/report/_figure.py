@@ -19,12 +19,6 @@ BLUE, SKY, GREEN, ORANGE = "#0072B2", "#56B4E9", "#009E73", "#E69F00"
 RED, PURPLE, YELLOW, GREY = "#D55E00", "#CC79A7", "#F0E442", "#555555"
 
 
-def short_name(text: str, limit: int) -> str:
-    """A long name without its middle, so that it has `limit` letters."""
-    half = (limit - 3) // 2
-    return text if len(text) <= limit else f"{text[:half]}...{text[-half:]}"
-
-
 def save_figure(path: Path, figure: Figure) -> None:
     """Write a figure as a PNG, whole or not at all.
 

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from cellflow.numeric.labels import outlines
-from cellflow.report._figure import DPI, GREY, SKY, YELLOW, save_figure, short_name
+from cellflow.report._figure import DPI, GREY, SKY, YELLOW, save_figure
+from cellflow.types import shorten
 
 __all__ = ["MAX_CROPS", "plot_batch"]
 
@@ -74,7 +75,7 @@ def plot_batch(
         place = _Place(column, band, width, height, columns)
         upper = place.axes(figure, 0)
         _show(upper, _picture(images[index], foregrounds[index]))
-        text = "\n".join(short_name(part, NAME_LETTERS) for part in names[index])
+        text = "\n".join(shorten(part, NAME_LETTERS) for part in names[index])
         upper.set_title(text, fontsize=8, pad=3, parse_math=False)
         _show(place.axes(figure, 1), flow_colors(unit_flows[index]))
     _add_key(figure, width, height, with_second)

@@ -18,7 +18,7 @@ from scipy.ndimage import binary_erosion
 from cellflow.errors import DataError
 from cellflow.numeric.matching import as_instances
 from cellflow.numeric.score import competition_score, hit_cells
-from cellflow.report._figure import DPI, save_figure, short_name
+from cellflow.report._figure import DPI, save_figure
 from cellflow.report.overlays import (
     PREDICTED_COLOR,
     TRUE_COLOR,
@@ -26,7 +26,7 @@ from cellflow.report.overlays import (
     color_bytes,
     grey_or_rgb,
 )
-from cellflow.types import Instances
+from cellflow.types import Instances, shorten
 
 __all__ = ["Comparison", "comparison_picture", "write_comparison", "write_overview"]
 
@@ -121,7 +121,7 @@ def write_comparison(path: Path, item: Comparison) -> None:
     figure.text(
         0.5,
         1 - 8 / tall,
-        short_name(item.name, 90),
+        shorten(item.name, 90),
         va="top",
         ha="center",
         weight="bold",
@@ -164,7 +164,7 @@ def write_overview(path: Path, items: Sequence[Comparison], *, title: str = "") 
         upper, lower = panels[2 * band, column], panels[2 * band + 1, column]
         upper.imshow(grey_or_rgb(item.image), interpolation="antialiased")
         upper.set_title(
-            f"{short_name(item.name, 34)}\nscore {item.score:.2f}", fontsize=9, parse_math=False
+            f"{shorten(item.name, 34)}\nscore {item.score:.2f}", fontsize=9, parse_math=False
         )
         lower.imshow(_draw(item, scale, width), interpolation="antialiased")
         lower.set_title(item.counts, fontsize=8)

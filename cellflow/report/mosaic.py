@@ -18,7 +18,6 @@ from scipy.ndimage import binary_erosion
 
 from cellflow.numeric.labels import outlines
 from cellflow.numeric.score import hit_cells
-from cellflow.report._figure import short_name
 from cellflow.report.overlays import (
     PREDICTED_COLOR,
     TRUE_COLOR,
@@ -27,7 +26,7 @@ from cellflow.report.overlays import (
     grey_or_rgb,
 )
 from cellflow.storage.atomic import atomic_path
-from cellflow.types import Instances
+from cellflow.types import Instances, shorten
 
 __all__ = ["MAX_TILES", "Tile", "TilePair", "write_mosaic"]
 
@@ -44,8 +43,8 @@ DIM, FILL = 0.85, 0.3
 HEAD, CAPTION, FOOT, GAP, MARGIN = 40, 38, 34, 10, 12
 """Heights of the title, of the two lines over an image, and of the legend; spaces. In pixels."""
 DARK, PALE, WHITE = (24, 24, 24), (185, 185, 185), (255, 255, 255)
-LETTER, NOTE_LETTERS = 7.2, 16
-"""Pixels that a letter of a caption takes, at most; letters of a cell type."""
+NOTE_LETTERS, FEWEST = 16, 5
+"""Letters of a cell type; letters to which a text is shortened at most."""
 
 Bools = NDArray[np.bool_]
 Colors = NDArray[np.uint8]
@@ -125,7 +124,7 @@ class Tile:
     def _line(self, *found: str) -> str:
         """With the type, and that this is not the whole image."""
         is_part = max(self.truth.shape) > _window_side(self.truth)
-        parts = "part" * is_part, short_name(self.note, NOTE_LETTERS), *found
+        parts = "part" * is_part, shorten(self.note, NOTE_LETTERS), *found
         return " · ".join(part for part in parts if part)
 
     def _drawn(self, lines: Bools, wrong: Bools, color: tuple[float, float, float]) -> Colors:
@@ -161,15 +160,16 @@ def write_mosaic(path: Path, pairs: Sequence[TilePair], *, title: str, predicted
     down = HEAD + bands * (CAPTION + tall + GAP) + FOOT
     canvas = Image.new("RGB", (across, down), DARK)
     text = ImageDraw.Draw(canvas)
-    limit = int((across - 2 * MARGIN) / 10)
-    text.text((across / 2, HEAD / 2), short_name(title, limit), WHITE, _font(17, bold=True), "mm")
+    large = _font(17, bold=True)
+    title = _fitting(title, large, across - 2 * MARGIN)
+    text.text((across / 2, HEAD / 2), title, WHITE, large, "mm")
     for number, pair in enumerate(shown):
         band, column = divmod(number, columns)
         x, y = MARGIN + column * (wide + GAP), HEAD + band * (CAPTION + tall + GAP)
-        letters = int(wide / LETTER)
-        text.text((x, y), short_name(pair.name, letters), WHITE, _font(12, bold=True))
+        bold = _font(12, bold=True)
+        text.text((x, y), _fitting(pair.name, bold, wide), WHITE, bold)
         line = pair.predicted_line if predicted else pair.true_line
-        text.text((x, y + 17), short_name(line, letters), PALE, _font(12))
+        text.text((x, y + 17), _fitting(line, _font(12), wide), PALE, _font(12))
         picture = pair.predicted if predicted else pair.true
         canvas.paste(Image.fromarray(picture), (x, y + CAPTION))
     _add_key(text, down - FOOT / 2 - 4, predicted=predicted)
@@ -188,6 +188,14 @@ def _add_key(text: ImageDraw.ImageDraw, y: float, *, predicted: bool) -> None:
         text.text((x + 22, y), name, PALE, _font(12), "lm")
         x += 50 + text.textlength(name, _font(12))
     text.text((x, y), "at IoU 0.5", PALE, _font(12), "lm")
+
+
+def _fitting(words: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """A text, its middle left out as far as it is wider than that many pixels."""
+    length = len(words)
+    while length > FEWEST and font.getlength(shorten(words, length)) > width:
+        length -= 1
+    return shorten(words, length)
 
 
 @cache

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from skimage.io import imread
 
 from cellflow.numeric.labels import instances_from_labels, instances_from_masks
+from cellflow.report import mosaic
 from cellflow.report.mosaic import FILL, SIDE, Tile, TilePair, write_mosaic
 from cellflow.report.overlays import PREDICTED_COLOR, TRUE_COLOR, color_bytes
 from cellflow.synthetic import synthetic_dataset
@@ -128,3 +129,24 @@ def test_an_image_without_cells() -> None:
     found = pair_of(np.ones((50, 60)), instances_from_labels(squares((50, 60))), squares((50, 60)))
     assert found.true_line == "0 cells, 0 missed"
     assert found.predicted_line == "score 0.50 · 0 right, 0 false"
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.text("0123456789abcdefWM", min_size=1, max_size=90), st.integers(60, 400))
+def test_captions_stay_over_their_image(words: str, width: int) -> None:
+    font = mosaic._font(12, bold=True)
+    shown = mosaic._fitting(words, font, width)
+    assert font.getlength(shown) <= width
+    assert shown == words if font.getlength(words) <= width else shown.count("...") == 1
+
+
+def test_ids_of_64_letters_do_not_run_into_each_other(tmp_path: Path) -> None:
+    """Between two images nothing is written."""
+    pair = pair_of(np.zeros((60, 60)), instances_from_labels(squares((60, 60))), squares((60, 60)))
+    pairs = [pair._replace(name=f"{n}" + "d8W" * 21) for n in range(3)]
+    write_mosaic(tmp_path / "a.png", pairs, title="t", predicted=False)
+    picture = imread(tmp_path / "a.png")
+    for after in (1, 2):
+        gap = mosaic.MARGIN + after * (SIDE + mosaic.GAP) - mosaic.GAP
+        between = picture[mosaic.HEAD : mosaic.HEAD + 14, gap + 1 : gap + mosaic.GAP - 1]
+        assert (between == mosaic.DARK).all()

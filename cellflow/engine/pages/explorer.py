@@ -50,14 +50,11 @@ def run_explorer(
     try:
         dataset = run_dataset(run, data)
     except CellflowError as error:
-        dataset, missing = None, str(error)
+        missing = str(error)
     try:
-        facts = explorer_facts(run, dataset, folder=folder)
+        return explorer_facts(run, dataset, folder=folder, missing=missing)
     except CellflowError as error:
         return ExplorerFacts((), notes=[("warning", f"The images cannot be shown: {error}")])
-    if missing and facts.images:
-        return dataclasses.replace(facts, notes=[*facts.notes, ("note", missing)])
-    return facts
 
 
 def explorer_facts(
@@ -66,6 +63,7 @@ def explorer_facts(
     *,
     folder: Path | None = None,
     fellows: Sequence[RunFolder] | None = None,
+    missing: str = "The data of the run are not here.",
 ) -> ExplorerFacts:
     """Gather what the explorer shows, and write the pictures and outlines of the images beside the page.
 
@@ -82,11 +80,13 @@ def explorer_facts(
         The data of the run; without it there is neither image nor truth.
     fellows : sequence of RunFolder, optional
         Runs of the same split whose flows are compared with those of this one; those of `fellow_runs` by default.
+    missing : str
+        Why there is no dataset.
 
     Returns
     -------
     ExplorerFacts
-        Without images where the run has no out-of-fold predictions.
+        Without images where the run has no out-of-fold predictions, or nothing to show of them.
 
     Raises
     ------
@@ -102,6 +102,8 @@ def explorer_facts(
     scores = read_table(run.scores, ["id", "fold", "score"], remedy=again)
     fellows = fellow_runs(run) if fellows is None else fellows
     source = _source(run, dataset, fellows, len(scores))
+    if source.dataset is None and source.masks is None and source.flows is None:
+        return ExplorerFacts((), notes=[("note", _nothing_text(run, missing))])
     names = [str(name) for name in scores["id"]]
     beside = _Folder(run.report_files if folder is None else folder, source)
     made = beside.write(names)
@@ -109,9 +111,9 @@ def explorer_facts(
     return ExplorerFacts(
         [beside.image(row, item) for row, item in rows],
         folder=quote(beside.path.name),
-        masks=_masks_text(run),
+        masks=_masks_text(run) if source.masks is not None else "",
         members=[run.name, *(fellow.name for fellow in fellows)] if source.members else (),
-        notes=_notes(run, source, made),
+        notes=_notes(run, source, made, missing),
         has_truth=source.dataset is not None,
         has_prediction=source.masks is not None,
     )
@@ -190,20 +192,37 @@ def _masks_text(run: RunFolder) -> str:
     return text + "."
 
 
-def _notes(run: RunFolder, source: ExplorerSource, made: Sequence[_Entry]) -> list[tuple[str, str]]:
+def _nothing_text(run: RunFolder, missing: str) -> str:
+    """What is said of a run whose images, masks and flows are all elsewhere."""
+    return (
+        f"No image can be shown. {missing} The out-of-fold masks and flows ({run.oof.name}/masks, "
+        f"{run.oof.name}/{run.flows.name}) are not here either; a published run comes without them. Make them "
+        f"again with: cellflow oof {run_word(run)} --data FOLDER"
+    )
+
+
+def _notes(
+    run: RunFolder, source: ExplorerSource, made: Sequence[_Entry], missing: str
+) -> list[tuple[str, str]]:
+    """What is not there, and why as far as that can be told."""
     notes = []
     if source.dataset is None:
-        text = (
-            "The data of the run are not here, so images, true outlines and errors are not shown. "
-        )
-        notes.append(("warning", text + "Say where they are with --data."))
+        text = f"Images, true outlines and errors are not shown. {missing}"
+        notes.append(("warning", text))
     if source.masks is None:
-        text = f"{run.oof.name}/masks is gone, so predicted outlines and errors are not shown."
-        notes.append(("warning", f"{text} Make them again with: cellflow oof {run_word(run)}"))
-    if source.flows is None:
-        notes.append(
-            ("note", "The flows were removed (cellflow prune), so there are no layers of them.")
+        text = (
+            f"{run.oof.name}/masks is not here (a published run comes without), so predicted outlines and "
+            f"errors are not shown. Make them again with: cellflow oof {run_word(run)}"
         )
+        notes.append(("warning", text))
+    if source.flows is None:
+        why = (
+            "cannot be read"
+            if run.flows.exists()
+            else "is not here (cellflow prune --flows removes it, and a published run comes without)"
+        )
+        text = f"{run.oof.name}/{run.flows.name} {why}, so there are no layers of flows."
+        notes.append(("note", text))
     lost = [entry for entry in made if entry.made.problem]
     if lost:
         text = f"{len(lost)} of {len(made)} images cannot be shown; each says why."

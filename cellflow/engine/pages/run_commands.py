@@ -10,7 +10,7 @@ from typing import Any
 from cellflow.engine.runs.next_command import train_command
 from cellflow.errors import CellflowError
 from cellflow.storage.config_file import read_config_file
-from cellflow.storage.run_folder import RunFolder, ensemble_record
+from cellflow.storage.run_folder import SUFFIX, RunFolder, ensemble_record
 
 __all__ = ["again_commands", "use_commands"]
 
@@ -35,10 +35,12 @@ def again_commands(run: RunFolder, record: dict[str, Any]) -> Commands:
     if not record or not run.settings("train").is_file():
         return []
     data = Path(str(record["data"])).resolve()
+    run = RunFolder(run.path.resolve())
     name = _free_name(run)
-    other = run.path.resolve().parent / name
+    other = run.path.parent / name
     commands = _data_commands(data)
-    commands.append(("train all folds, under another name", train_command(run, None, name=name)))
+    train = train_command(run, None, name=name, runs_dir=run.path.parent, data=data)
+    commands.append(("train all folds, under another name", train))
     steps = {
         "oof": "predict every image with the fold that never saw it",
         "calibrate": "fit thresholds",
@@ -76,9 +78,10 @@ def _with_settings(command: str, run: Path, settings: Path, data: Path) -> str:
 
 
 def _free_name(run: RunFolder) -> str:
-    names = itertools.chain(
-        [f"{run.name}-again"], (f"{run.name}-again-{n}" for n in itertools.count(2))
-    )
+    """A name that no run has; that of a debug run, which a training would give it, stays one."""
+    stem = run.name.removesuffix(SUFFIX)
+    ends = itertools.chain(["-again"], (f"-again-{n}" for n in itertools.count(2)))
+    names = (stem + end + run.name[len(stem) :] for end in ends)
     return next(name for name in names if not (run.path.parent / name).exists())
 
 

@@ -49,6 +49,7 @@ def write_run_page(
     run: RunFolder,
     out: Path | None = None,
     *,
+    data: Path | None = None,
     ensembles_dir: Path | None = None,
     predictions_dir: Path | None = None,
     refresh: float | None = None,
@@ -61,6 +62,8 @@ def write_run_page(
         The run.
     out : Path, optional
         File to write; without it ``report.html`` in the run's folder.
+    data : Path, optional
+        Dataset folder of the run, when it is not where the run found it.
     ensembles_dir, predictions_dir : Path, optional
         Where calibrations of ensembles and results of predictions lie; by default beside the folder of the
         runs.
@@ -77,16 +80,24 @@ def write_run_page(
     made_by = f"cellflow report {run_word(run)}"
     # another page of the run has files of its own: each finds those that it was made with
     beside = run.report_files if path == run.report else path.with_name(f"{path.stem}-files")
-    draw_run_page(path, facts, run_explorer(run, folder=beside), made_by=made_by, refresh=refresh)
+    draw_run_page(
+        path, facts, run_explorer(run, data=data, folder=beside), made_by=made_by, refresh=refresh
+    )
     return path
 
 
 def try_run_page(
-    run: RunFolder, *, ensembles_dir: Path | None = None, predictions_dir: Path | None = None
+    run: RunFolder,
+    *,
+    data: Path | None = None,
+    ensembles_dir: Path | None = None,
+    predictions_dir: Path | None = None,
 ) -> Path | None:
     """The same at the end of another command, which it never fails; None where it could not be written."""
     try:
-        return write_run_page(run, ensembles_dir=ensembles_dir, predictions_dir=predictions_dir)
+        return write_run_page(
+            run, data=data, ensembles_dir=ensembles_dir, predictions_dir=predictions_dir
+        )
     except Exception as error:
         _log.warning(
             "%s could not be written (%s: %s); to try again: cellflow report %s",
@@ -135,6 +146,7 @@ def gather_run(
         use=use_commands(run, unfinished=not state.complete),
         data=str(record.get("data", "")),
         word=run_word(run),
+        flows=run.flows.exists(),
     )
     facts = dataclasses.replace(facts, problems=tuple(files.problems))
     return dataclasses.replace(facts, hints=run_hints(run, state, facts))

@@ -98,9 +98,8 @@ def _training_tiles(folds: Sequence[FoldFacts]) -> list[Tile]:
         if item.epochs is None:
             continue
         score = "no evaluation yet" if item.score is None else f"{item.score:.3f}"
-        at = (
-            "" if item.epoch is None else f"best so far, at epoch {item.epoch:g} of {item.epochs:g}"
-        )
+        best = "best" if item.state == "finished" else "best so far"
+        at = "" if item.epoch is None else f"{best}, at epoch {item.epoch:g} of {item.epochs:g}"
         says = "mean score of the validation images: optimistic, since the epoch is chosen on them"
         tiles.append((f"Fold {item.fold}", score, at or f"{item.epochs:g} epochs", says))
     return tiles

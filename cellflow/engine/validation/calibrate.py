@@ -102,7 +102,9 @@ def calibrate(config: CalibrateConfig) -> CalibrationResult:
         for run in runs:
             stack.enter_context(tracked(run, "calibration", ensembles_dir=config.ensembles_dir))
         result = _calibrate(runs, config)
-    pages = [try_run_page(run, ensembles_dir=config.ensembles_dir) for run in runs]
+    pages = [
+        try_run_page(run, data=config.data, ensembles_dir=config.ensembles_dir) for run in runs
+    ]
     return replace(result, reports=tuple(page for page in pages if page is not None))
 
 

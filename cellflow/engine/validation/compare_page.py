@@ -41,7 +41,7 @@ SIDE = 480
 """Pixels of the longer side of a picture."""
 
 
-def write_compare_page(runs: Sequence[RunFolder], path: Path) -> Path:
+def write_compare_page(runs: Sequence[RunFolder], path: Path, *, data: Path | None = None) -> Path:
     """Write the page of several runs; each is compared with the first.
 
     Parameters
@@ -50,6 +50,8 @@ def write_compare_page(runs: Sequence[RunFolder], path: Path) -> Path:
         Two or more.
     path : Path
         File to write, atomically.
+    data : Path, optional
+        Dataset folder of the runs, when it is not where they found it.
 
     Raises
     ------
@@ -62,7 +64,7 @@ def write_compare_page(runs: Sequence[RunFolder], path: Path) -> Path:
         [_run_row(run, name) for run, name in zip(runs, names, strict=True)],
         _settings(runs),
         [
-            _pair(runs[0], run, names[0], name)
+            _pair(runs[0], run, (names[0], name), data)
             for run, name in zip(runs[1:], names[1:], strict=True)
         ],
     )
@@ -122,11 +124,11 @@ def _text(value: Any) -> str:
     return "–" if value is None else str(value)
 
 
-def _pair(a: RunFolder, b: RunFolder, name_a: str, name_b: str) -> PairFacts:
+def _pair(a: RunFolder, b: RunFolder, names: tuple[str, str], data: Path | None) -> PairFacts:
     found = compare_runs(CompareConfig(str(a.path.resolve()), str(b.path.resolve())))
     images = found.images
-    pictures, without = _pictures(a, b, images, (name_a, name_b))
-    return PairFacts(name_a, name_b, _hints(found), found.table, images, pictures, without)
+    pictures, without = _pictures(a, b, images, names, data)
+    return PairFacts(*names, _hints(found), found.table, images, pictures, without)
 
 
 def _hints(found: Comparison) -> list[Hint]:
@@ -136,7 +138,7 @@ def _hints(found: Comparison) -> list[Hint]:
 
 
 def _pictures(
-    a: RunFolder, b: RunFolder, images: pd.DataFrame, names: tuple[str, str]
+    a: RunFolder, b: RunFolder, images: pd.DataFrame, names: tuple[str, str], data: Path | None
 ) -> tuple[list[PairPicture], str]:
     """Images whose scores differ most, and why there are none."""
     if images.empty:
@@ -145,7 +147,7 @@ def _pictures(
     if different.empty:
         return [], "All images have the same score in both runs."
     try:
-        dataset = run_dataset(a, None)
+        dataset = run_dataset(a, data)
         rows = _largest(different).to_dict("records")
         return [_picture(a, b, dataset, row, names) for row in rows], ""
     except (CellflowError, OSError) as error:

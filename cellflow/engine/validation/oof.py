@@ -150,7 +150,7 @@ def oof(config: OofConfig) -> OofResult:
     with tracked(run, "out-of-fold predictions"):
         write_config_file(run.settings("oof"), "oof", replace(config, run=str(run.path)))
         result = _oof(run, config)
-    return replace(result, report=try_run_page(run))
+    return replace(result, report=try_run_page(run, data=config.data))
 
 
 def _oof(run: RunFolder, config: OofConfig) -> OofResult:

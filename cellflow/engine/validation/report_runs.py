@@ -46,7 +46,7 @@ def write_report(config: ReportConfig) -> Path:
     names = config.runs or (None,)
     runs = [find_run(name, config.runs_dir, begun=False) for name in names]
     if len(runs) > 1:
-        return write_compare_page(runs, _compare_path(config, runs))
+        return write_compare_page(runs, _compare_path(config, runs), data=config.data)
     write = partial(_write, runs[0], config)
     return watch_run(runs[0], write, config.interval) if config.watch else write(None)
 
@@ -55,6 +55,7 @@ def _write(run: RunFolder, config: ReportConfig, refresh: float | None) -> Path:
     return write_run_page(
         run,
         config.out,
+        data=config.data,
         ensembles_dir=config.ensembles_dir,
         predictions_dir=config.predictions_dir,
         refresh=refresh,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
@@ -14,11 +15,17 @@ from markupsafe import Markup
 
 from cellflow.storage.atomic import write_text
 from cellflow.storage.plain_values import plain
+from cellflow.types import shorten
 
 __all__ = ["write_page"]
 
 MISSING = "–"
 """Stands where a figure is not known."""
+ID_LETTERS = 25
+"""Letters of an id on a card; the whole of it stands in its title. `page.js` has the same number."""
+_BREAK_EVERY = 16
+"""Letters after which a word without spaces may go on in the next line of a table."""
+_LONG = re.compile(rf"(\S{{{_BREAK_EVERY + 1},}})")
 
 
 def write_page(
@@ -89,6 +96,24 @@ def _interval(low: Any, high: Any, digits: int = 3) -> str:
     return f"{_number(low, digits)} to {_number(high, digits)}"
 
 
+def _short(name: Any) -> str:
+    """An id as cards show it."""
+    return shorten(str(name), ID_LETTERS)
+
+
+def _breaks(text: Any) -> Markup:
+    """A text, escaped, whose long words may go on in the next line; copied, it is what it was."""
+    pieces = _LONG.split(str(text))
+    return Markup("").join(
+        Markup("<wbr>").join(_chunks(piece)) if place % 2 else piece
+        for place, piece in enumerate(pieces)
+    )
+
+
+def _chunks(word: str) -> list[str]:
+    return [word[at : at + _BREAK_EVERY] for at in range(0, len(word), _BREAK_EVERY)]
+
+
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
@@ -98,7 +123,7 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(number=_number, plain=plain)
+    environment.filters.update(number=_number, plain=plain, short=_short, breaks=_breaks)
     environment.globals.update(interval=_interval, missing=MISSING)
     return environment
 

@@ -116,7 +116,9 @@ def _evaluated_precision(folds: Sequence[FoldFacts]) -> Chart | None:
             table[f"fold {item.fold}"] = [float(best[f"ap{at:02d}"].mean()) for at in steps]
     if not table:
         return None
-    return _lines_over_iou("iou-fold", "Precision over IoU at the best epoch so far", steps, table)
+    so_far = "" if all(item.state == "finished" for item in folds) else " so far"
+    title = f"Precision over IoU at the best epoch{so_far}"
+    return _lines_over_iou("iou-fold", title, steps, table)
 
 
 def _steps(table: pd.DataFrame) -> list[int]:

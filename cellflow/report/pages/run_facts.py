@@ -113,6 +113,8 @@ class RunFacts:
         What a command does, and the command: to make the run again, and to predict with it.
     data, word : str
         Folder of the dataset, and the run as commands take it.
+    flows : bool
+        Whether its out-of-fold flows are there, which calibrations are made of.
     """
 
     name: str
@@ -139,3 +141,4 @@ class RunFacts:
     use: Sequence[tuple[str, str]] = ()
     data: str = ""
     word: str = ""
+    flows: bool = True

@@ -24,7 +24,8 @@
     stage.replaceChildren(frame);
     const text = (part) => view.querySelector(part)?.textContent ?? "";
     const others = gallery(view);
-    title.textContent = [text(".id"), text(".about")].filter(Boolean).join(", ") + ` (${others.indexOf(view) + 1} of ${others.length})`;
+    const id = view.querySelector(".id [title]")?.title ?? text(".id");
+    title.textContent = [id, text(".about")].filter(Boolean).join(", ") + ` (${others.indexOf(view) + 1} of ${others.length})`;
     why.textContent = text(".why");
     if (!dialog.open) dialog.showModal();
   }

@@ -65,7 +65,7 @@
     if (item.thumb) image.src = item.thumb;
     const words = make("div");
     const about = [known(item.score) ? item.score.toFixed(3) : "no score", `fold ${item.fold}`, item.type].filter(Boolean);
-    words.append(make("b", item.id), make("span", about.join(" · ")), make("span", summary(item)));
+    words.append(make("b", cellflowShort(item.id), { title: item.id }), make("span", about.join(" · ")), make("span", summary(item)));
     option.append(image, words);
     option.addEventListener("click", () => show(item, { push: true }));
     item.option = option;
