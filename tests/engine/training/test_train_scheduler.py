@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -22,7 +20,6 @@ from training_runs import assert_equal_runs
 
 from cellflow.config import ModelConfig, RuntimeConfig, TrainConfig
 from cellflow.engine.training.train import train
-from cellflow.errors import CellflowError
 from cellflow.nn.checkpoint import load_state, save_model_file
 from cellflow.storage.locks import is_locked
 from cellflow.storage.run_folder import FoldFolder, RunFolder
@@ -80,7 +77,10 @@ def test_two_folds_on_two_workers(
     short = replace(config, optim=replace(config.optim, n_epochs=2))
     alone = replace(short, runs_dir=tmp_path / "alone")
     ours = replace(
-        short, runs_dir=tmp_path / "ours", scheduler=cluster.scheduler_address, savedir=tmp_path / "best"
+        short,
+        runs_dir=tmp_path / "ours",
+        scheduler=cluster.scheduler_address,
+        savedir=tmp_path / "best",
     )
     with caplog.at_level(logging.INFO, logger="cellflow"):
         results = train(ours)
@@ -132,7 +132,9 @@ def test_a_lost_worker_s_fold_goes_on_elsewhere(
 def test_a_fold_saves_its_state_when_its_worker_is_lost(
     config: TrainConfig, undisturbed: TrainConfig, cluster: LocalCluster, tmp_path: Path
 ) -> None:
-    ours = replace(long(config), runs_dir=tmp_path, fold=("1",), scheduler=cluster.scheduler_address)
+    ours = replace(
+        long(config), runs_dir=tmp_path, fold=("1",), scheduler=cluster.scheduler_address
+    )
     files, killed = fold_files(ours, 1), []
 
     def kill() -> None:
@@ -181,5 +183,3 @@ def test_ctrl_c_saves_every_fold(
     train(ours)
     for fold in (0, 1):
         assert_equal_runs(fold_files(ours, fold), fold_files(undisturbed, fold))
-
-
