@@ -166,6 +166,22 @@ def test_levels(tmp_path: Path, name: str) -> None:
             assert f"level {number} of 3" in repr(image)
 
 
+def test_a_damaged_level_does_not_take_the_finest_away(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "a.tif"
+    write_pyramid(path, GREY, subifds=True, compression="zlib")
+    with tifffile.TiffFile(path) as tiff:
+        place = tiff.series[0].levels[2].keyframe.tags["TileOffsets"].offset
+    data = bytearray(path.read_bytes())
+    data[place : place + 2] = b"\xff\xff"
+    path.write_bytes(data)
+    with open_large_image(path) as image:
+        assert image.levels == ((90, 70), (45, 35))
+        assert np.array_equal(image.read(image.box), GREY)
+    assert "level 2 and those after it cannot be read (missing data offset)" in caplog.text
+
+
 def test_an_unknown_level_and_a_box_outside(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     write_pyramid(path, GREY, subifds=True)
@@ -240,6 +256,14 @@ def bad_files(folder: Path) -> dict[str, Path]:
     (folder / "empty.tif").write_bytes(b"")
     tifffile.imwrite(folder / "cut.tif", GREY, compression="zlib")
     (folder / "cut.tif").write_bytes((folder / "cut.tif").read_bytes()[:-100])
+    tifffile.imwrite(folder / "cut-tiles.tif", GREY, tile=(16, 16))
+    (folder / "cut-tiles.tif").write_bytes((folder / "cut-tiles.tif").read_bytes()[:-100])
+    tifffile.imwrite(folder / "nowhere.tif", GREY, compression="zlib")
+    with tifffile.TiffFile(folder / "nowhere.tif") as tiff:
+        place = tiff.pages.first.tags["StripOffsets"].offset
+    data = bytearray((folder / "nowhere.tif").read_bytes())
+    data[place : place + 2] = b"\xff\xff"  # a tag that nobody knows
+    (folder / "nowhere.tif").write_bytes(data)
     tifffile.imwrite(folder / "complex.tif", np.zeros((40, 30), np.complex64))
     tifffile.imwrite(folder / "claims.tif", GREY, compression="zlib")
     with tifffile.TiffFile(folder / "claims.tif", mode="r+b") as tiff:
@@ -257,6 +281,42 @@ def test_what_whole_reads_refuse_is_refused_in_the_same_words(tmp_path: Path) ->
             open_large_image(path)
         said, expected = str(parts.value), str(whole.value)
         assert said == expected or (path.stem == "claims" and "cannot hold" in said), path.stem
+
+
+@pytest.mark.parametrize(
+    "name", ["tiled", "strips", "plain", "channels-plain", "jpeg", "tiled-plain"]
+)
+def test_damaged_files_give_what_whole_reads_give_or_an_error(
+    tmp_path: Path, files: dict[str, Path], name: str
+) -> None:
+    path, rng = tmp_path / "a.tif", np.random.default_rng(3)
+    refused = 0
+    for _ in range(40):
+        path.write_bytes(damaged(files[name].read_bytes(), rng))
+        try:
+            with open_large_image(path) as image:
+                found = image.read(image.box)
+        except DataError as error:
+            assert str(error).startswith(str(path))
+            refused += 1
+        else:
+            assert np.array_equal(found, read_image(path))
+    assert refused > 10
+
+
+def damaged(data: bytes, rng: np.random.Generator) -> bytes:
+    """A file that is cut off, has bits flipped, or fields of its header replaced."""
+    out = bytearray(data)
+    match rng.integers(3):
+        case 0:
+            return bytes(out[: rng.integers(1, len(out))])
+        case 1:
+            for place in rng.integers(0, len(out), rng.integers(1, 20)):
+                out[place] ^= 1 << rng.integers(8)
+        case 2:
+            place = int(rng.integers(2, 400))
+            out[place : place + 4] = rng.choice([b"\xff\xff\xff\x7f", b"\0\0\0\0", b"\xff" * 4])
+    return bytes(out)
 
 
 def test_tiles_that_do_not_go_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
