@@ -65,9 +65,8 @@ class Plane(NamedTuple):
     alpha: bool
     orientation: int
 
-    def levels(self) -> list[Plane]:
-        """The image and its smaller copies, finest first; the first of another kind ends them."""
-        found = [self]
+    def smaller(self) -> Iterator[Plane]:
+        """Smaller copies of the image, finest first; the first of another kind ends them."""
         for series in self.series.levels[1:]:
             page, fits = series.keyframe, len(series.shape) == len(self.series.shape)
             same = (page.photometric, page.samplesperpixel, series.dtype, _has_alpha(page)) == (
@@ -77,9 +76,8 @@ class Plane(NamedTuple):
                 self.alpha,
             )
             if not fits or not same or any(item is None for item in series.pages):
-                break
-            found.append(self._replace(series=series))
-        return found
+                return
+            yield self._replace(series=series)
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
@@ -273,7 +271,7 @@ def refuse_swollen_claim(plane: Plane, path: Path, lengths: tuple[int, ...]) -> 
 
 def refuse_cut_off(plane: Plane) -> None:
     """Refuse a file that ends before its pixels do: codecs fill up what they do not find."""
-    if plane.page.compression == COMPRESSION.NONE:
+    if plane.page.compression == COMPRESSION.NONE and not plane.page.is_tiled:
         return  # here tifffile says so, and the lengths that files give are often not true
     for page in plane.series.pages:
         size = page.parent.filehandle.size

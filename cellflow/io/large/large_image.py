@@ -66,6 +66,12 @@ class LargeImage(ABC):
     ):
         self.path, self.levels, self.channels = Path(path), levels, channels
         self.dtype = np.dtype(np.uint8) if dtype.kind == "b" else dtype.newbyteorder("=")
+        if min(min(shape) for shape in levels) < 1:
+            raise DataError(
+                f"{self.path}: expected one 2D image, found shape {levels[0]}.",
+                path=self.path,
+                found=levels[0],
+            )
         self.level = self._known(level)
         self._given_size = pixel_size
         check_numbers(np.zeros(0, dtype), self.path)
@@ -168,7 +174,7 @@ class LargeImage(ABC):
         self.close()
 
     def __repr__(self) -> str:
-        height, width = self.shape
+        height, width = self.levels[self.level]
         return (
             f"{type(self).__name__}({self.path.name!r}, {height}x{width}, channels={self.channels}, "
             f"{self.dtype}, level {self.level} of {len(self.levels)})"

@@ -96,17 +96,27 @@ def open_tiff(
 
 
 def _levels(path: Path, plane: Plane, files: tifffile.FileCache) -> list[tuple[Plane, Parts]]:
-    """All levels with what reads them; none if the finest can only be read whole."""
-    found = list[tuple[Plane, Parts]]()
-    for number, item in enumerate(plane.levels()):
-        parts = parts_of(item, files)
-        if parts is None:
-            if found:
-                log.warning("%s: level %d and those after it cannot be read by parts", path, number)
-            break
-        if parts.chunk_shape:
-            refuse_swollen_claim(item, path, parts.chunk_shape)
-            size = math.prod(parts.chunk_shape) * item.series.dtype.itemsize
-            check_chunk_size(size, "tiles" if item.page.is_tiled else "strips")
-        found.append((item, parts))
+    """All levels with what reads them, of which damaged ones end them; none if it can only be read whole."""
+    finest = _checked_parts(path, plane, files)
+    if finest is None:
+        return []
+    found = [(plane, finest)]
+    try:
+        for item in plane.smaller():
+            parts = _checked_parts(path, item, files)
+            if parts is None:
+                break
+            found.append((item, parts))
+    except Exception as error:  # damaged files make the library raise nearly every kind of error
+        log.warning("%s: level %d and those after it cannot be read (%s)", path, len(found), error)
     return found
+
+
+def _checked_parts(path: Path, plane: Plane, files: tifffile.FileCache) -> Parts | None:
+    """What reads a level, if its tiles or strips can be unpacked."""
+    parts = parts_of(plane, files)
+    if parts is not None and parts.chunk_shape:
+        refuse_swollen_claim(plane, path, parts.chunk_shape)
+        size = math.prod(parts.chunk_shape) * plane.series.dtype.itemsize
+        check_chunk_size(size, "tiles" if plane.page.is_tiled else "strips")
+    return parts

@@ -1,8 +1,7 @@
-"""TIFFs read box by box: what whole reads give, or the same refusal."""
+"""TIFFs read box by box: what whole reads give."""
 
 from __future__ import annotations
 
-import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,75 +12,21 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tiff_files import GREY, KINDS, PLANES, PYRAMIDS, RGB, write_kinds, write_pyramid
 
 from cellflow.errors import DataError
 from cellflow.io.images import read_image
 from cellflow.io.large import ArrayImage, LargeImage, TiffImage, open_large_image
-from cellflow.io.large import large_image as base
 from cellflow.io.pixel_size import PixelSize
 from cellflow.types import Box
 
-RNG = np.random.default_rng(0)
-GREY = RNG.integers(0, 60_000, (90, 70), dtype=np.uint16)
-SMOOTH = np.add.outer(2 * np.arange(90), np.arange(70)).astype(np.uint8)
-RGB = np.stack([SMOOTH, SMOOTH[::-1], 255 - SMOOTH], axis=-1)
-PLANES = RNG.integers(0, 256, (3, 90, 70), dtype=np.uint8)
-COLOURS = RNG.integers(0, 2**16, (3, 256), dtype=np.uint16)
-
-KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "plain": (GREY, {}),
-    "plain-strips": (GREY, {"rowsperstrip": 7}),
-    "big": (GREY, {"bigtiff": True, "byteorder": ">"}),
-    "tiled": (GREY, {"tile": (32, 16), "compression": "zlib", "predictor": 2}),
-    "tiled-plain": (GREY, {"tile": (16, 32)}),
-    "strips": (GREY, {"rowsperstrip": 7, "compression": "zlib"}),
-    "one-strip": (GREY, {"rowsperstrip": 90, "compression": "lzw"}),
-    "strips-predicted": (GREY, {"rowsperstrip": 11, "compression": "zstd", "predictor": 2}),
-    "float": (GREY.astype(np.float32), {"tile": (16, 16), "compression": "zlib", "predictor": 3}),
-    "rgb": (RGB, {"photometric": "rgb", "tile": (32, 32), "compression": "zlib"}),
-    "rgb-strips": (RGB, {"photometric": "rgb", "rowsperstrip": 16, "compression": "lzw"}),
-    "rgb-plain": (RGB, {"photometric": "rgb"}),
-    "jpeg": (RGB, {"photometric": "rgb", "tile": (32, 32), "compression": "jpeg"}),
-    "jpeg-grey": (SMOOTH, {"tile": (32, 32), "compression": "jpeg"}),
-    "jpeg-strips": (RGB, {"photometric": "rgb", "rowsperstrip": 16, "compression": "jpeg"}),
-    "jpeg2000": (RGB, {"photometric": "rgb", "tile": (32, 32), "compression": "jpeg2000"}),
-    "planar": (PLANES, {"photometric": "rgb", "planarconfig": "separate", "tile": (32, 32),
-                        "compression": "zlib"}),
-    "alpha": (np.dstack([RGB, SMOOTH]), {"photometric": "rgb", "extrasamples": ["unassalpha"],
-                                         "tile": (32, 32), "compression": "zlib"}),
-    "grey-alpha": (RGB[..., :2], {"photometric": "minisblack", "planarconfig": "contig",
-                                  "extrasamples": ["unassalpha"], "compression": "zlib"}),
-    "channels": (PLANES, {"photometric": "minisblack", "tile": (32, 32), "compression": "zlib",
-                          "metadata": {"axes": "CYX"}, "ome": True}),
-    "channels-plain": (PLANES, {"photometric": "minisblack", "ome": True, "metadata": {"axes": "CYX"}}),
-    "channels-last": (RGB, {"photometric": "minisblack", "planarconfig": "contig", "ome": True,
-                            "metadata": {"axes": "YXC"}, "compression": "zlib", "rowsperstrip": 10}),
-    "no-name": (RGB, {"photometric": "minisblack", "planarconfig": None}),
-    "no-name-packed": (RGB, {"photometric": "minisblack", "planarconfig": None, "compression": "zlib"}),
-    "one-bit": (SMOOTH > 99, {"compression": "packbits"}),
-    "one-bit-plain": (SMOOTH > 99, {}),
-    "palette": (SMOOTH, {"photometric": "palette", "colormap": COLOURS, "tile": (32, 32),
-                         "compression": "zlib"}),
-    "white": (GREY, {"photometric": "miniswhite", "rowsperstrip": 9, "compression": "zlib"}),
-    "imagej": (GREY, {"imagej": True}),
-    "imagej-channels": (PLANES, {"imagej": True, "metadata": {"axes": "CYX"}}),
-    "stack-of-one": (GREY[None, None], {"imagej": True, "metadata": {"axes": "ZCYX"}}),
-    **{f"turned-{how}": (RGB, {"photometric": "rgb", "tile": (16, 32), "compression": "zlib",
-                               "extratags": [(274, "H", 1, how, True)]}) for how in range(2, 9)},
-    "turned-plain": (GREY, {"extratags": [(274, "H", 1, 6, True)]}),
-}  # fmt: skip
 WHOLE = {"no-name-packed"}
 """Kinds that can only be read whole."""
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("tiffs")
-    found = {}
-    for name, (pixels, options) in KINDS.items():
-        found[name] = folder / f"{name}.tif"
-        tifffile.imwrite(found[name], pixels, **options)
-    return found
+    return write_kinds(tmp_path_factory.mktemp("tiffs"))
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -110,37 +55,6 @@ def a_box(data: st.DataObject, image: LargeImage) -> Box:
         sorted(data.draw(st.lists(st.integers(0, n), min_size=2, max_size=2))) for n in image.shape
     ]
     return Box(*ends[0], *ends[1])
-
-
-def write_pyramid(path: Path, pixels: Any, *, subifds: bool, **options: Any) -> list[Any]:
-    """Levels 1, 2 and 4 times smaller, in SubIFDs or in pages of their own."""
-    axes = options.pop("axes", "YX")
-    step = [tuple(slice(None, None, n if a in "YX" else 1) for a in axes) for n in (1, 2, 4)]
-    levels = [np.ascontiguousarray(pixels[part]) for part in step]
-    metadata = {"axes": axes} if options.get("ome") else None
-    ome = options.pop("ome", False)
-    with tifffile.TiffWriter(path, ome=ome, bigtiff=options.pop("bigtiff", False)) as tiff:
-        for number, level in enumerate(levels):
-            more: dict[str, Any] = {"subfiletype": 1} if number else {}
-            if subifds and not number:
-                more["subifds"] = 2
-            tiff.write(
-                level, tile=(32, 32), metadata=None if number else metadata, **more, **options
-            )
-    return levels
-
-
-PYRAMIDS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "ome": (GREY, {"subifds": True, "ome": True, "compression": "zlib"}),
-    "ome-channels": (PLANES, {"subifds": True, "ome": True, "axes": "CYX", "bigtiff": True,
-                              "photometric": "minisblack", "compression": "zlib"}),
-    "ome-rgb": (RGB, {"subifds": True, "ome": True, "axes": "YXS", "photometric": "rgb",
-                      "compression": "zlib"}),
-    "subifds": (GREY, {"subifds": True}),
-    "pages": (GREY, {"subifds": False, "compression": "zlib"}),
-    "pages-rgb": (RGB, {"subifds": False, "axes": "YXS", "photometric": "rgb", "compression": "lzw"}),
-    "turned": (GREY, {"subifds": True, "extratags": [(274, "H", 1, 8, True)]}),
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", PYRAMIDS)
@@ -225,123 +139,6 @@ def test_planes_in_other_files(tmp_path: Path) -> None:
             assert isinstance(image, TiffImage)
             assert np.array_equal(image.read(image.box), whole)
             assert np.array_equal(image.read(Box(7, 9, 60, 70)), whole[7:9, 60:70])
-
-
-def bad_files(folder: Path) -> dict[str, Path]:
-    """Files that whole reads refuse."""
-    stack = np.zeros((5, 40, 30), np.uint8)
-    tifffile.imwrite(
-        folder / "stack.tif", stack, photometric="minisblack", metadata={"axes": "ZYX"}, imagej=True
-    )
-    tifffile.imwrite(folder / "cmyk.tif", np.zeros((40, 30, 4), np.uint8), photometric="separated")
-    with tifffile.TiffWriter(folder / "two.tif") as tiff:
-        tiff.write(GREY, metadata=None)
-        tiff.write(RGB, photometric="rgb", metadata=None)
-    (folder / "empty.tif").write_bytes(b"")
-    tifffile.imwrite(folder / "cut.tif", GREY, compression="zlib")
-    (folder / "cut.tif").write_bytes((folder / "cut.tif").read_bytes()[:-100])
-    tifffile.imwrite(folder / "complex.tif", np.zeros((40, 30), np.complex64))
-    tifffile.imwrite(folder / "claims.tif", GREY, compression="zlib")
-    with tifffile.TiffFile(folder / "claims.tif", mode="r+b") as tiff:
-        for name in ("ImageWidth", "ImageLength", "RowsPerStrip"):
-            tiff.pages.first.tags[name].overwrite(60_000)
-    (folder / "text.tif").write_text("no image")
-    return {path.stem: path for path in [*folder.iterdir(), folder / "gone.tif"]}
-
-
-def test_what_whole_reads_refuse_is_refused_in_the_same_words(tmp_path: Path) -> None:
-    for path in bad_files(tmp_path).values():
-        with pytest.raises(DataError) as whole:
-            read_image(path)
-        with pytest.raises(DataError) as parts:
-            open_large_image(path)
-        said, expected = str(parts.value), str(whole.value)
-        assert said == expected or (path.stem == "claims" and "cannot hold" in said), path.stem
-
-
-def test_tiles_that_do_not_go_into_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.tif"
-    tifffile.imwrite(
-        path,
-        np.zeros((1100, 1000, 3), np.uint8),
-        photometric="rgb",
-        rowsperstrip=1100,
-        compression="zlib",
-    )
-    monkeypatch.setattr(base, "LARGEST_CHUNK", 2**21)
-    with pytest.raises(DataError, match=r"a\.tif: its strips claim 3 MiB each.*save it with tiles"):
-        open_large_image(path)
-
-
-def test_no_limit_on_pixels(tmp_path: Path) -> None:
-    """A gigapixel of which most tiles are not stored."""
-    path = tmp_path / "a.tif"
-
-    def tiles() -> Any:
-        yield np.ones((8192, 8192), np.uint8)
-        yield from [None] * 15
-
-    tifffile.imwrite(
-        path, tiles(), shape=(32_768, 32_768), dtype="uint8", tile=(8192, 8192), compression="zlib"
-    )
-    with pytest.raises(DataError, match="cannot hold"):
-        read_image(path)
-    with open_large_image(path) as image:
-        assert image.shape == (32_768, 32_768)
-        found = image.read(Box(8190, 8195, 8189, 8194))
-        assert found[:2, :3].all() and found.sum() == 6
-
-
-def test_a_damaged_tile_and_sound_ones(tmp_path: Path) -> None:
-    path = tmp_path / "a.tif"
-    tifffile.imwrite(path, GREY, tile=(32, 32), compression="zlib")
-    with tifffile.TiffFile(path) as tiff:
-        place = tiff.pages.first.dataoffsets[1]
-    data = bytearray(path.read_bytes())
-    data[place : place + 40] = b"x" * 40
-    path.write_bytes(data)
-    with open_large_image(path) as image:
-        assert np.array_equal(image.read(Box(0, 32, 0, 32)), GREY[:32, :32])
-        with pytest.raises(
-            DataError, match=r"a\.tif, level 0, rows 0 to 5, columns 30 to 40: damaged"
-        ):
-            image.read(Box(0, 5, 30, 40))
-        assert np.array_equal(image.read(Box(32, 90, 0, 70)), GREY[32:])
-
-
-def test_values_that_are_not_finite(tmp_path: Path) -> None:
-    path = tmp_path / "a.tif"
-    pixels = np.zeros((40, 30), np.float32)
-    pixels[20, 20] = np.nan
-    tifffile.imwrite(path, pixels, tile=(16, 16))
-    with open_large_image(path) as image:
-        assert not image.read(Box(0, 20, 0, 30)).any()
-        with pytest.raises(
-            DataError, match=r"rows 20 to 21, columns 0 to 30: holds values that are not"
-        ):
-            image.read(Box(20, 21, 0, 30))
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"rowsperstrip": 16, "compression": "zlib"},
-        {"rowsperstrip": 4096},
-        {"tile": (256, 256), "compression": "zlib"},
-    ],
-)
-def test_no_more_than_the_box_and_a_tile_is_in_memory(
-    tmp_path: Path, options: dict[str, Any]
-) -> None:
-    path = tmp_path / "a.tif"
-    tifffile.imwrite(path, np.zeros((4096, 4096), np.uint16), **options)
-    with open_large_image(path) as image:
-        tracemalloc.start()
-        for box in (Box(0, 100, 0, 100), Box(2000, 2300, 4000, 4096)):
-            image.read(box)
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    assert peak < 2**20  # of 2**25
 
 
 def test_threads_read_at_once(files: dict[str, Path]) -> None:
