@@ -38,7 +38,7 @@ def create_label_pyramid(
     *,
     chunk: int,
     largest: int,
-    image: str,
+    image: Path | None = None,
     pixel_size: PixelSize | None = None,
 ) -> LabelPyramid:
     """Make the groups and arrays of a label map; every pixel is background. What is there is kept.
@@ -53,8 +53,8 @@ def create_label_pyramid(
         Side of a chunk in pixels; boxes on this grid are written independently of each other.
     largest : int
         Largest number of a label; the smallest unsigned type that holds it is taken.
-    image : str
-        Where the image lies that the labels belong to.
+    image : Path, optional
+        OME-Zarr image that the labels belong to; an image of another kind cannot be named there.
     pixel_size : PixelSize, optional
         Micrometres per pixel.
     """
@@ -73,7 +73,9 @@ def create_label_pyramid(
         "axes": axes_facts("yx", pixel_size),
         "datasets": datasets,
     }
-    facts = {"version": VERSION, "source": {"image": image}}
+    facts: dict[str, Any] = {"version": VERSION}
+    if image is not None:
+        facts["source"] = {"image": str(image)}
     zarr.create_group(
         path,
         attributes=ome_attributes(multiscales=[multiscale], **{"image-label": facts}),

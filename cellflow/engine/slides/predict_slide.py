@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cellflow.engine.runs.identity import versions
 from cellflow.engine.runtime.scheduler import Scheduler
 from cellflow.engine.slides.blocks import BlockGrid
@@ -237,7 +239,7 @@ class _Pass:
     def _check_flows(self) -> None:
         """Refuse flows that are none; say how much of the foreground runs too far to be a cell."""
         found = [self.store.load("ends", name) for name in self.plan.grid.names]
-        tally = sum(item["tally"] for item in found)
+        tally = np.sum([item["tally"] for item in found], axis=0)
         check_tally(tally, check_scale=False)  # as for all other images
         lost = sum(int(item["lost"]) for item in found)
         if lost:
@@ -248,12 +250,13 @@ class _Pass:
 
     def _make_pyramid(self, count: int) -> None:
         self.store.forget([f"level_{n}" for n in range(1, len(level_shapes(self.plan.shape)))])
+        image = self.plan.image.absolute()
         create_label_pyramid(
             self.job.folder / LABELS,
             self.plan.shape,
             chunk=self.plan.grid.chunk,
             largest=count,
-            image=str(self.plan.image.absolute()),
+            image=image if image.is_dir() else None,
             pixel_size=self.plan.pixel_size,
         )
 

@@ -85,7 +85,7 @@ class Work:
 
     def intensity(self, box: Box) -> NDArray[np.float32]:
         """The segmented channel of a box in native units."""
-        return select_channels(self.image.read(box), *self.plan.channels)[0]
+        return np.asarray(select_channels(self.image.read(box), *self.plan.channels)[0])
 
     def close(self) -> None:
         """Close the image."""
