@@ -148,7 +148,7 @@ def own_ends(wanted: Longs, places: Longs, counts: Longs, shape: tuple[int, int]
     found = owner[rows - window.top, columns - window.left]
     seed_rows, seed_columns = np.divmod(seeds.astype(np.int64), window.shape[1])
     named = (seed_rows + window.top) * width + seed_columns + window.left
-    return np.concatenate([[-1], named])[found]
+    return np.asarray(np.concatenate([[-1], named])[found], dtype=np.int64)
 
 
 def part_table(labels: Ints, seeds: Longs, part: Box, shape: tuple[int, int]) -> CellTable:
