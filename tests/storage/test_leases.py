@@ -93,9 +93,11 @@ def test_a_holder_that_leaves_is_waited_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wait", [False, True])
 def test_a_holder_that_lives_elsewhere_stays(tmp_path: Path, wait: bool) -> None:
     with holder(tmp_path / ".lock", host="elsewhere") as process:
-        with pytest.raises(RunError, match="on elsewhere"):
-            with hold_lease(tmp_path / ".lock", "it", wait=wait):
-                pass
+        with (
+            pytest.raises(RunError, match="on elsewhere"),
+            hold_lease(tmp_path / ".lock", "it", wait=wait),
+        ):
+            pass
         assert ask(process) == "ours"
 
 
@@ -118,9 +120,8 @@ def test_a_lost_host_s_lock_is_set_aside_and_the_holder_finds_out(
             assert "on elsewhere" in caplog.text and "must be lost" in caplog.text
             answer = ask(process)
             assert answer.startswith("RunError: ") and "another process works there now" in answer
-            with pytest.raises(RunError):
-                with hold_lease(tmp_path / ".lock", "Fold 1"):
-                    pass
+            with pytest.raises(RunError), hold_lease(tmp_path / ".lock", "Fold 1"):
+                pass
 
 
 def test_a_lock_of_an_older_cellflow_is_never_set_aside(tmp_path: Path) -> None:
@@ -135,9 +136,11 @@ def test_a_lock_of_an_older_cellflow_is_never_set_aside(tmp_path: Path) -> None:
     )  # fmt: skip
     try:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
-        with pytest.raises(RunError, match="on elsewhere"):
-            with hold_lease(tmp_path / ".lock", "it", wait=True):
-                pass
+        with (
+            pytest.raises(RunError, match="on elsewhere"),
+            hold_lease(tmp_path / ".lock", "it", wait=True),
+        ):
+            pass
     finally:
         process.kill()
         process.communicate()

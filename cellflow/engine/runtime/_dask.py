@@ -149,7 +149,9 @@ class DaskScheduler(Scheduler):
         able = [worker for worker, found in there.items() if isinstance(found, str)]
         there |= self.client.run(versions, workers=able, **ask) if able else {}
         lines = [
-            f"{worker}: {what}" for worker, found in there.items() for what in _other_than_here(found)
+            f"{worker}: {what}"
+            for worker, found in there.items()
+            for what in _other_than_here(found)
         ]
         if lines:
             raise foreign(lines)

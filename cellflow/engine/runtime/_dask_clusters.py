@@ -63,7 +63,7 @@ def local_workers(count: int) -> Iterator[DaskScheduler]:
         _restore(before)
 
 
-class _Nanny(Nanny):
+class _Nanny(Nanny):  # type: ignore[misc]
     """Sets the variables of its worker before that is started: a script that is imported there may import torch."""
 
     def __init__(self, *arguments: Any, **settings: Any):

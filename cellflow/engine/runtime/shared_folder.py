@@ -74,7 +74,11 @@ def shared_folder(scheduler: Scheduler, folder: Path) -> Iterator[SharedFolder]:
     shared = SharedFolder(folder.resolve(), uuid4().hex)
     shared.file.write_text(shared.token, encoding="utf-8")
     try:
-        blind = [worker for worker, sees in scheduler.everywhere(shared.is_seen).items() if sees is not True]
+        blind = [
+            worker
+            for worker, sees in scheduler.everywhere(shared.is_seen).items()
+            if sees is not True
+        ]
         if blind:
             raise not_shared(shared.folder, blind)
         yield shared

@@ -59,7 +59,10 @@ def train_on_workers(
         If workers do not see the run's folder.
     """
     budget = Budget.of(config.time_budget)
-    with open_scheduler(config.scheduler) as scheduler, shared_folder(scheduler, run.path) as shared:
+    with (
+        open_scheduler(config.scheduler) as scheduler,
+        shared_folder(scheduler, run.path) as shared,
+    ):
         rounds = math.ceil(len(folds) / max(1, scheduler.workers))
         settings = _for_workers(config, budget.part(rounds).left)
         tasks = {

@@ -20,7 +20,7 @@ import pytest
 import scheduled
 
 import cellflow
-from cellflow.engine.runtime import _dask
+from cellflow.engine.runtime import _dask, _dask_clusters
 from cellflow.engine.runtime.scheduler import Scheduler, open_scheduler
 from cellflow.errors import CellflowError
 
@@ -202,7 +202,9 @@ class ByHand:
 
     def worker(self, *words: str, path: Path = PACKAGE.parent) -> subprocess.Popen[bytes]:
         """Start a worker with cellflow of a folder."""
-        return self._start("worker", self.address, "--nthreads", "1", "--no-dashboard", *words, path=path)
+        return self._start(
+            "worker", self.address, "--nthreads", "1", "--no-dashboard", *words, path=path
+        )
 
     def close(self) -> None:
         for process in reversed(self.processes):
@@ -230,13 +232,19 @@ def by_hand(tmp_path: Path) -> Iterator[ByHand]:
 
 
 def test_a_cluster_without_workers_is_waited_for(
-    by_hand: ByHand, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    by_hand: ByHand,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Workers come, are lost and come again; at last the scheduler is lost."""
     for name in ("MISSING_SECONDS", "LOOK_SECONDS"):
         monkeypatch.setattr(_dask, name, 0.2)
     monkeypatch.setattr(_dask, "REMIND_SECONDS", 0.5)
-    with caplog.at_level(logging.INFO, logger="cellflow"), open_scheduler(by_hand.address) as scheduler:
+    with (
+        caplog.at_level(logging.INFO, logger="cellflow"),
+        open_scheduler(by_hand.address) as scheduler,
+    ):
         assert scheduler.workers == 0
         timers = [threading.Timer(1.5, by_hand.worker, ("--resources", "GPU=1"))]
         timers[0].start()
@@ -283,11 +291,14 @@ def test_workers_with_other_code_are_refused(by_hand: ByHand, tmp_path: Path) ->
     assert not (tmp_path / "3.txt").exists()
 
 
-def test_nobody_answers() -> None:
+def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
-    with pytest.raises(CellflowError, match="no Dask scheduler answers there") as caught:
-        with open_scheduler(address):
-            pass
+    monkeypatch.setattr(_dask_clusters, "CONNECT_SECONDS", 1.0)
+    with (
+        pytest.raises(CellflowError, match="no Dask scheduler answers there") as caught,
+        open_scheduler(address),
+    ):
+        pass
     assert "dask scheduler" in str(caught.value)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from narrow import NarrowUNet
 from training_runs import assert_equal_runs
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -22,7 +20,6 @@ from training_runs import assert_equal_runs
 
 from cellflow.config import ModelConfig, RuntimeConfig, TrainConfig
 from cellflow.engine.training.train import train
-from cellflow.errors import CellflowError
 from cellflow.nn.checkpoint import load_state, save_model_file
 from cellflow.storage.locks import is_locked
 from cellflow.storage.run_folder import FoldFolder, RunFolder
@@ -55,7 +52,7 @@ def undisturbed(config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -
 
 def long(config: TrainConfig) -> TrainConfig:
     """The same with time for something to happen in the middle."""
-    return replace(config, optim=replace(config.optim, n_epochs=40), eval_every=5)
+    return replace(config, optim=replace(config.optim, n_epochs=8), eval_every=2)
 
 
 def fold_files(config: TrainConfig, fold: int) -> FoldFolder:
@@ -67,7 +64,7 @@ def holder(files: FoldFolder) -> psutil.Process:
     return psutil.Process(int(files.lock.read_text().split()[1]))
 
 
-def wait_for(what: Callable[[], object], seconds: float = 120) -> None:
+def wait_for(what: Callable[[], object], seconds: float = 300) -> None:
     until = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < until, "waited too long"
@@ -80,7 +77,10 @@ def test_two_folds_on_two_workers(
     short = replace(config, optim=replace(config.optim, n_epochs=2))
     alone = replace(short, runs_dir=tmp_path / "alone")
     ours = replace(
-        short, runs_dir=tmp_path / "ours", scheduler=cluster.scheduler_address, savedir=tmp_path / "best"
+        short,
+        runs_dir=tmp_path / "ours",
+        scheduler=cluster.scheduler_address,
+        savedir=tmp_path / "best",
     )
     with caplog.at_level(logging.INFO, logger="cellflow"):
         results = train(ours)
@@ -132,7 +132,9 @@ def test_a_lost_worker_s_fold_goes_on_elsewhere(
 def test_a_fold_saves_its_state_when_its_worker_is_lost(
     config: TrainConfig, undisturbed: TrainConfig, cluster: LocalCluster, tmp_path: Path
 ) -> None:
-    ours = replace(long(config), runs_dir=tmp_path, fold=("1",), scheduler=cluster.scheduler_address)
+    ours = replace(
+        long(config), runs_dir=tmp_path, fold=("1",), scheduler=cluster.scheduler_address
+    )
     files, killed = fold_files(ours, 1), []
 
     def kill() -> None:
@@ -159,8 +161,8 @@ def test_ctrl_c_saves_every_fold(
     ours = replace(long(config), runs_dir=tmp_path, scheduler=cluster.scheduler_address)
     words = [
         *("train", "--data", str(ours.data), "--runs_dir", str(tmp_path), "--init"),
-        *(ours.model.pretrained_model, "--adam", "--schedule", "cosine", "--n_epochs", "40"),
-        *("--batch_size", "2", "--bsize", "64", "--min_train_masks", "1", "--eval_every", "5"),
+        *(ours.model.pretrained_model, "--adam", "--schedule", "cosine", "--n_epochs", "8"),
+        *("--batch_size", "2", "--bsize", "64", "--min_train_masks", "1", "--eval_every", "2"),
         *("--device", "cpu", "--amp", "off", "--threads", "1", "--scheduler", str(ours.scheduler)),
     ]
     process = subprocess.Popen(
@@ -177,9 +179,7 @@ def test_ctrl_c_saves_every_fold(
     assert "Traceback" not in said
     for fold in (0, 1):
         assert not is_locked(fold_files(ours, fold).lock)
-        assert load_state(fold_files(ours, fold).last)["progress"]["epoch"] < 40
+        assert load_state(fold_files(ours, fold).last)["progress"]["epoch"] < 8
     train(ours)
     for fold in (0, 1):
         assert_equal_runs(fold_files(ours, fold), fold_files(undisturbed, fold))
-
-
