@@ -67,9 +67,11 @@ def test_one_after_the_other(tmp_path: Path) -> None:
     for _ in range(2):
         with hold_lease(path, "Fold 1") as lease:
             lease.check()
-            with pytest.raises(RunError, match=r"Fold 1 is being worked on by process \d+ on"):
-                with hold_lease(path, "Fold 1"):
-                    pass
+            with (
+                pytest.raises(RunError, match=r"Fold 1 is being worked on by process \d+ on"),
+                hold_lease(path, "Fold 1"),
+            ):
+                pass
             lease.check()
     assert "cellflow-lease" not in {thread.name for thread in threading.enumerate()}
 
@@ -104,9 +106,11 @@ def test_a_holder_that_lives_elsewhere_stays(tmp_path: Path, wait: bool) -> None
 def test_a_process_of_this_host_stays_even_if_it_sleeps(tmp_path: Path) -> None:
     """Its lock would be gone if it were dead."""
     with holder(tmp_path / ".lock", host=leases.socket.gethostname(), beat=99) as process:
-        with pytest.raises(RunError, match="is being worked on by"):
-            with hold_lease(tmp_path / ".lock", "it", wait=True):
-                pass
+        with (
+            pytest.raises(RunError, match="is being worked on by"),
+            hold_lease(tmp_path / ".lock", "it", wait=True),
+        ):
+            pass
         assert ask(process) == "ours"
 
 

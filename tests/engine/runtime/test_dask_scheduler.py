@@ -284,9 +284,11 @@ def test_workers_with_other_code_are_refused(by_hand: ByHand, tmp_path: Path) ->
     with (other / "cellflow" / "rng.py").open("a") as file:
         file.write("# changed\n")
     by_hand.worker(path=other)
-    with pytest.raises(CellflowError, match=r"cellflow's files \w+ \(here \w+\)") as caught:
-        with open_scheduler(by_hand.address) as scheduler:  # it may come before or after the worker
-            scheduler.run(scheduled.leave_square, {"3": (tmp_path, 3)}, title="first")
+    with (  # it may be connected before or after the worker
+        pytest.raises(CellflowError, match=r"cellflow's files \w+ \(here \w+\)") as caught,
+        open_scheduler(by_hand.address) as scheduler,
+    ):
+        scheduler.run(scheduled.leave_square, {"3": (tmp_path, 3)}, title="first")
     assert "pip install cellflow==" in str(caught.value)
     assert not (tmp_path / "3.txt").exists()
 

@@ -48,7 +48,7 @@ def test_a_job_runs_tasks_and_is_cancelled(tmp_path: Path, monkeypatch: pytest.M
     assert outcome.done == {"3": 9}
     (job,) = (tmp_path / "jobs").read_text().split()
     left = [item for item in psutil.process_iter() if _group(item.pid) == int(job)]
-    gone, alive = psutil.wait_procs(left, timeout=20)
+    _gone, alive = psutil.wait_procs(left, timeout=20)
     assert alive == []
 
 
