@@ -68,7 +68,7 @@ class _Nanny(Nanny):  # type: ignore[misc]
 
     def __init__(self, *arguments: Any, **settings: Any):
         super().__init__(*arguments, **settings)
-        self.pre_spawn_env = self.pre_spawn_env | self.env
+        self.pre_spawn_env.update(self.env)
 
 
 def _restore(before: dict[str, str]) -> None:
