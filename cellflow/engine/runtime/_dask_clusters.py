@@ -63,12 +63,12 @@ def local_workers(count: int) -> Iterator[DaskScheduler]:
         _restore(before)
 
 
-class _Nanny(Nanny):
+class _Nanny(Nanny):  # type: ignore[misc]
     """Sets the variables of its worker before that is started: a script that is imported there may import torch."""
 
     def __init__(self, *arguments: Any, **settings: Any):
         super().__init__(*arguments, **settings)
-        self.pre_spawn_env = self.pre_spawn_env | self.env
+        self.pre_spawn_env.update(self.env)
 
 
 def _restore(before: dict[str, str]) -> None:

@@ -18,6 +18,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from typing import IO, Any
 
@@ -95,11 +96,9 @@ def _listen(stream: IO[bytes]) -> dict[str, Any] | None:
 
 
 def _read(stream: IO[bytes], lines: queue.SimpleQueue[bytes]) -> None:
-    try:
+    with suppress(ValueError):  # closed: nobody listens any more
         for line in stream:
             lines.put(line)
-    except ValueError:  # closed: nobody listens any more
-        pass
     lines.put(b"")
 
 
@@ -148,10 +147,8 @@ class _Sender(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         line = {"name": record.name, "levelno": record.levelno, "levelname": record.levelname}
-        try:
+        with suppress(OSError):  # the worker is gone
             _send(self._answers, {"log": line | {"msg": record.getMessage()}})
-        except OSError:  # the worker is gone
-            pass
 
 
 def _send(answers: IO[str], message: dict[str, Any]) -> None:

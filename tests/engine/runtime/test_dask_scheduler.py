@@ -20,7 +20,7 @@ import pytest
 import scheduled
 
 import cellflow
-from cellflow.engine.runtime import _dask
+from cellflow.engine.runtime import _dask, _dask_clusters
 from cellflow.engine.runtime.scheduler import Scheduler, open_scheduler
 from cellflow.errors import CellflowError
 
@@ -284,17 +284,20 @@ def test_workers_with_other_code_are_refused(by_hand: ByHand, tmp_path: Path) ->
     with (other / "cellflow" / "rng.py").open("a") as file:
         file.write("# changed\n")
     by_hand.worker(path=other)
-    with pytest.raises(CellflowError, match=r"cellflow's files \w+ \(here \w+\)") as caught:
-        with open_scheduler(by_hand.address) as scheduler:  # it may come before or after the worker
-            scheduler.run(scheduled.leave_square, {"3": (tmp_path, 3)}, title="first")
+    with (  # it may be connected before or after the worker
+        pytest.raises(CellflowError, match=r"cellflow's files \w+ \(here \w+\)") as caught,
+        open_scheduler(by_hand.address) as scheduler,
+    ):
+        scheduler.run(scheduled.leave_square, {"3": (tmp_path, 3)}, title="first")
     assert "pip install cellflow==" in str(caught.value)
     assert not (tmp_path / "3.txt").exists()
 
 
-def test_nobody_answers() -> None:
+def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setattr(_dask_clusters, "CONNECT_SECONDS", 1.0)
     with (
         pytest.raises(CellflowError, match="no Dask scheduler answers there") as caught,
         open_scheduler(address),
