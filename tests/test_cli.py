@@ -234,3 +234,19 @@ def test_a_config_file_that_does_not_fit(
             cli.run_command("train", words)
         assert caught.value.code == 2
         assert message in capsys.readouterr().err
+
+
+def test_after_prepare_comes_what_runs(
+    tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A dataset that is written anew keeps its folds, so `folds` would refuse it."""
+    for fix, source in (("keep", tiny_data), (None, tiny_data.parent / "source")):
+        out = tmp_path / f"data-{fix}"
+        words = ["prepare", str(source), "--out", str(out), *(["--fix", fix] if fix else [])]
+        with pytest.raises(SystemExit) as end:
+            cli.main(words)
+        said = capsys.readouterr().out
+        assert end.value.code in (0, None), said
+        step = said[said.index("Next: cellflow ") :].split()[2]
+        assert step == ("train" if fix else "folds"), said
+        assert (out / "folds.csv").exists() == (step == "train")

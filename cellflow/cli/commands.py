@@ -37,7 +37,10 @@ def _prepare(config: configs.PrepareConfig) -> None:
     dataset = prepare(config)
     group = group_column(dataset.images)
     say(f"{dataset.path}: {dataset_text(dataset.images, group)}")
-    say(f"Next: cellflow folds{folds_flags(dataset)}{_data_flag(config.out)}")
+    if dataset.folds_path.exists():  # those of the dataset that it was made of
+        say(f"Next: cellflow train --fold all{_data_flag(config.out)}")
+    else:
+        say(f"Next: cellflow folds{folds_flags(dataset)}{_data_flag(config.out)}")
 
 
 def _verify(config: configs.VerifyConfig) -> None:

@@ -110,7 +110,9 @@ def test_marks_by_key(path, open_page):
     press("d")  # on the second, which came by itself
     press("f")  # nothing is proposed for the third
     assert verdicts(page) == ["fix", "drop", "", ""]
+    assert page.inner_text("[data-said]") == "Nothing is proposed instead."
     press("a")
+    assert page.inner_text("[data-said]") == ""
     press("ArrowLeft")
     press("a")  # the same key again takes the mark back
     assert verdicts(page) == ["fix", "drop", "", ""]
@@ -206,7 +208,9 @@ def test_ids_stay_text(tmp_path, data, open_page):
     page = open_page(write(tmp_path / "audit.html", data, rows))
     assert page.locator(".card img").count() == len(rows)  # their crops
     assert page.locator("main b").count() == 0
-    assert page.locator(".card .id").first.inner_text().startswith("<img src=x onerror")
+    first = page.locator(".card .id span").first  # long, so shortened; pointed at, it is whole
+    assert first.inner_text().startswith("<img src=x o") and len(first.inner_text()) == 32
+    assert first.get_attribute("title") == rows[0].id
     for row in range(len(rows)):
         page.click(f"[data-row='{row}'] [data-verdict='ok']")
     marked = download(page, tmp_path / "list.csv")

@@ -83,3 +83,31 @@ def test_tables_sort(path, open_page):
     assert first() == [EVIL, "a9", "a10", "b"]
     page.click("#first th:nth-child(3) button")
     assert first() == ["b", "a9", "a10", EVIL]
+
+
+def test_ids_are_shortened_alike_in_pages_and_scripts(tmp_path: Path, open_page: Any) -> None:
+    """Cards that templates write and those that scripts write call an image the same."""
+    pages.write_page(tmp_path / "a.html", "base.html", {}, title="t")
+    page = open_page(tmp_path / "a.html")
+    for text in ("a", "d" * 32, "0123456789abcdef" * 4, "ab_" * 11):
+        assert page.evaluate("(text) => cellflowShort(text)", text) == pages._short(text)
+
+
+def test_a_table_of_long_ids_is_read_on_a_phone(tmp_path: Path, path: Path, open_page: Any) -> None:
+    """Text stands in columns, not letter below letter, and the page does not scroll sideways."""
+    rows = [{"id": "d8" * 32, "score": 0.5, "n": 7, "why": "it is unlike all others of its type"}]
+    columns = [
+        Column("n", "Number"),
+        Column("score", "Score", 3),
+        Column("id", "Image"),
+        Column("why", "Why"),
+    ]
+    chart = Chart("curve", "A curve", [{"x": [1], "y": [1]}])
+    facts = {"table": Table("t", columns, rows), "chart": chart, "evil": ""}
+    pages.write_page(path, "test.html", facts, title="t", charts=True)
+    page = open_page(path, size="phone")
+    for column in (2, 3):
+        place = page.locator("tbody td").nth(column).bounding_box()
+        assert place["width"] > 120 and place["height"] < 150
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.locator("tbody td").nth(2).text_content() == "d8" * 32

@@ -42,7 +42,7 @@ def label_hints(found: Gathered) -> Iterator[Hint]:
         yield Hint(
             "note",
             "Labels to look at",
-            f"{names}, of {plural(len(found.cells), 'cell')}. Some of each kind are shown below. {mended}",
+            f"Of {plural(len(found.cells), 'cell')}: {names}. Some of each kind are shown below. {mended}",
             found.fix or f"cellflow verify {found.place} --out findings.csv",
         )
     elif len(found.cells):

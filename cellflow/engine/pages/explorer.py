@@ -63,7 +63,7 @@ def explorer_facts(
     *,
     folder: Path | None = None,
     fellows: Sequence[RunFolder] | None = None,
-    missing: str = "The data of the run are not here.",
+    missing: str = "The data of the run are not here. Say where they are with --data.",
 ) -> ExplorerFacts:
     """Gather what the explorer shows, and write the pictures and outlines of the images beside the page.
 

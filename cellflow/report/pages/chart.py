@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from cellflow.report._figure import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
 from cellflow.report.pages.table import Table
 
-__all__ = ["COLOURS", "Chart", "literal"]
+__all__ = ["COLOURS", "Chart", "literal", "log_axis"]
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, SKY, PURPLE, GREY)
 """Of one thing after the other; they are told apart with any colour vision, on light and on dark ground."""
@@ -53,6 +55,17 @@ class Chart:
             "traces": [dict(item) for item in self.traces],
             "layout": {"colorway": list(COLOURS), "height": self.height, **self.layout},
         }
+
+
+def log_axis(low: float, high: float) -> dict[str, Any]:
+    """A logarithmic axis for plotly with ticks at 1, 2, 5, 10 ...; at powers of ten alone where it is long.
+
+    By itself plotly writes a bare 2 for 20 and for 200.
+    """
+    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    steps = (1, 2, 5) if len(powers) < 5 else (1,)
+    ticks = [float(power * step) for power in powers for step in steps]
+    return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:,g}" for tick in ticks]}
 
 
 def literal(text: object) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cellflow.report.pages.chart import COLOURS, Chart, literal
+from cellflow.report.pages.chart import COLOURS, Chart, literal, log_axis
 from cellflow.report.pages.table import Column, Table
 from cellflow.storage.sizes import type_text
 
@@ -337,12 +337,7 @@ def _log_axis(low: float, high: float) -> Layout:
     """A logarithmic axis with ticks at 1, 2 and 5; a linear one where values are about alike."""
     if not low > 0 or high / low < 3:
         return {}
-    ticks = [
-        digit * 10.0**power
-        for power in range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
-        for digit in (1, 2, 5)
-    ]
-    return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:,g}" for tick in ticks]}
+    return log_axis(low, high)
 
 
 def _rounded(values: Any) -> list[float]:

@@ -202,7 +202,7 @@ def finding_table(findings: pd.DataFrame) -> Table:
         Column("images", "Images"),
         Column("cells", "Cells"),
         Column("first", "The first"),
-        Column("reason", "What is so of it"),
+        Column("reason", "Details"),
     ]
     return Table("What verify finds", columns, rows)
 
@@ -220,7 +220,7 @@ def finding_rows(findings: pd.DataFrame) -> Table:
         Column("kind", "Found"),
         Column("id", "Image"),
         Column("cell", "Cell"),
-        Column("reason", "What is so of it"),
+        Column("reason", "Details"),
     ]
     return Table(f"Findings one by one{more}", columns, rows)
 

@@ -24,8 +24,17 @@ __all__ = [
     "ring_text",
 ]
 
-EXPLORER_ASSETS = ("explorer.css", "explorer_cells.js", "explorer.js")
-"""What a page with an explorer needs of ``assets/``."""
+EXPLORER_ASSETS = (
+    "explorer.css",
+    "explorer_cells.js",
+    "explorer_state.js",
+    "explorer_list.js",
+    "explorer_layers.js",
+    "explorer_drawing.js",
+    "explorer_keys.js",
+    "explorer.js",
+)
+"""What a page with an explorer needs of ``assets/``; the scripts in this order."""
 LAYERS = ("image", "seen", "flow", "cellprob", "disagreement")
 """Pictures that an image can have: ``N.webp``, ``N_seen.webp``, ``N_flow.webp`` ..."""
 CALLED = "cellflowExplorer"
@@ -117,7 +126,7 @@ def explorer_values(facts: ExplorerFacts) -> dict[str, Any]:
 
 
 def _data(facts: ExplorerFacts) -> dict[str, Any]:
-    """What ``explorer.js`` reads."""
+    """What ``explorer_state.js`` reads."""
     there = {layer for item in facts.images for layer in item.layers}
     return {
         "folder": facts.folder,

@@ -21,7 +21,7 @@ __all__ = ["write_page"]
 
 MISSING = "–"
 """Stands where a figure is not known."""
-ID_LETTERS = 25
+ID_LETTERS = 32
 """Letters of an id on a card; the whole of it stands in its title. `page.js` has the same number."""
 _BREAK_EVERY = 16
 """Letters after which a word without spaces may go on in the next line of a table."""

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from cellflow.report.pages.chart import COLOURS, Chart, literal
+from cellflow.report.pages.chart import COLOURS, Chart, literal, log_axis
 from cellflow.report.pages.run_facts import FoldFacts, RunFacts
 from cellflow.report.pages.table import Column, Table
 from cellflow.storage.sizes import type_text
@@ -169,7 +168,10 @@ def course_charts(facts: RunFacts) -> list[Chart]:
     epochs = {"xaxis": {"title": {"text": "epoch"}}}
     scores = [trace for item in begun for trace in _score_traces(item)]
     rates = [_line(item, "learning_rate", {"showlegend": True, "mode": "lines"}) for item in begun]
-    loss_axis = {"title": {"text": "loss"}, **(_log_axis(values) if wide else {})}
+    loss_axis = {
+        "title": {"text": "loss"},
+        **(log_axis(values.min(), values.max()) if wide else {}),
+    }
     charts = [
         Chart(
             "loss", "Loss", losses, {**epochs, "yaxis": loss_axis},
@@ -191,16 +193,6 @@ def course_charts(facts: RunFacts) -> list[Chart]:
         ),
     ]  # fmt: skip
     return [chart for chart in charts if any(len(trace["y"]) for trace in chart.traces)]
-
-
-def _log_axis(values: NDArray[np.float64]) -> dict[str, Any]:
-    """A logarithmic axis with ticks at 1, 2, 5, 10 ...; at powers of ten alone where it is long."""
-    powers = 10.0 ** np.arange(
-        np.floor(np.log10(values.min())), np.ceil(np.log10(values.max())) + 1
-    )
-    steps = (1, 2, 5) if len(powers) < 4 else (1,)
-    ticks = [float(power * step) for power in powers for step in steps]
-    return {"type": "log", "tickvals": ticks, "ticktext": [f"{tick:g}" for tick in ticks]}
 
 
 def _line(item: FoldFacts, column: str, more: Mapping[str, Any]) -> Trace:
@@ -367,10 +359,10 @@ def _diameter_chart(scores: pd.DataFrame) -> Chart | None:
         known, "median_diameter", "style_diameter", ends=ends, line="told = true", says=told
     )
     error = np.abs(np.log(known["style_diameter"] / known["median_diameter"]))
-    kind = "log" if ends[1] > 4 * ends[0] else "linear"
+    scale = log_axis(*ends) if ends[1] > 4 * ends[0] else {}
     layout = {
-        "xaxis": {"title": {"text": "true median diameter, pixels"}, "type": kind},
-        "yaxis": {"title": {"text": "told by style, pixels"}, "type": kind},
+        "xaxis": {"title": {"text": "true median diameter, pixels"}, **scale},
+        "yaxis": {"title": {"text": "told by style, pixels"}, **scale},
     }
     says = (
         f"The median error is {100 * np.expm1(error.median()):.0f} %; a tenth of the images are off by more than "

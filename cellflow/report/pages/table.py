@@ -52,6 +52,17 @@ class Table:
     columns: Sequence[Column]
     rows: Sequence[Mapping[str, Any]]
 
+    @property
+    def numeric(self) -> frozenset[str]:
+        """Keys of the columns of numbers, which stand on the right; what is unknown stands below them."""
+        found = set[str]()
+        for column in self.columns:
+            known = [plain(row.get(column.key)) for row in self.rows]
+            known = [value for value in known if value is not None and value != ""]
+            if known and all(isinstance(v, int | float) and not isinstance(v, bool) for v in known):
+                found.add(column.key)
+        return frozenset(found)
+
 
 def rows_of(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows of a table as `Table` takes them; what is not a number is unknown."""

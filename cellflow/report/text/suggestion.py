@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Protocol
 
 from cellflow.storage.sizes import few_text, plural
+from cellflow.types import shorten
 
 __all__ = ["suggestion_text"]
+
+_LETTERS = 32
+"""Of an id; the table has the whole of it."""
 
 
 class Suggestion(Protocol):
@@ -32,7 +36,7 @@ def suggestion_text(result: Suggestion) -> str:
     """Which images to annotate next, what was passed over, and where to look."""
     looked = f"of {plural(result.looked_at, 'image')} that were looked at"
     lines = [
-        f"To annotate next, {looked}: {few_text(result.ids)}"
+        f"To annotate next, {looked}: {few_text([shorten(name, _LETTERS) for name in result.ids])}"
         if result.ids
         else f"Nothing to annotate {looked}."
     ]

@@ -141,7 +141,7 @@ def test_flows_that_were_pruned_and_data_that_are_gone(predicted):
     shutil.rmtree(run.flows)
     facts = explorer_facts(run, run_dataset(run, None))
     assert {item.layers for item in facts.images} == {("image",)}
-    assert "flows were removed" in facts.notes[0][1]
+    assert "flows.zarr is not here" in facts.notes[0][1]
 
     facts = explorer_facts(run, None)
     assert {item.layers for item in facts.images} == {()}
@@ -319,8 +319,8 @@ def test_what_is_wrong_stands_in_the_notes(small, tmp_path):
     assert run_explorer(small).notes == []
     (tmp_path / "data").rename(tmp_path / "moved")
     facts = run_explorer(small)
-    assert [kind for kind, _ in facts.notes] == ["warning", "note"]
-    assert str(tmp_path / "data") in facts.notes[1][1]
+    assert [kind for kind, _ in facts.notes] == ["warning"]
+    assert str(tmp_path / "data") in facts.notes[0][1]
     assert facts.images[0].layers == ("flow", "cellprob")
     assert run_explorer(small, data=tmp_path / "moved").notes == []
     small.scores.write_text("id,fold\na,0\n")

@@ -56,7 +56,9 @@
   }
 
   function mark(row, verdict) {
-    if (button(row, verdict).disabled) return false;
+    const impossible = button(row, verdict).disabled ? button(row, verdict).title : "";
+    document.querySelector("[data-said]").textContent = impossible;
+    if (impossible) return false;
     const now = marks.get(row) ?? "";
     before.push([row, now]);
     show(row, now === verdict ? "" : verdict);

@@ -4,7 +4,7 @@
   const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
   // An id as cards show it, as `shorten` in Python does: its middle left out where it is long.
-  window.cellflowShort = (text, length = 25) => {
+  window.cellflowShort = (text, length = 32) => {
     const half = Math.floor((length - 3) / 2);
     return text.length <= length ? text : `${text.slice(0, half)}...${text.slice(half + 3 - length)}`;
   };
