@@ -34,6 +34,16 @@ class Rule:
 
 POSITIVE = Rule("must be positive", lambda value: 0 < value < math.inf)
 NOT_NEGATIVE = Rule("must not be negative", lambda value: 0 <= value < math.inf)
+MICROMETRES = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*(?:um|µm|μm)\s*")
+"""A length with its unit, such as 12um."""
+DIAMETER = Rule(
+    "must be positive: pixels, or micrometres such as 12um",
+    lambda value: (
+        0 < value < math.inf
+        if not isinstance(value, str)
+        else (found := MICROMETRES.fullmatch(value)) is not None and float(found[1]) > 0
+    ),
+)
 COUNT = Rule("must be at least 1", lambda value: value >= 1)
 SHARE = Rule("must be at least 0 and below 1", lambda value: 0 <= value < 1)
 SEED = Rule("must be at least 0 and below 2**63", lambda value: 0 <= value < 2**63)

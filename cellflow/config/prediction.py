@@ -11,15 +11,16 @@ import tyro
 from cellflow.config.checks import (
     CHANNEL,
     COUNT,
+    DIAMETER,
     FOLDER_NAME,
     NOT_NEGATIVE,
     POSITIVE,
-    SCHEDULER,
     SEED,
+    SHARE,
     Rule,
     listed_paths,
 )
-from cellflow.config.shared import MAX_PIXELS, MaskOverrides, RuntimeConfig
+from cellflow.config.shared import MAX_PIXELS, MaskOverrides, RuntimeConfig, SchedulerText
 
 SENSIBLE_PIXELS = 1e-5, 1e4
 """Micrometres between which a pixel of an image of cells can lie: of an electron microscope, of a camera."""
@@ -120,8 +121,9 @@ class InferenceConfig:
     cellflow.errors.ConfigError: --scales needs at least one factor, such as 1
     """
 
-    diameter: Annotated[float | None, POSITIVE] = None
-    """Cell diameter in pixels; without it what the run's diameter policy says."""
+    diameter: Annotated[float | str | None, DIAMETER] = None
+    """Cell diameter in pixels, or in micrometres such as 12um where the images tell their pixel size; without it what
+    the run's diameter policy says."""
     chan: Annotated[int | str | None, CHANNEL] = None
     """Channel to segment, for model files of Cellpose, which do not say theirs: 0 grey, 1 red, 2 green, 3 blue, any
     further number, or its name in the images, such as DAPI."""
@@ -205,7 +207,10 @@ class SlidesConfig:
     roi: str = ""
     """What is segmented of an image: TOP,LEFT,BOTTOM,RIGHT in pixels of the finest level, or a GeoJSON file, as QuPath
     exports annotations."""
-    scheduler: Annotated[str, SCHEDULER] = ""
+    empty: Annotated[float, SHARE] = 0.0
+    """Tiles whose values differ by no more than this part of the image's range (its percentiles 1 to 99) hold no cell,
+    and no network is run on them, such as 0.1 for the glass of a slide. Without it those of one value are run once."""
+    scheduler: SchedulerText = None
     """Where blocks are worked on. local:N: N processes of this machine. tcp://HOST:PORT: a Dask cluster. slurm:N: N
     jobs of Slurm. Without it this process."""
 

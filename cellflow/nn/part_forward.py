@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ from cellflow.numeric.tta import Axes, flip_image, unflip_flow
 from cellflow.types import Box
 
 __all__ = [
+    "NOTHING",
     "KnownTiles",
     "box_outputs",
     "mean_style",
@@ -25,10 +27,28 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float32]
-KnownTiles = dict[bytes, tuple[Floats, ...]]
-"""What a network makes of tiles of one value a channel, by these values and the sides of the tile."""
+
+
+@dataclass
+class KnownTiles:
+    """What a network makes of tiles of one value a channel, for later calls with the same runner, batch size and grid.
+
+    Attributes
+    ----------
+    values : dict
+        By the values of a tile and its sides.
+    seen, run : int
+        Tiles so far, and those of them that the network was run on.
+    """
+
+    values: dict[bytes, tuple[Floats, ...]] = field(default_factory=dict)
+    seen: int = 0
+    run: int = 0
+
 
 TINY = np.finfo(np.float32).tiny
+NOTHING = -1000.0
+"""Logit of tiles that are taken for empty: background, whatever the thresholds."""
 MAX_OUTPUT = 60000.0
 """Larger flows and logits count as this, so that they fit float16."""
 
@@ -44,6 +64,7 @@ def part_to_flows(
     augment: bool = False,
     axes: Axes = "",
     known: KnownTiles | None = None,
+    empty: float = 0.0,
 ) -> tuple[Floats, Floats]:
     """Run the network on what a box of an image needs: `image_to_flows` of the image, cut to the box.
 
@@ -64,9 +85,12 @@ def part_to_flows(
         As in `image_to_flows`.
     axes : {"", "y", "x", "yx"}
         View of the whole image, as in `flip_image`; the flows are turned back.
-    known : dict or None
+    known : KnownTiles or None
         Filled with what the network makes of constant tiles (an empty background), for the next call
         with the same runner, `batch_size` and grid.
+    empty : float
+        Tiles whose normalised values differ by no more than this hold nothing, and the network is not run on
+        them. With 0 it is run on all.
 
     Returns
     -------
@@ -83,7 +107,7 @@ def part_to_flows(
     if axes:
         seen = _flipped(box, shape, axes)
         view = lambda part: flip_image(read(_flipped(part, shape, axes)), axes)  # noqa: E731
-    output, _ = box_outputs(runner, view, grid, seen, batch_size, known)
+    output, _ = box_outputs(runner, view, grid, seen, batch_size, known, empty)
     return unflip_flow(output[:2], output[2], axes) if axes else (output[:2], output[2])
 
 
@@ -94,6 +118,7 @@ def box_outputs(
     box: Box,
     batch_size: int,
     known: KnownTiles | None = None,
+    empty: float = 0.0,
 ) -> tuple[Floats, Floats | None]:
     """Flow and logit ``(3, h, w)`` of a box, and the styles of the tiles that touch it, if there are any."""
     back = source_box(box, grid.scaled, grid.shape)
@@ -105,7 +130,8 @@ def box_outputs(
             if array is not None
         ),
         part.tiles,
-        {} if known is None else known,
+        KnownTiles() if known is None else known,
+        empty,
     )
     if grid.augment:
         outputs = flip_tiles_back(outputs, part.n_columns, part.first)
@@ -185,7 +211,7 @@ def tile_styles(
     (styles,) = _run(
         lambda some: (runner.styles(some, batch_size=batch_size, total=total),),
         tiles,
-        {} if known is None else known,
+        KnownTiles() if known is None else known,
     )
     if np.isnan(styles).any():
         raise NotFiniteError("The network's style is not a number. Try --amp off.")
@@ -200,17 +226,27 @@ def mean_style(styles: Floats) -> Floats:
 
 
 def _run(
-    call: Callable[[Floats], tuple[Floats, ...]], tiles: Floats, known: KnownTiles
+    call: Callable[[Floats], tuple[Floats, ...]],
+    tiles: Floats,
+    known: KnownTiles,
+    empty: float = 0.0,
 ) -> tuple[Floats, ...]:
     """What a network makes of tiles; of those of one value a channel once, and then from `known`."""
+    values = known.values
     constant = (tiles == tiles[:, :, :1, :1]).all(axis=(1, 2, 3))
+    nothing = np.zeros(len(tiles), dtype=np.bool_)
+    if empty > 0:
+        nothing = (tiles.max(axis=(2, 3)) - tiles.min(axis=(2, 3)) <= empty).all(axis=1)
     sides = np.array(tiles.shape[2:]).tobytes()
     keys = [
-        tile[:, 0, 0].tobytes() + sides if flat else b""
-        for tile, flat in zip(tiles, constant, strict=True)
+        tile[:, 0, 0].tobytes() + sides if flat and not hollow else b""
+        for tile, flat, hollow in zip(tiles, constant, nothing, strict=True)
     ]
-    new = {key: index for index, key in enumerate(keys) if key and key not in known}
-    todo = sorted([*np.flatnonzero(~constant).tolist(), *new.values()])
+    new = {key: index for index, key in enumerate(keys) if key and key not in values}
+    todo = sorted([*np.flatnonzero(~constant & ~nothing).tolist(), *new.values()])
+    if not todo and nothing.any():
+        todo = [int(np.flatnonzero(nothing)[0])]  # to know of what shape the output is
+    known.seen, known.run = known.seen + len(tiles), known.run + len(todo)
     if len(todo) == len(tiles):
         found = call(tiles)
     elif todo:
@@ -219,13 +255,18 @@ def _run(
         for array, part in zip(found, some, strict=True):
             array[todo] = part
     else:
-        found = tuple(np.empty((len(tiles), *array.shape), np.float32) for array in known[keys[0]])
+        found = tuple(np.empty((len(tiles), *array.shape), np.float32) for array in values[keys[0]])
     for key, index in new.items():
-        known[key] = tuple(array[index].copy() for array in found)
+        values[key] = tuple(array[index].copy() for array in found)
     for index, key in enumerate(keys):
         if key:
-            for array, value in zip(found, known[key], strict=True):
+            for array, value in zip(found, values[key], strict=True):
                 array[index] = value
+    if nothing.any():
+        found[0][nothing] = 0
+        found[0][nothing, 2] = NOTHING
+        for array in found[1:]:
+            array[nothing] = 0
     return found
 
 

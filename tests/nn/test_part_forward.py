@@ -179,14 +179,15 @@ def test_constant_tiles_are_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return run(tiles, **settings)
 
     monkeypatch.setattr(runner, "run", counted)
-    known: KnownTiles = {}
+    known = KnownTiles()
     for box in (Box(200, 300, 100, 300), Box(250, 320, 60, 240), Box(80, 300, 100, 300)):
         found = part_to_flows(runner, reader(image), (400, 400), box, rescale=1.0, known=known)
         assert found[0].tobytes() == whole[0][:, *box.slices].tobytes()
         assert found[1].tobytes() == whole[1][box.slices].tobytes()
     assert counts[0] == 1  # then none, then those that show something
     assert len(counts) == 2
-    assert len(known) == 1
+    assert len(known.values) == 1
+    assert known.run < known.seen
 
 
 def test_the_style_of_a_large_image_is_sampled_evenly() -> None:

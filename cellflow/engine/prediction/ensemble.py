@@ -31,6 +31,7 @@ from cellflow.engine.segmentation.doubts import (
 from cellflow.engine.segmentation.member import Member
 from cellflow.engine.segmentation.open_models import Opened, describe_members
 from cellflow.engine.segmentation.open_segmenter import open_segmenter
+from cellflow.engine.segmentation.physical_diameter import diameter_in_pixels
 from cellflow.engine.segmentation.segmenter import Segmenter
 from cellflow.engine.slides.predict_slide import SlideResult
 from cellflow.errors import DataError
@@ -220,6 +221,10 @@ class EnsembleJob:
 def open_ensemble(config: EnsembleConfig) -> EnsembleJob:
     check_config(config)
     images = find_images(config.images, **config.files.search)
+    diameter = diameter_in_pixels(config.inference.diameter, images, config.slides.level)
+    config = dataclasses.replace(
+        config, inference=dataclasses.replace(config.inference, diameter=diameter)
+    )
     _check_foreign(config.flows, images.keys())
     channels = _channels(config, images)
     foreign = [partial(_foreign, folder) for folder in config.flows]

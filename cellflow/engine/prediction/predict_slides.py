@@ -86,10 +86,17 @@ def predict_slides(
     how = config.slides
     with open_scheduler(how.scheduler) as scheduler:
         for name, image in images.items():
-            mine = {**identity, "image": image.fingerprint, "level": how.level, "roi": how.roi}
+            mine = {
+                **identity,
+                "image": image.fingerprint,
+                "level": how.level,
+                "roi": how.roi,
+                "empty": how.empty,
+            }
             job = SlideJob(config, channels, image, folder / "slides" / name, how.block or BLOCK)
             plan = partial(
-                make_plan, image, segmenter, hash_json(mine), block=job.block, level=how.level, roi=how.roi
+                make_plan, image, segmenter, hash_json(mine), block=job.block, level=how.level,
+                roi=how.roi, empty=how.empty,
             )  # fmt: skip
             try:
                 results[name] = predict_slide(job, hash_json(mine), plan, scheduler)

@@ -61,6 +61,9 @@ OPTIONAL_PARTS = (
     OptionalPart("onnx", ("onnx",), "cellflow export --to onnx"),
     OptionalPart("bioimageio", ("bioimageio.core",), "cellflow export --to bioimageio"),
     OptionalPart("napari", ("napari",), "the plugin for napari"),
+    OptionalPart("dask", ("distributed",), "--scheduler local:N or tcp://HOST:PORT"),
+    OptionalPart("slurm", ("dask_jobqueue",), "--scheduler slurm:N"),
+    OptionalPart("slides", ("openslide",), "SVS, NDPI and other slides"),
 )
 
 

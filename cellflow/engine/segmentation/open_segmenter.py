@@ -58,6 +58,8 @@ def open_segmenter(
     )
     _check_channels(channels, opened)
     inference = config.inference
+    if isinstance(inference.diameter, str):
+        raise RunError(f"--diameter: expected pixels here, found {inference.diameter!r}.")
     segmenter = Segmenter(
         opened.members,
         opened.thresholds.shared,

@@ -25,7 +25,7 @@ from cellflow.engine.segmentation.recognition import (
 from cellflow.engine.segmentation.result import Prediction
 from cellflow.errors import RunError
 from cellflow.nn.forward import Flows, image_to_flows
-from cellflow.nn.part_forward import part_to_flows
+from cellflow.nn.part_forward import KnownTiles, part_to_flows
 from cellflow.numeric.averaging import Variant, average_flows
 from cellflow.numeric.normalize import AS_TRAINED, Normalization, network_channels, select_channels
 from cellflow.numeric.tta import VIEWS, Axes, flip_image, unflip_flow
@@ -302,7 +302,16 @@ class Segmenter:
                     plain = not axes and scale == 1.0
                     yield MemberView(place, member, rescale * scale, axes, plain)
 
-    def part_means(self, read: ReadPart, shape: Shape, box: Box, known: Recognition) -> PartMeans:
+    def part_means(
+        self,
+        read: ReadPart,
+        shape: Shape,
+        box: Box,
+        known: Recognition,
+        *,
+        tiles: dict[Any, KnownTiles] | None = None,
+        empty: float = 0.0,
+    ) -> PartMeans:
         """What the members say on average of a part of an image that is too large to be held.
 
         Parameters
@@ -315,6 +324,10 @@ class Segmenter:
             The part.
         known : Recognition
             What is known of the whole image.
+        tiles : dict, optional
+            Filled with what each view has made of constant tiles, for the other parts of the image.
+        empty : float
+            Tiles whose normalised values differ by no more than this hold no cell.
 
         Returns
         -------
@@ -322,10 +335,12 @@ class Segmenter:
             Those of the whole image, cut out, to the bit. Foreign flows are not asked for.
         """
         joining = joining_members(self.members, self._type_of(known))
+        found = {} if tiles is None else tiles
         flows = (
             part_to_flows(
                 view.member.runner, read, shape, box, rescale=view.rescale, axes=view.axes,
-                batch_size=self.batch_size, augment=self.augment,
+                batch_size=self.batch_size, augment=self.augment, empty=empty,
+                known=found.setdefault((view.place, view.rescale, view.axes), KnownTiles()),
             )
             for view in self._views(joining, known)
         )  # fmt: skip

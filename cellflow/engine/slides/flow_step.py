@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cellflow.engine.slides.store import NOTHING
-from cellflow.engine.slides.work import SlideJob, open_work
+from cellflow.engine.slides.work import SlideJob, Work, open_work
 from cellflow.io.roi import mask_of
 
 __all__ = ["make_flows"]
@@ -18,10 +19,11 @@ def make_flows(job: SlideJob, name: str) -> None:
     core = plan.grid.core(name)
     inside = None if work.roi is None else mask_of(work.roi, core)
     if inside is not None and not inside.any():
-        store.save("flows", name, computed=np.int64(0))
+        store.save("flows", name, tiles=np.int64(0), run=np.int64(0))
         return
+    before = _counts(work)
     flow, cellprob, disagreement = work.segmenter.part_means(
-        work.normal, plan.shape, core, plan.recognition
+        work.normal, plan.shape, core, plan.recognition, tiles=work.tiles, empty=plan.empty
     )
     if inside is not None:
         cellprob[~inside] = NOTHING
@@ -29,4 +31,15 @@ def make_flows(job: SlideJob, name: str) -> None:
     store.write("cellprob", core, cellprob)
     if len(work.segmenter.members) > 1 or len(work.segmenter.flips) > 1:
         store.write("disagreement", core, disagreement)
-    store.save("flows", name, computed=np.int64(core.shape[0] * core.shape[1]))
+    tiles, run = _counts(work) - before
+    store.save("flows", name, tiles=tiles, run=run)
+
+
+def _counts(work: Work) -> NDArray[np.int64]:
+    """Tiles that this worker has seen of the slide, and those that networks were run on."""
+    return np.array(
+        [
+            sum(item.seen for item in work.tiles.values()),
+            sum(item.run for item in work.tiles.values()),
+        ]
+    )

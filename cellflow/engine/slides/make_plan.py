@@ -27,6 +27,7 @@ def make_plan(
     block: int,
     level: int = 0,
     roi: str = "",
+    empty: float = 0.0,
 ) -> SlidePlan:
     """What is to be done with a slide: the scale of its values, from a coarse view, and what styles tell of it.
 
@@ -44,6 +45,8 @@ def make_plan(
         Level of the pyramid to segment.
     roi : str
         What is segmented, see `read_roi`; empty for all.
+    empty : float
+        Tiles whose normalised values differ by no more than this hold no cell.
 
     Raises
     ------
@@ -86,5 +89,6 @@ def make_plan(
             steps=niter_of(mask, diameter),
             pixel_size=large.pixel_size(),
             roi=roi,
+            empty=empty,
             identity=identity,
         )

@@ -54,6 +54,8 @@ class SlidePlan:
         Micrometres per pixel.
     roi : str
         What is segmented, as it was given; empty for all of it.
+    empty : float
+        Tiles whose normalised values differ by no more than this hold no cell.
     identity : str
         Hash of what makes the result what it is.
     """
@@ -73,6 +75,7 @@ class SlidePlan:
     steps: int
     pixel_size: PixelSize | None
     roi: str
+    empty: float
     identity: str
 
     @property

@@ -30,7 +30,7 @@ from cellflow.numeric.dynamics import check_tally
 from cellflow.storage.atomic import write_json
 from cellflow.storage.locks import hold_lock
 from cellflow.storage.records import dict_or_empty, read_json
-from cellflow.storage.sizes import duration_text, few_text, plural
+from cellflow.storage.sizes import few_text, plural
 
 __all__ = ["RECORD", "SlideResult", "predict_slide"]
 
@@ -265,15 +265,15 @@ class _Pass:
         numbers = self.store.open_list("numbers")
         cells = int(numbers.max(initial=0))
         del numbers
-        computed = sum(
-            int(self.store.load("flows", name)["computed"]) for name in self.store.done("flows")
-        )
+        flows = [self.store.load("flows", name) for name in self.store.done("flows")]
+        tiles, run = (sum(int(item[key]) for item in flows) for key in ("tiles", "run"))
         record = {
             "cells": cells,
             "blocks": len(grid.names),
             "failed": failed,
             "pixels": grid.shape[0] * grid.shape[1],
-            "computed": computed,
+            "tiles": tiles,
+            "tiles_run": run,
             "seconds": self.seconds,
             "plan": self.plan.to_json(),
             "versions": versions(),
@@ -289,9 +289,13 @@ class _Pass:
             _log.warning("%s: repeat the command to try them again", self.plan.id)
         else:
             self.store.remove()
-        _log.info(
-            "%s: %s in %s", self.plan.id, plural(cells, "cell"), duration_text(sum(self.seconds.values()))
-        )  # fmt: skip
+        if run < tiles:
+            _log.info(
+                "%s: %d of %d tiles are empty and were passed over",
+                self.plan.id,
+                tiles - run,
+                tiles,
+            )
         return _result(folder, record)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,8 @@ class Work:
     job: SlideJob
     plan: SlidePlan
     store: SlideStore
+    tiles: dict[Any, Any] = field(default_factory=dict)
+    """What each view of the networks has made of constant tiles."""
 
     @cached_property
     def image(self) -> LargeImage:

@@ -19,7 +19,7 @@ from cellflow.config import EnsembleConfig
 from cellflow.engine.prediction.ensemble import open_ensemble
 from cellflow.engine.slides import flow_step, predict_slide
 from cellflow.engine.slides.store import SlideStore
-from cellflow.errors import RunError
+from cellflow.errors import DataError, RunError
 from cellflow.io.formats.geojson import read_geojson
 from cellflow.io.formats.ome_zarr import write_ome_zarr
 from cellflow.io.images import read_image
@@ -179,7 +179,34 @@ def test_a_region_of_interest_alone_is_segmented(slide, undisturbed):
     assert not labels[~inside].any()
     assert part.cells < labels_of(undisturbed).max()
     record = json.loads((part.folder / "slide.json").read_text())
-    assert record["computed"] < record["pixels"]
+    assert record["tiles"] == record["tiles_run"] > 0
+
+
+def test_an_empty_background_is_passed_over(slide, tmp_path, caplog):
+    image = np.full((600, 900), 40, np.uint8)
+    image[200:400, 350:560] = read_image(slide.path)[:200, :210]
+    noise = np.random.default_rng(0).integers(0, 2, image.shape).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "flat.tif", image, tile=(128, 128))
+    tifffile.imwrite(tmp_path / "noisy.tif", image + noise, tile=(128, 128))
+
+    def segment(name: str, **settings: object) -> tuple[dict, np.ndarray]:
+        path = tmp_path / f"{name}.tif"
+        config = replace(slide.config, images=(path,))
+        result = Slide(path, config).segment(f"{name}{len(settings)}", block=256, **settings)
+        folder = result.slides[name].folder
+        return json.loads((folder / "slide.json").read_text()), labels_of(folder)
+
+    record, labels = segment("flat")
+    assert record["tiles_run"] < record["tiles"]  # those of one value are run once
+    np.testing.assert_array_equal(labels, whole_labels(slide.config, tmp_path / "flat.tif"))
+    record, labels = segment("noisy")
+    assert record["tiles_run"] == record["tiles"]
+    with caplog.at_level("INFO", logger="cellflow"):
+        record, fewer = segment("noisy", empty=0.1)
+    assert record["tiles_run"] < record["tiles"]
+    assert "tiles are empty and were passed over" in caplog.text
+    inside = (slice(220, 380), slice(370, 540))
+    np.testing.assert_array_equal(fewer[inside] > 0, labels[inside] > 0)
 
 
 def test_a_smaller_level_is_segmented_by_itself(slide, tmp_path):
@@ -210,6 +237,18 @@ def test_the_command_says_what_it_wrote(slide, capsys, monkeypatch, tmp_path):
     assert "cells in 1 image" in out
     assert "slides/ID/" in out
     assert (tmp_path / "predictions" / "tiny" / "slides" / "mosaic" / "cells.csv").is_file()
+
+
+def test_a_diameter_in_micrometres_is_one_in_pixels(slide):
+    config = replace(slide.config, files=replace(slide.config.files, pixel_size=0.5))
+    micrometres = replace(config, inference=replace(config.inference, diameter="9um"))
+    pixels = replace(config, inference=replace(config.inference, diameter=18.0))
+    first = Slide(slide.path, micrometres).segment("a", block=256).slides["mosaic"].folder
+    second = Slide(slide.path, pixels).segment("b", block=256).slides["mosaic"].folder
+    assert files_of(first) == files_of(second)
+    unknown = replace(slide.config, inference=replace(config.inference, diameter="9um"))
+    with pytest.raises(DataError, match="--pixel_size"):
+        Slide(slide.path, unknown).segment("c", block=256)
 
 
 def test_foreign_flows_are_refused(slide, tmp_path):
