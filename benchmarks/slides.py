@@ -116,7 +116,7 @@ def models(folder: Path, network: str, members: int) -> list[str]:
                 if weight.ndim > 1:
                     noise = rng.standard_normal(tuple(weight.shape)).astype(np.float32)
                     weight.data *= 1 + 0.03 * weight.data.new_tensor(noise)
-            save_model_file(path, net)
+            save_model_file(path, net, {})
         found.append(str(path))
     return found
 
@@ -126,7 +126,7 @@ def stand_in(folder: Path) -> Path:
     best = folder / "runs/stand_in/fold_0/best.pt"
     if not best.exists():
         untrained = folder / "untrained.pt"
-        save_model_file(untrained, UNet(30.0, widths=STAND_IN))
+        save_model_file(untrained, UNet(30.0, widths=STAND_IN), {})
         source = folder / "source"
         for item in synthetic_dataset(24, shape=(256, 256), seed=1, per_group=1):
             (source / "images").mkdir(parents=True, exist_ok=True)
