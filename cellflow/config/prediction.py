@@ -74,6 +74,9 @@ class OofConfig:
     export: tuple[ExportName, ...] = ()
     """Files for other tools, in RUN/oof/export/; the names are those of cellflow predict --export. Where the
     out-of-fold predictions are there already, they are not made again."""
+    scheduler: SchedulerText = None
+    """Where images are predicted. local:N: N processes of this machine. tcp://HOST:PORT: a Dask cluster. slurm:N: N
+    jobs of Slurm. Without it this process."""
     mask: MaskOverrides = field(default_factory=MaskOverrides)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
@@ -16,6 +16,7 @@ from cellflow.errors import DataError
 
 __all__ = ["FlowStore"]
 
+_MODES: dict[str, Literal["r", "w", "r+"]] = {"r": "r", "w": "w", "a": "r+"}
 _LARGEST_RATIO = 300
 """How much smaller than its array a file can be: blosc's best, and some more."""
 
@@ -27,8 +28,8 @@ class FlowStore:
     ----------
     path : Path
         Folder of the store.
-    mode : {"r", "w"}
-        Read an existing store, or make a new one.
+    mode : {"r", "w", "a"}
+        Read an existing store, make a new one, or add to one; several processes may add images, each others.
 
     Notes
     -----
@@ -38,12 +39,12 @@ class FlowStore:
 
     def __init__(self, path: Path, mode: str = "r"):
         self.path = Path(path)
-        if mode == "r" and not self.path.is_dir():
+        if mode != "w" and not self.path.is_dir():
             raise DataError(
                 f"No flows at {self.path}. Make them with: cellflow oof", path=self.path
             )
         with self._damage_told():
-            self._root = zarr.open_group(self.path, mode="w" if mode == "w" else "r")
+            self._root = zarr.open_group(self.path, mode=_MODES[mode])
 
     def __len__(self) -> int:
         return sum(1 for _ in self)
@@ -69,6 +70,7 @@ class FlowStore:
             _key(name),
             shape=stacked.shape,
             chunks=stacked.shape,
+            overwrite=True,  # by a second try of a task
             dtype=stacked.dtype,
             compressors=[BloscCodec(cname="lz4", clevel=5), Crc32cCodec()],
             attributes=facts,

@@ -30,7 +30,7 @@ from cellflow.engine.segmentation.doubts import (
 )
 from cellflow.engine.segmentation.member import Member
 from cellflow.engine.segmentation.open_models import Opened, describe_members
-from cellflow.engine.segmentation.open_segmenter import open_segmenter
+from cellflow.engine.segmentation.open_segmenter import for_workers, open_segmenter
 from cellflow.engine.segmentation.physical_diameter import diameter_in_pixels
 from cellflow.engine.segmentation.segmenter import Segmenter
 from cellflow.engine.slides.predict_slide import SlideResult
@@ -220,6 +220,8 @@ class EnsembleJob:
 
 def open_ensemble(config: EnsembleConfig) -> EnsembleJob:
     check_config(config)
+    if config.slides.scheduler:
+        config = for_workers(config)
     images = find_images(config.images, **config.files.search)
     diameter = diameter_in_pixels(config.inference.diameter, images, config.slides.level)
     config = dataclasses.replace(

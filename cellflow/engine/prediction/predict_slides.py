@@ -11,6 +11,7 @@ from typing import Any
 from cellflow.config import EnsembleConfig
 from cellflow.config.prediction import SlidesConfig
 from cellflow.engine.runtime.scheduler import open_scheduler
+from cellflow.engine.runtime.shared_folder import shared_folder
 from cellflow.engine.segmentation.segmenter import Segmenter
 from cellflow.engine.slides.make_plan import make_plan
 from cellflow.engine.slides.predict_slide import SlideResult, predict_slide
@@ -84,7 +85,9 @@ def predict_slides(
     results: dict[str, SlideResult] = {}
     failed: dict[str, str] = {}
     how = config.slides
-    with open_scheduler(how.scheduler) as scheduler:
+    places = folder.absolute() / "slides"
+    places.mkdir(parents=True, exist_ok=True)
+    with open_scheduler(how.scheduler) as scheduler, shared_folder(scheduler, places):
         for name, image in images.items():
             mine = {
                 **identity,
@@ -93,7 +96,7 @@ def predict_slides(
                 "roi": how.roi,
                 "empty": how.empty,
             }
-            job = SlideJob(config, channels, image, folder / "slides" / name, how.block or BLOCK)
+            job = SlideJob(config, channels, image, places / name, how.block or BLOCK)
             plan = partial(
                 make_plan, image, segmenter, hash_json(mine), block=job.block, level=how.level,
                 roi=how.roi, empty=how.empty,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 from cellflow.config import EnsembleConfig
@@ -11,7 +13,7 @@ from cellflow.engine.segmentation.open_models import Opened, check_type, open_mo
 from cellflow.engine.segmentation.segmenter import FLIPS, ForeignFlows, Segmenter
 from cellflow.errors import RunError
 
-__all__ = ["OpenSegmenter", "open_segmenter"]
+__all__ = ["OpenSegmenter", "for_workers", "open_segmenter"]
 
 
 class OpenSegmenter(NamedTuple):
@@ -76,6 +78,22 @@ def open_segmenter(
         foreign=foreign,
     )
     return OpenSegmenter(machine, opened, segmenter)
+
+
+def for_workers(config: EnsembleConfig) -> EnsembleConfig:
+    """The command with paths that mean the same in every working folder."""
+    runs = tuple(
+        str(Path(name).absolute()) if Path(name).exists() else name for name in config.runs
+    )
+    return replace(
+        config,
+        images=tuple(path.absolute() for path in config.images),
+        runs=runs,
+        runs_dir=config.runs_dir.absolute(),
+        ensembles_dir=config.ensembles_dir.absolute(),
+        output=replace(config.output, out=config.output.out.absolute()),
+        flows=tuple(path.absolute() for path in config.flows),
+    )
 
 
 def _check_channels(wanted: tuple[int, int] | None, opened: Opened) -> None:

@@ -6,7 +6,6 @@ import dataclasses
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,63 +13,46 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cellflow.config import MaskConfig, OofConfig, check_config
+from cellflow.config import OofConfig, check_config
 from cellflow.config.shared import POLICIES, Policy
 from cellflow.engine.data.folds import image_groups
 from cellflow.engine.pages.run_page import try_run_page
 from cellflow.engine.runs.contents import (
-    check_models,
     read_table,
-    run_dataset,
-    run_folds,
     run_mask,
     run_select_metric,
 )
 from cellflow.engine.runs.identity import versions
 from cellflow.engine.runs.next_command import run_word
 from cellflow.engine.runs.tracked_command import tracked
-from cellflow.engine.runtime.machine import Machine, choose_machine
-from cellflow.engine.runtime.progress_lines import follow
 from cellflow.engine.segmentation.channels import warn_of_grey
 from cellflow.engine.segmentation.doubts import warn_of_diameter
-from cellflow.engine.segmentation.member import Member, load_member
-from cellflow.engine.segmentation.result import Prediction
 from cellflow.engine.segmentation.scoring import SCORE_COLUMNS
-from cellflow.engine.segmentation.segmenter import Segmenter
-from cellflow.engine.segmentation.styles import (
-    fit_style_models,
-    read_style_models,
-    write_style_models,
-)
 from cellflow.engine.validation.cv_table import cross_validation
 from cellflow.engine.validation.oof_exports import check_exportable, write_oof_exports
 from cellflow.engine.validation.oof_flows import OOF_COLUMNS
+from cellflow.engine.validation.oof_pass import OofJob, OofWorkers, open_job, open_workers
 from cellflow.engine.validation.oof_tables import (
     RECOGNITION_COLUMNS,
     OofImage,
     fold_evaluations,
     last_epoch_scores,
     log_recognition,
-    oof_score_row,
     predictions_table,
     selection_biases,
     write_confusion,
 )
 from cellflow.engine.validation.outlines import write_outlines_folder
 from cellflow.engine.validation.policy_choice import best_policy, kept_text
-from cellflow.errors import CheckpointError, DataError
+from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset
-from cellflow.io.flow_store import FlowStore
-from cellflow.io.fold_table import RESERVED
-from cellflow.io.images import read_labels, write_labels
-from cellflow.numeric.rle import rles_from_labels
+from cellflow.io.images import read_labels
 from cellflow.report.comparison import Comparison
 from cellflow.storage.atomic import atomic_folder, write_csv, write_json
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_file, hash_json
 from cellflow.storage.records import read_json
 from cellflow.storage.run_folder import RunFolder, find_run
-from cellflow.style_models import StyleModels
 from cellflow.types import one_line
 
 __all__ = ["OofResult", "oof"]
@@ -154,11 +136,8 @@ def oof(config: OofConfig) -> OofResult:
 
 
 def _oof(run: RunFolder, config: OofConfig) -> OofResult:
-    dataset = run_dataset(run, config.data)
-    folds = run_folds(run, dataset)
-    models = check_models(run, unfinished=config.unfinished)
-    mask = config.mask.apply(run_mask(run))
-    job = _Job(run, dataset, folds, models, mask, config, choose_machine(config.runtime))
+    job = open_job(run, config)
+    dataset, models = job.dataset, job.models
     if config.export and _is_there(job):
         check_exportable(run, config.export)
         _log.info("%s: the predictions are there; only what was asked for is written", run.oof)
@@ -176,7 +155,7 @@ def _oof(run: RunFolder, config: OofConfig) -> OofResult:
     return OofResult(run, scores, cv, sheet, exports)
 
 
-def _is_there(job: _Job) -> bool:
+def _is_there(job: OofJob) -> bool:
     """Whether the run has out-of-fold predictions of these models, made as this command asks for.
 
     Whatever made them, a new pass would cost the thresholds that were fitted on them: versions do not count,
@@ -199,17 +178,17 @@ def _is_there(job: _Job) -> bool:
     return not others
 
 
-def _new_pass(job: _Job, policies: Sequence[Policy]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _new_pass(job: OofJob, policies: Sequence[Policy]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Predict all images with each policy, and keep the best one; its scores and their means."""
     run, models = job.run, job.models
     evaluations = {fold: fold_evaluations(run.fold(fold).evaluations) for fold in models}
     last = last_epoch_scores(run, evaluations)
     bias = selection_biases(job.dataset, run, job.folds, evaluations)
     _warn_of_grey(job)
-    styles = {fold: _style_models(job, fold) for fold in models}
-    with atomic_folder(run.oof, replace=True) as folder:
+    with open_workers(job) as workers, atomic_folder(run.oof, replace=True) as folder:
+        workers.fit_styles()
         passes = {
-            policy: _predict_all(job, policy, styles, folder / f"policy_{policy}")
+            policy: _predict_all(job, workers, policy, folder / f"policy_{policy}")
             for policy in policies
         }
         best = best_policy({policy: _scores(done) for policy, done in passes.items()})
@@ -238,25 +217,7 @@ def _draw(run: RunFolder, dataset: Dataset, scores: pd.DataFrame) -> Path:
     return write_outlines_folder(run.oof / "outlines", scores, compare)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What is predicted with what."""
-
-    run: RunFolder
-    dataset: Dataset
-    folds: pd.Series[int]
-    models: dict[int, Path]
-    mask: MaskConfig
-    config: OofConfig
-    machine: Machine
-
-    def member(self, fold: int, styles: StyleModels | None = None) -> Member:
-        """The model of a fold."""
-        name = f"{self.run.name} fold {fold}"
-        return load_member(self.models[fold], name, self.machine, styles=styles)
-
-
-def _warn_of_grey(job: _Job) -> None:
+def _warn_of_grey(job: OofJob) -> None:
     """Say which of the images lack the channels of the first model, which all share."""
     member = job.member(next(iter(job.models)))
     used = job.dataset.images.loc[job.folds.index[job.folds.isin(job.models)], "channels"]
@@ -280,42 +241,12 @@ def _policies(config: OofConfig, dataset: Dataset) -> tuple[Policy, ...]:
     return tuple(policy for policy in POLICIES if policy != "type" or types > 1)
 
 
-def _style_models(job: _Job, fold: int) -> StyleModels | None:
-    """Those of a fold's model, fitted on its training images unless that was done before."""
-    path, wanted = job.run.fold(fold).styles, hash_file(job.models[fold])
-    if path.exists():
-        with suppress(CheckpointError):  # a damaged file is made again
-            stored = read_style_models(path)
-            if stored.model_hash == wanted:
-                return stored
-    training = [str(name) for name in job.folds.index if job.folds[name] not in (RESERVED, fold)]
-    models = fit_style_models(
-        job.member(fold), job.dataset, training, batch_size=job.config.batch_size
-    )
-    if models is not None:
-        write_style_models(path, models)
-    return models
-
-
-def _predict_all(
-    job: _Job, policy: Policy, styles: Mapping[int, StyleModels | None], folder: Path
-) -> list[OofImage]:
+def _predict_all(job: OofJob, workers: OofWorkers, policy: Policy, folder: Path) -> list[OofImage]:
     """One pass over all images, each with the model that never saw it."""
     _log.info("diameter policy %s: a pass over all images", job.config.diameter or policy)
-    store = FlowStore(folder / "flows.zarr", mode="w")
-    done: list[OofImage] = []
-    for fold in job.models:
-        segmenter = Segmenter(
-            [job.member(fold, styles[fold])],
-            job.mask,
-            batch_size=job.config.batch_size,
-            diameter=job.config.diameter,
-            policy=policy,
-        )
-        if fold == min(job.models):
-            warn_of_diameter(segmenter.diameter, segmenter.members)
-        names = [str(name) for name in job.folds.index if job.folds[name] == fold]
-        done += _predict_fold(segmenter, job.dataset, names, folder, store)
+    if job.config.diameter is not None:
+        warn_of_diameter(job.config.diameter, [job.member(min(job.models))])
+    done = workers.predict(policy, folder)
     _log.info("diameter policy %s: score %.4f", job.config.diameter or policy, _mean(done))
     return done
 
@@ -336,30 +267,8 @@ def _keep_pass(folder: Path, best: Policy) -> None:
         shutil.rmtree(part)
 
 
-def _predict_fold(
-    segmenter: Segmenter, dataset: Dataset, names: list[str], folder: Path, store: FlowStore
-) -> list[OofImage]:
-    """Predict, write and score the images of a fold with the model that never saw them."""
-    member = segmenter.members[0]
-    fold, epoch = member.facts["fold"], member.facts["epoch"]
-    _log.info("fold %d: %d images with the model of epoch %g", fold, len(names), epoch)
-    masks = folder / "masks"
-    masks.mkdir(exist_ok=True)
-
-    def finish(name: str, result: Prediction) -> OofImage:
-        facts = {"fold": fold, "model_hash": member.hash, "diameter": result.diameter}
-        store.write(name, result.flow, result.cellprob, **facts)
-        write_labels(masks / f"{name}.tif", result.labels)
-        scores = oof_score_row(dataset, name, member, result)
-        return OofImage(name, rles_from_labels(result.labels), scores)
-
-    images = ((name, dataset.image(name)) for name in names)
-    with closing(segmenter.stream(images, finish)) as stream:
-        return list(follow(stream, f"fold {fold}", len(names)))
-
-
 def _scores_table(
-    job: _Job, done: list[OofImage], last: pd.Series[float], bias: pd.Series[float]
+    job: OofJob, done: list[OofImage], last: pd.Series[float], bias: pd.Series[float]
 ) -> pd.DataFrame:
     """Scores of a pass with each image's group, its score at the last epoch, and the selection bias.
 
@@ -375,7 +284,7 @@ def _scores_table(
     return scores[[*columns, "selection_bias", *RECOGNITION_COLUMNS]]
 
 
-def _record(job: _Job, best: Policy, passes: Mapping[Policy, list[OofImage]]) -> dict[str, Any]:
+def _record(job: OofJob, best: Policy, passes: Mapping[Policy, list[OofImage]]) -> dict[str, Any]:
     """What made the out-of-fold predictions, and what came of it."""
     return _identity(job) | {
         "policy": best,
@@ -384,7 +293,7 @@ def _record(job: _Job, best: Policy, passes: Mapping[Policy, list[OofImage]]) ->
     }
 
 
-def _identity(job: _Job) -> dict[str, Any]:
+def _identity(job: OofJob) -> dict[str, Any]:
     """What makes the out-of-fold predictions what they are."""
     record = job.run.read_record()
     return {

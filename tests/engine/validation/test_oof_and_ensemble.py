@@ -309,7 +309,7 @@ def test_the_result_does_not_depend_on_batches(
 def test_oof_that_fails_midway_keeps_what_was_there(
     copied: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cellflow.engine.validation import oof as module
+    from cellflow.engine.validation import oof_pass as module
 
     run = oof(oof_config(copied)).run
     before = hash_file(run.oof / "scores.csv")
