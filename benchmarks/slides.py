@@ -135,7 +135,7 @@ def stand_in(folder: Path) -> Path:
             import tifffile
 
             tifffile.imwrite(np_image, item.image)
-        cellflow.prepare(PrepareConfig(source=source, out=folder / "data"))
+        cellflow.prepare(PrepareConfig(source=source, out=folder / "data", overwrite=True))
         cellflow.make_folds(FoldsConfig(data=folder / "data", k=4))
         cellflow.train(
             TrainConfig(
