@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from cellflow.config import EnsembleConfig
+from cellflow.engine.runtime.kept import once
 from cellflow.engine.runtime.machine import Machine, choose_machine
 from cellflow.engine.segmentation.open_models import Opened, check_type, open_models
 from cellflow.engine.segmentation.segmenter import FLIPS, ForeignFlows, Segmenter
 from cellflow.errors import RunError
 
-__all__ = ["OpenSegmenter", "open_segmenter"]
+__all__ = ["OpenSegmenter", "kept_segmenter", "open_segmenter"]
 
 
 class OpenSegmenter(NamedTuple):
@@ -74,6 +75,16 @@ def open_segmenter(
         foreign=foreign,
     )
     return OpenSegmenter(machine, opened, segmenter)
+
+
+def kept_segmenter(
+    config: EnsembleConfig,
+    channels: tuple[int, int] | None,
+    foreign: Sequence[ForeignFlows] = (),
+) -> OpenSegmenter:
+    """That of `open_segmenter`, opened once by a worker and kept for all tasks of one command."""
+    key = ("segmenter", repr(config), channels, bool(foreign))
+    return once(key, lambda: open_segmenter(config, channels, foreign))
 
 
 def _check_channels(wanted: tuple[int, int] | None, opened: Opened) -> None:
