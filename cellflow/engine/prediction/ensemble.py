@@ -12,12 +12,14 @@ from typing import Any
 from cellflow.config import EnsembleConfig, PredictConfig, check_config
 from cellflow.config.prediction import SegmentationConfig
 from cellflow.engine.exports import EXPORTS
+from cellflow.engine.exports.wells import WELLS, write_wells
 from cellflow.engine.pages.run_page import try_run_page
 from cellflow.engine.prediction.foreign_flows import check_foreign, foreign_facts, foreign_flows
 from cellflow.engine.prediction.image_tasks import Workers
 from cellflow.engine.prediction.predict_images import PredictSummary, predict_images
 from cellflow.engine.prediction.predict_slides import is_slide, predict_slides
 from cellflow.engine.prediction.result_folder import ResultFolder
+from cellflow.engine.prediction.slide_table import TABLE
 from cellflow.engine.runs.identity import versions
 from cellflow.engine.runtime.machine import Machine
 from cellflow.engine.runtime.scheduler import Scheduler, open_scheduler
@@ -35,6 +37,7 @@ from cellflow.engine.slides.predict_slide import SlideResult
 from cellflow.io.formats.dataset_folder import DatasetImage
 from cellflow.io.image_source import find_images, source_folders
 from cellflow.io.pixel_limit import at_most
+from cellflow.io.plates import PlatePlace, places_in_plates
 from cellflow.io.source import SourceImage
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.run_folder import RunFolder, find_run
@@ -156,6 +159,7 @@ def _ensemble(job: EnsembleJob) -> EnsembleResult:
     failed = summary.failed | refused
     if slides:
         written += (
+            f"{TABLE} (a row per slide)",
             f"slides/ID/ (labels.zarr, cells.csv, cells.geojson of {plural(len(found), 'slide')})",
         )
     paths = {name: job.folder / export.path for name, export in EXPORTS.items()}
@@ -177,12 +181,14 @@ def _by_image(
 ) -> tuple[PredictSummary, tuple[str, ...]]:
     """Predict images that are held whole, and say in words what lies in the folder."""
     config, output = job.config, job.config.output
+    places = places_in_plates(images)
     with ResultFolder.open(
         job.folder,
         {"images": source_folders(config.images), **_how(job, images)},
         exports=frozenset(output.export),
         overwrite=output.overwrite,
         fingerprints={name: image.fingerprint for name, image in images.items()},
+        places=places,
     ) as folder:
         if not isinstance(
             source_folders(config.images), str
@@ -196,10 +202,29 @@ def _by_image(
         summary = predict_images(
             job.segmenter, images, folder, title=job.opened.name, workers=workers
         )
+        wells = _wells(folder, images, places, summary.cells)
     if job.segmenter.diameter is None:
         warn_of_diameters(summary.facts, job.opened.members)
     warn_of_no_cells(summary.facts, job.segmenter.mask, job.segmenter.per_type, job.opened.members)
-    return summary, tuple(export.summary(len(summary.cells)) for export in folder.exports)
+    written = tuple(export.summary(len(summary.cells)) for export in folder.exports)
+    return summary, (*written, *wells)
+
+
+def _wells(
+    folder: ResultFolder,
+    images: dict[str, SourceImage],
+    places: dict[str, PlatePlace],
+    done: Iterable[str],
+) -> tuple[str, ...]:
+    """Write the table of the wells, where there are plates and cells are wanted; what was written, in words."""
+    cells, path = folder.path / EXPORTS["cells"].path, folder.path / WELLS
+    if "cells" not in folder.writer.names:
+        return ()
+    if not places:
+        path.unlink(missing_ok=True)
+        return ()
+    write_wells(path, cells, images, places, done)
+    return (f"{WELLS} (a row per well)",)
 
 
 def _with_runs(config: EnsembleConfig) -> EnsembleConfig:

@@ -11,6 +11,7 @@ from typing import Any
 from cellflow.config import EnsembleConfig
 from cellflow.config.prediction import SlidesConfig
 from cellflow.engine.prediction.image_tasks import for_workers
+from cellflow.engine.prediction.slide_table import SLIDES, write_slide_table
 from cellflow.engine.runtime.scheduler import Scheduler
 from cellflow.engine.segmentation.segmenter import Segmenter
 from cellflow.engine.slides.make_plan import make_plan
@@ -92,7 +93,7 @@ def predict_slides(
         config, folder = for_workers(config), folder.absolute()
     for name, image in images.items():
         mine = {**identity, "image": image.fingerprint, "level": how.level, "roi": how.roi}
-        job = SlideJob(config, channels, image, folder / "slides" / name, how.block or BLOCK)
+        job = SlideJob(config, channels, image, folder / SLIDES / name, how.block or BLOCK)
         plan = partial(
             make_plan, image, segmenter, hash_json(mine), block=job.block, level=how.level, roi=how.roi
         )  # fmt: skip
@@ -101,4 +102,5 @@ def predict_slides(
         except DataError as error:
             failed[name] = str(error)
             _log.warning("%s could not be segmented: %s", name, error)
+    write_slide_table(folder)
     return results, failed

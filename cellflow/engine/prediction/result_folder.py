@@ -36,9 +36,11 @@ from cellflow.engine.exports import EXPORTS
 from cellflow.engine.exports.export import PARTS, Origin, PredictedImage, ids_of_files
 from cellflow.engine.prediction.image_writer import ImageWriter, cells_in
 from cellflow.engine.prediction.result_record import RECORD, ResultRecord, check_place
+from cellflow.engine.prediction.slide_table import SLIDES, TABLE
 from cellflow.engine.runtime.progress_lines import follow
 from cellflow.errors import DataError, RunError
 from cellflow.io.image_source import ImageReaders
+from cellflow.io.plates import PlatePlace
 from cellflow.storage.atomic import remove_leftovers
 from cellflow.storage.locks import hold_lock
 from cellflow.storage.sizes import few_text
@@ -65,12 +67,20 @@ class ResultFolder:
         What it is made with and what it holds.
     exports : set of str
         What is written: names of `EXPORTS`.
+    places : mapping of str to PlatePlace
+        Where images lie that are fields of a plate, by id.
     """
 
-    def __init__(self, path: Path, record: ResultRecord, exports: AbstractSet[str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        record: ResultRecord,
+        exports: AbstractSet[str],
+        places: Mapping[str, PlatePlace],
+    ) -> None:
         self.path = path
         self.writer = ImageWriter(path, exports)
-        self.exports = self.writer.exports
+        self.exports = [export.placed(places) for export in self.writer.exports]
         self._record = record
         self._counts: dict[str, int] = {}
 
@@ -84,6 +94,7 @@ class ResultFolder:
         exports: AbstractSet[str] = frozenset({"masks", "submission", "cells"}),
         overwrite: bool = False,
         fingerprints: Mapping[str, str] | None = None,
+        places: Mapping[str, PlatePlace] | None = None,
     ) -> Iterator[ResultFolder]:
         """Start a result, or go on with one; the folder is locked while the context lasts.
 
@@ -102,6 +113,8 @@ class ResultFolder:
         fingerprints : mapping, optional
             What tells whether an image is still the same, by id. An image that has changed since it was
             predicted counts as not done.
+        places : mapping, optional
+            Where images lie that are fields of a plate, by id, for the tables.
 
         Raises
         ------
@@ -111,7 +124,7 @@ class ResultFolder:
             If another process writes there.
         """
         path = Path(path)
-        check_place(path, ignored=_LOCK)
+        check_place(path, ignored={_LOCK, SLIDES, TABLE})
         with _only_writer(path):
             if overwrite:
                 for name in (*_places(ResultRecord.exports_of(path)), PARTS, SETTINGS, RECORD):
@@ -119,7 +132,7 @@ class ResultFolder:
             for place in (path, *(path / name for name in (*_places(EXPORTS), PARTS))):
                 remove_leftovers(place)
             record = ResultRecord.start(path, identity, exports)
-            folder = cls(path, record, _with_earlier(path, exports, record))
+            folder = cls(path, record, _with_earlier(path, exports, record), places or {})
             folder._forget_changed(fingerprints or {})
             yield folder
 
