@@ -46,14 +46,17 @@ class ImageJob:
         Hashes of the model files.
     exports : frozenset of str
         What is written of each image.
+    folder : Path
+        The result; whoever sends the tasks holds its lock.
     shared : SharedFolder
-        The folder of the result, on a disk that all workers see; whoever sends the tasks holds its lock.
+        A folder in it, which tells whether it is on a disk that all workers see.
     """
 
     config: EnsembleConfig
     channels: tuple[int, int] | None
     members: tuple[str, ...]
     exports: frozenset[str]
+    folder: Path
     shared: SharedFolder
 
 
@@ -90,10 +93,12 @@ class Workers:
             If all tasks fail, so that it is no matter of images; or workers do not see the folder.
         """
         found = ImagesDone()
-        with shared_folder(self.scheduler, writer.path) as shared:
+        writer.parts.mkdir(exist_ok=True)
+        with shared_folder(self.scheduler, writer.parts) as shared:
             job = ImageJob(
-                for_workers(self.config), self.channels, self.members, writer.names, shared
-            )
+                for_workers(self.config), self.channels, self.members, writer.names,
+                writer.path.absolute(), shared,
+            )  # fmt: skip
             chunks = self._chunks(images)
             outcome = self._run(job, chunks, title, tries=3)
             for part in outcome.done.values():
@@ -155,7 +160,7 @@ def predict_some(job: ImageJob, images: Images) -> ImagesDone:
             expected=job.members,
             found=members,
         )
-    writer = ImageWriter(job.shared.folder, job.exports)
+    writer = ImageWriter(job.folder, job.exports)
     done = writer.done()
     todo = [name for name in images if name not in done]
     with at_most(job.config.files.max_pixels):
