@@ -206,8 +206,8 @@ class SlidesConfig:
     """What is segmented of an image: TOP,LEFT,BOTTOM,RIGHT in pixels of the finest level, or a GeoJSON file, as QuPath
     exports annotations."""
     scheduler: Annotated[str, SCHEDULER] = ""
-    """Where blocks are worked on. local:N: N processes of this machine. tcp://HOST:PORT: a Dask cluster. slurm:N: N
-    jobs of Slurm. Without it this process."""
+    """Where images, and blocks of large ones, are worked on. local:N: N processes of this machine. tcp://HOST:PORT: a
+    Dask cluster. slurm:N: N jobs of Slurm. Without it this process."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,6 +28,7 @@ from cellflow.engine.segmentation.cell_table import CELL_COLUMNS
 from cellflow.errors import RunError
 from cellflow.io.image_source import find_images
 from cellflow.io.plates import places_in_plates
+from cellflow.napari.reader import reader_of
 from cellflow.synthetic import synthetic_dataset
 
 PICTURES = [
@@ -125,6 +126,11 @@ def test_cells_have_their_well_and_wells_a_table(
                 "cells_per_mm2": len(own) / (images * 72 * 80 * 0.5 * 0.25 / 1e6),
             }
         )
+
+    read = reader_of(str(out / "result"))
+    assert read is not None
+    shown = [facts["features"] for _, facts, kind in read(None) if kind == "labels"]
+    assert {well for table in shown for well in table["well"].dropna()} == {"B03", "C11"}
 
 
 def test_a_second_plate_joins(config: EnsembleConfig, tmp_path: Path) -> None:
