@@ -6,11 +6,13 @@ import logging
 import os
 import signal
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cellflow.engine.runtime.kept import once
 from cellflow.errors import DataError
+from cellflow.io.source import FileImage
 
 
 def leave_square(folder: Path, number: int) -> int:
@@ -84,3 +86,19 @@ def notes(folder: Path, name: str) -> list[str]:
 
 def say(text: str) -> None:
     logging.getLogger("cellflow.engine.test").info("%s", text)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class FaultyImage(FileImage):
+    """An image that notes each time that it is read, and then does as it is told."""
+
+    notes: Path
+    fault: str = ""
+
+    def pixels(self) -> Any:
+        times = note(self.notes, f"read {self.id}", str(os.getpid()))
+        if self.fault == "dies once" and times == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.fault == "breaks":
+            raise RuntimeError(f"{self.id} breaks")
+        return super().pixels()

@@ -32,6 +32,7 @@ __all__ = [
     "channel_names",
     "fingerprint",
     "images_in",
+    "is_plate",
     "is_zarr",
     "label_map",
     "label_names",
@@ -235,6 +236,11 @@ def _fields(plate: Path, facts: dict[str, Any]) -> Iterator[Path]:
             image = inside(place, field["path"])
             if is_zarr(image):
                 yield image
+
+
+def is_plate(path: Path) -> bool:
+    """Whether a zarr is a plate with wells."""
+    return is_zarr(path) and isinstance(attributes(path).get("plate"), dict)
 
 
 def _series(path: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from cellflow.engine.runs.contents import run_dataset
 from cellflow.errors import DataError
 from cellflow.io.image_source import find_images
 from cellflow.io.images import read_labels
+from cellflow.io.plates import PlatePlace
 from cellflow.io.tables import read_frame
 from cellflow.storage.config_file import read_config_file
 from cellflow.storage.records import dict_or_empty, read_json
@@ -181,5 +182,5 @@ def _cell_table(folder: Path) -> dict[str, pd.DataFrame]:
     path = folder / "cells.csv"
     if not path.is_file():
         return {}
-    table = read_frame(path, ["id", "label"], text=("id", "cell_type"))
+    table = read_frame(path, ["id", "label"], text=("id", "cell_type", *PlatePlace._fields))
     return {str(name): rows.reset_index(drop=True) for name, rows in table.groupby("id")}

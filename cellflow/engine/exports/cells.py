@@ -1,13 +1,16 @@
-"""``cells.csv``: a row per cell, ``id`` and then the columns of `measure_cells`."""
+"""``cells.csv``: a row per cell, ``id`` and then the columns of `measure_cells`; of plates also well and field."""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 from cellflow.engine.exports.export import (
     PARTS,
@@ -17,8 +20,10 @@ from cellflow.engine.exports.export import (
     ids_of_files,
     rows_by_id,
 )
+from cellflow.engine.exports.wells import WELLS, place_columns
 from cellflow.engine.segmentation.cell_table import CELL_COLUMNS
 from cellflow.errors import DataError
+from cellflow.io.plates import PlatePlace
 from cellflow.io.tables import read_rows
 from cellflow.storage.atomic import atomic_path
 from cellflow.storage.csv_text import csv_writer, write_frame
@@ -30,8 +35,19 @@ class Cells(Export):
     """A table of all cells; ``.parts/ID.csv`` holds the rows of an image until it is written."""
 
     path = "cells.csv"
+    beside: ClassVar[tuple[str, ...]] = (
+        WELLS,
+    )  # written by the command: it is of images, not of cells
     content = "a row per cell"
     from_labels = False  # intensities and confidences are of the image and the network's output
+
+    def __init__(self, places: Mapping[str, PlatePlace] | None = None) -> None:
+        self._places = dict(places or {})
+        self._columns = place_columns(self._places.values())
+
+    def placed(self, places: Mapping[str, PlatePlace]) -> Export:
+        """A table that has well and field of images in plates."""
+        return Cells(places)
 
     def done(self, folder: Path, listed: AbstractSet[str]) -> set[str] | None:
         """Images with a part, and those in the table."""
@@ -54,24 +70,35 @@ class Cells(Export):
     ) -> None:
         """The rows of the images' parts, and those of the old table where the parts are gone."""
         kept = {name for name in ids if not _part(folder, name).is_file()}
-        old = rows_by_id(folder / self.path, kept)
+        old = rows_by_id(folder / self.path, kept, without=PlatePlace._fields)
         with (
             atomic_path(folder / self.path) as temporary,
             temporary.open("w", encoding="utf-8", newline="") as file,
         ):
             writer = csv_writer(file)
-            writer.writerow(["id", *CELL_COLUMNS])
+            writer.writerow(["id", *self._columns, *CELL_COLUMNS])
             for name in ids:
                 if name in kept:
-                    writer.writerows(old.get(name, []))
+                    writer.writerows(self._with_place(name, old.get(name, [])))
+                elif self._columns:
+                    part = io.StringIO(_part(folder, name).read_bytes().decode(), newline="")
+                    writer.writerows(self._with_place(name, csv.reader(part)))
                 else:
                     file.write(_part(folder, name).read_bytes().decode())
+
+    def _with_place(self, image_id: str, rows: Iterable[list[str]]) -> Iterator[list[str]]:
+        """Rows with the place of their image behind its id; that of an image in no plate is empty."""
+        known = self._places.get(image_id)
+        place = ["" if known is None else getattr(known, name) for name in self._columns]
+        for first, *rest in rows:
+            yield [first, *place, *rest]
 
     def is_finished(self, folder: Path) -> bool:
         """Whether there is a table with all columns: its rows are kept when others are added."""
         with suppress(DataError):
             heading = read_rows(folder / self.path, ("id",), exact=True)[0]
-            return list(heading) == ["id", *CELL_COLUMNS]
+            columns = [name for name in heading if name not in PlatePlace._fields]
+            return columns == ["id", *CELL_COLUMNS]
         return False
 
     def forget(self, folder: Path, image_id: str) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cellflow.engine.segmentation.result import Prediction
 from cellflow.io.pixel_size import PixelSize
+from cellflow.io.plates import PlatePlace
 from cellflow.io.source import SourceImage
 from cellflow.io.tables import read_rows
 
@@ -143,6 +144,10 @@ class Export:
         """Whether what `finish` writes is there."""
         return True
 
+    def placed(self, places: Mapping[str, PlatePlace]) -> Export:
+        """The export for images of which some lie in plates, by id: one that tells it, where it can."""
+        return self
+
     def forget(self, folder: Path, image_id: str) -> None:
         """Remove the files of an image that has changed."""
 
@@ -187,11 +192,14 @@ def ids_of_files(folder: Path, ending: str) -> set[str]:
     return {name.removesuffix(ending) for name in names if name.endswith(ending)}
 
 
-def rows_by_id(path: Path, ids: AbstractSet[str]) -> dict[str, list[list[str]]]:
-    """Rows of some images in a table of ours, by their id; none if there is no table."""
+def rows_by_id(
+    path: Path, ids: AbstractSet[str], *, without: Sequence[str] = ()
+) -> dict[str, list[list[str]]]:
+    """Rows of some images in a table of ours, by their id, `without` some columns; none if there is no table."""
     found: dict[str, list[list[str]]] = {}
     if ids and path.is_file():
         for row in read_rows(path, ("id",), exact=True)[1]:
             if row.values["id"] in ids:
-                found.setdefault(row.values["id"], []).append(list(row.values.values()))
+                values = [text for name, text in row.values.items() if name not in without]
+                found.setdefault(row.values["id"], []).append(values)
     return found

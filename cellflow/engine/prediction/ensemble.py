@@ -6,22 +6,23 @@ import dataclasses
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from cellflow.config import EnsembleConfig, PredictConfig, check_config
 from cellflow.config.prediction import SegmentationConfig
 from cellflow.engine.exports import EXPORTS
+from cellflow.engine.exports.wells import WELLS, write_wells
 from cellflow.engine.pages.run_page import try_run_page
+from cellflow.engine.prediction.foreign_flows import check_foreign, foreign_facts, foreign_flows
+from cellflow.engine.prediction.image_tasks import Workers
 from cellflow.engine.prediction.predict_images import PredictSummary, predict_images
 from cellflow.engine.prediction.predict_slides import is_slide, predict_slides
 from cellflow.engine.prediction.result_folder import ResultFolder
+from cellflow.engine.prediction.slide_table import TABLE
 from cellflow.engine.runs.identity import versions
 from cellflow.engine.runtime.machine import Machine
+from cellflow.engine.runtime.scheduler import Scheduler, open_scheduler
 from cellflow.engine.segmentation.channels import channel_numbers, needs_colour, warn_of_grey
 from cellflow.engine.segmentation.doubts import (
     warn_of_diameter,
@@ -34,14 +35,12 @@ from cellflow.engine.segmentation.open_segmenter import for_workers, open_segmen
 from cellflow.engine.segmentation.physical_diameter import diameter_in_pixels
 from cellflow.engine.segmentation.segmenter import Segmenter
 from cellflow.engine.slides.predict_slide import SlideResult
-from cellflow.errors import DataError
-from cellflow.io.foreign_flows import check_layout, read_foreign_flows
 from cellflow.io.formats.dataset_folder import DatasetImage
 from cellflow.io.image_source import find_images, source_folders
 from cellflow.io.pixel_limit import at_most
+from cellflow.io.plates import PlatePlace, places_in_plates
 from cellflow.io.source import SourceImage
 from cellflow.storage.config_file import write_config_file
-from cellflow.storage.hashing import hash_json
 from cellflow.storage.run_folder import RunFolder, find_run
 from cellflow.storage.sizes import plural
 from cellflow.types import one_line
@@ -148,16 +147,20 @@ def _ensemble(job: EnsembleJob) -> EnsembleResult:
     slides = {name: item for name, item in job.images.items() if is_slide(item, config.slides)}
     others = {name: item for name, item in job.images.items() if name not in slides}
     summary, written = PredictSummary({}, {}), tuple[str, ...]()
-    if others:
-        summary, written = _by_image(job, others)
     found: dict[str, SlideResult] = {}
-    failed = dict(summary.failed)
+    refused: dict[str, str] = {}
+    with open_scheduler(config.slides.scheduler) as scheduler:
+        if others:
+            summary, written = _by_image(job, others, scheduler)
+        if slides:
+            found, refused = predict_slides(
+                _with_runs(config), job.channels, job.segmenter, slides,
+                folder=job.folder, identity=_how(job, ()), scheduler=scheduler,
+            )  # fmt: skip
+    failed = summary.failed | refused
     if slides:
-        found, refused = predict_slides(
-            config, job.channels, job.segmenter, slides, folder=job.folder, identity=_how(job, ())
-        )
-        failed |= refused
         written += (
+            f"{TABLE} (a row per slide)",
             f"slides/ID/ (labels.zarr, cells.csv, cells.geojson of {plural(len(found), 'slide')})",
         )
     paths = {name: job.folder / export.path for name, export in EXPORTS.items()}
@@ -175,27 +178,54 @@ def _ensemble(job: EnsembleJob) -> EnsembleResult:
 
 
 def _by_image(
-    job: EnsembleJob, images: dict[str, SourceImage]
+    job: EnsembleJob, images: dict[str, SourceImage], scheduler: Scheduler
 ) -> tuple[PredictSummary, tuple[str, ...]]:
     """Predict images that are held whole, and say in words what lies in the folder."""
     config, output = job.config, job.config.output
+    places = places_in_plates(images)
     with ResultFolder.open(
         job.folder,
         {"images": source_folders(config.images), **_how(job, images)},
         exports=frozenset(output.export),
         overwrite=output.overwrite,
         fingerprints={name: image.fingerprint for name, image in images.items()},
+        places=places,
     ) as folder:
         if not isinstance(
             source_folders(config.images), str
         ):  # named one by one, no changed folder
             folder.check_kept(images)
         write_config_file(folder.settings, "ensemble", _with_runs(config))
-        summary = predict_images(job.segmenter, images, folder, title=job.opened.name)
+        workers = None
+        if config.slides.scheduler:
+            members = tuple(member.hash for member in job.opened.members)
+            workers = Workers(scheduler, _with_runs(config), job.channels, members)
+        summary = predict_images(
+            job.segmenter, images, folder, title=job.opened.name, workers=workers
+        )
+        wells = _wells(folder, images, places, summary.cells)
     if job.segmenter.diameter is None:
         warn_of_diameters(summary.facts, job.opened.members)
     warn_of_no_cells(summary.facts, job.segmenter.mask, job.segmenter.per_type, job.opened.members)
-    return summary, tuple(export.summary(len(summary.cells)) for export in folder.exports)
+    written = tuple(export.summary(len(summary.cells)) for export in folder.exports)
+    return summary, (*written, *wells)
+
+
+def _wells(
+    folder: ResultFolder,
+    images: dict[str, SourceImage],
+    places: dict[str, PlatePlace],
+    done: Iterable[str],
+) -> tuple[str, ...]:
+    """Write the table of the wells, where there are plates and cells are wanted; what was written, in words."""
+    cells, path = folder.path / EXPORTS["cells"].path, folder.path / WELLS
+    if "cells" not in folder.writer.names:
+        return ()
+    if not places:
+        path.unlink(missing_ok=True)
+        return ()
+    write_wells(path, cells, images, places, done)
+    return (f"{WELLS} (a row per well)",)
 
 
 def _with_runs(config: EnsembleConfig) -> EnsembleConfig:
@@ -227,10 +257,9 @@ def open_ensemble(config: EnsembleConfig) -> EnsembleJob:
     config = dataclasses.replace(
         config, inference=dataclasses.replace(config.inference, diameter=diameter)
     )
-    _check_foreign(config.flows, images.keys())
+    check_foreign(config.flows, images.keys())
     channels = _channels(config, images)
-    foreign = [partial(_foreign, folder) for folder in config.flows]
-    machine, opened, segmenter = open_segmenter(config, channels, foreign)
+    machine, opened, segmenter = open_segmenter(config, channels, foreign_flows(config.flows))
     folder = config.output.out / (config.output.name or opened.name)
     _warn_of_grey(images, opened.members[0])
     warn_of_diameter(segmenter.diameter, opened.members)
@@ -255,38 +284,6 @@ def _warn_of_grey(images: dict[str, SourceImage], member: Member) -> None:
         warn_of_grey(known, member.chan, member.chan2)
 
 
-def _foreign(
-    folder: Path, name: str, reference: tuple[NDArray[Any], NDArray[Any]]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Flows of an image, unless they differ from a member's as only another order of axes would have it."""
-    path = folder / f"{name}.npz"
-    fields = read_foreign_flows(path)
-    check_layout(path, fields, reference)
-    return fields
-
-
-def _check_foreign(folders: Iterable[Path], names: Iterable[str]) -> None:
-    """Read the first file of every folder, before anything is predicted: one cause, one message."""
-    for folder in folders:
-        if not folder.is_dir():
-            raise DataError(f"--flows {folder}: expected a folder with ID.npz files, found none.")
-        first = next((path for name in names if (path := folder / f"{name}.npz").exists()), None)
-        if first is None:
-            raise DataError(
-                f"--flows {folder}: expected a file ID.npz for every image, such as "
-                f"{next(iter(names), 'ID')}.npz; found none of them."
-            )
-        read_foreign_flows(first)
-
-
-def _foreign_facts(folder: Path, names: Iterable[str]) -> dict[str, Any]:
-    """Where foreign flows lie, and what tells whether they have changed."""
-    files = [folder / f"{name}.npz" for name in names]
-    facts = [(path.name, path.stat()) for path in files if path.exists()]
-    marks = [f"{name} {fact.st_size} {fact.st_mtime_ns}" for name, fact in facts]
-    return {"folder": str(folder.resolve()), "hash": hash_json(marks)}
-
-
 def _how(job: EnsembleJob, images: Iterable[str]) -> dict[str, Any]:
     """What makes the result of images what it is; batch size, device and threads do not."""
     segmenter = job.segmenter
@@ -309,7 +306,7 @@ def _how(job: EnsembleJob, images: Iterable[str]) -> dict[str, Any]:
         "augment": segmenter.augment,
         "weights": None if segmenter.weights is None else list(segmenter.weights),
         "average": segmenter.average,
-        "foreign": [_foreign_facts(folder, images) for folder in job.config.flows],
+        "foreign": [foreign_facts(folder, images) for folder in job.config.flows],
         "amp": job.machine.describe()["amp"],
         "engine": job.machine.engine,
         "versions": versions(),

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from numpy.typing import NDArray
-
-from cellflow.engine.exports.export import Origin
+from cellflow.engine.prediction.image_pass import ImagePass, ImagesDone
+from cellflow.engine.prediction.image_tasks import Workers
 from cellflow.engine.prediction.result_folder import ResultFolder
-from cellflow.engine.runtime.progress_lines import WorkProgress, show_progress
-from cellflow.engine.segmentation.doubts import ImageFacts, facts_of
-from cellflow.errors import DataError, NotFiniteError
+from cellflow.engine.runtime.progress_lines import show_progress
+from cellflow.engine.segmentation.doubts import ImageFacts
 from cellflow.io.image_source import ImageReaders
 from cellflow.io.source import SourceImage
 
 if TYPE_CHECKING:
-    from cellflow.engine.segmentation.result import Prediction
     from cellflow.engine.segmentation.segmenter import Segmenter
 
 
@@ -52,7 +46,12 @@ class PredictSummary:
 
 
 def predict_images(
-    segmenter: Segmenter, readers: ImageReaders, folder: ResultFolder, *, title: str
+    segmenter: Segmenter,
+    readers: ImageReaders,
+    folder: ResultFolder,
+    *,
+    title: str,
+    workers: Workers | None = None,
 ) -> PredictSummary:
     """Predict the images that are not done, write them, and finish the folder.
 
@@ -70,6 +69,9 @@ def predict_images(
         Opened.
     title : str
         Of the progress bar.
+    workers : Workers, optional
+        Predict and write the images, with the same bytes; without them this process does. They take
+        images of `find_images` only.
 
     Raises
     ------
@@ -79,83 +81,24 @@ def predict_images(
     """
     folder.complete(readers)
     done = folder.done()
-    todo = deque(name for name in readers if name not in done)
+    todo = [name for name in readers if name not in done]
     if len(todo) < len(readers):
         _log.info(
             "%s: %d of %d images are there", folder.path, len(readers) - len(todo), len(readers)
         )
-    failed: dict[str, str] = {}
-    initial = len(readers) - len(todo)
-    with show_progress(title, len(readers), initial=initial) as bar:
-        work = _Pass(segmenter, readers, folder, todo, failed, bar, [])
-        while todo:
-            work.stream()
+    if workers is None:
+        initial = len(readers) - len(todo)
+        with show_progress(title, len(readers), initial=initial) as bar:
+            found = ImagePass(segmenter, readers, folder.writer, todo, bar.update).run()
+    else:
+        images = {name: image for name in todo if isinstance(image := readers[name], SourceImage)}
+        found = workers.predict(images, folder.writer, title=title) if images else ImagesDone()
+    folder.note(found.cells)
     cells = folder.finish(readers)
-    failed = {name: failed[name] for name in readers if name in failed}
+    place = {name: number for number, name in enumerate(readers)}
+    failed = {name: found.failed[name] for name in readers if name in found.failed}
     _warn(failed, len(readers))
-    return PredictSummary(cells, failed, work.facts)
-
-
-@dataclass(frozen=True, eq=False)
-class _Pass:
-    """One way through the images that are not done; `todo` shrinks, `failed` grows."""
-
-    segmenter: Segmenter
-    readers: ImageReaders
-    folder: ResultFolder
-    todo: deque[str]
-    failed: dict[str, str]
-    bar: WorkProgress
-    facts: list[ImageFacts]
-
-    def stream(self) -> None:
-        """Predict to the end of `todo`, or until the segmenter refuses an image, which ends a stream.
-
-        An error comes at the turn of its image, so the refused one is the first that was read and is not
-        finished. Those that were read after it go back to the front of `todo`.
-        """
-        under_way: dict[str, NDArray[Any]] = {}
-
-        def images() -> Iterator[tuple[str, NDArray[Any]]]:
-            while self.todo:
-                name = self.todo.popleft()
-                image = self._read(name)
-                if image is not None:
-                    under_way[name] = image
-                    yield name, image
-
-        def finish(name: str, prediction: Prediction) -> str:
-            reader = self.readers[name]
-            self.folder.write(name, prediction, under_way[name], Origin.of(reader))
-            self.facts.append(facts_of(name, prediction))
-            return name
-
-        try:
-            with closing(self.segmenter.stream(images(), finish)) as stream:
-                for name in stream:
-                    del under_way[name]
-                    self.bar.update()
-        except (DataError, NotFiniteError) as error:
-            if not under_way:
-                raise
-            refused, *rest = under_way
-            self._fail(refused, error)
-            self.todo.extendleft(reversed(rest))
-
-    def _read(self, name: str) -> NDArray[Any] | None:
-        """An image, or None if it cannot be read."""
-        try:
-            return self.readers[name]()
-        except DataError as error:
-            self._fail(name, error)
-            return None
-
-    def _fail(self, name: str, error: Exception) -> None:
-        reader, message = self.readers[name], str(error)
-        if isinstance(reader, SourceImage) and str(reader.path) not in message:
-            message = f"{reader.path}: {message}"
-        self.failed[name] = message
-        self.bar.update()
+    return PredictSummary(cells, failed, sorted(found.facts, key=lambda facts: place[facts.name]))
 
 
 def _warn(failed: dict[str, str], total: int) -> None:

@@ -10,13 +10,15 @@ from typing import Any
 
 from cellflow.config import EnsembleConfig
 from cellflow.config.prediction import SlidesConfig
-from cellflow.engine.runtime.scheduler import open_scheduler
+from cellflow.engine.prediction.slide_table import SLIDES, write_slide_table
+from cellflow.engine.runtime.scheduler import Scheduler
 from cellflow.engine.runtime.shared_folder import shared_folder
 from cellflow.engine.segmentation.segmenter import Segmenter
 from cellflow.engine.slides.make_plan import make_plan
 from cellflow.engine.slides.predict_slide import SlideResult, predict_slide
 from cellflow.engine.slides.work import SlideJob
 from cellflow.errors import DataError
+from cellflow.io.large import SLIDE_SUFFIXES
 from cellflow.io.source import FileImage, SourceImage
 from cellflow.storage.hashing import hash_json
 
@@ -34,14 +36,13 @@ _SMALL_FILE = 2**19
 
 def is_slide(image: SourceImage, config: SlidesConfig) -> bool:
     """Whether an image is segmented by blocks: where that is asked for, and where it is large."""
-    if config.block is not None or config.level or config.roi or config.scheduler:
+    if config.block is not None or config.level or config.roi:
         return True
     if not isinstance(image, FileImage):
         return False
-    folder = image.path.is_dir()
-    if not folder and (
-        image.path.suffix.lower() not in _TILED or image.path.stat().st_size < _SMALL_FILE
-    ):
+    kind = image.path.suffix.lower()
+    small = kind not in _TILED or image.path.stat().st_size < _SMALL_FILE
+    if small and kind not in SLIDE_SUFFIXES and not image.path.is_dir():
         return False
     try:
         with image.open_large() as large:
@@ -58,6 +59,7 @@ def predict_slides(
     *,
     folder: Path,
     identity: dict[str, Any],
+    scheduler: Scheduler,
 ) -> tuple[dict[str, SlideResult], dict[str, str]]:
     """Segment slides one after the other; one that cannot be used does not stop the others.
 
@@ -75,6 +77,8 @@ def predict_slides(
         Folder of the result; each slide has ``slides/ID`` in it.
     identity : dict
         What makes the prediction what it is, apart from the image, of JSON types.
+    scheduler : Scheduler
+        Where blocks are worked on.
 
     Returns
     -------
@@ -85,9 +89,9 @@ def predict_slides(
     results: dict[str, SlideResult] = {}
     failed: dict[str, str] = {}
     how = config.slides
-    places = folder.absolute() / "slides"
+    places = folder.absolute() / SLIDES
     places.mkdir(parents=True, exist_ok=True)
-    with open_scheduler(how.scheduler) as scheduler, shared_folder(scheduler, places):
+    with shared_folder(scheduler, places):
         for name, image in images.items():
             mine = {
                 **identity,
@@ -106,4 +110,5 @@ def predict_slides(
             except DataError as error:
                 failed[name] = str(error)
                 _log.warning("%s could not be segmented: %s", name, error)
+    write_slide_table(folder)
     return results, failed

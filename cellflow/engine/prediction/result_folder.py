@@ -33,18 +33,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.engine.exports import EXPORTS
-from cellflow.engine.exports.export import PARTS, UNKNOWN, Origin, PredictedImage, ids_of_files
+from cellflow.engine.exports.export import PARTS, Origin, PredictedImage, ids_of_files
+from cellflow.engine.prediction.image_writer import ImageWriter, cells_in
 from cellflow.engine.prediction.result_record import RECORD, ResultRecord, check_place
+from cellflow.engine.prediction.slide_table import SLIDES, TABLE
 from cellflow.engine.runtime.progress_lines import follow
 from cellflow.errors import DataError, RunError
 from cellflow.io.image_source import ImageReaders
-from cellflow.io.images import read_labels, write_labels
+from cellflow.io.plates import PlatePlace
 from cellflow.storage.atomic import remove_leftovers
 from cellflow.storage.locks import hold_lock
 from cellflow.storage.sizes import few_text
 
 if TYPE_CHECKING:
-    from cellflow.engine.segmentation.result import Prediction
+    pass
 
 __all__ = ["ResultFolder"]
 
@@ -65,15 +67,21 @@ class ResultFolder:
         What it is made with and what it holds.
     exports : set of str
         What is written: names of `EXPORTS`.
+    places : mapping of str to PlatePlace
+        Where images lie that are fields of a plate, by id.
     """
 
-    def __init__(self, path: Path, record: ResultRecord, exports: AbstractSet[str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        record: ResultRecord,
+        exports: AbstractSet[str],
+        places: Mapping[str, PlatePlace],
+    ) -> None:
         self.path = path
-        self.exports = [export for name, export in EXPORTS.items() if name in exports]
+        self.writer = ImageWriter(path, exports)
+        self.exports = [export.placed(places) for export in self.writer.exports]
         self._record = record
-        self._parts = path / PARTS
-        kept = [path / export.path for export in self.exports if export.keeps_labels]
-        self._maps = kept[0] if kept else self._parts
         self._counts: dict[str, int] = {}
 
     @classmethod
@@ -86,6 +94,7 @@ class ResultFolder:
         exports: AbstractSet[str] = frozenset({"masks", "submission", "cells"}),
         overwrite: bool = False,
         fingerprints: Mapping[str, str] | None = None,
+        places: Mapping[str, PlatePlace] | None = None,
     ) -> Iterator[ResultFolder]:
         """Start a result, or go on with one; the folder is locked while the context lasts.
 
@@ -104,6 +113,8 @@ class ResultFolder:
         fingerprints : mapping, optional
             What tells whether an image is still the same, by id. An image that has changed since it was
             predicted counts as not done.
+        places : mapping, optional
+            Where images lie that are fields of a plate, by id, for the tables.
 
         Raises
         ------
@@ -113,7 +124,7 @@ class ResultFolder:
             If another process writes there.
         """
         path = Path(path)
-        check_place(path, ignored=_LOCK)
+        check_place(path, ignored={_LOCK, SLIDES, TABLE})
         with _only_writer(path):
             if overwrite:
                 for name in (*_places(ResultRecord.exports_of(path)), PARTS, SETTINGS, RECORD):
@@ -121,7 +132,7 @@ class ResultFolder:
             for place in (path, *(path / name for name in (*_places(EXPORTS), PARTS))):
                 remove_leftovers(place)
             record = ResultRecord.start(path, identity, exports)
-            folder = cls(path, record, _with_earlier(path, exports, record))
+            folder = cls(path, record, _with_earlier(path, exports, record), places or {})
             folder._forget_changed(fingerprints or {})
             yield folder
 
@@ -132,14 +143,7 @@ class ResultFolder:
 
     def done(self) -> set[str]:
         """Ids of the images of which everything is there."""
-        listed = set(self._listed())
-        done = ids_of_files(self._maps, ".tif")
-        if self._maps == self._parts:  # where label maps do not stay, the tables remember
-            done |= listed
-        for export in self.exports:
-            has = export.done(self.path, listed)
-            done &= done if has is None else has
-        return done
+        return self.writer.done(set(self._listed()))
 
     def complete(self, readers: ImageReaders) -> None:
         """Make what is missing of images where the label maps that are there are enough for it.
@@ -153,7 +157,7 @@ class ResultFolder:
         """
         listed = set(self._listed())
         has = {export: export.done(self.path, listed) for export in self.exports}
-        maps = ids_of_files(self._maps, ".tif") | ids_of_files(self._parts, ".tif")
+        maps = ids_of_files(self.writer.maps, ".tif") | ids_of_files(self.writer.parts, ".tif")
         known = maps | listed
         for export, ids in has.items():
             if not export.from_labels and ids is not None:
@@ -166,7 +170,7 @@ class ResultFolder:
         for name in follow(names, "from label maps", brief=True):
             with suppress(DataError):
                 image = readers[name]()
-                labels = self._label_map(name)
+                labels = self.writer.label_map(name)
                 if labels is None:
                     labels = sources[name]((image.shape[0], image.shape[1]))
                 item = PredictedImage(name, image, labels, **Origin.of(readers[name])._asdict())
@@ -174,34 +178,11 @@ class ResultFolder:
                 for export in lacking:
                     if export.from_labels:
                         export.write(self.path, item)
-                self._write_labels(item)
+                self._counts[name] = self.writer.write_labels(item)
 
-    def write(
-        self,
-        image_id: str,
-        prediction: Prediction,
-        image: NDArray[Any],
-        origin: Origin = UNKNOWN,
-    ) -> None:
-        """Write all that belongs to one image, its label map last.
-
-        Parameters
-        ----------
-        image_id : str
-            Names the files.
-        prediction : Prediction
-            What was predicted for it.
-        image : (H, W) or (H, W, C) ndarray
-            The native image.
-        origin : Origin, optional
-            What is known of the image's file.
-        """
-        item = PredictedImage(
-            image_id, image, prediction.labels, prediction=prediction, **origin._asdict()
-        )
-        for export in self.exports:
-            export.write(self.path, item)
-        self._write_labels(item)
+    def note(self, cells: Mapping[str, int]) -> None:
+        """How many cells images have that were written now, so that they need not be counted."""
+        self._counts |= cells
 
     def finish(self, ids: Iterable[str]) -> dict[str, int]:
         """Write the tables; they hold the images of `ids` that are done, in their order, and no others.
@@ -231,7 +212,7 @@ class ResultFolder:
             counts = {name: self._count(name, listed) for name in names}
             self._record.change(cells=counts)
         if len(names) == len(wanted):
-            _remove(self._parts)
+            _remove(self.writer.parts)
         return counts
 
     def check_kept(self, ids: Iterable[str]) -> None:
@@ -256,7 +237,7 @@ class ResultFolder:
         known = self._record.images
         changed = {name for name, text in fingerprints.items() if known.get(name, text) != text}
         for name in changed:
-            for folder in (self._maps, self._parts):
+            for folder in (self.writer.maps, self.writer.parts):
                 (folder / f"{name}.tif").unlink(missing_ok=True)
             for export in self.exports:
                 export.forget(self.path, name)
@@ -266,26 +247,15 @@ class ResultFolder:
 
     def _listed(self) -> dict[str, int]:
         """Images in the tables with their cells; none if a table that cannot be made again is missing."""
-        stay = self._maps != self._parts
+        stay = self.writer.keeps_maps
         needed = [export for export in self.exports if not (stay and export.from_labels)]
         return self._record.cells if all(item.is_finished(self.path) for item in needed) else {}
 
-    def _write_labels(self, item: PredictedImage) -> None:
-        write_labels(self._maps / f"{item.id}.tif", item.labels, item.pixel_size)
-        self._counts[item.id] = _cells_in(item.labels)
-
-    def _label_map(self, image_id: str) -> NDArray[np.int32] | None:
-        """The label map of an image, from where it is to lie or where an earlier command has left it."""
-        for folder in (self._maps, self._parts):
-            if (folder / f"{image_id}.tif").is_file():
-                return read_labels(folder / f"{image_id}.tif")
-        return None
-
     def _counted_map(self, image_id: str) -> NDArray[np.int32] | None:
         """The label map of an image; its cells are counted on the way."""
-        labels = self._label_map(image_id)
+        labels = self.writer.label_map(image_id)
         if labels is not None:
-            self._counts[image_id] = _cells_in(labels)
+            self._counts[image_id] = cells_in(labels)
         return labels
 
     def _count(self, image_id: str, listed: Mapping[str, int]) -> int:
@@ -311,10 +281,6 @@ def _with_earlier(path: Path, exports: AbstractSet[str], record: ResultRecord) -
     every = exports | record.exports
     record.change(exports={name: name in every for name in EXPORTS})
     return every
-
-
-def _cells_in(labels: NDArray[np.int32]) -> int:
-    return int(np.count_nonzero(np.bincount(labels.ravel())[1:]))
 
 
 @contextmanager

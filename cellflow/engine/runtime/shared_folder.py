@@ -90,7 +90,8 @@ def not_shared(folder: Path, workers: list[str]) -> RunError:
     """The error of workers that do not see a folder."""
     return RunError(
         f"{folder} is not seen by {', '.join(workers[:5])}: results must lie on storage that all workers "
-        "have under the same path. Choose a folder there, such as --runs_dir /shared/runs, or mount it.",
+        "have under the same path. Choose a folder there (--runs_dir of a training, --out of a prediction), or "
+        "mount it.",
         path=folder,
         found=workers,
     )

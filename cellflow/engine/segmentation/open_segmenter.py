@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from cellflow.config import EnsembleConfig
+from cellflow.engine.runtime.kept import once
 from cellflow.engine.runtime.machine import Machine, choose_machine
 from cellflow.engine.segmentation.open_models import Opened, check_type, open_models
 from cellflow.engine.segmentation.segmenter import FLIPS, ForeignFlows, Segmenter
 from cellflow.errors import RunError
 
-__all__ = ["OpenSegmenter", "for_workers", "open_segmenter"]
+__all__ = ["OpenSegmenter", "for_workers", "kept_segmenter", "open_segmenter"]
 
 
 class OpenSegmenter(NamedTuple):
@@ -82,18 +83,36 @@ def open_segmenter(
 
 def for_workers(config: EnsembleConfig) -> EnsembleConfig:
     """The command with paths that mean the same in every working folder."""
-    runs = tuple(
-        str(Path(name).absolute()) if Path(name).exists() else name for name in config.runs
-    )
     return replace(
         config,
         images=tuple(path.absolute() for path in config.images),
-        runs=runs,
+        runs=tuple(_anywhere(run, config.runs_dir) for run in config.runs),
         runs_dir=config.runs_dir.absolute(),
         ensembles_dir=config.ensembles_dir.absolute(),
         output=replace(config.output, out=config.output.out.absolute()),
         flows=tuple(path.absolute() for path in config.flows),
     )
+
+
+def _anywhere(run: str, runs_dir: Path) -> str:
+    """What names a model, with an absolute path where it is one; ``NAME@TYPE`` as well."""
+    name, sign, only_type = run.rpartition("@")
+    if not name or Path(run).exists():
+        name, sign, only_type = run, "", ""
+    path = Path(name)
+    if path.is_file() or (path.exists() and not (runs_dir / name).exists()):
+        name = str(path.absolute())
+    return name + sign + only_type
+
+
+def kept_segmenter(
+    config: EnsembleConfig,
+    channels: tuple[int, int] | None,
+    foreign: Sequence[ForeignFlows] = (),
+) -> OpenSegmenter:
+    """That of `open_segmenter`, opened once by a worker and kept for all tasks of one command."""
+    key = ("segmenter", repr(config), channels, bool(foreign))
+    return once(key, lambda: open_segmenter(config, channels, foreign))
 
 
 def _check_channels(wanted: tuple[int, int] | None, opened: Opened) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cellflow.config import EnsembleConfig
 from cellflow.engine.runtime.kept import once
-from cellflow.engine.segmentation.open_segmenter import open_segmenter
+from cellflow.engine.segmentation.open_segmenter import kept_segmenter
 from cellflow.engine.segmentation.segmenter import Segmenter
 from cellflow.engine.slides.plan import SlidePlan, read_plan
 from cellflow.engine.slides.store import SlideStore
@@ -77,9 +77,7 @@ class Work:
     @property
     def segmenter(self) -> Segmenter:
         """The members, on the device of this worker; those of one command are the same for all its slides."""
-        job = self.job
-        key = ("segmenter", repr(job.config), job.channels)
-        return once(key, lambda: open_segmenter(job.config, job.channels)).segmenter
+        return kept_segmenter(self.job.config, self.job.channels).segmenter
 
     def normal(self, box: Box) -> NDArray[np.float32]:
         """Pixels of a box as the networks want them, ``(2, h, w)``."""

@@ -27,7 +27,7 @@ from torch import nn
 from cellflow.config import MaskConfig
 from cellflow.engine.exports import outlines as outlines_export
 from cellflow.engine.exports import submission
-from cellflow.engine.prediction import result_folder, result_record
+from cellflow.engine.prediction import image_writer, result_folder, result_record
 from cellflow.engine.prediction.predict_images import PredictSummary, predict_images
 from cellflow.engine.prediction.result_folder import ResultFolder
 from cellflow.engine.runtime.pipeline import THREAD_NAME
@@ -61,7 +61,7 @@ EVERY = [
 ]
 NAMES = ("a", "b,1", "empty", "d e", "ü")
 WRITERS = {
-    "write_labels": result_folder,
+    "write_labels": image_writer,
     "write_outlines": outlines_export,
     "write_submission": submission,
 }
@@ -479,7 +479,7 @@ def test_images_that_are_refused_do_not_stop_the_others(
     with monkeypatch.context() as patched:
         patched.setattr(Segmenter, "_average", average)
         patched.setattr(segment, "make_labels", labels)
-        patched.setattr(result_folder, "write_labels", write)
+        patched.setattr(image_writer, "write_labels", write)
         with ResultFolder.open(path, IDENTITY, exports=ALL) as folder:
             summary = predict_images(segmenter, readers_of(), folder, title="predict")
             assert folder.done() == set(NAMES) - wrong
