@@ -2,7 +2,7 @@
 
     python benchmarks/faults.py FOLDER [--kills 20] [--clients 5] [--seed 1]
 
-A mosaic of generated cells, 700 x 740 pixels in nine blocks, is segmented again and again by ``cellflow predict``
+A part of a real image of ../shared, 700 x 740 pixels in nine blocks, is segmented again and again by ``cellflow predict``
 with two workers: processes of its own (``local:2``), and those of a Dask cluster that runs already (``tcp://``).
 Workers are killed (SIGKILL) in every step at moments that a seeded generator chooses, a few in each prediction;
 then the command itself is, and repeated.
@@ -28,29 +28,16 @@ from pathlib import Path
 import numpy as np
 import psutil
 import tifffile
-from numpy.typing import NDArray
 
-import cellflow
-from cellflow import (
-    FoldsConfig,
-    ModelConfig,
-    OptimConfig,
-    PrepareConfig,
-    RuntimeConfig,
-    SamplingConfig,
-    TrainConfig,
-)
 from cellflow.engine.slides.store import STEPS
-from cellflow.io.images import write_labels
-from cellflow.nn.checkpoint import save_model_file
-from cellflow.nn.networks import UNet
+from cellflow.io.images import read_image
 from cellflow.storage.locks import is_locked
-from cellflow.synthetic import synthetic_dataset
 
+SHARED = Path(__file__).resolve().parents[2] / "shared"
 BLOCK = 256
 MOMENTS = (*STEPS[:5], "level_1", "tables")
 """Steps, in their order, in which something is killed."""
-TOGETHER = 4
+TOGETHER = 5
 """Workers that are killed in one prediction."""
 PATIENCE = 300.0
 
@@ -240,40 +227,17 @@ def undisturbed(command: Command, name: str = "undisturbed") -> dict[str, bytes]
     """What the slide's folder holds if nothing happens, in one process."""
     if command.start(name).wait(PATIENCE):
         raise SystemExit((command.out / f"{name}.log").read_text())
-    return files_of(command.folder(name))
+    found = files_of(command.folder(name))
+    if not json.loads(found["slide.json"])["cells"]:
+        raise SystemExit("there are no cells, so nothing could be lost")
+    return found
 
 
-def mosaic(path: Path) -> Path:
-    """A tiled image full of cells."""
-    items = synthetic_dataset(4, shape=(350, 370), seed=3, per_group=1)
-    parts: list[NDArray[np.generic]] = [item.image for item in items]
-    tifffile.imwrite(
-        path, np.block([[parts[0], parts[1]], [parts[2], parts[3]]]), tile=(128, 128)
-    )
+def tiled(path: Path) -> Path:
+    """A part of a real image, in tiles."""
+    source = min((SHARED / "data/usiigaci/images").iterdir())
+    tifffile.imwrite(path, read_image(source)[:700, :740], tile=(128, 128))
     return path
-
-
-def small_model(folder: Path) -> Path:
-    """A U-Net with an eighth of the feature maps, trained for seconds on generated cells."""
-    best = folder / "runs/small/fold_0/best.pt"
-    if not best.exists():
-        save_model_file(folder / "start.pt", UNet(17.0, widths=(4, 8, 16, 32)), {})
-        source = folder / "source"
-        (source / "images").mkdir(parents=True, exist_ok=True)
-        for item in synthetic_dataset(8, shape=(128, 128), seed=5, per_group=1):
-            tifffile.imwrite(source / "images" / f"{item.id}.tif", item.image)
-            write_labels(source / "masks" / f"{item.id}.tif", item.labels)
-        cellflow.prepare(PrepareConfig(source=source, out=folder / "data"))
-        cellflow.make_folds(FoldsConfig(data=folder / "data", k=2))
-        cellflow.train(
-            TrainConfig(
-                data=folder / "data", fold="0", name="small", runs_dir=folder / "runs",
-                model=ModelConfig(pretrained_model=str(folder / "start.pt")),
-                optim=OptimConfig(optimizer="adamw", n_epochs=60, batch_size=4),
-                sampling=SamplingConfig(bsize=64), runtime=RuntimeConfig(device="cpu", amp="off"),
-            )
-        )  # fmt: skip
-    return best
 
 
 def spread(count: int, rng: np.random.Generator) -> list[list[str]]:
@@ -315,7 +279,10 @@ def table(trials: Sequence[tuple[str, Trial]]) -> str:
     hit = Counter(step for _, trial in trials for step in trial.hit)
     equal = sum(not trial.wrong for _, trial in trials)
     named = ", ".join(f"{step} {hit[step]}" for step in (*MOMENTS, "the end") if hit[step])
-    lines += ["", f"{sum(hit.values())} kills ({named}); {equal} of {len(trials)} results are equal."]
+    lines += [
+        "",
+        f"{sum(hit.values())} kills ({named}); {equal} of {len(trials)} results are equal.",
+    ]
     return "\n".join(lines)
 
 
@@ -328,10 +295,9 @@ def main() -> None:
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(args.folder / "out", ignore_errors=True)
-    command = Command(
-        mosaic(args.folder / "mosaic.tif"), small_model(args.folder), args.folder / "out",
-        ("--diameter", "17"),
-    )  # fmt: skip
+    (model,) = (SHARED / "models").glob("usiigaci_unet*")
+    more = ("--diameter", "50")  # few tiles
+    command = Command(tiled(args.folder / "tiled.tif"), model, args.folder / "out", more)
     print(table(run(command, args.kills, args.clients, args.seed)))
 
 

@@ -40,9 +40,9 @@ from cellflow import (
     SlidesConfig,
     TrainConfig,
 )
+from cellflow.engine.prediction.ensemble import as_ensemble
 from cellflow.engine.segmentation.mask_step import niter_of
 from cellflow.engine.segmentation.open_segmenter import open_segmenter
-from cellflow.engine.prediction.ensemble import as_ensemble
 from cellflow.io.formats.ome_zarr import write_ome_zarr
 from cellflow.io.images import read_image, write_labels
 from cellflow.io.label_pyramid import LabelPyramid
