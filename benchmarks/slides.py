@@ -40,9 +40,9 @@ from cellflow import (
     SlidesConfig,
     TrainConfig,
 )
-from cellflow.engine.prediction.ensemble import as_ensemble
 from cellflow.engine.segmentation.mask_step import niter_of
 from cellflow.engine.segmentation.open_segmenter import open_segmenter
+from cellflow.engine.prediction.ensemble import as_ensemble
 from cellflow.io.formats.ome_zarr import write_ome_zarr
 from cellflow.io.images import read_image, write_labels
 from cellflow.io.label_pyramid import LabelPyramid
@@ -181,11 +181,18 @@ def seams(args: argparse.Namespace) -> None:
         )
         for method in ("basin", "trace")
     }  # fmt: skip
-    print(f"{args.side} x {args.side}, {args.members} member(s), flows of the whole image {seconds:.1f} s")
+    print(
+        f"{args.side} x {args.side}, {args.members} member(s), flows of the whole image {seconds:.1f} s"
+    )
     print("| | cells | of the foreground alike | byte for byte | seconds |\n|---|---|---|---|---|")
     reference = wholes["trace"]
     row("whole, every step taken", reference, reference, 0.0)
-    row("whole, with the short cut (`cellflow predict` of a small image)", wholes["basin"], reference, 0.0)
+    row(
+        "whole, with the short cut (`cellflow predict` of a small image)",
+        wholes["basin"],
+        reference,
+        0.0,
+    )
     for block in BLOCKS:
         started = time.perf_counter()
         result = cellflow.ensemble(config_of(args, image, f"blocks_{block}", block))
@@ -225,13 +232,24 @@ def growth(args: argparse.Namespace) -> None:
     path = args.folder / "growth.json"
     rows = json.loads(path.read_text()) if path.exists() else []
     sizes = [side for side in (1024, 2048, 4096, 8192, 16384) if side <= args.largest]
-    todo = [("stand-in", side) for side in sizes] + [("real", side) for side in sizes if side <= 4096]
+    todo = [("stand-in", side) for side in sizes] + [
+        ("real", side) for side in sizes if side <= 4096
+    ]
     for network, side in todo:
         if any((item["network"], item["side"]) == (network, side) for item in rows):
             continue
         mosaic(args.folder, side, "real" if network == "real" else "made")
         models(args.folder, network, 1)
-        command = [sys.executable, __file__, "one", str(args.folder), "--network", network, "--side", str(side)]
+        command = [
+            sys.executable,
+            __file__,
+            "one",
+            str(args.folder),
+            "--network",
+            network,
+            "--side",
+            str(side),
+        ]
         out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         rows.append(json.loads(out.strip().splitlines()[-1]))
         write_json(path, rows)
@@ -323,10 +341,17 @@ def against(args: argparse.Namespace) -> None:
         store, (512, 512), str(out), cluster=Cluster(), temporary_directory=str(args.folder),
         eval_kwargs={"diameter": round(diameter), "channels": [0, 0]},
     )  # fmt: skip
-    compare("cellpose.contrib, blocks of 512", np.asarray(found[:]), whole, time.perf_counter() - started)
+    compare(
+        "cellpose.contrib, blocks of 512",
+        np.asarray(found[:]),
+        whole,
+        time.perf_counter() - started,
+    )
     started = time.perf_counter()
     (slide,) = cellflow.ensemble(config_of(args, image, "blocks", 512)).slides.values()
-    compare("cellflow, blocks of 512", read_labels(slide.labels), whole, time.perf_counter() - started)
+    compare(
+        "cellflow, blocks of 512", read_labels(slide.labels), whole, time.perf_counter() - started
+    )
 
 
 def compare(name: str, found: NDArray[Any], whole: NDArray[Any], seconds: float) -> None:

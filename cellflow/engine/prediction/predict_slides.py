@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cellflow.config import EnsembleConfig
+import numpy as np
+from numpy.typing import NDArray
+
+from cellflow.config import EnsembleConfig, OutputConfig
 from cellflow.config.prediction import SlidesConfig
+from cellflow.engine.prediction.result_folder import SLIDES
 from cellflow.engine.runtime.scheduler import open_scheduler
 from cellflow.engine.segmentation.segmenter import Segmenter
 from cellflow.engine.slides.make_plan import make_plan
 from cellflow.engine.slides.predict_slide import SlideResult, predict_slide
 from cellflow.engine.slides.work import SlideJob
-from cellflow.errors import DataError
+from cellflow.errors import DataError, NotFiniteError
 from cellflow.io.source import FileImage, SourceImage
-from cellflow.storage.hashing import hash_json
+from cellflow.numeric.normalize import scale_channels, select_channels
+from cellflow.storage.hashing import hash_bytes, hash_json
+from cellflow.types import Box
 
-__all__ = ["is_slide", "predict_slides"]
+__all__ = ["is_slide", "predict_slides", "time_slide"]
 
 _log = logging.getLogger(__name__)
 
 LARGE = 25_000_000
 """Pixels from which an image is segmented by blocks without being asked for: above this, memory is what ends."""
 BLOCK = 2048
+_AS_USUAL = OutputConfig().export
 _TILED = (".tif", ".tiff")
 _SMALL_FILE = 2**19
 """Bytes of a file that holds no large image, however well it is compressed."""
@@ -83,17 +93,75 @@ def predict_slides(
     """
     results: dict[str, SlideResult] = {}
     failed: dict[str, str] = {}
+    config = _for_workers(config)
     how = config.slides
+    region = _file_of(how.roi)
+    if config.output.export != _AS_USUAL:
+        _log.warning(
+            "--export is for images that are held whole; slides get labels.zarr, cells.csv and cells.geojson"
+        )
     with open_scheduler(how.scheduler) as scheduler:
         for name, image in images.items():
-            mine = {**identity, "image": image.fingerprint, "level": how.level, "roi": how.roi}
-            job = SlideJob(config, channels, image, folder / "slides" / name, how.block or BLOCK)
+            image = replace(image, path=image.path.absolute())
+            mine = {**identity, "image": image.fingerprint, "level": how.level, "roi": region}
+            place = folder.absolute() / SLIDES / name
+            job = SlideJob(config, channels, image, place, how.block or BLOCK)
             plan = partial(
                 make_plan, image, segmenter, hash_json(mine), block=job.block, level=how.level, roi=how.roi
             )  # fmt: skip
             try:
                 results[name] = predict_slide(job, hash_json(mine), plan, scheduler)
-            except DataError as error:
+            except (DataError, NotFiniteError) as error:
                 failed[name] = str(error)
                 _log.warning("%s could not be segmented: %s", name, error)
     return results, failed
+
+
+def time_slide(config: EnsembleConfig, segmenter: Segmenter, image: SourceImage) -> float:
+    """Seconds that a slide takes in this process, by the networks' part of a block in its middle.
+
+    Nothing is written. The steps after the networks take little beside it.
+    """
+    how = config.slides
+    block = how.block or BLOCK
+    plan = make_plan(image, segmenter, "", block=block, level=how.level, roi=how.roi)
+    with image.open_large(how.level) as large:
+
+        def normal(box: Box) -> NDArray[np.float32]:
+            selected = select_channels(large.read(box), *plan.channels)
+            return scale_channels(selected, plan.scaling, invert=plan.invert)
+
+        grid = plan.grid
+        core = grid.core(f"{grid.rows // 2}_{grid.columns // 2}")
+        started = time.perf_counter()
+        segmenter.part_means(normal, plan.shape, core, plan.recognition)
+    part = math.prod(core.shape) / math.prod(plan.shape)
+    return (time.perf_counter() - started) / part
+
+
+def _for_workers(config: EnsembleConfig) -> EnsembleConfig:
+    """With paths that mean the same in processes which were started elsewhere."""
+
+    def absolute(run: str) -> str:
+        path, mark, cell_type = run.rpartition("@")
+        for known, rest in ((run, ""), (path, mark + cell_type)):
+            if known and (config.runs_dir / known).exists():
+                return run
+            if known and Path(known).exists():
+                return str(Path(known).absolute()) + rest
+        return run
+
+    roi = config.slides.roi
+    if roi and Path(roi).is_file():
+        config = replace(config, slides=replace(config.slides, roi=str(Path(roi).absolute())))
+    return replace(
+        config,
+        runs=tuple(map(absolute, config.runs)),
+        runs_dir=config.runs_dir.absolute(),
+        ensembles_dir=config.ensembles_dir.absolute(),
+    )
+
+
+def _file_of(roi: str) -> str:
+    """What tells whether a region is still the same: it, or what is in its file."""
+    return hash_bytes(Path(roi).read_bytes()) if roi and Path(roi).is_file() else roi

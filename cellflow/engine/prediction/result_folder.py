@@ -8,6 +8,7 @@
     ensemble.yaml      settings of the command, which ``cellflow ensemble --config`` takes
     .parts/            while images are missing: what exports need until they are finished, and <id>.tif,
                        label maps that are not to stay
+    slides/            images that were segmented by blocks, see `cellflow.engine.slides`
     .lock              held by the process that writes
 
 and what the exports write, see `cellflow.engine.exports`.
@@ -52,6 +53,8 @@ _log = logging.getLogger(__name__)
 
 SETTINGS = "ensemble.yaml"
 _LOCK = ".lock"
+SLIDES = "slides"
+"""Folder of the images that are segmented by blocks; it may be there before there is another image."""
 
 
 class ResultFolder:
@@ -113,7 +116,7 @@ class ResultFolder:
             If another process writes there.
         """
         path = Path(path)
-        check_place(path, ignored=_LOCK)
+        check_place(path, ignored=(_LOCK, SLIDES))
         with _only_writer(path):
             if overwrite:
                 for name in (*_places(ResultRecord.exports_of(path)), PARTS, SETTINGS, RECORD):

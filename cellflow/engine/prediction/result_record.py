@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from pathlib import Path
@@ -103,15 +103,15 @@ class ResultRecord:
             write_json(self._path, self._values)
 
 
-def check_place(folder: Path, *, ignored: str) -> None:
+def check_place(folder: Path, *, ignored: Iterable[str]) -> None:
     """Refuse a folder of something else, before anything is written into it.
 
     Parameters
     ----------
     folder : Path
         Where a result is to go.
-    ignored : str
-        A file there that says nothing.
+    ignored : iterable of str
+        Files and folders there that say nothing.
 
     Raises
     ------
@@ -120,7 +120,7 @@ def check_place(folder: Path, *, ignored: str) -> None:
     """
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: expected a folder for the results, found a file.", path=folder)
-    there = {item.name for item in folder.iterdir()} - {ignored} if folder.is_dir() else set()
+    there = {item.name for item in folder.iterdir()} - set(ignored) if folder.is_dir() else set()
     if there and _read(folder / RECORD) is None:
         raise DataError(_not_ours(folder), path=folder)
 

@@ -60,7 +60,9 @@ class BlockGrid:
         """
         if max(self.shape) <= self.block:
             return CHUNK
-        sides = (self.block // parts for parts in range(1, self.block + 1) if self.block % parts == 0)
+        sides = (
+            self.block // parts for parts in range(1, self.block + 1) if self.block % parts == 0
+        )
         side = next(side for side in sides if side <= CHUNK)
         return side if side >= _SMALLEST_CHUNK else self.block
 
