@@ -2,7 +2,8 @@
 
     python benchmarks/faults.py FOLDER [--kills 20] [--clients 5] [--seed 1]
 
-A part of a real image of ../shared, 700 x 740 pixels in nine blocks, is segmented again and again by ``cellflow predict``
+A part of a real image of ../shared, 700 x 740 pixels in nine blocks, is segmented again and again by ``cellflow
+predict``
 with two workers: processes of its own (``local:2``), and those of a Dask cluster that runs already (``tcp://``).
 Workers are killed (SIGKILL) in every step at moments that a seeded generator chooses, a few in each prediction;
 then the command itself is, and repeated.
