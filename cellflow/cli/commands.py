@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cellflow import config as configs
 from cellflow.cli.console import fail, say
-from cellflow.storage.sizes import plural
+from cellflow.storage.sizes import few_text, plural
 
 if TYPE_CHECKING:
     from cellflow.engine.prediction.ensemble import EnsembleResult
@@ -165,6 +165,9 @@ def _print_prediction(result: EnsembleResult) -> None:
     if result.failed:
         total = len(result.cells) + len(result.failed)
         fail(f"{len(result.failed)} of {total} images could not be used, see above")
+    gaps = [name for name, slide in result.slides.items() if slide.failed]
+    if gaps:
+        fail(f"blocks are missing in {few_text(gaps)}, see above")
 
 
 def _run(config: configs.ChainConfig) -> None:

@@ -126,6 +126,11 @@ class LabelPyramid:
         array = self._level(level)
         array[box.slices] = labels.astype(array.dtype, copy=False)
 
+    def remove_leftovers(self) -> None:
+        """Remove the parts of chunks that writers have left which were killed; there must be none at work."""
+        for path in self.path.rglob("*.partial"):
+            path.unlink(missing_ok=True)
+
     def shrink(self, box: Box, level: int) -> None:
         """Fill a box of a level from the one below it: every second pixel of that."""
         height, width = self.shape(level - 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -50,12 +51,21 @@ def test_prediction(tmp_path) -> None:
     (tmp_path / "masks" / "b.tif").touch()
     result = SimpleNamespace(
         folder=tmp_path, masks=tmp_path / "masks", cells={"a": 1, "b": 2}, members=3,
-        written=("masks/ (2 label maps)", "counts/ (numbers of cells)"),
+        written=("masks/ (2 label maps)", "counts/ (numbers of cells)"), slides={},
     )  # fmt: skip
     lines = prediction_text(result).splitlines()
     assert lines[0] == "3 cells in 2 images, mean flow of 3 models"
     assert lines[1].endswith(": masks/ (2 label maps), counts/ (numbers of cells)")
     assert f"{tmp_path / 'masks' / 'b.tif'}" in lines[2]
+    slide = SimpleNamespace(
+        labels=Path("s/labels.zarr"), outlines=Path("s/cells.geojson"), table=Path("s/cells.csv"),
+        cells=5, failed={"0_1": "damaged"},
+    )  # fmt: skip
+    result.slides = {"s": slide}
+    text = prediction_text(result)
+    assert "napari --layer-type labels s/labels.zarr" in text
+    assert "drag s/cells.geojson onto it" in text
+    assert "s: 1 block could not be predicted (0_1)" in text
 
 
 def test_dataset() -> None:

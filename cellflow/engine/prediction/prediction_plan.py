@@ -9,6 +9,9 @@ from pathlib import Path
 
 from cellflow.config import EnsembleConfig, PredictConfig, check_config
 from cellflow.engine.prediction.ensemble import as_ensemble, open_ensemble
+from cellflow.engine.prediction.predict_slides import is_slide, time_slide
+from cellflow.engine.prediction.result_folder import SLIDES
+from cellflow.engine.slides.predict_slide import RECORD
 from cellflow.errors import DataError, NotFiniteError
 from cellflow.io.pixel_limit import at_most
 
@@ -30,7 +33,7 @@ class PredictionPlan:
     images, done, members, views : int
         Images, those that are there already, networks, and views each of them takes of an image.
     seconds_per_image : float
-        Measured on the first images.
+        Measured on the first images; on a block in the middle of the first slide where there is one.
     machine, thresholds : str
         In words.
     folder : Path
@@ -66,13 +69,19 @@ def plan_ensemble(config: EnsembleConfig) -> PredictionPlan:
 
 def _measure(config: EnsembleConfig) -> PredictionPlan:
     job = open_ensemble(config)
-    done = {path.stem for path in (job.folder / "masks").glob("*.tif")} & job.images.keys()
+    done = {path.stem for path in (job.folder / "masks").glob("*.tif")}
+    done |= {path.parent.name for path in (job.folder / SLIDES).glob(f"*/{RECORD}")}
+    done &= job.images.keys()
     # those that are done come last: they are timed where none of the others can be used
-    names = sorted(job.images, key=lambda name: name in done)
+    slides = {name for name, image in job.images.items() if is_slide(image, config.slides)}
+    names = sorted(job.images, key=lambda name: (name in done, name not in slides))
     times: list[float] = []
     for name in names:
         started = time.perf_counter()
         try:
+            if name in slides:
+                times.append(time_slide(config, job.segmenter, job.images[name]))
+                break
             job.segmenter.predict(job.images[name](), name)
         except (DataError, NotFiniteError) as error:
             _log.warning("%s cannot be used: %s", name, error)

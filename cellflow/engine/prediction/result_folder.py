@@ -8,6 +8,7 @@
     ensemble.yaml      settings of the command, which ``cellflow ensemble --config`` takes
     .parts/            while images are missing: what exports need until they are finished, and <id>.tif,
                        label maps that are not to stay
+    slides/            images that were segmented by blocks, see `cellflow.engine.slides`
     .lock              held by the process that writes
 
 and what the exports write, see `cellflow.engine.exports`.
@@ -54,6 +55,8 @@ _log = logging.getLogger(__name__)
 
 SETTINGS = "ensemble.yaml"
 _LOCK = ".lock"
+SLIDES = "slides"
+"""Folder of the images that are segmented by blocks; it may be there before there is another image."""
 
 
 class ResultFolder:

@@ -83,6 +83,9 @@ def open_segmenter(
 
 def for_workers(config: EnsembleConfig) -> EnsembleConfig:
     """The command with paths that mean the same in every working folder."""
+    roi = config.slides.roi
+    if roi and Path(roi).is_file():
+        config = replace(config, slides=replace(config.slides, roi=str(Path(roi).absolute())))
     return replace(
         config,
         images=tuple(path.absolute() for path in config.images),

@@ -15,6 +15,8 @@ __all__ = ["CHUNK", "BlockGrid"]
 CHUNK = 512
 """Side of what is stored as one piece, at most; reading a margin around a block unpacks no more than it must."""
 
+_SMALLEST_CHUNK = 128
+
 
 @dataclass(frozen=True)
 class BlockGrid:
@@ -51,12 +53,18 @@ class BlockGrid:
 
     @property
     def chunk(self) -> int:
-        """Side of what is stored as one piece, which no two blocks share: the largest part of one that fits `CHUNK`."""
-        return next(
-            self.block // parts
-            for parts in range(1, self.block + 1)
-            if self.block % parts == 0 and self.block // parts <= CHUNK
+        """Side of what is stored as one piece, which no two blocks share: the largest part of one that fits `CHUNK`.
+
+        A block that has no sensible part, as its side is a prime number, is one piece: small pieces are files
+        without number.
+        """
+        if max(self.shape) <= self.block:
+            return CHUNK
+        sides = (
+            self.block // parts for parts in range(1, self.block + 1) if self.block % parts == 0
         )
+        side = next(side for side in sides if side <= CHUNK)
+        return side if side >= _SMALLEST_CHUNK else self.block
 
     def core(self, name: str) -> Box:
         """Where a block lies."""

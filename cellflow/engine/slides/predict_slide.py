@@ -25,7 +25,7 @@ from cellflow.engine.slides.store import STEPS, SlideStore
 from cellflow.engine.slides.table_step import CELLS, OUTLINES, join_tables, measure_owned
 from cellflow.engine.slides.work import SlideJob
 from cellflow.errors import DataError, RunError
-from cellflow.io.label_pyramid import create_label_pyramid, level_shapes
+from cellflow.io.label_pyramid import LabelPyramid, create_label_pyramid, level_shapes
 from cellflow.numeric.dynamics import check_tally
 from cellflow.storage.atomic import write_json
 from cellflow.storage.locks import hold_lock
@@ -177,6 +177,7 @@ class _Pass:
         self._levels()
         self._step("tables", measure_owned)
         join_tables(store, self.job.folder)
+        LabelPyramid(self.job.folder / LABELS).remove_leftovers()
         return self._end(failed)
 
     def _flows(self) -> dict[str, str]:

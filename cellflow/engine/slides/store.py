@@ -22,8 +22,9 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
+from cellflow.engine.runtime.tasks import is_cancelled
 from cellflow.engine.slides.blocks import BlockGrid
-from cellflow.errors import DataError
+from cellflow.errors import DataError, RunError
 from cellflow.storage.atomic import atomic_path, remove_leftovers
 from cellflow.types import Box
 
@@ -108,7 +109,15 @@ class SlideStore:
         return [name for name in names if name not in done]
 
     def save(self, step: str, name: str, **values: Any) -> None:
-        """Note that a step is done, with what it found; written last of all."""
+        """Note that a step is done, with what it found; written last of all.
+
+        Raises
+        ------
+        RunError
+            If nobody waits for it any more: its command was ended, and another one may have begun anew.
+        """
+        if is_cancelled():
+            raise RunError(f"{self.path.parent}: {step} of block {name} is not wanted any more.")
         with (
             atomic_path(self.path / step / f"{name}.npz") as temporary,
             temporary.open("wb") as file,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cellflow.report.text.table import named_lines
-from cellflow.storage.sizes import duration_text, plural
+from cellflow.storage.sizes import duration_text, few_text, plural
 
 __all__ = ["prediction_plan_text", "prediction_text"]
 
@@ -25,6 +25,8 @@ class Prediction(Protocol):
     def members(self) -> int: ...
     @property
     def written(self) -> tuple[str, ...]: ...
+    @property
+    def slides(self) -> Mapping[str, Any]: ...
 
 
 def prediction_text(result: Prediction) -> str:
@@ -40,7 +42,26 @@ def prediction_text(result: Prediction) -> str:
         lines.append(f"Open: {outline}")
     elif mask.is_file():
         lines.append(f"Open: napari --layer-type labels {mask}, or drag it onto Fiji")
+    if result.slides:
+        lines += _slide_lines(result.slides)
     return "\n".join(lines)
+
+
+def _slide_lines(slides: Mapping[str, Any]) -> list[str]:
+    """How to look at slides, by the one with the most cells; blocks that are missing."""
+    shown = max(slides.values(), key=lambda slide: slide.cells)
+    lines = [
+        f"Open: napari --layer-type labels {shown.labels} over its image",
+        f"QuPath: open the image and drag {shown.outlines} onto it",
+        f"Table: {shown.table}",
+    ]
+    lines += [
+        f"{name}: {plural(len(slide.failed), 'block')} could not be predicted ({few_text(slide.failed)}) and "
+        "hold no cells; repeat the command to try them again"
+        for name, slide in slides.items()
+        if slide.failed
+    ]
+    return lines
 
 
 def prediction_plan_text(plan: Any) -> str:

@@ -1,0 +1,148 @@
+"""Slides on workers and under commands that are killed, and what else goes wrong on the way."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from slide_files import Slide, files_of, labels_of
+
+from cellflow.cli import main
+from cellflow.engine.prediction.ensemble import ensemble
+from cellflow.engine.runtime.tasks import cancelled_by
+from cellflow.engine.slides.blocks import BlockGrid
+from cellflow.engine.slides.store import SlideStore
+from cellflow.errors import RunError
+from cellflow.io.images import write_labels
+
+SCRIPT = Path(__file__).resolve().parents[3] / "benchmarks" / "faults.py"
+THRESHOLDS = ("--cellprob_threshold", "-1", "--flow_threshold", "2", "--min_size", "5")
+
+
+@pytest.fixture(scope="module")
+def faults() -> ModuleType:
+    """The script whose quick twin these tests are."""
+    spec = importlib.util.spec_from_file_location("faults", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["faults"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+def test_killed_workers_and_commands_change_no_byte(slide, undisturbed, faults, tmp_path):
+    command = faults.Command(slide.path, Path(slide.config.runs[0]), tmp_path / "out", THRESHOLDS)
+    expected = faults.files_of(undisturbed)
+    record = expected.pop("slide.json")
+    rng = np.random.default_rng(0)
+    assert b'"cells": 0' not in record
+    with faults.cluster() as address:
+        steps = ("flows", "cells")
+        trial = faults.disturb_workers(command, "a", address, os.getpid(), steps, rng, expected)
+        assert trial.hit
+        assert trial.wrong == ["slide.json is left over"]  # which has other paths in it
+        trial = faults.disturb_client(command, "b", address, "ends", rng, expected)
+        assert trial.hit
+        assert trial.wrong == ["slide.json is left over"]
+
+
+def test_what_nobody_waits_for_any_more_is_not_noted(tmp_path):
+    store = SlideStore(tmp_path, BlockGrid((300, 300), 256))
+    with cancelled_by(lambda: True), pytest.raises(RunError, match="not wanted any more"):
+        store.save("flows", "0_0")
+    assert store.done("flows") == set()
+    store.save("flows", "0_0")
+    assert store.done("flows") == {"0_0"}
+
+
+def test_parts_of_chunks_that_a_killed_writer_left_are_removed(slide, undisturbed, monkeypatch):
+    save = SlideStore.save
+
+    def leave(self, step, name, **values):
+        save(self, step, name, **values)
+        if step == "labels":
+            (self.path.parent / "labels.zarr/0/c/0").mkdir(parents=True, exist_ok=True)
+            (self.path.parent / "labels.zarr/0/c/0/0.abc.partial").write_bytes(b"half")
+
+    monkeypatch.setattr(SlideStore, "save", leave)
+    again = slide.segment("b", block=256).slides["mosaic"].folder
+    assert files_of(again) == files_of(undisturbed)
+
+
+def test_small_images_join_the_folder_of_a_slide_and_the_other_way_round(slide, tmp_path):
+    small = tmp_path / "small.tif"
+    write_labels(small, np.tile(np.arange(64, dtype=np.int32), (64, 1)))
+    first = slide.segment("b", block=256)
+    config = replace(slide.config, images=(small,), output=replace(slide.config.output, name="b"))
+    second = ensemble(config)
+    assert second.folder == first.folder
+    assert list(second.cells) == ["small"]
+    assert slide.segment("b", block=256).cells == first.cells
+
+
+def test_paths_mean_the_same_to_workers_that_were_started_elsewhere(
+    slide, undisturbed, monkeypatch, tmp_path
+):
+    from cellflow.engine.slides import work
+
+    monkeypatch.chdir(tmp_path)
+    relative = [Path(os.path.relpath(path)) for path in (slide.path, slide.config.runs[0])]
+    config = replace(
+        slide.config,
+        images=(relative[0],),
+        runs=(str(relative[1]),),
+        runs_dir=Path(os.path.relpath(slide.config.runs_dir)),
+        output=replace(slide.config.output, out=Path("here")),
+    )
+    opened = []
+    open_segmenter = work.open_segmenter
+
+    def elsewhere(*arguments):
+        os.chdir("/")
+        opened.append(arguments)
+        return open_segmenter(*arguments)
+
+    monkeypatch.setattr(work, "open_segmenter", elsewhere)
+    result = Slide(relative[0], config).segment("b", block=256)
+    assert opened and not result.failed
+    assert files_of(tmp_path / "here/b/slides/mosaic") == files_of(undisturbed)
+
+
+def test_a_region_in_a_file_that_has_changed_is_another_region(slide, tmp_path):
+    roi = tmp_path / "roi.geojson"
+    text = (
+        '{"type": "FeatureCollection", "features": [{"type": "Feature", "properties": '
+        '{"objectType": "annotation"}, "geometry": {"type": "Polygon", "coordinates": '
+        "[[[50, 100], [RIGHT, 100], [RIGHT, 250], [50, 250], [50, 100]]]}}]}"
+    )
+    roi.write_text(text.replace("RIGHT", "200"))
+    part = slide.segment("b", block=256, roi=str(roi)).slides["mosaic"]
+    assert labels_of(part.folder)[100:250, 50:200].any()
+    roi.write_text(text.replace("RIGHT", "220"))
+    assert "--overwrite" in slide.segment("b", block=256, roi=str(roi)).failed["mosaic"]
+
+
+def test_a_dry_run_times_a_block_and_writes_nothing(slide, monkeypatch, tmp_path, capsys):
+    from cellflow.io.source import FileImage
+
+    def whole(self):
+        raise AssertionError("a slide was read whole")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(FileImage, "pixels", whole)
+    arguments = [
+        "predict", str(slide.path), "--model", str(slide.config.runs_dir / "tiny"), "--block", "256",
+        "--device", "cpu", "--amp", "off", "--dry_run",
+    ]  # fmt: skip
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 0
+    assert "1, 0 of them done" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
