@@ -10,7 +10,7 @@ from pathlib import Path
 from cellflow.config import EnsembleConfig, PredictConfig, check_config
 from cellflow.engine.prediction.ensemble import as_ensemble, open_ensemble
 from cellflow.engine.prediction.predict_slides import is_slide, time_slide
-from cellflow.engine.prediction.result_folder import SLIDES
+from cellflow.engine.prediction.slide_table import SLIDES
 from cellflow.engine.slides.predict_slide import RECORD
 from cellflow.errors import DataError, NotFiniteError
 from cellflow.io.pixel_limit import at_most

@@ -55,8 +55,6 @@ _log = logging.getLogger(__name__)
 
 SETTINGS = "ensemble.yaml"
 _LOCK = ".lock"
-SLIDES = "slides"
-"""Folder of the images that are segmented by blocks; it may be there before there is another image."""
 
 
 class ResultFolder:
