@@ -63,7 +63,11 @@ def make_plan(
     with image.open_large(level) as large:
         if roi:
             read_roi(roi, large.levels[0])
-        scaling = find_scaling(select_channels(coarse_pixels(large).pixels, *channels), how)
+        coarse = coarse_pixels(large, pass_over=True)
+        seen = select_channels(coarse.pixels, *channels)
+        if coarse.known is not None:
+            seen = seen[:, coarse.known][:, np.newaxis]
+        scaling = find_scaling(seen, how)
 
         def normal(box: Box) -> NDArray[np.float32]:
             selected = select_channels(large.read(box), *channels)

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cellflow.io.large.large_image import LargeImage, pieces
+from cellflow.errors import DataError
+from cellflow.io.large.large_image import LargeImage, log, pieces
 from cellflow.types import Box
 
 __all__ = ["MOST_PIXELS", "CoarsePixels", "coarse_pixels"]
@@ -33,15 +34,20 @@ class CoarsePixels(NamedTuple):
         That of which they are.
     step : int
         Every so many-th row and column of it.
+    known : (H', W') bool ndarray or None
+        Where pixels could be read; None where all could.
     """
 
     pixels: NDArray[Any]
     factor: tuple[float, float]
     level: int
     step: int
+    known: NDArray[np.bool_] | None = None
 
 
-def coarse_pixels(image: LargeImage, most: int = MOST_PIXELS) -> CoarsePixels:
+def coarse_pixels(
+    image: LargeImage, most: int = MOST_PIXELS, *, pass_over: bool = False
+) -> CoarsePixels:
     """Read pixels from all over an image, few enough for memory.
 
     That is the finest level, from the level in use on, that has at most `most` pixels. It is read as a
@@ -55,6 +61,9 @@ def coarse_pixels(image: LargeImage, most: int = MOST_PIXELS) -> CoarsePixels:
     image : LargeImage
     most : int
         Height times width.
+    pass_over : bool
+        Leave out chunks that are damaged or hold values that are not finite, with a warning for each, as long
+        as there is another one.
 
     Returns
     -------
@@ -75,13 +84,30 @@ def coarse_pixels(image: LargeImage, most: int = MOST_PIXELS) -> CoarsePixels:
     kept = Box(0, -(-height // step), 0, -(-width // step))
     more = () if image.channels == 1 else (image.channels,)
     pixels = np.empty((*kept.shape, *more), image.dtype)
-    for box in pieces(Box(0, height, 0, width), _side(image.chunk(level), (height, width))):
+    known = np.ones(kept.shape, np.bool_)
+    boxes = list(pieces(Box(0, height, 0, width), _side(image.chunk(level), (height, width))))
+    while boxes:
+        box = boxes.pop()
         top, left = -(-box.top // step), -(-box.left // step)
-        found = image.read(box, level)[top * step - box.top :: step, left * step - box.left :: step]
+        try:
+            found = image.read(box, level)
+        except DataError as error:
+            if not pass_over:
+                raise
+            parts = list(pieces(box, image.chunk(level)))
+            if len(parts) > 1:
+                boxes += parts  # one of them it is
+                continue
+            known[top : -(-box.bottom // step), left : -(-box.right // step)] = False
+            if not known.any():
+                raise
+            log.warning("%s The scale of values is found without it.", error)
+            continue
+        found = found[top * step - box.top :: step, left * step - box.left :: step]
         pixels[top : top + found.shape[0], left : left + found.shape[1]] = found
     own, of_level = image.factor(), image.factor(level)
     factor = of_level[0] / own[0] * step, of_level[1] / own[1] * step
-    return CoarsePixels(pixels, factor, level, step)
+    return CoarsePixels(pixels, factor, level, step, None if known.all() else known)
 
 
 def _side(chunk: tuple[int, int], shape: tuple[int, int]) -> tuple[int, int]:

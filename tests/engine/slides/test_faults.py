@@ -11,6 +11,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import zarr
 from slide_files import Slide, files_of, labels_of
 
 from cellflow.cli import main
@@ -18,8 +19,9 @@ from cellflow.engine.prediction.ensemble import ensemble
 from cellflow.engine.runtime.tasks import cancelled_by
 from cellflow.engine.slides.blocks import BlockGrid
 from cellflow.engine.slides.store import SlideStore
-from cellflow.errors import RunError
-from cellflow.io.images import write_labels
+from cellflow.errors import DataError, RunError
+from cellflow.io.images import read_image, write_labels
+from cellflow.io.large import coarse_pixels, open_large_image
 
 SCRIPT = Path(__file__).resolve().parents[3] / "benchmarks" / "faults.py"
 THRESHOLDS = ("--cellprob_threshold", "-1", "--flow_threshold", "2", "--min_size", "5")
@@ -146,3 +148,43 @@ def test_a_dry_run_times_a_block_and_writes_nothing(slide, monkeypatch, tmp_path
     assert end.value.code == 0
     assert "1, 0 of them done" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
+
+
+def with_a_damaged_chunk(path: Path, image: np.ndarray, chunk: int, place: str) -> Path:
+    axes = [{"name": name, "type": "space"} for name in "yx"]
+    scale = [{"type": "scale", "scale": [1, 1]}]
+    levels = [{"axes": axes, "datasets": [{"path": "0", "coordinateTransformations": scale}]}]
+    group = zarr.open_group(
+        path, mode="w", attributes={"ome": {"version": "0.5", "multiscales": levels}}
+    )
+    array = group.create_array("0", shape=image.shape, chunks=(chunk, chunk), dtype=image.dtype)
+    array[:] = image
+    (path / "0/c" / place).write_bytes(b"no zstd")
+    return path
+
+
+def test_the_scale_of_values_is_found_without_a_damaged_chunk(tmp_path, caplog):
+    image = np.arange(10_000, dtype=np.uint16).reshape(100, 100) + 1
+    path = with_a_damaged_chunk(tmp_path / "plain.zarr", image, 40, "1/2")
+    with open_large_image(path) as large:
+        with pytest.raises(DataError, match="damaged"):
+            coarse_pixels(large)
+        found = coarse_pixels(large, pass_over=True)
+    unknown = np.zeros((100, 100), bool)
+    unknown[40:80, 80:] = True
+    np.testing.assert_array_equal(found.known, ~unknown)
+    np.testing.assert_array_equal(found.pixels[found.known], image[~unknown])
+    assert "rows 40 to 80, columns 80 to 100" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_damaged_chunk_costs_the_blocks_that_look_at_it(slide, tmp_path, caplog):
+    image = np.tile(read_image(slide.path), (2, 2))
+    path = with_a_damaged_chunk(tmp_path / "plain.zarr", image, 80, "9/10")
+    found = Slide(path, replace(slide.config, images=(path,))).segment("b", block=256)
+    assert not found.failed
+    (part,) = found.slides.values()
+    assert "3_3" in part.failed
+    assert not {"0_0", "0_1", "1_0", "1_1"} & set(part.failed)
+    assert "rows 720 to 800, columns 800 to 840" in caplog.text
+    assert labels_of(part.folder)[:512, :512].any()
