@@ -15,15 +15,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 import zarr
 from numpy.typing import NDArray
 
@@ -131,10 +132,7 @@ def stand_in(folder: Path) -> Path:
         for item in synthetic_dataset(24, shape=(256, 256), seed=1, per_group=1):
             (source / "images").mkdir(parents=True, exist_ok=True)
             write_labels(source / "masks" / f"{item.id}.tif", item.labels)
-            np_image = source / "images" / f"{item.id}.tif"
-            import tifffile
-
-            tifffile.imwrite(np_image, item.image)
+            tifffile.imwrite(source / "images" / f"{item.id}.tif", item.image)
         cellflow.prepare(PrepareConfig(source=source, out=folder / "data", overwrite=True))
         cellflow.make_folds(FoldsConfig(data=folder / "data", k=4))
         cellflow.train(
@@ -158,8 +156,6 @@ def config_of(args: argparse.Namespace, image: Path, name: str, block: int | Non
             runtime=CPU,
         )
     )
-    from dataclasses import replace
-
     return replace(config, runs=tuple(found))
 
 
@@ -268,11 +264,17 @@ def one(args: argparse.Namespace) -> None:
         "cells": slide.cells,
         "seconds": round(time.perf_counter() - started, 2),
         "cpu_seconds": round(time.process_time() - cpu, 2),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "peak_mb": peak_memory(),
         "steps": json.loads((slide.folder / "slide.json").read_text())["seconds"],
     }
     shutil.rmtree(slide.folder)
     print(json.dumps(took))
+
+
+def peak_memory() -> int:
+    """Megabytes that this process has held at most; ru_maxrss would start with those of its parent."""
+    text = Path("/proc/self/status").read_text()
+    return int(text.partition("VmHWM:")[2].split()[0]) // 1024
 
 
 def draw(args: argparse.Namespace) -> None:

@@ -186,7 +186,8 @@ class _Pass:
         if missing:
             self.store.forget(STEPS[1:])  # what was made without these blocks
             (self.job.folder / RECORD).unlink(missing_ok=True)
-        failed = self._run("flows", make_flows, missing, resources={"GPU": 1})
+        gpu = None if self.job.config.runtime.device == "cpu" else {"GPU": 1.0}
+        failed = self._run("flows", make_flows, missing, resources=gpu)
         if failed and len(failed) == len(self.plan.grid.names):
             raise DataError(
                 f"{self.plan.id}: no block could be predicted. The first says: {next(iter(failed.values()))}",
