@@ -99,7 +99,11 @@ def differences(folder: Path, expected: dict[str, bytes]) -> list[str]:
     found = files_of(folder)
     wrong = [f"{name} is left over" for name in sorted(found.keys() - expected.keys())]
     wrong += [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
-    wrong += [f"{name} differs" for name in sorted(found) if found[name] != expected.get(name)]
+    wrong += [
+        f"{name} differs"
+        for name in sorted(found.keys() & expected.keys())
+        if found[name] != expected[name]
+    ]
     if is_locked(folder / ".lock"):
         wrong.append(".lock is held")
     return wrong
