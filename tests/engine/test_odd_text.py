@@ -47,7 +47,8 @@ def test_tables_of_a_prediction(tmp_path: Path) -> None:
         with ResultFolder.open(tmp_path / "p", {}) as folder:
             for name in names:
                 if name not in folder.done():
-                    folder.write(name, prediction(cell_type=name), image)
+                    cells = folder.writer.write(name, prediction(cell_type=name), image)
+                    folder.note({name: cells})
             folder.finish(names)
     cells = read_frame(folder.path / "cells.csv", ["id"], text=("id", "cell_type"))
     assert cells["id"].tolist() == [name for name in IDS for _ in range(2)]

@@ -62,8 +62,8 @@ OPTIONAL_PARTS = (
     OptionalPart("bioimageio", ("bioimageio.core",), "cellflow export --to bioimageio"),
     OptionalPart("napari", ("napari",), "the plugin for napari"),
     OptionalPart("dask", ("distributed",), "--scheduler local:N or tcp://HOST:PORT"),
-    OptionalPart("slurm", ("dask_jobqueue",), "--scheduler slurm:N"),
-    OptionalPart("slides", ("openslide",), "SVS, NDPI and other slides"),
+    OptionalPart("slurm", ("dask-jobqueue",), "--scheduler slurm:N"),
+    OptionalPart("slides", ("openslide-python",), "SVS, NDPI and other slides"),
 )
 
 

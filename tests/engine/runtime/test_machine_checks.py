@@ -167,7 +167,8 @@ import importlib.metadata as metadata
 from cellflow.config.host import ChecksConfig
 real = metadata.distribution
 def distribution(name):
-    if name in ("gspread", "six", "onnx", "bioimageio.core", "napari"):
+    missing = "gspread six onnx bioimageio.core napari distributed dask-jobqueue openslide-python"
+    if name in missing.split():
         raise metadata.PackageNotFoundError(name)
     return real(name)
 metadata.distribution = distribution
