@@ -18,7 +18,8 @@ from cellflow.errors import CellflowError
 pytest.importorskip("dask_jobqueue")
 
 SBATCH = """#!/bin/sh
-setsid sh "$1" > /dev/null 2>&1 &
+cp "$1" job.sh  # the script is removed once it is handed over
+setsid sh job.sh > job.out 2>&1 &
 echo $! >> jobs
 echo "Submitted batch job $!"
 """
