@@ -164,14 +164,3 @@ def predict_some(job: ImageJob, images: Images) -> ImagesDone:
     todo = [name for name in images if name not in done]
     with at_most(job.config.files.max_pixels):
         return ImagePass(opened.segmenter, images, writer, todo).run()
-
-
-def _anywhere(run: str, runs_dir: Path) -> str:
-    """What names a model, with an absolute path where it is one; ``NAME@TYPE`` as well."""
-    name, sign, only_type = run.rpartition("@")
-    if not name or Path(run).exists():
-        name, sign, only_type = run, "", ""
-    path = Path(name)
-    if path.is_file() or (path.exists() and not (runs_dir / name).exists()):
-        name = str(path.absolute())
-    return name + sign + only_type
