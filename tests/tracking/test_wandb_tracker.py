@@ -35,7 +35,7 @@ def tracker(folder: Path, **config: Any) -> WandbTracker:
 def recorded(folder: Path) -> list[Recorded]:
     """What each offline folder of a run holds, oldest first, once wandb has written all of it."""
     paths = sorted(folder.glob("wandb/offline-run-*/*.wandb"))
-    for _ in range(200):
+    for _ in range(1200):  # a minute, on a machine that does much else
         found = [read_wandb(path) for path in paths]
         if all(item.exit_code is not None for item in found):
             break
