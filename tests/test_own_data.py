@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-from narrow import new_networks
 from numpy.typing import NDArray
 from skimage.draw import disk
 from skimage.filters import gaussian
@@ -18,9 +17,8 @@ from skimage.io import imsave
 
 from cellflow import cli
 from cellflow.io.images import read_labels
-from cellflow.nn.networks import UNet
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("full_width")]
+pytestmark = pytest.mark.slow
 
 SHAPE = (80, 96)
 FROM_SCRATCH = ("--diam_mean", 17, "--n_epochs", 14, "--eval_every", 14, "--nimg_per_epoch", 24)
@@ -81,8 +79,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data, runs = folder / "data", folder / "runs"
     run("prepare", folder / "source", "--out", data)
     run("folds", "--data", data, "--split", "holdout")
-    with new_networks(UNet):
-        run("train", "--data", data, "--runs_dir", runs, "--name", "base", *RECIPE, *FROM_SCRATCH)
+    run("train", "--data", data, "--runs_dir", runs, "--name", "base", *RECIPE, *FROM_SCRATCH)
     return runs / "base" / "fold_0" / "best.pt"
 
 
