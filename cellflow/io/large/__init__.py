@@ -10,7 +10,7 @@ from cellflow.io.image_folders import unreadable
 from cellflow.io.images import is_zarr, read_image
 from cellflow.io.large.array_image import ArrayImage
 from cellflow.io.large.coarse import CoarsePixels, coarse_pixels
-from cellflow.io.large.large_image import LARGEST_CHUNK, LargeImage
+from cellflow.io.large.large_image import LARGEST_CHUNK, LargeImage, place_text
 from cellflow.io.large.slide_image import SLIDE_SUFFIXES, SlideImage
 from cellflow.io.large.tiff_image import TiffImage, open_tiff
 from cellflow.io.large.zarr_image import ZarrImage
@@ -27,6 +27,7 @@ __all__ = [
     "ZarrImage",
     "coarse_pixels",
     "open_large_image",
+    "place_text",
 ]
 
 

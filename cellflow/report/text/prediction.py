@@ -34,8 +34,9 @@ def prediction_text(result: Prediction) -> str:
     members = "" if result.members == 1 else f", mean flow of {result.members} models"
     lines = [
         f"{plural(sum(result.cells.values()), 'cell')} in {plural(len(result.cells), 'image')}{members}",
-        f"Written: {result.folder}: {', '.join(result.written)}",
     ]
+    if result.written:
+        lines.append(f"Written: {result.folder}: {', '.join(result.written)}")
     shown = max(result.cells, key=lambda name: result.cells[name], default="")
     mask, outline = result.masks / f"{shown}.tif", result.folder / "outlines" / f"{shown}.png"
     if outline.is_file():
