@@ -129,3 +129,16 @@ def test_a_folder_that_may_not_be_looked_into() -> None:
                 find_images(folder, recursive=True)
         finally:
             os.seteuid(user)
+
+
+def test_slides_of_scanners_are_images_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image(tmp_path / "a.png")
+    for name in ("b.svs", "c.NDPI", "d.mrxs", "e.dcm", "f.czi"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "d").mkdir()
+    assert list(find_images(tmp_path)) == ["a", "b", "c", "d"]
+    assert "(e.dcm): .dcm is taken, as a slide, only where the file is named itself" in caplog.text
+    assert list(find_images(tmp_path / "*.[sdm]*")) == ["b", "d", "e"]
+    assert list(find_images(tmp_path / "f.czi")) == ["f"]

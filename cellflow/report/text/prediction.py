@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any, Protocol
 
 from cellflow.report.text.table import named_lines
@@ -42,7 +43,7 @@ def prediction_text(result: Prediction) -> str:
     if outline.is_file():
         lines.append(f"Open: {outline}")
     elif mask.is_file():
-        lines.append(f"Open: napari --layer-type labels {mask}, or drag it onto Fiji")
+        lines.append(f"Open: napari --layer-type labels {quote(str(mask))}, or drag it onto Fiji")
     if result.slides:
         lines += _slide_lines(result.slides)
     return "\n".join(lines)
@@ -52,7 +53,7 @@ def _slide_lines(slides: Mapping[str, Any]) -> list[str]:
     """How to look at slides, by the one with the most cells; blocks that are missing."""
     shown = max(slides.values(), key=lambda slide: slide.cells)
     lines = [
-        f"Open: napari --layer-type labels {shown.labels} over its image",
+        f"Open: napari --layer-type labels {quote(str(shown.labels))} over its image",
         f"QuPath: open the image and drag {shown.outlines} onto it",
         f"Table: {shown.table}",
     ]

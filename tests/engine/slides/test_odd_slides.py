@@ -8,10 +8,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tifffile
-from slide_files import Slide, files_of
+from slide_files import Slide, files_of, labels_of
 
+from cellflow.cli import main
 from cellflow.config import SlidesConfig
 from cellflow.engine.prediction.ensemble import EnsembleResult, ensemble
 from cellflow.engine.slides import predict_slide
@@ -93,3 +95,32 @@ def test_what_is_left_of_other_settings_is_never_gone_on_with(slide, undisturbed
         with pytest.raises(KeyboardInterrupt):
             slide.segment("b", block=300)
     assert files_of(slide.segment("b", block=256).slides["mosaic"].folder) == files_of(undisturbed)
+
+
+def test_a_folder_with_the_file_of_a_scanner(slide, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("openslide")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    pixels = np.stack([read_image(slide.path)[:150, :160]] * 3, axis=-1)
+    tifffile.imwrite(
+        tmp_path / "folder" / "1 a.b.SVS", pixels, tile=(128, 128), photometric="rgb", metadata=None,
+        description="Aperio Image Library v11\r\n160x150 (128x128) RGB|MPP = 0.5",
+    )  # fmt: skip
+    tifffile.imwrite(tmp_path / "folder" / "small.tif", pixels[:, :, 0])
+    arguments = [
+        "predict", "folder", "--model", str(slide.config.runs[0]), "--device", "cpu", "--amp", "off",
+        "--diameter", "9um", "--cellprob_threshold", "-1", "--flow_threshold", "2",
+    ]  # fmt: skip
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code == 1
+    assert "the pixel size of small is not known" in capsys.readouterr().err
+    (tmp_path / "folder" / "small.tif").write_bytes(b"II*")  # damaged: no fault of the others
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    said = capsys.readouterr()
+    assert end.value.code == 1
+    assert "1 of 2 images could not be used" in said.err
+    (labels,) = Path("predictions").glob("*/slides/1 a.b/labels.zarr")
+    assert f"napari --layer-type labels '{labels}'" in said.out
+    assert labels_of(labels.parent).shape == (150, 160)
