@@ -136,8 +136,8 @@ def _clear(folder: Path) -> None:
 def _check_same(job: SlideJob, known: Mapping[str, Any], identity: str) -> None:
     if dict_or_empty(known.get("plan")).get("identity") != identity:
         raise DataError(
-            f"{job.folder} holds another prediction of {job.image.id}: of other models, thresholds, or another "
-            "state of the image. Choose another --name, or add --overwrite.",
+            f"{job.folder} holds another prediction of {job.image.id}: of other models, thresholds, --level, --roi or "
+            "--empty, or another state of the image. Choose another --name, or add --overwrite.",
             path=job.folder,
         )
 
