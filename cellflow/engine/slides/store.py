@@ -119,7 +119,9 @@ class SlideStore:
         """
         if is_cancelled():
             raise RunError(f"{self.path.parent}: {step} of block {name} is not wanted any more.")
-        packed = io.BytesIO()  # a zip that is cut off by a full disk complains once more when it is collected
+        packed = (
+            io.BytesIO()
+        )  # a zip that is cut off by a full disk complains once more when it is collected
         np.savez(packed, **values)
         with atomic_path(self.path / step / f"{name}.npz") as temporary:
             temporary.write_bytes(packed.getbuffer())
