@@ -39,7 +39,8 @@ class ReportConfig:
     """File to write, ends in .html; without it report.html in the folder of the run, or compare-A-B.html in
     that of all runs."""
     watch: bool = False
-    """Write the page again whenever something has changed, until the training has ended or Ctrl-C."""
+    """Write the page again whenever something has changed, until the training has ended or Ctrl-C. A run
+    that is not there yet is waited for."""
     interval: Annotated[float, POSITIVE] = 10.0
     """Seconds between two looks of --watch, after which an open page also loads itself again."""
 

@@ -238,6 +238,18 @@ def _fields(plate: Path, facts: dict[str, Any]) -> Iterator[Path]:
                 yield image
 
 
+def missing_in_plate(plate: Path) -> list[str]:
+    """Wells and fields that a plate names and that are not there."""
+    found = []
+    with _told_of(plate):
+        for well in attributes(plate)["plate"]["wells"]:
+            place = inside(plate, well["path"])
+            fields = attributes(place).get("well", {}).get("images", [])
+            paths = [inside(place, field["path"]) for field in fields] or [place]
+            found += [str(path.relative_to(plate)) for path in paths if not is_zarr(path)]
+    return found
+
+
 def is_plate(path: Path) -> bool:
     """Whether a zarr is a plate with wells."""
     return is_zarr(path) and isinstance(attributes(path).get("plate"), dict)

@@ -8,12 +8,24 @@ from pathlib import Path
 from cellflow.errors import DataError
 from cellflow.io._ome_zarr import images_in, is_zarr
 
-__all__ = ["IMAGE_SUFFIXES", "is_text", "list_images", "passed_over", "unreadable"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "SLIDE_FILES",
+    "SLIDE_SUFFIXES",
+    "is_text",
+    "list_images",
+    "passed_over",
+    "unreadable",
+]
 
 IMAGE_SUFFIXES = (
     ".png", ".tif", ".tiff", ".jpg", ".jpeg", ".bmp", ".jp2", ".j2k", ".jpx", ".webp",
 )  # fmt: skip
 """Endings of the files that are read."""
+SLIDE_FILES = (".bif", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide")
+"""Endings of slides that are one file each; what belongs to a .mrxs lies in a folder of its name."""
+SLIDE_SUFFIXES = (*SLIDE_FILES, ".czi", ".dcm", ".vms", ".vmu")
+"""Endings of the files that OpenSlide reads here; TIFFs of other endings are read as TIFF."""
 
 _OTHER_FORMATS = {
     ".avif", ".btf", ".czi", ".dcm", ".dv", ".gif", ".h5", ".heic", ".ics", ".ims", ".jfif", ".jxl",
@@ -26,8 +38,8 @@ _OF_CELLPOSE = ("_seg.npy", "_size.npy")
 """What Cellpose writes beside images and models."""
 
 
-def list_images(folder: Path) -> list[Path]:
-    """Image files directly in a folder, and OME-Zarr images, sorted by name.
+def list_images(folder: Path, *, also: tuple[str, ...] = ()) -> list[Path]:
+    """Image files directly in a folder, those with `also` other endings too, and OME-Zarr images, sorted by name.
 
     A zarr is one image, or as many as a plate has, and no folder to look into. Hidden files
     are passed over; so are broken links, names that are not UTF-8 and other formats, of which `passed_over`
@@ -42,15 +54,15 @@ def list_images(folder: Path) -> list[Path]:
     for item in sorted(_items(Path(folder))):
         if not is_text(item.name):
             continue
-        if item.suffix.lower() in IMAGE_SUFFIXES and item.is_file():
+        if item.suffix.lower() in (*IMAGE_SUFFIXES, *also) and item.is_file():
             found.append(item)
         elif is_zarr(item):
             found += _in_zarr(item)
     return found
 
 
-def passed_over(folder: Path) -> list[tuple[Path, str]]:
-    """Files of a folder that look like images and are not read, with the reason, sorted by name.
+def passed_over(folder: Path, *, also: tuple[str, ...] = ()) -> list[tuple[Path, str]]:
+    """Files of a folder that look like images and `list_images` does not take, with the reason, sorted by name.
 
     Names that are not UTF-8 are given in the form in which they can be written.
 
@@ -66,7 +78,8 @@ def passed_over(folder: Path) -> list[tuple[Path, str]]:
             if is_text(item.name) and not _in_zarr(item):
                 found.append((item, "a zarr without an OME-Zarr image in it"))
             continue
-        if suffix not in IMAGE_SUFFIXES and suffix not in _OTHER_FORMATS:
+        taken = suffix in (*IMAGE_SUFFIXES, *also)
+        if not taken and suffix not in _OTHER_FORMATS:
             continue
         if item.name.endswith(_OF_CELLPOSE):
             continue
@@ -75,7 +88,11 @@ def passed_over(folder: Path) -> list[tuple[Path, str]]:
             found.append((item.with_name(name), "its name is not UTF-8 text; rename it"))
         elif item.is_symlink() and not item.exists():
             found.append((item, "a link that leads nowhere"))
-        elif suffix in _OTHER_FORMATS:
+        elif not taken and also and suffix in SLIDE_SUFFIXES:
+            found.append(
+                (item, f"{suffix} is taken, as a slide, only where the file is named itself")
+            )
+        elif not taken:
             found.append((item, f"{suffix} is not read; convert it to TIFF or PNG"))
     return sorted(found)
 

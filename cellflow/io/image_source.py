@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
-from cellflow.io._ome_zarr import is_zarr
+from cellflow.io._ome_zarr import NONSENSE, is_plate, is_zarr, missing_in_plate
 from cellflow.io.formats import ReadOptions, read_source
 from cellflow.io.formats.base import SILENT
 from cellflow.io.formats.image_files import LIST_SUFFIX, ImageSearch, is_image_file
@@ -80,6 +81,11 @@ def find_images(
         )
     options = ReadOptions("images", img_filter=img_filter, recursive=recursive, log=log or SILENT)
     found = by_id(replace(image, given_size=pixel_size) for image in _images(paths, options))
+    for plate in dict.fromkeys(_plate_of(image.path) for image in found.values()):
+        missing = [] if plate is None else missing_in_plate(plate)
+        if missing:
+            names = few_text(missing)
+            options.log.warning("%s names wells or fields that are not there: %s", plate, names)
     odd = {name: image for name, image in found.items() if not is_text(name)}
     if odd:
         names = few_text(ascii(str(image.path)) for image in odd.values())
@@ -98,6 +104,14 @@ def _images(paths: list[Path], options: ReadOptions) -> Iterator[SourceImage]:
     for path in paths:
         if path not in passed:
             yield from read_source(path, options).images.values()
+
+
+def _plate_of(image: Path) -> Path | None:
+    """The plate of which an image is a field."""
+    with suppress(DataError, *NONSENSE):
+        if len(image.parents) > 2 and image.is_dir() and is_plate(image.parents[2]):
+            return image.parents[2]
+    return None
 
 
 def source_folders(sources: Path | Iterable[Path]) -> str | list[str]:

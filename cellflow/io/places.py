@@ -91,12 +91,18 @@ def find_folder(folder: Path, names: tuple[str, ...]) -> Path | None:
 
 
 def tell_of_passed_over(
-    *folders: Path, log: logging.Logger = _log, but: tuple[str, ...] = ()
+    *folders: Path,
+    log: logging.Logger = _log,
+    but: tuple[str, ...] = (),
+    also: tuple[str, ...] = (),
 ) -> None:
-    """Log which files look like images and cannot be read, a line for each reason; not those `but` names end in."""
+    """Log which files look like images and are not taken, a line for each reason; not those `but` names end in.
+
+    Files with `also` other endings are taken, as by `list_images`.
+    """
     for folder in folders:
         reasons: dict[str, list[str]] = {}
-        for path, reason in passed_over(folder):
+        for path, reason in passed_over(folder, also=also):
             if not path.stem.endswith(but):
                 reasons.setdefault(reason, []).append(path.name)
         for reason, names in reasons.items():

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from skimage.io import imsave
+from zarr_files import write_plate
 
 from cellflow.errors import DataError
 from cellflow.io.image_source import find_images
@@ -129,3 +131,29 @@ def test_a_folder_that_may_not_be_looked_into() -> None:
                 find_images(folder, recursive=True)
         finally:
             os.seteuid(user)
+
+
+def test_slides_of_scanners_are_images_too(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    image(tmp_path / "a.png")
+    for name in ("b.svs", "c.NDPI", "d.mrxs", "e.dcm", "f.czi"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "d").mkdir()
+    assert list(find_images(tmp_path)) == ["a", "b", "c", "d"]
+    assert "(e.dcm): .dcm is taken, as a slide, only where the file is named itself" in caplog.text
+    assert list(find_images(tmp_path / "*.[sdm]*")) == ["b", "d", "e"]
+    assert list(find_images(tmp_path / "f.czi")) == ["f"]
+
+
+def test_what_a_plate_names_and_is_not_there_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pixels = np.zeros((8, 8), np.uint8)
+    plate = write_plate(tmp_path / "p.zarr", pixels, ("A/1", "B/2", "B/3"), "0.5", axes="yx")
+    assert len(find_images(plate)) == 6
+    assert not caplog.text
+    shutil.rmtree(plate / "A/1/1")
+    shutil.rmtree(plate / "B/2")
+    assert list(find_images(plate)) == ["p.zarr__A__1__0", "p.zarr__B__3__0", "p.zarr__B__3__1"]
+    assert caplog.text.count("names wells or fields that are not there: A/1/1, B/2") == 1

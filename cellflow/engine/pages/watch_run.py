@@ -9,15 +9,29 @@ from pathlib import Path
 
 from cellflow.engine.runs.catalog import is_trained_now
 from cellflow.engine.runs.state import run_state
-from cellflow.storage.run_folder import RunFolder
+from cellflow.errors import RunError
+from cellflow.storage.run_folder import RunFolder, find_run
 
-__all__ = ["watch_run"]
+__all__ = ["wait_for_run", "watch_run"]
 
 QUIET_LOOKS = 3
 """Looks in a row at which nobody trains the run, after which its training has ended: folds that are trained one
 after the other leave a gap."""
 
 _log = logging.getLogger(__name__)
+
+
+def wait_for_run(name: str | None, runs_dir: Path, interval: float) -> RunFolder:
+    """A run as `find_run` gives it, as soon as it is there, which is looked for every so many seconds."""
+    told = False
+    while True:
+        try:
+            return find_run(name, runs_dir, begun=False)
+        except RunError as error:
+            if not told:
+                _log.warning("%s It is waited for; Ctrl-C ends that", error)
+            told = True
+            time.sleep(interval)
 
 
 def watch_run(run: RunFolder, write: Callable[[float | None], Path], interval: float) -> Path:

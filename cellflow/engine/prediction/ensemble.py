@@ -158,7 +158,7 @@ def _ensemble(job: EnsembleJob) -> EnsembleResult:
                 folder=job.folder, identity=_how(job, ()), scheduler=scheduler,
             )  # fmt: skip
     failed = summary.failed | refused
-    if slides:
+    if found:
         written += (
             f"{TABLE} (a row per slide)",
             f"slides/ID/ (labels.zarr, cells.csv, cells.geojson of {plural(len(found), 'slide')})",
@@ -250,9 +250,8 @@ class EnsembleJob:
 
 def open_ensemble(config: EnsembleConfig) -> EnsembleJob:
     check_config(config)
-    if config.slides.scheduler:
-        config = for_workers(config)
-    images = find_images(config.images, **config.files.search)
+    sent = for_workers(config) if config.slides.scheduler else config
+    images = find_images(sent.images, **config.files.search)
     diameter = diameter_in_pixels(config.inference.diameter, images, config.slides.level)
     config = dataclasses.replace(
         config, inference=dataclasses.replace(config.inference, diameter=diameter)

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from cellflow.config.prediction import SlidesConfig
 from cellflow.engine.prediction.slide_table import SLIDES, write_slide_table
 from cellflow.engine.runtime.scheduler import Scheduler
 from cellflow.engine.runtime.shared_folder import shared_folder
+from cellflow.engine.segmentation.open_segmenter import for_workers
 from cellflow.engine.segmentation.segmenter import Segmenter
 from cellflow.engine.slides.make_plan import make_plan
 from cellflow.engine.slides.predict_slide import SlideResult, predict_slide
 from cellflow.engine.slides.work import SlideJob
-from cellflow.errors import DataError, NotFiniteError
+from cellflow.errors import DataError, NotFiniteError, PackageError, RunError
 from cellflow.io.large import SLIDE_SUFFIXES
 from cellflow.io.source import FileImage, SourceImage
 from cellflow.numeric.normalize import scale_channels, select_channels
@@ -43,14 +45,16 @@ _SMALL_FILE = 2**19
 
 
 def is_slide(image: SourceImage, config: SlidesConfig) -> bool:
-    """Whether an image is segmented by blocks: where that is asked for, and where it is large."""
+    """Whether an image is segmented by blocks: where that is asked for, it is large, or a scanner has made it."""
     if config.block is not None or config.level or config.roi:
         return True
     if not isinstance(image, FileImage):
         return False
     kind = image.path.suffix.lower()
+    if kind in SLIDE_SUFFIXES:
+        return True
     small = kind not in _TILED or image.path.stat().st_size < _SMALL_FILE
-    if small and kind not in SLIDE_SUFFIXES and not image.path.is_dir():
+    if small and not image.path.is_dir():
         return False
     try:
         with image.open_large() as large:
@@ -96,6 +100,7 @@ def predict_slides(
     """
     results: dict[str, SlideResult] = {}
     failed: dict[str, str] = {}
+    config = for_workers(config)
     how = config.slides
     region = _file_of(how.roi)
     if config.output.export != _AS_USUAL:
@@ -106,21 +111,22 @@ def predict_slides(
     places.mkdir(parents=True, exist_ok=True)
     with shared_folder(scheduler, places):
         for name, image in images.items():
-            mine = {
-                **identity,
-                "image": image.fingerprint,
-                "level": how.level,
-                "roi": region,
-                "empty": how.empty,
-            }
             job = SlideJob(config, channels, image, places / name, how.block or BLOCK)
-            plan = partial(
-                make_plan, image, segmenter, hash_json(mine), block=job.block, level=how.level,
-                roi=how.roi, empty=how.empty,
-            )  # fmt: skip
             try:
-                results[name] = predict_slide(job, hash_json(mine), plan, scheduler)
-            except (DataError, NotFiniteError) as error:
+                mine = {
+                    **identity,
+                    "image": image.fingerprint,
+                    "level": how.level,
+                    "roi": region,
+                    "empty": how.empty,
+                }
+                plan = partial(
+                    make_plan, image, segmenter, hash_json(mine), block=job.block, level=how.level,
+                    roi=how.roi, empty=how.empty,
+                )  # fmt: skip
+                found = predict_slide(job, hash_json(mine), plan, scheduler)
+                results[name] = replace(found, folder=folder / SLIDES / name)
+            except (DataError, NotFiniteError, PackageError, RunError) as error:
                 failed[name] = str(error)
                 _log.warning("%s could not be segmented: %s", name, error)
     write_slide_table(folder)

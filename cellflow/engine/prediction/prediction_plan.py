@@ -12,7 +12,7 @@ from cellflow.engine.prediction.ensemble import as_ensemble, open_ensemble
 from cellflow.engine.prediction.predict_slides import is_slide, time_slide
 from cellflow.engine.prediction.slide_table import SLIDES
 from cellflow.engine.slides.predict_slide import RECORD
-from cellflow.errors import DataError, NotFiniteError
+from cellflow.errors import DataError, NotFiniteError, PackageError
 from cellflow.io.pixel_limit import at_most
 
 __all__ = ["PredictionPlan", "plan_ensemble", "plan_prediction"]
@@ -83,7 +83,7 @@ def _measure(config: EnsembleConfig) -> PredictionPlan:
                 times.append(time_slide(config, job.segmenter, job.images[name]))
                 break
             job.segmenter.predict(job.images[name](), name)
-        except (DataError, NotFiniteError) as error:
+        except (DataError, NotFiniteError, PackageError) as error:
             _log.warning("%s cannot be used: %s", name, error)
             continue
         times.append(time.perf_counter() - started)

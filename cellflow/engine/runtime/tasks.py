@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -66,6 +67,8 @@ class Answer:
         What the function returned.
     error : TaskError or None
         What it raised.
+    full : str or None
+        What the disk said, where it was full: the fault of no task.
     foreign : tuple of str
         In what the worker differs from where the task came from; it has then not run.
     """
@@ -73,6 +76,7 @@ class Answer:
     worker: str
     value: Any = None
     error: TaskError | None = None
+    full: str | None = None
     foreign: tuple[str, ...] = ()
 
 
@@ -119,7 +123,15 @@ class Job:
         return self._progress.title
 
     def take(self, name: str, answer: Answer) -> bool:
-        """Note what came of a try; whether the task is to be tried again."""
+        """Note what came of a try; whether the task is to be tried again.
+
+        Raises
+        ------
+        OSError
+            If a disk is full: all others would fail, too, after long work.
+        """
+        if answer.full is not None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), answer.full)
         if answer.error is None:
             self._tried.pop(name, None)
             self.outcome.done[name] = answer.value
@@ -261,7 +273,14 @@ def attempt(
         with session(sender):
             return Answer(worker, function(*arguments))
     except (Exception, SystemExit) as error:
-        return Answer(worker, error=task_error(error, worker))
+        return Answer(worker, error=task_error(error, worker), full=_full(error))
+
+
+def _full(error: BaseException) -> str | None:
+    """The file for which there was no room, as far as that is known; None for another error."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return str(error.filename or "")
+    return None
 
 
 def task_error(error: BaseException, worker: str) -> TaskError:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 
 from cellflow.config.checks import MICROMETRES
-from cellflow.errors import DataError
+from cellflow.errors import DataError, PackageError
 from cellflow.io.source import SourceImage
 from cellflow.storage.sizes import few_text
 
@@ -38,7 +39,8 @@ def diameter_in_pixels(
     Raises
     ------
     DataError
-        If an image does not tell its pixel size, or two have different ones.
+        If an image does not tell its pixel size, or two have different ones. One that cannot be opened does not
+        count, unless all are such: what is wrong with it is told when it is its turn.
     """
     if not isinstance(diameter, str):
         return diameter
@@ -46,11 +48,13 @@ def diameter_in_pixels(
     assert found is not None  # checked with the config
     sizes = {name: _pixel(image, level) for name, image in images.items()}
     unknown = [name for name, size in sizes.items() if size is None]
-    if unknown:
+    damaged = {name for name in unknown if not _opens(images[name])}
+    unknown = [name for name in unknown if name not in damaged]
+    if unknown or len(damaged) == len(sizes):
         raise DataError(
-            f"--diameter {diameter}: the pixel size of {few_text(unknown)} is not known. Give it with "
+            f"--diameter {diameter}: the pixel size of {few_text(unknown or sizes)} is not known. Give it with "
             "--pixel_size, or the diameter in pixels.",
-            id=unknown[0],
+            id=next(iter(unknown or sizes)),
         )
     known = {name: size for name, size in sizes.items() if size is not None}
     smallest, largest = min(known, key=known.__getitem__), max(known, key=known.__getitem__)
@@ -65,10 +69,19 @@ def diameter_in_pixels(
 
 
 def _pixel(image: SourceImage, level: int) -> float | None:
-    """Side in micrometres of a square pixel of the same area."""
+    """Side in micrometres of a square pixel of the same area; None where it is not known, or there is no image."""
+    size = None
     if level:
-        with image.open_large(level) as large:
+        with suppress(DataError, PackageError), image.open_large(level) as large:
             size = large.pixel_size()
     else:
         size = image.pixel_size()
     return None if size is None else math.sqrt(size.area)
+
+
+def _opens(image: SourceImage) -> bool:
+    try:
+        image.open_large().close()
+    except (DataError, PackageError):
+        return False
+    return True

@@ -33,7 +33,7 @@ def write_labels(job: SlideJob, name: str) -> None:
     store.save("labels", name)
 
 
-def write_level(job: SlideJob, level: int, name: str) -> None:
+def write_level(job: SlideJob, name: str, *, level: int) -> None:
     """A block of a smaller level, from the level below."""
     work = open_work(job)
     pyramid = LabelPyramid(job.folder / LABELS)

@@ -15,7 +15,10 @@ from cellflow.io.pixel_size import PixelSize
 from cellflow.numeric.normalize import Scaling
 from cellflow.storage.records import read_json
 
-__all__ = ["SlidePlan", "read_plan"]
+__all__ = ["PLAN", "SlidePlan", "read_plan"]
+
+PLAN = ".blocks/plan.json"
+"""File of the plan in the folder of a slide; without it what else lies in ``.blocks`` means nothing."""
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,17 +20,18 @@ from cellflow.engine.slides.cell_list import join_cells, number_cells
 from cellflow.engine.slides.cell_steps import check_owned, find_cells, find_ends
 from cellflow.engine.slides.flow_step import make_flows
 from cellflow.engine.slides.label_step import LABELS, write_labels, write_level
-from cellflow.engine.slides.plan import SlidePlan, read_plan
+from cellflow.engine.slides.plan import PLAN, SlidePlan, read_plan
 from cellflow.engine.slides.store import STEPS, SlideStore
 from cellflow.engine.slides.table_step import CELLS, OUTLINES, join_tables, measure_owned
 from cellflow.engine.slides.work import SlideJob
 from cellflow.errors import DataError, RunError
 from cellflow.io.label_pyramid import LabelPyramid, create_label_pyramid, level_shapes
+from cellflow.io.large import place_text
 from cellflow.numeric.dynamics import check_tally
 from cellflow.storage.atomic import write_json
 from cellflow.storage.locks import hold_lock
 from cellflow.storage.records import dict_or_empty, read_json
-from cellflow.storage.sizes import few_text, plural
+from cellflow.storage.sizes import duration_text, plural
 
 __all__ = ["RECORD", "SlideResult", "predict_slide"]
 
@@ -38,6 +39,8 @@ _log = logging.getLogger(__name__)
 
 RECORD = "slide.json"
 """What a slide was segmented with, and what came of it; written last of all."""
+MAX_PROBLEMS = 10
+"""Blocks that a message names."""
 MakePlan = Callable[[], SlidePlan]
 
 
@@ -49,12 +52,6 @@ class SlideResult:
     ----------
     folder : Path
         Its folder: `labels`, `table`, `outlines` and the record.
-    labels : Path
-        Label map with smaller levels, OME-Zarr.
-    table : Path
-        CSV with a row per cell.
-    outlines : Path
-        GeoJSON with a detection per cell.
     cells : int
         How many there are.
     failed : dict of str to str
@@ -62,11 +59,23 @@ class SlideResult:
     """
 
     folder: Path
-    labels: Path
-    table: Path
-    outlines: Path
     cells: int
     failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> Path:
+        """Label map with smaller levels, OME-Zarr."""
+        return self.folder / LABELS
+
+    @property
+    def table(self) -> Path:
+        """CSV with a row per cell."""
+        return self.folder / CELLS
+
+    @property
+    def outlines(self) -> Path:
+        """GeoJSON with a detection per cell."""
+        return self.folder / OUTLINES
 
 
 def predict_slide(
@@ -93,12 +102,12 @@ def predict_slide(
     Raises
     ------
     DataError
-        If the folder holds another result, or no block can be predicted.
+        If the image cannot be used, or the folder holds another result.
     RunError
-        If another process works there, or a step after the networks' fails.
+        If another process works there, all blocks fail, or one does in a step after the networks'.
     """
     folder = job.folder
-    with _alone(folder):
+    with hold_lock(folder / ".lock", str(folder)):
         if job.config.output.overwrite:
             _clear(folder)
         known = read_json(folder / RECORD)
@@ -114,14 +123,10 @@ def predict_slide(
         return _Pass(job, plan, store, scheduler).run()
 
 
-@contextmanager
-def _alone(folder: Path) -> Any:
-    with hold_lock(folder / ".lock", str(folder)):
-        yield
-
-
 def _clear(folder: Path) -> None:
-    (folder / RECORD).unlink(missing_ok=True)
+    """Remove all; what says how the rest was made first, so that no later command goes on with a part of it."""
+    for name in (RECORD, PLAN):
+        (folder / name).unlink(missing_ok=True)
     for name in (LABELS, ".blocks"):
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in (CELLS, OUTLINES):
@@ -131,15 +136,15 @@ def _clear(folder: Path) -> None:
 def _check_same(job: SlideJob, known: Mapping[str, Any], identity: str) -> None:
     if dict_or_empty(known.get("plan")).get("identity") != identity:
         raise DataError(
-            f"{job.folder} holds another prediction of {job.image.id}: of other models, thresholds, or another "
-            "state of the image. Choose another --name, or add --overwrite.",
+            f"{job.folder} holds another prediction of {job.image.id}: of other models, thresholds, --level, --roi or "
+            "--empty, or another state of the image. Choose another --name, or add --overwrite.",
             path=job.folder,
         )
 
 
 def _begin(job: SlideJob, identity: str, make_plan: MakePlan) -> SlidePlan:
     """The plan that was begun with; where that was another one, what was done is removed."""
-    path = job.folder / ".blocks" / "plan.json"
+    path = job.folder / PLAN
     old = read_plan(path)
     if old is not None and (old.identity, old.block) == (identity, job.block):
         return old
@@ -151,6 +156,27 @@ def _begin(job: SlideJob, identity: str, make_plan: MakePlan) -> SlidePlan:
     return plan
 
 
+class Step(NamedTuple):
+    """What is done with every block before the next step begins.
+
+    Attributes
+    ----------
+    name : str
+        Of what it leaves of each block.
+    work : callable
+        The task: given the job and the name of a block.
+    grid : BlockGrid
+        The blocks.
+    before : callable, optional
+        Joins what the steps before have found of all blocks; called here, unless a block is done already.
+    """
+
+    name: str
+    work: Callable[..., None]
+    grid: BlockGrid
+    before: Callable[[], None] | None = None
+
+
 class _Pass:
     """One way through the steps of a slide."""
 
@@ -160,83 +186,58 @@ class _Pass:
         self.job, self.plan, self.store, self.scheduler = job, plan, store, scheduler
         self.seconds: dict[str, float] = {}
 
-    def run(self) -> SlideResult:
-        """Do what is not done."""
-        mask, store = self.plan.mask, self.store
-        failed = self._flows()
-        self._step("ends", find_ends)
-        self._check_flows()
-        self._step("cells", find_cells)
-        if not store.done("checks"):
-            join_cells(store, mask)
-        self._step("checks", check_owned)
-        if not store.done("labels"):
-            count = number_cells(store, mask)
-            self._make_pyramid(count)
-        self._step("labels", write_labels)
-        self._levels()
-        self._step("tables", measure_owned)
-        join_tables(store, self.job.folder)
-        LabelPyramid(self.job.folder / LABELS).remove_leftovers()
-        return self._end(failed)
+    def steps(self) -> Iterator[Step]:
+        """All of them, in their order."""
+        grid = self.plan.grid
+        yield Step("flows", make_flows, grid)
+        yield Step("ends", find_ends, grid)
+        yield Step("cells", find_cells, grid, self._check_flows)
+        yield Step("checks", check_owned, grid, self._join_cells)
+        yield Step("labels", write_labels, grid, self._number_cells)
+        for level, shape in enumerate(self._levels, 1):
+            smaller = BlockGrid(shape, self.plan.block)
+            yield Step(f"level_{level}", partial(write_level, level=level), smaller)
+        yield Step("tables", measure_owned, grid)
 
-    def _flows(self) -> dict[str, str]:
-        """The networks' part; blocks that fail are left out, and tried again by the next command."""
-        missing = self.store.missing("flows", self.plan.grid.names)
-        if missing:
+    def run(self) -> SlideResult:
+        """Do what is not done; blocks whose flows fail are left out, and tried again by the next command."""
+        gaps: dict[str, str] = {}
+        if self.store.missing("flows", self.plan.grid.names):
             self.store.forget(STEPS[1:])  # what was made without these blocks
             (self.job.folder / RECORD).unlink(missing_ok=True)
-        gpu = None if self.job.config.runtime.device == "cpu" else {"GPU": 1.0}
-        failed = self._run("flows", make_flows, missing, resources=gpu)
-        if failed and len(failed) == len(self.plan.grid.names):
-            raise DataError(
-                f"{self.plan.id}: no block could be predicted. The first says: {next(iter(failed.values()))}",
-                path=self.plan.image,
-            )
-        return failed
+        for step in self.steps():
+            failed = self._do(step)
+            if step.name == "flows":
+                gaps = failed
+            if failed and (step.name != "flows" or len(failed) == len(step.grid.names)):
+                raise RunError(_failed_text(step, failed), path=self.job.folder)
+        join_tables(self.store, self.job.folder)
+        LabelPyramid(self.job.folder / LABELS).remove_leftovers()
+        return self._end(gaps)
 
-    def _step(self, step: str, function: Callable[..., None]) -> None:
-        failed = self._run(step, function, self.store.missing(step, self.plan.grid.names))
-        self._refuse(step, failed)
-
-    def _levels(self) -> None:
-        for level, shape in enumerate(level_shapes(self.plan.shape)[1:], 1):
-            grid = BlockGrid(shape, self.plan.block)
-            names = self.store.missing(f"level_{level}", grid.names)
-            tasks = {name: (self.job, level, name) for name in names}
-            outcome = self.scheduler.run(
-                write_level, tasks, title=f"{self.plan.id} level {level}", unit="block"
-            )
-            self._refuse(f"level {level}", {n: str(e) for n, e in outcome.failed.items()})
-
-    def _run(
-        self,
-        step: str,
-        function: Callable[..., None],
-        names: list[str],
-        resources: Mapping[str, float] | None = None,
-    ) -> dict[str, str]:
-        """Run a step on blocks; what is wrong with those that fail."""
+    def _do(self, step: Step) -> dict[str, str]:
+        """Run a step on the blocks that are not done; what is wrong with those that fail."""
+        names = self.store.missing(step.name, step.grid.names)
         if not names:
             return {}
         started = time.monotonic()
+        if step.before is not None and not self.store.done(step.name):
+            step.before()
+        networks = step.name == "flows" and self.job.config.runtime.device != "cpu"
         outcome = self.scheduler.run(
-            function,
+            step.work,
             {name: (self.job, name) for name in names},
-            title=f"{self.plan.id} {step}",
+            title=f"{self.plan.id} {_words(step)}",
             unit="block",
-            resources=resources,
+            resources={"GPU": 1.0} if networks else None,
         )
-        self.seconds[step] = round(time.monotonic() - started, 2)
+        self.seconds[step.name] = round(time.monotonic() - started, 2)
         return {name: str(error) for name, error in outcome.failed.items()}
 
-    def _refuse(self, step: str, failed: Mapping[str, str]) -> None:
-        if failed:
-            raise RunError(
-                f"{self.plan.id}: {step} of {plural(len(failed), 'block')} failed ({few_text(failed)}). The first "
-                f"says: {next(iter(failed.values()))} Repeat the command: what is done is kept.",
-                path=self.job.folder,
-            )
+    @property
+    def _levels(self) -> list[tuple[int, int]]:
+        """Shapes of the smaller levels of the label map."""
+        return level_shapes(self.plan.shape)[1:]
 
     def _check_flows(self) -> None:
         """Refuse flows that are none; say how much of the foreground runs too far to be a cell."""
@@ -250,8 +251,13 @@ class _Pass:
                 self.plan.id, lost, int(tally[0]), self.plan.reach,
             )  # fmt: skip
 
-    def _make_pyramid(self, count: int) -> None:
-        self.store.forget([f"level_{n}" for n in range(1, len(level_shapes(self.plan.shape)))])
+    def _join_cells(self) -> None:
+        join_cells(self.store, self.plan.mask)
+
+    def _number_cells(self) -> None:
+        """Number the cells that are kept, and make the empty label map for them."""
+        count = number_cells(self.store, self.plan.mask)
+        self.store.forget([f"level_{level}" for level in range(1, len(self._levels) + 1)])
         image = self.plan.image.absolute()
         create_label_pyramid(
             self.job.folder / LABELS,
@@ -262,8 +268,9 @@ class _Pass:
             pixel_size=self.plan.pixel_size,
         )
 
-    def _end(self, failed: dict[str, str]) -> SlideResult:
-        grid, folder = self.plan.grid, self.job.folder
+    def _end(self, gaps: dict[str, str]) -> SlideResult:
+        """Write the record, say what came of it, and remove what only served to go on."""
+        grid, folder, name = self.plan.grid, self.job.folder, self.plan.id
         numbers = self.store.open_list("numbers")
         cells = int(numbers.max(initial=0))
         del numbers
@@ -272,7 +279,7 @@ class _Pass:
         record = {
             "cells": cells,
             "blocks": len(grid.names),
-            "failed": failed,
+            "failed": gaps,
             "pixels": grid.shape[0] * grid.shape[1],
             "tiles": tiles,
             "tiles_run": run,
@@ -281,32 +288,44 @@ class _Pass:
             "versions": versions(),
         }
         write_json(folder / RECORD, record)
-        for name, text in failed.items():
-            core = grid.core(name)
+        if gaps:
+            lines = _block_lines(grid, gaps)
             _log.warning(
-                "%s: block %s (rows %d to %d, columns %d to %d) could not be predicted: %s",
-                self.plan.id, name, core.top, core.bottom, core.left, core.right, text,
+                "%s: %s could not be predicted and hold no cells; repeat the command to try them again:\n%s",
+                name, plural(len(gaps), "block"), lines,
             )  # fmt: skip
-        if failed:
-            _log.warning("%s: repeat the command to try them again", self.plan.id)
         else:
             self.store.remove()
         if run < tiles:
-            _log.info(
-                "%s: %d of %d tiles are empty and were passed over",
-                self.plan.id,
-                tiles - run,
-                tiles,
-            )
+            _log.info("%s: %d of %d tiles are empty and were passed over", name, tiles - run, tiles)
+        _log.info(
+            "%s: %s in %s", name, plural(cells, "cell"), duration_text(sum(self.seconds.values()))
+        )
         return _result(folder, record)
 
 
-def _result(folder: Path, record: Mapping[str, Any]) -> SlideResult:
-    return SlideResult(
-        folder,
-        folder / LABELS,
-        folder / CELLS,
-        folder / OUTLINES,
-        int(record["cells"]),
-        dict(record.get("failed") or {}),
+def _words(step: Step) -> str:
+    return step.name.replace("_", " ")
+
+
+def _failed_text(step: Step, failed: Mapping[str, str]) -> str:
+    """The message of a step without which the next ones cannot be done."""
+    some = plural(len(failed), "block") if len(failed) < len(step.grid.names) else "all blocks"
+    return (
+        f"{_words(step)} of {some} failed. The same command tries again, and goes on from what is done:\n"
+        f"{_block_lines(step.grid, failed)}"
     )
+
+
+def _block_lines(grid: BlockGrid, failed: Mapping[str, str]) -> str:
+    """Where blocks lie and what is wrong with them, a line each."""
+    lines = [
+        f"  - block {name} ({place_text(grid.core(name))}): {text}"
+        for name, text in [*failed.items()][:MAX_PROBLEMS]
+    ]
+    more = len(failed) - MAX_PROBLEMS
+    return "\n".join([*lines, *([f"  and {more} more"] if more > 0 else [])])
+
+
+def _result(folder: Path, record: Mapping[str, Any]) -> SlideResult:
+    return SlideResult(folder, int(record["cells"]), dict(record.get("failed") or {}))

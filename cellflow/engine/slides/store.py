@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Iterable
 from functools import cached_property
@@ -118,11 +119,12 @@ class SlideStore:
         """
         if is_cancelled():
             raise RunError(f"{self.path.parent}: {step} of block {name} is not wanted any more.")
-        with (
-            atomic_path(self.path / step / f"{name}.npz") as temporary,
-            temporary.open("wb") as file,
-        ):
-            np.savez(file, **values)
+        packed = (
+            io.BytesIO()
+        )  # a zip that is cut off by a full disk complains once more when it is collected
+        np.savez(packed, **values)
+        with atomic_path(self.path / step / f"{name}.npz") as temporary:
+            temporary.write_bytes(packed.getbuffer())
 
     def load(self, step: str, name: str) -> dict[str, NDArray[Any]]:
         """What a step found in a block."""

@@ -14,7 +14,7 @@ from cellflow.config import EnsembleConfig
 from cellflow.engine.runtime.kept import once
 from cellflow.engine.segmentation.open_segmenter import kept_segmenter
 from cellflow.engine.segmentation.segmenter import Segmenter
-from cellflow.engine.slides.plan import SlidePlan, read_plan
+from cellflow.engine.slides.plan import PLAN, SlidePlan, read_plan
 from cellflow.engine.slides.store import SlideStore
 from cellflow.errors import RunError
 from cellflow.io.large import LargeImage
@@ -98,7 +98,7 @@ def open_work(job: SlideJob) -> Work:
     """The slide of a task, as this worker keeps it."""
 
     def make() -> Work:
-        path = job.folder / ".blocks" / "plan.json"
+        path = job.folder / PLAN
         plan = read_plan(path)
         if plan is None:
             raise RunError(

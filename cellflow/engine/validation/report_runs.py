@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cellflow.config import ReportConfig, check_config
 from cellflow.engine.pages.run_page import write_run_page
-from cellflow.engine.pages.watch_run import watch_run
+from cellflow.engine.pages.watch_run import wait_for_run, watch_run
 from cellflow.engine.validation.compare_page import write_compare_page
 from cellflow.storage.run_folder import RunFolder, find_run
 
@@ -44,6 +44,8 @@ def write_report(config: ReportConfig) -> Path:
     """
     check_config(config)
     names = config.runs or (None,)
+    if config.watch:
+        wait_for_run(names[0], config.runs_dir, config.interval)
     runs = [find_run(name, config.runs_dir, begun=False) for name in names]
     if len(runs) > 1:
         return write_compare_page(runs, _compare_path(config, runs), data=config.data)

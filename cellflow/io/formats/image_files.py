@@ -13,6 +13,7 @@ from pathlib import Path
 from cellflow.errors import DataError
 from cellflow.io._ome_zarr import images_in, is_zarr
 from cellflow.io.formats.base import ReadOptions, SourceFormat
+from cellflow.io.image_folders import SLIDE_FILES, SLIDE_SUFFIXES
 from cellflow.io.images import IMAGE_SUFFIXES, list_images
 from cellflow.io.places import OUTPUT_ENDINGS, RESULTS, tell_of_passed_over
 from cellflow.io.source import FileImage, Source, by_id
@@ -74,14 +75,14 @@ class ImageSearch:
 
     def folder(self, folder: Path) -> list[Path]:
         """The image files of a folder, and of its sub-folders where they are wanted."""
-        here = self._filtered(list_images(folder))
-        tell_of_passed_over(folder, log=self.options.log, but=OUTPUT_ENDINGS)
+        here = self._filtered(list_images(folder, also=SLIDE_FILES))
+        self._tell_of_passed_over(folder)
         below = self._filtered(
             _below(folder, levels=None if self.options.recursive else HINT_LEVELS)
         )
         if self.options.recursive:
             for place in dict.fromkeys(path.parent for path in below):
-                tell_of_passed_over(place, log=self.options.log, but=OUTPUT_ENDINGS)
+                self._tell_of_passed_over(place)
             return self.without_outputs(
                 _some(here + below, f"{folder}: no images in this folder or below{self._wanted}")
             )[0]
@@ -96,6 +97,9 @@ class ImageSearch:
                        _counted(below, folder), folder)  # fmt: skip
         missing = f"{folder}: no images in this folder{self._wanted}"
         return self.without_outputs(_some(here, missing))[0]
+
+    def _tell_of_passed_over(self, folder: Path) -> None:
+        tell_of_passed_over(folder, log=self.options.log, but=OUTPUT_ENDINGS, also=SLIDE_FILES)
 
     @property
     def _wanted(self) -> str:
@@ -178,7 +182,7 @@ def folder_of(path: Path) -> Path:
 
 
 def _has_suffix(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES
+    return path.suffix.lower() in (*IMAGE_SUFFIXES, *SLIDE_SUFFIXES)
 
 
 def _is_pattern(path: Path) -> bool:
@@ -202,7 +206,7 @@ def _below(folder: Path, *, levels: int | None = None) -> list[Path]:
         here = Path(place)
         if here != folder:
             with suppress(*(() if levels is None else (DataError,))):
-                found += list_images(here)
+                found += list_images(here, also=SLIDE_FILES)
         depth = len(here.relative_to(folder).parts)
         folders[:] = [] if depth == levels else sorted(filter(partial(_is_searched, here), folders))
     return found
@@ -226,7 +230,7 @@ def _some(paths: list[Path], missing: str) -> list[Path]:
     """The paths, if there are any."""
     if not paths:
         endings = ", ".join(ending.lstrip(".") for ending in IMAGE_SUFFIXES)
-        raise DataError(f"{missing} ({endings}, OME-Zarr).")
+        raise DataError(f"{missing} ({endings}, OME-Zarr, slides such as svs and ndpi).")
     return paths
 
 

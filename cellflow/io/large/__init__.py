@@ -6,12 +6,12 @@ from pathlib import Path
 
 from cellflow.io._image_header import SIGNATURE_BYTES, kind_of
 from cellflow.io.channel_names import read_channel_names
-from cellflow.io.image_folders import unreadable
+from cellflow.io.image_folders import SLIDE_SUFFIXES, unreadable
 from cellflow.io.images import is_zarr, read_image
 from cellflow.io.large.array_image import ArrayImage
 from cellflow.io.large.coarse import CoarsePixels, coarse_pixels
-from cellflow.io.large.large_image import LARGEST_CHUNK, LargeImage
-from cellflow.io.large.slide_image import SLIDE_SUFFIXES, SlideImage
+from cellflow.io.large.large_image import LARGEST_CHUNK, LargeImage, place_text
+from cellflow.io.large.slide_image import SlideImage
 from cellflow.io.large.tiff_image import TiffImage, open_tiff
 from cellflow.io.large.zarr_image import ZarrImage
 from cellflow.io.pixel_size import PixelSize, read_pixel_size
@@ -27,6 +27,7 @@ __all__ = [
     "ZarrImage",
     "coarse_pixels",
     "open_large_image",
+    "place_text",
 ]
 
 

@@ -15,12 +15,8 @@ from cellflow.io.large.large_image import LargeImage, check_chunk_size, cut, pie
 from cellflow.io.pixel_size import PixelSize, sensible_pixel_size
 from cellflow.types import Box
 
-__all__ = ["SLIDE_SUFFIXES", "SlideImage"]
+__all__ = ["SlideImage"]
 
-SLIDE_SUFFIXES = (
-    ".bif", ".dcm", ".mrxs", ".ndpi", ".scn", ".svs", ".svslide", ".vms", ".vmu", ".czi",
-)  # fmt: skip
-"""Endings of the files that OpenSlide reads here; TIFFs of other endings are read as TIFF."""
 _TILE = 512
 """Rows and columns that are read at once, on one grid for all boxes.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any, Protocol
 
 from cellflow.report.text.table import named_lines
@@ -34,14 +35,15 @@ def prediction_text(result: Prediction) -> str:
     members = "" if result.members == 1 else f", mean flow of {result.members} models"
     lines = [
         f"{plural(sum(result.cells.values()), 'cell')} in {plural(len(result.cells), 'image')}{members}",
-        f"Written: {result.folder}: {', '.join(result.written)}",
     ]
+    if result.written:
+        lines.append(f"Written: {result.folder}: {', '.join(result.written)}")
     shown = max(result.cells, key=lambda name: result.cells[name], default="")
     mask, outline = result.masks / f"{shown}.tif", result.folder / "outlines" / f"{shown}.png"
     if outline.is_file():
         lines.append(f"Open: {outline}")
     elif mask.is_file():
-        lines.append(f"Open: napari --layer-type labels {mask}, or drag it onto Fiji")
+        lines.append(f"Open: napari --layer-type labels {quote(str(mask))}, or drag it onto Fiji")
     if result.slides:
         lines += _slide_lines(result.slides)
     return "\n".join(lines)
@@ -51,7 +53,7 @@ def _slide_lines(slides: Mapping[str, Any]) -> list[str]:
     """How to look at slides, by the one with the most cells; blocks that are missing."""
     shown = max(slides.values(), key=lambda slide: slide.cells)
     lines = [
-        f"Open: napari --layer-type labels {shown.labels} over its image",
+        f"Open: napari --layer-type labels {quote(str(shown.labels))} over its image",
         f"QuPath: open the image and drag {shown.outlines} onto it",
         f"Table: {shown.table}",
     ]

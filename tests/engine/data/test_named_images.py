@@ -169,7 +169,7 @@ def test_what_cannot_be_read_is_told(tmp_path: Path, caplog: pytest.LogCaptureFi
     lines = said(caplog).splitlines()
     for expected in (
         "1 file (lost.tif): a link that leads nowhere",
-        "1 file (d.czi): .czi is not read; convert it",
+        "1 file (d.czi): .czi is taken, as a slide, only where",
         "1 file (e.ND2): .nd2 is not read",
         "1 file (f.lif): .lif is not read",
     ):

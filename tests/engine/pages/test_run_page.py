@@ -254,6 +254,22 @@ def test_ctrl_c_ends_watching_and_leaves_the_page(copied: TrainConfig) -> None:
     assert "data-refresh=" not in page.read_text("utf-8")
 
 
+def test_a_run_that_is_not_there_yet_is_waited_for(copied: TrainConfig, caplog) -> None:
+    run = folder(copied)
+    later = run.path.rename(run.path.with_name("later"))
+    config = ReportConfig((run.name,), runs_dir=copied.runs_dir, watch=True, interval=0.02)
+
+    def begin() -> None:
+        wait_for(lambda: "waited for" in caplog.text)
+        later.rename(run.path)
+
+    thread = threading.Thread(target=begin)
+    thread.start()
+    assert write_report(config) == run.report
+    thread.join(60)
+    assert caplog.text.count("No run 'tiny'") == 1
+
+
 def interrupt_when_written(page: Path) -> None:
     wait_for(page.is_file)
     os.kill(os.getpid(), signal.SIGINT)
