@@ -1,6 +1,6 @@
 """Trainings while processes are killed: is each run that of an undisturbed one, and is nothing left over?
 
-    python benchmarks/training_faults.py FOLDER [--kills 20] [--clients 6] [--seed 1]
+    python benchmarks/training_faults.py FOLDER [--kills 20] [--clients 5] [--seed 1]
 
 Three folds of synthetic images are trained again and again by ``cellflow train --fold all`` with two workers:
 processes of its own (``local:2``), and those of a Dask cluster that runs already (``tcp://``). Killed (SIGKILL) are
@@ -36,18 +36,20 @@ from skimage.io import imsave
 import cellflow
 from cellflow.config import FoldsConfig, PrepareConfig
 from cellflow.io.images import write_labels
-from cellflow.nn.checkpoint import load_state, save_model_file
+from cellflow.nn.checkpoint import load_model_file, load_state, save_model_file
 from cellflow.nn.networks import UNet
 from cellflow.storage.locks import is_locked
 from cellflow.storage.run_folder import FoldFolder, RunFolder
 from cellflow.synthetic import synthetic_dataset
 
 FOLDS = 3
-EPOCHS, EVERY = 24, 4
+EPOCHS, EVERY = 9, 3
 """Epochs, and those between two evaluations."""
+WARM_UP = 40
+"""Epochs of the start model, so that there are scores to be the best."""
 PHASES = ("start", "steps", "evaluation", "saving", "end")
 VICTIMS = ("worker", "fold", "worker and fold")
-TOGETHER = 4
+TOGETHER = 5
 """Kills in one training."""
 AT_MOST = 2
 """Kills of a fold in one training: one that is lost three times is reported as failed."""
@@ -66,15 +68,17 @@ class Training:
     out: Path
     seconds: dict[str, float] = field(default_factory=dict)
 
-    def start(self, name: str, *more: str) -> subprocess.Popen[bytes]:
+    def start(
+        self, name: str, *more: str, folds: str = "all", epochs: int = EPOCHS
+    ) -> subprocess.Popen[bytes]:
         """Start ``cellflow train`` in a process; what it says goes into NAME.log."""
         self.out.mkdir(parents=True, exist_ok=True)
         with (self.out / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
                 [
-                    sys.executable, "-m", "cellflow", "train", "--fold", "all", "--data", str(self.data),
+                    sys.executable, "-m", "cellflow", "train", "--fold", folds, "--data", str(self.data),
                     "--runs_dir", str(self.out / name), "--init", str(self.model), "--adam", "--schedule", "cosine",
-                    "--n_epochs", str(EPOCHS), "--eval_every", str(EVERY), "--batch_size", "2", "--bsize", "64",
+                    "--n_epochs", str(epochs), "--eval_every", str(EVERY if epochs == EPOCHS else epochs), "--batch_size", "2", "--bsize", "64",
                     "--min_train_masks", "1", "--device", "cpu", "--amp", "off", "--threads", "1", *more,
                 ],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL,
@@ -326,15 +330,23 @@ def prepared(folder: Path) -> Training:
     cellflow.make_folds(FoldsConfig(data=data, k=FOLDS))
     torch.manual_seed(3)
     save_model_file(model, UNet(diam_mean=17.0, widths=(8, 16, 32, 64)), {})
-    return Training(data, model, folder / "out")
+    training = Training(data, model, folder / "out")
+    finish(training.start("start", folds="0", epochs=WARM_UP), training.out / "start.log")
+    save_model_file(model, load_model_file(training.run("start").fold(0).best).net, {})
+    return training
+
+
+def finish(process: subprocess.Popen[bytes], log: Path) -> None:
+    """Wait for a command that nothing happens to."""
+    if process.wait(PATIENCE):
+        raise SystemExit(log.read_text())
 
 
 def undisturbed(training: Training) -> dict[str, Any]:
     """What a run holds if nothing happens, in one process; how long its parts took is noted."""
     name = "undisturbed"
     training.fresh()
-    if training.start(name).wait(PATIENCE):
-        raise SystemExit((training.out / f"{name}.log").read_text())
+    finish(training.start(name), training.out / f"{name}.log")
     times: dict[str, list[float]] = {"steps": [], "evaluation": []}
     for files in training.run(name).fold_folders():
         text = files.log.read_text()
@@ -409,7 +421,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--clients", type=int, default=6)
+    parser.add_argument("--clients", type=int, default=5)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     shutil.rmtree(args.folder, ignore_errors=True)
