@@ -73,12 +73,13 @@ class Training:
     ) -> subprocess.Popen[bytes]:
         """Start ``cellflow train`` in a process; what it says goes into NAME.log."""
         self.out.mkdir(parents=True, exist_ok=True)
+        every = EVERY if epochs == EPOCHS else epochs
         with (self.out / f"{name}.log").open("ab") as log:
             return subprocess.Popen(
                 [
                     sys.executable, "-m", "cellflow", "train", "--fold", folds, "--data", str(self.data),
                     "--runs_dir", str(self.out / name), "--init", str(self.model), "--adam", "--schedule", "cosine",
-                    "--n_epochs", str(epochs), "--eval_every", str(EVERY if epochs == EPOCHS else epochs), "--batch_size", "2", "--bsize", "64",
+                    "--n_epochs", str(epochs), "--eval_every", str(every), "--batch_size", "2", "--bsize", "64",
                     "--min_train_masks", "1", "--device", "cpu", "--amp", "off", "--threads", "1", *more,
                 ],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL,

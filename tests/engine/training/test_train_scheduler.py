@@ -100,7 +100,7 @@ def test_two_folds_on_two_workers(
         assert "is complete" in fold_files(ours, fold).log.read_text()
         assert (tmp_path / "best" / f"exp_fold_{fold}.pt").is_file()
     assert f"tasks run on {cluster.scheduler_address}: 2 workers" in caplog.text
-    assert list((tmp_path / "ours" / "exp").glob(".shared*")) == []
+    assert list((tmp_path / "ours" / "exp").glob(".*.tmp")) == []
     assert train(ours) == results  # what is finished is not trained again
 
 
