@@ -30,7 +30,7 @@ import pandas as pd
 import psutil
 import torch
 import yaml
-from faults import PATIENCE, cluster, stop
+from faults import cluster, stop
 from skimage.io import imsave
 
 import cellflow
@@ -53,6 +53,7 @@ TOGETHER = 5
 """Kills in one training."""
 AT_MOST = 2
 """Kills of a fold in one training: one that is lost three times is reported as failed."""
+PATIENCE = 1200.0
 GONE_SECONDS = 20.0
 """That processes may take to end after the command has."""
 TIMES = ("images_per_second", "seconds", "waited")
@@ -318,8 +319,12 @@ def still_training(run: RunFolder) -> list[int]:
 
 
 def prepared(folder: Path) -> Training:
-    """Images of three folds, and a narrow network to start from."""
+    """Images of three folds, and a narrow network to start from; what an earlier call has made is kept."""
     source, data, model = folder / "source", folder / "data", folder / "start.pt"
+    training = Training(data, folder / "trained.pt", folder / "out")
+    if training.model.is_file():
+        shutil.rmtree(training.out, ignore_errors=True)
+        return training
     rows = []
     (source / "images").mkdir(parents=True)
     for item in synthetic_dataset(12, shape=(128, 128), seed=5, per_group=1):
@@ -331,9 +336,9 @@ def prepared(folder: Path) -> Training:
     cellflow.make_folds(FoldsConfig(data=data, k=FOLDS))
     torch.manual_seed(3)
     save_model_file(model, UNet(diam_mean=17.0, widths=(8, 16, 32, 64)), {})
-    training = Training(data, model, folder / "out")
-    finish(training.start("start", folds="0", epochs=WARM_UP), training.out / "start.log")
-    save_model_file(model, load_model_file(training.run("start").fold(0).best).net, {})
+    first = Training(data, model, training.out)
+    finish(first.start("start", folds="0", epochs=WARM_UP), training.out / "start.log")
+    save_model_file(training.model, load_model_file(first.run("start").fold(0).best).net, {})
     return training
 
 
@@ -425,7 +430,7 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=5)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    shutil.rmtree(args.folder, ignore_errors=True)
+    args.folder.mkdir(parents=True, exist_ok=True)
     training = prepared(args.folder.resolve())
     print(table(run(training, args.kills, args.clients, args.seed)))
 
