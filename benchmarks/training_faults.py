@@ -43,8 +43,9 @@ from cellflow.storage.run_folder import FoldFolder, RunFolder
 from cellflow.synthetic import synthetic_dataset
 
 FOLDS = 3
-EPOCHS, EVERY = 9, 3
+EPOCHS, EVERY = 24, 4
 """Epochs, and those between two evaluations."""
+RATE = 0.0005
 WARM_UP = 40
 """Epochs of the start model, so that there are scores to be the best."""
 PHASES = ("start", "steps", "evaluation", "saving", "end")
@@ -81,7 +82,8 @@ class Training:
                     sys.executable, "-m", "cellflow", "train", "--fold", folds, "--data", str(self.data),
                     "--runs_dir", str(self.out / name), "--init", str(self.model), "--adam", "--schedule", "cosine",
                     "--n_epochs", str(epochs), "--eval_every", str(every), "--batch_size", "2", "--bsize", "64",
-                    "--min_train_masks", "1", "--device", "cpu", "--amp", "off", "--threads", "1", *more,
+                    "--min_train_masks", "1", "--device", "cpu", "--amp", "off", "--threads", "1",
+                    "--learning_rate", str(RATE if epochs == EPOCHS else 0.005), *more,
                 ],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL,
             )  # fmt: skip
@@ -353,19 +355,20 @@ def undisturbed(training: Training) -> dict[str, Any]:
     name = "undisturbed"
     training.fresh()
     finish(training.start(name), training.out / f"{name}.log")
-    times: dict[str, list[float]] = {"steps": [], "evaluation": []}
+    times: dict[str, list[float]] = {"start": [], "steps": [], "evaluation": []}
     for files in training.run(name).fold_folders():
         text = files.log.read_text()
         lines = [
             (pd.Timestamp(when.replace(",", ".")), int(n)) for when, n in EPOCH_LINE.findall(text)
         ]
+        began = pd.Timestamp(text[: text.find(" INFO")].replace(",", "."))
+        times["start"].append((lines[0][0] - began).total_seconds())
         for (before, _), (now, epoch) in pairwise(lines):
             kind = "evaluation" if epoch % EVERY == 0 else "steps"
             times[kind].append((now - before).total_seconds())
-    steps, both = np.median(times["steps"]), np.median(times["evaluation"])
-    training.seconds.update(
-        steps=float(steps), evaluation=float(max(both - steps, 0.01)), start=5.0, end=1.0
-    )
+    start, steps, both = (float(np.median(times[kind])) for kind in times)
+    seconds = {"start": start, "steps": steps, "evaluation": max(both - steps, 0.01), "end": 1.0}
+    training.seconds.update(seconds)
     return files_of(training, training.run(name))
 
 
