@@ -43,7 +43,7 @@ from cellflow.storage.run_folder import FoldFolder, RunFolder
 from cellflow.synthetic import synthetic_dataset
 
 FOLDS = 3
-EPOCHS, EVERY = 24, 4
+EPOCHS, EVERY = 12, 3
 """Epochs, and those between two evaluations."""
 RATE = 0.0005
 WARM_UP = 40
