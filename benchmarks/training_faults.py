@@ -102,7 +102,7 @@ class Trial:
     """One training that was disturbed."""
 
     name: str
-    hit: list[str] = field(default_factory=list)
+    hit: list[tuple[str, str]] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
@@ -192,7 +192,7 @@ class Watch:
                 if self.kills[fold] >= AT_MOST:
                     continue
                 process = self.trainer(fold)
-                pause = None if process is None else self.pause(phase, fold)
+                pause = None if process is None else self.pause(phase, fold, process)
                 if process is not None and pause is not None:
                     time.sleep(pause)
                     return fold, process
@@ -211,13 +211,19 @@ class Watch:
                     return process
         return None
 
-    def pause(self, phase: str, fold: int) -> float | None:
+    def is_saving(self, files: FoldFolder, process: psutil.Process) -> bool:
+        """Whether a process writes a state or a model now; what one before it has left is older."""
+        with suppress(OSError, psutil.Error):
+            written = [path.stat().st_mtime for path in files.path.glob(".????????.tmp.pt")]
+            return any(when > process.create_time() for when in written)
+        return False
+
+    def pause(self, phase: str, fold: int, process: psutil.Process) -> float | None:
         """Seconds to a moment of the phase if that has come, in this fold, else None."""
         files, seconds = self.run.fold(fold), self.training.seconds
         epoch = self.last_epoch(files)
         if phase == "saving":
-            is_saving = any(files.path.glob(".????????.tmp.pt"))
-            return float(self.rng.uniform(0, 0.005)) if is_saving else None
+            return float(self.rng.uniform(0, 0.005)) if self.is_saving(files, process) else None
         if epoch is None:
             return float(self.rng.uniform(0, seconds["start"])) if phase == "start" else None
         if epoch == self.seen.get(fold) or phase == "start":
@@ -249,10 +255,11 @@ class Watch:
             worker = process.parent()
             targets = {"worker": [worker], "fold": [process], "worker and fold": [worker, process]}
             for target in targets[victim]:
-                if target is not None and target.pid != 1:
-                    target.send_signal(signal.SIGKILL)
+                if target is None or target.pid == 1:  # its worker was killed before it
+                    return
+                target.send_signal(signal.SIGKILL)
             self.kills[fold] += 1
-            self.trial.hit.append(f"{phase}: {victim}")
+            self.trial.hit.append((phase, victim))
 
 
 def disturb_workers(
@@ -278,7 +285,7 @@ def disturb_client(
         if watch.wait_for(phase) is not None and watch.client.poll() is None:
             watch.client.kill()
             watch.client.wait()
-            watch.trial.hit.append(f"{phase}: command")
+            watch.trial.hit.append((phase, "command"))
             watch.client = training.start(name, "--scheduler", address)
 
     return disturbed(training, name, address, disturb, rng, expected)
@@ -372,11 +379,10 @@ def undisturbed(training: Training) -> dict[str, Any]:
     return files_of(training, training.run(name))
 
 
-def plans(kills: int, rng: np.random.Generator) -> list[list[tuple[str, str]]]:
-    """Phases and victims of so many kills, each as often as the others, a few for each training."""
+def planned(kills: int, rng: np.random.Generator) -> list[tuple[str, str]]:
+    """Phases and victims of so many kills, each as often as the others."""
     all_of_them = [(PHASES[i % len(PHASES)], VICTIMS[i % len(VICTIMS)]) for i in range(kills)]
-    shuffled = [all_of_them[place] for place in rng.permutation(kills)]
-    return [shuffled[start : start + TOGETHER] for start in range(0, kills, TOGETHER)]
+    return [all_of_them[place] for place in rng.permutation(kills)]
 
 
 def run(training: Training, kills: int, clients: int, seed: int) -> list[tuple[str, Trial]]:
@@ -387,18 +393,20 @@ def run(training: Training, kills: int, clients: int, seed: int) -> list[tuple[s
     trials: list[tuple[str, Trial]] = []
     with cluster() as address:
         places = (("local:2", "local:2"), ("tcp://", address))
-        for number, plan in enumerate(plans(kills, rng)):
+        left, number = planned(kills, rng), 0
+        while left and number < kills:
             place, text = places[number % 2]
-            trials.append(
-                (place, disturb_workers(training, f"workers_{number}", text, plan, rng, expected))
-            )
+            plan, left = left[:TOGETHER], left[TOGETHER:]
+            trial = disturb_workers(training, f"workers_{number}", text, plan, rng, expected)
+            left += (Counter(plan) - Counter(trial.hit)).elements()  # moments that did not come
+            trials.append((place, trial))
             print(trials[-1], flush=True)
+            number += 1
         for number in range(clients):
             place, text = places[number % 2]
             phase = PHASES[number % len(PHASES)]
-            trials.append(
-                (place, disturb_client(training, f"client_{number}", text, phase, rng, expected))
-            )
+            trial = disturb_client(training, f"client_{number}", text, phase, rng, expected)
+            trials.append((place, trial))
             print(trials[-1], flush=True)
     return trials
 
@@ -412,9 +420,9 @@ def table(trials: Sequence[tuple[str, Trial]]) -> str:
     for place, trial in trials:
         result = "; ".join(trial.wrong) or "equal"
         lines.append(
-            f"| {place} | {len(trial.hit)} | {', '.join(trial.hit)} | {result} | {trial.seconds:.0f} |"
+            f"| {place} | {len(trial.hit)} | {', '.join(map(': '.join, trial.hit))} | {result} | {trial.seconds:.0f} |"
         )
-    hit = [item.split(": ") for _, trial in trials for item in trial.hit]
+    hit = [item for _, trial in trials for item in trial.hit]
     equal = sum(not trial.wrong for _, trial in trials)
     phases, victims = Counter(phase for phase, _ in hit), Counter(victim for _, victim in hit)
     lines += [
