@@ -29,14 +29,14 @@ import numpy as np
 import pandas as pd
 import psutil
 import torch
-import yaml
 from faults import cluster, stop
+from same_runs import differences, files_of
 from skimage.io import imsave
 
 import cellflow
 from cellflow.config import FoldsConfig, PrepareConfig
 from cellflow.io.images import write_labels
-from cellflow.nn.checkpoint import load_model_file, load_state, save_model_file
+from cellflow.nn.checkpoint import load_model_file, save_model_file
 from cellflow.nn.networks import UNet
 from cellflow.storage.locks import is_locked
 from cellflow.storage.run_folder import FoldFolder, RunFolder
@@ -57,7 +57,6 @@ AT_MOST = 2
 PATIENCE = 1200.0
 GONE_SECONDS = 20.0
 """That processes may take to end after the command has."""
-TIMES = ("images_per_second", "seconds", "waited")
 EPOCH_LINE = re.compile(r"([\d-]+ [\d:]+,\d+) INFO fold \d+  epoch (\d+)/", re.MULTILINE)
 
 
@@ -105,63 +104,6 @@ class Trial:
     hit: list[tuple[str, str]] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     seconds: float = 0.0
-
-
-# What is compared
-
-
-def without_times(value: Any) -> Any:
-    """A state without what depends on time."""
-    if isinstance(value, dict):
-        return {key: without_times(item) for key, item in value.items() if key not in TIMES}
-    return [without_times(item) for item in value] if isinstance(value, list) else value
-
-
-def is_same(one: Any, other: Any) -> bool:
-    """Whether two states are the same to the bit."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(is_same(one[key], other[key]) for key in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(is_same, one, other))
-    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        return one.dtype == other.dtype and torch.equal(one, other)
-    return repr(one) == repr(other)
-
-
-def files_of(training: Training, run: RunFolder) -> dict[str, Any]:
-    """Everything in the folder of a run and in that of its data; what depends on time is only named."""
-    found: dict[str, Any] = {}
-    for top in (run.path, training.data):
-        for path in sorted(top.rglob("*")):
-            if path.is_file():
-                found[f"{top.name}/{path.relative_to(top)}"] = content(path)
-    return found
-
-
-def content(path: Path) -> Any:
-    """What is compared of a file."""
-    if path.name == "last.pt":
-        return without_times(load_state(path))
-    if path.name == "history.csv":
-        return pd.read_csv(path).drop(columns=list(TIMES)).to_csv()
-    if path.name == "train.yaml":  # the first two say where
-        said = yaml.safe_load(path.read_text())
-        return {key: said[key] for key in said if key not in ("runs_dir", "scheduler")}
-    is_of_the_day = path.name in (
-        "log.txt", "events.jsonl", "metadata.json", "tracking.json", "environment.json", "history.png", ".lock",
-    )  # fmt: skip
-    return None if is_of_the_day else path.read_bytes()
-
-
-def differences(training: Training, run: RunFolder, expected: dict[str, Any]) -> list[str]:
-    """In what a run is not as it should be."""
-    found = files_of(training, run)
-    wrong = [f"{name} is left over" for name in sorted(found.keys() - expected.keys())]
-    wrong += [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
-    both = sorted(found.keys() & expected.keys())
-    wrong += [f"{name} differs" for name in both if not is_same(found[name], expected[name])]
-    wrong += [f"{path} is held" for path in run.path.rglob(".lock*") if is_locked(path)]
-    return wrong
 
 
 # What is killed, and when
@@ -311,7 +253,7 @@ def disturbed(
     while (left := still_training(watch.run)) and time.monotonic() < until:
         time.sleep(0.1)
     trial.wrong += [f"process {pid} still runs" for pid in left]
-    trial.wrong += differences(training, watch.run, expected)
+    trial.wrong += differences(training.data, watch.run, expected)
     return trial
 
 
@@ -376,7 +318,7 @@ def undisturbed(training: Training) -> dict[str, Any]:
     start, steps, both = (float(np.median(times[kind])) for kind in times)
     seconds = {"start": start, "steps": steps, "evaluation": max(both - steps, 0.01), "end": 1.0}
     training.seconds.update(seconds)
-    return files_of(training, training.run(name))
+    return files_of(training.data, training.run(name))
 
 
 def planned(kills: int, rng: np.random.Generator) -> list[tuple[str, str]]:
