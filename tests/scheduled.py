@@ -66,7 +66,7 @@ def threads_of_worker() -> dict[str, Any]:
 
     from cellflow.numeric._jit import thread_count
 
-    names = ("OMP_NUM_THREADS", "CELLFLOW_THREADS")
+    names = ("OMP_NUM_THREADS", "CELLFLOW_THREADS", "CUDA_VISIBLE_DEVICES")
     found = {name: os.environ.get(name) for name in names}
     return {"torch": torch.get_num_threads(), "kernels": thread_count(), **found}
 

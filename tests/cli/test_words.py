@@ -37,6 +37,8 @@ def told(command: str, *words: str) -> str:
         ("folds --n-folds 5", "did you mean --k 5?"),
         ("run --folds 5", "did you mean --k 5?"),
         ("train --gpu", "did you mean --device cuda?"),
+        ("train --dask tcp://a:1", "did you mean --scheduler tcp://a:1?"),
+        ("predict a --slurm", "did you mean --scheduler slurm?"),
         ("predict img --use_gpu", "did you mean --device cuda?"),
         ("train --pretrained cyto3", "did you mean --pretrained_model cyto3?"),
         ("train --model_type cyto", "did you mean --pretrained_model cyto?"),

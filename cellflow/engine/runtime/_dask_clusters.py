@@ -34,7 +34,7 @@ LOCAL = {
 
 @contextmanager
 def local_workers(count: int) -> Iterator[DaskScheduler]:
-    """Processes of this machine with a thread for tasks each, which share its cores and memory."""
+    """Processes of this machine with a thread for tasks each, which share its cores, memory and GPUs."""
     snapshot = take_snapshot(quick=True)
     threads = str(max(1, snapshot.usable_cores // count))
     memory = snapshot.usable_memory
@@ -44,6 +44,7 @@ def local_workers(count: int) -> Iterator[DaskScheduler]:
         "threads_per_worker": 1,
         "worker_class": _Nanny,
         "env": dict.fromkeys(THREADS, threads),
+        "gpus": _gpus(len(snapshot.gpus)),
         "memory_limit": memory // count if memory else 0,
         "scheduler_kwargs": {"allowed_failures": 0},  # who is to blame is found out in _dask
         "dashboard_address": "127.0.0.1:0",
@@ -64,11 +65,24 @@ def local_workers(count: int) -> Iterator[DaskScheduler]:
 
 
 class _Nanny(Nanny):  # type: ignore[misc]
-    """Sets the variables of its worker before that is started: a script that is imported there may import torch."""
+    """Sets the threads of its worker before that is started: a script that is imported there may import torch.
 
-    def __init__(self, *arguments: Any, **settings: Any):
+    Of the GPUs each worker sees one, in turn: all would take the first.
+    """
+
+    def __init__(self, *arguments: Any, gpus: list[str], **settings: Any):
         super().__init__(*arguments, **settings)
         self.pre_spawn_env.update(self.env)
+        if len(gpus) > 1:  # for this worker alone; the variables above are set here too, for all
+            self.env["CUDA_VISIBLE_DEVICES"] = gpus[int(settings["name"]) % len(gpus)]
+
+
+def _gpus(count: int) -> list[str]:
+    """What CUDA calls the GPUs that this process may use, `count` where nobody has named any."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is None:
+        return [str(index) for index in range(count)]
+    return [item.strip() for item in named.split(",") if item.strip()]
 
 
 def _restore(before: dict[str, str]) -> None:

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 from cellflow.engine.runtime.tasks import Scheduler
 from cellflow.errors import RunError
+from cellflow.storage.atomic import remove_leftovers
+from cellflow.storage.locks import owned_file
 
 __all__ = ["SharedFolder", "shared_folder"]
 
@@ -29,8 +30,8 @@ class SharedFolder:
 
     @property
     def file(self) -> Path:
-        """The file."""
-        return self.folder / f".shared-{self.token}"
+        """The file, of the name of a temporary one: whoever works there later removes what a kill has left."""
+        return self.folder / f".{self.token}.tmp"
 
     def is_seen(self) -> bool:
         """Whether this process sees it; waits for slow storage."""
@@ -71,19 +72,22 @@ def shared_folder(scheduler: Scheduler, folder: Path) -> Iterator[SharedFolder]:
     RunError
         If a worker does not see it.
     """
-    shared = SharedFolder(folder.resolve(), uuid4().hex)
-    shared.file.write_text(shared.token, encoding="utf-8")
-    try:
-        blind = [
-            worker
-            for worker, sees in scheduler.everywhere(shared.is_seen).items()
-            if sees is not True
-        ]
-        if blind:
-            raise not_shared(shared.folder, blind)
-        yield shared
-    finally:
-        shared.file.unlink(missing_ok=True)
+    folder = folder.resolve()
+    remove_leftovers(folder)
+    with owned_file(lambda token: SharedFolder(folder, token).file) as (file, token):
+        shared = SharedFolder(folder, token)
+        try:
+            file.write_text(token, encoding="utf-8")
+            blind = [
+                worker
+                for worker, sees in scheduler.everywhere(shared.is_seen).items()
+                if sees is not True
+            ]
+            if blind:
+                raise not_shared(folder, blind)
+            yield shared
+        finally:
+            file.unlink(missing_ok=True)
 
 
 def not_shared(folder: Path, workers: list[str]) -> RunError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import socket
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -182,6 +183,7 @@ class FoldCheckpoint:
             "best_weights": progress.best_weights,
             "skipped_steps": progress.all_skipped,
             "events": progress.events,
+            "machine": self._machine.describe() | {"hostname": socket.gethostname()},
         }
         if self._writes:
             self._check_lease()

@@ -229,7 +229,7 @@ def test_workers_leave_the_same_bytes(
     here = run(config, *images, name="here")
     spread = replace(config, slides=workers)
     there = run(spread, *images, name="there")
-    assert not list(there.folder.rglob(".shared*"))
+    assert not list(there.folder.rglob(".*.tmp"))
     assert tree(there.folder) == tree(here.folder)
     assert there.cells == here.cells and list(there.failed) == list(here.failed) == ["bad"]
     assert "bad.png" in there.failed["bad"]

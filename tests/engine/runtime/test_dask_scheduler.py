@@ -30,8 +30,11 @@ PACKAGE = Path(cellflow.__file__).parent
 
 @pytest.fixture(scope="module")
 def local() -> Iterator[Scheduler]:
-    with open_scheduler("local:2") as scheduler:
-        yield scheduler
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CUDA_VISIBLE_DEVICES", "3,5")  # as on a machine with GPUs
+        with open_scheduler("local:2") as scheduler:
+            assert os.environ["CUDA_VISIBLE_DEVICES"] == "3,5"
+            yield scheduler
 
 
 def wait_for(what: Callable[[], object], seconds: float = 30) -> None:
@@ -63,6 +66,11 @@ def test_the_cores_are_divided_before_the_workers_start(local: Scheduler) -> Non
     each = max(1, len(os.sched_getaffinity(0)) // 2)
     assert outcome.done["ask"]["torch"] == outcome.done["ask"]["kernels"] == each
     assert outcome.done["ask"]["OMP_NUM_THREADS"] == str(each)
+
+
+def test_each_worker_of_this_machine_sees_one_gpu(local: Scheduler) -> None:
+    there = local.everywhere(scheduled.threads_of_worker).values()
+    assert sorted(found["CUDA_VISIBLE_DEVICES"] for found in there) == ["3", "5"]
 
 
 def test_what_fails_is_tried_on_another_worker(

@@ -15,6 +15,7 @@ import scheduled
 from cellflow.config.checks import scheduler_parts
 from cellflow.engine.runtime.kept import MAX_KEPT, forget, once, session
 from cellflow.engine.runtime.scheduler import open_scheduler
+from cellflow.engine.runtime.shared_folder import shared_folder
 from cellflow.errors import ConfigError, TaskError
 
 
@@ -112,6 +113,29 @@ def test_a_thread_closes_nothing_that_another_may_be_using(tmp_path: Path) -> No
     assert sorted(scheduled.notes(tmp_path, "closed")) == sorted(
         scheduled.notes(tmp_path, "opened")
     )
+
+
+SHARE = """
+import os, signal, sys
+from pathlib import Path
+from cellflow.engine.runtime.shared_folder import shared_folder
+from cellflow.engine.runtime.tasks import Here
+from cellflow.storage.atomic import remove_leftovers
+
+folder = Path(sys.argv[1])
+with shared_folder(Here(), folder) as shared:
+    remove_leftovers(folder)
+    shared.check()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_killed_command_s_file_in_a_shared_folder_is_removed_by_the_next(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", SHARE, str(tmp_path)], check=False)
+    assert len(list(tmp_path.iterdir())) == 1
+    with open_scheduler(None) as scheduler, shared_folder(scheduler, tmp_path) as shared:
+        assert list(tmp_path.iterdir()) == [shared.file]
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -93,10 +95,12 @@ def test_two_folds_on_two_workers(
     for fold in (0, 1):
         assert_equal_runs(fold_files(ours, fold), fold_files(alone, fold))
         assert f"fold {fold} is complete" in caplog.text
+        machine = json.loads(fold_files(ours, fold).summary.read_text())["machine"]
+        assert (machine["hostname"], machine["device"]) == (socket.gethostname(), "cpu")
         assert "is complete" in fold_files(ours, fold).log.read_text()
         assert (tmp_path / "best" / f"exp_fold_{fold}.pt").is_file()
     assert f"tasks run on {cluster.scheduler_address}: 2 workers" in caplog.text
-    assert list((tmp_path / "ours" / "exp").glob(".shared*")) == []
+    assert list((tmp_path / "ours" / "exp").glob(".*.tmp")) == []
     assert train(ours) == results  # what is finished is not trained again
 
 

@@ -30,4 +30,4 @@ def test_workers_leave_the_bytes_of_one_process(copied, monkeypatch, tmp_path):
     there = cellflow.oof(replace(config, scheduler="local:2"))
     assert _files(there.run.path) == expected
     assert (there.run.path / "cv.csv").read_bytes() == report
-    assert not list(there.run.path.glob(".shared*"))
+    assert not list(there.run.path.glob(".*.tmp"))
