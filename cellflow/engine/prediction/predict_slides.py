@@ -27,9 +27,10 @@ from cellflow.io.large import SLIDE_SUFFIXES
 from cellflow.io.source import FileImage, SourceImage
 from cellflow.numeric.normalize import scale_channels, select_channels
 from cellflow.storage.hashing import hash_bytes, hash_json
+from cellflow.storage.sizes import few_text
 from cellflow.types import Box
 
-__all__ = ["is_slide", "predict_slides", "time_slide"]
+__all__ = ["check_slides", "is_slide", "predict_slides", "time_slide"]
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +38,8 @@ LARGE = 25_000_000
 """Pixels from which an image is segmented by blocks without being asked for: above this, memory is what ends."""
 BLOCK = 2048
 _AS_USUAL = OutputConfig().export
+_WRITTEN = frozenset({"masks", "cells", "geojson"})
+"""Exports that every slide has, as labels.zarr, cells.csv and cells.geojson."""
 _TILED = (".tif", ".tiff")
 _SMALL_FILE = 2**19
 """Bytes of a file that holds no large image, however well it is compressed."""
@@ -44,7 +47,7 @@ _SMALL_FILE = 2**19
 
 def is_slide(image: SourceImage, config: SlidesConfig) -> bool:
     """Whether an image is segmented by blocks: where that is asked for, and where it is large."""
-    if config.block is not None or config.level or config.roi:
+    if config.block is not None or config.level or config.roi or config.empty:
         return True
     if not isinstance(image, FileImage):
         return False
@@ -57,6 +60,33 @@ def is_slide(image: SourceImage, config: SlidesConfig) -> bool:
             return large.shape[0] * large.shape[1] > LARGE
     except DataError:
         return False  # said where it is read
+
+
+def check_slides(config: EnsembleConfig, images: Mapping[str, SourceImage]) -> None:
+    """Refuse what was asked for and cannot be had of the slides among images, before anything is done.
+
+    Raises
+    ------
+    DataError
+        If an export is named that slides have not, or flows of other origin are to join.
+    """
+    export = config.output.export
+    others = set() if export == _AS_USUAL else set(export) - _WRITTEN
+    if not others and not config.flows:
+        return
+    slides = [name for name, image in images.items() if is_slide(image, config.slides)]
+    if not slides:
+        return
+    apart = "predict them" if len(slides) == len(images) else f"predict {few_text(slides)}"
+    if config.flows:
+        raise DataError(
+            f"--flows: flows of other origin cannot join where images are segmented by blocks "
+            f"({few_text(slides)}). Leave out --flows, or --block, --level, --roi and --empty."
+        )
+    raise DataError(
+        f"--export {' '.join(sorted(others))}: images that are segmented by blocks ({few_text(slides)}) have no such "
+        f"files, but labels.zarr, cells.csv and cells.geojson, always. {apart.capitalize()} without --export."
+    )
 
 
 def predict_slides(
@@ -98,10 +128,6 @@ def predict_slides(
     failed: dict[str, str] = {}
     how = config.slides
     region = _file_of(how.roi)
-    if config.output.export != _AS_USUAL:
-        _log.warning(
-            "--export is for images that are held whole; slides get labels.zarr, cells.csv and cells.geojson"
-        )
     places = folder.absolute() / SLIDES
     places.mkdir(parents=True, exist_ok=True)
     with shared_folder(scheduler, places):

@@ -9,7 +9,6 @@ from cellflow.engine.segmentation.mask_step import niter_of
 from cellflow.engine.segmentation.recognition import UNKNOWN
 from cellflow.engine.segmentation.segmenter import Segmenter
 from cellflow.engine.slides.plan import SlidePlan
-from cellflow.errors import DataError
 from cellflow.io.large import coarse_pixels
 from cellflow.io.roi import read_roi
 from cellflow.io.source import SourceImage
@@ -53,10 +52,6 @@ def make_plan(
     DataError
         If the image cannot be read, there is no such level, or the region holds no pixel of it.
     """
-    if segmenter.foreign:
-        raise DataError(
-            "--flows: foreign flows cannot join the average of a slide; leave them out."
-        )
     member = segmenter.members[0]
     channels = (member.chan, member.chan2)
     how = segmenter.normalization

@@ -18,6 +18,7 @@ from cellflow.engine.slides.plan import SlidePlan, read_plan
 from cellflow.engine.slides.store import SlideStore
 from cellflow.errors import RunError
 from cellflow.io.large import LargeImage
+from cellflow.io.pixel_limit import at_most
 from cellflow.io.roi import Roi, read_roi
 from cellflow.io.source import SourceImage
 from cellflow.numeric.normalize import scale_channels, select_channels
@@ -64,7 +65,8 @@ class Work:
     @cached_property
     def image(self) -> LargeImage:
         """The pixels."""
-        return self.job.image.open_large(self.plan.level)
+        with at_most(self.job.config.files.max_pixels):
+            return self.job.image.open_large(self.plan.level)
 
     @cached_property
     def roi(self) -> Roi | None:

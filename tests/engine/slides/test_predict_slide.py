@@ -256,4 +256,5 @@ def test_foreign_flows_are_refused(slide, tmp_path):
     (tmp_path / "flows").mkdir()
     np.savez(tmp_path / "flows" / "mosaic.npz", flow=flow + 3, cellprob=flow[0] - 4, scale=5.0)
     config = replace(slide.config, flows=(tmp_path / "flows",))
-    assert "--flows" in Slide(slide.path, config).segment("b", block=256).failed["mosaic"]
+    with pytest.raises(DataError, match="Leave out --flows"):
+        Slide(slide.path, config).segment("b", block=256)
