@@ -164,7 +164,7 @@ def time_slide(config: EnsembleConfig, segmenter: Segmenter, image: SourceImage)
     with image.open_large(how.level) as large:
 
         def normal(box: Box) -> NDArray[np.float32]:
-            selected = select_channels(large.read(box), *plan.channels)
+            selected = select_channels(large.read(box), *plan.channels, plan.divisor)
             return scale_channels(selected, plan.scaling, invert=plan.invert)
 
         grid = plan.grid

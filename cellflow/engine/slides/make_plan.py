@@ -12,7 +12,7 @@ from cellflow.engine.slides.plan import SlidePlan
 from cellflow.io.large import coarse_pixels
 from cellflow.io.roi import read_roi
 from cellflow.io.source import SourceImage
-from cellflow.numeric.normalize import find_scaling, scale_channels, select_channels
+from cellflow.numeric.normalize import find_divisor, find_scaling, scale_channels, select_channels
 from cellflow.types import Box
 
 __all__ = ["make_plan"]
@@ -59,13 +59,15 @@ def make_plan(
         if roi:
             read_roi(roi, large.levels[0])
         coarse = coarse_pixels(large, pass_over=True)
-        seen = select_channels(coarse.pixels, *channels)
+        seen = coarse.pixels if coarse.known is None else coarse.pixels[coarse.known]
+        divisor = find_divisor(seen)
+        seen = select_channels(coarse.pixels, *channels, divisor)
         if coarse.known is not None:
             seen = seen[:, coarse.known][:, np.newaxis]
         scaling = find_scaling(seen, how)
 
         def normal(box: Box) -> NDArray[np.float32]:
-            selected = select_channels(large.read(box), *channels)
+            selected = select_channels(large.read(box), *channels, divisor)
             return scale_channels(selected, scaling, invert=how.invert)
 
         known = UNKNOWN
@@ -79,6 +81,7 @@ def make_plan(
             shape=large.shape,
             block=block,
             channels=channels,
+            divisor=divisor,
             scaling=scaling,
             invert=how.invert,
             recognition=known,

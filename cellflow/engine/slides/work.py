@@ -83,12 +83,15 @@ class Work:
 
     def normal(self, box: Box) -> NDArray[np.float32]:
         """Pixels of a box as the networks want them, ``(2, h, w)``."""
-        selected = select_channels(self.image.read(box), *self.plan.channels)
+        selected = self._selected(box)
         return scale_channels(selected, self.plan.scaling, invert=self.plan.invert)
 
     def intensity(self, box: Box) -> NDArray[np.float32]:
         """The segmented channel of a box in native units."""
-        return np.asarray(select_channels(self.image.read(box), *self.plan.channels)[0])
+        return np.asarray(self._selected(box)[0])
+
+    def _selected(self, box: Box) -> NDArray[np.float32]:
+        return select_channels(self.image.read(box), *self.plan.channels, self.plan.divisor)
 
     def close(self) -> None:
         """Close the image."""
