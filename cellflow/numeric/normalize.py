@@ -309,7 +309,7 @@ def _as_float32(image: Any) -> Floats:
 
 
 def find_divisor(image: NDArray[Any]) -> float:
-    """What to divide an image by so that float32 can hold its values: 1, unless it is of float64 and they are extreme."""
+    """What to divide an image by so that float32 holds its values: 1, unless they are float64 and extreme."""
     if image.dtype.kind != "f" or image.dtype.itemsize <= 4 or not image.size:
         return 1.0
     peak = np.abs(image).max()
