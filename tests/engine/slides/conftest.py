@@ -9,7 +9,7 @@ import tifffile
 from slide_files import LOOSE, Slide
 
 import cellflow
-from cellflow.config import EnsembleConfig, OutputConfig, RuntimeConfig, TrainConfig
+from cellflow.config import EnsembleConfig, OofConfig, OutputConfig, RuntimeConfig, TrainConfig
 from cellflow.nn.checkpoint import load_model_file, save_model_file
 from cellflow.rng import generator
 from cellflow.synthetic import synthetic_dataset
@@ -27,7 +27,11 @@ def slide_run(tiny_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory
         sampling=replace(tiny_config.sampling, nimg_per_epoch=32),
     )
     cellflow.train(config)
-    return config.runs_dir / config.name
+    run = config.runs_dir / config.name
+    cellflow.oof(  # fits the models of styles
+        OofConfig(str(run), policy="dataset", unfinished=True, runtime=config.runtime)
+    )
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -40,7 +40,7 @@ class Case(NamedTuple):
 CASES = {
     "flips": Case("rgb", "model", f"--tta {LOOSE}"),
     "tiles and scales": Case("grey", "model", f"--augment --scales 0.9 1.1 {LOOSE}"),
-    "members": Case("float", "model other", f"--average direction {LOOSE}", "ensemble"),
+    "members": Case("float", "model other", "--average direction --flow_threshold 0 --min_size -1", "ensemble"),
     "members of types": Case("grey", "run model other@spindle", LOOSE, "ensemble"),
     "diameters of types": Case("grey", "typed", ""),
     "a type that was given": Case("grey", "archive.zip", "--cell_type round"),
@@ -48,12 +48,10 @@ CASES = {
     "channels by name": Case(
         "four", "plain", f"--chan DAPI --chan2 GFP --diameter 9um --pixel_size 0.5 {LOOSE}"
     ),
-    "channels by number": Case("four", "plain", f"--chan 3 --chan2 1 --batch_size 3 {LOOSE}"),
-    "masks": Case(
-        "grey", "model", "--cellprob_threshold -0.5 --flow_threshold 0.9 --min_size 40 --niter 60 "
-        "--max_size_fraction 0.004 --no-fill_holes",
+    "masks, channels by number": Case(
+        "four", "plain", "--chan 3 --chan2 1 --cellprob_threshold -0.5 --flow_threshold 0.9 --min_size 40 --niter 60 "
+        "--max_size_fraction 0.004 --fill_holes False",
     ),
-    "no checks": Case("grey", "model", "--flow_threshold 0 --min_size -1"),
 }  # fmt: skip
 
 
