@@ -41,10 +41,10 @@ CASES = {
     "flips": Case("rgb", "model", f"--tta {LOOSE}"),
     "tiles and scales": Case("grey", "model", f"--augment --scales 0.9 1.1 {LOOSE}"),
     "members": Case("float", "model other", "--average direction --flow_threshold 0 --min_size -1", "ensemble"),
-    "members of types": Case("grey", "run model other@spindle", LOOSE, "ensemble"),
+    "members of types": Case("grey", "run other@spindle", LOOSE, "ensemble"),
     "diameters of types": Case("grey", "typed", ""),
     "a type that was given": Case("grey", "archive.zip", "--cell_type round"),
-    "diameters of images": Case("dark", "estimated", "--no-calibrated --score_per_pixel 0.1"),
+    "diameters of images": Case("dark", "estimated", "--score_per_pixel 0.1"),
     "channels by name": Case(
         "four", "plain", f"--chan DAPI --chan2 GFP --diameter 9um --pixel_size 0.5 {LOOSE}"
     ),
