@@ -9,7 +9,11 @@ import tifffile
 from slide_files import LOOSE, Slide
 
 import cellflow
-from cellflow.config import EnsembleConfig, OofConfig, OutputConfig, RuntimeConfig, TrainConfig
+from cellflow.config import EnsembleConfig, OutputConfig, RuntimeConfig, TrainConfig
+from cellflow.engine.runtime.machine import choose_machine
+from cellflow.engine.segmentation.member import load_member
+from cellflow.engine.segmentation.styles import fit_style_models, write_style_models
+from cellflow.io.dataset import Dataset
 from cellflow.nn.checkpoint import load_model_file, save_model_file
 from cellflow.rng import generator
 from cellflow.synthetic import synthetic_dataset
@@ -28,9 +32,12 @@ def slide_run(tiny_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory
     )
     cellflow.train(config)
     run = config.runs_dir / config.name
-    cellflow.oof(  # fits the models of styles
-        OofConfig(str(run), policy="dataset", unfinished=True, runtime=config.runtime)
-    )
+    # what the pass out of fold does, which wants all folds
+    member = load_member(run / "fold_0" / "best.pt", "tiny", choose_machine(config.runtime))
+    dataset = Dataset.open(config.data)
+    styles = fit_style_models(member, dataset, list(dataset.images.index))
+    assert styles is not None
+    write_style_models(run / "fold_0" / "styles.json", styles)
     return run
 
 
