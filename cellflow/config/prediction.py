@@ -212,7 +212,8 @@ class SlidesConfig:
     exports annotations."""
     empty: Annotated[float, SHARE] = 0.0
     """Tiles whose values differ by no more than this part of the image's range (its percentiles 1 to 99) hold no cell,
-    and no network is run on them, such as 0.1 for the glass of a slide. Without it those of one value are run once."""
+    and no network is run on them, such as 0.1 for the glass of a slide. Without it those of one value are run once.
+    Images are then segmented in blocks, as with --level and --roi."""
     scheduler: SchedulerText = None
     """Where images, and blocks of large ones, are worked on. local:N: N processes of this machine. tcp://HOST:PORT: a
     Dask cluster. slurm:N: N jobs of Slurm. Without it this process."""

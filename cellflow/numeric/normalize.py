@@ -15,6 +15,7 @@ __all__ = [
     "AS_TRAINED",
     "Normalization",
     "Scaling",
+    "find_divisor",
     "find_scaling",
     "network_channels",
     "normalize_percentile",
@@ -212,7 +213,9 @@ def scale_channels(
     return out
 
 
-def select_channels(image: Any, chan: int = 0, chan2: int = 0) -> Floats:
+def select_channels(
+    image: Any, chan: int = 0, chan2: int = 0, divisor: float | None = None
+) -> Floats:
     """Pick the channel to segment and the optional nuclear channel, as Cellpose numbers them.
 
     Parameters
@@ -222,6 +225,8 @@ def select_channels(image: Any, chan: int = 0, chan2: int = 0) -> Floats:
         0 the mean of all channels, 1 the first (red), 2 the second (green), 3 the third (blue), ...
     chan2 : int
         0 none, otherwise as `chan`. It has no effect with ``chan=0``, as in Cellpose.
+    divisor : float, optional
+        What `find_divisor` gives for the whole image, where this is a part of it.
 
     Returns
     -------
@@ -234,7 +239,10 @@ def select_channels(image: Any, chan: int = 0, chan2: int = 0) -> Floats:
     DataError
         If the image is not of that shape or has no such channel.
     """
-    array = _in_reach(np.asarray(image))
+    array = np.asarray(image)
+    if divisor is None:
+        divisor = find_divisor(array)
+    array = array / divisor if divisor != 1 else array
     if array.ndim == 2:
         array = array[:, :, np.newaxis]
     if array.ndim != 3 or not array.shape[2]:
@@ -296,12 +304,14 @@ def _as_float32(image: Any) -> Floats:
     array = np.asarray(image)
     if array.dtype.kind not in "buif":
         raise DataError(f"image: expected real numbers, found dtype {array.dtype}")
-    return np.array(_in_reach(array), dtype=np.float32, order="C")
+    divisor = find_divisor(array)
+    return np.array(array / divisor if divisor != 1 else array, dtype=np.float32, order="C")
 
 
-def _in_reach(array: NDArray[Any]) -> NDArray[Any]:
-    """The same, scaled where float32 cannot hold its values, which only float64 can bring."""
-    if array.dtype.kind != "f" or array.dtype.itemsize <= 4 or not array.size:
-        return array
-    peak = np.abs(array).max()
-    return array / peak if np.isfinite(peak) and peak and not 1 / _SAFE < peak < _SAFE else array
+def find_divisor(image: NDArray[Any]) -> float:
+    """What to divide an image by so that float32 holds its values: 1, unless they are float64 and extreme."""
+    if image.dtype.kind != "f" or image.dtype.itemsize <= 4 or not image.size:
+        return 1.0
+    peak = np.abs(image).max()
+    extreme = np.isfinite(peak) and peak and not 1 / _SAFE < peak < _SAFE
+    return float(peak) if extreme else 1.0

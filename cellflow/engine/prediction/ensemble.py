@@ -17,7 +17,7 @@ from cellflow.engine.pages.run_page import try_run_page
 from cellflow.engine.prediction.foreign_flows import check_foreign, foreign_facts, foreign_flows
 from cellflow.engine.prediction.image_tasks import Workers
 from cellflow.engine.prediction.predict_images import PredictSummary, predict_images
-from cellflow.engine.prediction.predict_slides import is_slide, predict_slides
+from cellflow.engine.prediction.predict_slides import check_slides, is_slide, predict_slides
 from cellflow.engine.prediction.result_folder import ResultFolder
 from cellflow.engine.prediction.slide_table import TABLE
 from cellflow.engine.runs.identity import versions
@@ -252,6 +252,7 @@ def open_ensemble(config: EnsembleConfig) -> EnsembleJob:
     check_config(config)
     sent = for_workers(config) if config.slides.scheduler else config
     images = find_images(sent.images, **config.files.search)
+    check_slides(config, images)
     diameter = diameter_in_pixels(config.inference.diameter, images, config.slides.level)
     config = dataclasses.replace(
         config, inference=dataclasses.replace(config.inference, diameter=diameter)

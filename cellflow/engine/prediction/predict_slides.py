@@ -29,9 +29,10 @@ from cellflow.io.large import SLIDE_SUFFIXES
 from cellflow.io.source import FileImage, SourceImage
 from cellflow.numeric.normalize import scale_channels, select_channels
 from cellflow.storage.hashing import hash_bytes, hash_json
+from cellflow.storage.sizes import few_text
 from cellflow.types import Box
 
-__all__ = ["is_slide", "predict_slides", "time_slide"]
+__all__ = ["check_slides", "is_slide", "predict_slides", "time_slide"]
 
 _log = logging.getLogger(__name__)
 
@@ -39,6 +40,8 @@ LARGE = 25_000_000
 """Pixels from which an image is segmented by blocks without being asked for: above this, memory is what ends."""
 BLOCK = 2048
 _AS_USUAL = OutputConfig().export
+_WRITTEN = frozenset({"masks", "cells", "geojson"})
+"""Exports that every slide has, as labels.zarr, cells.csv and cells.geojson."""
 _TILED = (".tif", ".tiff")
 _SMALL_FILE = 2**19
 """Bytes of a file that holds no large image, however well it is compressed."""
@@ -46,7 +49,7 @@ _SMALL_FILE = 2**19
 
 def is_slide(image: SourceImage, config: SlidesConfig) -> bool:
     """Whether an image is segmented by blocks: where that is asked for, it is large, or a scanner has made it."""
-    if config.block is not None or config.level or config.roi:
+    if config.block is not None or config.level or config.roi or config.empty:
         return True
     if not isinstance(image, FileImage):
         return False
@@ -61,6 +64,33 @@ def is_slide(image: SourceImage, config: SlidesConfig) -> bool:
             return large.shape[0] * large.shape[1] > LARGE
     except DataError:
         return False  # said where it is read
+
+
+def check_slides(config: EnsembleConfig, images: Mapping[str, SourceImage]) -> None:
+    """Refuse what was asked for and cannot be had of the slides among images, before anything is done.
+
+    Raises
+    ------
+    DataError
+        If an export is named that slides have not, or flows of other origin are to join.
+    """
+    export = config.output.export
+    others = set() if export == _AS_USUAL else set(export) - _WRITTEN
+    if not others and not config.flows:
+        return
+    slides = [name for name, image in images.items() if is_slide(image, config.slides)]
+    if not slides:
+        return
+    apart = "predict them" if len(slides) == len(images) else f"predict {few_text(slides)}"
+    if config.flows:
+        raise DataError(
+            f"--flows: flows of other origin cannot join where images are segmented by blocks "
+            f"({few_text(slides)}). Leave out --flows, or --block, --level, --roi and --empty."
+        )
+    raise DataError(
+        f"--export {' '.join(sorted(others))}: images that are segmented by blocks ({few_text(slides)}) have no such "
+        f"files, but labels.zarr, cells.csv and cells.geojson, always. {apart.capitalize()} without --export."
+    )
 
 
 def predict_slides(
@@ -103,10 +133,6 @@ def predict_slides(
     config = for_workers(config)
     how = config.slides
     region = _file_of(how.roi)
-    if config.output.export != _AS_USUAL:
-        _log.warning(
-            "--export is for images that are held whole; slides get labels.zarr, cells.csv and cells.geojson"
-        )
     places = folder.absolute() / SLIDES
     places.mkdir(parents=True, exist_ok=True)
     with shared_folder(scheduler, places):
@@ -144,7 +170,7 @@ def time_slide(config: EnsembleConfig, segmenter: Segmenter, image: SourceImage)
     with image.open_large(how.level) as large:
 
         def normal(box: Box) -> NDArray[np.float32]:
-            selected = select_channels(large.read(box), *plan.channels)
+            selected = select_channels(large.read(box), *plan.channels, plan.divisor)
             return scale_channels(selected, plan.scaling, invert=plan.invert)
 
         grid = plan.grid

@@ -29,7 +29,7 @@ def make_flows(job: SlideJob, name: str) -> None:
         cellprob[~inside] = NOTHING
     store.write("flow", core, flow)
     store.write("cellprob", core, cellprob)
-    if len(work.segmenter.members) > 1 or len(work.segmenter.flips) > 1:
+    if disagreement.any():  # of several members, or views of one
         store.write("disagreement", core, disagreement)
     tiles, run = _counts(work) - before
     store.save("flows", name, tiles=tiles, run=run)

@@ -9,11 +9,10 @@ from cellflow.engine.segmentation.mask_step import niter_of
 from cellflow.engine.segmentation.recognition import UNKNOWN
 from cellflow.engine.segmentation.segmenter import Segmenter
 from cellflow.engine.slides.plan import SlidePlan
-from cellflow.errors import DataError
 from cellflow.io.large import coarse_pixels
 from cellflow.io.roi import read_roi
 from cellflow.io.source import SourceImage
-from cellflow.numeric.normalize import find_scaling, scale_channels, select_channels
+from cellflow.numeric.normalize import find_divisor, find_scaling, scale_channels, select_channels
 from cellflow.types import Box
 
 __all__ = ["make_plan"]
@@ -53,10 +52,6 @@ def make_plan(
     DataError
         If the image cannot be read, there is no such level, or the region holds no pixel of it.
     """
-    if segmenter.foreign:
-        raise DataError(
-            "--flows: foreign flows cannot join the average of a slide; leave them out."
-        )
     member = segmenter.members[0]
     channels = (member.chan, member.chan2)
     how = segmenter.normalization
@@ -64,13 +59,15 @@ def make_plan(
         if roi:
             read_roi(roi, large.levels[0])
         coarse = coarse_pixels(large, pass_over=True)
-        seen = select_channels(coarse.pixels, *channels)
+        seen = coarse.pixels if coarse.known is None else coarse.pixels[coarse.known]
+        divisor = find_divisor(seen)
+        seen = select_channels(coarse.pixels, *channels, divisor)
         if coarse.known is not None:
             seen = seen[:, coarse.known][:, np.newaxis]
         scaling = find_scaling(seen, how)
 
         def normal(box: Box) -> NDArray[np.float32]:
-            selected = select_channels(large.read(box), *channels)
+            selected = select_channels(large.read(box), *channels, divisor)
             return scale_channels(selected, scaling, invert=how.invert)
 
         known = UNKNOWN
@@ -84,6 +81,7 @@ def make_plan(
             shape=large.shape,
             block=block,
             channels=channels,
+            divisor=divisor,
             scaling=scaling,
             invert=how.invert,
             recognition=known,

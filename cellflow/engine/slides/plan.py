@@ -39,6 +39,8 @@ class SlidePlan:
         Side of a block in pixels.
     channels : (int, int)
         What is looked at, as ``--chan`` and ``--chan2``.
+    divisor : float
+        What values are divided by, so that float32 holds them; nearly always 1.
     scaling : tuple of Scaling or None
         How each of the two channels is brought to the scale of the networks.
     invert : bool
@@ -69,6 +71,7 @@ class SlidePlan:
     shape: tuple[int, int]
     block: int
     channels: tuple[int, int]
+    divisor: float
     scaling: tuple[Scaling | None, ...]
     invert: bool
     recognition: Recognition

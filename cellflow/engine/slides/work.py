@@ -18,6 +18,7 @@ from cellflow.engine.slides.plan import PLAN, SlidePlan, read_plan
 from cellflow.engine.slides.store import SlideStore
 from cellflow.errors import RunError
 from cellflow.io.large import LargeImage
+from cellflow.io.pixel_limit import at_most
 from cellflow.io.roi import Roi, read_roi
 from cellflow.io.source import SourceImage
 from cellflow.numeric.normalize import scale_channels, select_channels
@@ -64,7 +65,8 @@ class Work:
     @cached_property
     def image(self) -> LargeImage:
         """The pixels."""
-        return self.job.image.open_large(self.plan.level)
+        with at_most(self.job.config.files.max_pixels):
+            return self.job.image.open_large(self.plan.level)
 
     @cached_property
     def roi(self) -> Roi | None:
@@ -81,12 +83,15 @@ class Work:
 
     def normal(self, box: Box) -> NDArray[np.float32]:
         """Pixels of a box as the networks want them, ``(2, h, w)``."""
-        selected = select_channels(self.image.read(box), *self.plan.channels)
+        selected = self._selected(box)
         return scale_channels(selected, self.plan.scaling, invert=self.plan.invert)
 
     def intensity(self, box: Box) -> NDArray[np.float32]:
         """The segmented channel of a box in native units."""
-        return np.asarray(select_channels(self.image.read(box), *self.plan.channels)[0])
+        return np.asarray(self._selected(box)[0])
+
+    def _selected(self, box: Box) -> NDArray[np.float32]:
+        return select_channels(self.image.read(box), *self.plan.channels, self.plan.divisor)
 
     def close(self) -> None:
         """Close the image."""
