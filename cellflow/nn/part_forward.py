@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cellflow.errors import NotFiniteError
+from cellflow.errors import DataError, NotFiniteError
 from cellflow.nn.grid import Grid, Read
 from cellflow.nn.runners import Runner
 from cellflow.numeric.resize import resize_part, source_box
@@ -27,6 +28,8 @@ __all__ = [
 ]
 
 Floats = NDArray[np.float32]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -161,7 +164,7 @@ def sampled_style(
     Parameters
     ----------
     runner, read, shape, rescale, batch_size
-        As in `part_to_flows`; `read` is called for each tile.
+        As in `part_to_flows`; `read` is called for each tile. Tiles that it cannot read (DataError) are left out.
     most_tiles : int
         Tiles that are looked at, at least 1; where the image has no more, the result is that of
         `image_to_style` to the bit.
@@ -175,6 +178,8 @@ def sampled_style(
     ------
     NotFiniteError
         If the network's features are not numbers.
+    DataError
+        If no tile can be read.
     """
     grid = Grid.of(runner.net, shape, rescale)
     rows, columns = len(grid.rows), len(grid.columns)
@@ -187,10 +192,22 @@ def sampled_style(
         for row in _spread(len(grid.rows), rows)
         for column in _spread(len(grid.columns), columns)
     ]
-    styles, known = [], KnownTiles()
+    styles: list[Floats] = []
+    unread: list[DataError] = []
+    known = KnownTiles()
     for start in range(0, len(places), most := 8 * batch_size):
-        tiles = np.stack([grid.tile(read, *place) for place in places[start : start + most]])
-        styles.append(tile_styles(runner, tiles, len(grid), batch_size, known))
+        tiles = []
+        for place in places[start : start + most]:
+            try:
+                tiles.append(grid.tile(read, *place))
+            except DataError as error:
+                unread.append(error)
+        if tiles:
+            styles.append(tile_styles(runner, np.stack(tiles), len(grid), batch_size, known))
+    if not styles:
+        raise unread[0]
+    if unread:
+        _log.warning("%s The style is found without %d such tiles.", unread[0], len(unread))
     return mean_style(np.concatenate(styles))
 
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from narrow import NarrowUNet
 from numpy.typing import NDArray
 
-from cellflow.errors import NotFiniteError
+from cellflow.errors import DataError, NotFiniteError
 from cellflow.nn.forward import image_to_flows, image_to_style
+from cellflow.nn.grid import Read
 from cellflow.nn.part_forward import KnownTiles, part_to_flows, sampled_style
 from cellflow.nn.precision import choose_layout, set_layout
 from cellflow.nn.runners import Runner, make_runner
@@ -203,6 +204,25 @@ def test_the_style_of_a_large_image_is_sampled_evenly() -> None:
     one = sampled_style(runner, reader(image, asked := []), shape, rescale=1.0, most_tiles=1)
     assert len(asked) == 1
     assert one.shape == style.shape
+
+
+def test_tiles_that_cannot_be_read_have_no_say_in_the_style(caplog) -> None:
+    runner, shape = make_one(), (500, 260)
+    image = make_image(shape, flat=0.5)
+
+    def damaged(last: int) -> Read:
+        def read(box: Box) -> NDArray[np.float32]:
+            if box.bottom > last:
+                raise DataError("A chunk is damaged.")
+            return reader(image)(box)
+
+        return read
+
+    style = sampled_style(runner, damaged(400), shape, rescale=1.0)
+    assert style @ image_to_style(runner, image, rescale=1.0) > 0.9
+    assert "A chunk is damaged. The style is found without" in caplog.text
+    with pytest.raises(DataError, match="damaged"):
+        sampled_style(runner, damaged(0), shape, rescale=1.0)
 
 
 def test_a_broken_network_is_said() -> None:
