@@ -31,6 +31,9 @@ LOCAL = {
     "distributed.worker.memory.terminate": 0.95,
 }
 
+QUIET = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+"""What workers run first: Ctrl-C in a terminal reaches them too, and it is for this process to end them."""
+
 
 @contextmanager
 def local_workers(count: int) -> Iterator[DaskScheduler]:
@@ -47,6 +50,7 @@ def local_workers(count: int) -> Iterator[DaskScheduler]:
         "gpus": _gpus(len(snapshot.gpus)),
         "memory_limit": memory // count if memory else 0,
         "scheduler_kwargs": {"allowed_failures": 0},  # who is to blame is found out in _dask
+        "preload": [QUIET],
         "dashboard_address": "127.0.0.1:0",
         "silence_logs": logging.CRITICAL,
     }
