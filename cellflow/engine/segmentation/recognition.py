@@ -32,12 +32,14 @@ class Recognition(NamedTuple):
 
     `probabilities` maps cell types to their mean probability over the members; `cell_type` is the most
     probable one, empty where that is unsure; `diameter` is the geometric mean of the members' estimates
-    in pixels, 0 where there is none.
+    in pixels, 0 where there is none. `measured` is the diameter of the cells found in the image, where that was
+    asked for (`settle`) and counts instead; else 0.
     """
 
     cell_type: str
     probabilities: dict[str, float]
     diameter: float
+    measured: float = 0.0
 
 
 UNKNOWN = Recognition("", {}, 0.0)
