@@ -14,7 +14,7 @@ from cellflow.config import MaskConfig
 from cellflow.config.shared import Policy
 from cellflow.engine.runtime.pipeline import run_stages
 from cellflow.engine.segmentation.mask_step import make_labels
-from cellflow.engine.segmentation.member import Member
+from cellflow.engine.segmentation.member import Member, check_members
 from cellflow.engine.segmentation.recognition import (
     Recognition,
     choose_diameter,
@@ -139,7 +139,7 @@ class Segmenter:
     foreign: Sequence[ForeignFlows] = ()
 
     def __post_init__(self) -> None:
-        _check_members(self.members)
+        check_members(self.members)
         count = len(self.members) + len(self.foreign)
         if self.weights is not None and len(self.weights) != count:
             raise RunError(
@@ -230,18 +230,16 @@ class Segmenter:
         joining = joining_members(self.members, self._type_of(known))
         if known is None:
             known = combine_styles(self.members, styles)
-        diameters = [self._diameter(member, known) for member in joining.values()]
+        cell_type, diameter, _ = self.settings_for(known)
         style = styles.get(next(iter(joining)), np.zeros(0, np.float32))
-        cell_type = self._type_of(known)
-        return Means(*means, float(np.mean(diameters)), item.intensity, cell_type, known, style)
+        return Means(*means, diameter, item.intensity, cell_type, known, style)
 
     def _seen(self, key: Any, normal: NDArray[np.float32], known: Recognition | None) -> Seen:
         """What the members say on average of a whole image, and the styles of their plain views."""
         joining = joining_members(self.members, self._type_of(known))
         styles: dict[int, NDArray[np.float32]] = {}
         flows = self._flows(normal, key, joining, known, styles)
-        means = average_flows(flows, self._view_weights(joining), variant=self.average)
-        return means, styles
+        return average_flows(flows, self._view_weights(joining), variant=self.average), styles
 
     def _settled(
         self, key: Any, normal: NDArray[np.float32], known: Recognition | None
@@ -395,19 +393,6 @@ class Segmenter:
             cell_type=self._type_of(known), estimate=known.diameter if known is not None else 0.0,
             given=bool(self.cell_type),
         )  # fmt: skip
-
-
-def _check_members(members: Sequence[Member]) -> None:
-    """There is a member, none is there twice, and all want the same channels."""
-    if not members:
-        raise RunError("An ensemble needs at least one member, found none.")
-    hashes = [(member.hash, member.only_type) for member in members if member.hash]
-    if len(set(hashes)) < len(hashes):
-        names = ", ".join(member.name for member in members)
-        raise RunError(f"One and the same model is a member twice: {names}.")
-    if len({(member.chan, member.chan2) for member in members}) > 1:
-        found = ", ".join(f"{m.name}: {m.chan} {m.chan2}" for m in members)
-        raise RunError(f"Members must have the same --chan and --chan2, found {found}.")
 
 
 def _turned_back(flows: Flows, axes: Axes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

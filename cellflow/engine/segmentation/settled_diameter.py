@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cellflow.config import SamplingConfig
+from cellflow.config import MaskConfig, SamplingConfig
 from cellflow.engine.segmentation.mask_step import make_labels
 from cellflow.engine.segmentation.recognition import Recognition
 from cellflow.numeric.labels import measure_areas
 from cellflow.types import Box
-
-if TYPE_CHECKING:
-    from cellflow.engine.segmentation.segmenter import Segmenter
 
 Floats = NDArray[np.float32]
 PartMeans = tuple[Floats, Floats, Floats]
@@ -28,9 +25,9 @@ __all__ = ["sample_boxes", "settle", "settle_whole"]
 REST = 1 + SamplingConfig().scale_range / 2
 """A diameter rests where the cells found with it differ from it by no more than this factor, over which training varies
 the scale of its crops."""
-FARTHEST = 3.0
-"""A diameter may go so many times off the one it started from; what lies farther is not believed.
-It also bounds the time: cells of a third of the diameter take nine times the pixels."""
+SMALLEST, LARGEST = 1 / 3, 6.0
+"""How far a diameter may go from where it started; what lies farther is not believed. Small ones cost time: a
+third of the diameter takes nine times the pixels."""
 FEWEST = 5
 """Cells without which there is nothing to measure."""
 WHOLE = 1_500_000
@@ -41,8 +38,17 @@ WINDOW, ACROSS = 512, 3
 _log = logging.getLogger(__name__)
 
 
+class Predicts(Protocol):
+    """What is needed of a `cellflow.engine.segmentation.segmenter.Segmenter`."""
+
+    @property
+    def rounds(self) -> int: ...
+    def settings_for(self, known: Recognition) -> tuple[str, float, MaskConfig]: ...
+    def part_means(self, read: Any, shape: Any, box: Box, known: Recognition) -> PartMeans: ...
+
+
 def settle(
-    segmenter: Segmenter,
+    segmenter: Predicts,
     means_of: MeansOf,
     shape: tuple[int, int],
     known: Recognition,
@@ -51,13 +57,13 @@ def settle(
 
     The image is predicted at the diameter that the policy says, and again at the median diameter of what was
     found, until the two are alike (`REST`); at most ``segmenter.rounds`` times more. Where it does not come to
-    rest, goes too far (`FARTHEST`) or too few cells are found, the policy's diameter stays, and that is logged.
-    Large images are measured in windows, which depend on `shape` alone: however an image is cut into blocks, its
-    diameter is one.
+    rest, goes too far (`SMALLEST`, `LARGEST`) or too few cells are found, the policy's diameter stays, and that is
+    logged. Large images are measured in windows, which depend on `shape` alone: however an image is cut into
+    blocks, its diameter is one.
 
     Parameters
     ----------
-    segmenter : Segmenter
+    segmenter : Predicts
         The members.
     means_of : callable
         Gives flow, logit and disagreement of a box of the image at what is known of it.
@@ -81,7 +87,7 @@ def settle(
                 _log.info("%s: at rest, the cells found have %.4g pixels", _way(tried), found)
             return seen
         tried.append(found)
-        if _apart(found, start) > FARTHEST:
+        if not SMALLEST <= found / start <= LARGEST:
             _log.warning("%s: too far from where it started, %.4g is taken", _way(tried), start)
             return known
         seen = known._replace(measured=found)
@@ -92,7 +98,7 @@ def settle(
 
 
 def settle_whole(
-    segmenter: Segmenter,
+    segmenter: Predicts,
     see: Callable[[Recognition], Seen],
     normal: Floats,
     known: Recognition,
@@ -138,7 +144,7 @@ def sample_boxes(shape: tuple[int, int]) -> Sequence[Box]:
 
 
 def _sizes(
-    segmenter: Segmenter,
+    segmenter: Predicts,
     means_of: MeansOf,
     shape: tuple[int, int],
     box: Box,

@@ -73,8 +73,10 @@ def choose_policy(
         gains = np.subtract(scores[policy], scores[kept])
         gain, low, high = bootstrap_mean(gains, groups)
         taken = gain > MIN_POLICY_GAIN and low > 0
-        ends = [None if np.isnan(end) else end for end in (low, high)]
-        comparisons.append(Comparison(policy, kept, gain, *ends, len(set(groups)), taken))
+        ends = (None, None) if np.isnan(low) else (low, high)
+        comparisons.append(
+            Comparison(policy, kept, gain, ends[0], ends[1], len(set(groups)), taken)
+        )
         kept = policy if taken else kept
     return kept, comparisons
 

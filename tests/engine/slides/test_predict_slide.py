@@ -15,8 +15,9 @@ import zarr
 from slide_files import Slide, files_of, labels_of
 
 from cellflow.cli import main
-from cellflow.config import EnsembleConfig
+from cellflow.config import EnsembleConfig, InferenceConfig
 from cellflow.engine.prediction.ensemble import open_ensemble
+from cellflow.engine.segmentation import settled_diameter
 from cellflow.engine.slides import flow_step, predict_slide
 from cellflow.engine.slides.store import SlideStore
 from cellflow.errors import DataError, RunError
@@ -53,6 +54,17 @@ def test_blocks_of_any_size_give_the_bytes_of_the_whole_image(ensemble_slide):
     tables = [(folder / "cells.csv").read_bytes() for folder in folders.values()]
     outlines = [(folder / "cells.geojson").read_bytes() for folder in folders.values()]
     assert len(set(tables)) == len(set(outlines)) == 1
+
+
+def test_a_measured_diameter_is_the_same_for_every_block(slide, monkeypatch):
+    monkeypatch.setattr(settled_diameter, "REST", 1.02)
+    monkeypatch.setattr(settled_diameter, "SMALLEST", 0.1)
+    once = whole_labels(slide.config, slide.path)
+    config = replace(slide.config, inference=InferenceConfig(diameter_rounds=6))
+    folder = replace(slide, config=config).segment("a", block=256).slides["mosaic"].folder
+    whole = whole_labels(config, slide.path)
+    np.testing.assert_array_equal(labels_of(folder), whole)
+    assert not np.array_equal(whole, once)
 
 
 def test_the_table_and_the_outlines_are_those_of_the_cells(slide, undisturbed):
