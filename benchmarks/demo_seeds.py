@@ -4,10 +4,10 @@
 
 Every demo is run in a process of its own with so many threads, and kept under --work: the same command again
 goes on where it stopped, and --again repeats all that follows the training. Then the demo's unseen images are
-segmented by its ensemble at every policy, `told` with the diameter of the told type whatever the image's own
-estimate says. Printed is a Markdown table: the out-of-fold score of every policy, the one that is kept, the
-demo's own score of the unseen images, their score at every policy, and how many of their types are told wrong
-and how many images take their own estimate.
+segmented by its ensemble at every policy, `told` with the diameter of the told type however far the image's own
+estimate is from it. Printed is a Markdown table: the out-of-fold score of every policy, the one that is kept, the
+demo's own score of the unseen images, their score at every policy, how many of their types are not told right, how
+many of these are unsure, and how many images take their own estimate under the policy `type`.
 
 --width 0.25 trains networks of a quarter of the U-Net's feature maps, in a tenth of the time; they tell types and
 diameters less well, which is what is to be seen here.
@@ -155,10 +155,8 @@ def at_policies(out: Path, runtime: RuntimeConfig, unseen: list[SyntheticImage])
         if name == "type":
             pairs = list(zip(unseen, results, strict=True))
             facts["wrong"] = sum(result.cell_type != item.cell_type for item, result in pairs)
-            facts["own"] = sum(
-                result.cell_type != "" and result.diameter == result.recognition.diameter
-                for result in results
-            )
+            facts["unsure"] = sum(not result.cell_type for result in results)
+            facts["own"] = sum(result.diameter == result.recognition.diameter for result in results)
     return {"scores": scores, **facts}
 
 
@@ -174,7 +172,7 @@ def print_table(options: argparse.Namespace) -> None:
     shown = [*policies, "told"]
     head = [
         "seed", "threads", *(f"OOF {name}" for name in policies), "kept", "demo", *shown,
-        "told wrong", "own estimate",
+        "not told", "unsure", "own estimate",
     ]  # fmt: skip
     print("|", " | ".join(head), "|\n" + "|---" * len(head) + "|")
     for row in rows:
@@ -182,7 +180,7 @@ def print_table(options: argparse.Namespace) -> None:
         cells += [f"{row['choice']['scores'][name]:.4f}" for name in policies]
         cells += [row["choice"]["policy"], f"{row['demo']:.4f}"]
         cells += [f"{row['scores'][name]:.4f}" for name in shown]
-        print("|", " | ".join(map(str, [*cells, row["wrong"], row["own"]])), "|")
+        print("|", " | ".join(map(str, [*cells, row["wrong"], row["unsure"], row["own"]])), "|")
     for word, take in (("mean", np.mean), ("worst", np.min)):
         parts = {name: float(take([row["scores"][name] for row in rows])) for name in shown}
         told = ", ".join(f"{name} {score:.4f}" for name, score in parts.items())

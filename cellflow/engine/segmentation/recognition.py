@@ -135,7 +135,8 @@ def choose_diameter(
         Diameter that the style models see in the image; 0 where they see none.
     given : bool
         Whether people said the type. One that the styles tell may be wrong: where the estimate is farther from
-        the type's diameter than those of images that no network had seen, the estimate counts.
+        the type's diameter than those of images that no network had seen, the estimate counts; and where the
+        type is unsure.
     """
     diameter = 0.0
     if policy == "type":
@@ -144,6 +145,7 @@ def choose_diameter(
             factor = _type_factor(members, cell_type)
             if max(estimate / diameter, diameter / estimate) > factor:
                 diameter = estimate
+        diameter = diameter or estimate
     elif policy == "image":
         diameter = estimate
     return diameter or member.diam_labels

@@ -96,8 +96,9 @@ class Segmenter:
         Cell diameter in pixels; None leaves it to the policy.
     policy : {"dataset", "type", "image"}
         Where diameters come from: each member's mean training diameter, as Cellpose does; the mean of
-        the image's cell type, or the estimate where that is too far from it (`choose_diameter`); or an
-        estimate from the image's style. What the style models cannot tell falls back to the first.
+        the image's cell type, or the estimate where that is far from it or the type unsure; or an estimate
+        from the image's style, see `choose_diameter`. What the style models cannot tell falls back to the
+        first.
     per_type : mapping of str to MaskConfig
         Thresholds of cell types; `mask` is for images of another or of an unsure type.
     cell_type : str

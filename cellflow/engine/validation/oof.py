@@ -300,9 +300,7 @@ def _choice(
     choice = choice_record(kept, comparisons, means) | {"images": len(names)}
     if kept == "type":
         rows = [item.scores for item in passes[kept]]
-        own = sum(
-            row["predicted_type"] != "" and row["diameter"] == row["style_diameter"] for row in rows
-        )
+        own = sum(row["diameter"] == row["style_diameter"] for row in rows)
         choice |= {"type_factor": workers.type_factor(), "own_estimates": own}
     return choice
 

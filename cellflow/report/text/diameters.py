@@ -23,8 +23,8 @@ def diameters_text(choice: Mapping[str, Any]) -> str:
     factor, own = choice.get("type_factor"), choice.get("own_estimates")
     if factor is not None:
         lines.append(
-            f"  an image's own estimate counts where it is more than {factor:.3g} times off the diameter of the "
-            f"told type: {own} of {choice['images']} images"
+            f"  an image's own estimate counts where its type is unsure, or its estimate more than {factor:.3g} "
+            f"times off the type's diameter: {own} of {choice['images']} images"
         )
     return "\n".join(lines)
 

@@ -124,6 +124,9 @@ def test_an_estimate_far_from_the_told_types_diameter_counts(factor, expected: f
     assert result.diameter == pytest.approx(24.0 if factor == 1.3 else 30.0)
     assert result.cell_type == "cort"
     assert replace(segmenter, cell_type="astro").predict(IMAGE).diameter == 12.0
+    unsure = [one, member(2, replace(always("astro", 30.0), type_factor=factor))]
+    result = Segmenter(unsure, LOOSE, policy="type").predict(IMAGE)
+    assert (result.cell_type, result.diameter) == ("", pytest.approx(30.0))
 
 
 def test_members_average_their_log_diameters() -> None:

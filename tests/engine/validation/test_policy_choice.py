@@ -70,5 +70,5 @@ def test_what_is_kept_is_said_with_the_reason() -> None:
     assert "one group of images" in diameters_text(choice_record(kept, comparisons, {}))
     told = {"type_factor": 1.25, "own_estimates": 2, "images": 24}
     assert diameters_text(record | told).endswith(
-        "more than 1.25 times off the diameter of the told type: 2 of 24 images"
+        "or its estimate more than 1.25 times off the type's diameter: 2 of 24 images"
     )
