@@ -66,8 +66,8 @@ def test_diameters_that_were_estimated(caplog: pytest.LogCaptureFixture) -> None
     warn_of_diameters([facts("a")._replace(found=40.0), facts("b")], [MEMBER])
     assert not caplog.records
     warn_of_diameters([facts("a")._replace(found=30.0), facts("b")], [MEMBER])
-    assert "in 1 image" in said(caplog) and "a 30" in said(caplog)
-    assert "--diameter_rounds 3" in said(caplog)
+    assert "in 1 image" in caplog.text and "a 30" in caplog.text
+    assert "--diameter_rounds 3" in caplog.text
 
 
 def test_causes_of_no_cells(caplog: pytest.LogCaptureFixture) -> None:
