@@ -68,6 +68,7 @@ _FLAGS = {
     "threads": "num_threads n_threads",
     "time_budget": "max_time time_limit budget timeout hours",
     "diameter": "diam d cell_diameter mean_diameter",
+    "diameter_rounds": "rounds iterate estimate auto_diameter",
     "diam_mean": "diameter diam mean_diameter",
     "cellprob_threshold": "cellprob mask_threshold prob_threshold conf threshold prob_thresh",
     "flow_threshold": "flow flow_thresh",

@@ -127,6 +127,9 @@ class InferenceConfig:
     diameter: Annotated[float | str | None, DIAMETER] = None
     """Cell diameter in pixels, or in micrometres such as 12um where the images tell their pixel size; without it what
     the run's diameter policy says."""
+    diameter_rounds: Annotated[int, NOT_NEGATIVE] = 0
+    """Times that an image may be predicted again at the median diameter of the cells found in it, until the two are
+    alike: for images of another magnification than the training's. 3 are enough; with 0 it is predicted once."""
     chan: Annotated[int | str | None, CHANNEL] = None
     """Channel to segment, for model files of Cellpose, which do not say theirs: 0 grey, 1 red, 2 green, 3 blue, any
     further number, or its name in the images, such as DAPI."""
@@ -145,7 +148,10 @@ class InferenceConfig:
 
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
-        return [] if self.scales else ["--scales needs at least one factor, such as 1"]
+        found = [] if self.scales else ["--scales needs at least one factor, such as 1"]
+        if self.diameter is not None and self.diameter_rounds:
+            found.append("--diameter and --diameter_rounds exclude each other; give one of them")
+        return found
 
 
 @dataclass(frozen=True)

@@ -31,18 +31,25 @@ class StyleModels:
         Mean of the training images' median diameters in pixels, per cell type that has any cells.
     model_hash : str
         Hash of the network's file; with another network's styles the models are at chance.
+    type_factor : float or None
+        Spread of the estimates: the greatest factor between the diameter that `diameter` tells of an image and
+        that of its type, over images that neither the network nor the models have seen and whose type is told
+        right; 1 where none is. None where that was not looked at.
     """
 
     cell_type: CellTypeModel | None
     diameter: DiameterModel
     type_diameters: dict[str, float]
     model_hash: str
+    type_factor: float | None = None
 
     def __post_init__(self) -> None:
         if self.cell_type and self.cell_type.weights.shape[1] != len(self.diameter.weights):
             raise ValueError("expected as many weights of each cell type as of the diameter")
         if not all(0 < pixels < np.inf for pixels in self.type_diameters.values()):
             raise ValueError(f"expected positive diameters of types, found {self.type_diameters}")
+        if self.type_factor is not None and not 1 <= self.type_factor < np.inf:
+            raise ValueError(f"expected a factor of at least 1, found {self.type_factor}")
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types; `from_dict` gives the same models to the bit."""
@@ -69,6 +76,7 @@ class StyleModels:
                 expected=_VERSION, found=value.get("version"),
             )  # fmt: skip
         try:
+            factor = value.get("type_factor")  # older files have none
             types, sizes = value["cell_type"], value["diameter"]
             return cls(
                 None if types is None
@@ -81,6 +89,7 @@ class StyleModels:
                 ),
                 {name: float(pixels) for name, pixels in value["type_diameters"].items()},
                 str(value["model_hash"]),
+                None if factor is None else float(factor),
             )  # fmt: skip
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise CheckpointError(f"expected style models, found damage: {error!r:.200}") from error

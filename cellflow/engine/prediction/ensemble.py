@@ -300,6 +300,7 @@ def _how(job: EnsembleJob, images: Iterable[str]) -> dict[str, Any]:
         "pixel_size": job.config.files.pixel_size,
         "diameter": segmenter.diameter,
         "policy": segmenter.policy,
+        **({"diameter_rounds": segmenter.rounds} if segmenter.rounds else {}),
         "cell_type": segmenter.cell_type,
         "flips": list(segmenter.flips),
         "scales": list(segmenter.scales),

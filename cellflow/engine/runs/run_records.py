@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast, get_args
 
 from cellflow.config.metrics import SelectMetric
@@ -63,6 +63,8 @@ class OofRecord:
         Thresholds.
     config_hash : str
         Hash of the config of the run.
+    choice : mapping
+        Why that policy was kept, for `diameters_text`; empty in records from before that was kept.
     """
 
     models: Mapping[int, str]
@@ -71,6 +73,7 @@ class OofRecord:
     diameter: float | None
     mask: Mapping[str, Any]
     config_hash: str
+    choice: Mapping[str, Any] = field(default_factory=dict)
 
     def is_of_this_length(self, record: Mapping[str, Any]) -> bool:
         """Whether they were made since the run was last lengthened, from the record of the run."""
@@ -113,7 +116,8 @@ def read_oof_record(run: RunFolder) -> OofRecord:
     if policy not in POLICIES:
         raise ValueError(f"{policy!r:.80} as policy")
     config_hash = str(facts.get("config_hash"))
-    return OofRecord(models, cast("Policy", policy), policies, diameter, mask, config_hash)
+    choice = dict_or_empty(facts.get("diameters"))
+    return OofRecord(models, cast("Policy", policy), policies, diameter, mask, config_hash, choice)
 
 
 def find_oof_record(run: RunFolder) -> OofRecord | None:

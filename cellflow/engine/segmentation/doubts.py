@@ -11,12 +11,18 @@ import numpy as np
 from cellflow.config import MaskConfig
 from cellflow.engine.segmentation.member import Member
 from cellflow.engine.segmentation.result import Prediction
+from cellflow.engine.segmentation.settled_diameter import FEWEST
+from cellflow.numeric.labels import median_diameter
 from cellflow.storage.sizes import few_text, plural
 
 __all__ = ["ImageFacts", "facts_of", "warn_of_diameter", "warn_of_diameters", "warn_of_no_cells"]
 
 FAR = 3.0
 """A diameter that differs by more than this factor from the model's cells is said."""
+
+UNLIKE = 1.5
+"""Cells that were found whose diameter differs by more than this factor from the one taken make it worth another look:
+less is common among images like those of the training, and measuring again gained nothing there."""
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +32,7 @@ class ImageFacts(NamedTuple):
 
     `diameter` is the one used, `style_diameter` the estimate of the style models (0 where there is none),
     both in pixels; `logit` is the highest cellprob; `values` are minimum, median and maximum of the segmented
-    channel.
+    channel; `found` is the median diameter of the cells found, 0 where they are too few to tell.
     """
 
     name: str
@@ -36,6 +42,7 @@ class ImageFacts(NamedTuple):
     style_diameter: float
     logit: float
     values: tuple[float, float, float]
+    found: float = 0.0
 
 
 def facts_of(name: str, prediction: Prediction) -> ImageFacts:
@@ -53,6 +60,7 @@ def facts_of(name: str, prediction: Prediction) -> ImageFacts:
         prediction.recognition.diameter,
         float(prediction.cellprob.max(initial=-np.inf)),
         values,
+        median_diameter(prediction.labels) if cells >= FEWEST else 0.0,
     )
 
 
@@ -92,6 +100,13 @@ def warn_of_diameters(facts: Sequence[ImageFacts], members: Sequence[Member]) ->
             "with --diameter %.3g.",
             plural(len(other), "image"), other[0].diameter, _diameters(other, "style_diameter"),
             float(np.median([item.style_diameter for item in other])),
+        )  # fmt: skip
+    unlike = [item for item in facts if item.found and _far(item.found, item.diameter, UNLIKE)]
+    if unlike and not (estimated or other):
+        _log.info(
+            "in %s the cells found have another diameter than the %.4g pixels that were taken: %s. If these images "
+            "are of another magnification than the training's, compare with --diameter_rounds 3.",
+            plural(len(unlike), "image"), unlike[0].diameter, _diameters(unlike, "found"),
         )  # fmt: skip
 
 
@@ -155,8 +170,8 @@ def _trained(members: Sequence[Member]) -> float:
     return float(np.mean([member.diam_labels for member in members]))
 
 
-def _far(one: float, other: float) -> bool:
-    return max(one, other) > FAR * min(one, other)
+def _far(one: float, other: float, factor: float = FAR) -> bool:
+    return max(one, other) > factor * min(one, other)
 
 
 def _diameters(facts: Sequence[ImageFacts], name: str) -> str:

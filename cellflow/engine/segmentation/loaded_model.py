@@ -76,6 +76,7 @@ class Model:
         image: Any,
         *,
         diameter: float | None = None,
+        diameter_rounds: int = 0,
         cell_type: str = "",
         tta: bool = False,
         cellprob_threshold: float | None = None,
@@ -93,6 +94,8 @@ class Model:
             axes holds planes and which channels cannot be told, and each plane is an image.
         diameter : float, optional
             Cell diameter in pixels; by default what the model's policy says.
+        diameter_rounds : int
+            Times that the image may be predicted again at the diameter of the cells found, until that rests.
         cell_type : str
             Cell type; by default told from the image, where the model knows types.
         tta : bool
@@ -115,6 +118,7 @@ class Model:
         segmenter = dataclasses.replace(
             self._segmenter(MaskOverrides(cellprob_threshold, flow_threshold, min_size, niter)),
             diameter=_positive("diameter", diameter) or self.opened.diameter,
+            rounds=diameter_rounds,
             cell_type=check_type(cell_type, self.opened),
             flips=FLIPS if tta else ("",),
         )

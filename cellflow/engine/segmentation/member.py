@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from cellflow.engine.runtime.machine import Machine
-from cellflow.errors import CheckpointError
+from cellflow.errors import CheckpointError, RunError
 from cellflow.nn.checkpoint import load_model_file
 from cellflow.nn.networks import Network
 from cellflow.nn.precision import choose_layout, set_layout
@@ -17,7 +18,7 @@ from cellflow.storage.hashing import hash_file
 from cellflow.style_models import StyleModels
 from cellflow.types import one_line
 
-__all__ = ["Member", "load_member"]
+__all__ = ["Member", "check_members", "load_member"]
 
 MOST_CHANNELS = 2
 """The channel to segment and the nuclear channel."""
@@ -113,3 +114,16 @@ def load_member(
         styles=styles,
         only_type=only_type,
     )
+
+
+def check_members(members: Sequence[Member]) -> None:
+    """There is a member, none is there twice, and all want the same channels."""
+    if not members:
+        raise RunError("An ensemble needs at least one member, found none.")
+    hashes = [(member.hash, member.only_type) for member in members if member.hash]
+    if len(set(hashes)) < len(hashes):
+        names = ", ".join(member.name for member in members)
+        raise RunError(f"One and the same model is a member twice: {names}.")
+    if len({(member.chan, member.chan2) for member in members}) > 1:
+        found = ", ".join(f"{m.name}: {m.chan} {m.chan2}" for m in members)
+        raise RunError(f"Members must have the same --chan and --chan2, found {found}.")

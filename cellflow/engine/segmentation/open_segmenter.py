@@ -63,12 +63,18 @@ def open_segmenter(
     inference = config.inference
     if isinstance(inference.diameter, str):
         raise RunError(f"--diameter: expected pixels here, found {inference.diameter!r}.")
+    if inference.diameter_rounds and opened.diameter is not None:
+        raise RunError(
+            f"--diameter_rounds: {opened.name} was calibrated for one diameter, {opened.diameter:g} pixels, "
+            "which all its images get. Leave it out, or make out-of-fold predictions without --diameter."
+        )
     segmenter = Segmenter(
         opened.members,
         opened.thresholds.shared,
         batch_size=inference.batch_size,
         diameter=inference.diameter or opened.diameter,
         policy=opened.policy,
+        rounds=inference.diameter_rounds,
         per_type=opened.thresholds.per_type,
         cell_type=check_type(inference.cell_type, opened),
         flips=FLIPS if inference.tta else ("",),

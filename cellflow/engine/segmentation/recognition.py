@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -31,12 +32,14 @@ class Recognition(NamedTuple):
 
     `probabilities` maps cell types to their mean probability over the members; `cell_type` is the most
     probable one, empty where that is unsure; `diameter` is the geometric mean of the members' estimates
-    in pixels, 0 where there is none.
+    in pixels, 0 where there is none. `measured` is the diameter of the cells found in the image, where that was
+    asked for (`settle`) and counts instead; else 0.
     """
 
     cell_type: str
     probabilities: dict[str, float]
     diameter: float
+    measured: float = 0.0
 
 
 UNKNOWN = Recognition("", {}, 0.0)
@@ -116,6 +119,7 @@ def choose_diameter(
     *,
     cell_type: str,
     estimate: float,
+    given: bool = False,
 ) -> float:
     """Diameter in pixels at which a member sees an image, by the policy and what is known of the image.
 
@@ -129,10 +133,19 @@ def choose_diameter(
         Type of the image's cells, empty where it is not known.
     estimate : float
         Diameter that the style models see in the image; 0 where they see none.
+    given : bool
+        Whether people said the type. One that the styles tell may be wrong: where the estimate is farther from
+        the type's diameter than those of images that no network had seen, the estimate counts; and where the
+        type is unsure.
     """
     diameter = 0.0
     if policy == "type":
         diameter = _type_diameter(members, cell_type)
+        if estimate and diameter and not given:
+            factor = _type_factor(members, cell_type)
+            if max(estimate / diameter, diameter / estimate) > factor:
+                diameter = estimate
+        diameter = diameter or estimate
     elif policy == "image":
         diameter = estimate
     return diameter or member.diam_labels
@@ -146,3 +159,13 @@ def _type_diameter(members: Sequence[Member], cell_type: str) -> float:
         if member.styles is not None and cell_type in member.styles.type_diameters
     ]
     return float(np.mean(diameters)) if diameters else 0.0
+
+
+def _type_factor(members: Sequence[Member], cell_type: str) -> float:
+    """How far an estimate may lie from the diameter of a type; infinite where no member has looked at that."""
+    factors = [
+        member.styles.type_factor
+        for member in members
+        if member.styles is not None and cell_type in member.styles.type_diameters
+    ]
+    return max((factor for factor in factors if factor is not None), default=math.inf)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -13,7 +14,7 @@ from cellflow.config import MaskConfig
 from cellflow.config.shared import Policy
 from cellflow.engine.runtime.pipeline import run_stages
 from cellflow.engine.segmentation.mask_step import make_labels
-from cellflow.engine.segmentation.member import Member
+from cellflow.engine.segmentation.member import Member, check_members
 from cellflow.engine.segmentation.recognition import (
     Recognition,
     choose_diameter,
@@ -23,6 +24,7 @@ from cellflow.engine.segmentation.recognition import (
     recognize_large,
 )
 from cellflow.engine.segmentation.result import Prediction
+from cellflow.engine.segmentation.settled_diameter import PartMeans, Seen, settle, settle_whole
 from cellflow.errors import RunError
 from cellflow.nn.forward import Flows, image_to_flows
 from cellflow.nn.part_forward import KnownTiles, part_to_flows
@@ -37,7 +39,6 @@ Key = TypeVar("Key")
 Result = TypeVar("Result")
 Fields = tuple[NDArray[Any], NDArray[Any]]
 ForeignFlows = Callable[[Any, Fields], Fields]
-PartMeans = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 ReadPart = Callable[[Box], NDArray[np.float32]]
 Shape = tuple[int, int]
 
@@ -95,8 +96,9 @@ class Segmenter:
         Cell diameter in pixels; None leaves it to the policy.
     policy : {"dataset", "type", "image"}
         Where diameters come from: each member's mean training diameter, as Cellpose does; the mean of
-        the image's cell type; or an estimate from the image's style. What the style models cannot tell
-        falls back to the first.
+        the image's cell type, or the estimate where that is far from it or the type unsure; or an estimate
+        from the image's style, see `choose_diameter`. What the style models cannot tell falls back to the
+        first.
     per_type : mapping of str to MaskConfig
         Thresholds of cell types; `mask` is for images of another or of an unsure type.
     cell_type : str
@@ -111,6 +113,9 @@ class Segmenter:
         Weight of each member, then of each foreign flow; equal by default.
     average : {"plain", "cellprob", "direction"}
         How flows are averaged, see `average_flows`.
+    rounds : int
+        Times that an image may be predicted again at the diameter of the cells found, see `settle`; not where a
+        diameter is given.
     normalization : Normalization
         How images are brought to the scale of the networks.
     foreign : sequence of callable
@@ -130,11 +135,12 @@ class Segmenter:
     augment: bool = False
     weights: Sequence[float] | None = None
     average: Variant = "plain"
+    rounds: int = 0
     normalization: Normalization = AS_TRAINED
     foreign: Sequence[ForeignFlows] = ()
 
     def __post_init__(self) -> None:
-        _check_members(self.members)
+        check_members(self.members)
         count = len(self.members) + len(self.foreign)
         if self.weights is not None and len(self.weights) != count:
             raise RunError(
@@ -205,7 +211,7 @@ class Segmenter:
     ) -> tuple[list[tuple[NDArray[Any], NDArray[Any]]], float, str]:
         """What `predict` averages: flow and logit of every member and view, diameter, and cell type."""
         normal = self.ready(image).normal
-        known = self._recognize(normal)
+        known = self._settled(key, normal, self._recognize(normal))[0]
         joining = joining_members(self.members, self._type_of(known))
         flows = list(self._flows(normal, key, joining, known, {}))
         diameters = [self._diameter(member, known) for member in joining.values()]
@@ -219,19 +225,34 @@ class Segmenter:
 
     def _average(self, key: Any, item: Ready) -> Means:
         """The networks' part."""
-        known = self._recognize(item.normal) if self._needs_styles_first else None
-        cell_type = self._type_of(known)
-        joining = joining_members(self.members, cell_type)
-        styles: dict[int, NDArray[np.float32]] = {}
-        flows = self._flows(item.normal, key, joining, known, styles)
-        weights = self._view_weights(joining)
-        means = average_flows(flows, weights, variant=self.average)
+        first = self._recognize(item.normal) if self._needs_styles_first else None
+        known, seen = self._settled(key, item.normal, first)
+        means, styles = seen or self._seen(key, item.normal, known)
+        joining = joining_members(self.members, self._type_of(known))
         if known is None:
             known = combine_styles(self.members, styles)
-            cell_type = self._type_of(known)
-        diameters = [self._diameter(member, known) for member in joining.values()]
+        cell_type, diameter, _ = self.settings_for(known)
         style = styles.get(next(iter(joining)), np.zeros(0, np.float32))
-        return Means(*means, float(np.mean(diameters)), item.intensity, cell_type, known, style)
+        return Means(*means, diameter, item.intensity, cell_type, known, style)
+
+    def _seen(self, key: Any, normal: NDArray[np.float32], known: Recognition | None) -> Seen:
+        """What the members say on average of a whole image, and the styles of their plain views."""
+        joining = joining_members(self.members, self._type_of(known))
+        styles: dict[int, NDArray[np.float32]] = {}
+        flows = self._flows(normal, key, joining, known, styles)
+        return average_flows(flows, self._view_weights(joining), variant=self.average), styles
+
+    def _settled(
+        self, key: Any, normal: NDArray[np.float32], known: Recognition | None
+    ) -> tuple[Recognition | None, Seen | None]:
+        """What is known of an image once its diameter rests, and what was seen with that, if it was."""
+        if known is None or not self._settles:
+            return known, None
+        return settle_whole(self, partial(self._seen, key, normal), normal, known)
+
+    @property
+    def _settles(self) -> bool:
+        return self.rounds > 0 and self.diameter is None
 
     def label(self, means: Means) -> Prediction:
         """The mask step of `predict`."""
@@ -247,7 +268,7 @@ class Segmenter:
     def _needs_styles_first(self) -> bool:
         """Whether styles are needed before the flows; else they come with the plain view at no cost."""
         plain = self.diameter is None and self.policy == "dataset"
-        plain &= "" in self.flips and 1.0 in self.scales and not self.augment
+        plain &= "" in self.flips and 1.0 in self.scales and not self.augment and not self._settles
         return not plain or any(member.only_type for member in self.members)
 
     def _recognize(self, normal: NDArray[np.float32]) -> Recognition:
@@ -348,7 +369,12 @@ class Segmenter:
 
     def recognize_large(self, read: ReadPart, shape: Shape) -> Recognition:
         """What is known of an image of `shape` that is read by parts, for `part_means`."""
-        return recognize_large(self.members, read, shape, batch_size=self.batch_size)
+        known = recognize_large(self.members, read, shape, batch_size=self.batch_size)
+        if not self._settles:
+            return known
+        return settle(
+            self, lambda box, known: self.part_means(read, shape, box, known), shape, known
+        )
 
     def settings_for(self, known: Recognition) -> tuple[str, float, MaskConfig]:
         """Cell type, mean diameter in pixels and thresholds for an image of which this is known."""
@@ -361,23 +387,13 @@ class Segmenter:
         """Diameter for a member, by what was given, the policy, and what is known of the image."""
         if self.diameter is not None:
             return self.diameter
+        if known is not None and known.measured:
+            return known.measured
         return choose_diameter(
             member, self.members, self.policy,
             cell_type=self._type_of(known), estimate=known.diameter if known is not None else 0.0,
+            given=bool(self.cell_type),
         )  # fmt: skip
-
-
-def _check_members(members: Sequence[Member]) -> None:
-    """There is a member, none is there twice, and all want the same channels."""
-    if not members:
-        raise RunError("An ensemble needs at least one member, found none.")
-    hashes = [(member.hash, member.only_type) for member in members if member.hash]
-    if len(set(hashes)) < len(hashes):
-        names = ", ".join(member.name for member in members)
-        raise RunError(f"One and the same model is a member twice: {names}.")
-    if len({(member.chan, member.chan2) for member in members}) > 1:
-        found = ", ".join(f"{m.name}: {m.chan} {m.chan2}" for m in members)
-        raise RunError(f"Members must have the same --chan and --chan2, found {found}.")
 
 
 def _turned_back(flows: Flows, axes: Axes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from cellflow.engine.runtime.progress_lines import follow
 from cellflow.engine.segmentation.member import Member
+from cellflow.engine.segmentation.recognition import combine_styles
 from cellflow.errors import CheckpointError, DataError
 from cellflow.io.dataset import Dataset
 from cellflow.nn.forward import image_to_style
@@ -63,6 +65,7 @@ def fit_style_models(
     dataset: Dataset,
     names: Sequence[str],
     *,
+    held_out: Sequence[str] = (),
     batch_size: int = 8,
     check: Callable[[], None] | None = None,
 ) -> StyleModels | None:
@@ -77,6 +80,9 @@ def fit_style_models(
         counts for the diameter alone.
     names : sequence of str
         Ids of the network's own training images. Those without cells say nothing of the diameter.
+    held_out : sequence of str
+        Ids of images that the network has not seen, from which the spread of the estimates is taken
+        (`StyleModels.type_factor`), where there are several types.
     batch_size : int
         Tiles per network call.
     check : callable, optional
@@ -102,7 +108,7 @@ def fit_style_models(
         found.append(image_style(member, dataset.image(name), batch_size=batch_size))
     styles = np.stack(found)
     typed, with_cells = types != "", diameters > 0
-    return StyleModels(
+    models = StyleModels(
         cell_type=CellTypeModel.fit(styles[typed], types[typed].tolist()) if typed.any() else None,
         diameter=DiameterModel.fit(styles[with_cells], diameters[with_cells]),
         type_diameters={
@@ -111,6 +117,23 @@ def fit_style_models(
         },
         model_hash=member.hash,
     )
+    if not held_out or len(models.type_diameters) < 2:
+        return models
+    return replace(models, type_factor=_type_factor(member, models, dataset, held_out, batch_size))
+
+
+def _type_factor(
+    member: Member, models: StyleModels, dataset: Dataset, names: Sequence[str], batch_size: int
+) -> float:
+    """Greatest factor between an image's estimate and its type's diameter, where the type is told right."""
+    member, factor = replace(member, styles=models), 1.0
+    for name, true in zip(names, _truth(dataset, names)[1], strict=True):
+        style = image_style(member, dataset.image(name), batch_size=batch_size)
+        known = combine_styles([member], {0: style})
+        size = models.type_diameters.get(known.cell_type)
+        if size is not None and known.cell_type == true:
+            factor = max(factor, known.diameter / size, size / known.diameter)
+    return factor
 
 
 def write_style_models(path: Path, models: StyleModels) -> None:

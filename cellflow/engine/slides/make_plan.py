@@ -71,7 +71,7 @@ def make_plan(
             return scale_channels(selected, scaling, invert=how.invert)
 
         known = UNKNOWN
-        if any(item.styles is not None for item in segmenter.members):
+        if segmenter.rounds or any(item.styles is not None for item in segmenter.members):
             known = segmenter.recognize_large(normal, large.shape)
         cell_type, diameter, mask = segmenter.settings_for(known)
         return SlidePlan(

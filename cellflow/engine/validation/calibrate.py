@@ -165,6 +165,8 @@ def _calibrate_run(part: OofRun, config: CalibrateConfig) -> _Calibrated:
         str(fold): dataclasses.replace(item, members=part.hashes_without(fold)).to_dict()
         for fold, item in fitted.items()
     }
+    if part.choice:
+        facts["diameters"] = dict(part.choice)
     facts["fold_curves"] = search.fold_curves(thresholds)
     thresholds = dataclasses.replace(thresholds, facts=facts)
     folder = part.run.calibration

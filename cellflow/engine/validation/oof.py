@@ -43,11 +43,12 @@ from cellflow.engine.validation.oof_tables import (
     write_confusion,
 )
 from cellflow.engine.validation.outlines import write_outlines_folder
-from cellflow.engine.validation.policy_choice import best_policy, kept_text
+from cellflow.engine.validation.policy_choice import choice_record, choose_policy
 from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset
 from cellflow.io.images import read_labels
 from cellflow.report.comparison import Comparison
+from cellflow.report.text.diameters import diameters_text
 from cellflow.storage.atomic import atomic_folder, write_csv, write_json
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_file, hash_json
@@ -191,16 +192,17 @@ def _new_pass(job: OofJob, policies: Sequence[Policy]) -> tuple[pd.DataFrame, pd
             policy: _predict_all(job, workers, policy, folder / f"policy_{policy}")
             for policy in policies
         }
-        best = best_policy({policy: _scores(done) for policy, done in passes.items()})
+        choice = _choice(job, workers, passes)
+        best: Policy = choice["policy"]
         if len(passes) > 1:
-            _log.info(kept_text(best, {policy: _mean(done) for policy, done in passes.items()}))
+            _log.info(diameters_text(choice))
         _keep_pass(folder, best)
         write_csv(folder / "predictions.csv", predictions_table(passes[best]))
         scores = _scores_table(job, passes[best], last, bias)
         write_csv(folder / "scores.csv", scores)
         write_confusion(folder / "cell_types.csv", scores)
         log_recognition(scores)
-        write_json(folder / "oof.json", _record(job, best, passes))
+        write_json(folder / "oof.json", _record(job, choice))
         cv = cross_validation(scores, selected_by=run_select_metric(run))
         write_csv(run.cv, cv)  # before the folder: whoever finds that takes the pass for done
     run.thresholds.unlink(missing_ok=True)  # they were fitted on other flows
@@ -284,11 +286,31 @@ def _scores_table(
     return scores[[*columns, "selection_bias", *RECOGNITION_COLUMNS]]
 
 
-def _record(job: OofJob, best: Policy, passes: Mapping[Policy, list[OofImage]]) -> dict[str, Any]:
+def _choice(
+    job: OofJob, workers: OofWorkers, passes: Mapping[Policy, list[OofImage]]
+) -> dict[str, Any]:
+    """The diameter policy to keep, with what speaks for it, as JSON types."""
+    groups = image_groups(job.dataset, job.run.folds)
+    means = {policy: _mean(done) for policy, done in passes.items()}
+    names = [item.name for item in next(iter(passes.values()))]
+    kept, comparisons = choose_policy(
+        {policy: _scores(done) for policy, done in passes.items()},
+        [str(groups[name]) for name in names],
+    )
+    choice = choice_record(kept, comparisons, means) | {"images": len(names)}
+    if kept == "type":
+        rows = [item.scores for item in passes[kept]]
+        own = sum(row["diameter"] == row["style_diameter"] for row in rows)
+        choice |= {"type_factor": workers.type_factor(), "own_estimates": own}
+    return choice
+
+
+def _record(job: OofJob, choice: Mapping[str, Any]) -> dict[str, Any]:
     """What made the out-of-fold predictions, and what came of it."""
     return _identity(job) | {
-        "policy": best,
-        "policies": {policy: _mean(done) for policy, done in passes.items()},
+        "policy": choice["policy"],
+        "policies": choice["scores"],
+        "diameters": choice,
         "machine": job.machine.describe(),
     }
 

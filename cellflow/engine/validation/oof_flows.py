@@ -51,6 +51,7 @@ class OofRun:
     mask: MaskConfig
     policy: Policy
     diameter: float | None
+    choice: Mapping[str, Any]
 
     @classmethod
     def open(cls, run: RunFolder, config: CalibrateConfig) -> OofRun:
@@ -89,6 +90,7 @@ class OofRun:
             run_mask(run),
             policy,
             diameter,
+            made.choice if made is not None and diameter is None else {},
         )
 
     def hashes_without(self, fold: int) -> tuple[str, ...]:

@@ -94,6 +94,12 @@ class OofWorkers:
         for fold in self.job.models:
             _style_models(self.job, fold)
 
+    def type_factor(self) -> float | None:
+        """Spread of the style models' estimates over all images, as an ensemble of all folds takes it."""
+        found = [_style_models(self.job, fold) for fold in self.job.models]
+        factors = [item.type_factor for item in found if item is not None and item.type_factor]
+        return max(factors, default=None)
+
     def predict(self, policy: Policy, folder: Path) -> list[OofImage]:
         """One pass over all images, in the order of the folds; flows and masks go into the folder."""
         FlowStore(folder / "flows.zarr", mode="w")
@@ -197,15 +203,29 @@ def _style_models(job: OofJob, fold: int) -> StyleModels | None:
     if path.exists():
         with suppress(CheckpointError):  # a damaged file is made again
             stored = read_style_models(path)
-            if stored.model_hash == wanted:
+            if stored.model_hash == wanted and (
+                stored.type_factor is not None or len(stored.type_diameters) < 2
+            ):
                 return stored
     training = [str(name) for name in job.folds.index if job.folds[name] not in (RESERVED, fold)]
     models = fit_style_models(
-        job.member(fold), job.dataset, training, batch_size=job.config.batch_size
-    )
+        job.member(fold), job.dataset, training, held_out=job.names(fold),
+        batch_size=job.config.batch_size,
+    )  # fmt: skip
     if models is not None:
         write_style_models(path, models)
     return models
+
+
+def _unseen_styles(job: OofJob, fold: int) -> StyleModels | None:
+    """Those of a fold's model, with the spread of estimates on the images of the other folds.
+
+    Its own images are to be predicted, and whether one of them is unlike the others must not be taken from it.
+    """
+    models = _style_models(job, fold)
+    others = [_style_models(job, other) for other in job.models if other != fold]
+    factors = [item.type_factor for item in others if item is not None and item.type_factor]
+    return replace(models, type_factor=max(factors)) if models and factors else models
 
 
 def _predict_names(
@@ -213,7 +233,7 @@ def _predict_names(
 ) -> list[OofImage]:
     """Predict, write and score images of a fold with the model that never saw them."""
     segmenter = Segmenter(
-        [job.member(fold, _style_models(job, fold))],
+        [job.member(fold, _unseen_styles(job, fold))],
         job.mask,
         batch_size=job.config.batch_size,
         diameter=job.config.diameter,

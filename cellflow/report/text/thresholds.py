@@ -12,6 +12,7 @@ import pandas as pd
 from cellflow.config import MaskConfig
 from cellflow.config.metrics import SELECT_NAMES
 from cellflow.report.text.cv import cv_text
+from cellflow.report.text.diameters import diameters_text
 
 __all__ = ["calibration_text", "mask_text", "thresholds_text"]
 
@@ -67,7 +68,7 @@ def calibration_text(result: Calibration) -> str:
 
 
 def thresholds_text(thresholds: Thresholds) -> str:
-    """Thresholds with their source and what they gain."""
+    """Thresholds with their source and what they gain, and which diameters they are for."""
     metric = thresholds.facts.get("metric", "competition")
     name_of = "score" if metric == "competition" else SELECT_NAMES[metric]
     lines = [f"thresholds from {thresholds.source}:"]
@@ -82,6 +83,8 @@ def thresholds_text(thresholds: Thresholds) -> str:
         lines.append(
             f"  {'':{width}} {name_of} {scores['training_thresholds']:.4f} {after}, {scores['images']} images"
         )
+    if thresholds.facts.get("diameters"):
+        lines.append(diameters_text(thresholds.facts["diameters"]))
     return "\n".join(lines)
 
 

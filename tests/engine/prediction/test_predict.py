@@ -113,6 +113,22 @@ def test_diameter_policies(policy, expected: float) -> None:
     assert given.diameter == 20.0
 
 
+@pytest.mark.parametrize(("factor", "expected"), [(None, 24.0), (1.2, 30.0), (1.3, 24.0)])
+def test_an_estimate_far_from_the_told_types_diameter_counts(factor, expected: float) -> None:
+    """Type and style disagree by a factor of 1.25; a type that people gave is believed."""
+    one = member(0, replace(always("cort", 30.0), type_factor=factor))
+    other = member(1, replace(always("cort", 30.0), type_factor=1.01))
+    segmenter = Segmenter([one, other], LOOSE, policy="type")
+    assert Segmenter([one], LOOSE, policy="type").predict(IMAGE).diameter == pytest.approx(expected)
+    result = segmenter.predict(IMAGE)
+    assert result.diameter == pytest.approx(24.0 if factor == 1.3 else 30.0)
+    assert result.cell_type == "cort"
+    assert replace(segmenter, cell_type="astro").predict(IMAGE).diameter == 12.0
+    unsure = [one, member(2, replace(always("astro", 30.0), type_factor=factor))]
+    result = Segmenter(unsure, LOOSE, policy="type").predict(IMAGE)
+    assert (result.cell_type, result.diameter) == ("", pytest.approx(30.0))
+
+
 def test_members_average_their_log_diameters() -> None:
     pair = [member(0, always("cort", 10.0)), member(1, always("cort", 40.0))]
     result = Segmenter(pair, LOOSE, policy="image").predict(IMAGE)

@@ -61,6 +61,13 @@ def test_diameters_that_were_estimated(caplog: pytest.LogCaptureFixture) -> None
     warn_of_diameters([facts("a", style_diameter=12.0), facts("b", style_diameter=14.0)], [MEMBER])
     assert "2 images" in said(caplog)
     assert "--diameter 13" in said(caplog)
+    caplog.clear()
+    caplog.set_level("INFO")
+    warn_of_diameters([facts("a")._replace(found=40.0), facts("b")], [MEMBER])
+    assert not caplog.records
+    warn_of_diameters([facts("a")._replace(found=30.0), facts("b")], [MEMBER])
+    assert "in 1 image" in caplog.text and "a 30" in caplog.text
+    assert "--diameter_rounds 3" in caplog.text
 
 
 def test_causes_of_no_cells(caplog: pytest.LogCaptureFixture) -> None:

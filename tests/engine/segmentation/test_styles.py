@@ -92,6 +92,31 @@ def test_models_are_fitted_on_the_named_images(member: Member, dataset: Dataset)
     assert models.model_hash == "cafe"
 
 
+def test_the_spread_of_estimates_comes_from_images_held_out(
+    member: Member, dataset: Dataset
+) -> None:
+    names, held_out = dataset.ids[:3], dataset.ids[3:]
+    models = fit_style_models(member, dataset, names, held_out=held_out)
+    assert replace(models, type_factor=None).to_dict() == (
+        fit_style_models(member, dataset, names).to_dict()
+    )
+    styles = styles_of(member, dataset, held_out)
+    estimates = models.diameter.diameters(styles)
+    ratios = [1.0]
+    for name, votes, estimate in zip(
+        held_out, models.cell_type.probabilities(styles), estimates, strict=True
+    ):
+        true = dataset.images.loc[name, "cell_type"]
+        if votes.max() >= 0.6 and models.cell_type.classes[votes.argmax()] == true:
+            size = models.type_diameters[true]
+            ratios += [estimate / size, size / estimate]
+    assert len(ratios) > 1
+    assert models.type_factor == pytest.approx(max(ratios))
+    assert StyleModels.from_dict(models.to_dict()).type_factor == models.type_factor
+    old = {key: value for key, value in models.to_dict().items() if key != "type_factor"}
+    assert StyleModels.from_dict(old).type_factor is None
+
+
 def test_images_without_cells_or_type_say_what_they_can(member: Member, dataset: Dataset) -> None:
     names = dataset.ids
     types, diameters = dataset.images["cell_type"], dataset.images["median_diameter"]

@@ -15,8 +15,9 @@ import zarr
 from slide_files import Slide, files_of, labels_of
 
 from cellflow.cli import main
-from cellflow.config import EnsembleConfig
+from cellflow.config import EnsembleConfig, InferenceConfig
 from cellflow.engine.prediction.ensemble import open_ensemble
+from cellflow.engine.segmentation import settled_diameter
 from cellflow.engine.slides import flow_step, predict_slide
 from cellflow.engine.slides.store import SlideStore
 from cellflow.errors import DataError
@@ -56,6 +57,23 @@ def test_blocks_of_any_size_give_the_bytes_of_the_whole_image(ensemble_slide):
     tables = [(folder / "cells.csv").read_bytes() for folder in folders.values()]
     outlines = [(folder / "cells.geojson").read_bytes() for folder in folders.values()]
     assert len(set(tables)) == len(set(outlines)) == 1
+
+
+def test_a_measured_diameter_is_the_same_for_every_block(slide, monkeypatch, caplog):
+    """What this network finds is about half as large as the cells that it was shown."""
+    monkeypatch.setattr(settled_diameter, "REST", 1.4)
+    monkeypatch.setattr(settled_diameter, "FEWEST", 3)
+    config = replace(
+        slide.config,
+        inference=InferenceConfig(diameter_rounds=3),
+        mask=replace(slide.config.mask, min_size=40),
+    )
+    with caplog.at_level("INFO"):
+        folder = replace(slide, config=config).segment("a", block=256).slides["mosaic"].folder
+    assert "at rest, the cells found have" in caplog.text
+    whole = whole_labels(config, slide.path)
+    assert whole.any()
+    np.testing.assert_array_equal(labels_of(folder), whole)
 
 
 def test_the_table_and_the_outlines_are_those_of_the_cells(slide, undisturbed):

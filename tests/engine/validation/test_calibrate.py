@@ -428,6 +428,9 @@ def test_out_of_fold_passes_compare_policies(copied: TrainConfig) -> None:
     confusion = pd.read_csv(result.run.oof / "cell_types.csv").set_index("true")
     assert int(confusion.to_numpy().sum()) == 6
     assert result.run.fold(0).styles.exists()
+    choice = record["diameters"]
+    assert (choice["policy"], choice["scores"]) == (record["policy"], record["policies"])
+    assert [item["policy"] for item in choice["comparisons"]] == ["image", "type"]
     # style models are kept for the same model
     before = result.run.fold(0).styles.stat().st_mtime_ns
     oof(OofConfig(run="tiny", runs_dir=copied.runs_dir, policy="dataset", runtime=CPU))
