@@ -20,6 +20,7 @@ from cellflow.config import OutputConfig as OutputConfig
 from cellflow.config import PredictConfig as PredictConfig
 from cellflow.config import PrepareConfig as PrepareConfig
 from cellflow.config import PruneConfig as PruneConfig
+from cellflow.config import PseudoConfig as PseudoConfig
 from cellflow.config import PublishConfig as PublishConfig
 from cellflow.config import QueueConfig as QueueConfig
 from cellflow.config import ReportConfig as ReportConfig
@@ -41,6 +42,7 @@ from cellflow.engine.model_exports.export_model import export_model as export_mo
 from cellflow.engine.pages.eda import eda as eda
 from cellflow.engine.prediction.ensemble import ensemble as ensemble
 from cellflow.engine.prediction.ensemble import predict as predict
+from cellflow.engine.prediction.pseudo import pseudo as pseudo
 from cellflow.engine.prediction.suggest import suggest as suggest
 from cellflow.engine.publishing.notebook import write_notebook as write_notebook
 from cellflow.engine.publishing.publish import publish as publish

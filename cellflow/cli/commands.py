@@ -216,6 +216,17 @@ def _kaggle_notebook(config: configs.NotebookConfig) -> None:
     say(f"Written: {write_notebook(config)}")
 
 
+def _pseudo(config: configs.PseudoConfig) -> None:
+    from cellflow.engine.prediction.pseudo import pseudo
+    from cellflow.report.text.pseudo import pseudo_text
+
+    result = pseudo(config)
+    say(pseudo_text(result))
+    if result.failed:
+        name, why = next(iter(result.failed.items()))
+        fail(f"{plural(len(result.failed), 'image')} could not be used, such as {name}: {why}")
+
+
 def _export(config: configs.ModelExportConfig) -> None:
     from cellflow.engine.model_exports.export_model import export_model
     from cellflow.report.text.model_export import model_export_text
@@ -314,6 +325,7 @@ COMMANDS = {
     "predict": Command(configs.PredictConfig, _predict, _GOES_ON),
     "run": Command(configs.ChainConfig, _run, _GOES_ON),
     "suggest": Command(configs.SuggestConfig, _suggest),
+    "pseudo": Command(configs.PseudoConfig, _pseudo),
     "score": Command(configs.ScoreConfig, _score),
     "queue": Command(configs.QueueConfig, _queue, _GOES_ON),
     "export": Command(configs.ModelExportConfig, _export),
