@@ -4,6 +4,7 @@ from cellflow.config import ChainConfig as ChainConfig
 from cellflow.config import ChecksConfig as ChecksConfig
 from cellflow.config import CompareConfig as CompareConfig
 from cellflow.config import DemoConfig as DemoConfig
+from cellflow.config import DistilConfig as DistilConfig
 from cellflow.config import EdaConfig as EdaConfig
 from cellflow.config import EnsembleConfig as EnsembleConfig
 from cellflow.config import FoldsConfig as FoldsConfig
@@ -37,6 +38,7 @@ from cellflow.engine.data.make_folds import make_folds as make_folds
 from cellflow.engine.data.prepare import prepare as prepare
 from cellflow.engine.experiments.chain import run_chain as run_chain
 from cellflow.engine.experiments.demo import demo as demo
+from cellflow.engine.experiments.distil import distil as distil
 from cellflow.engine.experiments.queue import run_queue as run_queue
 from cellflow.engine.model_exports.export_model import export_model as export_model
 from cellflow.engine.pages.eda import eda as eda

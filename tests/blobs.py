@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
 import torch
 from torch import nn
 
-from cellflow.nn.networks import Network
+from cellflow.config import TrainConfig
+from cellflow.nn.checkpoint import load_model_file, save_model_file
+from cellflow.nn.networks import NETWORKS, Network
+from cellflow.storage.run_folder import RunFolder
 
-__all__ = ["Blobs"]
+__all__ = ["Blobs", "seeing_run"]
 
 
 class Blobs(Network):
@@ -28,3 +38,18 @@ class Blobs(Network):
 
     def forward(self, tiles: torch.Tensor) -> tuple[torch.Tensor]:
         return (self.layer(tiles),)
+
+
+@contextmanager
+def seeing_run(
+    trained: TrainConfig, runs_dir: Path, least: Sequence[float] = (0.4, 0.5)
+) -> Iterator[TrainConfig]:
+    """A copy of a run with such networks in the place of those that were trained too shortly to see anything."""
+    config = replace(trained, runs_dir=runs_dir)
+    shutil.copytree(trained.runs_dir / trained.name, runs_dir / trained.name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(NETWORKS, Blobs.kind, Blobs)
+        for fold, enough in enumerate(least):
+            path = RunFolder(runs_dir / config.name).fold(fold).best
+            save_model_file(path, Blobs(least=enough), load_model_file(path).facts)
+        yield config

@@ -227,6 +227,25 @@ def _pseudo(config: configs.PseudoConfig) -> None:
         fail(f"{plural(len(result.failed), 'image')} could not be used, such as {name}: {why}")
 
 
+def _distil(config: configs.DistilConfig) -> None:
+    from cellflow.engine.experiments.distil import distil
+    from cellflow.engine.runs.next_command import after_training, run_word
+    from cellflow.report.text.training import training_text
+
+    result = distil(config)
+    say(training_text(result.folds))
+    say(f"Targets: {result.targets}")
+    if config.final:
+        say(
+            f"Next: cellflow predict FOLDER --model {run_word(result.run)}; FOLDER holds new images"
+        )
+    else:
+        say(after_training(result.training))
+    if result.failed:
+        name, why = next(iter(result.failed.items()))
+        fail(f"{plural(len(result.failed), 'image')} could not be used, such as {name}: {why}")
+
+
 def _export(config: configs.ModelExportConfig) -> None:
     from cellflow.engine.model_exports.export_model import export_model
     from cellflow.report.text.model_export import model_export_text
@@ -326,6 +345,7 @@ COMMANDS = {
     "run": Command(configs.ChainConfig, _run, _GOES_ON),
     "suggest": Command(configs.SuggestConfig, _suggest),
     "pseudo": Command(configs.PseudoConfig, _pseudo),
+    "distil": Command(configs.DistilConfig, _distil, _GOES_ON),
     "score": Command(configs.ScoreConfig, _score),
     "queue": Command(configs.QueueConfig, _queue, _GOES_ON),
     "export": Command(configs.ModelExportConfig, _export),

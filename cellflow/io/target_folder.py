@@ -117,6 +117,15 @@ class TargetFolder:
         return sorted(dict_or_empty(self._facts.get("parts")))
 
     @property
+    def is_final(self) -> bool:
+        """Whether the targets are for a network that no fold validates, made by models that know all images."""
+        return self.parts == [ALL]
+
+    def part(self, fold: int) -> str:
+        """Part for the training of a fold."""
+        return ALL if self.is_final else part_of(fold)
+
+    @property
     def identity(self) -> str:
         """Name and content, in a line."""
         return f"{self.name} ({hash_json({part: self.hash(part) for part in self.parts})})"

@@ -12,19 +12,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from cellflow.config import MaskOverrides
-from cellflow.engine.runs.contents import check_models, run_dataset, run_folds
+from cellflow.engine.runs.contents import check_models, is_final_model, run_dataset, run_folds
 from cellflow.engine.runtime.machine import Machine
 from cellflow.engine.segmentation.open_models import Opened, open_models
 from cellflow.engine.segmentation.segmenter import FLIPS, Segmenter
 from cellflow.errors import LeakError, RunError
 from cellflow.io.dataset import Dataset
-from cellflow.io.target_folder import part_of
+from cellflow.io.target_folder import ALL, part_of
 from cellflow.storage.run_folder import RunFolder, find_run
 
 __all__ = ["Teachers", "find_teachers"]
@@ -98,8 +99,9 @@ def find_teachers(
     data: Path | None = None,
     unfinished: bool = False,
     mask: MaskOverrides | None = None,
+    final: bool = False,
 ) -> Teachers:
-    """Open the models of runs as teachers of each fold.
+    """Open the models of runs as teachers of each fold, or all of them as those of one final network.
 
     Parameters
     ----------
@@ -115,6 +117,8 @@ def find_teachers(
         Accept folds whose training has stopped before its last epoch.
     mask : MaskOverrides, optional
         Thresholds in place of those of the training.
+    final : bool
+        Open all models as one part, `ALL`, for a network that has no honest score.
 
     Raises
     ------
@@ -131,6 +135,14 @@ def find_teachers(
                     f"{records[0][key]}, found {record[key]}. A model of one has seen what the other validates on.",
                     path=run.path, expected=records[0][key], found=record[key],
                 )  # fmt: skip
+    open_part = partial(
+        open_models, [str(run.path.absolute()) for run in runs], machine,
+        unfinished=unfinished, calibrated=False, overrides=mask,
+    )  # fmt: skip
+    dataset = run_dataset(runs[0], data)
+    split = run_folds(runs[0], dataset)
+    if final:
+        return Teachers(runs, dataset, split, {ALL: open_part()})
     there = [check_models(run, unfinished=unfinished, partial=True) for run in runs]
     folds = [fold for fold in there[0] if all(fold in models for models in there)]
     if not folds:
@@ -139,15 +151,8 @@ def find_teachers(
             "cellflow train --fold all",
             path=runs[0].path,
         )
-    opened = {
-        part_of(fold): open_models(
-            [str(run.path.absolute()) for run in runs], machine, unfinished=unfinished,
-            calibrated=False, overrides=mask, folds=[fold],
-        )
-        for fold in folds
-    }  # fmt: skip
-    dataset = run_dataset(runs[0], data)
-    teachers = Teachers(runs, dataset, run_folds(runs[0], dataset), opened)
+    opened = {part_of(fold): open_part(folds=[fold]) for fold in folds}
+    teachers = Teachers(runs, dataset, split, opened)
     for fold in folds:
         _check_honest(teachers, fold)
     return teachers
@@ -157,6 +162,12 @@ def _check_honest(teachers: Teachers, fold: int) -> None:
     """No teacher of a fold, by what its file says of itself, was trained where another one validates."""
     for member in teachers.opened[part_of(fold)].members:
         found = member.facts.get("fold")
+        if is_final_model(member.facts):
+            raise LeakError(
+                f"{member.name} cannot make targets for fold {fold}: it learnt from models that have seen all "
+                "images of its dataset (cellflow distil --final).",
+                expected=fold, found=ALL,
+            )  # fmt: skip
         if found != fold:
             raise LeakError(
                 f"{member.name} cannot make targets for fold {fold}: its file says that it was trained for fold "

@@ -25,10 +25,17 @@ from cellflow.engine.training.sample_cache import (
 )
 from cellflow.errors import DataError, LeakError
 from cellflow.io.dataset import Dataset
-from cellflow.io.target_folder import TargetFolder, part_of
+from cellflow.io.target_folder import TargetFolder
 from cellflow.storage.sizes import few_text, plural
 
-__all__ = ["NO_SAMPLES", "check_targets", "extra_samples", "target_facts", "taught_samples"]
+__all__ = [
+    "NO_SAMPLES",
+    "check_targets",
+    "extra_samples",
+    "is_final",
+    "target_facts",
+    "taught_samples",
+]
 
 _VERSION = 1
 NO_SAMPLES = CachedSamples((), (), (), ())
@@ -60,9 +67,15 @@ def check_targets(config: TrainConfig, dataset: Dataset, wanted: list[int]) -> N
         return
     targets = TargetFolder.open(config.pseudo)
     split = dataset.folds_hash()
+    if targets.is_final and len(wanted) > 1:
+        raise DataError(
+            f"--pseudo {targets.path} is for one final network: its teachers have seen the images of all folds. "
+            "Train it as one, such as --fold 0.",
+            path=targets.path, expected=1, found=len(wanted),
+        )  # fmt: skip
     known = dict(zip(dataset.images["pixel_hash"], dataset.ids, strict=True))
     for fold in wanted:
-        part = part_of(fold)
+        part = targets.part(fold)
         teachers = targets.teachers(part) if part in targets.parts else []
         if not teachers:
             raise DataError(
@@ -74,7 +87,7 @@ def check_targets(config: TrainConfig, dataset: Dataset, wanted: list[int]) -> N
             differ = [
                 f"{what} is {found} in place of {expected}"
                 for what, found, expected in (
-                    ("fold", teacher.fold, fold),
+                    ("fold", teacher.fold, teacher.fold if targets.is_final else fold),
                     ("data hash", teacher.data_hash, dataset.hash),
                     ("hash of the split", teacher.folds_hash, split),
                 )
@@ -106,12 +119,15 @@ def extra_samples(config: TrainConfig, fold: int, dataset: Dataset) -> CachedSam
     """
     if config.pseudo is None:
         return NO_SAMPLES
-    targets, part = TargetFolder.open(config.pseudo), part_of(fold)
+    targets = TargetFolder.open(config.pseudo)
+    part = targets.part(fold)
     table = targets.table(part)
-    enough = table.index[table["cells"] >= max(1, config.sampling.min_train_masks)]
+    least = max(1, config.sampling.min_train_masks)
+    enough = table.index[table["cells"] >= least]
+    fewer = f"; {len(table) - len(enough)} have fewer than {least} cells (--min_train_masks)"
     _log.info(
-        "fold %d: %s of %d with targets of %s train too; the others have fewer than %d cells",
-        fold, plural(len(enough), "image"), len(table), targets.path, max(1, config.sampling.min_train_masks),
+        "fold %d: %s of %s train too%s",
+        fold, plural(len(enough), "image"), targets.path, fewer if len(enough) < len(table) else "",
     )  # fmt: skip
     make = partial(_extra, _Job(targets, part, cache_folder(dataset.path), *config.model.channels))
     return cache_all([str(name) for name in enough], make)
@@ -123,7 +139,8 @@ def taught_samples(
     """The annotated images with what models made of them in place of their labels, where there is that."""
     if config.pseudo is None:
         return training
-    targets, part = TargetFolder.open(config.pseudo), part_of(fold)
+    targets = TargetFolder.open(config.pseudo)
+    part = targets.part(fold)
     known = set(targets.table(part, annotated=True).index)
     job = _Job(targets, part, cache_folder(dataset.path), *config.model.channels)
     paths = [
@@ -140,7 +157,13 @@ def target_facts(config: TrainConfig, fold: int) -> dict[str, str]:
     if config.pseudo is None:
         return {}
     targets = TargetFolder.open(config.pseudo)
-    return {"name": targets.name, "kind": targets.kind, "hash": targets.hash(part_of(fold))}
+    part = targets.part(fold)
+    return {"name": targets.name, "kind": targets.kind, "part": part, "hash": targets.hash(part)}
+
+
+def is_final(config: TrainConfig) -> bool:
+    """Whether a training is that of a network whose teachers have seen all images, so that no score is honest."""
+    return config.pseudo is not None and TargetFolder.open(config.pseudo).is_final
 
 
 class _Job(NamedTuple):

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from blobs import Blobs
+from blobs import seeing_run
 from skimage.io import imread, imsave
 
 import cellflow
@@ -22,8 +22,7 @@ from cellflow.errors import DataError, LeakError, RunError
 from cellflow.io.dataset import Dataset
 from cellflow.io.images import read_labels
 from cellflow.io.target_folder import TargetFolder
-from cellflow.nn.checkpoint import load_model_file, save_model_file
-from cellflow.nn.networks import NETWORKS
+from cellflow.nn.checkpoint import load_model_file
 from cellflow.nn.ranks import ALONE
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.run_folder import RunFolder
@@ -35,13 +34,7 @@ CPU = RuntimeConfig(device="cpu", amp="off")
 @pytest.fixture(scope="module")
 def seeing(trained: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainConfig]:
     """The trained run with networks that see bright spots in the place of those of three epochs, which see nothing."""
-    config = replace(trained, runs_dir=tmp_path_factory.mktemp("seeing") / "runs")
-    shutil.copytree(trained.runs_dir, config.runs_dir)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(NETWORKS, Blobs.kind, Blobs)
-        for fold, least in ((0, 0.4), (1, 0.5)):
-            path = RunFolder(config.runs_dir / config.name).fold(fold).best
-            save_model_file(path, Blobs(least=least), load_model_file(path).facts)
+    with seeing_run(trained, tmp_path_factory.mktemp("seeing")) as config:
         yield config
 
 
