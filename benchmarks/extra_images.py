@@ -4,16 +4,17 @@
     python benchmarks/extra_images.py compare --data DATASET --images FOLDER --test DATASET --work FOLDER \\
         --seeds 0 1 2 --epochs 70
 
-`labels` looks at a round of `cellflow pseudo` whose images are annotated after all, in DATASET under the same ids: for
-several limits of confidence and agreement how many cells are kept, and which part of them is right (IoU with a true
-cell above 0.5 and 0.75).
+`labels` looks at a round of `cellflow pseudo` whose images are annotated after all, in DATASET under the same
+ids: for several limits of confidence and agreement how many cells are kept, and which part of them is right (IoU
+with a true cell above 0.5 and 0.75).
 
-`compare` trains all folds of `--data` for each seed: `base`; `longer`, the same with the steps of the next; `pseudo`, with a
-round of `base` on the images of `--images`; `student`, distilled from `base` fold by fold, with those images; `final`, one
-network distilled from all members. Settings are `--adam --schedule cosine`, those of `--bsize` and `--epochs`. All are
-scored at the thresholds of the training on `--test`, which has none of these images: the mean of the single models,
-and the ensemble. Printed is a Markdown table with differences from `base` (single or ensemble) over images and seeds,
-95 % intervals from a bootstrap over images. What is there in `--work` is not made again.
+`compare` trains all folds of `--data` for each seed: `base`; `longer`, the same with the steps of the next;
+`pseudo`, with a round of `base` on the images of `--images`; `student`, distilled from `base` fold by fold, with
+those images; `final`, one network distilled from all members. Settings are `--adam --schedule cosine`, those of
+`--bsize` and `--epochs`. All are scored at the thresholds of the training on `--test`, which has none of these
+images: the mean of the single models, and the ensemble. Printed is a Markdown table with differences from `base`
+(single or ensemble) over images and seeds, 95 % intervals from a bootstrap over images. What is there in `--work`
+is not made again.
 """
 
 from __future__ import annotations

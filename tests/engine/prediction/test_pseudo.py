@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from blobs import seeing_run
 from skimage.io import imread, imsave
+from training_runs import differences
 
 import cellflow
 from cellflow import cli
@@ -20,10 +21,12 @@ from cellflow.config import PseudoConfig, RuntimeConfig, TrainConfig
 from cellflow.engine.training.crops import fold_samples, make_sampler
 from cellflow.errors import DataError, LeakError, RunError
 from cellflow.io.dataset import Dataset
+from cellflow.io.image_source import find_images
 from cellflow.io.images import read_labels
-from cellflow.io.target_folder import TargetFolder
-from cellflow.nn.checkpoint import load_model_file
+from cellflow.io.target_folder import TargetFolder, TargetWriter
+from cellflow.nn.checkpoint import load_model_file, load_state
 from cellflow.nn.ranks import ALONE
+from cellflow.storage.atomic import atomic_folder
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.run_folder import RunFolder
 from cellflow.synthetic import synthetic_dataset
@@ -122,13 +125,20 @@ def test_folds_learn_from_their_own_round_and_say_so(
     share = np.asarray(sampler.weights) / np.sum(sampler.weights)
     assert share[: len(samples.training)].sum() == pytest.approx(0.5)
 
-    cellflow.train(replace(config, time_budget="0.001s"))
-    cellflow.train(replace(config, pseudo=labelled))
+    # what goes on gives what an undisturbed training gives
+    config = replace(config, eval_every=3, fold=("0",))
+    whole = replace(config, runs_dir=tmp_path / "whole")
+    cellflow.train(whole)
+    for seconds in ("0.001s", None):
+        cellflow.train(replace(config, time_budget=seconds))
+    states = [
+        load_state(RunFolder(item.runs_dir / "second").fold(0).last) for item in (config, whole)
+    ]
+    assert differences(*(state["net"] for state in states)) == []
     run = RunFolder(tmp_path / "second")
     assert run.read_record()["config"]["pseudo"].startswith("round1 (")
-    for fold in (0, 1):
-        facts = load_model_file(run.fold(fold).best).facts
-        assert facts["targets"]["hash"] == TargetFolder.open(labelled).hash(f"fold_{fold}")
+    facts = load_model_file(run.fold(0).best).facts
+    assert facts["targets"]["hash"] == TargetFolder.open(labelled).hash("fold_0")
     again = cellflow.pseudo(
         PseudoConfig(
             runs=("second",), runs_dir=tmp_path, images=(labelled / "images",),
@@ -184,9 +194,20 @@ def test_a_teacher_that_saw_the_validation_images_is_refused_before_anything_is_
     shutil.copytree(folder / "fold_1", folder / "fold_0")
     with pytest.raises(DataError, match="not those that the record tells of"):
         cellflow.train(replace(config, pseudo=folder))
-    dataset = Dataset.open(trained.data)
-    marks = str(dataset.images["pixel_hash"].iloc[0])
-    assert marks not in set(TargetFolder.open(labelled).table("fold_0")["pixel_hash"])
+    # targets of an image that a fold validates on, whoever made them
+    source = next(iter(find_images([trained.data]).values()))
+    with atomic_folder(tmp_path / "own") as folder:
+        writer = TargetWriter(folder, "labels")
+        marks, nothing = writer.add_image(source, source.pixels()), np.zeros((96, 112), np.int32)
+        facts = {"cells": 0, "diameter": 20.0}
+        writer.add_labels(
+            "fold_0", source.id, nothing, nothing > 0, pixel_hash=marks, facts=facts,
+            cells=pd.DataFrame(),
+        )  # fmt: skip
+        record = json.loads((labelled / "targets.json").read_text())
+        writer.finish({}, {"fold_0": {"teachers": record["parts"]["fold_0"]["teachers"]}}, {})
+    with pytest.raises(LeakError, match=f"the image {source.id!r} is {source.id!r} of"):
+        cellflow.train(replace(config, pseudo=tmp_path / "own", fold=("0",)))
     assert not (tmp_path / "runs").exists()
 
 
