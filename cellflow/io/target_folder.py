@@ -17,7 +17,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -162,6 +162,8 @@ class TargetFolder:
             tables = {own: read_frame(where / f"{own}.csv", _TARGETS, text=_TEXT) for own in _OWN}
             if _part_hash(tables) != self.hash(part):
                 raise self._damaged(where, "its tables are not those that the record tells of")
+            for own, table in tables.items():
+                self._check_names(where / f"{own}.csv", table["id"])
             self._tables[part] = {own: table.set_index("id") for own, table in tables.items()}
         return self._tables[part][_OWN[annotated]]
 
@@ -193,10 +195,13 @@ class TargetFolder:
     def _images(self) -> pd.DataFrame:
         table = read_frame(self.path / "images.csv", _PIXELS, text=_TEXT)
         for column in ("id", "file"):
-            odd = [text for text in table[column] if Path(text).name != text or "\0" in text]
-            if odd:
-                raise self._damaged(self.path / "images.csv", f"{odd[0]!r} is no name of a file")
+            self._check_names(self.path / "images.csv", table[column])
         return table.set_index("id")
+
+    def _check_names(self, path: Path, names: Iterable[str]) -> None:
+        for name in names:
+            if Path(name).name != name or "\0" in name:
+                raise self._damaged(path, f"{name!r} is no name of a file")
 
     def _part(self, part: str) -> dict[str, Any]:
         return dict_or_empty(dict_or_empty(self._facts.get("parts")).get(part))

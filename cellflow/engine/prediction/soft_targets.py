@@ -22,7 +22,7 @@ from cellflow.io.fold_table import RESERVED
 from cellflow.io.image_source import find_images, source_folders
 from cellflow.io.pixel_limit import at_most
 from cellflow.io.source import SourceImage
-from cellflow.io.target_folder import ALL, TargetWriter, part_of
+from cellflow.io.target_folder import ALL, TargetFolder, TargetWriter, part_of
 from cellflow.numeric.labels import median_diameter
 from cellflow.storage.atomic import atomic_folder
 from cellflow.storage.records import read_json
@@ -61,6 +61,7 @@ def write_flow_targets(config: DistilConfig) -> FlowTargets:
         folder, record = config.out / config.name, _record(config, teachers, images)
         stands = read_json(folder / "targets.json")
         if stands is not None and all(stands.get(key) == value for key, value in record.items()):
+            TargetFolder.open(folder)  # says what is wrong with it, if anything
             _log.info("%s: the targets are there", folder)
             return FlowTargets(folder, teachers, {}, {})
         if folder.exists() and not config.overwrite:
@@ -80,7 +81,8 @@ def write_flow_targets(config: DistilConfig) -> FlowTargets:
             _teach_annotated(teachers, segmenters, writer)
             _teach_others(images, found, segmenters, writer)
             parts = {part: teachers.record(part) for part in teachers.opened}
-            writer.finish(record, parts, found.left_out | found.failed)
+            made = {**record, "versions": versions()}
+            writer.finish(made, parts, found.left_out | found.failed)
     return FlowTargets(folder, teachers, found.left_out, found.failed)
 
 
@@ -149,5 +151,4 @@ def _record(
         "data_hash": record["data_hash"],
         "folds_hash": record["folds_hash"],
         "final": ALL in teachers.opened,
-        "versions": versions(),
     }
