@@ -163,7 +163,7 @@ def compare(options: argparse.Namespace) -> None:
                 f"({gain.low:+.4f} to {gain.high:+.4f}) |"
             )
     single, ensemble = (means["base"][what].mean() for what in ("single", "ensemble"))
-    for name in ("student", "final"):
+    for name in ("student", "final") if ensemble > single else ():
         part = (means[name]["single"].mean() - single) / (ensemble - single)
         print(f"\n{name}: {part:.0%} of what the ensemble gains over the mean single model")
 

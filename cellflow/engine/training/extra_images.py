@@ -125,7 +125,8 @@ def extra_samples(config: TrainConfig, fold: int, dataset: Dataset) -> CachedSam
     least = max(1, config.sampling.min_train_masks)
     enough = table.index[table["cells"] >= least]
     fewer = f"; {len(table) - len(enough)} have fewer than {least} cells (--min_train_masks)"
-    _log.info(
+    _log.log(
+        logging.INFO if len(enough) else logging.WARNING,
         "fold %d: %s of %s train too%s",
         fold, plural(len(enough), "image"), targets.path, fewer if len(enough) < len(table) else "",
     )  # fmt: skip
