@@ -82,11 +82,11 @@ def part_step(options: argparse.Namespace, machine: Machine, folder: Path) -> No
             marks = [clock(machine.device)]
             batch = next(batches)
             marks.append(clock(machine.device))
-            image, unit_flow, foreground = to_device(batch, machine.device)
+            image, *targets = to_device(batch, machine.device)
             marks.append(clock(machine.device))
             with autocast(machine.device, amp):
                 output = stepper.net.train()(image)[0]
-            loss = segmentation_loss(output, unit_flow, foreground).total
+            loss = segmentation_loss(output, *targets).total
             marks.append(clock(machine.device))
             stepper.optimizer.zero_grad(set_to_none=True)
             stepper.scaler.scale(loss).backward()

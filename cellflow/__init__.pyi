@@ -4,6 +4,7 @@ from cellflow.config import ChainConfig as ChainConfig
 from cellflow.config import ChecksConfig as ChecksConfig
 from cellflow.config import CompareConfig as CompareConfig
 from cellflow.config import DemoConfig as DemoConfig
+from cellflow.config import DistilConfig as DistilConfig
 from cellflow.config import EdaConfig as EdaConfig
 from cellflow.config import EnsembleConfig as EnsembleConfig
 from cellflow.config import FoldsConfig as FoldsConfig
@@ -20,6 +21,7 @@ from cellflow.config import OutputConfig as OutputConfig
 from cellflow.config import PredictConfig as PredictConfig
 from cellflow.config import PrepareConfig as PrepareConfig
 from cellflow.config import PruneConfig as PruneConfig
+from cellflow.config import PseudoConfig as PseudoConfig
 from cellflow.config import PublishConfig as PublishConfig
 from cellflow.config import QueueConfig as QueueConfig
 from cellflow.config import ReportConfig as ReportConfig
@@ -36,11 +38,13 @@ from cellflow.engine.data.make_folds import make_folds as make_folds
 from cellflow.engine.data.prepare import prepare as prepare
 from cellflow.engine.experiments.chain import run_chain as run_chain
 from cellflow.engine.experiments.demo import demo as demo
+from cellflow.engine.experiments.distil import distil as distil
 from cellflow.engine.experiments.queue import run_queue as run_queue
 from cellflow.engine.model_exports.export_model import export_model as export_model
 from cellflow.engine.pages.eda import eda as eda
 from cellflow.engine.prediction.ensemble import ensemble as ensemble
 from cellflow.engine.prediction.ensemble import predict as predict
+from cellflow.engine.prediction.pseudo import pseudo as pseudo
 from cellflow.engine.prediction.suggest import suggest as suggest
 from cellflow.engine.publishing.notebook import write_notebook as write_notebook
 from cellflow.engine.publishing.publish import publish as publish

@@ -216,6 +216,36 @@ def _kaggle_notebook(config: configs.NotebookConfig) -> None:
     say(f"Written: {write_notebook(config)}")
 
 
+def _pseudo(config: configs.PseudoConfig) -> None:
+    from cellflow.engine.prediction.pseudo import pseudo
+    from cellflow.report.text.pseudo import pseudo_text
+
+    result = pseudo(config)
+    say(pseudo_text(result))
+    if result.failed:
+        name, why = next(iter(result.failed.items()))
+        fail(f"{plural(len(result.failed), 'image')} could not be used, such as {name}: {why}")
+
+
+def _distil(config: configs.DistilConfig) -> None:
+    from cellflow.engine.experiments.distil import distil
+    from cellflow.engine.runs.next_command import after_training, run_word
+    from cellflow.report.text.training import training_text
+
+    result = distil(config)
+    say(training_text(result.folds))
+    say(f"Targets: {result.targets}")
+    if config.final:
+        say(
+            f"Next: cellflow predict FOLDER --model {run_word(result.run)}; FOLDER holds new images"
+        )
+    else:
+        say(after_training(result.training))
+    if result.failed:
+        name, why = next(iter(result.failed.items()))
+        fail(f"{plural(len(result.failed), 'image')} could not be used, such as {name}: {why}")
+
+
 def _export(config: configs.ModelExportConfig) -> None:
     from cellflow.engine.model_exports.export_model import export_model
     from cellflow.report.text.model_export import model_export_text
@@ -314,6 +344,8 @@ COMMANDS = {
     "predict": Command(configs.PredictConfig, _predict, _GOES_ON),
     "run": Command(configs.ChainConfig, _run, _GOES_ON),
     "suggest": Command(configs.SuggestConfig, _suggest),
+    "pseudo": Command(configs.PseudoConfig, _pseudo),
+    "distil": Command(configs.DistilConfig, _distil, _GOES_ON),
     "score": Command(configs.ScoreConfig, _score),
     "queue": Command(configs.QueueConfig, _queue, _GOES_ON),
     "export": Command(configs.ModelExportConfig, _export),

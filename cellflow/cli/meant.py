@@ -27,6 +27,8 @@ _COMMANDS = {
     "queue": "batch grid sweep",
     "compare": "diff",
     "report": "page html plot plots results show view dashboard tensorboard",
+    "pseudo": "pseudo-label pseudolabel pseudo_labels self-training label autolabel",
+    "distil": "distill distillation knowledge-distillation compress student soup merge",
     "suggest": "active active-learning next select-images annotate-next propose recommend",
 }
 """Commands, with what others call them."""

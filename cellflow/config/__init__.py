@@ -29,6 +29,7 @@ from cellflow.config.report import ReportConfig
 from cellflow.config.scoring import ScoreConfig
 from cellflow.config.shared import MaskConfig, MaskOverrides, RuntimeConfig
 from cellflow.config.suggestion import SuggestConfig
+from cellflow.config.teaching import DistilConfig, PseudoConfig
 from cellflow.config.tracking import TrackingConfig
 from cellflow.config.training import ModelConfig, OptimConfig, SamplingConfig, TrainConfig
 
@@ -39,6 +40,7 @@ __all__ = [
     "ChecksConfig",
     "CompareConfig",
     "DemoConfig",
+    "DistilConfig",
     "EdaConfig",
     "EnsembleConfig",
     "FilesConfig",
@@ -56,6 +58,7 @@ __all__ = [
     "PredictConfig",
     "PrepareConfig",
     "PruneConfig",
+    "PseudoConfig",
     "PublishConfig",
     "QueueConfig",
     "ReadingConfig",

@@ -221,6 +221,12 @@ class TrainConfig:
     time_budget: str | None = None
     """Time for this command, such as 8h or 90m, shared by its folds. It ends with an evaluation and a saved
     state; the same command goes on from there."""
+    pseudo: Path | None = None
+    """Train on images without annotation too: a folder that cellflow pseudo or distil wrote. Each fold takes what the
+    models of the same fold made of them, which have not seen its validation images."""
+    pseudo_weight: Annotated[float, POSITIVE] = 0.5
+    """How often images without annotation are drawn, all of them together, for each time that annotated ones are. They
+    come on top: 0.5 makes an epoch half as long again."""
     scheduler: SchedulerText = None
     """Where folds are trained, each by a worker: local:N, processes of this machine; tcp://HOST:PORT, a Dask cluster
     that runs; slurm:N, jobs. A lost worker's fold goes on elsewhere. Without it in this process."""
@@ -246,6 +252,10 @@ class TrainConfig:
             )
         if self.debug and self.dry_run:
             found.append("--debug and --dry_run exclude each other; give one of them")
+        if self.debug and self.pseudo is not None:
+            found.append(
+                "--debug takes a few images of the dataset, for which --pseudo has no targets"
+            )
         if self.time_budget is not None and seconds_of(self.time_budget) is None:
             found.append(
                 f"--time_budget takes a time with its unit, such as 8h, 90m, 1h30m or 45s, found {self.time_budget}"

@@ -105,7 +105,12 @@ def draw_warp(
 
 
 def warp_sample(
-    image: NDArray[np.float32], target: NDArray[np.float32], warp: Warp, *, size: int = 224
+    image: NDArray[np.float32],
+    target: NDArray[np.float32],
+    warp: Warp,
+    *,
+    size: int = 224,
+    soft: bool = False,
 ) -> Crop:
     """Apply a transformation to an image and its targets.
 
@@ -119,6 +124,8 @@ def warp_sample(
         From `draw_warp`.
     size : int
         Side of the crop in pixels.
+    soft : bool
+        Whether the foreground is a probability, which is interpolated.
 
     Returns
     -------
@@ -131,7 +138,10 @@ def warp_sample(
         d_x = -d_x
     sine, cosine = np.float32(np.sin(warp.angle)), np.float32(np.cos(warp.angle))
     unit_flow = np.stack((d_x * sine + d_y * cosine, d_x * cosine - d_y * sine))
-    foreground = warp_labels(target[0], warp, size=size) > 0.5
+    if soft:
+        foreground = _warp_planes(target[:1], warp, size, cv2.INTER_LINEAR)[0]
+    else:
+        foreground = warp_labels(target[0], warp, size=size) > 0.5
     pixels = _warp_planes(image, warp, size, cv2.INTER_LINEAR)
     return Crop(pixels, unit_flow, foreground.astype(np.float32))
 

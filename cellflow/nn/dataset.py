@@ -44,12 +44,16 @@ class Sample(NamedTuple):
     """A training image with its targets.
 
     `image` is ``(1 or 2, H, W)`` float32, normalised; `target` is ``(3, H, W)`` float32: labels, dY, dX
-    of the unit flow; `diameter` is the image's median cell diameter in pixels.
+    of the unit flow; `diameter` is the image's median cell diameter in pixels. Pixels of `ignored`, ``(H, W)``, do
+    not count. Of what a network has put out (`is_soft`) the target is the probability of a cell in place of labels,
+    and the flow everywhere.
     """
 
     image: NDArray[np.float32]
     target: NDArray[np.float32]
     diameter: float
+    ignored: NDArray[np.bool_] | None = None
+    is_soft: bool = False
 
 
 SampleReader = Callable[[int], Sample]
@@ -65,11 +69,15 @@ class Slot(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Tensors of a step: images ``(N, 2, S, S)``, unit flows ``(N, 2, S, S)``, foregrounds ``(N, S, S)``."""
+    """Tensors of a step: images ``(N, 2, S, S)``, unit flows ``(N, 2, S, S)``, foregrounds ``(N, S, S)``.
+
+    Where `counts`, ``(N, S, S)`` bool, is false, a pixel is not looked at.
+    """
 
     image: torch.Tensor
     unit_flow: torch.Tensor
     foreground: torch.Tensor
+    counts: torch.Tensor
 
 
 class CropFacts(NamedTuple):
@@ -130,7 +138,11 @@ class CropDataset(Dataset[Batch]):
             pixels = jitter_intensity(pixels, rng, strength=self.intensity, inside=inside)
         image = np.zeros((self.channels, self.size, self.size), dtype=np.float32)
         image[: len(pixels)] = pixels
-        planes = image, crop.unit_flow, crop.foreground
+        counts = np.ones((self.size, self.size), dtype=np.bool_)
+        if sample.ignored is not None:
+            ignored = sample.ignored.astype(np.float32)
+            counts = warp_labels(ignored, warp, size=self.size) == 0
+        planes = image, crop.unit_flow, crop.foreground, counts
         return Batch(*(torch.from_numpy(plane) for plane in planes))
 
     def facts(self, slot: Slot) -> CropFacts:
@@ -138,7 +150,8 @@ class CropDataset(Dataset[Batch]):
         sample = self.reader(slot.image)
         warp = self._draw(sample, slot)
         labels = np.unique(warp_labels(sample.target[0], warp, size=self.size))
-        return CropFacts(warp.scale, int(np.count_nonzero(labels)))
+        cells = 0 if sample.is_soft else int(np.count_nonzero(labels))
+        return CropFacts(warp.scale, cells)
 
     def _draw(self, sample: Sample, slot: Slot) -> Warp:
         return draw_warp(
@@ -150,8 +163,10 @@ class CropDataset(Dataset[Batch]):
         )
 
     def _warp(self, sample: Sample, warp: Warp) -> Crop:
-        if self.targets == "warp":
-            return warp_sample(sample.image, sample.target, warp, size=self.size)
+        if self.targets == "warp" or sample.is_soft:
+            return warp_sample(
+                sample.image, sample.target, warp, size=self.size, soft=sample.is_soft
+            )
         labels, diameter = sample.target[0], sample.diameter
         return recompute_sample(sample.image, labels, warp, diameter=diameter, size=self.size)
 

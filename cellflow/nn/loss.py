@@ -16,6 +16,10 @@ from cellflow.numeric.dynamics import FLOW_SCALE
 __all__ = ["Loss", "loss_terms", "segmentation_loss"]
 
 
+CERTAIN = 30.0
+"""Logit whose cross-entropy is 0 for all that float32 can tell: 1e-13."""
+
+
 class Loss(NamedTuple):
     """What is minimised, and the terms by name that it is the sum of."""
 
@@ -49,13 +53,30 @@ def loss_terms(
 
 
 def segmentation_loss(
-    output: torch.Tensor, unit_flow: torch.Tensor, foreground: torch.Tensor
+    output: torch.Tensor,
+    unit_flow: torch.Tensor,
+    foreground: torch.Tensor,
+    counts: torch.Tensor | None = None,
 ) -> Loss:
     """Sum of `loss_terms`, with the same parameters; in float32 whatever the output's type.
 
+    Where `counts`, ``(N, H, W)`` bool, is false, a pixel has neither a loss nor a gradient, whatever the terms are.
+
     Notes
     -----
-    Equals ``cellpose.train._loss_fn_seg``.
+    Equals ``cellpose.train._loss_fn_seg`` where all pixels count.
     """
-    terms = loss_terms(output.float(), unit_flow, foreground)
+    output = output.float()
+    if counts is not None:
+        output, unit_flow, foreground = _without_others(output, unit_flow, foreground, counts)
+    terms = loss_terms(output, unit_flow, foreground)
     return Loss(torch.stack(tuple(terms.values())).sum(), terms)
+
+
+def _without_others(
+    output: torch.Tensor, unit_flow: torch.Tensor, foreground: torch.Tensor, counts: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Background that is foretold for certain, in place of all pixels that do not count."""
+    nothing = output.new_tensor([0.0, 0.0, -CERTAIN])[:, None, None]
+    planes = counts[:, None]
+    return torch.where(planes, output, nothing), unit_flow * planes, foreground * counts

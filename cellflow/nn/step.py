@@ -166,12 +166,12 @@ class Stepper:
         count = len(batch.image)
         names, sums = list[str](), torch.zeros(1, device=self.device)
         parts = zip(*(tensor.tensor_split(self.pieces) for tensor in batch), strict=True)
-        for image, unit_flow, foreground in parts:
+        for image, *targets in parts:
             if not len(image):
                 continue
             with autocast(self.device, self.amp):
                 output = self.model(image)[0]
-            loss = segmentation_loss(output, unit_flow, foreground)
+            loss = segmentation_loss(output, *targets)
             weight = share * len(image) / count
             # Processes average their gradients; the mean over crops is wanted.
             scaled = self.scaler.scale(loss.total * (weight * self.ranks.world))
@@ -200,8 +200,7 @@ class Stepper:
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """A batch on a device, images in the layout that is fastest there."""
     image = batch.image.to(device, non_blocking=True, memory_format=choose_layout(device))
-    unit_flow = batch.unit_flow.to(device, non_blocking=True)
-    return Batch(image, unit_flow, batch.foreground.to(device, non_blocking=True))
+    return Batch(image, *(target.to(device, non_blocking=True) for target in batch[1:]))
 
 
 def _averaged(net: nn.Module, decay: float) -> AveragedModel:

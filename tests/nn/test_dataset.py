@@ -1,8 +1,9 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -155,3 +156,29 @@ def test_sampler(images: int, per_epoch: int) -> None:
     assert len(list(sampler)) == len(sampler)
     if images == per_epoch:
         assert sorted(slot.image for slot in slots) == list(range(images))
+
+
+def test_ignored_pixels_and_probabilities_are_warped_as_the_image_is() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.random((1, 70, 60), dtype=np.float32)
+    target = np.zeros((3, 70, 60), np.float32)
+    target[0] = cv2.GaussianBlur(rng.random((70, 60), dtype=np.float32), (0, 0), 3)
+    target[1] = 0.6
+    ignored = np.zeros((70, 60), np.bool_)
+    ignored[10:30, 15:50] = True
+    soft = Sample(image, target, 20.0, ignored, is_soft=True)
+    for options in ({}, {"targets": "recompute"}):  # there are no labels to compute flows of
+        crops = replace(crops_of(**options), reader=lambda index: soft)
+        found = Batch(*crops[Slot(0, 0, 0)])
+        warp = draw_warp(
+            generator(3, "crop", 1, 0, 0), (70, 60), rescale=30 / 20, scale_range=0.5, size=64
+        )
+        same = warp_sample(np.stack([target[0], ignored.astype(np.float32)]), target, warp, size=64)
+        np.testing.assert_array_equal(found.foreground.numpy(), same.image[0])
+        inside = (same.image[1] > 0.99) | (same.image[1] < 0.01)
+        assert inside.mean() > 0.8
+        np.testing.assert_array_equal(~found.counts.numpy()[inside], same.image[1][inside] > 0.5)
+        np.testing.assert_array_equal(found.unit_flow.numpy(), same.unit_flow)
+    assert not np.isin(found.foreground.numpy(), (0, 1)).all()
+    hard = crops_of()[Slot(0, 0, 0)]
+    assert hard.counts.all()

@@ -5,6 +5,7 @@ import pytest
 import torch
 from oracle import Oracle
 
+from cellflow.nn import loss as loss_module
 from cellflow.nn.loss import segmentation_loss
 from cellflow.nn.networks import UNet
 from cellflow.nn.optim import cellpose_schedule, learning_rate_at, make_optimizer
@@ -62,6 +63,49 @@ def test_loss_and_gradient_equal_cellpose() -> None:
     torch.testing.assert_close(loss.total, expected)
     torch.testing.assert_close(ours.grad, theirs.grad)
     torch.testing.assert_close(loss.terms["flow"] + loss.terms["cellprob"], loss.total)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_pixels_that_do_not_count_have_neither_loss_nor_gradient(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    rng = np.random.default_rng(1)
+    output = torch.tensor(rng.normal(0, 9, size=(2, 3, 8, 8)), dtype=dtype, requires_grad=True)
+    unit_flow = torch.tensor(rng.normal(size=(2, 2, 8, 8)), dtype=torch.float32)
+    foreground = torch.tensor(rng.random((2, 8, 8)) < 0.5, dtype=torch.float32)
+    counts = torch.tensor(rng.random((2, 8, 8)) < 0.6)
+    loss = segmentation_loss(output, unit_flow, foreground, counts)
+    loss.total.backward()
+    assert output.grad is not None
+    seen = output.grad.ne(0).any(dim=1)
+    assert torch.equal(seen, counts)
+    # whatever stands there, the loss is the same to the bit, and the sum over those that count
+    with torch.no_grad():
+        output[:, :, :, :] = torch.where(counts[:, None], output, -7.0 * output)
+    again = segmentation_loss(output, unit_flow + ~counts[:, None] * 3.0, foreground, counts)
+    assert torch.equal(again.total, loss.total)
+    alone = output.detach().float().movedim(1, -1)[counts].T[None, :, None]
+    flow, truth = unit_flow.movedim(1, -1)[counts].T[None, :, None], foreground[counts][None, None]
+    share = counts.float().mean()
+    torch.testing.assert_close(loss.total, share * segmentation_loss(alone, flow, truth).total)
+    # a term that somebody adds knows nothing of them either
+    terms = loss_module.loss_terms
+    monkeypatch.setattr(
+        loss_module,
+        "loss_terms",
+        lambda out, *rest: terms(out, *rest) | {"large": out.square().mean()},
+    )
+    output.grad = None
+    segmentation_loss(output, unit_flow, foreground, counts).total.backward()
+    assert not output.grad.movedim(1, -1)[~counts].any()
+
+
+def test_all_pixels_that_count_change_nothing() -> None:
+    output = torch.randn((2, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+    targets = torch.zeros((2, 2, 8, 8)), torch.ones((2, 8, 8))
+    everything = torch.ones((2, 8, 8), dtype=torch.bool)
+    plain, masked = (segmentation_loss(output, *targets, *more) for more in ((), (everything,)))
+    assert torch.equal(plain.total, masked.total)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2**31])

@@ -26,7 +26,8 @@ def make_batch(seed: int, count: int = 2, size: int = 32) -> Batch:
     image = rng.random((count, 2, size, size), dtype=np.float32)
     flow = rng.normal(size=(count, 2, size, size)).astype(np.float32)
     foreground = (rng.random((count, size, size)) < 0.4).astype(np.float32)
-    return Batch(*map(torch.from_numpy, (image, flow, foreground)))
+    counts = np.ones((count, size, size), dtype=np.bool_)
+    return Batch(*map(torch.from_numpy, (image, flow, foreground, counts)))
 
 
 def make_stepper(net: nn.Module | None = None, *, rate_name: str = "sgd", **more: float) -> Stepper:

@@ -23,7 +23,7 @@ from cellflow.numeric.near_copies import fingerprint, near_copies
 from cellflow.numeric.suggestion import disagreement_of_labels, doubt_of_flows
 from cellflow.storage.hashing import hash_array
 
-__all__ = ["Known", "Look", "Screened", "look_at", "look_at_known", "screen"]
+__all__ = ["Known", "Look", "Screened", "known_images", "look_at", "look_at_known", "screen"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +114,17 @@ def look_at_known(
     return Known(
         ids, np.stack(styles) if styles else np.zeros((0, 0), np.float32), prints, hashes, trains
     )
+
+
+def known_images(dataset: Dataset) -> Known:
+    """Fingerprints of all images of the dataset, and no styles: what `screen` needs."""
+    prints = [
+        fingerprint(dataset.image(name))
+        for name in follow(dataset.ids, "annotated images", brief=True)
+    ]
+    hashes = {str(marks): str(name) for name, marks in dataset.images["pixel_hash"].items()}
+    none = np.zeros((len(prints), 0), np.float32)
+    return Known(dataset.ids, none, prints, hashes, np.ones(len(prints), np.bool_))
 
 
 def screen(images: Mapping[str, SourceImage], known: Known) -> Screened:

@@ -21,17 +21,20 @@ from cellflow.engine.runs.run_records import (
 )
 from cellflow.engine.runs.state import TEXT_COLUMNS
 from cellflow.engine.runs.thresholds import mask_from_dict
-from cellflow.errors import DataError, RunError
+from cellflow.errors import DataError, LeakError, RunError
 from cellflow.io.dataset import Dataset
 from cellflow.io.fold_table import fold_table_hash, read_fold_table
 from cellflow.io.tables import read_frame
+from cellflow.io.target_folder import ALL
 from cellflow.nn.checkpoint import load_model_file
 from cellflow.storage.hashing import hash_file, hash_json
 from cellflow.storage.locks import is_locked
 from cellflow.storage.run_folder import RunFolder, former_hashes
 
 __all__ = [
+    "check_has_honest_score",
     "check_models",
+    "is_final_model",
     "misfits",
     "model_facts",
     "read_table",
@@ -127,6 +130,29 @@ def model_facts(path: Path) -> dict[str, Any]:
         If it cannot be loaded.
     """
     return load_model_file(path).facts
+
+
+def is_final_model(facts: Mapping[str, Any]) -> bool:
+    """Whether a model, by what is stored with it, learnt from models that have seen all images."""
+    targets = facts.get("targets")
+    return isinstance(targets, dict) and targets.get("part") == ALL
+
+
+def check_has_honest_score(path: Path) -> None:
+    """Refuse a model for which no image of its dataset is one that it never saw.
+
+    Raises
+    ------
+    LeakError
+        Saying what to do instead.
+    """
+    if is_final_model(model_facts(path)):
+        raise LeakError(
+            f"{path} learnt from models that have seen all images of its dataset (cellflow distil --final), so no "
+            "prediction of these images is out of fold. Use it for new images; for an honest score distil without "
+            "--final.",
+            path=path,
+        )
 
 
 def misfits(facts: Mapping[str, Any], fold: int, record: Mapping[str, Any]) -> list[str]:

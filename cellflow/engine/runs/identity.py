@@ -16,6 +16,7 @@ from cellflow.engine.runs.next_command import named_folds, train_command
 from cellflow.engine.runs.start_file import start_hashes, start_identity
 from cellflow.errors import RunError
 from cellflow.io.dataset import Dataset
+from cellflow.io.target_folder import TargetFolder
 from cellflow.storage.run_folder import RunFolder
 
 __all__ = ["check_run", "identity", "open_run", "versions", "with_later_settings"]
@@ -36,8 +37,12 @@ def versions() -> dict[str, str]:
 
 
 def identity(config: TrainConfig) -> dict[str, Any]:
-    """The part of a config that makes two runs the same; a start model counts by its content."""
+    """The part of a config that makes two runs the same; start models and targets count by their content."""
     plain = {key: item for key, item in config_to_dict(config).items() if key not in _NOT_IDENTITY}
+    if config.pseudo is None:  # as in runs from before there was that
+        del plain["pseudo"], plain["pseudo_weight"]
+    else:
+        plain["pseudo"] = TargetFolder.open(config.pseudo).identity
     name = config.model.pretrained_model
     if name.lower() != "none":
         plain["model"]["pretrained_model"] = start_identity(name, download=config.download)

@@ -103,6 +103,7 @@ def _for_workers(config: TrainConfig, seconds: float) -> TrainConfig:
         config,
         data=config.data.resolve(),
         runs_dir=config.runs_dir.resolve(),
+        pseudo=config.pseudo.resolve() if config.pseudo else None,
         savedir=config.savedir.resolve() if config.savedir else None,
         time_budget=f"{max(1.0, seconds):.0f}s" if math.isfinite(seconds) else None,
         model=model,

@@ -16,6 +16,7 @@ from cellflow.config import TrainConfig
 from cellflow.engine.runs.identity import versions
 from cellflow.engine.runs.sample_list import ids_hash
 from cellflow.engine.runtime.machine import Machine
+from cellflow.engine.training.extra_images import target_facts
 from cellflow.engine.training.fold_log import log_position
 from cellflow.engine.training.fold_result import copy_best
 from cellflow.engine.training.progress import Progress
@@ -61,7 +62,8 @@ class FoldCheckpoint:
     Attributes
     ----------
     origin : dict
-        Fold, and hashes of data, folds and list of images: what the fold's models are trained on.
+        Fold, and hashes of data, folds, list of images and targets that models made: what the fold's models are
+        trained on.
     seconds : float
         What the last save took.
     """
@@ -81,6 +83,8 @@ class FoldCheckpoint:
         identity = run.read_record()
         self.origin = {"fold": fold} | {key: identity[key] for key in ("data_hash", "folds_hash")}
         self.origin |= {"samples_hash": ids_hash(trained_on)}
+        taught = target_facts(config, fold)
+        self.origin |= {"targets": taught} if taught else {}
         self._config_hash = hash_json(identity["config"])
         self._writes, self._lease = machine.ranks.first, lease
         self._saved_at, self.seconds = time.monotonic(), 0.0

@@ -14,7 +14,7 @@ from cellflow.engine.runtime.machine import Machine
 from cellflow.engine.runtime.time_budget import Budget
 from cellflow.engine.segmentation.member import Member
 from cellflow.engine.segmentation.scoring import mean_score
-from cellflow.engine.training.crops import make_crops, make_sampler
+from cellflow.engine.training.crops import FoldSamples, make_crops, make_sampler
 from cellflow.engine.training.fold_checkpoint import FoldCheckpoint
 from cellflow.engine.training.fold_log import log_epoch, log_position, step_bar
 from cellflow.engine.training.fold_pictures import FoldPictures
@@ -27,7 +27,6 @@ from cellflow.engine.training.progress import (
     seconds_left,
     value_column,
 )
-from cellflow.engine.training.sample_cache import CachedSamples
 from cellflow.engine.training.start_network import is_pretrained, start_stepper
 from cellflow.engine.training.validator import Validator
 from cellflow.errors import CellflowError, NotFiniteError
@@ -67,7 +66,7 @@ class FoldTrainer:
         Run to write to.
     dataset : Dataset
         Images and their cells.
-    training, validation : CachedSamples
+    samples : FoldSamples
         Samples of the images that train, and of those that validate.
     machine : Machine
         Where and how to compute.
@@ -86,22 +85,22 @@ class FoldTrainer:
         run: RunFolder,
         dataset: Dataset,
         *,
-        training: CachedSamples,
-        validation: CachedSamples,
+        samples: FoldSamples,
         machine: Machine,
         budget: Budget,
         trackers: Trackers = NO_TRACKERS,
         lease: Lease | None = None,
     ):
         self.config, self.fold, self.run = config, fold, run
+        training, validation = samples.training, samples.validation
         self.training, self.machine, self.budget = training, machine, budget
         self.tracking = FoldTracking(trackers, fold, dataset, validation.ids)
         self.checkpoint = FoldCheckpoint(
             config, fold, run, machine, trained_on=training.ids, lease=lease
         )
         self.stepper = self._start()
-        crops = make_crops(config, fold, training, self.stepper.net)
-        self.sampler = make_sampler(config, fold, dataset, training.ids, machine.ranks)
+        crops = make_crops(config, fold, training + samples.extra, self.stepper.net)
+        self.sampler = make_sampler(config, fold, dataset, samples, machine.ranks)
         self.loader = make_loader(crops, self.sampler, workers=machine.workers)
         self.progress = Progress(len(self.sampler))
         fixed = make_crops(config, fold, validation, self.stepper.net, augmented=False)

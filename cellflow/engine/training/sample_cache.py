@@ -6,7 +6,7 @@ import getpass
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,18 +17,32 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from cellflow.engine.runtime.progress_lines import follow
 from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset
 from cellflow.nn.dataset import Sample
+from cellflow.numeric.dynamics import FLOW_SCALE
 from cellflow.numeric.labels import labels_from_instances, median_diameter
 from cellflow.numeric.normalize import network_channels
 from cellflow.numeric.targets import labels_to_flows
 from cellflow.storage.atomic import atomic_path, remove_leftovers
 from cellflow.storage.hashing import hash_array, hash_file, hash_json
 
-__all__ = ["MIN_DIAMETER", "CachedSamples", "cache_samples"]
+__all__ = [
+    "MIN_DIAMETER",
+    "Cached",
+    "CachedSamples",
+    "cache_all",
+    "cache_array",
+    "cache_folder",
+    "cache_samples",
+    "field_target",
+    "label_target",
+    "network_image",
+    "stored_diameter",
+]
 
 MIN_DIAMETER = 5.0
 """Smaller median diameters count as this, as in Cellpose; so do images without cells."""
@@ -51,7 +65,8 @@ class CachedSamples:
         ``.npy`` files with the image ``(1 or 2, H, W)``, float32.
     targets : tuple of Path
         ``.npy`` files with one structure: `labels` ``(H, W)``, the unit `flow` ``(2, n)`` of the pixels in
-        cells, and the median `diameter`.
+        cells, and the median `diameter`; where not all pixels count also `ignored`, ``(H, W)`` bool. What a network
+        has put out has `field` ``(3, H, W)`` float16 instead: flow and logit.
     diameters : tuple of float
         Median cell diameter of each image in pixels.
     """
@@ -67,8 +82,18 @@ class CachedSamples:
     def __call__(self, index: int) -> Sample:
         """Sample of an index; the image is memory-mapped."""
         image = np.load(self.images[index], mmap_mode="r")
-        target = np.load(self.targets[index], mmap_mode="r")
-        return Sample(image, _unpack(target), self.diameters[index])
+        stored, diameter = np.load(self.targets[index], mmap_mode="r"), self.diameters[index]
+        if "field" in stored.dtype.names:
+            return Sample(image, _unpack_field(stored["field"][0]), diameter, is_soft=True)
+        ignored = stored["ignored"][0] if "ignored" in stored.dtype.names else None
+        return Sample(image, _unpack(stored), diameter, ignored)
+
+    def __add__(self, others: CachedSamples) -> CachedSamples:
+        """These, and then others."""
+        return CachedSamples(
+            self.ids + others.ids, self.images + others.images,
+            self.targets + others.targets, self.diameters + others.diameters,
+        )  # fmt: skip
 
 
 def cache_samples(dataset: Dataset, ids: list[str], *, chan: int, chan2: int) -> CachedSamples:
@@ -101,7 +126,11 @@ def cache_samples(dataset: Dataset, ids: list[str], *, chan: int, chan2: int) ->
     dataset.images.index.get_indexer(
         pd.Index(ids)
     )  # fills its table of ids; threads then only read
-    make = partial(_cached, dataset, _cache_folder(dataset.path), chan, chan2)
+    return cache_all(ids, partial(_cached, dataset, cache_folder(dataset.path), chan, chan2))
+
+
+def cache_all(ids: list[str], make: Callable[[str], Cached]) -> CachedSamples:
+    """Samples of images, each made by a function that is called in threads and gives its files."""
     with _threads() as pool:
         made = pool.map(make, ids)
         files = list(follow(made, "flow targets", len(ids), brief=True))
@@ -113,7 +142,7 @@ def cache_samples(dataset: Dataset, ids: list[str], *, chan: int, chan2: int) ->
     )
 
 
-class _Cached(NamedTuple):
+class Cached(NamedTuple):
     """The two files of an image and its median diameter in pixels."""
 
     image: Path
@@ -132,19 +161,30 @@ def _threads() -> Iterator[ThreadPoolExecutor]:
         pool.shutdown(cancel_futures=True)
 
 
-def _cached(dataset: Dataset, folder: Path, chan: int, chan2: int, name: str) -> _Cached:
+def _cached(dataset: Dataset, folder: Path, chan: int, chan2: int, name: str) -> Cached:
     """Files of one image; made if they are not there."""
     pixels_hash = _hash(dataset.path / "images" / str(dataset.images.at[name, "file"]))
-    image_path = folder / f"{hash_json(['image', _VERSION, pixels_hash, chan, chan2])}.npy"
-    if _open(image_path) is None:
-        _save(image_path, _image(dataset, name, chan, chan2))
     labels_hash = _hash(dataset.path / "labels" / f"{name}.tif")
-    target_path = folder / f"{hash_json(['target', _VERSION, labels_hash])}.npy"
-    target = _open(target_path)
-    if target is None:
-        target = _target(dataset, name)
-        _save(target_path, target)
-    return _Cached(image_path, target_path, float(target["diameter"][0]))
+    image = cache_array(
+        folder,
+        ["image", _VERSION, pixels_hash, chan, chan2],
+        partial(_image, dataset, name, chan, chan2),
+    )
+    target = cache_array(folder, ["target", _VERSION, labels_hash], partial(_target, dataset, name))
+    return Cached(image, target, stored_diameter(target))
+
+
+def cache_array(folder: Path, key: list[Any], make: Callable[[], NDArray[Any]]) -> Path:
+    """File of an array by what it is made of, JSON types; made if it is not there."""
+    path = folder / f"{hash_json(key)}.npy"
+    if _open(path) is None:
+        _save(path, make())
+    return path
+
+
+def stored_diameter(target: Path) -> float:
+    """Median diameter in pixels that stands in a target."""
+    return float(np.load(target, mmap_mode="r")["diameter"][0])
 
 
 def _hash(path: Path) -> str:
@@ -159,23 +199,37 @@ def _image(dataset: Dataset, name: str, chan: int, chan2: int) -> NDArray[np.flo
     pixels = dataset.image(name)
     if hash_array(pixels) != dataset.images.at[name, "pixel_hash"]:
         raise DataError(_changed(dataset, f"the image {name!r}"))
+    return network_image(pixels, chan, chan2)
+
+
+def network_image(pixels: NDArray[Any], chan: int, chan2: int) -> NDArray[np.float32]:
+    """The channels that the network gets, normalised; a second one that is empty is left out."""
     image = network_channels(pixels, chan, chan2)
     return image if image[1].any() else image[:1]
 
 
 def _target(dataset: Dataset, name: str) -> NDArray[np.void]:
-    """Target of an image as it is stored; outside of cells the flow is 0 and left out."""
     labels = dataset.labels(name)
     if not np.array_equal(labels, labels_from_instances(dataset.instances(name))):
         raise DataError(_changed(dataset, f"the label map of {name!r}"))
+    return label_target(labels)
+
+
+def label_target(
+    labels: NDArray[np.int32], ignored: NDArray[np.bool_] | None = None
+) -> NDArray[np.void]:
+    """Target of labels as it is stored; outside of cells the flow is 0 and left out."""
     inside = labels > 0
     number = np.uint16 if labels.max(initial=0) < 2**16 else np.uint32
     fields = [
         ("flow", np.float32, (2, int(inside.sum()))),
         ("labels", number, labels.shape),
         ("diameter", np.float64),
+        *([] if ignored is None else [("ignored", np.bool_, ignored.shape)]),
     ]
     target = np.empty(1, np.dtype(fields))
+    if ignored is not None:
+        target["ignored"] = ignored
     target["flow"] = labels_to_flows(labels)[:, inside]
     target["labels"] = labels
     target["diameter"] = median_diameter(labels)
@@ -190,6 +244,20 @@ def _unpack(stored: NDArray[np.void]) -> NDArray[np.float32]:
     inside = labels > 0
     target[1][inside], target[2][inside] = flow
     return target
+
+
+def field_target(field: NDArray[np.float16], diameter: float) -> NDArray[np.void]:
+    """Target of flow and logit ``(3, H, W)`` as it is stored."""
+    fields = [("field", np.float16, field.shape), ("diameter", np.float64)]
+    target = np.empty(1, np.dtype(fields))
+    target["field"], target["diameter"] = field, diameter
+    return target
+
+
+def _unpack_field(field: NDArray[np.float16]) -> NDArray[np.float32]:
+    """Target ``(3, H, W)`` of what a network has put out."""
+    d_y, d_x, cellprob = field.astype(np.float32)
+    return np.stack([expit(cellprob), d_y / FLOW_SCALE, d_x / FLOW_SCALE])
 
 
 def _changed(dataset: Dataset, what: str) -> str:
@@ -216,7 +284,7 @@ def _save(path: Path, array: NDArray[Any]) -> None:
         file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
-def _cache_folder(data: Path) -> Path:
+def cache_folder(data: Path) -> Path:
     """Folder for cached samples: in the dataset folder, or a temporary one when that is read-only."""
     folder = data / "cache"
     try:

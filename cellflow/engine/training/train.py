@@ -20,12 +20,12 @@ from cellflow.engine.runtime.machine import Machine, choose_machine
 from cellflow.engine.runtime.time_budget import Budget
 from cellflow.engine.segmentation.channels import warn_of_grey, warn_of_mean
 from cellflow.engine.training.cluster_folds import train_on_workers
-from cellflow.engine.training.crops import fold_samples
+from cellflow.engine.training.crops import FoldSamples, fold_samples
 from cellflow.engine.training.debug_run import debug_config
+from cellflow.engine.training.extra_images import check_targets, is_final
 from cellflow.engine.training.fold_result import FoldResult, copy_best, finished_without_state
 from cellflow.engine.training.fold_trainer import FoldTrainer
 from cellflow.engine.training.parallel_folds import devices_for, train_side_by_side
-from cellflow.engine.training.sample_cache import CachedSamples
 from cellflow.engine.training.start_network import check_crop_side, is_pretrained
 from cellflow.engine.training.trainable import check_trainable, with_channel_numbers
 from cellflow.errors import ConfigError
@@ -179,9 +179,10 @@ def _open(config: TrainConfig, machine: Machine, where: str | None = None) -> Jo
     there = validation_folds(dataset, split)
     wanted = wanted_folds(config.fold, there, dataset)
     check_trainable(config, dataset, split, wanted)
+    check_targets(config, dataset, wanted)
     check_crop_side(config, wanted[0])
     if machine.ranks.first:
-        run = open_run(config, dataset, there)
+        run = open_run(config, dataset, wanted if is_final(config) else there)
     machine.ranks.wait()
     run = RunFolder(config.runs_dir / config.name)
     _log.info(
@@ -218,7 +219,8 @@ def _train_fold(job: Job, fold: int, budget: Budget, trackers: Trackers) -> Fold
                 copy_best(job.config, fold, files.best)
             _log.info("fold %d is complete: best score %.4f, %s", fold, done.best_score, files.best)
             return done
-        training, validation = _samples(job, fold)
+        samples = _samples(job, fold)
+        training, validation = samples.training, samples.validation
         if job.machine.ranks.first:
             write_sample_list(files.samples, job.split, training.ids, validation.ids)
         _log.info(
@@ -227,8 +229,7 @@ def _train_fold(job: Job, fold: int, budget: Budget, trackers: Trackers) -> Fold
         )  # fmt: skip
         trainer = FoldTrainer(
             job.config, fold, job.run, job.dataset,
-            training=training, validation=validation, machine=job.machine, budget=budget,
-            trackers=trackers, lease=lease,
+            samples=samples, machine=job.machine, budget=budget, trackers=trackers, lease=lease,
         )  # fmt: skip
         result = trainer.fit()
         if result.finished:
@@ -247,7 +248,7 @@ def _sole_trainer(job: Job, fold: int) -> AbstractContextManager[Lease | None]:
     return hold_lease(job.run.fold(fold).lock, what, wait=bool(job.config.scheduler))
 
 
-def _samples(job: Job, fold: int) -> tuple[CachedSamples, CachedSamples]:
+def _samples(job: Job, fold: int) -> FoldSamples:
     """Samples that train and that validate; the first process computes them, the others read."""
     if not job.machine.ranks.first:
         job.machine.ranks.wait()

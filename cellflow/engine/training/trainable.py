@@ -12,7 +12,13 @@ from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset
 from cellflow.storage.sizes import few_text, plural
 
-__all__ = ["check_trainable", "training_ids", "validation_ids", "with_channel_numbers"]
+__all__ = [
+    "check_trainable",
+    "enough_cells",
+    "training_ids",
+    "validation_ids",
+    "with_channel_numbers",
+]
 
 _Problem = tuple[str, str]
 """What is wrong, and what to do, which is said once for all that have it in common."""
@@ -51,8 +57,13 @@ def training_ids(
     config: TrainConfig, fold: int, dataset: Dataset, folds: pd.Series[int]
 ) -> list[str]:
     """Images that train where a fold validates, those with too few cells left out."""
+    return enough_cells(config, dataset, _others(fold, folds))
+
+
+def enough_cells(config: TrainConfig, dataset: Dataset, names: list[str]) -> list[str]:
+    """Those of some images that have as many cells as one needs to train."""
     cells, least = dataset.images["n_instances"], config.sampling.min_train_masks
-    return [name for name in _others(fold, folds) if cells[name] >= least]
+    return [name for name in names if cells[name] >= least]
 
 
 def check_trainable(

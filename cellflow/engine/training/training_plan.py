@@ -16,6 +16,7 @@ from cellflow.engine.data.folds import load_folds, validation_folds, wanted_fold
 from cellflow.engine.runtime.machine import Machine, choose_machine
 from cellflow.engine.segmentation.member import Member
 from cellflow.engine.training.crops import fold_samples, make_crops, make_sampler
+from cellflow.engine.training.extra_images import check_targets
 from cellflow.engine.training.start_network import check_crop_side, start_stepper
 from cellflow.engine.training.trainable import check_trainable, with_channel_numbers
 from cellflow.engine.training.validator import Validator
@@ -99,18 +100,21 @@ def plan_training(config: TrainConfig) -> Plan:
     split = load_folds(dataset)
     folds = wanted_folds(config.fold, validation_folds(dataset, split), dataset)
     check_trainable(config, dataset, split, folds)
+    check_targets(config, dataset, folds)
     check_crop_side(config, folds[0])
-    training, validation = fold_samples(config, folds[0], dataset, split)
+    samples = fold_samples(config, folds[0], dataset, split)
+    training, validation = samples.training, samples.validation
     origin = {"fold": folds[0], "data_hash": dataset.hash, "folds_hash": dataset.folds_hash()}
     stepper = start_stepper(config, training, origin, machine)
     diameters = stepper.net.diameters
-    crops = make_crops(config, folds[0], training, stepper.net)
-    sampler = make_sampler(config, folds[0], dataset, training.ids, machine.ranks)
+    everything = training + samples.extra
+    crops = make_crops(config, folds[0], everything, stepper.net)
+    sampler = make_sampler(config, folds[0], dataset, samples, machine.ranks)
     slots = next(iter(sampler))
     batch, crop_seconds = _first_batch(crops, slots)
     picture = config.runs_dir / f"{config.name}_batch.png"
-    shown = [tensor[:MAX_CROPS].numpy() for tensor in batch]
-    names = [_crop_name(crops, training.ids, slot) for slot in slots[:MAX_CROPS]]
+    shown = [tensor[:MAX_CROPS].numpy() for tensor in batch[:3]]
+    names = [_crop_name(crops, everything.ids, slot) for slot in slots[:MAX_CROPS]]
     plot_batch(picture, *shown, title=f"First batch of fold {folds[0]}, augmented", names=names)
     compute_seconds = _step_seconds(stepper, batch, machine)
     validator = Validator(
@@ -122,7 +126,7 @@ def plan_training(config: TrainConfig) -> Plan:
     epochs, every = config.optim.n_epochs, config.eval_every
     return Plan(
         folds=tuple(folds),
-        training=len(training),
+        training=len(everything),
         validation=len(validation),
         steps_per_epoch=len(sampler),
         epochs=epochs,

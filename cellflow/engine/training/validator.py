@@ -162,8 +162,8 @@ class Validator:
             places = range(start, min(start + size, count))
             items = [self.crops[Slot(VALIDATION_EPOCH, place, place)] for place in places]
             batch = Batch(*map(torch.stack, zip(*items, strict=True)))
-            image, unit_flow, foreground = to_device(batch, self.machine.device)
+            image, *targets = to_device(batch, self.machine.device)
             with torch.inference_mode(), autocast(self.machine.device, self.machine.amp):
                 output = net(image)[0]
-            total += segmentation_loss(output, unit_flow, foreground).total.item() * len(items)
+            total += segmentation_loss(output, *targets).total.item() * len(items)
         return total / count

@@ -14,7 +14,13 @@ import pandas as pd
 
 from cellflow.config import MaskConfig, OofConfig
 from cellflow.config.shared import Policy
-from cellflow.engine.runs.contents import check_models, run_dataset, run_folds, run_mask
+from cellflow.engine.runs.contents import (
+    check_has_honest_score,
+    check_models,
+    run_dataset,
+    run_folds,
+    run_mask,
+)
 from cellflow.engine.runtime.kept import once
 from cellflow.engine.runtime.machine import Machine, choose_machine
 from cellflow.engine.runtime.progress_lines import follow
@@ -72,11 +78,14 @@ class OofJob:
 def open_job(run: RunFolder, config: OofConfig) -> OofJob:
     """The run with its data and models, on this machine."""
     dataset = run_dataset(run, config.data)
+    models = check_models(run, unfinished=config.unfinished)
+    for path in models.values():
+        check_has_honest_score(path)
     return OofJob(
         run,
         dataset,
         run_folds(run, dataset),
-        check_models(run, unfinished=config.unfinished),
+        models,
         config.mask.apply(run_mask(run)),
         config,
         choose_machine(config.runtime),

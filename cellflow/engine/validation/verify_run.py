@@ -9,7 +9,7 @@ from cellflow.config import VerifyConfig
 from cellflow.engine.data.findings import Verification, in_order
 from cellflow.engine.data.folds import image_groups
 from cellflow.engine.data.verify_folds import OVER_FOLDS, leak_findings
-from cellflow.engine.runs.contents import misfits, model_facts, read_table
+from cellflow.engine.runs.contents import is_final_model, misfits, model_facts, read_table
 from cellflow.engine.runs.sample_list import TRAINS, VALIDATES, ids_hash, read_sample_list
 from cellflow.engine.validation.run_files import RunFiles
 from cellflow.engine.validation.verify_oof import check_oof
@@ -184,14 +184,16 @@ def _check_samples(files: RunFiles, fold: int) -> list[str] | None:
         files.wrong("damaged", name, error)
         return None
     trained = [str(image) for image in roles.index[roles == TRAINS]]
-    _forbidden(files, fold, trained)
+    final = is_final_model(files.facts.get(fold, {}))
+    _forbidden(files, None if final else fold, trained)
     if known is not None and known != ids_hash(trained):
         files.wrong("other model", name, "best.pt was trained on other images than are listed here")
-    _other_images(files, name, set(roles.index[roles == VALIDATES]), fold)
+    if not final:  # what validates it trains it too
+        _other_images(files, name, set(roles.index[roles == VALIDATES]), fold)
     return trained
 
 
-def _forbidden(files: RunFiles, fold: int, trained: list[str]) -> None:
+def _forbidden(files: RunFiles, fold: int | None, trained: list[str]) -> None:
     """Images that a fold's model was trained on and must not have seen."""
     for name in trained:
         there = files.folds.get(name)

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import torch
+from blobs import Blobs
 from skimage.io import imsave
-from torch import nn
 
 from cellflow import cli, load_model, suggest
 from cellflow.config import FilesConfig, RuntimeConfig, SuggestConfig, TrainConfig
@@ -21,7 +20,7 @@ from cellflow.errors import DataError, RunError
 from cellflow.io.image_source import find_images
 from cellflow.io.images import read_image
 from cellflow.nn.checkpoint import save_model_file
-from cellflow.nn.networks import NETWORKS, Network
+from cellflow.nn.networks import NETWORKS
 from cellflow.numeric.score import competition_score
 from cellflow.numeric.suggestion import doubt_of_flows
 from cellflow.synthetic import synthetic_dataset
@@ -145,26 +144,6 @@ def test_a_single_model_says_that_it_has_nobody_to_disagree_with(
     without = suggest(config_of(predicted_once, pool, tmp_path, run=alone, name="without"))
     assert "What is annotated already is not known" in without.page.read_text("utf-8")
     assert "old" not in without.left_out
-
-
-class Blobs(Network):
-    """Sees bright spots: its flow is the slope of the smoothed image. It has no style."""
-
-    kind, title = "blobs", "spots"
-    channels, tile, multiple = 1, 64, 4
-
-    def __init__(self, diam_mean: float = 12.0, least: float = 0.5):
-        super().__init__(diam_mean)
-        self.layer = nn.Conv2d(1, 3, 9, padding=4)
-        y, x = torch.meshgrid(torch.arange(-4.0, 5), torch.arange(-4.0, 5), indexing="ij")
-        bump = torch.exp(-(y**2 + x**2) / 8)
-        bump /= bump.sum()
-        with torch.no_grad():
-            self.layer.weight[:, 0] = torch.stack([60 * y * bump / 4, 60 * x * bump / 4, 20 * bump])
-            self.layer.bias[:] = torch.tensor([0.0, 0.0, -20 * least])
-
-    def forward(self, tiles: torch.Tensor) -> tuple[torch.Tensor]:
-        return (self.layer(tiles),)
 
 
 @pytest.fixture

@@ -55,7 +55,9 @@ def files(dataset: Dataset) -> dict[str, int]:
 def assert_right(read: CachedSamples, dataset: Dataset) -> None:
     assert read.ids == tuple(dataset.ids)
     for index, name in enumerate(read.ids):
-        image, target, diameter = read(index)
+        image, target, diameter, ignored, is_soft = read(index)
+        assert ignored is None
+        assert not is_soft
         labels = dataset.labels(name)
         wanted = normalize_percentile(select_channels(dataset.image(name)))[:1]
         np.testing.assert_array_equal(image, wanted)

@@ -1,0 +1,109 @@
+"""One network that has learnt what several say, as a run like any other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cellflow.config import DistilConfig, TrainConfig, check_config
+from cellflow.config.layers import blank_config, with_settings
+from cellflow.engine.prediction.soft_targets import FlowTargets, write_flow_targets
+from cellflow.engine.training.fold_result import FoldResult
+from cellflow.engine.training.train import train
+from cellflow.errors import RunError
+from cellflow.io.target_folder import ALL
+from cellflow.storage.config_file import read_config_file
+from cellflow.storage.run_folder import RunFolder
+from cellflow.types import one_line
+
+__all__ = ["DistilResult", "distil"]
+
+
+@one_line
+@dataclass(frozen=True, eq=False)
+class DistilResult:
+    """The student, and what it learnt from.
+
+    Attributes
+    ----------
+    run : RunFolder
+        Its run.
+    targets : Path
+        Folder of the flows.
+    folds : list of FoldResult
+        How each fold ended.
+    training : TrainConfig
+        What it was trained with.
+    left_out, failed : dict of str to str
+        Why images were passed over, and could not be used.
+    """
+
+    run: RunFolder
+    targets: Path
+    folds: list[FoldResult]
+    training: TrainConfig
+    left_out: dict[str, str]
+    failed: dict[str, str]
+
+
+def distil(config: DistilConfig) -> DistilResult:
+    """Train one network on the averaged flows of several, with the settings that the first run was trained with.
+
+    For each fold the teachers are the models of that fold alone, one a run, each at four flips: all others have seen
+    the images that the fold validates on, and so would the student, at second hand. Its out-of-fold score is
+    therefore as honest as theirs. A final student has all members as teachers and learns from all images; no
+    score of it is honest, and none is made. The same call goes on where it stopped.
+
+    Raises
+    ------
+    RunError, DataError, CheckpointError, LeakError
+        If there is no such run or image, runs do not fit together, or names are taken by something else.
+
+    Examples
+    --------
+    What both folds of ``runs/exp`` and ``runs/second`` say, two networks for each fold, in one for each:
+
+    >>> from cellflow import DistilConfig, distil
+    >>> result = distil(DistilConfig(runs=("exp", "second"), name="student", n_epochs=1))
+    >>> result.run.path.as_posix(), [fold.fold for fold in result.folds]
+    ('runs/student', [0, 1])
+    """
+    check_config(config)
+    targets = write_flow_targets(config)
+    training = _training(config, targets)
+    folds = train(training)
+    run = RunFolder(training.runs_dir / training.name)
+    return DistilResult(run, targets.folder, folds, training, targets.left_out, targets.failed)
+
+
+def _training(config: DistilConfig, targets: FlowTargets) -> TrainConfig:
+    """The settings of the first teacher's training, for the student."""
+    teacher = targets.teachers.runs[0]
+    if not teacher.settings("train").is_file():
+        raise RunError(
+            f"{teacher.settings('train')} is gone, so the settings to train the student with are not known. Train "
+            f"it with: cellflow train --name {config.name} --pseudo {targets.folder}",
+            path=teacher.settings("train"),
+        )
+    settings = read_config_file(teacher.settings("train"), "train")
+    plain = with_settings(blank_config(TrainConfig), settings, str(teacher.settings("train")))
+    folds = sorted(
+        int(part.removeprefix("fold_")) for part in targets.teachers.opened if part != ALL
+    )
+    optim = plain.optim
+    if config.n_epochs is not None:
+        optim = replace(optim, n_epochs=config.n_epochs)
+    return replace(
+        plain,
+        fold=tuple(map(str, folds or [min(teacher.read_record()["folds"])])),
+        data=targets.teachers.dataset.path,
+        name=config.name,
+        runs_dir=config.runs_dir,
+        savedir=None,
+        seed=plain.seed if config.seed is None else config.seed,
+        time_budget=config.time_budget,
+        pseudo=targets.folder,
+        pseudo_weight=config.pseudo_weight,
+        optim=optim,
+        runtime=config.runtime,
+    )

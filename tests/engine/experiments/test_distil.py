@@ -1,0 +1,163 @@
+"""One network that learns what several say, from runs to a run like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from blobs import seeing_run
+from scipy.special import expit
+from skimage.io import imsave
+
+import cellflow
+from cellflow import average_flows, cli
+from cellflow.config import (
+    DistilConfig,
+    MaskConfig,
+    OofConfig,
+    PredictConfig,
+    PseudoConfig,
+    RuntimeConfig,
+    TrainConfig,
+    VerifyConfig,
+)
+from cellflow.engine.prediction.pseudo import pseudo
+from cellflow.engine.runtime.machine import choose_machine
+from cellflow.engine.segmentation.member import load_member
+from cellflow.engine.segmentation.segmenter import FLIPS, Segmenter
+from cellflow.engine.training.crops import fold_samples
+from cellflow.errors import LeakError
+from cellflow.io.dataset import Dataset
+from cellflow.io.target_folder import TargetFolder
+from cellflow.nn.checkpoint import load_model_file
+from cellflow.nn.loss import segmentation_loss
+from cellflow.numeric.dynamics import FLOW_SCALE
+from cellflow.storage.run_folder import RunFolder
+from cellflow.synthetic import synthetic_dataset
+
+CPU = RuntimeConfig(device="cpu", amp="off")
+
+
+@pytest.fixture(scope="module")
+def seeing(trained: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TrainConfig]:
+    """Two runs of one split, `tiny` and `more`, whose networks see bright spots."""
+    folder = tmp_path_factory.mktemp("seeing")
+    with seeing_run(trained, folder, (0.3, 0.35)):
+        (folder / "tiny").rename(folder / "more")
+        with seeing_run(trained, folder) as config:
+            yield config
+
+
+def test_each_fold_has_a_student_of_its_own_models_alone(
+    seeing: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (item,) = synthetic_dataset(1, shape=(96, 112), seed=78)
+    (tmp_path / "new").mkdir()
+    imsave(tmp_path / "new" / "one.png", item.image, check_contrast=False)
+    runs = [str(seeing.runs_dir / name) for name in ("tiny", "more")]
+    words = [
+        "distil",
+        *runs,
+        "--images",
+        "new",
+        "--n_epochs",
+        "2",
+        "--device",
+        "cpu",
+        "--amp",
+        "off",
+    ]
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(words)
+
+    targets, dataset = (
+        TargetFolder.open(tmp_path / "distilled" / "student"),
+        Dataset.open(seeing.data),
+    )
+    folds, teachers = dataset.folds(), [RunFolder(Path(run)) for run in runs]
+    for fold in (0, 1):
+        part = f"fold_{fold}"
+        assert {teacher.fold for teacher in targets.teachers(part)} == {fold}
+        assert [teacher.run for teacher in targets.teachers(part)] == [
+            "tiny",
+            "tiny",
+        ]  # as their files have it
+        own = targets.table(part, annotated=True).index
+        assert set(own) == set(folds.index[folds != fold])
+        assert list(targets.table(part).index) == ["one"]
+    # the target is the mean of both models of the fold at all flips, not labels made of it
+    name, machine = str(targets.table("fold_0", annotated=True).index[0]), choose_machine(CPU)
+    views = []
+    for run in teachers:
+        member = load_member(run.fold(0).best, run.name, machine)
+        views += Segmenter([member], MaskConfig(), flips=FLIPS).member_flows(dataset.image(name))[0]
+    flow, cellprob, _ = average_flows(views)
+    stored = targets.flows("fold_0", name, annotated=True)
+    np.testing.assert_allclose(stored, np.concatenate([flow, cellprob[None]]), rtol=2e-3, atol=2e-3)
+
+    student = RunFolder(tmp_path / "runs" / "student")
+    config = replace(seeing, pseudo=targets.path)
+    samples = fold_samples(config, 0, dataset, folds)
+    sample = samples.training(samples.training.ids.index(name))
+    assert sample.is_soft
+    np.testing.assert_allclose(sample.target[0], expit(stored[2].astype(np.float32)), rtol=1e-5)
+    np.testing.assert_array_equal(sample.target[1:], stored[:2].astype(np.float32) / FLOW_SCALE)
+    assert list(samples.extra.ids) == ["one"]
+    assert samples.extra(0).is_soft
+    assert not samples.validation(0).is_soft  # scores are of annotations
+    # whoever puts out what the teachers do has no gradient left
+    output = torch.from_numpy(stored.astype(np.float32))[None].requires_grad_()
+    soft = torch.from_numpy(sample.target)[None]
+    segmentation_loss(output, soft[:, 1:], soft[:, 0]).total.backward()
+    assert output.grad is not None
+    assert output.grad.abs().max() < 1e-6
+
+    # a run like any other
+    assert load_model_file(student.fold(1).best).facts["targets"]["part"] == "fold_1"
+    scores = cellflow.oof(OofConfig("student", policy="dataset", runtime=CPU)).scores
+    assert list(scores.groupby("fold").size()) == [3, 3]
+    assert (
+        cellflow.predict(
+            PredictConfig(images=(tmp_path / "new",), model="student", runtime=CPU)
+        ).members
+        == 2
+    )
+    assert not cellflow.verify(VerifyConfig(Path("runs/student"))).problems
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(words)  # goes on; here nothing is left to do
+
+
+def test_a_final_student_learns_from_all_and_has_no_honest_score(
+    seeing: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = DistilConfig(
+        runs=(str(seeing.runs_dir / "tiny"),), final=True, n_epochs=2, runs_dir=tmp_path / "runs",
+        out=tmp_path / "distilled", runtime=CPU,
+    )  # fmt: skip
+    result = cellflow.distil(config)
+    (teacher_0, teacher_1) = TargetFolder.open(result.targets).teachers("all")
+    assert (teacher_0.fold, teacher_1.fold) == (0, 1)
+    assert result.run.read_record()["folds"] == [0]
+    roles = pd.read_csv(result.run.fold(0).samples)["role"]
+    assert list(roles) == ["train"] * 6
+    images = tuple(sorted((seeing.data / "images").iterdir())[:1])
+    predicted = cellflow.predict(
+        PredictConfig(images=images, model=str(result.run.path), runtime=CPU)
+    )
+    assert predicted.members == 1
+    assert not cellflow.verify(VerifyConfig(result.run.path)).problems
+    with pytest.raises(LeakError, match="no prediction of these images is out of fold"):
+        cellflow.oof(OofConfig(str(result.run.path), runtime=CPU))
+    with pytest.raises(LeakError, match="have seen all images"):
+        pseudo(PseudoConfig(runs=(str(result.run.path),), images=images, out=tmp_path, runtime=CPU))
+    with pytest.raises(cellflow.CellflowError, match="one final network"):
+        cellflow.train(
+            replace(seeing, name="two", runs_dir=tmp_path / "runs", pseudo=result.targets)
+        )
