@@ -32,7 +32,7 @@ test-all: .venv/ready
 CHROMIUM ?= $(shell command -v chromium chromium-browser google-chrome | head -n 1)
 test-browser: .venv/ready
 	$(if $(CHROMIUM),,apt-get update -qq && apt-get install -qq --yes chromium >/dev/null)
-	CHROMIUM=$(CHROMIUM) $(BIN)/python -m pytest -m browser tests/browser
+	CHROMIUM=$(CHROMIUM) $(PYTEST) -m browser tests/browser
 
 check: .venv/ready
 	$(BIN)/ruff check .
