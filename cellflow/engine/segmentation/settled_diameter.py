@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cellflow.config import MaskConfig, SamplingConfig
 from cellflow.engine.segmentation.mask_step import make_labels
 from cellflow.engine.segmentation.recognition import Recognition
+from cellflow.errors import DataError
 from cellflow.numeric.labels import measure_areas
 from cellflow.types import Box
 
@@ -150,9 +151,15 @@ def _sizes(
     box: Box,
     known: Recognition,
 ) -> NDArray[np.float64]:
-    """Diameters of the cells found in a box, without those that its sides cut."""
+    """Diameters of the cells found in a box, without those that its sides cut; none where it cannot be read."""
     _, diameter, mask = segmenter.settings_for(known)
-    flow, cellprob, _ = means_of(box, known)
+    try:
+        flow, cellprob, _ = means_of(box, known)
+    except DataError as error:
+        if box.shape == shape:
+            raise
+        _log.warning("%s The diameter is measured without it.", error)
+        return np.zeros(0)
     labels = make_labels(flow, cellprob, diameter, mask)
     top = int(labels.max(initial=0))
     areas = measure_areas(labels, top).astype(np.float64)

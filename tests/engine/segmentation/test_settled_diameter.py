@@ -15,7 +15,7 @@ from cellflow.engine.segmentation.member import Member
 from cellflow.engine.segmentation.recognition import UNKNOWN
 from cellflow.engine.segmentation.segmenter import Segmenter
 from cellflow.engine.segmentation.settled_diameter import sample_boxes, settle
-from cellflow.errors import ConfigError
+from cellflow.errors import ConfigError, DataError
 from cellflow.nn.runners import TorchRunner
 from cellflow.numeric.targets import labels_to_flows
 from cellflow.synthetic import synthetic_dataset
@@ -93,6 +93,22 @@ def test_a_part_of_an_image_is_predicted_at_the_diameter_of_the_whole(whole, mon
     np.testing.assert_array_equal(flow, result.flow[:, *box.slices])
     given = replace(segmenter, diameter=20.0).predict(image)
     assert (given.diameter, given.recognition.measured) == (20.0, 0.0)
+
+
+def test_windows_that_cannot_be_read_are_left_out(monkeypatch, caplog) -> None:
+    monkeypatch.setattr(settled_diameter, "WHOLE", 0)
+    monkeypatch.setattr(settled_diameter, "WINDOW", 160)
+    labels = discs(30.0)
+
+    def means_of(box, known):
+        if box.left > 0:
+            raise DataError("A chunk is damaged.")
+        part = labels[box.slices]
+        return 5 * labels_to_flows(part), np.where(part > 0, 5.0, -5.0), np.zeros(part.shape)
+
+    found = settle(SEGMENTER, means_of, SHAPE, UNKNOWN)
+    assert found.measured == pytest.approx(30, rel=0.05)
+    assert "A chunk is damaged. The diameter is measured without it." in caplog.text
 
 
 def test_windows_lie_in_the_image_whatever_its_shape() -> None:
