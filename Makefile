@@ -12,6 +12,8 @@ BIN := .venv/bin
 	# metrics are compared with it; the pandas and rich that it asks for are older than those it works with
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --no-deps \
 		panoptica ruamel.yaml connected-components-3d
+	# kernels are compiled once here, not once by every process of the tests
+	$(BIN)/python tests/numeric/exercise.py plain >/dev/null
 	touch $@
 
 demo: .venv/ready

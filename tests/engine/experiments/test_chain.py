@@ -37,6 +37,7 @@ def chain(tiny_data: Path, tiny_config: TrainConfig, tmp_path: Path) -> ChainCon
     )
 
 
+@pytest.mark.slow
 def test_the_whole_chain_and_the_same_again(chain: ChainConfig) -> None:
     first = run_chain(chain)
     assert [item.fold for item in first.folds] == [0, 1]
@@ -54,6 +55,7 @@ def test_the_whole_chain_and_the_same_again(chain: ChainConfig) -> None:
     assert json.loads(run.oof_record.read_text())["policy"] == "image"
 
 
+@pytest.mark.slow
 def test_a_training_that_runs_out_of_time_ends_the_chain(chain: ChainConfig) -> None:
     short = replace(chain, train=replace(chain.train, time_budget="0.001s"))
     result = run_chain(short)

@@ -53,6 +53,7 @@ def seeing(trained: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> It
             yield config
 
 
+@pytest.mark.slow
 def test_each_fold_has_a_student_of_its_own_models_alone(
     seeing: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

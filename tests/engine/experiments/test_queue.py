@@ -234,6 +234,7 @@ def test_the_notebook_reproduces_the_submission(season: Path, tmp_path: Path, na
     assert (tmp_path / "working" / "submission.csv").read_bytes() == expected
 
 
+@pytest.mark.slow
 def test_a_failure_stops_nobody_and_is_tried_again(
     tmp_path: Path, tiny_data: Path, trained: TrainConfig
 ) -> None:

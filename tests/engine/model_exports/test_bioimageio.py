@@ -72,6 +72,7 @@ def unpack(path: Path, folder: Path) -> dict[str, Any]:
     return dict(yaml.safe_load((folder / "rdf.yaml").read_text()))
 
 
+@pytest.mark.slow
 def test_the_zoo_takes_it(small: TrainConfig, tmp_path: Path) -> None:
     """The export runs the Zoo's test, without which there is no package (`test_what_cannot_be`)."""
     made = export(small, tmp_path / "out", author=("Anna Muster",), license="MIT")
@@ -120,6 +121,7 @@ def test_the_real_network_with_an_image_of_ones_own(
     assert (cover[:, :320] != cover[:, 320:]).any()  # outlines of cells
 
 
+@pytest.mark.slow
 def test_what_cannot_be(
     small: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

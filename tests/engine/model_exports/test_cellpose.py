@@ -80,6 +80,7 @@ def test_a_diameter_of_the_run_is_that_of_the_file(
     assert "45.0 pixels" in (tmp_path / "out" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_cellposes_gui_lists_it(real_once: TrainConfig, tmp_path: Path) -> None:
     Oracle("io").add_model  # noqa: B018  # skips where there is no Cellpose 3
     export(real_once, tmp_path / "out", fold=(0,))

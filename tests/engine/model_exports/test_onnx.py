@@ -71,6 +71,7 @@ def exported(real_once: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
+@pytest.mark.slow
 def test_real_tiles_and_random_ones(
     exported: Path, real_once: TrainConfig, photographs: Path
 ) -> None:

@@ -228,6 +228,7 @@ def test_flows_with_augment_equal_cellpose(shared: Path) -> None:
     np.testing.assert_allclose(ours.cellprob, cellprob, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_eval_is_called_and_answered_as_cellpose(shared: Path) -> None:
     path = shared / "models" / "usiigaci_unet"
     image = read_image(shared / "data" / "kaggle_layout" / "test" / "set37_0.png")[:300, :411]

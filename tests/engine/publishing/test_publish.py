@@ -163,6 +163,7 @@ def test_state_and_flows_when_asked(run: RunFolder, config: PublishConfig) -> No
             plan_publication(replace(config, **wish))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_what_was_listed_arrives_and_predicts_as_the_run_does(
     run: RunFolder,
     config: PublishConfig,

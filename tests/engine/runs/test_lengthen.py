@@ -85,6 +85,7 @@ def test_a_lengthened_run_is_the_run_that_was_asked_for_at_once(short: TrainConf
     assert hash_file(run_of(short).fold(0).last) == before
 
 
+@pytest.mark.slow
 def test_folds_that_were_not_named_wait_for_their_epochs(
     short: TrainConfig, caplog: pytest.LogCaptureFixture
 ) -> None:

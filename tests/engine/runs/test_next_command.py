@@ -30,6 +30,7 @@ def next_words(text: str) -> list[str]:
     return shlex.split(line.removeprefix("Next: cellflow ").partition(";")[0])
 
 
+@pytest.mark.slow
 def test_the_next_commands_run(
     tiny_config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -159,6 +159,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_all_processes(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
@@ -239,6 +240,7 @@ def by_hand(tmp_path: Path) -> Iterator[ByHand]:
         cluster.close()
 
 
+@pytest.mark.slow
 def test_a_cluster_without_workers_is_waited_for(
     by_hand: ByHand,
     tmp_path: Path,

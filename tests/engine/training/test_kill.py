@@ -133,6 +133,7 @@ def test_interrupted_inside_an_epoch(
     assert_equal_runs(fold_files(runs_dir), fold_files(uninterrupted))
 
 
+@pytest.mark.slow
 def test_interrupted_inside_an_evaluation(
     trained: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +177,7 @@ def test_the_second_of_two_trainers_is_told_of_the_first(
         first.wait()
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one_that_takes_the_halves_in_turn(
     tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -279,6 +279,7 @@ def test_dry_run(config: TrainConfig) -> None:
         train(replace(config, dry_run=True))
 
 
+@pytest.mark.slow
 def test_folds_side_by_side_equal_one_after_the_other(
     trained: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -292,6 +293,7 @@ def test_folds_side_by_side_equal_one_after_the_other(
         assert f"fold {fold} is complete" in fold_files(config, fold).log.read_text()
 
 
+@pytest.mark.slow
 def test_a_fold_that_fails_does_not_stop_the_others(trained: TrainConfig, tmp_path: Path) -> None:
     config = replace(trained, runs_dir=tmp_path, fold=("all",))
     fold_files(config, 0).path.mkdir(parents=True)

@@ -78,6 +78,7 @@ def wait_for(what: Callable[[], object], seconds: float = 300) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_two_folds_on_two_workers(
     config: TrainConfig, cluster: LocalCluster, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

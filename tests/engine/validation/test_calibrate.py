@@ -251,6 +251,7 @@ def test_calibrate_a_run(predicted: TrainConfig, tmp_path: Path) -> None:
     assert run.thresholds.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_calibrated_thresholds_are_used_unasked(two_runs: TrainConfig, tmp_path: Path) -> None:
     run = run_of(two_runs)
     machine = Machine(choose_device("cpu"))
@@ -269,6 +270,7 @@ def test_calibrated_thresholds_are_used_unasked(two_runs: TrainConfig, tmp_path:
         open_models(["tiny"], machine, **places)
 
 
+@pytest.mark.slow
 def test_an_ensemble_of_two_seeds_is_fitted_on_its_mean_flows(
     two_runs: TrainConfig, tmp_path: Path
 ) -> None:
@@ -317,6 +319,7 @@ def check_against_single(facts: Mapping[str, Any], tables: Sequence[pd.DataFrame
     assert found["difference"] == pytest.approx(found["ensemble"] - found["single"])
 
 
+@pytest.mark.slow
 def test_reserved_images_calibrate_the_ensemble(
     tiny_data: Path, tiny_config: TrainConfig, tmp_path: Path
 ) -> None:

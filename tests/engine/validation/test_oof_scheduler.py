@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 import cellflow
 from cellflow.config import OofConfig, RuntimeConfig
 
@@ -18,6 +20,7 @@ def _files(run: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_workers_leave_the_bytes_of_one_process(copied, monkeypatch, tmp_path):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     config = OofConfig(

@@ -78,6 +78,7 @@ def run(chosen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFol
     return RunFolder(Path("runs/exp"))
 
 
+@pytest.mark.slow
 def test_the_best_model_is_that_of_the_highest_mean(run: RunFolder) -> None:
     for fold in (0, 1):
         rows = pd.read_csv(run.fold(fold).evaluations)
