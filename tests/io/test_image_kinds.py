@@ -258,6 +258,7 @@ def damaged(data: bytes, rng: np.random.Generator) -> bytes:
     return bytes(out)
 
 
+@pytest.mark.slow
 def test_damaged_files_end_in_one_error_and_little_memory(tmp_path: Path) -> None:
     sources = {
         "a.png": imagecodecs.png_encode(np.dstack([GREY] * 3)),

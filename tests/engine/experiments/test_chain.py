@@ -64,6 +64,7 @@ def test_a_training_that_runs_out_of_time_ends_the_chain(chain: ChainConfig) -> 
     assert run_chain(chain).ensemble is not None
 
 
+@pytest.mark.slow
 def test_a_used_name_is_refused_without_a_word_to_its_trackers(chain: ChainConfig) -> None:
     run_chain(replace(chain, images=None))
     run = RunFolder(chain.train.runs_dir / "chained")
@@ -80,6 +81,7 @@ def test_missing_images_are_known_before_the_training(chain: ChainConfig, tmp_pa
     assert not (chain.train.runs_dir / "chained").exists()
 
 
+@pytest.mark.slow
 def test_a_failure_before_the_training_is_told(chain: ChainConfig, tmp_path: Path) -> None:
     model = ModelConfig(pretrained_model=str(tmp_path / "none.pt"))
     with pytest.raises(CheckpointError):

@@ -134,6 +134,7 @@ def test_each_fold_has_a_student_of_its_own_models_alone(
         cli.main(words)  # goes on; here nothing is left to do
 
 
+@pytest.mark.slow
 def test_a_final_student_learns_from_all_and_has_no_honest_score(
     seeing: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

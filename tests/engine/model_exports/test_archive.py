@@ -103,6 +103,7 @@ def test_an_archive_predicts_as_its_run(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_real_cells(real_once: Train, photographs: Path, tmp_path: Path) -> None:
     """In Python and in an ensemble, with cells that are cells."""
     export(real_once, tmp_path / "real.zip")

@@ -60,6 +60,7 @@ def test_cellpose_finds_the_same_cells(
         assert cellflow.average_precision([masks], [ours.labels], [0.75]).mean >= 0.95
 
 
+@pytest.mark.slow
 def test_a_diameter_of_the_run_is_that_of_the_file(
     real: TrainConfig, photographs: Path, tmp_path: Path
 ) -> None:

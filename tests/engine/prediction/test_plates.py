@@ -277,6 +277,7 @@ def test_a_lost_worker_loses_only_what_it_had_not_finished(
     assert len(scheduled.notes(tmp_path, "read 4")) <= 4
 
 
+@pytest.mark.slow
 def test_a_cause_of_no_image_ends_the_command(
     config: EnsembleConfig, tmp_path: Path, workers: SlidesConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,6 +55,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
     return run
 
 
+@pytest.mark.slow
 def test_a_folder_of_everything(plate: Path, shared: Path) -> None:
     model = ["--model", shared / "models" / "usiigaci_unet", "--name", "a"]
     done = cellflow("predict", plate, *model, "--chan", 0, cwd=plate.parent)

@@ -171,6 +171,7 @@ def test_a_run_that_is_not_there(config: NotebookConfig) -> None:
         write_notebook(replace(config, run="other"))
 
 
+@pytest.mark.slow
 def test_every_cell_runs_and_the_submission_is_that_of_the_run(
     config: NotebookConfig, run: RunFolder, kaggle: Path, published: Path
 ) -> None:

@@ -64,6 +64,7 @@ def short(short_once: TrainConfig, tmp_path: Path) -> TrainConfig:
     return replace(short_once, runs_dir=tmp_path / "runs")
 
 
+@pytest.mark.slow
 def test_a_lengthened_run_is_the_run_that_was_asked_for_at_once(short: TrainConfig) -> None:
     (result,) = train(of_length(short, 4))
     assert (result.epochs, result.finished) == (4, "epochs")

@@ -73,6 +73,7 @@ def test_a_full_disk_is_no_fault_of_a_block(slide, monkeypatch):
     assert (told.value.errno, tried) == (errno.ENOSPC, ["0_0"])
 
 
+@pytest.mark.slow
 def test_what_is_left_of_other_settings_is_never_gone_on_with(slide, undisturbed, monkeypatch):
     """A command with other settings that is killed while it clears away what the first one has left."""
     remove = shutil.rmtree

@@ -32,6 +32,7 @@ def roughness(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loss, "loss_terms", with_roughness)
 
 
+@pytest.mark.slow
 def test_a_new_term_is_everywhere_and_resumes_to_the_bit(
     tiny_config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

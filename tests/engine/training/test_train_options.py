@@ -115,6 +115,7 @@ def test_a_learning_rate_that_is_far_too_high(config: TrainConfig) -> None:
         train(replace(config, optim=optim))
 
 
+@pytest.mark.slow
 def test_the_average_is_evaluated_beside_the_weights(config: TrainConfig, tmp_path: Path) -> None:
     config = replace(config, fold=("all",), optim=replace(config.optim, ema=0.9))
     train(config)
@@ -170,6 +171,7 @@ def test_patience(config: TrainConfig) -> None:
     assert again == result
 
 
+@pytest.mark.slow
 def test_patience_ends_a_fold_for_good(config: TrainConfig) -> None:
     optim = replace(config.optim, n_epochs=50, patience=1, learning_rate=1e-12)
     config = replace(config, fold=("all",), eval_every=1, optim=optim)
@@ -177,6 +179,7 @@ def test_patience_ends_a_fold_for_good(config: TrainConfig) -> None:
     assert oof(oof_config(config))
 
 
+@pytest.mark.slow
 def test_time_budget_ends_with_an_evaluation_and_goes_on(
     config: TrainConfig, trained: TrainConfig
 ) -> None:
@@ -252,6 +255,7 @@ def test_settings_that_make_no_sense(
         train(replace(config, **{group: replace(getattr(config, group), **changes)}))
 
 
+@pytest.mark.slow
 def test_recipes_change_the_training(trained: TrainConfig, config: TrainConfig) -> None:
     """Each named option leads to other weights; none fails."""
     plain = load_state(fold_files(trained).last)["net"]["output.2.weight"]

@@ -352,6 +352,7 @@ def test_reserved_images_calibrate_the_ensemble(
     assert record["thresholds"]["source"] == result.ensemble.source
 
 
+@pytest.mark.slow
 def test_runs_of_other_splits_are_not_mixed(
     predicted: TrainConfig, tiny_data: Path, tmp_path: Path
 ) -> None:
@@ -364,6 +365,7 @@ def test_runs_of_other_splits_are_not_mixed(
         calibrate(calibration(predicted, tmp_path, "tiny", "second"))
 
 
+@pytest.mark.slow
 def test_a_holdout_split(tiny_data: Path, tiny_config: TrainConfig, tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(tiny_data, data)

@@ -338,6 +338,7 @@ def test_ensemble_bad_sources(trained: TrainConfig, tmp_path: Path) -> None:
         ensemble(ensemble_config(trained, tmp_path, tmp_path / "void"))
 
 
+@pytest.mark.slow
 def test_members_of_two_runs(two_runs: TrainConfig, tmp_path: Path, images: Path) -> None:
     config = replace(ensemble_config(two_runs, tmp_path, images), runs=("tiny", "second"))
     result = ensemble(config)

@@ -16,6 +16,7 @@ from cellflow.storage.run_folder import RunFolder
 CPU = RuntimeConfig(device="cpu", amp="off")
 
 
+@pytest.mark.slow
 def test_oof_draws_its_images_and_counts_their_cells(copied: TrainConfig) -> None:
     config = OofConfig(run="tiny", runs_dir=copied.runs_dir, policy="dataset", runtime=CPU)
     plain = oof(config)
