@@ -17,7 +17,7 @@ from cellflow.io.shapes import FARTHEST, Outline, box_of, closed, instances_from
 from cellflow.storage.sizes import few_text, plural
 from cellflow.types import Box
 
-__all__ = ["Roi", "mask_of", "read_roi"]
+__all__ = ["Roi", "check_roi", "mask_of", "read_roi"]
 
 _BOX = re.compile(r"\s*(-?\d+)\s*,\s*(-?\d+)\s*,\s*(-?\d+)\s*,\s*(-?\d+)\s*")
 _ORDER = "TOP,LEFT,BOTTOM,RIGHT in pixels of the finest level, such as 0,0,2048,2048"
@@ -67,6 +67,21 @@ class Roi:
         return Roi(tuple(map(_rounded, moved)), shape)
 
 
+def check_roi(text: str | Path) -> None:
+    """Check, of no image yet, that a region of interest is a box or a file that is there.
+
+    Raises
+    ------
+    DataError
+        If it is neither.
+    """
+    if not _BOX.fullmatch(str(text)) and not Path(text).is_file():
+        raise DataError(
+            f"{text}: expected {_ORDER}, or a GeoJSON file with annotations; there is no such file.",
+            path=Path(text),
+        )
+
+
 def read_roi(text: str | Path, shape: tuple[int, int]) -> Roi:
     """Read regions of interest.
 
@@ -90,16 +105,12 @@ def read_roi(text: str | Path, shape: tuple[int, int]) -> Roi:
         If there is neither such a box nor such a file, the box is empty or leaves the image, or an area of
         the file lies outside the image. Areas that leave it are cut at its edge.
     """
+    check_roi(text)
     found = _BOX.fullmatch(str(text))
     if found:
         top, left, bottom, right = map(int, found.groups())
         return Roi((_outline_of(_checked(Box(top, bottom, left, right), str(text), shape)),), shape)
     path = Path(text)
-    if not path.is_file():
-        raise DataError(
-            f"{text}: expected {_ORDER}, or a GeoJSON file with annotations; there is no such file.",
-            path=path,
-        )
     regions = read_regions(path)
     outlines = tuple(_rounded(outline) for outline in regions.cells)
     if not outlines:

@@ -26,6 +26,7 @@ from cellflow.engine.slides.predict_slide import SlideResult, predict_slide
 from cellflow.engine.slides.work import SlideJob
 from cellflow.errors import DataError, NotFiniteError, PackageError, RunError
 from cellflow.io.large import SLIDE_SUFFIXES
+from cellflow.io.roi import check_roi
 from cellflow.io.source import FileImage, SourceImage
 from cellflow.numeric.normalize import scale_channels, select_channels
 from cellflow.storage.hashing import hash_bytes, hash_json
@@ -72,8 +73,10 @@ def check_slides(config: EnsembleConfig, images: Mapping[str, SourceImage]) -> N
     Raises
     ------
     DataError
-        If an export is named that slides have not, or flows of other origin are to join.
+        If an export is named that slides have not, flows of other origin are to join, or there is no such region.
     """
+    if config.slides.roi:
+        check_roi(config.slides.roi)
     export = config.output.export
     others = set() if export == _AS_USUAL else set(export) - _WRITTEN
     if not others and not config.flows:
