@@ -136,9 +136,10 @@ def test_an_interruption_leaves_nothing_behind(local: Scheduler, tmp_path: Path)
     tasks = {"now": (tmp_path, 0, 0.0)} | {str(n): (tmp_path, n, 0.5) for n in range(1, 9)}
     with pytest.raises(KeyboardInterrupt):
         local.run(scheduled.leave_slowly, tasks, title="slow", on_done=interrupt)
-    started = len(scheduled.notes(tmp_path, "started"))
     client = local.client  # type: ignore[attr-defined]
     wait_for(lambda: client.run_on_scheduler(lambda dask_scheduler: not dask_scheduler.tasks))
+    time.sleep(0.5)  # a worker may begin what it holds until it hears of the end
+    started = len(scheduled.notes(tmp_path, "started"))
     time.sleep(1.0)
     assert len(scheduled.notes(tmp_path, "started")) == started < len(tasks)
     assert local.run(scheduled.leave_square, {"9": (tmp_path, 9)}, title="on").done == {"9": 81}
