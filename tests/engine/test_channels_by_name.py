@@ -135,6 +135,7 @@ def command(*words: object) -> int:
     return int(done.value.code or 0)
 
 
+@pytest.mark.slow
 def test_predict_with_the_run(run: TrainConfig, tmp_path: Path) -> None:
     for item in IMAGES[:2]:
         write_image(tmp_path / "zarrs" / f"{item.id}.zarr", stained(item.image), names=NAMES)
@@ -158,6 +159,7 @@ def test_another_channel_than_the_run_was_trained_on(
     assert "trained with --chan 4 --chan2 2, found --chan 3 --chan2 0" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_model_file_that_does_not_say_its_channels(tmp_path: Path, shared: Path) -> None:
     """The named channel gives the masks of that channel alone."""
     planes = stained(IMAGES[0].image)

@@ -171,6 +171,7 @@ def test_other_paths_are_for_others(tiny_source: Path, tmp_path: Path) -> None:
     assert reader_of(str(tmp_path / "none")) is None
 
 
+@pytest.mark.slow
 def test_cellflow_does_not_import_napari() -> None:
     program = (
         "import sys, cellflow, cellflow.cli, cellflow.engine.prediction.ensemble\n"

@@ -114,6 +114,7 @@ def wait(until: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_the_widget_in_napari(viewer: Any, trained: TrainConfig) -> None:
     from cellflow.napari.widget import segment_widget
 

@@ -116,6 +116,7 @@ def parts(draw: st.DrawFn) -> tuple[tuple[int, int], Box]:
     st.sampled_from([1, 2, 3]),
     st.sampled_from([0.0, 0.7]),
 )
+@pytest.mark.slow
 def test_a_box_is_that_of_the_whole(
     part: Any, rescale: float, batch: int, augment: bool, axes: Any, channels: int, flat: float
 ) -> None:

@@ -39,6 +39,7 @@ def test_a_seed_gives_the_weights_of_cellpose() -> None:
         assert torch.equal(value, ours.state_dict()[name]), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_training_equals_cellpose_to_the_bit(layout: torch.memory_format) -> None:
     """Outputs, styles, gradients and 20 steps of SGD, batch norm statistics included."""

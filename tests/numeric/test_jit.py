@@ -47,6 +47,7 @@ def test_same_results_under_dask(scheduler, expected):
     assert run(f"dask-{scheduler}", CELLFLOW_THREADS="3") == expected
 
 
+@pytest.mark.slow
 def test_same_results_for_any_number_of_threads(expected):
     assert run("plain", CELLFLOW_THREADS="5") == expected
 

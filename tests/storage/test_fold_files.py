@@ -96,6 +96,7 @@ def test_a_disk_that_fails_at_any_step(
     assert at > 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replaced", [False, True])
 def test_killed_at_any_step(whole: Path, tmp_path: Path, replaced: bool) -> None:
     for at in itertools.count(1):

@@ -128,6 +128,7 @@ def test_an_error_of_another_file_keeps_its_name(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------- kills
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("old", [True, False])
 def test_killed_at_any_step(tmp_path: Path, old: bool) -> None:
     for at in itertools.count(1):
@@ -277,6 +278,7 @@ def test_prepare_that_fails_at_any_step_keeps_the_old_dataset(first: Path, tmp_p
     assert at > 30
 
 
+@pytest.mark.slow
 def test_prepare_that_is_killed_is_repeated(first: Path, tmp_path: Path) -> None:
     """At every step of the end, where the new takes the place of the old, and at some of those before."""
     shutil.copytree(first / "data", tmp_path / "all" / "data")

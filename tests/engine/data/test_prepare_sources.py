@@ -87,6 +87,7 @@ def command(words: list[str]) -> None:
 # -------------------------------------------------------------------------------------------- masks
 
 
+@pytest.mark.slow
 def test_no_false_alarm_on_real_images(
     shared: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -40,6 +40,7 @@ def export(config: TrainConfig, out: Path, **settings: Any) -> Any:
     return cellflow.export_model(ModelExportConfig(**told | settings))
 
 
+@pytest.mark.slow
 def test_cellpose_finds_the_same_cells(
     real_once: TrainConfig, photographs: Path, tmp_path: Path
 ) -> None:

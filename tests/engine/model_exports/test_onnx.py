@@ -93,6 +93,7 @@ def test_real_tiles_and_random_ones(
     assert (facts["folds"], facts["multiple"], facts["flow_scale"]) == ("1", "16", "5.0")
 
 
+@pytest.mark.slow
 def test_the_script_in_the_docs(
     exported: Path, real_once: TrainConfig, photographs: Path, tmp_path: Path
 ) -> None:

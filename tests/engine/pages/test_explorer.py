@@ -190,6 +190,7 @@ def test_a_run_without_predictions_says_what_makes_them(copied):
     assert not of(copied).report_files.exists()
 
 
+@pytest.mark.slow
 def test_disagreement_needs_another_run_of_the_same_split(two_runs):
     run, other = of(two_runs), of(two_runs, "second")
     dataset = run_dataset(run, None)

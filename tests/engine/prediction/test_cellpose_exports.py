@@ -226,6 +226,7 @@ def test_flows_join_an_ensemble_and_change_nothing(
         assert np.mean(one == other) > 0.999
 
 
+@pytest.mark.slow
 def test_what_is_asked_for_later_is_added(
     result: Path, shared: Path, tiny_source: Path, tmp_path: Path
 ) -> None:

@@ -148,6 +148,7 @@ def test_a_notebook_of_a_run_that_is_not_complete(one_fold: RunFolder, tmp_path:
     assert "fold_1" not in text
 
 
+@pytest.mark.slow
 def test_calibrated_thresholds_and_styles_of_a_run_that_lost_a_fold(
     copied: TrainConfig, image: Path
 ) -> None:
@@ -160,6 +161,7 @@ def test_calibrated_thresholds_and_styles_of_a_run_that_lost_a_fold(
     assert "out-of-fold flows" in model.opened.thresholds.source
 
 
+@pytest.mark.slow
 def test_each_fold_starts_from_its_own_model_of_a_run(copied: TrainConfig) -> None:
     """The model of another fold has seen the images that validate."""
     start = str(copied.runs_dir / "tiny")

@@ -215,6 +215,7 @@ def workers(local: Scheduler, monkeypatch: pytest.MonkeyPatch) -> SlidesConfig:
     return SlidesConfig(scheduler="local:2")
 
 
+@pytest.mark.slow
 def test_workers_leave_the_same_bytes(
     config: EnsembleConfig, plate: Path, tmp_path: Path, workers: SlidesConfig,
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch,

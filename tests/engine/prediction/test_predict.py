@@ -215,6 +215,7 @@ def test_an_image_without_pixels() -> None:
         Segmenter([member(0)], MaskConfig()).predict(np.zeros((0, 5), np.uint8))
 
 
+@pytest.mark.slow
 def test_flows_with_augment_equal_cellpose(shared: Path) -> None:
     path = shared / "models" / "usiigaci_unet"
     image = read_image(shared / "data" / "kaggle_layout" / "test" / "set37_0.png")[:300, :411]

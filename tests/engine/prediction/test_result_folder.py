@@ -293,6 +293,7 @@ def test_a_full_disk_ends_the_pass(
     assert tree(path) == fresh(exports)
 
 
+@pytest.mark.slow
 def test_killed_and_continued(tmp_path: Path, fresh: Callable[..., dict[str, bytes]]) -> None:
     """A real process and SIGKILL, while the fourth image is read and the others are under way."""
     path = tmp_path / "result"

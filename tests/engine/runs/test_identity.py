@@ -62,6 +62,7 @@ experiments:
     assert contents(run) == before
 
 
+@pytest.mark.slow
 def test_a_start_run_may_get_models_of_more_folds(short: TrainConfig) -> None:
     """A fold goes on from what it began with; folds that have not begun take what is there then."""
     first = RunFolder(short.runs_dir / short.name)

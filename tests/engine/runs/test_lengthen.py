@@ -148,6 +148,7 @@ def test_another_schedule_says_what_starts_from_its_models(copied: TrainConfig) 
     assert run_of(copied).read_record()["config"]["optim"]["n_epochs"] == 3
 
 
+@pytest.mark.slow
 def test_shorter_is_refused_in_words(short: TrainConfig) -> None:
     longer = of_length(short, 3)
     train(longer)

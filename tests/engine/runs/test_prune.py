@@ -409,6 +409,7 @@ def real(copied: TrainConfig, tmp_path: Path) -> Iterator[RunFolder]:
     yield run
 
 
+@pytest.mark.slow
 def test_prediction_is_the_same_after_everything_is_pruned(real: RunFolder, tmp_path: Path) -> None:
     config = PredictConfig(
         images=tmp_path / "data" / "images",

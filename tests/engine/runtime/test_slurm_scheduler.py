@@ -34,6 +34,7 @@ JOB = {
 }
 
 
+@pytest.mark.slow
 def test_a_job_runs_tasks_and_is_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, text in (("sbatch", SBATCH), ("scancel", SCANCEL)):
         (tmp_path / name).write_text(text)

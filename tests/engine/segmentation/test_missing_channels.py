@@ -54,6 +54,7 @@ def grey_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return lines
 
 
+@pytest.mark.slow
 def test_grey_images_among_others_are_said(
     mixed: TrainConfig,
     tiny_config: TrainConfig,

@@ -66,6 +66,7 @@ def test_what_nobody_waits_for_any_more_is_not_noted(tmp_path):
     assert store.done("flows") == {"0_0"}
 
 
+@pytest.mark.slow
 def test_parts_of_chunks_that_a_killed_writer_left_are_removed(slide, undisturbed, monkeypatch):
     save = SlideStore.save
 

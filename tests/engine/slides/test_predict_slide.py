@@ -41,6 +41,7 @@ def whole_labels(config: EnsembleConfig, path: Path) -> np.ndarray:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_blocks_of_any_size_give_the_bytes_of_the_whole_image(ensemble_slide):
     slide = ensemble_slide
     results = {block: slide.segment(f"b{block}", block=block) for block in (256, 301, 700)}
@@ -271,6 +272,7 @@ def test_the_command_says_what_it_wrote(slide, capsys, monkeypatch, tmp_path):
     assert (tmp_path / "predictions" / "tiny" / "slides" / "mosaic" / "cells.csv").is_file()
 
 
+@pytest.mark.slow
 def test_a_diameter_in_micrometres_is_one_in_pixels(slide):
     config = replace(slide.config, files=replace(slide.config.files, pixel_size=0.5))
     micrometres = replace(config, inference=replace(config.inference, diameter="9um"))

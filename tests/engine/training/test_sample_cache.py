@@ -278,6 +278,7 @@ def _cache_in_process(path: Path, start: Any, results: Any) -> None:
         results.put(repr(error))
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(tmp_path: Path) -> None:
     dataset = prepared(tmp_path, 12)
     context = multiprocessing.get_context("spawn")

@@ -178,6 +178,7 @@ def test_savedir_and_start_from_a_model_file(trained: TrainConfig, tmp_path: Pat
         train(replace(config, model=ModelConfig(str(best), diam_mean=17.0)))
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_the_result(trained: TrainConfig, tmp_path: Path) -> None:
     runtime = replace(trained.runtime, workers=2)
     config = replace(trained, runs_dir=tmp_path, fold=("0",), runtime=runtime)

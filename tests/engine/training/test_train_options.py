@@ -333,6 +333,7 @@ def test_history_table_and_log_agree(trained: TrainConfig) -> None:
             assert f"score {row.val_score:.4f}" in log
 
 
+@pytest.mark.slow
 def test_evaluations_at_diameters_per_image_are_what_prediction_gives(config: TrainConfig) -> None:
     """One evaluation, at the end, so the best model is the last one: its scores are the OOF scores."""
     wanted = replace(config, eval_diameter="image", eval_every=99, fold=("all",))

@@ -396,6 +396,7 @@ def test_damaged_flows(predicted: TrainConfig, tmp_path: Path) -> None:
         calibrate(calibration(predicted, tmp_path))
 
 
+@pytest.mark.slow
 def test_runs_with_other_diameters_are_not_mixed(two_runs: TrainConfig, tmp_path: Path) -> None:
     oof(OofConfig(run="second", runs_dir=two_runs.runs_dir, policy="image", runtime=CPU))
     with pytest.raises(RunError, match="different diameters: dataset and image"):

@@ -346,6 +346,7 @@ def test_members_of_two_runs(two_runs: TrainConfig, tmp_path: Path, images: Path
     assert result.submission.parent.name == "tiny+second"
 
 
+@pytest.mark.slow
 def test_flows_equal_cellpose(shared: Path) -> None:
     """Our path to flows is that of CellposeModel.eval."""
     path = shared / "models" / "usiigaci_unet"

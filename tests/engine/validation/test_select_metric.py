@@ -95,6 +95,7 @@ def test_the_best_model_is_that_of_the_highest_mean(run: RunFolder) -> None:
         assert history["best_score"].iloc[-1] == summary["best_score"]
 
 
+@pytest.mark.slow
 def test_the_metric_is_part_of_what_a_run_is(
     run: RunFolder, shared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
