@@ -13,11 +13,9 @@ import pandas as pd
 
 from cellflow.errors import FoldError, LeakError
 from cellflow.io.dataset import Dataset
-from cellflow.io.fold_table import (
-    RESERVED,
-    read_fold_facts,
-)
+from cellflow.io.fold_table import RESERVED, read_fold_facts
 from cellflow.storage.atomic import atomic_path
+from cellflow.storage.sizes import few_lines
 
 __all__ = [
     "check_leaks",
@@ -173,19 +171,11 @@ def check_leaks(images: pd.DataFrame, folds: pd.Series[int], group: str | None) 
     """
     leaks = find_leaks(images, folds, group)
     if leaks:
-        rest = len(leaks) - _MAX_LEAKS
-        lines = [f"  - {text}" for text in list(leaks.values())[:_MAX_LEAKS]]
-        lines += [f"  and {rest} more"] if rest > 0 else []
         raise LeakError(
-            "\n".join(
-                [
-                    "The folds leak: what belongs together lies in more than one fold.",
-                    *lines,
-                    "Put each of these into one fold, or make the table new with "
-                    "`cellflow folds --overwrite` (--group COLUMN; --group id if every image "
-                    "stands for itself).",
-                ]
-            )
+            "The folds leak: what belongs together lies in more than one fold.\n"
+            + few_lines(leaks.values(), _MAX_LEAKS)
+            + "\nPut each of these into one fold, or make the table new with `cellflow folds --overwrite` "
+            "(--group COLUMN; --group id if every image stands for itself)."
         )
 
 

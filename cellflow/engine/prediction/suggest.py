@@ -36,13 +36,14 @@ from cellflow.numeric.suggestion import (
 )
 from cellflow.storage.atomic import atomic_folder
 from cellflow.storage.run_folder import RunFolder, find_run
-from cellflow.storage.sizes import plural
+from cellflow.storage.sizes import few_lines, plural
 from cellflow.types import one_line
 
 __all__ = ["SuggestResult", "suggest"]
 
 MUCH = 2 / 3
 """Place among the candidates from which on a part is given as a reason."""
+MAX_PROBLEMS = 20
 
 _log = logging.getLogger(__name__)
 
@@ -125,7 +126,11 @@ def _suggest(config: SuggestConfig) -> SuggestResult:
     known = look_at_known(job.segmenter, dataset, reserved)
     found = screen(job.images, known)
     looks = look_at(job.segmenter, job.images, found, title="looking")
-    _warn_of_failed(found.failed, len(job.images))
+    if found.failed:
+        lines = few_lines((f"{name}: {text}" for name, text in found.failed.items()), MAX_PROBLEMS)
+        _log.warning(
+            "%d of %d images could not be used:\n%s", len(found.failed), len(job.images), lines
+        )
     pool = _pool(looks, known)
     choices = _choose(pool, looks, known, found, config.n)
     chosen = [
@@ -287,13 +292,6 @@ def _leave_copies(found: Screened, looks: dict[str, Look], chosen: list[str]) ->
                     found.left_out.setdefault(
                         other, f"is another form of a suggested image: {taken}"
                     )
-
-
-def _warn_of_failed(failed: dict[str, str], total: int) -> None:
-    if failed:
-        lines = "\n".join(f"  - {name}: {message}" for name, message in list(failed.items())[:20])
-        more = f"\n  and {len(failed) - 20} more" if len(failed) > 20 else ""
-        _log.warning("%d of %d images could not be used:\n%s%s", len(failed), total, lines, more)
 
 
 def _typed(config: SuggestConfig) -> str:
