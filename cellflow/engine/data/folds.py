@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
 import shutil
 from collections.abc import Mapping
@@ -31,8 +30,6 @@ __all__ = [
     "validation_folds",
     "wanted_folds",
 ]
-
-_log = logging.getLogger(__name__)
 
 GROUP_COLUMNS = ("group", "sample_id")
 _MAX_LEAKS = 10

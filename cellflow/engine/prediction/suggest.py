@@ -16,14 +16,15 @@ from cellflow.engine.prediction.candidates import (
     Known,
     Look,
     Screened,
+    check_free,
+    known_images,
     look_at,
-    look_at_known,
     screen,
 )
 from cellflow.engine.prediction.ensemble import EnsembleJob, open_ensemble
 from cellflow.engine.runs.contents import run_dataset, run_folds
 from cellflow.engine.runs.next_command import run_word
-from cellflow.errors import DataError, RunError
+from cellflow.errors import RunError
 from cellflow.io.dataset import Dataset
 from cellflow.io.fold_table import RESERVED
 from cellflow.io.pixel_limit import at_most
@@ -117,13 +118,9 @@ def suggest(config: SuggestConfig) -> SuggestResult:
 def _suggest(config: SuggestConfig) -> SuggestResult:
     job = open_ensemble(_as_ensemble(config))
     folder = config.out / (config.name or job.opened.name)
-    if folder.exists() and not config.overwrite:
-        raise DataError(
-            f"{folder} exists already. Give another --name, or --overwrite to replace it.",
-            path=folder,
-        )
+    check_free(folder, overwrite=config.overwrite)
     dataset, reserved = _annotated(config)
-    known = look_at_known(job.segmenter, dataset, reserved)
+    known = known_images(dataset, job.segmenter, reserved)
     found = screen(job.images, known)
     looks = look_at(job.segmenter, job.images, found, title="looking")
     if found.failed:
@@ -138,7 +135,10 @@ def _suggest(config: SuggestConfig) -> SuggestResult:
         for rank, choice in enumerate(choices)
     ]
     _leave_copies(found, looks, [item.id for item in chosen])
-    word = _word(config)
+    try:
+        word = run_word(find_run(config.run, config.runs_dir))
+    except RunError:  # a file
+        word = shlex.quote(config.run or "")
     command = (
         f"cellflow predict {shlex.quote(str(folder / 'chosen.txt'))} --model {word} --export seg "
         f"--name {shlex.quote(folder.name + '-to-annotate')}"
@@ -178,14 +178,6 @@ def _annotated(config: SuggestConfig) -> tuple[Dataset | None, list[str]]:
         config.run,
     )
     return None, []
-
-
-def _word(config: SuggestConfig) -> str:
-    """What was named, as commands take it."""
-    try:
-        return run_word(find_run(config.run, config.runs_dir))
-    except RunError:
-        return shlex.quote(config.run or "")
 
 
 def _run_of(config: SuggestConfig) -> RunFolder | None:
@@ -275,11 +267,9 @@ def _suggested(
 
 def _more_than(place: float) -> str:
     """A place among the images in words; 99.6 % are not all of them."""
-    return (
-        "the most of all images"
-        if place == 1
-        else f"more than {min(place, 0.99):.0%} of the images"
-    )
+    if place == 1:
+        return "the most of all images"
+    return f"more than {min(place, 0.99):.0%} of the images"
 
 
 def _leave_copies(found: Screened, looks: dict[str, Look], chosen: list[str]) -> None:
