@@ -48,18 +48,30 @@ _NAMES: dict[Kind, re.Pattern[str]] = {
 
 @dataclass(frozen=True)
 class Redundant:
-    """A file or folder that can go."""
+    """A file or folder that can go.
+
+    Attributes
+    ----------
+    path : Path
+        Where it lies.
+    bytes : int
+        Its size.
+    why : str
+        Why it is redundant, and what is lost with it.
+    kind : {"leftover", "state", "flows", "cache", "debug"}
+        What it is. Of a cache only the samples go.
+    root : Path
+        Folder that it lies in, with no link on the way.
+    run : Path or None
+        Run that it belongs to; it must still be complete, and trained by no one, when it is removed.
+    """
 
     path: Path
     bytes: int
     why: str
-    """Why it is redundant, and what is lost with it."""
     kind: Kind
-    """Of a cache only the samples go."""
     root: Path
-    """Folder that it lies in, with no link on the way."""
     run: Path | None = None
-    """Run that it belongs to; it must still be complete, and trained by no one, when it is removed."""
 
 
 @one_line
