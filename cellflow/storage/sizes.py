@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-__all__ = ["duration_text", "few_text", "flag_text", "plural", "size_text", "type_text"]
+__all__ = [
+    "duration_text",
+    "few_lines",
+    "few_text",
+    "flag_text",
+    "plural",
+    "size_text",
+    "type_text",
+]
 
 FEW = 5
 """Names that a message gives of many."""
@@ -48,3 +56,10 @@ def few_text(names: Iterable[Any]) -> str:
     every = [str(name) for name in names]
     more = f" and {len(every) - FEW} more" if len(every) > FEW else ""
     return ", ".join(every[:FEW]) + more
+
+
+def few_lines(lines: Iterable[str], most: int) -> str:
+    """Items of a message, a line each; of more than `most` the first, and how many more there are."""
+    every = [f"  - {line}" for line in lines]
+    more = [f"  and {len(every) - most} more"] if len(every) > most else []
+    return "\n".join(every[:most] + more)

@@ -33,18 +33,9 @@ __all__ = ["AuditMarks", "keep_decisions"]
 class AuditMarks:
     """Applies the marks of a list to one image after the other.
 
-    Parameters
-    ----------
-    path : Path
-        The list, from the page of `cellflow audit` or ``audit.csv`` with verdicts filled in.
-    dataset : Dataset
-        The dataset that was looked at.
-
-    Raises
-    ------
-    DataError
-        With the lines, if the list is of other data, names an image that is not there, or says two things of
-        one annotation.
+    The list is from the page of `cellflow audit`, or ``audit.csv`` with verdicts filled in. It is refused, with the
+    lines, if it is of other data than the dataset, names an image or a cell that is not there, or says two things of
+    one annotation.
     """
 
     def __init__(self, path: Path, dataset: Dataset) -> None:
@@ -68,13 +59,7 @@ class AuditMarks:
         problems.raise_if_any()
 
     def apply(self, image_id: str, instances: Instances) -> Instances:
-        """The cells of an image after its marks.
-
-        Raises
-        ------
-        DataError
-            With the line, if a row names a cell that is not there, or was made of other cells.
-        """
+        """The cells of an image after its marks."""
         rows = self._rows.get(image_id, [])
         if not rows:
             return instances
@@ -82,12 +67,10 @@ class AuditMarks:
         for row in rows:
             self._check(row, own)
         self._check_once(rows)
-        changed = [row for row in rows if row.verdict != "ok"]
-        result = instances
+        changed, result = [row for row in rows if row.verdict != "ok"], instances
         if changed:
-            result = instances_from_rles(
-                self._changed(changed, own, instances.shape), instances.shape
-            )
+            runs = self._changed(changed, own, instances.shape)
+            result = instances_from_rles(runs, instances.shape)
         self._lines.append(_account(image_id, rows, len(instances), len(result)))
         for row in rows:
             named = tuple(own[cell - 1] for cell in row.cells)
@@ -116,9 +99,8 @@ class AuditMarks:
         if row.verdict == "fix" and not row.proposal:
             raise self._wrong(row, f"nothing is proposed for {_named(row)}. Say ok or drop")
         if row.verdict == "drop" and not row.cells:
-            raise self._wrong(
-                row, f"no annotation to drop in {row.id}. Say ok to leave it so, or fix"
-            )
+            text = f"no annotation to drop in {row.id}. Say ok to leave it so, or fix"
+            raise self._wrong(row, text)
 
     def _check_once(self, rows: Sequence[AuditRow]) -> None:
         """Refuse two rows that name one annotation, or propose one cell, and do not both leave it as it is."""
@@ -145,10 +127,8 @@ class AuditMarks:
             for rle in row.proposal if row.verdict == "fix" else ():
                 free = _free(rle_decode(rle, shape), taken)
                 if not free.any():
-                    raise self._wrong(
-                        row,
-                        f"other annotations have all pixels of what is proposed in {row.id}. Say ok or drop",
-                    )
+                    text = f"other annotations have all pixels of what is proposed in {row.id}"
+                    raise self._wrong(row, f"{text}. Say ok or drop")
                 taken |= free
                 place = row.cells[0] if row.cells else len(own) + 1
                 instead.setdefault(place, []).append(rle_encode(free))
@@ -187,14 +167,9 @@ def _named(row: AuditRow) -> str:
 
 def _account(image_id: str, rows: Sequence[AuditRow], before: int, after: int) -> str:
     """What was changed in an image, in a line."""
+    words = {"fix": "fixed", "added": "added", "drop": "dropped", "ok": "found right"}
     counts = Counter(
         "added" if row.verdict == "fix" and not row.cells else row.verdict for row in rows
     )
-    parts = [
-        f"{counts[verdict]} {word}"
-        for verdict, word in (
-            ("fix", "fixed"), ("added", "added"), ("drop", "dropped"), ("ok", "found right"),
-        )
-        if counts[verdict]
-    ]  # fmt: skip
+    parts = [f"{counts[verdict]} {word}" for verdict, word in words.items() if counts[verdict]]
     return f"--audit: {image_id}: {', '.join(parts)}; {plural(after, 'cell')}, before {before}"

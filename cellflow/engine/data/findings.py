@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -76,25 +75,17 @@ class Verification:
     @property
     def table(self) -> pd.DataFrame:
         """A row for each finding: kind, verdict ("problem" or "note"), id, cell (empty for none), reason."""
-        return pd.DataFrame(
-            [_row(item) for item in self.findings],
-            columns=["kind", "verdict", "id", "cell", "reason"],
-        )
+        rows = [
+            (
+                item.kind, "problem" if item.wrong else "note", item.id,
+                "" if item.cell is None else str(item.cell), item.reason,
+            )
+            for item in self.findings
+        ]  # fmt: skip
+        return pd.DataFrame(rows, columns=["kind", "verdict", "id", "cell", "reason"])
 
 
 def in_order(findings: Iterable[Finding], kinds: Iterable[str]) -> tuple[Finding, ...]:
     """Findings sorted by their kinds, problems of a kind first."""
     place = {kind: number for number, kind in enumerate(kinds)}
     return tuple(sorted(findings, key=lambda item: (place[item.kind], not item.wrong)))
-
-
-def _row(item: Finding) -> dict[str, Any]:
-    verdict = "problem" if item.wrong else "note"
-    cell = "" if item.cell is None else str(item.cell)
-    return {
-        "kind": item.kind,
-        "verdict": verdict,
-        "id": item.id,
-        "cell": cell,
-        "reason": item.reason,
-    }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shlex
 import shutil
 from collections.abc import Mapping
@@ -13,11 +12,9 @@ import pandas as pd
 
 from cellflow.errors import FoldError, LeakError
 from cellflow.io.dataset import Dataset
-from cellflow.io.fold_table import (
-    RESERVED,
-    read_fold_facts,
-)
+from cellflow.io.fold_table import RESERVED, read_fold_facts
 from cellflow.storage.atomic import atomic_path
+from cellflow.storage.sizes import few_lines
 
 __all__ = [
     "check_leaks",
@@ -26,6 +23,7 @@ __all__ = [
     "find_column",
     "find_leaks",
     "group_column",
+    "group_columns",
     "groups_of",
     "image_groups",
     "load_folds",
@@ -34,22 +32,12 @@ __all__ = [
     "wanted_folds",
 ]
 
-_log = logging.getLogger(__name__)
-
 GROUP_COLUMNS = ("group", "sample_id")
 _MAX_LEAKS = 10
 
 
 def load_folds(dataset: Dataset) -> pd.Series[int]:
-    """Read the fold table of a dataset, made here or by hand, and check it for leaks.
-
-    The column of groups is the one ``folds.json`` names, else the default of `make_folds`; both where the
-    table was edited since.
-
-    Returns
-    -------
-    Series of int64
-        Fold by id.
+    """Fold of every image by id, from the fold table of a dataset, made here or by hand.
 
     Raises
     ------
@@ -59,26 +47,20 @@ def load_folds(dataset: Dataset) -> pd.Series[int]:
         If a group, or one image under two names, lies in two folds.
     """
     folds = dataset.folds()
-    facts = read_fold_facts(dataset.folds_path)
-    columns = [group_column(dataset.images, facts)]
-    if facts.get("edited"):
-        columns.append(group_column(dataset.images))
-    for group in dict.fromkeys(columns):
-        check_leaks(
-            dataset.images, folds, find_column(dataset.images, group, (), "group in folds.json")
-        )
+    for column in group_columns(dataset.images, read_fold_facts(dataset.folds_path)):
+        check_leaks(dataset.images, folds, column)
     return folds
 
 
-def check_split(data: Path, *, k: int | None, group: str | None, calibration: float | None) -> None:
-    """Check that settings that were given are those of the split that is there, if there is one.
+def group_columns(images: pd.DataFrame, facts: Mapping[str, Any]) -> list[str | None]:
+    """Columns of groups to look at: the one that `read_fold_facts` names, and the usual one where it was edited."""
+    columns = [group_column(images, facts)]
+    columns += [group_column(images)] if facts.get("edited") else []
+    return [find_column(images, name, (), "group in folds.json") for name in dict.fromkeys(columns)]
 
-    Parameters
-    ----------
-    data : Path
-        Dataset folder.
-    k, group, calibration
-        As in `FoldsConfig`; None where nothing was said.
+
+def check_split(data: Path, *, k: int | None, group: str | None, calibration: float | None) -> None:
+    """Check that settings that were given, as in `FoldsConfig`, are those of the split that is there, if there is one.
 
     Raises
     ------
@@ -111,9 +93,7 @@ def check_split(data: Path, *, k: int | None, group: str | None, calibration: fl
     if differ:
         given = {"--k": k, "--group": group, "--calibration": calibration}
         flags = "".join(
-            f" {name} {shlex.quote(str(value))}"
-            for name, value in given.items()
-            if value is not None
+            f" {name} {shlex.quote(str(said))}" for name, said in given.items() if said is not None
         )
         raise FoldError(
             f"{dataset.folds_path} is another split than was asked for: {'; '.join(differ)}. Leave "
@@ -134,19 +114,9 @@ def copy_folds(dataset: Dataset, folder: Path) -> None:
 
 
 def validation_folds(where: Dataset | Path, folds: pd.Series[int]) -> list[int]:
-    """Folds that a model is to be trained for.
+    """Folds that a model is to be trained for: all but -1; only fold 0 after a holdout split.
 
-    Parameters
-    ----------
-    where : Dataset or Path
-        The dataset, or a folder that holds a copy of its fold table.
-    folds : Series
-        Fold by id.
-
-    Returns
-    -------
-    list of int
-        All folds but -1; only fold 0 after a holdout split.
+    `where` is the dataset, or a folder that holds a copy of its fold table.
     """
     folder = where.path if isinstance(where, Dataset) else where
     if read_fold_facts(folder / "folds.csv").get("split") == "holdout":
@@ -155,16 +125,9 @@ def validation_folds(where: Dataset | Path, folds: pd.Series[int]) -> list[int]:
 
 
 def check_leaks(images: pd.DataFrame, folds: pd.Series[int], group: str | None) -> None:
-    """Check that no group and no image lies in two folds.
+    """Check that no group and no image lies in two folds; -1 counts as a fold of its own.
 
-    Parameters
-    ----------
-    images : DataFrame
-        Indexed by id, with the column pixel_hash and the column of groups.
-    folds : Series
-        Fold by id; -1 counts as a fold of its own.
-    group : str or None
-        Column of groups; None if every image stands for itself.
+    `images` are indexed by id, with the column pixel_hash and that of groups; without that each stands for itself.
 
     Raises
     ------
@@ -173,19 +136,11 @@ def check_leaks(images: pd.DataFrame, folds: pd.Series[int], group: str | None) 
     """
     leaks = find_leaks(images, folds, group)
     if leaks:
-        rest = len(leaks) - _MAX_LEAKS
-        lines = [f"  - {text}" for text in list(leaks.values())[:_MAX_LEAKS]]
-        lines += [f"  and {rest} more"] if rest > 0 else []
         raise LeakError(
-            "\n".join(
-                [
-                    "The folds leak: what belongs together lies in more than one fold.",
-                    *lines,
-                    "Put each of these into one fold, or make the table new with "
-                    "`cellflow folds --overwrite` (--group COLUMN; --group id if every image "
-                    "stands for itself).",
-                ]
-            )
+            "The folds leak: what belongs together lies in more than one fold.\n"
+            + few_lines(leaks.values(), _MAX_LEAKS)
+            + "\nPut each of these into one fold, or make the table new with `cellflow folds --overwrite` "
+            "(--group COLUMN; --group id if every image stands for itself)."
         )
 
 
@@ -243,15 +198,7 @@ def find_column(
 
 
 def group_column(images: pd.DataFrame, facts: Mapping[str, Any] | None = None) -> str | None:
-    """Column of groups: the one a fold table was made with, else the usual one; None if images stand for themselves.
-
-    Parameters
-    ----------
-    images : DataFrame
-        What is known of the images.
-    facts : mapping, optional
-        What `read_fold_facts` gave.
-    """
+    """Column of groups: the one a fold table was made with, else the usual one; None if images stand for themselves."""
     usual = next((name for name in GROUP_COLUMNS if name in images), None)
     column = usual if facts is None else facts.get("group", usual)
     return None if column is None else str(column)
@@ -271,13 +218,7 @@ def image_groups(dataset: Dataset, folds_path: Path) -> pd.Series[str]:
 
 
 def wanted_folds(asked: tuple[str, ...], there: list[int], dataset: Dataset) -> list[int]:
-    """The folds that `--fold` names, among those that validate.
-
-    Raises
-    ------
-    FoldError
-        If one of them does not exist.
-    """
+    """The folds that `--fold` names, among those that validate; refused if one of them does not exist."""
     if "all" in asked:
         return there
     wanted = sorted({int(part) for part in asked})

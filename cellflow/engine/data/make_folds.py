@@ -71,9 +71,10 @@ def make_folds(config: FoldsConfig) -> pd.DataFrame:
     dataset = Dataset.open(config.data)
     result, group, stratify = split_dataset(config, dataset)
     size = {"k": config.k} if config.split == "kfold" else {"holdout": config.holdout}
-    facts: dict[str, Any] = {"group": group, "stratify": stratify}
-    facts |= {"split": config.split, "seed": config.seed}
-    facts |= {**size, "calibration": config.calibration}
+    facts: dict[str, Any] = {
+        "group": group, "stratify": stratify, "split": config.split, "seed": config.seed, **size,
+        "calibration": config.calibration,
+    }  # fmt: skip
     remove_leftovers(dataset.path)
     if config.overwrite or not _is_there(dataset, result, facts):
         write_fold_table(dataset.folds_path, result, facts)
@@ -85,13 +86,7 @@ def make_folds(config: FoldsConfig) -> pd.DataFrame:
 def split_dataset(
     config: FoldsConfig, dataset: Dataset
 ) -> tuple[pd.Series[int], str | None, str | None]:
-    """The split that `make_folds` would write: fold by id, and the columns of groups and of strata.
-
-    Raises
-    ------
-    FoldError
-        If a column does not exist, or there are too few groups.
-    """
+    """The split that `make_folds` would write: fold by id, and the columns of groups and of strata."""
     images = dataset.images
     group = find_column(images, config.group, GROUP_COLUMNS, "--group")
     stratify = find_column(images, config.stratify, ("cell_type",), "--stratify")
@@ -103,11 +98,10 @@ def split_dataset(
     free = np.ones(len(images), bool)
     if config.calibration:
         free = ~_choose(groups, strata, config.calibration, rng)
+    _check_enough(groups[free], strata[free], needed, images, (group, stratify))
     if config.split == "kfold":
-        _check_enough(groups[free], strata[free], needed, images, (group, stratify))
         folds[free] = _kfold(groups[free], strata[free], config.k, config.seed)
     else:
-        _check_enough(groups[free], strata[free], needed, images, (group, stratify))
         folds[free] = np.where(_choose(groups[free], strata[free], config.holdout, rng), 0, 1)
     result = pd.Series(folds, index=images.index, name="fold")
     check_leaks(images, result, group)
@@ -258,13 +252,7 @@ def _log_table(
 
 
 def _is_there(dataset: Dataset, folds: pd.Series[int], facts: dict[str, Any]) -> bool:
-    """Whether this very table is there already, as after a kill at the end of the same command.
-
-    Raises
-    ------
-    FoldError
-        If another one is there.
-    """
+    """Whether this very table is there already, as after a kill at the end of the same command; another is refused."""
     path = dataset.folds_path
     if not path.exists():
         return False

@@ -28,12 +28,7 @@ class _Account:
 class Mending:
     """Applies fixes to the cells of one image after the other.
 
-    Parameters
-    ----------
-    fixes : sequence of {"fill", "largest", "split", "keep"}
-        In order.
-    marks : AuditMarks, optional
-        Marks of an audit, which come first: they name the cells as they were.
+    Those of `FIXES` come in order, after the marks of an audit: these name the cells as they were.
     """
 
     def __init__(self, fixes: Sequence[str], marks: AuditMarks | None = None) -> None:

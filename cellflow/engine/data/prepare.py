@@ -9,6 +9,9 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from cellflow.config import FoldsConfig, PrepareConfig, ReadingConfig, check_config
 from cellflow.engine.data.audited import AuditMarks, keep_decisions
@@ -31,8 +34,9 @@ from cellflow.storage.atomic import atomic_folder, restore_folder, what_stands
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_array
 from cellflow.storage.sizes import few_text
+from cellflow.types import Instances
 
-__all__ = ["check_shapes", "folds_flags", "prepare", "read_annotated"]
+__all__ = ["folds_flags", "pixels_and_cells", "prepare", "read_annotated"]
 
 _log = logging.getLogger(__name__)
 
@@ -86,12 +90,16 @@ def _prepare(config: PrepareConfig) -> Dataset:
     restore_folder(config.out)
     source = read_annotated(config, problems)
     _check_target(config, problems)
-    review, mending = MaskReview(), Mending(config.fixes, _marks(config))
+    marks = None if config.audit is None else AuditMarks(config.audit, Dataset.open(config.source))
+    review, mending = MaskReview(), Mending(config.fixes, marks)
     try:
         with atomic_folder(config.out, replace=config.overwrite) as folder:
             flat = _write(source, folder, problems, review, mending)
             _keep_folds(config.out, folder, source)
-            _keep_marks(folder, source, mending.marks)
+            if marks is not None:
+                marks.write_decisions(folder)
+            elif source.layout == DatasetFolder.name:
+                keep_decisions(source.path, folder)
             write_config_file(folder / "prepare.yaml", "prepare", config)
     except OSError as error:
         raise DataError(
@@ -124,14 +132,7 @@ def folds_flags(dataset: Dataset) -> str:
 
 
 def read_annotated(config: ReadingConfig, problems: Problems) -> Source:
-    """Images with their cells and columns, from any layout.
-
-    Parameters
-    ----------
-    config : ReadingConfig
-        Where they are and how they are read.
-    problems : Problems
-        Takes what is wrong with single images.
+    """Images with their cells and columns, from any layout; `problems` takes what is wrong with single images.
 
     Raises
     ------
@@ -140,7 +141,9 @@ def read_annotated(config: ReadingConfig, problems: Problems) -> Source:
     ConfigError
         If an option was given that the format has no use for.
     """
-    options = _options(config, problems)
+    columns = ("id_column", "cell_type_column")
+    given = {name: getattr(config, name) for name in (*HOW, *columns)}
+    options = ReadOptions("prepare", problems=problems, **given)
     form = find_format(config.source, options)
     if form is None:
         raise _no_source(config.source)
@@ -148,22 +151,6 @@ def read_annotated(config: ReadingConfig, problems: Problems) -> Source:
     source = _with_table(read_source(config.source, options), config, problems)
     check_ids(source.images.values(), problems)
     return source
-
-
-def _options(config: ReadingConfig, problems: Problems) -> ReadOptions:
-    return ReadOptions(
-        "prepare",
-        masks=config.masks,
-        images=config.images,
-        mask_filter=config.mask_filter,
-        img_filter=config.img_filter,
-        id_column=config.id_column,
-        annotation_column=config.annotation_column,
-        cell_type_column=config.cell_type_column,
-        rle_order=config.rle_order,
-        colours=config.colours,
-        problems=problems,
-    )
 
 
 def _refuse_unheeded(config: ReadingConfig, form: SourceFormat) -> None:
@@ -201,33 +188,15 @@ def _check_source(config: PrepareConfig) -> None:
         )
 
 
-def _marks(config: PrepareConfig) -> AuditMarks | None:
-    """The marks of an audit that are to be applied."""
-    return None if config.audit is None else AuditMarks(config.audit, Dataset.open(config.source))
-
-
-def _keep_marks(folder: Path, source: Source, marks: AuditMarks | None) -> None:
-    """Keep what audits have decided of the cells that the new dataset takes over."""
-    if marks is not None:
-        marks.write_decisions(folder)
-    elif source.layout == DatasetFolder.name:
-        keep_decisions(source.path, folder)
-
-
 def _no_source(source: Path) -> DataError:
     found = "nothing there"
     if source.is_symlink():
         found = "a link that leads nowhere"
     elif source.exists():
-        found = (
-            "a file. Name the folder it lies in: cellflow prepare "
-            f"{shlex.quote(str(source.parent))}"
-        )
-    return DataError(
-        f"{source}: expected a folder of annotated images, found {found}.",
-        path=source,
-        found=found,
-    )
+        folder = shlex.quote(str(source.parent))
+        found = f"a file. Name the folder it lies in: cellflow prepare {folder}"
+    text = f"{source}: expected a folder of annotated images, found {found}."
+    return DataError(text, path=source, found=found)
 
 
 def _check_target(config: PrepareConfig, problems: Problems) -> None:
@@ -295,11 +264,8 @@ def _read_table(
 def _tell_of_types(images: Iterable[SourceImage]) -> None:
     """Say where a column that is not taken looks like that of the cell types, but for its spelling."""
     columns = {name for image in images for name in image.columns}
-    alike = [
-        name
-        for name in sorted(columns)
-        if _SEPARATORS.sub("", name).lower() in ("celltype", "celltypes")
-    ]
+    plain = {name: _SEPARATORS.sub("", name).lower() for name in sorted(columns)}
+    alike = [name for name, text in plain.items() if text in ("celltype", "celltypes")]
     if "cell_type" not in columns and alike:
         _log.warning(
             "The column %r looks like cell types and is kept as any other. If it holds them: "
@@ -315,9 +281,7 @@ def _write(
     writer, flat, seen = DatasetWriter(folder), list[str](), dict[str, Look]()
     for image in follow(source.images.values(), "prepare", brief=True):
         try:
-            pixels = image.pixels()
-            instances = image.instances((pixels.shape[0], pixels.shape[1]))
-            check_shapes(image, pixels.shape[:2], instances.shape)
+            pixels, instances = pixels_and_cells(image)
             instances = review.add(image.id, mending.apply(image.id, instances))
             seen[image.id] = Look(hash_array(pixels), fingerprint(pixels))
             writer.add(image, pixels, instances, pixel_hash=seen[image.id].pixel_hash)
@@ -330,17 +294,18 @@ def _write(
     return flat
 
 
-def check_shapes(image: SourceImage, pixels: tuple[int, ...], cells: tuple[int, ...]) -> None:
-    """Refuse cells on another number of rows and columns than the image has."""
-    if pixels != cells:
+def pixels_and_cells(image: SourceImage) -> tuple[NDArray[Any], Instances]:
+    """Read an image with its cells; refused are those on another number of rows and columns than the image has."""
+    pixels = image.pixels()
+    instances = image.instances((pixels.shape[0], pixels.shape[1]))
+    shape, cells = pixels.shape[:2], instances.shape
+    if shape != cells:
         raise DataError(
             f"{image.path}: the cells of {image.id} are on {cells[0]} x {cells[1]} pixels (height x width), "
-            f"the image has {pixels[0]} x {pixels[1]}.",
-            path=image.path,
-            id=image.id,
-            expected=pixels,
-            found=cells,
-        )
+            f"the image has {shape[0]} x {shape[1]}.",
+            path=image.path, id=image.id, expected=shape, found=cells,
+        )  # fmt: skip
+    return pixels, instances
 
 
 def _keep_folds(old: Path, new: Path, source: Source) -> None:

@@ -52,12 +52,9 @@ def warn_of_twins(images: pd.DataFrame) -> None:
             )
     if NEAR_COPY not in images:
         return
-    pixels = images["pixel_hash"].to_dict()
-    forms = [
-        f"{name} of {first}"
-        for name, first in images[NEAR_COPY].to_dict().items()
-        if first and pixels[name] != pixels[first]
-    ]
+    pixels, firsts = images["pixel_hash"].to_dict(), images[NEAR_COPY].to_dict()
+    pairs = [(name, first) for name, first in firsts.items() if first]
+    forms = [f"{name} of {first}" for name, first in pairs if pixels[name] != pixels[first]]
     _log.warning(
         "%s in another form (turned, mirrored, rescaled, brightened): %s. `cellflow folds` keeps them in one "
         "fold; `cellflow verify` says more.",

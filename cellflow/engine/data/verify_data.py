@@ -17,7 +17,7 @@ from cellflow.config import PrepareConfig, ReadingConfig, VerifyConfig
 from cellflow.engine.data.cell_findings import CELL_KINDS, cell_findings, fixes_of
 from cellflow.engine.data.findings import Finding, Verification, in_order
 from cellflow.engine.data.folds import group_column
-from cellflow.engine.data.prepare import check_shapes, read_annotated
+from cellflow.engine.data.prepare import pixels_and_cells, read_annotated
 from cellflow.engine.data.verify_folds import fold_findings
 from cellflow.engine.runtime.logs import kept_warnings
 from cellflow.engine.runtime.progress_lines import follow
@@ -61,19 +61,8 @@ def verify_data(
 ) -> Verification:
     """Read every image and every cell of a source or a dataset once, and say what was found.
 
-    Parameters
-    ----------
-    config : VerifyConfig
-        Where they are and how they are read.
-    look : callable, optional
-        Is shown each image that can be used while its pixels are at hand, so that none is read twice.
-    title : str
-        What the progress is called.
-
-    Raises
-    ------
-    DataError
-        If nothing there can be read.
+    `look` is shown each image that can be used while its pixels are at hand, so that none is read twice; `title` is
+    what the progress is called. Refused if nothing there can be read.
     """
     problems = EveryProblem()
     with kept_warnings() as said:
@@ -91,7 +80,9 @@ def verify_data(
     findings += [Finding("near copy", other, text) for (_, other), text in copies.items()]
     shared = _shared(seen, copies)
     findings += [Finding("shared pixels", other, text) for (_, other), text in shared.items()]
-    facts, images = {"read as": source.layout}, _table(seen)
+    index = pd.Index(seen.rows, name="id", dtype=str)
+    images = pd.DataFrame(seen.rows.values(), index=index).fillna("")
+    facts = {"read as": source.layout}
     dataset = None
     if source.layout == DatasetFolder.name:
         dataset = Dataset.open(config.source)
@@ -121,9 +112,7 @@ def _read(source: Source, problems: Problems, look: Look | None, title: str) -> 
     seen = _Seen()
     for image in follow(source.images.values(), title, brief=True):
         try:
-            pixels = image.pixels()
-            instances = image.instances((pixels.shape[0], pixels.shape[1]))
-            check_shapes(image, pixels.shape[:2], instances.shape)
+            pixels, instances = pixels_and_cells(image)
         except DataError as error:
             problems.add(error, image.id)
             continue
@@ -152,12 +141,8 @@ def _look(
     seen.prints.append(fingerprint(pixels))
     seen.marks.append(window_marks(pixels))
     if (pixels == pixels[:1, :1]).all():
-        there = (
-            f", and there are {plural(len(cells), 'cell')}"
-            if len(cells)
-            else ", and there are no cells"
-        )
-        text = f"all pixels have one value{there}"
+        there = plural(len(cells), "cell") if len(cells) else "no cells"
+        text = f"all pixels have one value, and there are {there}"
         seen.findings.append(Finding("one value", image.id, text, wrong=len(cells) > 0))
     seen.review.add(image.id, cells)
 
@@ -194,12 +179,6 @@ def _shared(seen: _Seen, copies: Mapping[tuple[str, str], str]) -> dict[tuple[st
     return found
 
 
-def _table(seen: _Seen) -> pd.DataFrame:
-    return pd.DataFrame(seen.rows.values(), index=pd.Index(seen.rows, name="id", dtype=str)).fillna(
-        ""
-    )
-
-
 def _changes(dataset: Dataset, seen: _Seen) -> Iterator[Finding]:
     """What is no longer as `cellflow prepare` wrote it."""
     try:
@@ -209,22 +188,17 @@ def _changes(dataset: Dataset, seen: _Seen) -> Iterator[Finding]:
     for name, row in seen.rows.items():
         if row["pixel_hash"] != dataset.images.at[name, "pixel_hash"]:
             file = str(dataset.images.at[name, "file"])
-            yield Finding(
-                "changed", name, f"images/{file} has other pixels than were prepared", wrong=True
-            )
+            text = f"images/{file} has other pixels than were prepared"
+            yield Finding("changed", name, text, wrong=True)
         wrong = _label_fault(dataset, name)
         if wrong:
             yield Finding("changed", name, f"labels/{name}.tif {wrong}", wrong=True)
-    known = {
-        "images": set(dataset.images["file"]),
-        "labels": {f"{name}.tif" for name in dataset.ids},
-    }
-    for folder, names in known.items():
+    labels = {f"{name}.tif" for name in dataset.ids}
+    text = "is no file of the dataset; it is not read"
+    for folder, names in (("images", set(dataset.images["file"])), ("labels", labels)):
         for path in sorted((dataset.path / folder).glob("*")):
             if path.name not in names:
-                yield Finding(
-                    "left out", f"{folder}/{path.name}", "is no file of the dataset; it is not read"
-                )
+                yield Finding("left out", f"{folder}/{path.name}", text)
 
 
 def _label_fault(dataset: Dataset, name: str) -> str:

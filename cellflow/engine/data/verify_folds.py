@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from cellflow.engine.data.findings import Finding
-from cellflow.engine.data.folds import find_column, find_leaks, group_column, split_text
+from cellflow.engine.data.folds import find_leaks, group_columns, split_text
 from cellflow.errors import FoldError
 from cellflow.io.dataset import Dataset
 from cellflow.io.fold_table import read_fold_facts, read_fold_table
@@ -22,11 +22,7 @@ def fold_findings(
 ) -> tuple[list[Finding], str]:
     """What is wrong with the folds of a dataset, and what they are in words.
 
-    Parameters
-    ----------
-    dataset : Dataset
-    copies : mapping of (str, str) to str
-        Pairs of images of which one was made from the other, with what the second is.
+    `copies` are pairs of images of which one was made from the other, with what the second is.
     """
     if not dataset.folds_path.exists():
         return [], "none yet"
@@ -39,20 +35,9 @@ def fold_findings(
 def leak_findings(
     dataset: Dataset, path: Path, copies: Mapping[tuple[str, str], str]
 ) -> list[Finding]:
-    """Groups, images and their copies that lie in more than one fold of a table.
-
-    Raises
-    ------
-    FoldError
-        If the table does not fit the dataset.
-    """
-    folds, facts = read_fold_table(path, dataset.ids), read_fold_facts(path)
-    columns = [group_column(dataset.images, facts)]
-    if facts.get("edited"):
-        columns.append(group_column(dataset.images))
-    leaks: dict[tuple[str, ...], str] = {}
-    for name in dict.fromkeys(columns):
-        column = find_column(dataset.images, name, (), "group in folds.json")
+    """Groups, images and their copies that lie in more than one fold of a table, refused if it is of other images."""
+    folds, leaks = read_fold_table(path, dataset.ids), dict[tuple[str, ...], str]()
+    for column in group_columns(dataset.images, read_fold_facts(path)):
         leaks |= find_leaks(dataset.images, folds, column)
     found = [Finding(OVER_FOLDS, ids[0], text, wrong=True) for ids, text in leaks.items()]
     for (one, other), how in copies.items():

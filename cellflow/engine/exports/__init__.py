@@ -1,4 +1,4 @@
-"""What a prediction writes of its images: one file an export, and the table that finds them.
+"""What a prediction writes of its images: a class an export, and the table that finds them.
 
 Another export is a subclass of `Export` in a file of its own, a row of `EXPORTS`, and its name and a sentence
 of help for ``--export`` in `cellflow.config.prediction`.
@@ -9,16 +9,12 @@ from __future__ import annotations
 from cellflow.engine.exports.cells import Cells
 from cellflow.engine.exports.coco import Coco
 from cellflow.engine.exports.export import Export
-from cellflow.engine.exports.flows import FlowFiles
 from cellflow.engine.exports.geojson import GeoJson
-from cellflow.engine.exports.masks import Masks
 from cellflow.engine.exports.ome_zarr import OmeZarr
-from cellflow.engine.exports.outlines import Outlines
+from cellflow.engine.exports.plain import FlowFiles, Masks, Outlines, Roi, Txt
 from cellflow.engine.exports.png import PngMasks
-from cellflow.engine.exports.roi import Roi
 from cellflow.engine.exports.seg import GuiFiles
 from cellflow.engine.exports.submission import Submission
-from cellflow.engine.exports.txt import Txt
 
 __all__ = ["EXPORTS"]
 

@@ -4,22 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
-from cellflow.engine.exports.export import (
-    PARTS,
-    Export,
-    Labels,
-    PredictedImage,
-    ids_of_files,
-    rows_by_id,
-)
+from cellflow.engine.exports.export import Export, Labels, PredictedImage, TableExport, rows_by_id
 from cellflow.engine.exports.wells import WELLS, place_columns
 from cellflow.engine.segmentation.cell_table import CELL_COLUMNS
 from cellflow.errors import DataError
@@ -31,15 +21,14 @@ from cellflow.storage.csv_text import csv_writer, write_frame
 __all__ = ["Cells"]
 
 
-class Cells(Export):
-    """A table of all cells; ``.parts/ID.csv`` holds the rows of an image until it is written."""
+class Cells(TableExport):
+    """A table of all cells."""
 
     path = "cells.csv"
-    beside: ClassVar[tuple[str, ...]] = (
-        WELLS,
-    )  # written by the command: it is of images, not of cells
+    # the wells are written by the command: they are of images, not of cells
+    beside: ClassVar[tuple[str, ...]] = (WELLS,)
     content = "a row per cell"
-    from_labels = False  # intensities and confidences are of the image and the network's output
+    ending = ".csv"
 
     def __init__(self, places: Mapping[str, PlatePlace] | None = None) -> None:
         self._places = dict(places or {})
@@ -49,18 +38,12 @@ class Cells(Export):
         """A table that has well and field of images in plates."""
         return Cells(places)
 
-    def done(self, folder: Path, listed: AbstractSet[str]) -> set[str] | None:
-        """Images with a part, and those in the table."""
-        return ids_of_files(folder / PARTS, ".csv") | listed
-
     def write(self, folder: Path, item: PredictedImage) -> None:
         """Measure the cells of one image."""
-        assert item.prediction is not None
-        area = math.nan if item.pixel_size is None else item.pixel_size.area
-        table = replace(item.prediction, pixel_area=area).cells
+        table = item.cell_table()
         table.insert(0, "id", item.id)
         with (
-            atomic_path(_part(folder, item.id)) as temporary,
+            atomic_path(self.file(folder, item.id)) as temporary,
             temporary.open("w", encoding="utf-8", newline="") as file,
         ):
             write_frame(file, table, header=False)
@@ -69,7 +52,7 @@ class Cells(Export):
         self, folder: Path, ids: Sequence[str], labels: Callable[[str], Labels | None]
     ) -> None:
         """The rows of the images' parts, and those of the old table where the parts are gone."""
-        kept = {name for name in ids if not _part(folder, name).is_file()}
+        kept = {name for name in ids if not self.file(folder, name).is_file()}
         old = rows_by_id(folder / self.path, kept, without=PlatePlace._fields)
         with (
             atomic_path(folder / self.path) as temporary,
@@ -80,11 +63,13 @@ class Cells(Export):
             for name in ids:
                 if name in kept:
                     writer.writerows(self._with_place(name, old.get(name, [])))
-                elif self._columns:
-                    part = io.StringIO(_part(folder, name).read_bytes().decode(), newline="")
-                    writer.writerows(self._with_place(name, csv.reader(part)))
+                    continue
+                part = self.file(folder, name).read_bytes().decode()
+                if self._columns:
+                    rows = csv.reader(io.StringIO(part, newline=""))
+                    writer.writerows(self._with_place(name, rows))
                 else:
-                    file.write(_part(folder, name).read_bytes().decode())
+                    file.write(part)
 
     def _with_place(self, image_id: str, rows: Iterable[list[str]]) -> Iterator[list[str]]:
         """Rows with the place of their image behind its id; that of an image in no plate is empty."""
@@ -100,11 +85,3 @@ class Cells(Export):
             columns = [name for name in heading if name not in PlatePlace._fields]
             return columns == ["id", *CELL_COLUMNS]
         return False
-
-    def forget(self, folder: Path, image_id: str) -> None:
-        """Remove the part of an image."""
-        _part(folder, image_id).unlink(missing_ok=True)
-
-
-def _part(folder: Path, image_id: str) -> Path:
-    return folder / PARTS / f"{image_id}.csv"

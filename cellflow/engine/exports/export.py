@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from cellflow.engine.segmentation.result import Prediction
@@ -24,6 +26,7 @@ __all__ = [
     "ImageExport",
     "Origin",
     "PredictedImage",
+    "TableExport",
     "ids_of_files",
     "rows_by_id",
 ]
@@ -34,21 +37,12 @@ Labels = NDArray[np.int32]
 
 
 class Origin(NamedTuple):
-    """What the source of an image says of it, besides its pixels.
-
-    Attributes
-    ----------
-    pixel_size : PixelSize or None
-        Micrometres per pixel.
-    channel_names : tuple of str
-        Names of all channels; none where they are not known.
-    path : Path or None
-        Its file.
-    """
+    """What the source of an image says of it, besides its pixels, as far as that is known."""
 
     pixel_size: PixelSize | None = None
     channel_names: tuple[str, ...] = ()
     path: Path | None = None
+    """Its file."""
 
     @classmethod
     def of(cls, reader: Callable[[], Any]) -> Origin:
@@ -63,33 +57,28 @@ UNKNOWN = Origin()
 
 @dataclass(frozen=True, eq=False)
 class PredictedImage:
-    """What an export may write of one image.
-
-    Attributes
-    ----------
-    id : str
-        Names the image in files and tables.
-    image : (H, W) or (H, W, C) ndarray
-        The native image.
-    labels : (H, W) int32 ndarray
-        Its label map.
-    pixel_size : PixelSize or None
-        Micrometres per pixel, where they are known.
-    prediction : Prediction or None
-        All that was predicted; None where the label map of an earlier command is all there is.
-    channel_names : tuple of str
-        Names of all channels, where they are known.
-    path : Path or None
-        File of the image, where it is known.
-    """
+    """What an export may write of one image: the native image, ``(H, W)`` or ``(H, W, C)``, and what is known of it."""
 
     id: str
+    """Names the image in files and tables."""
     image: NDArray[Any]
     labels: Labels
     pixel_size: PixelSize | None = None
     prediction: Prediction | None = None
+    """All that was predicted; None where the label map of an earlier command is all there is."""
     channel_names: tuple[str, ...] = ()
     path: Path | None = None
+
+    @property
+    def predicted(self) -> Prediction:
+        """All that was predicted, for exports that are not made from label maps."""
+        assert self.prediction is not None
+        return self.prediction
+
+    def cell_table(self) -> pd.DataFrame:
+        """The measured cells, with areas in square micrometres where the size of a pixel is known."""
+        area = math.nan if self.pixel_size is None else self.pixel_size.area
+        return replace(self.predicted, pixel_area=area).cells
 
 
 class Export:
@@ -121,15 +110,7 @@ class Export:
     keeps_labels: ClassVar[bool] = False
 
     def done(self, folder: Path, listed: AbstractSet[str]) -> set[str] | None:
-        """Ids of the images that it has; None if it needs nothing but their label maps.
-
-        Parameters
-        ----------
-        folder : Path
-            The result.
-        listed : set of str
-            Ids of the images in finished tables.
-        """
+        """Ids of the images that it has; None if it needs nothing but label maps. `listed` are in finished tables."""
         return None
 
     def write(self, folder: Path, item: PredictedImage) -> None:
@@ -182,6 +163,26 @@ class ImageExport(Export):
     def summary(self, images: int) -> str:
         """The folder and what lies in it."""
         return f"{self.path}/ ({self.content})"
+
+
+class TableExport(ImageExport):
+    """An export of all images in one; ``.parts/ID`` and an ending holds what it has of an image until it is written."""
+
+    from_labels = (
+        False  # intensities, confidences and scores are of the image and the network's output
+    )
+
+    def file(self, folder: Path, image_id: str) -> Path:
+        """The part of an image."""
+        return folder / PARTS / f"{image_id}{self.ending}"
+
+    def done(self, folder: Path, listed: AbstractSet[str]) -> set[str] | None:
+        """Images with a part, and those in the table."""
+        return ids_of_files(folder / PARTS, self.ending) | listed
+
+    def summary(self, images: int) -> str:
+        """The file and what it holds."""
+        return Export.summary(self, images)
 
 
 def ids_of_files(folder: Path, ending: str) -> set[str]:

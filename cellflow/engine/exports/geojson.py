@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import replace
 from pathlib import Path
 
 from cellflow.engine.exports.export import ImageExport, PredictedImage
@@ -28,16 +26,11 @@ class GeoJson(ImageExport):
 
     def write(self, folder: Path, item: PredictedImage) -> None:
         """Write the detections of one image."""
-        assert item.prediction is not None
-        area = math.nan if item.pixel_size is None else item.pixel_size.area
-        cells = replace(item.prediction, pixel_area=area).cells
+        rows = item.cell_table()[["label", *MEASURED]].to_numpy(float).tolist()
         write_geojson(
             self.file(folder, item.id),
             item.labels,
             item.id,
-            cell_type=item.prediction.cell_type,
-            measurements={
-                int(number): dict(zip(MEASURED, map(float, values), strict=True))
-                for number, *values in cells[["label", *MEASURED]].to_numpy(float).tolist()
-            },
+            cell_type=item.predicted.cell_type,
+            measurements={int(n): dict(zip(MEASURED, row, strict=True)) for n, *row in rows},
         )

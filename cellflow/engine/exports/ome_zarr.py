@@ -35,13 +35,9 @@ class OmeZarr(ImageExport):
     def write(self, folder: Path, item: PredictedImage) -> None:
         """Write one image with its labels, their sizes and places."""
         write_ome_zarr(
-            self.file(folder, item.id),
-            item.image,
-            item.labels,
-            channel_names=item.channel_names,
-            pixel_size=item.pixel_size,
-            properties=_properties(item),
-        )
+            self.file(folder, item.id), item.image, item.labels, channel_names=item.channel_names,
+            pixel_size=item.pixel_size, properties=_properties(item),
+        )  # fmt: skip
 
     def forget(self, folder: Path, image_id: str) -> None:
         """Remove the folder of an image."""

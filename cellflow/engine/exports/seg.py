@@ -26,15 +26,11 @@ class GuiFiles(ImageExport):
 
     def write(self, folder: Path, item: PredictedImage) -> None:
         """Write one image."""
-        assert item.prediction is not None
+        made = item.predicted
         write_seg_npy(
-            self.file(folder, item.id),
-            item.labels,
-            image=item.path,
-            flows=_flows(item.prediction),
-            diameter=item.prediction.diameter,
-            channels=item.prediction.channels,
-        )
+            self.file(folder, item.id), item.labels, image=item.path, flows=_flows(made),
+            diameter=made.diameter, channels=made.channels,
+        )  # fmt: skip
 
 
 def _flows(prediction: Prediction) -> list[Any]:

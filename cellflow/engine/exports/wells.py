@@ -13,8 +13,7 @@ from cellflow.errors import DataError
 from cellflow.io.images import image_shape
 from cellflow.io.plates import PlatePlace
 from cellflow.io.source import SourceImage
-from cellflow.storage.atomic import atomic_path
-from cellflow.storage.csv_text import write_frame
+from cellflow.storage.atomic import write_csv
 
 __all__ = ["WELLS", "place_columns", "write_wells"]
 
@@ -38,31 +37,17 @@ def write_wells(
 ) -> None:
     """Write how many images and cells each well has, mean size and intensity of these, and their density.
 
-    Parameters
-    ----------
-    path : Path
-        CSV file to write.
-    cells : Path
-        Finished ``cells.csv`` with the cells of the images in `done`.
-    images : mapping of str to SourceImage
-        All images that were asked for.
-    places : mapping of str to PlatePlace
-        Where those of a plate lie.
-    done : iterable of str
-        Images that were predicted; a well of which there is none has a row, too.
-
-    Notes
-    -----
-    Means are over cells: ``mean_area`` in pixels, ``mean_intensity`` in native units. ``cells_per_mm2`` is over
-    the area of all done images of the well, and empty where the size of a pixel is not known.
+    `cells` is the finished ``cells.csv`` with the cells of the images in `done`, which were predicted; a well of
+    which there is none has a row, too. Means are over cells: ``mean_area`` in pixels, ``mean_intensity`` in native
+    units. ``cells_per_mm2`` is over the area of all done images of the well, and empty where the size of a pixel is
+    not known.
     """
     columns = [name for name in place_columns(places.values()) if name != "field"]
     known = set(done)
     fields = pd.DataFrame.from_records(
         [
-            {"id": key, **place._asdict(), "images": 1, "mm2": _square_mm(images[key])}
-            if key in known
-            else {"id": key, **place._asdict(), "images": 0, "mm2": 0.0}
+            {"id": key, **place._asdict(), "images": int(key in known)}
+            | {"mm2": _square_mm(images[key]) if key in known else 0.0}
             for key, place in places.items()
         ]
     )
@@ -79,8 +64,7 @@ def write_wells(
             "cells_per_mm2": sums["cells"] / by_well["mm2"].agg(_whole_area),
         }
     ).reset_index()
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        write_frame(file, table)
+    write_csv(path, table)
 
 
 def _sums(cells: Path) -> pd.DataFrame:
@@ -93,13 +77,8 @@ def _sums(cells: Path) -> pd.DataFrame:
         na_values={"area": [""], "mean_intensity": [""]},
     )
     by_image = table.groupby("id")
-    return pd.DataFrame(
-        {
-            "cells": by_image.size(),
-            "area": by_image["area"].sum(),
-            "intensity": by_image["mean_intensity"].sum(),
-        }
-    )
+    sums = by_image[["area", "mean_intensity"]].sum()
+    return sums.rename(columns={"mean_intensity": "intensity"}).assign(cells=by_image.size())
 
 
 def _square_mm(image: SourceImage) -> float:

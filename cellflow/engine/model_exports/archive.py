@@ -36,15 +36,7 @@ Cellpose 3 loads."""
 
 
 def export_archive(job: ModelExportJob, path: Path) -> list[Path]:
-    """Write the archive; what is in it says nothing of the machine, the data's place or anybody's name.
-
-    Parameters
-    ----------
-    job : ModelExportJob
-        The models.
-    path : Path
-        File to write.
-    """
+    """Write the archive; what is in it says nothing of the machine, the data's place or anybody's name."""
     with TemporaryDirectory() as scratch:
         copy = RunFolder(Path(scratch) / job.run.name)
         record = job.run.read_record()

@@ -51,17 +51,7 @@ _ARCHITECTURE = "cellpose_unet.py"
 
 
 def export_bioimageio(job: ModelExportJob, folder: Path) -> list[Path]:
-    """Write a package of every fold into a folder, each tested by the Zoo's library.
-
-    Raises
-    ------
-    PackageError
-        If bioimageio.core, onnx or onnxruntime is missing.
-    DataError
-        If the sample cannot be read or lacks a channel.
-    CellflowError
-        If a package does not pass the test.
-    """
+    """Write a package of every fold into a folder, each tested by the Zoo's library."""
     check_bioimageio()
     check_onnx()
     image = _sample(job.config.sample)
@@ -70,10 +60,7 @@ def export_bioimageio(job: ModelExportJob, folder: Path) -> list[Path]:
         files.append(folder / f"{job.run.name}_fold_{fold}.zip")
         with TemporaryDirectory() as scratch:
             write_package(files[-1], _parts(job, fold, image, Path(scratch)))
-    (folder / "README.md").write_text(
-        model_card(job.facts, _usage(job, next(iter(job.members)))), encoding="utf-8"
-    )
-    return [*files, folder / "README.md"]
+    return [*files, job.write_card(folder, _usage(job, next(iter(job.members))))]
 
 
 def _parts(job: ModelExportJob, fold: int, image: NDArray[Any], folder: Path) -> PackageParts:
@@ -89,8 +76,7 @@ def _parts(job: ModelExportJob, fold: int, image: NDArray[Any], folder: Path) ->
     np.save(folder / "test_input.npy", tile[np.newaxis, : net.channels])
     np.save(folder / "test_output.npy", output)
     labels = job.segmenter(fold).predict(image).labels
-    cover = imagecodecs.png_encode(_cover(image, labels))
-    (folder / "cover.png").write_bytes(cover)
+    (folder / "cover.png").write_bytes(imagecodecs.png_encode(_cover(image, labels)))
     readme = model_card(facts, _usage(job, fold))
     (folder / "README.md").write_text(readme, encoding="utf-8")
     save_onnx(folder / "weights.onnx", [net], onnx_facts(job, fold), style=False)
@@ -109,7 +95,7 @@ def _parts(job: ModelExportJob, fold: int, image: NDArray[Any], folder: Path) ->
         onnx=folder / "weights.onnx",
         opset=OPSET,
         facts=onnx_facts(job, fold),
-        **_state_dict(job.model(fold), net, folder),
+        **_state_dict(job.run.fold(fold).best, net, folder),
     )
 
 

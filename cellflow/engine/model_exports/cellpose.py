@@ -9,8 +9,6 @@ from cellflow.engine.model_exports.job import ModelExportJob
 from cellflow.errors import CheckpointError
 from cellflow.nn.checkpoint import load_model_file, save_model_file
 from cellflow.nn.networks import UNet
-from cellflow.report.text.model_card import model_card
-from cellflow.storage.atomic import write_text
 
 __all__ = ["export_cellpose"]
 
@@ -39,13 +37,7 @@ cellflow's (`cellflow export --to archive`)."""
 
 
 def export_cellpose(job: ModelExportJob, folder: Path) -> list[Path]:
-    """Write a model file of each fold into a folder, and a page that says how to use them.
-
-    Raises
-    ------
-    CheckpointError
-        If the networks are none that Cellpose has.
-    """
+    """Write a model file of each fold into a folder, and a page that says how to use them."""
     if job.opened.diameter is None and job.opened.policy != "dataset":
         _log.warning(
             "this run chooses diameters by the %s; Cellpose uses the mean of the training images unless one is "
@@ -53,12 +45,13 @@ def export_cellpose(job: ModelExportJob, folder: Path) -> list[Path]:
         )  # fmt: skip
     files = []
     for fold, member in job.members.items():
-        net, facts = load_model_file(job.model(fold))
+        model = job.run.fold(fold).best
+        net, facts = load_model_file(model)
         if not isinstance(net, UNet):
             raise CheckpointError(
-                f"{job.model(fold)}: Cellpose has no network {net.title!r}, only its own U-Net. Choose another "
+                f"{model}: Cellpose has no network {net.title!r}, only its own U-Net. Choose another "
                 "form: --to archive or --to onnx.",
-                path=job.model(fold), expected=UNet.title, found=net.title,
+                path=model, expected=UNet.title, found=net.title,
             )  # fmt: skip
         net.set_diam_labels(job.opened.diameter or member.diam_labels)
         files.append(folder / f"{job.run.name}_fold_{fold}")
@@ -70,5 +63,4 @@ def export_cellpose(job: ModelExportJob, folder: Path) -> list[Path]:
         cellprob_threshold=mask.cellprob_threshold, flow_threshold=mask.flow_threshold,
         min_size=mask.min_size, diameter=job.opened.diameter or first.diam_labels,
     )  # fmt: skip
-    write_text(folder / "README.md", model_card(job.facts, usage))
-    return [*files, folder / "README.md"]
+    return [*files, job.write_card(folder, usage)]

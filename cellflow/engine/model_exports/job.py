@@ -22,7 +22,8 @@ from cellflow.engine.segmentation.member import Member
 from cellflow.engine.segmentation.open_models import Opened, open_models
 from cellflow.engine.segmentation.segmenter import Segmenter
 from cellflow.errors import DataError, RunError
-from cellflow.report.text.model_card import ModelFacts
+from cellflow.report.text.model_card import ModelFacts, model_card
+from cellflow.storage.atomic import write_text
 from cellflow.storage.records import number_or_none
 from cellflow.storage.run_folder import RunFolder, find_run
 
@@ -33,27 +34,16 @@ _NO_START = "new weights"
 
 @dataclass(frozen=True)
 class ModelExportJob:
-    """The models of the chosen folds.
-
-    Attributes
-    ----------
-    config : ModelExportConfig
-        What is wanted.
-    run : RunFolder
-        Of this run.
-    opened : Opened
-        The chosen members, on the CPU in float32, with thresholds and policy: in an archive those of all
-        together, in files of one network those of single models.
-    averaged : Opened
-        The same with what goes with the average of all, where a file of that is wanted too.
-    facts : ModelFacts
-        What there is to say of them.
-    """
+    """The models of the chosen folds."""
 
     config: ModelExportConfig
     run: RunFolder
     opened: Opened
+    """The chosen members, on the CPU in float32, with thresholds and policy: in an archive those of all together, in
+    files of one network those of single models.
+    """
     averaged: Opened
+    """The same with what goes with the average of all, where a file of that is wanted too."""
     facts: ModelFacts
 
     @property
@@ -61,9 +51,10 @@ class ModelExportJob:
         """The members by their folds."""
         return {int(member.facts["fold"]): member for member in self.opened.members}
 
-    def model(self, fold: int) -> Path:
-        """Model file of a fold."""
-        return self.run.fold(fold).best
+    def write_card(self, folder: Path, usage: str) -> Path:
+        """Write the page that says what the models are and how to use them."""
+        write_text(folder / "README.md", model_card(self.facts, usage))
+        return folder / "README.md"
 
     def facts_of(self, fold: int) -> ModelFacts:
         """What there is to say of one model by itself."""
@@ -79,26 +70,14 @@ class ModelExportJob:
 
 
 def open_job(config: ModelExportConfig) -> ModelExportJob:
-    """Open the models that are to be exported.
-
-    Raises
-    ------
-    RunError, CheckpointError
-        If the run is missing, unfinished or damaged.
-    FoldError
-        If a fold was named that has no model.
-    """
+    """Open the models that are to be exported."""
     run = find_run(config.run, config.runs_dir)
     if not (config.unfinished or config.fold):
         check_models(run)
     open_folds = partial(
-        open_models,
-        [str(run.path)],
-        Machine(torch.device("cpu")),
-        ensembles_dir=config.ensembles_dir,
-        unfinished=config.unfinished,
-        folds=config.fold,
-    )
+        open_models, [str(run.path)], Machine(torch.device("cpu")),
+        ensembles_dir=config.ensembles_dir, unfinished=config.unfinished, folds=config.fold,
+    )  # fmt: skip
     opened = open_folds(together=config.to == "archive")
     averaged = open_folds() if config.merged else opened
     return ModelExportJob(config, run, opened, averaged, _facts(run, opened, config))
@@ -169,8 +148,5 @@ def _counts_of_data(run: RunFolder, ids: list[str]) -> dict[str, int]:
         dataset = run_dataset(run, None)
     except (RunError, DataError):
         return {}
-    cells = dataset.images.loc[ids, "n_instances"].sum()
-    return {
-        "groups": image_groups(dataset, run.folds).loc[ids].nunique(),
-        "cells": int(cells),
-    }
+    cells = int(dataset.images.loc[ids, "n_instances"].sum())
+    return {"groups": image_groups(dataset, run.folds).loc[ids].nunique(), "cells": cells}

@@ -8,8 +8,6 @@ from pathlib import Path
 from cellflow.engine.model_exports.job import ModelExportJob
 from cellflow.nn.onnx_file import check_onnx, save_onnx
 from cellflow.numeric.dynamics import FLOW_SCALE
-from cellflow.report.text.model_card import model_card
-from cellflow.storage.atomic import write_text
 
 __all__ = ["export_onnx", "onnx_facts"]
 
@@ -26,13 +24,7 @@ has the whole script. The numbers are in the file's metadata too."""
 
 
 def export_onnx(job: ModelExportJob, folder: Path) -> list[Path]:
-    """Write the files, and a page that says what goes in and what comes out.
-
-    Raises
-    ------
-    PackageError
-        If the package onnx is missing.
-    """
+    """Write the files, and a page that says what goes in and what comes out."""
     check_onnx()
     files = []
     for fold, member in job.members.items():
@@ -49,8 +41,7 @@ def export_onnx(job: ModelExportJob, folder: Path) -> list[Path]:
     usage = _USAGE.format(
         file=files[0].name, channels=net.channels, diam_mean=net.diameters[0], multiple=net.multiple
     )
-    write_text(folder / "README.md", model_card(job.facts, usage))
-    return [*files, folder / "README.md"]
+    return [*files, job.write_card(folder, usage)]
 
 
 def onnx_facts(job: ModelExportJob, fold: int | None = None) -> dict[str, str]:

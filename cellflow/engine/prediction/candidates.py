@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.engine.pages.suggestion import outline_path
+from cellflow.engine.prediction.image_pass import problem_of
 from cellflow.engine.runtime.progress_lines import follow
 from cellflow.engine.segmentation.mask_step import make_labels
 from cellflow.engine.segmentation.segmenter import Segmenter
@@ -23,91 +25,74 @@ from cellflow.numeric.near_copies import fingerprint, near_copies
 from cellflow.numeric.suggestion import disagreement_of_labels, doubt_of_flows
 from cellflow.storage.hashing import hash_array
 
-__all__ = ["Known", "Look", "Screened", "known_images", "look_at", "look_at_known", "screen"]
+__all__ = ["Known", "Look", "Screened", "check_free", "known_images", "look_at", "screen"]
 
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """The images that are annotated already.
-
-    Attributes
-    ----------
-    ids : list of str
-    styles : (M, D) float32 ndarray
-    prints : list of (2, 64, 64) float32 ndarray
-        By what they are known again in another form.
-    hashes : dict of str to str
-        Id by the hash of the pixels.
-    trains : (M,) bool ndarray
-        Which of them the folds train on; the others are kept back as a test set.
-    """
+    """The images that are annotated already."""
 
     ids: list[str]
     styles: NDArray[np.float32]
+    """``(M, D)``."""
     prints: list[NDArray[np.float32]]
+    """By what they are known again in another form, ``(2, 64, 64)`` each."""
     hashes: dict[str, str]
+    """Id by the hash of the pixels."""
     trains: NDArray[np.bool_]
+    """Which of them the folds train on; the others are kept back as a test set."""
 
 
 @dataclass(frozen=True)
 class Screened:
-    """Images by what becomes of them before any network runs.
+    """Images by what becomes of them before any network runs; why others are left out or cannot be used."""
 
-    Attributes
-    ----------
-    ids : list of str
-        Those to look at, sorted.
-    copies : set of (str, str)
-        Pairs of these that are forms of one image.
-    left_out, failed : dict of str to str
-        Why the others are not looked at, or cannot be.
-    """
-
-    ids: list[str]
-    copies: set[tuple[str, str]]
+    ids: list[str] = field(default_factory=list)
+    """Those to look at, sorted."""
+    copies: set[tuple[str, str]] = field(default_factory=set)
+    """Pairs of these that are forms of one image."""
     left_out: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class Look:
-    """What the members see in one image.
-
-    Attributes
-    ----------
-    doubt : float
-        How far their masks are apart, or how unsure a single one is; 0 to 1.
-    style : (D,) float32 ndarray
-        Styles of all members, one after the other.
-    cell_type : str
-        Predicted; empty where that is unknown or unsure.
-    cells : int
-        Predicted with all members together.
-    outlines : str
-        Of these cells, as an SVG path in pixels of the image.
-    shape : (int, int)
-        Height and width.
-    """
+    """What the members see in one image."""
 
     doubt: float
+    """How far their masks are apart, or how unsure a single one is; 0 to 1."""
     style: NDArray[np.float32]
+    """Styles of all members, one after the other."""
     cell_type: str
+    """Predicted; empty where that is unknown or unsure."""
     cells: int
+    """Predicted with all members together."""
     outlines: str
+    """Of these cells, as an SVG path in pixels of the image."""
     shape: tuple[int, int]
 
 
-def look_at_known(
-    segmenter: Segmenter, dataset: Dataset | None, reserved: Iterable[str] = ()
+def check_free(folder: Path, *, overwrite: bool) -> None:
+    """Refuse a folder for results that is there already."""
+    if folder.exists() and not overwrite:
+        raise DataError(
+            f"{folder} exists already. Give another --name, or --overwrite to replace it.",
+            path=folder,
+        )
+
+
+def known_images(
+    dataset: Dataset | None, segmenter: Segmenter | None = None, reserved: Iterable[str] = ()
 ) -> Known:
-    """Styles and fingerprints of all images of the dataset; `reserved` are those that train no fold."""
+    """Fingerprints of all images of a dataset, and what the members see in them; `reserved` train no fold."""
     ids = [] if dataset is None else dataset.ids
     kept_back = set(reserved)
     styles, prints, hashes = [], [], {}
     for name in follow(ids, "annotated images", brief=True):
         assert dataset is not None
         pixels = dataset.image(name)
-        styles.append(_style(segmenter, pixels))
+        if segmenter is not None:
+            styles.append(_style(segmenter, pixels))
         prints.append(fingerprint(pixels))
         hashes[str(dataset.images.at[name, "pixel_hash"])] = name
     trains = np.array([name not in kept_back for name in ids], np.bool_)
@@ -116,20 +101,9 @@ def look_at_known(
     )
 
 
-def known_images(dataset: Dataset) -> Known:
-    """Fingerprints of all images of the dataset, and no styles: what `screen` needs."""
-    prints = [
-        fingerprint(dataset.image(name))
-        for name in follow(dataset.ids, "annotated images", brief=True)
-    ]
-    hashes = {str(marks): str(name) for name, marks in dataset.images["pixel_hash"].items()}
-    none = np.zeros((len(prints), 0), np.float32)
-    return Known(dataset.ids, none, prints, hashes, np.ones(len(prints), np.bool_))
-
-
 def screen(images: Mapping[str, SourceImage], known: Known) -> Screened:
     """Read all images once, and leave out those that are annotated already, in whatever form."""
-    found = Screened([], set())
+    found = Screened()
     prints: list[NDArray[np.float32]] = []
     same: dict[str, list[str]] = {}
     for name in follow(sorted(images), "reading", brief=True):
@@ -208,6 +182,5 @@ def _tried(image: SourceImage, work: Callable[[], Any], failed: dict[str, str]) 
     try:
         return work()
     except (DataError, NotFiniteError) as error:
-        message = str(error)
-        failed[image.id] = message if str(image.path) in message else f"{image.path}: {message}"
+        failed[image.id] = problem_of(image, error)
         return None

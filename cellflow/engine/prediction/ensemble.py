@@ -15,10 +15,11 @@ from cellflow.engine.exports import EXPORTS
 from cellflow.engine.exports.wells import WELLS, write_wells
 from cellflow.engine.pages.run_page import try_run_page
 from cellflow.engine.prediction.foreign_flows import check_foreign, foreign_facts, foreign_flows
+from cellflow.engine.prediction.image_pass import ImagesDone
 from cellflow.engine.prediction.image_tasks import Workers
-from cellflow.engine.prediction.predict_images import PredictSummary, predict_images
+from cellflow.engine.prediction.predict_images import predict_images
 from cellflow.engine.prediction.predict_slides import check_slides, is_slide, predict_slides
-from cellflow.engine.prediction.result_folder import ResultFolder
+from cellflow.engine.prediction.result_folder import SETTINGS, ResultFolder
 from cellflow.engine.prediction.slide_table import TABLE
 from cellflow.engine.runs.identity import versions
 from cellflow.engine.runtime.machine import Machine
@@ -119,14 +120,9 @@ def ensemble(config: EnsembleConfig) -> EnsembleResult:
     ('masks/ (6 label maps)', 'cells.csv (a row per cell)', 'submission.csv (runs)')
     """
     result, runs = _predict(config)
-    pages = {
-        run.path.resolve(): try_run_page(
-            run, ensembles_dir=config.ensembles_dir, predictions_dir=config.output.out
-        )
-        for run in runs
-    }
-    written = tuple(page for page in pages.values() if page is not None)
-    return dataclasses.replace(result, reports=written)
+    folders = {"ensembles_dir": config.ensembles_dir, "predictions_dir": config.output.out}
+    pages = {run.path.resolve(): try_run_page(run, **folders) for run in runs}
+    return dataclasses.replace(result, reports=tuple(filter(None, pages.values())))
 
 
 def _predict(config: EnsembleConfig) -> tuple[EnsembleResult, tuple[RunFolder, ...]]:
@@ -146,7 +142,7 @@ def _ensemble(job: EnsembleJob) -> EnsembleResult:
     )  # fmt: skip
     slides = {name: item for name, item in job.images.items() if is_slide(item, config.slides)}
     others = {name: item for name, item in job.images.items() if name not in slides}
-    summary, written = PredictSummary({}, {}), tuple[str, ...]()
+    summary, written = ImagesDone(), tuple[str, ...]()
     found: dict[str, SlideResult] = {}
     refused: dict[str, str] = {}
     with open_scheduler(config.slides.scheduler) as scheduler:
@@ -163,23 +159,17 @@ def _ensemble(job: EnsembleJob) -> EnsembleResult:
             f"{TABLE} (a row per slide)",
             f"slides/ID/ (labels.zarr, cells.csv, cells.geojson of {plural(len(found), 'slide')})",
         )
-    paths = {name: job.folder / export.path for name, export in EXPORTS.items()}
+    paths = {name: job.folder / EXPORTS[name].path for name in ("submission", "masks", "cells")}
+    cells = summary.cells | {name: slide.cells for name, slide in found.items()}
     return EnsembleResult(
-        job.folder,
-        paths["submission"],
-        paths["masks"],
-        paths["cells"],
-        summary.cells | {name: slide.cells for name, slide in found.items()},
-        failed,
-        len(members),
-        written,
-        slides=found,
-    )
+        job.folder, paths["submission"], paths["masks"], paths["cells"], cells, failed,
+        len(members), written, slides=found,
+    )  # fmt: skip
 
 
 def _by_image(
     job: EnsembleJob, images: dict[str, SourceImage], scheduler: Scheduler
-) -> tuple[PredictSummary, tuple[str, ...]]:
+) -> tuple[ImagesDone, tuple[str, ...]]:
     """Predict images that are held whole, and say in words what lies in the folder."""
     config, output = job.config, job.config.output
     places = places_in_plates(images)
@@ -191,15 +181,14 @@ def _by_image(
         fingerprints={name: image.fingerprint for name, image in images.items()},
         places=places,
     ) as folder:
-        if not isinstance(
-            source_folders(config.images), str
-        ):  # named one by one, no changed folder
+        if not isinstance(source_folders(config.images), str):  # one by one, no changed folder
             folder.check_kept(images)
-        write_config_file(folder.settings, "ensemble", _with_runs(config))
+        config = _with_runs(config)
+        write_config_file(folder.path / SETTINGS, "ensemble", config)
         workers = None
         if config.slides.scheduler:
             members = tuple(member.hash for member in job.opened.members)
-            workers = Workers(scheduler, _with_runs(config), job.channels, members)
+            workers = Workers(scheduler, config, job.channels, members)
         summary = predict_images(
             job.segmenter, images, folder, title=job.opened.name, workers=workers
         )
@@ -293,9 +282,7 @@ def _how(job: EnsembleJob, images: Iterable[str]) -> dict[str, Any]:
         "thresholds": {
             "source": job.opened.thresholds.source,
             "shared": dataclasses.asdict(segmenter.mask),
-            "per_type": {
-                name: dataclasses.asdict(mask) for name, mask in segmenter.per_type.items()
-            },
+            "per_type": {kind: dataclasses.asdict(m) for kind, m in segmenter.per_type.items()},
         },
         "pixel_size": job.config.files.pixel_size,
         "diameter": segmenter.diameter,
@@ -354,7 +341,6 @@ def predict(config: PredictConfig) -> EnsembleResult:
 
 def as_ensemble(config: PredictConfig) -> EnsembleConfig:
     """An ensemble of the one thing that was named."""
-    shared = {
-        item.name: getattr(config, item.name) for item in dataclasses.fields(SegmentationConfig)
-    }
-    return EnsembleConfig(**shared, runs=(config.model,) if config.model else ())
+    shared = {item.name for item in dataclasses.fields(SegmentationConfig)}
+    values = {name: value for name, value in vars(config).items() if name in shared}
+    return EnsembleConfig(**values, runs=(config.model,) if config.model else ())

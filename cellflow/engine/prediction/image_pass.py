@@ -27,21 +27,12 @@ __all__ = ["ImagePass", "ImagesDone", "problem_of"]
 
 @dataclass
 class ImagesDone:
-    """What came of images.
-
-    Attributes
-    ----------
-    cells : dict of str to int
-        Cells of those that were predicted and written.
-    failed : dict of str to str
-        What is wrong with those that could not be.
-    facts : list of ImageFacts
-        What may be of interest of the first.
-    """
+    """What came of images: the cells of those that were predicted and written, and why others could not be."""
 
     cells: dict[str, int] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
-    facts: list[ImageFacts] = field(default_factory=list)
+    facts: list[ImageFacts] = field(default_factory=list, compare=False)
+    """What may be of interest of those that were predicted now."""
 
     def add(self, other: ImagesDone) -> None:
         """Take over what came of other images."""
@@ -53,18 +44,7 @@ class ImagesDone:
 class ImagePass:
     """Predicts and writes images one after the other, with reading and writing beside the network.
 
-    Parameters
-    ----------
-    segmenter : Segmenter
-        The members.
-    readers : mapping of str to callable
-        The images, see `find_images`.
-    writer : ImageWriter
-        Gets what was predicted.
-    todo : iterable of str
-        Which of them to predict.
-    on_image : callable, optional
-        Called after each, done or failed.
+    `todo` are those of the `readers` that are to be predicted; `on_image` is called after each, done or failed.
     """
 
     def __init__(

@@ -33,52 +33,28 @@ Images = Mapping[str, SourceImage]
 
 @dataclass(frozen=True, eq=False)
 class ImageJob:
-    """What a task needs to know besides its images.
-
-    Attributes
-    ----------
-    config : EnsembleConfig
-        The command, see `for_workers`.
-    channels : (int, int) or None
-        Channels that were given, for model files that do not say theirs.
-    members : tuple of str
-        Hashes of the model files.
-    exports : frozenset of str
-        What is written of each image.
-    folder : Path
-        The result; whoever sends the tasks holds its lock.
-    shared : SharedFolder
-        A folder in it, which tells whether it is on a disk that all workers see.
-    """
+    """What a task needs to know besides its images."""
 
     config: EnsembleConfig
     channels: tuple[int, int] | None
     members: tuple[str, ...]
     exports: frozenset[str]
     folder: Path
+    """The result; whoever sends the tasks holds its lock."""
     shared: SharedFolder
+    """A folder in it, which tells whether it is on a disk that all workers see."""
 
 
 @dataclass(frozen=True)
 class Workers:
-    """Where images are predicted, and with what.
-
-    Attributes
-    ----------
-    scheduler : Scheduler
-        Runs the tasks.
-    config : EnsembleConfig
-        The command.
-    channels : (int, int) or None
-        Channels that were given.
-    members : tuple of str
-        Hashes of the model files.
-    """
+    """Where images are predicted, and with what."""
 
     scheduler: Scheduler
     config: EnsembleConfig
     channels: tuple[int, int] | None
+    """Those that were given, for model files that do not say theirs."""
     members: tuple[str, ...]
+    """Hashes of the model files."""
 
     def predict(self, images: Images, writer: ImageWriter, *, title: str) -> ImagesDone:
         """Predict images on the workers, which write them.
@@ -109,15 +85,13 @@ class Workers:
                 raise RunError(f"No image could be predicted: {first}", path=writer.path)
             if left:
                 _log.info("one by one, as their tasks have failed: %s", few_text(left))
-                self._one_by_one(job, left, title, found)
+                single = {name: {name: image} for name, image in left.items()}
+                outcome = self._run(job, single, title, tries=1)
+                for part in outcome.done.values():
+                    found.add(part)
+                for name, error in outcome.failed.items():
+                    found.failed[name] = problem_of(left[name], error)
         return found
-
-    def _one_by_one(self, job: ImageJob, left: Images, title: str, found: ImagesDone) -> None:
-        outcome = self._run(job, {name: {name: left[name]} for name in left}, title, tries=1)
-        for part in outcome.done.values():
-            found.add(part)
-        for name, error in outcome.failed.items():
-            found.failed[name] = problem_of(left[name], error)
 
     def _run(
         self, job: ImageJob, chunks: Mapping[str, Images], title: str, *, tries: int

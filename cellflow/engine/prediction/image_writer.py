@@ -20,15 +20,7 @@ __all__ = ["ImageWriter"]
 
 
 class ImageWriter:
-    """Writes images into a result, each atomically and its label map last; knows which are done.
-
-    Parameters
-    ----------
-    path : Path
-        The folder of the result.
-    exports : set of str
-        What is written: names of `EXPORTS`.
-    """
+    """Writes images into a result, each atomically and its label map last; knows which are done."""
 
     def __init__(self, path: Path, exports: AbstractSet[str]) -> None:
         self.path, self.names = path, frozenset(exports)
@@ -53,30 +45,9 @@ class ImageWriter:
         return done
 
     def write(
-        self,
-        image_id: str,
-        prediction: Prediction,
-        image: NDArray[Any],
-        origin: Origin = UNKNOWN,
+        self, image_id: str, prediction: Prediction, image: NDArray[Any], origin: Origin = UNKNOWN
     ) -> int:
-        """Write all that belongs to one image, its label map last.
-
-        Parameters
-        ----------
-        image_id : str
-            Names the files.
-        prediction : Prediction
-            What was predicted for it.
-        image : (H, W) or (H, W, C) ndarray
-            The native image.
-        origin : Origin, optional
-            What is known of the image's file.
-
-        Returns
-        -------
-        int
-            Its cells.
-        """
+        """Write all that belongs to one image, its label map last; how many cells it has."""
         item = PredictedImage(
             image_id, image, prediction.labels, prediction=prediction, **origin._asdict()
         )

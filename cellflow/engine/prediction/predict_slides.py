@@ -11,9 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cellflow.config import EnsembleConfig, OutputConfig
 from cellflow.config.prediction import SlidesConfig
 from cellflow.engine.prediction.slide_table import SLIDES, write_slide_table
@@ -28,10 +25,8 @@ from cellflow.errors import DataError, NotFiniteError, PackageError, RunError
 from cellflow.io.large import SLIDE_SUFFIXES
 from cellflow.io.roi import check_roi
 from cellflow.io.source import FileImage, SourceImage
-from cellflow.numeric.normalize import scale_channels, select_channels
 from cellflow.storage.hashing import hash_bytes, hash_json
 from cellflow.storage.sizes import few_text
-from cellflow.types import Box
 
 __all__ = ["check_slides", "is_slide", "predict_slides", "time_slide"]
 
@@ -68,20 +63,17 @@ def is_slide(image: SourceImage, config: SlidesConfig) -> bool:
 
 
 def check_slides(config: EnsembleConfig, images: Mapping[str, SourceImage]) -> None:
-    """Refuse what was asked for and cannot be had of the slides among images, before anything is done.
+    """Refuse what cannot be had of the slides among images, before anything is done.
 
-    Raises
-    ------
-    DataError
-        If an export is named that slides have not, flows of other origin are to join, or there is no such region.
+    That is an export that slides have not, flows of other origin that are to join, and a region that is not there.
     """
     if config.slides.roi:
         check_roi(config.slides.roi)
     export = config.output.export
     others = set() if export == _AS_USUAL else set(export) - _WRITTEN
-    if not others and not config.flows:
-        return
-    slides = [name for name, image in images.items() if is_slide(image, config.slides)]
+    slides = list[str]()
+    if others or config.flows:
+        slides = [name for name, image in images.items() if is_slide(image, config.slides)]
     if not slides:
         return
     apart = "predict them" if len(slides) == len(images) else f"predict {few_text(slides)}"
@@ -108,28 +100,9 @@ def predict_slides(
 ) -> tuple[dict[str, SlideResult], dict[str, str]]:
     """Segment slides one after the other; one that cannot be used does not stop the others.
 
-    Parameters
-    ----------
-    config : EnsembleConfig
-        The command.
-    channels : (int, int) or None
-        Channels that were given.
-    segmenter : Segmenter
-        The members, for what is to be known before the blocks are.
-    images : mapping of str to SourceImage
-        The slides by id.
-    folder : Path
-        Folder of the result; each slide has ``slides/ID`` in it.
-    identity : dict
-        What makes the prediction what it is, apart from the image, of JSON types.
-    scheduler : Scheduler
-        Where blocks are worked on.
-
-    Returns
-    -------
-    results : dict of str to SlideResult
-    failed : dict of str to str
-        Why slides could not be used.
+    The `segmenter` is for what is to be known before the blocks are. Each slide has ``slides/ID`` in the `folder` of
+    the result. `identity` is what makes the prediction what it is, apart from the image, of JSON types. What comes
+    out are the results, and why slides could not be used, both by id.
     """
     results: dict[str, SlideResult] = {}
     failed: dict[str, str] = {}
@@ -142,18 +115,13 @@ def predict_slides(
         for name, image in images.items():
             job = SlideJob(config, channels, image, places / name, how.block or BLOCK)
             try:
-                mine = {
-                    **identity,
-                    "image": image.fingerprint,
-                    "level": how.level,
-                    "roi": region,
-                    "empty": how.empty,
-                }
+                own = {"image": image.fingerprint, "level": how.level, "roi": region}
+                mark = hash_json({**identity, **own, "empty": how.empty})
                 plan = partial(
-                    make_plan, image, segmenter, hash_json(mine), block=job.block, level=how.level,
+                    make_plan, image, segmenter, mark, block=job.block, level=how.level,
                     roi=how.roi, empty=how.empty,
                 )  # fmt: skip
-                found = predict_slide(job, hash_json(mine), plan, scheduler)
+                found = predict_slide(job, mark, plan, scheduler)
                 results[name] = replace(found, folder=folder / SLIDES / name)
             except (DataError, NotFiniteError, PackageError, RunError) as error:
                 failed[name] = str(error)
@@ -170,16 +138,13 @@ def time_slide(config: EnsembleConfig, segmenter: Segmenter, image: SourceImage)
     how = config.slides
     block = how.block or BLOCK
     plan = make_plan(image, segmenter, "", block=block, level=how.level, roi=how.roi)
+    grid = plan.grid
+    core = grid.core(f"{grid.rows // 2}_{grid.columns // 2}")
     with image.open_large(how.level) as large:
-
-        def normal(box: Box) -> NDArray[np.float32]:
-            selected = select_channels(large.read(box), *plan.channels, plan.divisor)
-            return scale_channels(selected, plan.scaling, invert=plan.invert)
-
-        grid = plan.grid
-        core = grid.core(f"{grid.rows // 2}_{grid.columns // 2}")
         started = time.perf_counter()
-        segmenter.part_means(normal, plan.shape, core, plan.recognition)
+        segmenter.part_means(
+            lambda box: plan.normal(large.read(box)), plan.shape, core, plan.recognition
+        )
     part = math.prod(core.shape) / math.prod(plan.shape)
     return (time.perf_counter() - started) / part
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import logging
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,9 +14,9 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from cellflow.config import PseudoConfig, check_config
-from cellflow.engine.prediction.candidates import Screened, known_images, screen
+from cellflow.engine.prediction.candidates import Screened, check_free, known_images, screen
 from cellflow.engine.prediction.teachers import Teachers, find_teachers
-from cellflow.engine.runs.identity import versions
+from cellflow.engine.runs.identity import free_name, versions
 from cellflow.engine.runtime.machine import choose_machine
 from cellflow.engine.runtime.progress_lines import follow
 from cellflow.engine.segmentation.cell_table import measure_cells
@@ -37,7 +35,6 @@ from cellflow.types import one_line
 
 __all__ = ["PseudoResult", "pseudo"]
 
-_log = logging.getLogger(__name__)
 _SHOWN = ["label", "area", "centroid_y", "centroid_x", "confidence"]
 """Columns of a cell table that are kept."""
 
@@ -99,12 +96,8 @@ def pseudo(config: PseudoConfig) -> PseudoResult:
 
 
 def _pseudo(config: PseudoConfig) -> PseudoResult:
-    folder = config.out / (config.name or _next_round(config.out))
-    if folder.exists() and not config.overwrite:
-        raise DataError(
-            f"{folder} exists already. Give another --name, or --overwrite to replace it.",
-            path=folder,
-        )
+    folder = config.out / (config.name or free_name(config.out, "round", 1))
+    check_free(folder, overwrite=config.overwrite)
     images = find_images(config.images, **config.files.search)
     machine = choose_machine(config.runtime)
     teachers = find_teachers(
@@ -117,7 +110,7 @@ def _pseudo(config: PseudoConfig) -> PseudoResult:
         rows = _label_all(config, teachers, images, found, writer)
         writer.finish(
             _record(config, teachers),
-            {part: teachers.record(part) for part in teachers.opened},
+            teachers.records(),
             found.left_out | found.failed,
         )
     tables = {part: pd.DataFrame(rows[part], columns=_COLUMNS) for part in teachers.opened}
@@ -141,14 +134,12 @@ def _label_all(
     writer: TargetWriter,
 ) -> dict[str, list[dict[str, Any]]]:
     """Label each image for each fold, one image in memory at a time; those that fail go to ``found.failed``."""
-    segmenters = {part: teachers.segmenter(part, config.batch_size) for part in teachers.opened}
+    segmenters = teachers.segmenters(config.batch_size)
     rows: dict[str, list[dict[str, Any]]] = {part: [] for part in segmenters}
     for name in follow(found.ids, "labelling"):
         try:
             pixels = images[name].pixels()
-            labelled = {
-                part: _label(segmenter, pixels, config) for part, segmenter in segmenters.items()
-            }
+            labelled = {part: _label(each, pixels, config) for part, each in segmenters.items()}
         except (DataError, NotFiniteError) as error:
             found.failed[name] = str(error)
             continue
@@ -177,14 +168,11 @@ def _label(segmenter: Segmenter, pixels: NDArray[Any], config: PseudoConfig) -> 
     flow, cellprob, disagreement = average_flows(views, variant=segmenter.average)
     labels = make_labels(flow, cellprob, diameter, segmenter.mask)
     seen = [make_labels(*view, diameter, segmenter.mask) for view in views]
-    cells = measure_cells(labels, intensity=cellprob, cellprob=cellprob, disagreement=disagreement)[
-        _SHOWN
-    ]
+    cells = measure_cells(labels, intensity=cellprob, cellprob=cellprob, disagreement=disagreement)
+    cells = cells[_SHOWN]
     cells["agreement"] = cell_agreement(labels, seen)
-    sure = (
-        (cells["confidence"] >= config.min_confidence)
-        & (cells["agreement"] >= config.min_agreement)
-    ).to_numpy()
+    confident = cells["confidence"] >= config.min_confidence
+    sure = (confident & (cells["agreement"] >= config.min_agreement)).to_numpy()
     trusted = trust_cells(
         labels, sure, probability=expit(cellprob), disagreement=disagreement,
         max_disagreement=config.max_disagreement,
@@ -201,24 +189,10 @@ def _label(segmenter: Segmenter, pixels: NDArray[Any], config: PseudoConfig) -> 
 
 def _record(config: PseudoConfig, teachers: Teachers) -> dict[str, Any]:
     """What made the round what it is."""
-    record = teachers.runs[0].read_record()
+    limits = ("min_confidence", "min_agreement", "max_disagreement")
     return {
         "images": source_folders(config.images),
-        "runs": [run.name for run in teachers.runs],
-        "data": str(teachers.dataset.path.resolve()),
-        "data_hash": record["data_hash"],
-        "folds_hash": record["folds_hash"],
-        "min_confidence": config.min_confidence,
-        "min_agreement": config.min_agreement,
-        "max_disagreement": config.max_disagreement,
+        **teachers.origin(),
+        **{name: getattr(config, name) for name in limits},
         "versions": versions(),
     }
-
-
-def _next_round(out: Path) -> str:
-    """The first name that is free."""
-    return next(
-        name
-        for name in (f"round{number}" for number in itertools.count(1))
-        if not (out / name).exists()
-    )

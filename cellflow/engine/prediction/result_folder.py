@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,10 +46,7 @@ from cellflow.storage.atomic import remove_leftovers
 from cellflow.storage.locks import hold_lock
 from cellflow.storage.sizes import few_text
 
-if TYPE_CHECKING:
-    pass
-
-__all__ = ["ResultFolder"]
+__all__ = ["SETTINGS", "ResultFolder"]
 
 _log = logging.getLogger(__name__)
 
@@ -58,19 +55,7 @@ _LOCK = ".lock"
 
 
 class ResultFolder:
-    """Results of a prediction on disk. Get one with `open`, which holds the folder's lock.
-
-    Parameters
-    ----------
-    path : Path
-        The folder.
-    record : ResultRecord
-        What it is made with and what it holds.
-    exports : set of str
-        What is written: names of `EXPORTS`.
-    places : mapping of str to PlatePlace
-        Where images lie that are fields of a plate, by id.
-    """
+    """Results of a prediction on disk. Get one with `open`, which holds the folder's lock."""
 
     def __init__(
         self,
@@ -104,16 +89,13 @@ class ResultFolder:
         path : Path
             The folder.
         identity : dict
-            What makes the results what they are, of JSON types: hashes of members, thresholds, settings,
-            versions. A folder is only continued with an equal one.
+            What makes the results what they are, of JSON types. A folder is only continued with an equal one.
         exports : set of str
-            What is written: names of `EXPORTS`. What an earlier command wrote there is written as well.
+            Names of `EXPORTS`. What an earlier command wrote there is written as well.
         overwrite : bool
-            Remove what is there first, if it is a result of a prediction: what its record says was written.
-            Other files in the folder stay.
+            Remove what is there first: what its record says was written. Other files in the folder stay.
         fingerprints : mapping, optional
-            What tells whether an image is still the same, by id. An image that has changed since it was
-            predicted counts as not done.
+            What tells by id whether an image is still the same; one that has changed counts as not done.
         places : mapping, optional
             Where images lie that are fields of a plate, by id, for the tables.
 
@@ -137,11 +119,6 @@ class ResultFolder:
             folder._forget_changed(fingerprints or {})
             yield folder
 
-    @property
-    def settings(self) -> Path:
-        """Settings of the command, YAML."""
-        return self.path / SETTINGS
-
     def done(self) -> set[str]:
         """Ids of the images of which everything is there."""
         return self.writer.done(set(self._listed()))
@@ -150,11 +127,6 @@ class ResultFolder:
         """Make what is missing of images where the label maps that are there are enough for it.
 
         What cannot be made so, because an image or its label map is damaged, is left to be predicted.
-
-        Parameters
-        ----------
-        readers : mapping of str to callable
-            Images, see `find_images`.
         """
         listed = set(self._listed())
         has = {export: export.done(self.path, listed) for export in self.exports}
@@ -175,9 +147,8 @@ class ResultFolder:
                 if labels is None:
                     labels = sources[name]((image.shape[0], image.shape[1]))
                 item = PredictedImage(name, image, labels, **Origin.of(readers[name])._asdict())
-                lacking = [export for export, ids in has.items() if name not in (ids or ())]
-                for export in lacking:
-                    if export.from_labels:
+                for export, ids in has.items():
+                    if export.from_labels and name not in (ids or ()):
                         export.write(self.path, item)
                 self._counts[name] = self.writer.write_labels(item)
 
@@ -189,17 +160,7 @@ class ResultFolder:
         """Write the tables; they hold the images of `ids` that are done, in their order, and no others.
 
         What only served to go on is removed when all of `ids` are done. Does nothing if the tables are
-        there and hold just these.
-
-        Parameters
-        ----------
-        ids : iterable of str
-            All images that were asked for, each once.
-
-        Returns
-        -------
-        dict of str to int
-            Cells of every image in the tables.
+        there and hold just these. What comes out are the cells of every image in the tables.
         """
         wanted, done = list(ids), self.done()
         names = [name for name in wanted if name in done]
@@ -217,13 +178,7 @@ class ResultFolder:
         return counts
 
     def check_kept(self, ids: Iterable[str]) -> None:
-        """Refuse to drop images that an earlier command put into the tables and nobody has removed.
-
-        Raises
-        ------
-        DataError
-            Naming some of them.
-        """
+        """Refuse to drop images that an earlier command put into the tables and nobody has removed."""
         others = self._record.cells.keys() - set(ids)
         if others:
             named = few_text(name for name in self._record.cells if name in others)

@@ -23,15 +23,7 @@ _VERSION = 1
 
 
 class ResultRecord:
-    """The record of one result; every change is written at once.
-
-    Parameters
-    ----------
-    folder : Path
-        The result.
-    values : dict
-        What the file holds.
-    """
+    """The record of one result; every change is written at once."""
 
     def __init__(self, folder: Path, values: dict[str, Any]) -> None:
         self._path = folder / RECORD
@@ -104,20 +96,7 @@ class ResultRecord:
 
 
 def check_place(folder: Path, *, ignored: AbstractSet[str]) -> None:
-    """Refuse a folder of something else, before anything is written into it.
-
-    Parameters
-    ----------
-    folder : Path
-        Where a result is to go.
-    ignored : set of str
-        Files there that say nothing.
-
-    Raises
-    ------
-    DataError
-        If it is no folder, or holds files but no record of a prediction.
-    """
+    """Refuse what is no folder, or holds files but no record of a prediction; `ignored` files say nothing."""
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: expected a folder for the results, found a file.", path=folder)
     there = {item.name for item in folder.iterdir()} - ignored if folder.is_dir() else set()
@@ -153,11 +132,9 @@ def _compared(values: dict[str, Any]) -> dict[str, Any]:
     compared = dict(values["identity"], **{"format version": values["version"]})
     with suppress(KeyError, TypeError, AttributeError):  # a damaged record
         compared["members"] = ", ".join(
-            f"{item['name']} ({item['hash'][:8]})"
-            + _channels(item)
-            + (f" for {only}" if only else "")
+            f"{item['name']} ({item['hash'][:8]}){_channels(item)}"
+            + (f" for {item['only_type']}" if item.get("only_type") else "")
             for item in compared["members"]
-            for only in [item.get("only_type")]
         )
     return compared
 

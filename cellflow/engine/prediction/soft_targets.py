@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from numpy.typing import NDArray
 
 from cellflow.config import DistilConfig
 from cellflow.engine.prediction.candidates import Screened, known_images, screen
@@ -46,11 +44,6 @@ def write_flow_targets(config: DistilConfig) -> FlowTargets:
     """Write what the teachers of each fold put out, averaged over members and flips; kept where it is there.
 
     Annotated images are those that the fold trains on; for a final student all but reserved ones.
-
-    Raises
-    ------
-    RunError, DataError, CheckpointError, LeakError
-        If there is no such run or image, runs do not fit together, or other targets are there.
     """
     with at_most(config.files.max_pixels):
         images = find_images(config.images, **config.files.search) if config.images else {}
@@ -70,19 +63,14 @@ def write_flow_targets(config: DistilConfig) -> FlowTargets:
                 "replace them.",
                 path=folder,
             )
-        found = Screened([], set())
-        if images:
-            found = screen(images, known_images(teachers.dataset))
+        found = screen(images, known_images(teachers.dataset)) if images else Screened()
         with atomic_folder(folder, replace=config.overwrite) as new:
             writer = TargetWriter(new, "flows")
-            segmenters = {
-                part: teachers.segmenter(part, config.batch_size) for part in teachers.opened
-            }
+            segmenters = teachers.segmenters(config.batch_size)
             _teach_annotated(teachers, segmenters, writer)
             _teach_others(images, found, segmenters, writer)
-            parts = {part: teachers.record(part) for part in teachers.opened}
             made = {**record, "versions": versions()}
-            writer.finish(made, parts, found.left_out | found.failed)
+            writer.finish(made, teachers.records(), found.left_out | found.failed)
     return FlowTargets(folder, teachers, found.left_out, found.failed)
 
 
@@ -95,8 +83,8 @@ def _teach_annotated(
         pixels = dataset.image(name) if parts else None
         marks = str(dataset.images.at[name, "pixel_hash"])
         for part in parts:
-            add = _adder(writer, part, name, marks, annotated=True)
-            _teach(segmenters[part], pixels, add)
+            made = _taught(segmenters[part], pixels)
+            writer.add_flows(part, name, **made, pixel_hash=marks, annotated=True)
 
 
 def _teach_others(
@@ -110,45 +98,29 @@ def _teach_others(
             pixels = images[name].pixels()
             marks = writer.add_image(images[name], pixels)
             for part, segmenter in segmenters.items():
-                _teach(segmenter, pixels, _adder(writer, part, name, marks, annotated=False))
+                made = _taught(segmenter, pixels)
+                writer.add_flows(part, name, **made, pixel_hash=marks, annotated=False)
         except (DataError, NotFiniteError) as error:
             found.failed[name] = str(error)
 
 
-def _adder(
-    writer: TargetWriter, part: str, name: str, marks: str, *, annotated: bool
-) -> Callable[..., None]:
-    def add(flow: NDArray[Any], cellprob: NDArray[Any], facts: dict[str, Any]) -> None:
-        writer.add_flows(
-            part, name, flow, cellprob, pixel_hash=marks, facts=facts, annotated=annotated
-        )
-
-    return add
-
-
-def _teach(segmenter: Segmenter, pixels: Any, add: Callable[..., None]) -> None:
-    """Hand on what the teachers put out, with the cells that they see."""
+def _taught(segmenter: Segmenter, pixels: Any) -> dict[str, Any]:
+    """What the teachers put out, with the cells that they see."""
     result = segmenter.predict(pixels)
     diameter = median_diameter(result.labels) or result.diameter
     facts = {"cells": int(result.labels.max(initial=0)), "diameter": round(diameter, 3)}
-    add(result.flow, result.cellprob, facts)
+    return {"flow": result.flow, "cellprob": result.cellprob, "facts": facts}
 
 
 def _record(
     config: DistilConfig, teachers: Teachers, images: Mapping[str, SourceImage]
 ) -> dict[str, Any]:
     """What makes targets what they are."""
-    record = teachers.runs[0].read_record()
+    opened = teachers.opened.items()
     return {
         "images": source_folders(config.images) if config.images else [],
         "fingerprints": {name: image.fingerprint for name, image in images.items()},
-        "runs": [run.name for run in teachers.runs],
-        "members": {
-            part: [member.hash for member in opened.members]
-            for part, opened in teachers.opened.items()
-        },
-        "data": str(teachers.dataset.path.resolve()),
-        "data_hash": record["data_hash"],
-        "folds_hash": record["folds_hash"],
+        "members": {part: [member.hash for member in one.members] for part, one in opened},
+        **teachers.origin(),
         "final": ALL in teachers.opened,
     }

@@ -16,14 +16,15 @@ from cellflow.engine.prediction.candidates import (
     Known,
     Look,
     Screened,
+    check_free,
+    known_images,
     look_at,
-    look_at_known,
     screen,
 )
 from cellflow.engine.prediction.ensemble import EnsembleJob, open_ensemble
 from cellflow.engine.runs.contents import run_dataset, run_folds
 from cellflow.engine.runs.next_command import run_word
-from cellflow.errors import DataError, RunError
+from cellflow.errors import RunError
 from cellflow.io.dataset import Dataset
 from cellflow.io.fold_table import RESERVED
 from cellflow.io.pixel_limit import at_most
@@ -36,13 +37,14 @@ from cellflow.numeric.suggestion import (
 )
 from cellflow.storage.atomic import atomic_folder
 from cellflow.storage.run_folder import RunFolder, find_run
-from cellflow.storage.sizes import plural
+from cellflow.storage.sizes import few_lines, plural
 from cellflow.types import one_line
 
 __all__ = ["SuggestResult", "suggest"]
 
 MUCH = 2 / 3
 """Place among the candidates from which on a part is given as a reason."""
+MAX_PROBLEMS = 20
 
 _log = logging.getLogger(__name__)
 
@@ -116,16 +118,16 @@ def suggest(config: SuggestConfig) -> SuggestResult:
 def _suggest(config: SuggestConfig) -> SuggestResult:
     job = open_ensemble(_as_ensemble(config))
     folder = config.out / (config.name or job.opened.name)
-    if folder.exists() and not config.overwrite:
-        raise DataError(
-            f"{folder} exists already. Give another --name, or --overwrite to replace it.",
-            path=folder,
-        )
+    check_free(folder, overwrite=config.overwrite)
     dataset, reserved = _annotated(config)
-    known = look_at_known(job.segmenter, dataset, reserved)
+    known = known_images(dataset, job.segmenter, reserved)
     found = screen(job.images, known)
     looks = look_at(job.segmenter, job.images, found, title="looking")
-    _warn_of_failed(found.failed, len(job.images))
+    if found.failed:
+        lines = few_lines((f"{name}: {text}" for name, text in found.failed.items()), MAX_PROBLEMS)
+        _log.warning(
+            "%d of %d images could not be used:\n%s", len(found.failed), len(job.images), lines
+        )
     pool = _pool(looks, known)
     choices = _choose(pool, looks, known, found, config.n)
     chosen = [
@@ -133,7 +135,10 @@ def _suggest(config: SuggestConfig) -> SuggestResult:
         for rank, choice in enumerate(choices)
     ]
     _leave_copies(found, looks, [item.id for item in chosen])
-    word = _word(config)
+    try:
+        word = run_word(find_run(config.run, config.runs_dir))
+    except RunError:  # a file
+        word = shlex.quote(config.run or "")
     command = (
         f"cellflow predict {shlex.quote(str(folder / 'chosen.txt'))} --model {word} --export seg "
         f"--name {shlex.quote(folder.name + '-to-annotate')}"
@@ -173,14 +178,6 @@ def _annotated(config: SuggestConfig) -> tuple[Dataset | None, list[str]]:
         config.run,
     )
     return None, []
-
-
-def _word(config: SuggestConfig) -> str:
-    """What was named, as commands take it."""
-    try:
-        return run_word(find_run(config.run, config.runs_dir))
-    except RunError:
-        return shlex.quote(config.run or "")
 
 
 def _run_of(config: SuggestConfig) -> RunFolder | None:
@@ -270,11 +267,9 @@ def _suggested(
 
 def _more_than(place: float) -> str:
     """A place among the images in words; 99.6 % are not all of them."""
-    return (
-        "the most of all images"
-        if place == 1
-        else f"more than {min(place, 0.99):.0%} of the images"
-    )
+    if place == 1:
+        return "the most of all images"
+    return f"more than {min(place, 0.99):.0%} of the images"
 
 
 def _leave_copies(found: Screened, looks: dict[str, Look], chosen: list[str]) -> None:
@@ -287,13 +282,6 @@ def _leave_copies(found: Screened, looks: dict[str, Look], chosen: list[str]) ->
                     found.left_out.setdefault(
                         other, f"is another form of a suggested image: {taken}"
                     )
-
-
-def _warn_of_failed(failed: dict[str, str], total: int) -> None:
-    if failed:
-        lines = "\n".join(f"  - {name}: {message}" for name, message in list(failed.items())[:20])
-        more = f"\n  and {len(failed) - 20} more" if len(failed) > 20 else ""
-        _log.warning("%d of %d images could not be used:\n%s%s", len(failed), total, lines, more)
 
 
 def _typed(config: SuggestConfig) -> str:

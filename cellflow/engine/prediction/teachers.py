@@ -9,7 +9,6 @@ calibrated ones were fitted on the validation images of all folds.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +20,7 @@ import pandas as pd
 from cellflow.config import MaskOverrides
 from cellflow.engine.runs.contents import check_models, is_final_model, run_dataset, run_folds
 from cellflow.engine.runtime.machine import Machine
+from cellflow.engine.segmentation.member import Member
 from cellflow.engine.segmentation.open_models import Opened, open_models
 from cellflow.engine.segmentation.segmenter import FLIPS, Segmenter
 from cellflow.errors import LeakError, RunError
@@ -30,65 +30,59 @@ from cellflow.storage.run_folder import RunFolder, find_run
 
 __all__ = ["Teachers", "find_teachers"]
 
-_log = logging.getLogger(__name__)
+_ORIGIN = ("fold", "data_hash", "folds_hash", "config_hash", "samples_hash", "targets")
+"""Facts of a model that say what it was trained on."""
 
 
 @dataclass(frozen=True)
 class Teachers:
-    """Models that make targets, by part.
-
-    Attributes
-    ----------
-    runs : tuple of RunFolder
-        Runs whose models they are; all of one dataset and split.
-    dataset : Dataset
-        What they are trained on.
-    folds : pandas.Series
-        Fold of every image, by id.
-    opened : dict of str to Opened
-        Members of each part.
-    """
+    """Models that make targets, by part."""
 
     runs: tuple[RunFolder, ...]
+    """Runs whose models they are; all of one dataset and split."""
     dataset: Dataset
     folds: pd.Series[int]
+    """Fold of every image, by id."""
     opened: dict[str, Opened]
 
-    def segmenter(self, part: str, batch_size: int) -> Segmenter:
-        """What looks at images for a part: all its members, each at all four flips."""
-        opened = self.opened[part]
-        return Segmenter(
-            opened.members,
-            opened.thresholds.shared,
-            batch_size=batch_size,
-            diameter=opened.diameter,
-            policy=opened.policy,
-            flips=FLIPS,
-        )
-
-    def record(self, part: str) -> dict[str, Any]:
-        """Who the teachers of a part are, and how they look at images; JSON types."""
-        opened = self.opened[part]
+    def segmenters(self, batch_size: int) -> dict[str, Segmenter]:
+        """What looks at images for each part: all its members, each at all four flips."""
         return {
-            "teachers": [
-                {
-                    "run": member.facts["run"],
-                    "hash": member.hash,
-                    **{
-                        key: member.facts[key]
-                        for key in (
-                            "fold", "data_hash", "folds_hash", "config_hash", "samples_hash", "targets",
-                        )
-                        if key in member.facts
-                    },
-                }
-                for member in opened.members
-            ],
-            "mask": vars(opened.thresholds.shared),
-            "policy": opened.policy,
-            "diameter": opened.diameter,
-            "flips": list(FLIPS),
+            part: Segmenter(
+                opened.members, opened.thresholds.shared, batch_size=batch_size,
+                diameter=opened.diameter, policy=opened.policy, flips=FLIPS,
+            )
+            for part, opened in self.opened.items()
         }  # fmt: skip
+
+    def origin(self) -> dict[str, Any]:
+        """Of which runs, dataset and split they are; JSON types."""
+        record = self.runs[0].read_record()
+        return {
+            "runs": [run.name for run in self.runs],
+            "data": str(self.dataset.path.resolve()),
+            "data_hash": record["data_hash"],
+            "folds_hash": record["folds_hash"],
+        }
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """Who the teachers of each part are, and how they look at images; JSON types."""
+        return {
+            part: {
+                "teachers": [_origin_of(member) for member in opened.members],
+                "mask": vars(opened.thresholds.shared),
+                "policy": opened.policy,
+                "diameter": opened.diameter,
+                "flips": list(FLIPS),
+            }
+            for part, opened in self.opened.items()
+        }
+
+
+def _origin_of(member: Member) -> dict[str, Any]:
+    """What a model's file says of where it comes from."""
+    facts = {key: member.facts[key] for key in _ORIGIN if key in member.facts}
+    return {"run": member.facts["run"], "hash": member.hash, **facts}
 
 
 def find_teachers(
@@ -103,22 +97,9 @@ def find_teachers(
 ) -> Teachers:
     """Open the models of runs as teachers of each fold, or all of them as those of one final network.
 
-    Parameters
-    ----------
-    names : sequence of str
-        Runs by name or folder; without any the newest.
-    runs_dir : Path
-        Where runs lie.
-    machine : Machine
-        Where they look at images.
-    data : Path, optional
-        Where the dataset lies now.
-    unfinished : bool
-        Accept folds whose training has stopped before its last epoch.
-    mask : MaskOverrides, optional
-        Thresholds in place of those of the training.
-    final : bool
-        Open all models as one part, `ALL`, for a network that has no honest score.
+    Without `names` they are those of the newest run. `data` is where the dataset lies now; `unfinished` accepts folds
+    whose training has stopped before its last epoch; `mask` has thresholds in place of those of the training; `final`
+    opens all models as one part, `ALL`, for a network that has no honest score.
 
     Raises
     ------

@@ -11,15 +11,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import math
 import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import numpy as np
 
 from cellflow import __version__
 from cellflow.config import check_config
@@ -29,6 +29,7 @@ from cellflow.engine.publishing.wheels import collect_wheels
 from cellflow.engine.runs.contents import check_models, read_table
 from cellflow.engine.runs.next_command import run_word
 from cellflow.engine.runs.run_records import find_oof_record
+from cellflow.engine.runs.state import now_text
 from cellflow.engine.runs.tracked_command import track_state
 from cellflow.errors import ConfigError, RunError
 from cellflow.io.dataset import Dataset
@@ -89,11 +90,6 @@ def plan_publication(config: PublishConfig) -> Publication:
     """List exactly what `publish` would send; nothing is sent, and Kaggle is not asked.
 
     Wheels are collected all the same, as their number and size depend on the machine.
-
-    Raises
-    ------
-    ConfigError, RunError, DataError
-        If a setting, the run or the dataset is not fit to be published.
     """
     check_config(config)
     with TemporaryDirectory() as folder:
@@ -183,17 +179,13 @@ def _plan(
         models = check_models(subject, unfinished=config.unfinished, partial=config.unfinished)
         title = config.title or f"{subject.name}_{_cv(subject, models):.4f}"
         sources = run_files(
-            subject,
-            models,
-            ensembles_dir=config.ensembles_dir,
-            state=config.state,
-            flows=config.flows,
-        )
+            subject, models,
+            ensembles_dir=config.ensembles_dir, state=config.state, flows=config.flows,
+        )  # fmt: skip
         sources |= public_records(subject, folder)
         if config.wheels != "none":
-            wheels = collect_wheels(
-                folder / WHEELS, which=config.wheels, python=config.wheels_python
-            )
+            place = folder / WHEELS
+            wheels = collect_wheels(place, which=config.wheels, python=config.wheels_python)
             sources |= {f"{WHEELS}/{path.name}": path for path in wheels}
     title = title.strip()
     files = tuple((name, path.stat().st_size) for name, path in sorted(sources.items()))
@@ -217,13 +209,11 @@ def _cv(run: RunFolder, models: Mapping[int, Path]) -> float:
         )
     table = read_table(run.cv, ["scope", "best_epoch", "cross_fitted"], remedy=remedy)
     overall = table[table["scope"] == "overall"]
-    values = [
-        float(overall[name].iloc[0]) for name in ("cross_fitted", "best_epoch") if len(overall)
-    ]
-    known = [value for value in values if not math.isnan(value)]
-    if not known:
+    values = overall[["cross_fitted", "best_epoch"]].to_numpy(float).ravel()
+    known = values[~np.isnan(values)]
+    if not len(known):
         raise RunError(f"{run.cv} has no overall score. {remedy}")
-    return known[0]
+    return float(known[0])
 
 
 def _slug(title: str) -> str:
@@ -277,13 +267,8 @@ def _stage(sources: Mapping[str, Path], folder: Path) -> None:
 
 def _record(run: RunFolder, done: Publication) -> None:
     """Keep in the run where it went."""
-    record = {
-        "to": "kaggle",
-        "url": done.url,
-        "title": done.title,
-        "version": done.version,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    facts = {"url": done.url, "title": done.title, "version": done.version}
+    record = {"to": "kaggle", **facts, "date": now_text()}
     try:
         write_json(run.publication, record)
     except OSError as error:

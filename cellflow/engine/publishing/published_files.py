@@ -36,40 +36,19 @@ def run_files(
 ) -> dict[str, Path]:
     """Files of a run by their names in the published folder.
 
-    Parameters
-    ----------
-    run : RunFolder
-        The run.
-    models : mapping of int to Path
-        Best model of every fold.
-    ensembles_dir : Path
-        Where thresholds calibrated for all folds together may lie.
-    state, flows : bool
-        Whether training state and out-of-fold flows go too.
-
-    Raises
-    ------
-    RunError
-        If state or flows are asked for and not there.
+    `models` are the best of every fold; thresholds for all of them together may lie in `ensembles_dir`. Training state
+    and out-of-fold flows go too where they are asked for, and are refused where they are not there.
     """
     paths = [
-        run.record_path,
-        run.folds,
-        run.folds.with_suffix(".json"),
-        run.metadata,
-        run.cv,
-        run.thresholds,
-        run.oof_record,
-        run.scores,
-        run.oof / "predictions.csv",
-        run.oof / "cell_types.csv",
+        run.record_path, run.folds, run.folds.with_suffix(".json"), run.metadata, run.cv, run.thresholds,
+        run.oof_record, run.scores, run.oof / "predictions.csv", run.oof / "cell_types.csv",
         *_all_in(run.calibration),
-    ]
+    ]  # fmt: skip
     for fold in models:
         paths += _fold_files(run.fold(fold), state=state)
     if flows:
         paths += _present(_all_in(run.flows), run.flows, "--flows", f"cellflow oof {run_word(run)}")
-    found = {_name(path, run.path): path for path in paths if path.is_file()}
+    found = {path.relative_to(run.path).as_posix(): path for path in paths if path.is_file()}
     record = ensemble_record(ensembles_dir, [run.name])
     if record.is_file() and _belongs(record, models.values()):
         found[f"ensembles/{run.name}/{record.name}"] = record
@@ -77,15 +56,7 @@ def run_files(
 
 
 def public_records(run: RunFolder, folder: Path) -> dict[str, Path]:
-    """Copies of the run's records without what is nobody's business: paths, host name, trackers.
-
-    Parameters
-    ----------
-    run : RunFolder
-        The run.
-    folder : Path
-        Where the copies are written.
-    """
+    """Copies, in a folder, of the run's records without what is nobody's business: paths, host name, trackers."""
     record = run.read_record()
     copy = RunFolder(folder)
     copy.write_record(record | {"data": Path(str(record["data"])).name})
@@ -108,17 +79,17 @@ def data_files(dataset: Dataset) -> dict[str, Path]:
     paths = [root / name for name in tables]
     paths += [root / "images" / str(name) for name in dataset.images["file"]]
     paths += [path for path in _all_in(root / "labels") if path.suffix == ".tif"]
-    return {_name(path, root): path for path in paths if path.is_file()}
+    return {path.relative_to(root).as_posix(): path for path in paths if path.is_file()}
 
 
 def _fold_files(fold: FoldFolder, *, state: bool) -> list[Path]:
-    paths = [fold.best, fold.styles, fold.summary, fold.history, fold.evaluations, fold.plot]
-    paths.append(fold.samples)
+    paths = [
+        fold.best, fold.styles, fold.summary, fold.history, fold.evaluations, fold.plot, fold.samples,
+    ]  # fmt: skip
     if state:
         there = [path for path in (fold.last, fold.good) if path.is_file()]
-        paths += _present(
-            there, fold.last, "--state", "nothing can bring it back but a new training"
-        )
+        remedy = "nothing can bring it back but a new training"
+        paths += _present(there, fold.last, "--state", remedy)
     return paths
 
 
@@ -136,10 +107,6 @@ def _all_in(folder: Path) -> Iterator[Path]:
         skipped = any(_LEFTOVER.search(part) or part in _CACHES for part in parts)
         if path.is_file() and not skipped:
             yield path
-
-
-def _name(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()
 
 
 def _belongs(record: Path, models: Iterable[Path]) -> bool:

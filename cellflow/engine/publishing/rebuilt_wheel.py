@@ -25,13 +25,7 @@ _ADDED = ("INSTALLER", "REQUESTED", "RECORD", "direct_url.json")
 
 
 def rebuilt_wheel(package: Distribution, folder: Path) -> Path:
-    """Make the wheel of an installed package.
-
-    Raises
-    ------
-    PackageError
-        If the installation does not list its files, is editable, or has been changed since.
-    """
+    """Make the wheel of an installed package, refused if it is editable, lists no files, or was changed since."""
     facts = json.loads(package.read_text("direct_url.json") or "{}")
     if not package.read_text("WHEEL") or facts.get("dir_info", {}).get("editable"):
         raise PackageError(
@@ -42,12 +36,8 @@ def rebuilt_wheel(package: Distribution, folder: Path) -> Path:
     files = [file for file in package.files or [] if _is_part(file)]
     for file in files:
         _check(package, file)
-    record = (
-        next(file.parent for file in files if file.parent.name.endswith(".dist-info")) / "RECORD"
-    )
-    rows = [
-        f'"{file}",{file.hash.mode}={file.hash.value},{file.size}' for file in files if file.hash
-    ]
+    record = next(f.parent for f in files if f.parent.name.endswith(".dist-info")) / "RECORD"
+    rows = [f'"{f}",{f.hash.mode}={f.hash.value},{f.size}' for f in files if f.hash]
     path = folder / f"{stem}-{_tags(package)}.whl"
     with ZipFile(path, "w", ZIP_DEFLATED, compresslevel=1, strict_timestamps=False) as wheel:
         for file in files:
@@ -86,9 +76,5 @@ def _tags(package: Distribution) -> str:
     lines = (package.read_text("WHEEL") or "").splitlines()
     words = [line.partition(":")[2].strip() for line in lines if line.startswith("Tag:")]
     tags = [tag for word in words for tag in parse_tag(word)]
-    parts = (
-        {tag.interpreter for tag in tags},
-        {tag.abi for tag in tags},
-        {tag.platform for tag in tags},
-    )
-    return "-".join(".".join(sorted(part)) for part in parts)
+    parts = zip(*((tag.interpreter, tag.abi, tag.platform) for tag in tags), strict=True)
+    return "-".join(".".join(sorted(set(part))) for part in parts)

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from importlib.metadata import Distribution, PackageNotFoundError, PathDistribution, distribution
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,27 +30,13 @@ _ON_KAGGLE = frozenset({"torch"})
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 
 
-@dataclass(frozen=True)
-class _Target:
-    """A Python on Linux, as Kaggle's notebooks have it."""
-
-    python: str
-
-    def is_here(self) -> bool:
-        """Whether what is installed here runs there."""
-        linux = sys.platform == "linux" and platform.machine() == "x86_64"
-        return linux and self.python == _this_python()
-
-    def environment(self) -> dict[str, str]:
-        """What markers of requirements ask for."""
-        return {
-            "python_version": self.python,
-            "python_full_version": f"{self.python}.0",
-            "sys_platform": "linux",
-            "platform_system": "Linux",
-            "platform_machine": "x86_64",
-            "os_name": "posix",
-        }
+_LINUX = {
+    "sys_platform": "linux",
+    "platform_system": "Linux",
+    "platform_machine": "x86_64",
+    "os_name": "posix",
+}
+"""What markers of requirements ask for, besides the version of Python."""
 
 
 def collect_wheels(
@@ -60,29 +45,17 @@ def collect_wheels(
     """Put into a folder all that ``pip install --no-index --find-links FOLDER cellflow`` takes.
 
     The versions are those installed here, which are known to work. pip brings the wheels, from its index or
-    its cache; where it cannot, they are made again from the installed files.
+    its cache; where it cannot, they are made again from the installed files. What comes out is sorted by name.
 
-    Parameters
-    ----------
-    folder : Path
-        Where the wheels go; an empty one.
-    which : {"missing", "all"}
-        ``missing`` leaves out torch and what only torch needs: Kaggle has them, and with CUDA they
-        are gigabytes.
-    python : str or None
-        Python version of the target, such as 3.12; by default this one. The target is Linux on x86-64.
-
-    Returns
-    -------
-    list of Path
-        The wheels, sorted by name.
+    ``missing`` leaves out torch and what only torch needs: Kaggle has them, and with CUDA they are gigabytes. The
+    target is Linux on x86-64 with a version of `python` such as 3.12, by default this one.
 
     Raises
     ------
     PackageError
         If pip finds no wheel of a package, and none can be made of what is installed.
     """
-    target = _Target(python or _this_python())
+    target = python or _this_python()
     folder.mkdir(parents=True, exist_ok=True)
     needed = _needed(
         _facts_of(_cellflow_wheel(folder)), target, _ON_KAGGLE if which == "missing" else ()
@@ -90,7 +63,7 @@ def collect_wheels(
     try:
         _download(folder, needed, target)
     except PackageError as error:
-        if not target.is_here():
+        if not _runs_here(target):
             raise
         _log.info("pip could not download wheels, so they are made from what is installed")
         _log.debug("%s", error)
@@ -101,6 +74,12 @@ def collect_wheels(
 
 def _this_python() -> str:
     return f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def _runs_here(target: str) -> bool:
+    """Whether what is installed here runs on a Python of Kaggle's."""
+    here = (sys.platform, platform.machine(), _this_python())
+    return here == ("linux", "x86_64", target)
 
 
 def _cellflow_wheel(folder: Path) -> Path:
@@ -132,7 +111,7 @@ def _facts_of(wheel: Path) -> Distribution:
     return PathDistribution(ZipPath(wheel, facts))
 
 
-def _needed(own: Distribution, target: _Target, without: Collection[str]) -> list[Distribution]:
+def _needed(own: Distribution, target: str, without: Collection[str]) -> list[Distribution]:
     """Installed packages that a package needs on the target, itself left out."""
     found: dict[str, Distribution] = {}
     done: set[tuple[str, frozenset[str]]] = set()
@@ -147,10 +126,10 @@ def _needed(own: Distribution, target: _Target, without: Collection[str]) -> lis
 
 
 def _requirements(
-    package: Distribution, target: _Target, extras: frozenset[str]
+    package: Distribution, target: str, extras: frozenset[str]
 ) -> Iterable[tuple[str, frozenset[str]]]:
     """Names that a package requires on the target, with the extras that it asks of them."""
-    environment = target.environment()
+    environment = _LINUX | {"python_version": target, "python_full_version": f"{target}.0"}
     for line in package.requires or []:
         asked = Requirement(line)
         marker = asked.marker
@@ -169,21 +148,21 @@ def _installed(name: str) -> Distribution:
         ) from None
 
 
-def _download(folder: Path, packages: list[Distribution], target: _Target) -> None:
+def _download(folder: Path, packages: list[Distribution], target: str) -> None:
     """Wheels of the installed versions from pip's index."""
     # a version without its local part: 2.13.0+cpu is asked for as 2.13.0
     pins = [f"{package.name}=={package.version.partition('+')[0]}" for package in packages]
-    there = ["--python-version", target.python, "--implementation", "cp"]
+    there = ["--python-version", target, "--implementation", "cp"]
     there += [word for name in _PLATFORMS for word in ("--platform", name)]
-    _log.info("wheels of %d packages for Python %s on Linux", len(pins), target.python)
+    _log.info("wheels of %d packages for Python %s on Linux", len(pins), target)
     said = _pip(
         *("download", "--only-binary=:all:", "--dest", str(folder)),
-        *([] if target.is_here() else there),
+        *([] if _runs_here(target) else there),
         *pins,
     )
     if said:
         raise PackageError(
-            f"No wheels for Python {target.python} on Linux, and here is Python {_this_python()} on "
+            f"No wheels for Python {target} on Linux, and here is Python {_this_python()} on "
             f"{platform.system()}. pip says: {said}\nRepeat this with "
             "internet, or with PIP_FIND_LINKS set to a folder of such wheels; or publish with another "
             "--wheels_python, or with --wheels none."

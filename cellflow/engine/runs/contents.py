@@ -29,6 +29,7 @@ from cellflow.io.target_folder import ALL
 from cellflow.nn.checkpoint import load_model_file
 from cellflow.storage.hashing import hash_file, hash_json
 from cellflow.storage.locks import is_locked
+from cellflow.storage.records import dict_or_empty
 from cellflow.storage.run_folder import RunFolder, former_hashes
 
 __all__ = [
@@ -53,14 +54,8 @@ def check_models(
 ) -> dict[int, Path]:
     """Model file of every fold of a run, each trained on the run's data, split and fold.
 
-    Parameters
-    ----------
-    run : RunFolder
-        The run.
-    unfinished : bool
-        Accept folds whose training has not reached its last epoch.
-    partial : bool
-        Take the folds that are there, and warn of the others.
+    `unfinished` accepts folds whose training has not reached its last epoch; `partial` takes the folds that are
+    there, and warns of the others.
 
     Raises
     ------
@@ -122,30 +117,17 @@ def _stopped(run: RunFolder, fold: int) -> str:
 
 
 def model_facts(path: Path) -> dict[str, Any]:
-    """What is stored with a model that cellflow trained.
-
-    Raises
-    ------
-    CheckpointError
-        If it cannot be loaded.
-    """
+    """What is stored with a model that cellflow trained."""
     return load_model_file(path).facts
 
 
 def is_final_model(facts: Mapping[str, Any]) -> bool:
     """Whether a model, by what is stored with it, learnt from models that have seen all images."""
-    targets = facts.get("targets")
-    return isinstance(targets, dict) and targets.get("part") == ALL
+    return dict_or_empty(facts.get("targets")).get("part") == ALL
 
 
 def check_has_honest_score(path: Path) -> None:
-    """Refuse a model for which no image of its dataset is one that it never saw.
-
-    Raises
-    ------
-    LeakError
-        Saying what to do instead.
-    """
+    """Refuse a model for which no image of its dataset is one that it never saw."""
     if is_final_model(model_facts(path)):
         raise LeakError(
             f"{path} learnt from models that have seen all images of its dataset (cellflow distil --final), so no "
@@ -208,18 +190,11 @@ def run_select_metric(run: RunFolder) -> str:
 
 
 def run_mask(run: RunFolder) -> MaskConfig:
-    """Thresholds that a run was trained with.
-
-    Raises
-    ------
-    RunError
-        If the run's record is damaged.
-    """
+    """Thresholds that a run was trained with."""
+    record = run.read_record()
     try:
-        return mask_from_dict(run.read_record()["config"]["mask"])
+        return mask_from_dict(record["config"]["mask"])
     except (KeyError, ValueError, OverflowError) as error:
-        if isinstance(error, RunError):
-            raise
         raise RunError(
             f"{run.record_path}: expected the thresholds of the training as mask, found {error}. Put the "
             "original back, or train under another --name."
@@ -230,11 +205,6 @@ def read_table(path: Path, columns: list[str], *, remedy: str = "") -> pd.DataFr
     """A table of a run, with ids, groups and cell types as the text they are.
 
     `remedy` says how the table is made again; by default by the training.
-
-    Raises
-    ------
-    RunError
-        If it is missing, damaged, or lacks a column.
     """
     remedy = remedy or (
         "Repeat the command that trained this fold: it writes the table again from last.pt."
@@ -252,20 +222,7 @@ def read_table(path: Path, columns: list[str], *, remedy: str = "") -> pd.DataFr
 
 
 def run_dataset(run: RunFolder, data: Path | None) -> Dataset:
-    """The dataset that a run was trained on.
-
-    Parameters
-    ----------
-    run : RunFolder
-        The run.
-    data : Path or None
-        Where to look instead of where the run found it.
-
-    Raises
-    ------
-    RunError
-        If the data there is not the data of the run.
-    """
+    """The dataset that a run was trained on, refused if it is another one; `data` is where it lies now."""
     record = run.read_record()
     path = data if data is not None else Path(record["data"])
     if not path.exists():

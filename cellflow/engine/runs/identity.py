@@ -7,6 +7,7 @@ import logging
 import shlex
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from cellflow.config import TrainConfig, config_differences, config_to_dict
@@ -17,9 +18,10 @@ from cellflow.engine.runs.start_file import start_hashes, start_identity
 from cellflow.errors import RunError
 from cellflow.io.dataset import Dataset
 from cellflow.io.target_folder import TargetFolder
+from cellflow.storage.records import dict_or_empty
 from cellflow.storage.run_folder import RunFolder
 
-__all__ = ["check_run", "identity", "open_run", "versions", "with_later_settings"]
+__all__ = ["check_run", "free_name", "identity", "open_run", "versions", "with_later_settings"]
 
 _NOT_IDENTITY = (
     "fold", "data", "name", "runs_dir", "savedir", "time_budget", "scheduler", "download", "dry_run",
@@ -57,14 +59,7 @@ def with_later_settings(config: Mapping[str, Any]) -> dict[str, Any]:
 def check_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> None:
     """Make sure that the run that a config names is free or can be continued; nothing is written.
 
-    Parameters
-    ----------
-    config : TrainConfig
-        Settings.
-    dataset : Dataset
-        Data with its fold table.
-    folds : list of int
-        The folds that validate; a complete run has a model of each.
+    `folds` are those that validate; a complete run has a model of each.
 
     Raises
     ------
@@ -95,18 +90,7 @@ def check_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> None:
 
 
 def open_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> RunFolder:
-    """Start the run that a config names, or continue it, for more epochs where the config wants more.
-
-    Parameters
-    ----------
-    config, dataset, folds
-        As `check_run` takes them.
-
-    Raises
-    ------
-    RunError
-        As `check_run`.
-    """
+    """Start the run that a config names, or continue it, for more epochs where the config wants it; see `check_run`."""
     run = RunFolder(config.runs_dir / config.name)
     check_run(config, dataset, folds)
     if not _is_begun(run):
@@ -146,17 +130,15 @@ def _other_starts(run: RunFolder, old: Mapping[str, Any], new: Mapping[str, Any]
     """Folds that have begun from another model than the run they start from has now."""
     begun, now = _begun_starts(run, old), new.get("starts", {})
     other = [int(fold) for fold in begun if fold in now and begun[fold] != now[fold]]
-    if not other:
-        return []
-    return [
+    text = (
         f"pretrained_model: not the model any more that {named_folds(other)} of this run began from"
-    ]
+    )
+    return [text] if other else []
 
 
 def _begun_starts(run: RunFolder, record: Mapping[str, Any]) -> dict[str, str]:
     """Hashes of the start models of the folds that have saved something since."""
-    starts = record.get("starts")
-    found = starts if isinstance(starts, dict) else {}
+    found = dict_or_empty(record.get("starts"))
     files = {fold: run.fold(int(fold)) for fold in found if fold.isdecimal()}
     return {fold: found[fold] for fold, at in files.items() if at.last.exists() or at.best.exists()}
 
@@ -175,7 +157,8 @@ def _check_change_of_length(run: RunFolder, config: TrainConfig, before: int) ->
     reason = check_length(run, config.optim, before)
     if not reason:
         return
-    changes: dict[str, object] = {"name": _unused_name(run), "n_epochs": after}
+    stem = run.name.rstrip("0123456789") or run.name
+    changes: dict[str, object] = {"name": free_name(run.path.parent, stem, 2), "n_epochs": after}
     if after > before:
         changes |= {"n_epochs": after - before, "pretrained_model": run.path}
         if config.model.diam_mean is not None:
@@ -190,11 +173,7 @@ def _check_change_of_length(run: RunFolder, config: TrainConfig, before: int) ->
     )
 
 
-def _unused_name(run: RunFolder) -> str:
-    """A name for a run that follows on another one."""
-    stem = run.name.rstrip("0123456789") or run.name
-    return next(
-        name
-        for name in (f"{stem}{number}" for number in itertools.count(2))
-        if not (run.path.parent / name).exists()
-    )
+def free_name(folder: Path, stem: str, first: int) -> str:
+    """The first of some numbered names that nothing in a folder has."""
+    names = (f"{stem}{number}" for number in itertools.count(first))
+    return next(name for name in names if not (folder / name).exists())

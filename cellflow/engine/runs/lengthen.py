@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
 from cellflow.config import OptimConfig
@@ -21,52 +20,33 @@ from cellflow.storage.run_folder import FoldFolder, RunFolder
 __all__ = ["check_length", "lengthen"]
 
 
-@dataclass(frozen=True)
-class _Trained:
-    """How far a fold has come: epochs that were begun, and whether it can go on."""
-
-    fold: int
-    epochs: int
-    has_state: bool
-
-
 def check_length(run: RunFolder, optim: OptimConfig, n_epochs: int) -> str:
     """Why a run cannot go on to another last epoch; empty where it can.
 
     It can where the new length gives every epoch that any of its folds has trained the learning rates it
     had: what comes out is then what a run of the new length would have given. The schedules cellpose and
     step are alike for all lengths up to 100 epochs and, up to the halvings, for longer ones; constant
-    without a warm-up is alike for all; cosine for none.
-
-    Parameters
-    ----------
-    run : RunFolder
-        The run.
-    optim : OptimConfig
-        Its settings, with the new `n_epochs`.
-    n_epochs : int
-        Last epoch that it was started for.
+    without a warm-up is alike for all; cosine for none. `optim` has the new length; `n_epochs` is the last epoch
+    that the run was started for.
     """
     trained = _trained(run)
     if optim.n_epochs < n_epochs:
-        done = max((item.epochs for item in trained), default=0)
+        done = max((epochs for _, epochs, _ in trained), default=0)
         return (
             f"a run is not shortened: it was started for {n_epochs} epochs, and {done} are trained"
         )
-    for item in trained:
-        if not item.has_state:
-            return f"fold {item.fold} cannot go on: its training state is gone, as cellflow prune leaves it"
+    for fold, epochs, has_state in trained:
+        if not has_state:
+            return (
+                f"fold {fold} cannot go on: its training state is gone, as cellflow prune leaves it"
+            )
         alike = same_rates(
-            item.epochs,
-            n_epochs,
-            optim.n_epochs,
-            schedule=optim.schedule,
-            peak=optim.peak_learning_rate,
-            warmup=optim.warmup,
-        )
+            epochs, n_epochs, optim.n_epochs,
+            schedule=optim.schedule, peak=optim.peak_learning_rate, warmup=optim.warmup,
+        )  # fmt: skip
         if not alike:
             return (
-                f"fold {item.fold} has trained {item.epochs} epochs with learning rates that the schedule "
+                f"fold {fold} has trained {epochs} epochs with learning rates that the schedule "
                 f"{optim.schedule} gives a run of {n_epochs} epochs; one of {optim.n_epochs} has others"
             )
     return ""
@@ -77,14 +57,9 @@ def lengthen(run: RunFolder, config: Mapping[str, Any]) -> None:
 
     Folds that had come to their last epoch are unfinished then. The record keeps the hash of the former
     config, which their best models bear until a later epoch is better.
-
-    Raises
-    ------
-    RunError
-        If a fold is being trained: it would not notice.
     """
     with ExitStack() as locks:
-        for files in run.fold_folders():
+        for files in run.fold_folders():  # a fold that is being trained would not notice
             locks.enter_context(hold_lock(files.lock, f"{files.path.name} of run {run.name!r}"))
         record = run.read_record()
         # Before the record: where a kill comes between, the next training writes the summaries again.
@@ -98,16 +73,16 @@ def lengthen(run: RunFolder, config: Mapping[str, Any]) -> None:
         run.write_record(record | {"config": dict(config), "lengthened": lengthened})
 
 
-def _trained(run: RunFolder) -> list[_Trained]:
-    """Folds that have something to go on from, or something that cannot go on."""
+def _trained(run: RunFolder) -> list[tuple[int, int, bool]]:
+    """Folds that have something left: their numbers, epochs that were begun, and whether they can go on."""
     found = []
     for files in run.fold_folders():
         fold = int(files.path.name.removeprefix("fold_"))
         if files.last.exists():
             progress = load_state(files.last)["progress"]
-            found.append(_Trained(fold, progress["epoch"] + (progress["step"] > 0), True))
+            found.append((fold, progress["epoch"] + (progress["step"] > 0), True))
         elif files.best.exists():
-            found.append(_Trained(fold, math.ceil(read_fold_summary(files).epochs or 0), False))
+            found.append((fold, math.ceil(read_fold_summary(files).epochs or 0), False))
     return found
 
 

@@ -48,14 +48,9 @@ def schema() -> dict[str, Any]:
 
 
 def build_metadata(run: RunFolder, *, ensembles_dir: Path | None = None) -> dict[str, Any]:
-    """Metadata of a run as `schema` describes them, from what is on disk. Writes nothing.
+    """Metadata of a run, however far it has come, as `schema` describes them, from what is on disk.
 
-    Parameters
-    ----------
-    run : RunFolder
-        The run, however far it has come.
-    ensembles_dir : Path, optional
-        Where calibrations of ensembles lie; without it the folder ``ensembles`` beside that of the runs.
+    Calibrations of ensembles lie in `ensembles_dir`; without it in the folder ``ensembles`` beside that of the runs.
     """
     old = read_metadata(run) or {}
     listed = _fold_numbers(run)
@@ -97,13 +92,7 @@ def build_metadata(run: RunFolder, *, ensembles_dir: Path | None = None) -> dict
 
 
 def write_metadata(run: RunFolder, *, ensembles_dir: Path | None = None) -> dict[str, Any]:
-    """Build metadata and write them atomically, unless nothing but their date would change.
-
-    Returns
-    -------
-    dict
-        What the file says now.
-    """
+    """Build metadata and write them atomically, unless nothing but their date would change; what the file says now."""
     old, new = read_metadata(run), build_metadata(run, ensembles_dir=ensembles_dir)
     if old is not None and old | {"updated": ""} == new | {"updated": ""}:
         return old

@@ -55,8 +55,9 @@ def after_oof(run: RunFolder, config: OofConfig) -> str:
 def calibrate_command(run: RunFolder, data: Path | None = None) -> str:
     """The command line that fits thresholds of a run, by the metric that chose its models."""
     metric = select_metric_of(run.read_record())
+    where = "" if data is None else f" --data {shlex.quote(str(data))}"
     by = "" if metric == CalibrateConfig().select_metric else f" --select_metric {metric}"
-    return f"cellflow calibrate {run_word(run)}{_data(data)}{by}"
+    return f"cellflow calibrate {run_word(run)}{where}{by}"
 
 
 def after_calibration(runs: Sequence[RunFolder], config: CalibrateConfig | None = None) -> str:
@@ -68,25 +69,14 @@ def after_calibration(runs: Sequence[RunFolder], config: CalibrateConfig | None 
     return f"Next: cellflow ensemble {words} --images FOLDER{unfinished}; FOLDER holds new images"
 
 
-def _data(path: Path | None) -> str:
-    return "" if path is None else f" --data {shlex.quote(str(path))}"
-
-
 def named_folds(folds: Sequence[int]) -> str:
     return f"fold{'s' if len(folds) > 1 else ''} {', '.join(map(str, folds))}"
 
 
 def train_command(run: RunFolder, folds: Iterable[int] | None, **changes: object) -> str:
-    """The command line that trains folds of a run with its settings, whatever folder one is in.
+    """The command line that trains folds of a run, or all, with its settings, whatever folder one is in.
 
-    Parameters
-    ----------
-    run : RunFolder
-        The run.
-    folds : iterable of int or None
-        Folds to train; None for all.
-    **changes
-        Other values of settings, by the names of their flags.
+    `changes` are other values of settings, by the names of their flags.
     """
     settings, record = run.settings("train"), run.read_record()
     try:

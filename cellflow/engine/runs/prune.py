@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import shutil
@@ -228,11 +229,7 @@ def _is_leftover(path: Path) -> bool:
 
 def _has_old(path: Path, target: str) -> bool:
     """Whether a replacement was killed between its two renames, so that the old one has only this name."""
-    return any(path.parent.glob(f".{_escape(target)}.????????.old"))
-
-
-def _escape(text: str) -> str:
-    return re.sub(r"([*?[])", r"[\1]", text)
+    return any(path.parent.glob(f".{glob.escape(target)}.????????.old"))
 
 
 def _caches(
@@ -245,10 +242,8 @@ def _caches(
         state = run_state(run)
         folder = _data(state)
         if folder is None:
-            if folders:
-                kept.append(
-                    f"cached samples are left alone: what {run.path} trains on is not known"
-                )
+            text = f"cached samples are left alone: what {run.path} trains on is not known"
+            kept += [text] if folders else []
             return
         if not state.complete or is_trained_now(run):
             busy.add(folder)
@@ -268,7 +263,8 @@ def _data(state: RunState) -> Path | None:
 
 def _samples(cache: Path) -> list[Path]:
     """Files of a cache that are samples by their names."""
-    return [path for path in cache.glob("*") if _SAMPLE.fullmatch(path.name) and _is_file(path)]
+    files = (path for path in cache.glob("*") if path.is_file() and not path.is_symlink())
+    return [path for path in files if _SAMPLE.fullmatch(path.name)]
 
 
 def _hold(run: RunFolder, stack: ExitStack) -> None:
@@ -297,10 +293,6 @@ def _remove(item: Redundant) -> None:
 def _inside(path: Path, root: Path) -> bool:
     """Whether a path lies below a folder, with no link on the way and none itself."""
     return path.resolve() == path and root in path.parents
-
-
-def _is_file(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
 
 
 def _bytes(path: Path) -> int:

@@ -26,54 +26,35 @@ _NUMBERS = ("best_score", "best_epoch", "epochs", "best_value")
 
 @dataclass(frozen=True)
 class FoldSummary:
-    """How the training of a fold ended (`summary.json`).
-
-    Attributes
-    ----------
-    finished : str
-        Why it is complete ("epochs", "patience"); empty while it is not.
-    best_score, best_epoch, epochs : float or None
-        Best score, its epoch, and the epochs trained; None where that is not known.
-    best_value : float or None
-        Metric that made it the best.
-    """
+    """How the training of a fold ended (`summary.json`), as far as that is known."""
 
     finished: str = ""
+    """Why it is complete ("epochs", "patience"); empty while it is not."""
     best_score: float | None = None
     best_epoch: float | None = None
     epochs: float | None = None
+    """Those trained."""
     best_value: float | None = None
+    """Metric that made it the best."""
 
 
 @dataclass(frozen=True)
 class OofRecord:
-    """What made the out-of-fold predictions of a run (`oof.json`).
-
-    Attributes
-    ----------
-    models : mapping of int to str
-        Hash of the model of every fold.
-    policy : str
-        Diameter policy of the pass that was kept.
-    policies : tuple of str
-        All that were compared.
-    diameter : float or None
-        Diameter in pixels where one was given for all images instead.
-    mask : mapping
-        Thresholds.
-    config_hash : str
-        Hash of the config of the run.
-    choice : mapping
-        Why that policy was kept, for `diameters_text`; empty in records from before that was kept.
-    """
+    """What made the out-of-fold predictions of a run (`oof.json`)."""
 
     models: Mapping[int, str]
+    """Hash of the model of every fold."""
     policy: Policy
+    """Diameter policy of the pass that was kept."""
     policies: tuple[str, ...]
+    """All that were compared."""
     diameter: float | None
+    """In pixels, where one was given for all images instead."""
     mask: Mapping[str, Any]
     config_hash: str
+    """Hash of the config of the run."""
     choice: Mapping[str, Any] = field(default_factory=dict)
+    """Why that policy was kept, for `diameters_text`; empty in records from before that was kept."""
 
     def is_of_this_length(self, record: Mapping[str, Any]) -> bool:
         """Whether they were made since the run was last lengthened, from the record of the run."""
@@ -95,15 +76,7 @@ def read_fold_summary(files: FoldFolder) -> FoldSummary:
 
 
 def read_oof_record(run: RunFolder) -> OofRecord:
-    """What made the out-of-fold predictions of a run.
-
-    Raises
-    ------
-    OSError
-        If it cannot be read.
-    ValueError
-        If it is damaged.
-    """
+    """What made the out-of-fold predictions of a run; an OSError or a ValueError where that cannot be read."""
     facts = load_json(run.oof_record)
     try:
         models = {int(fold): str(digest) for fold, digest in facts["models"].items()}

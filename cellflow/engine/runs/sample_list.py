@@ -20,38 +20,15 @@ TRAINS, VALIDATES, LEFT_OUT, KEPT_BACK = "train", "validate", "too few cells", "
 def write_sample_list(
     path: Path, folds: pd.Series[int], training: Collection[str], validation: Sequence[str]
 ) -> None:
-    """Write a row for each image: its id and its role.
-
-    Parameters
-    ----------
-    path : Path
-        File to write.
-    folds : Series
-        Fold of every image, by id.
-    training, validation : collection of str
-        Images that the network is trained on, and that its evaluations are made with.
-    """
-    trains, validates = set(training), set(validation)
-
-    def role(name: str) -> str:
-        if name in trains:
-            return TRAINS
-        if name in validates:
-            return VALIDATES
-        return KEPT_BACK if folds[name] == RESERVED else LEFT_OUT
-
+    """Write id and role of each image of the split: what is trained on, what evaluations are made with, and others."""
     ids = [str(name) for name in folds.index]
-    write_csv(path, pd.DataFrame({"id": ids, "role": [role(name) for name in ids]}))
+    roles = {name: KEPT_BACK if folds[name] == RESERVED else LEFT_OUT for name in ids}
+    roles |= dict.fromkeys(validation, VALIDATES) | dict.fromkeys(training, TRAINS)
+    write_csv(path, pd.DataFrame({"id": ids, "role": [roles[name] for name in ids]}))
 
 
 def read_sample_list(path: Path) -> pd.Series[str]:
-    """Role of every image in the training of a fold, by id.
-
-    Raises
-    ------
-    DataError
-        If it is damaged.
-    """
+    """Role of every image in the training of a fold, by id."""
     table = read_frame(path, ["id", "role"], text=("id", "role"))
     return pd.Series(table["role"].to_numpy(str), index=pd.Index(table["id"], dtype=str))
 

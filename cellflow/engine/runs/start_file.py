@@ -16,21 +16,9 @@ __all__ = ["start_file", "start_hashes", "start_identity"]
 def start_file(name: str, fold: int, *, download: bool = True) -> Path:
     """The model file that a fold starts from.
 
-    Parameters
-    ----------
-    name : str
-        Model file by path, by its name in Cellpose's model folder, or by the name of a model of Cellpose's;
-        or a run folder, of which every fold takes the model of the same fold, the one that has not seen its
-        validation images.
-    fold : int
-        Fold to train.
-    download : bool
-        Fetch a model of Cellpose's that is not in its folder.
-
-    Raises
-    ------
-    CheckpointError
-        If there is no such file, or it cannot be fetched, or the name means several.
+    `name` is a model file by path, by its name in Cellpose's model folder, or by the name of a model of Cellpose's;
+    or a run folder, of which every fold takes the model of the same fold, the one that has not seen its validation
+    images. `download` fetches a model of Cellpose's that is not in its folder.
     """
     run = RunFolder(Path(name))
     if not run.exists():

@@ -46,28 +46,19 @@ CV_COLUMNS = (
 
 @dataclass(frozen=True)
 class FoldState:
-    """How far the training of a fold has come.
-
-    Attributes
-    ----------
-    fold : int
-        Its number.
-    finished : str
-        Why it is complete ("epochs", "patience"); empty while it is not.
-    has_model : bool
-        Whether there is a best model.
-    score, epoch : float or None
-        Best score on the validation images, and its epoch.
-    epochs : float or None
-        Epochs trained.
-    """
+    """How far the training of a fold has come."""
 
     fold: int
     finished: str
+    """Why it is complete ("epochs", "patience"); empty while it is not."""
     has_model: bool
+    """Whether there is a best model."""
     score: float | None
+    """The best on the validation images."""
     epoch: float | None
+    """That of the best score."""
     epochs: float | None
+    """Those trained."""
 
     @property
     def complete(self) -> bool:
@@ -77,27 +68,18 @@ class FoldState:
 
 @dataclass(frozen=True)
 class RunState:
-    """How far a run has come.
-
-    Attributes
-    ----------
-    record : dict or None
-        What the run was started with; None where that cannot be read.
-    problem : str
-        What is broken, for people; empty where nothing is.
-    folds : tuple of FoldState
-        Every fold that a complete run has.
-    predicted : bool
-        Whether there are out-of-fold predictions of the models that are there.
-    calibrated : bool
-        Whether there are thresholds fitted on these.
-    """
+    """How far a run has come."""
 
     record: dict[str, Any] | None
+    """What it was started with; None where that cannot be read."""
     problem: str
+    """What is broken, for people; empty where nothing is."""
     folds: tuple[FoldState, ...]
+    """Every fold that a complete run has."""
     predicted: bool
+    """Whether there are out-of-fold predictions of the models that are there."""
     calibrated: bool
+    """Whether there are thresholds fitted on these."""
 
     @property
     def complete(self) -> bool:
@@ -115,13 +97,8 @@ class RunState:
 def run_state(run: RunFolder, hashes: Mapping[int, str | None] | None = None) -> RunState:
     """How far a run has come.
 
-    Parameters
-    ----------
-    run : RunFolder
-        The run.
-    hashes : mapping, optional
-        Hash of the best model of every fold. Without them predictions and models are compared by their
-        epochs, which needs none of the large files.
+    `hashes` are those of the best model of every fold. Without them predictions and models are compared by their
+    epochs, which needs none of the large files.
     """
     try:
         record = run.read_record()
@@ -149,19 +126,13 @@ def run_state(run: RunFolder, hashes: Mapping[int, str | None] | None = None) ->
 
 @dataclass(frozen=True)
 class RunLabels:
-    """What people said of a run, and where trackers keep it.
-
-    Attributes
-    ----------
-    comment, environment : str
-        Comment, and name of the host as it was given or else detected; may be empty.
-    links : dict
-        Links or folders, by tracker.
-    """
+    """What people said of a run, and where trackers keep it."""
 
     comment: str
     environment: str
+    """Name of the host as it was given or else detected; may be empty."""
     links: dict[str, Any]
+    """Links or folders, by tracker."""
 
 
 def run_labels(run: RunFolder, metadata: Mapping[str, Any] | None) -> RunLabels:
@@ -258,14 +229,9 @@ def cv_rows(run: RunFolder) -> list[tuple[str, str, dict[str, float | None]]]:
     table = lenient_table(run.cv)
     if table is None or not {"scope", "name"} <= set(table):
         return []
-    return [
-        (
-            str(row["scope"]),
-            str(row["name"]),
-            {key: number_or_none(row.get(key)) for key in CV_COLUMNS},
-        )
-        for row in table.to_dict("records")
-    ]
+    rows = table.to_dict("records")
+    numbers = [{key: number_or_none(row.get(key)) for key in CV_COLUMNS} for row in rows]
+    return list(zip(map(str, table["scope"]), map(str, table["name"]), numbers, strict=True))
 
 
 def lenient_table(path: Path) -> pd.DataFrame | None:

@@ -11,7 +11,7 @@ from typing import Any
 from cellflow.config import MaskConfig, MaskOverrides, check_config
 from cellflow.errors import RunError
 from cellflow.storage.atomic import write_json
-from cellflow.storage.records import load_json
+from cellflow.storage.records import dict_or_empty, load_json
 from cellflow.types import one_line
 
 __all__ = [
@@ -29,33 +29,22 @@ VERSION = 1
 @one_line
 @dataclass(frozen=True)
 class Thresholds:
-    """Thresholds of the mask step.
-
-    Attributes
-    ----------
-    shared : MaskConfig
-        For images of unknown or unsure type, and of types that have none of their own.
-    per_type : mapping of str to MaskConfig
-        By cell type.
-    source : str
-        What they were fitted on, for people; empty for those of the training.
-    members : tuple of str
-        Hashes of the model files whose flows they were fitted on.
-    policy : str
-        Diameter policy of these flows, and so of predictions that use the thresholds.
-    diameter : float or None
-        Diameter in pixels where one was given for all images instead.
-    facts : mapping
-        Settings, scores and curves, JSON types only.
-    """
+    """Thresholds of the mask step."""
 
     shared: MaskConfig
+    """For images of unknown or unsure type, and of types that have none of their own."""
     per_type: Mapping[str, MaskConfig] = field(default_factory=dict)
+    """By cell type."""
     source: str = ""
+    """What they were fitted on, for people; empty for those of the training."""
     members: tuple[str, ...] = ()
+    """Hashes of the model files whose flows they were fitted on."""
     policy: str = "dataset"
+    """Diameter policy of these flows, and so of predictions that use the thresholds."""
     diameter: float | None = None
+    """In pixels, where one was given for all images instead."""
     facts: Mapping[str, Any] = field(default_factory=dict)
+    """Settings, scores and curves, JSON types only."""
 
     def override(self, overrides: MaskOverrides) -> Thresholds:
         """The same with those settings replaced, for all types, that were given."""
@@ -96,20 +85,14 @@ def write_thresholds(path: Path, thresholds: Thresholds) -> None:
 
 
 def read_thresholds(path: Path) -> Thresholds:
-    """Read thresholds.
-
-    Raises
-    ------
-    RunError
-        If the file cannot be read, is of another schema, or holds values out of range.
-    """
+    """Read thresholds; refused if the file is damaged, of another schema, or holds values out of range."""
     try:
-        plain = load_json(path)
+        plain = dict_or_empty(load_json(path))
     except (OSError, ValueError) as error:
         raise RunError(
             f"{path} cannot be read ({error}). Make it with: cellflow calibrate"
         ) from None
-    found = (plain.get("schema"), plain.get("version")) if isinstance(plain, dict) else (None, None)
+    found = (plain.get("schema"), plain.get("version"))
     if found != (SCHEMA, VERSION):
         raise RunError(
             f"{path}: expected the schema {SCHEMA} of version {VERSION}, found {found[0]} of version "
@@ -144,13 +127,7 @@ def find_thresholds(path: Path) -> Thresholds | None:
 
 
 def mask_from_dict(values: Any) -> MaskConfig:
-    """Thresholds from a file; what is not there is as the defaults have it.
-
-    Raises
-    ------
-    ValueError
-        If there is a setting that thresholds do not have, or a value of another type or out of range.
-    """
+    """Thresholds from a file; what is not there is as the defaults have it, and what is wrong is a ValueError."""
     if not isinstance(values, dict):
         raise ValueError(f"{values!r:.80} for thresholds")
     known, given = dataclasses.asdict(MaskConfig()), {}

@@ -39,18 +39,8 @@ def tracked(
     """Write how a command on a run ends into metadata.json, and hand it to the trackers of the run's training.
 
     Commands may call each other: the outermost hands on the end or the failure, those inside only how far
-    the run has come. An interruption is no failure: trackers get nothing of it.
-
-    Parameters
-    ----------
-    run : RunFolder
-        The run.
-    what : str
-        The command, for the message about its failure.
-    tracking : TrackingConfig, optional
-        Which trackers get a failure; by default those of the run's last training.
-    ensembles_dir : Path, optional
-        Where calibrations of ensembles lie.
+    the run has come. An interruption is no failure: trackers get nothing of it. `what` names the command in the message
+    about its failure, which the trackers of `tracking` get, by default those of the run's last training.
     """
     remove_leftovers(run.path)
     outermost = not _inside.get()

@@ -43,17 +43,9 @@ _log = logging.getLogger(__name__)
 
 
 class DaskScheduler(Scheduler):
-    """Runs tasks on the workers of a Dask cluster.
+    """Runs tasks on the workers of a Dask cluster; whoever made the client closes it.
 
-    Parameters
-    ----------
-    client : distributed.Client
-        Connected to the cluster; whoever made it closes it.
-
-    Raises
-    ------
-    CellflowError
-        If its workers have another cellflow, Python, torch or numpy.
+    Refused if its workers have another cellflow, Python, torch or numpy.
     """
 
     def __init__(self, client: Client):
@@ -148,11 +140,8 @@ class DaskScheduler(Scheduler):
         there = self.client.run(version, "cellflow", **ask)
         able = [worker for worker, found in there.items() if isinstance(found, str)]
         there |= self.client.run(versions, workers=able, **ask) if able else {}
-        lines = [
-            f"{worker}: {what}"
-            for worker, found in there.items()
-            for what in _other_than_here(found)
-        ]
+        others = {worker: _other_than_here(found) for worker, found in there.items()}
+        lines = [f"{worker}: {what}" for worker, found in others.items() for what in found]
         if lines:
             raise foreign(lines)
 
@@ -279,14 +268,9 @@ class _Run:
             )
             self.job.give_up(name, TaskError(text, traceback=str(error)))
             return
-        _log.warning(
-            "%s, %s: its worker %s was lost; it runs again", self.job.title, name,
-            error.last_worker.address,
-        )  # fmt: skip
-        if lost < LOST_TOGETHER:
-            self.again.append(name)
-        else:
-            self.suspects.append(name)
+        where = error.last_worker.address
+        _log.warning("%s, %s: its worker %s was lost; it runs again", self.job.title, name, where)
+        (self.again if lost < LOST_TOGETHER else self.suspects).append(name)
 
 
 def _other_than_here(found: object) -> list[str]:

@@ -34,19 +34,8 @@ def once(key: Hashable, make: Callable[[], Made]) -> Made:
     """An object that is made at the first call and kept for later ones; tasks use it for what is slow to open.
 
     Each thread of a worker keeps up to four, those it used last; what it gives up is closed, where it has
-    a ``close``. All are given up when the scheduler that sent the tasks is closed.
-
-    Parameters
-    ----------
-    key : hashable
-        What the object is: all that `make` depends on, such as the path, the level and the device.
-    make : callable
-        Makes it.
-
-    Returns
-    -------
-    object
-        What `make` returned, at this call or an earlier one.
+    a ``close``. All are given up when the scheduler that sent the tasks is closed. The key says all that `make`
+    depends on, such as the path, the level and the device.
     """
     place = _Place(_session.get(), threading.get_ident(), key)
     with _lock:
@@ -82,6 +71,4 @@ def forget(name: str) -> None:
 
 def _close(items: list[Any]) -> None:
     for item in items:
-        close = getattr(item, "close", None)
-        if callable(close):
-            close()
+        getattr(item, "close", lambda: None)()

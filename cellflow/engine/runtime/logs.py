@@ -32,14 +32,9 @@ def log_to_console() -> None:
 
 @contextmanager
 def log_to(path: Path) -> Iterator[None]:
-    """Append everything cellflow logs to a file while the context lasts.
+    """Append everything cellflow logs to a file while the context lasts; it and its folder are made when missing.
 
     Secrets of the environment are replaced by stars.
-
-    Parameters
-    ----------
-    path : Path
-        Log file; it and its folder are made when missing.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8")

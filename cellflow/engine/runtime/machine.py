@@ -22,27 +22,17 @@ MANY_IMAGES = 12
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how to compute.
-
-    Attributes
-    ----------
-    device : torch.device
-        Where networks are trained and run.
-    amp : torch.dtype or None
-        Type for mixed precision; None for float32 throughout.
-    workers : int
-        Processes that prepare crops.
-    ranks : Ranks
-        The processes that share a fold.
-    engine : {"torch", "openvino"}
-        What runs networks for predictions; torch trains them.
-    """
+    """Where and how to compute."""
 
     device: torch.device
     amp: torch.dtype | None = None
+    """Type for mixed precision; None for float32 throughout."""
     workers: int = 0
+    """Processes that prepare crops."""
     ranks: Ranks = ALONE
+    """The processes that share a fold."""
     engine: Engine = "torch"
+    """What runs networks for predictions; torch trains them."""
 
     def runner(self, net: Network, *, images: int | None = None) -> Runner:
         """A network in evaluation mode on this machine's device, ready to predict.

@@ -15,22 +15,9 @@ from packaging.requirements import Requirement
 
 from cellflow.config.checks import check_config
 from cellflow.config.host import ChecksConfig
-from cellflow.environment import (
-    Snapshot,
-    amp_type,
-    detect_host,
-    host_defaults,
-    take_snapshot,
-)
+from cellflow.environment import Snapshot, amp_type, detect_host, host_defaults, take_snapshot
 
-__all__ = [
-    "OPTIONAL_PARTS",
-    "Check",
-    "Checks",
-    "OptionalPart",
-    "check_snapshot",
-    "run_checks",
-]
+__all__ = ["OPTIONAL_PARTS", "Check", "Checks", "OptionalPart", "check_snapshot", "run_checks"]
 
 NEWEST_PYTHON = (3, 13)
 """The newest Python that the tests pass with."""
@@ -39,6 +26,8 @@ LITTLE_DISK = 5 * 2**30
 GIB = 2**30
 
 _CUDA_TORCH = "install a build of torch for CUDA, see https://pytorch.org/get-started/locally"
+
+Verdict = Literal["ok", "note", "problem"]
 
 
 @dataclass(frozen=True)
@@ -83,8 +72,13 @@ class Check:
 
     what: str
     found: str
-    verdict: Literal["ok", "note", "problem"] = "ok"
+    verdict: Verdict = "ok"
     advice: str = ""
+
+
+def _check(what: str, found: str, bad: object, advice: str, verdict: Verdict = "note") -> Check:
+    """A check with verdict and advice where something is bad."""
+    return Check(what, found, verdict, advice) if bad else Check(what, found)
 
 
 @dataclass(frozen=True)
@@ -139,12 +133,8 @@ def _software(snapshot: Snapshot) -> Iterator[Check]:
     yield _python(snapshot)
     shown = [name for name in ("torch", "numpy", "numba", "pandas", "openvino") if name in versions]
     unmet = list(_unmet_requirements())
-    yield Check(
-        "packages",
-        "; ".join(unmet) or ", ".join(f"{name} {versions[name]}" for name in shown),
-        "problem" if unmet else "ok",
-        "pip install --upgrade cellflow" if unmet else "",
-    )
+    found = "; ".join(unmet) or ", ".join(f"{name} {versions[name]}" for name in shown)
+    yield _check("packages", found, unmet, "pip install --upgrade cellflow", "problem")
     host = detect_host(snapshot)
     yield Check("host", f"{host.name}: {host.reason}")
 
@@ -183,13 +173,8 @@ def _hardware(snapshot: Snapshot) -> Iterator[Check]:
         yield Check("memory", "unknown")
         return
     total = f" of {snapshot.memory / GIB:.1f} GiB" if snapshot.memory else ""
-    little = memory < LITTLE_MEMORY
-    yield Check(
-        "memory",
-        f"{memory / GIB:.1f} GiB{total}",
-        "note" if little else "ok",
-        "train with --batch_size 2 --workers 0" if little else "",
-    )
+    advice = "train with --batch_size 2 --workers 0"
+    yield _check("memory", f"{memory / GIB:.1f} GiB{total}", memory < LITTLE_MEMORY, advice)
 
 
 def _device(snapshot: Snapshot) -> Check:
@@ -240,13 +225,10 @@ def _threads(snapshot: Snapshot) -> Check:
     workers = host_defaults(detect_host(snapshot), snapshot).workers
     if workers is None:
         workers = choose_machine(RuntimeConfig()).workers
-    many = max(torch.get_num_threads(), thread_count()) > cores
-    return Check(
-        "threads",
-        f"torch {torch.get_num_threads()}, kernels {thread_count()}, {workers} workers for crops",
-        "note" if many else "ok",
-        f"export OMP_NUM_THREADS={cores} CELLFLOW_THREADS={cores}" if many else "",
-    )
+    torchs, kernels = torch.get_num_threads(), thread_count()
+    found = f"torch {torchs}, kernels {kernels}, {workers} workers for crops"
+    advice = f"export OMP_NUM_THREADS={cores} CELLFLOW_THREADS={cores}"
+    return _check("threads", found, max(torchs, kernels) > cores, advice)
 
 
 def _folders(snapshot: Snapshot) -> Iterator[Check]:
@@ -254,26 +236,17 @@ def _folders(snapshot: Snapshot) -> Iterator[Check]:
     defaults = host_defaults(detect_host(snapshot), snapshot)
     here = Path(snapshot.folder)
     data = here / defaults.data
-    ready = str(data) in snapshot.datasets
-    yield Check(
-        "dataset",
-        str(data) if ready else f"{data}, not there yet",
-        advice="" if ready else f"cellflow prepare SOURCE{_flag('out', defaults.data_out)}",
-    )
-    results = {
-        "runs": defaults.runs_dir,
-        "predictions": defaults.predictions_dir,
-        "ensembles": defaults.ensembles_dir,
-    }
-    for what, folder in results.items():
-        yield _writable(what, here / folder)
+    if str(data) in snapshot.datasets:
+        yield Check("dataset", str(data))
+    else:
+        place = str(defaults.data_out)
+        out = "" if place == "cellflow-data" else f" --out {shlex.quote(place)}"
+        yield Check("dataset", f"{data}, not there yet", advice=f"cellflow prepare SOURCE{out}")
+    for what in ("runs", "predictions", "ensembles"):
+        yield _writable(what, here / getattr(defaults, f"{what}_dir"))
     yield _disk(here / defaults.runs_dir)
     for note in defaults.notes:
         yield Check("note", note, "note")
-
-
-def _flag(name: str, path: Path) -> str:
-    return "" if str(path) == "cellflow-data" else f" --{name} {shlex.quote(str(path))}"
 
 
 def _writable(what: str, folder: Path) -> Check:
@@ -287,13 +260,9 @@ def _writable(what: str, folder: Path) -> Check:
 
 def _disk(folder: Path) -> Check:
     free = shutil.disk_usage(_existing(folder)).free
-    little = free < LITTLE_DISK
-    return Check(
-        "free disk",
-        f"{free / GIB:.1f} GiB for {folder}",
-        "note" if little else "ok",
-        "free some space, or choose another disk with --runs_dir" if little else "",
-    )
+    found = f"{free / GIB:.1f} GiB for {folder}"
+    advice = "free some space, or choose another disk with --runs_dir"
+    return _check("free disk", found, free < LITTLE_DISK, advice)
 
 
 def _existing(folder: Path) -> Path:

@@ -33,34 +33,18 @@ _log = logging.getLogger(__name__)
 class WorkProgress:
     """Counts what is done, and shows it. Get one with `show_progress`.
 
-    Parameters
-    ----------
-    title : str
-        What is done.
-    total : int
-        How many there are.
-    initial : int
-        How many were done before; they do not count for the time.
-    unit : str
-        What they are, in the singular.
-    brief : bool
-        Whether nothing is said in the first five seconds, as of side work.
+    `initial` ones were done before, and do not count for the time; `unit` says what they are, in the singular. Where
+    it is `brief`, nothing is said in the first five seconds, as of side work.
     """
 
     def __init__(
-        self,
-        title: str,
-        total: int,
-        *,
-        initial: int = 0,
-        unit: str = "image",
-        brief: bool = False,
+        self, title: str, total: int, *, initial: int = 0, unit: str = "image", brief: bool = False
     ) -> None:
         self.title, self.total, self.unit, self.brief = title, total, unit, brief
         self.done = self._initial = self._said = initial
         self._started = self._last = time.monotonic()
         self._bar: tqdm[Any] | None = None
-        if _on_terminal():
+        if sys.stderr is not None and sys.stderr.isatty():
             self._bar = tqdm(
                 desc=title, total=total, initial=initial, unit=unit, leave=False, **_bar_size()
             )
@@ -118,11 +102,6 @@ def follow(
         for item in items:
             yield item
             progress.update()
-
-
-def _on_terminal() -> bool:
-    stream = sys.stderr
-    return stream is not None and stream.isatty()
 
 
 def _bar_size() -> dict[str, Any]:

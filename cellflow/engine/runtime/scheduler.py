@@ -39,10 +39,8 @@ def open_scheduler(text: str | None) -> Iterator[Scheduler]:
     parts = scheduler_parts(text)
     if parts is None:
         raise ConfigError(SCHEDULER.problems("scheduler", text)[0], found=text)
-    try:
-        from cellflow.engine.runtime import (
-            _dask_clusters,  # a second, which other commands do not need
-        )
+    try:  # a second, which other commands do not need
+        from cellflow.engine.runtime import _dask_clusters
     except ModuleNotFoundError as error:
         if error.name not in ("cloudpickle", "dask", "distributed"):
             raise

@@ -45,44 +45,22 @@ class SharedFolder:
             time.sleep(PAUSE_SECONDS)
 
     def check(self) -> None:
-        """Make sure that this process sees it.
-
-        Raises
-        ------
-        RunError
-            If it does not.
-        """
+        """Make sure that this process sees it."""
         if not self.is_seen():
             raise not_shared(self.folder, [socket.gethostname()])
 
 
 @contextmanager
 def shared_folder(scheduler: Scheduler, folder: Path) -> Iterator[SharedFolder]:
-    """Check that all workers see a folder; give tasks what comes out, for workers that come later.
-
-    Parameters
-    ----------
-    scheduler : Scheduler
-        Whose workers.
-    folder : Path
-        An existing folder that workers write to.
-
-    Raises
-    ------
-    RunError
-        If a worker does not see it.
-    """
+    """Check that all workers see a folder that is there; give tasks what comes out, for workers that come later."""
     folder = folder.resolve()
     remove_leftovers(folder)
     with owned_file(lambda token: SharedFolder(folder, token).file) as (file, token):
         shared = SharedFolder(folder, token)
         try:
             file.write_text(token, encoding="utf-8")
-            blind = [
-                worker
-                for worker, sees in scheduler.everywhere(shared.is_seen).items()
-                if sees is not True
-            ]
+            seen = scheduler.everywhere(shared.is_seen)
+            blind = [worker for worker, sees in seen.items() if sees is not True]
             if blind:
                 raise not_shared(folder, blind)
             yield shared

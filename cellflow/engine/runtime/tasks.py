@@ -41,105 +41,61 @@ Tasks = Mapping[str, tuple[Any, ...]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of tasks.
-
-    Attributes
-    ----------
-    done : dict
-        What the function returned, by the name of the task, in the order in which they ended.
-    failed : dict of str to TaskError
-        The last error of each task that failed as often as it was tried.
-    """
+    """What came of tasks, by their names."""
 
     done: dict[str, Any] = field(default_factory=dict)
+    """What the function returned, in the order in which they ended."""
     failed: dict[str, TaskError] = field(default_factory=dict)
+    """The last error of each task that failed as often as it was tried."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one try of a task.
-
-    Attributes
-    ----------
-    worker : str
-        Where it ran; empty where that is unknown.
-    value : object
-        What the function returned.
-    error : TaskError or None
-        What it raised.
-    full : str or None
-        What the disk said, where it was full: the fault of no task.
-    foreign : tuple of str
-        In what the worker differs from where the task came from; it has then not run.
-    """
+    """What came of one try of a task."""
 
     worker: str
+    """Where it ran; empty where that is unknown."""
     value: Any = None
+    """What the function returned."""
     error: TaskError | None = None
+    """What it raised."""
     full: str | None = None
+    """What the disk said, where it was full: the fault of no task."""
     foreign: tuple[str, ...] = ()
+    """In what the worker differs from where the task came from; it has then not run."""
 
 
+@dataclass
 class Job:
-    """Tasks of one function, and what has come of them so far.
+    """Tasks of one function, as `Scheduler.run` gets them, and what has come of them so far."""
 
-    Parameters
-    ----------
-    function : callable
-        Run for every task.
-    tasks : mapping of str to tuple
-        Its arguments, by the name of the task.
-    tries : int
-        How often a task is run before it counts as failed.
-    resources : mapping of str to float
-        What a task needs of a worker, where the workers say what they have.
-    progress : WorkProgress
-        Shows how far it is.
-    weight : mapping of str to int, optional
-        How much each task counts in it.
-    on_done : callable, optional
-        Called with name and result of each task that is done.
-    """
-
-    def __init__(
-        self,
-        function: Function,
-        tasks: Tasks,
-        *,
-        tries: int,
-        resources: Mapping[str, float],
-        progress: WorkProgress,
-        weight: Mapping[str, int] | None,
-        on_done: Callable[[str, Any], None] | None,
-    ):
-        self.function, self.tasks, self.tries = function, tasks, tries
-        self.resources, self.outcome = dict(resources), Outcome()
-        self._progress, self._weight, self._on_done = progress, weight, on_done
-        self._tried: dict[str, int] = {}
+    function: Function
+    tasks: Tasks
+    tries: int
+    resources: Mapping[str, float]
+    progress: WorkProgress
+    weight: Mapping[str, int] | None
+    on_done: Callable[[str, Any], None] | None
+    outcome: Outcome = field(default_factory=Outcome)
+    tried: dict[str, int] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
         """What is done."""
-        return self._progress.title
+        return self.progress.title
 
     def take(self, name: str, answer: Answer) -> bool:
-        """Note what came of a try; whether the task is to be tried again.
-
-        Raises
-        ------
-        OSError
-            If a disk is full: all others would fail, too, after long work.
-        """
-        if answer.full is not None:
+        """Note what came of a try; whether the task is to be tried again."""
+        if answer.full is not None:  # all others would fail, too, after long work
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), answer.full)
         if answer.error is None:
-            self._tried.pop(name, None)
+            self.tried.pop(name, None)
             self.outcome.done[name] = answer.value
             self._count(name)
-            if self._on_done is not None:
-                self._on_done(name, answer.value)
+            if self.on_done is not None:
+                self.on_done(name, answer.value)
             return False
-        tried = self._tried[name] = self._tried.get(name, 0) + 1
+        tried = self.tried[name] = self.tried.get(name, 0) + 1
         if tried < self.tries:
             text = _first_line(answer.error)
             _log.warning("%s, %s: %s (try %d of %d)", self.title, name, text, tried, self.tries)
@@ -156,20 +112,14 @@ class Job:
         self._count(name)
 
     def _count(self, name: str) -> None:
-        self._progress.update(1 if self._weight is None else self._weight[name])
+        self.progress.update(1 if self.weight is None else self.weight[name])
 
 
 class Scheduler(ABC):
-    """Runs tasks in this process or in others; get one with `open_scheduler`.
-
-    Attributes
-    ----------
-    session : str
-        Stands for this scheduler in what workers keep with `once`.
-    """
+    """Runs tasks in this process or in others; get one with `open_scheduler`."""
 
     def __init__(self) -> None:
-        self.session = uuid4().hex
+        self.session = uuid4().hex  # stands for this scheduler in what workers keep with `once`
 
     @property
     @abstractmethod
@@ -199,8 +149,8 @@ class Scheduler(ABC):
             Of a module that workers can import too; what it returns is small.
         tasks : mapping of str to tuple
             Its arguments, by the name of the task.
-        title : str
-            What is done, for the progress that is shown.
+        title, unit : str
+            What is done, and what is counted, in the singular, for the progress that is shown.
         weight : mapping of str to int, optional
             How much each task counts in the progress, such as its pixels; each 1 by default.
         on_done : callable, optional
@@ -209,13 +159,6 @@ class Scheduler(ABC):
             How often a task that raises is run, each time on another worker where there is one.
         resources : mapping of str to float, optional
             What a task needs of a worker, such as ``{"GPU": 1}``. Nothing is asked for that no worker has.
-        unit : str
-            What is counted in the progress, in the singular.
-
-        Returns
-        -------
-        Outcome
-            What the function returned, and the errors of the tasks that failed for good.
 
         Raises
         ------
@@ -273,14 +216,9 @@ def attempt(
         with session(sender):
             return Answer(worker, function(*arguments))
     except (Exception, SystemExit) as error:
-        return Answer(worker, error=task_error(error, worker), full=_full(error))
-
-
-def _full(error: BaseException) -> str | None:
-    """The file for which there was no room, as far as that is known; None for another error."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return str(error.filename or "")
-    return None
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        place = str(getattr(error, "filename", None) or "") if full else None
+        return Answer(worker, error=task_error(error, worker), full=place)
 
 
 def task_error(error: BaseException, worker: str) -> TaskError:

@@ -11,13 +11,7 @@ __all__ = ["Budget"]
 
 
 class Budget:
-    """Time from now on.
-
-    Parameters
-    ----------
-    seconds : float
-        How much; infinite for no limit.
-    """
+    """Time from now on; infinite for no limit."""
 
     def __init__(self, seconds: float = math.inf):
         self._end = time.monotonic() + seconds

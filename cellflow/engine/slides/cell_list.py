@@ -53,8 +53,7 @@ class JoinedCells:
         return self._of_block("hole_blocks", "holes", name)
 
     def _of_block(self, starts: str, values: str, name: str) -> Longs:
-        row, column = map(int, name.split("_"))
-        at = row * self._store.grid.columns + column
+        at = self._store.grid.names.index(name)
         begin, end = self._store.open_list(starts)[at : at + 2]
         return np.asarray(self._store.open_list(values)[begin:end])
 
@@ -63,12 +62,12 @@ def join_cells(store: SlideStore, mask: MaskConfig) -> int:
     """Put the parts of cells together that blocks have found; how many cells there are before the checks."""
     grid = store.grid
     parts = [store.load("cells", name) for name in grid.names]
-    seed = np.concatenate([part["seed"] for part in parts])
+    seed, area, box, first = (
+        np.concatenate([part[key] for part in parts]) for key in ("seed", "area", "box", "first")
+    )
     order = np.argsort(seed, kind="stable")
     seeds, starts = np.unique(seed[order], return_index=True)
-    area = np.concatenate([part["area"] for part in parts])[order]
-    box = np.concatenate([part["box"] for part in parts])[order]
-    first = np.concatenate([part["first"] for part in parts])[order]
+    area, box, first = area[order], box[order], first[order]
     joined = np.empty((len(seeds), 7), dtype=np.int64)
     if len(seeds):
         joined[:, 0], joined[:, 1] = seeds, np.add.reduceat(area, starts)

@@ -102,14 +102,9 @@ def check_owned(job: SlideJob, name: str) -> None:
         holes.append(found.holes)
         hole_of.append(rows[chosen[found.hole_of]])
     store.save(
-        "checks",
-        name,
-        rows=rows,
-        error=error,
-        probability=probability,
-        holes=np.concatenate(holes),
-        hole_of=np.concatenate(hole_of),
-    )
+        "checks", name, rows=rows, error=error, probability=probability,
+        holes=np.concatenate(holes), hole_of=np.concatenate(hole_of),
+    )  # fmt: skip
 
 
 def owned_parts(work: Work, name: str, table: CellTable) -> Iterator[tuple[Box, Longs]]:
@@ -146,7 +141,6 @@ def labels_of(store: SlideStore, part: Box, seeds: Longs) -> Ints:
         own = seeds[order[at]] == known
         numbers = np.where(own, order[at] + 1, len(seeds) + 1).astype(np.int32)
         labels = np.append(np.int32(0), numbers)[store.read("cells", box)]
-        out[
-            box.top - part.top : box.bottom - part.top, box.left - part.left : box.right - part.left
-        ] = labels
+        rows = slice(box.top - part.top, box.bottom - part.top)
+        out[rows, box.left - part.left : box.right - part.left] = labels
     return out

@@ -37,9 +37,5 @@ def make_flows(job: SlideJob, name: str) -> None:
 
 def _counts(work: Work) -> NDArray[np.int64]:
     """Tiles that this worker has seen of the slide, and those that networks were run on."""
-    return np.array(
-        [
-            sum(item.seen for item in work.tiles.values()),
-            sum(item.run for item in work.tiles.values()),
-        ]
-    )
+    counts = [(item.seen, item.run) for item in work.tiles.values()]
+    return np.asarray(np.array(counts, np.int64).reshape(-1, 2).sum(axis=0))

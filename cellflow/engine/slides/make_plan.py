@@ -30,22 +30,7 @@ def make_plan(
 ) -> SlidePlan:
     """What is to be done with a slide: the scale of its values, from a coarse view, and what styles tell of it.
 
-    Parameters
-    ----------
-    image : SourceImage
-        The slide.
-    segmenter : Segmenter
-        The members.
-    identity : str
-        Hash of what makes the prediction what it is.
-    block : int
-        Side of a block in pixels.
-    level : int
-        Level of the pyramid to segment.
-    roi : str
-        What is segmented, see `read_roi`; empty for all.
-    empty : float
-        Tiles whose normalised values differ by no more than this hold no cell.
+    `identity` and what follows are as in `SlidePlan`.
 
     Raises
     ------

@@ -31,7 +31,7 @@ from cellflow.numeric.dynamics import check_tally
 from cellflow.storage.atomic import write_json
 from cellflow.storage.locks import hold_lock
 from cellflow.storage.records import dict_or_empty, read_json
-from cellflow.storage.sizes import duration_text, plural
+from cellflow.storage.sizes import duration_text, few_lines, plural
 
 __all__ = ["RECORD", "SlideResult", "predict_slide"]
 
@@ -83,21 +83,9 @@ def predict_slide(
 ) -> SlideResult:
     """Segment a slide block by block.
 
-    Parameters
-    ----------
-    job : SlideJob
-        The slide, and what it is segmented with.
-    identity : str
-        Hash of what makes the result what it is.
-    make_plan : callable
-        Looks at the slide and says what is to be done with it; not called where that is known.
-    scheduler : Scheduler
-        Where the blocks are worked on.
-
-    Returns
-    -------
-    SlideResult
-        Equal to the byte whatever the size of the blocks, the scheduler, and how often the work was interrupted.
+    The result is equal to the byte whatever the size of the blocks, the scheduler, and how often the work was
+    interrupted. `identity` is a hash of what makes it what it is; `make_plan` looks at the slide and says what is to
+    be done with it, and is not called where that is known.
 
     Raises
     ------
@@ -157,24 +145,14 @@ def _begin(job: SlideJob, identity: str, make_plan: MakePlan) -> SlidePlan:
 
 
 class Step(NamedTuple):
-    """What is done with every block before the next step begins.
-
-    Attributes
-    ----------
-    name : str
-        Of what it leaves of each block.
-    work : callable
-        The task: given the job and the name of a block.
-    grid : BlockGrid
-        The blocks.
-    before : callable, optional
-        Joins what the steps before have found of all blocks; called here, unless a block is done already.
-    """
+    """What is done with every block before the next step begins."""
 
     name: str
     work: Callable[..., None]
+    """The task: given the job and the name of a block."""
     grid: BlockGrid
-    before: Callable[[], None] | None = None
+    before: Callable[[], object] | None = None
+    """Joins what the steps before have found of all blocks; called here, unless a block is done already."""
 
 
 class _Pass:
@@ -192,7 +170,7 @@ class _Pass:
         yield Step("flows", make_flows, grid)
         yield Step("ends", find_ends, grid)
         yield Step("cells", find_cells, grid, self._check_flows)
-        yield Step("checks", check_owned, grid, self._join_cells)
+        yield Step("checks", check_owned, grid, partial(join_cells, self.store, self.plan.mask))
         yield Step("labels", write_labels, grid, self._number_cells)
         for level, shape in enumerate(self._levels, 1):
             smaller = BlockGrid(shape, self.plan.block)
@@ -250,9 +228,6 @@ class _Pass:
                 "%s: %d of %d foreground pixels do not come to rest within %d pixels and belong to no cell",
                 self.plan.id, lost, int(tally[0]), self.plan.reach,
             )  # fmt: skip
-
-    def _join_cells(self) -> None:
-        join_cells(self.store, self.plan.mask)
 
     def _number_cells(self) -> None:
         """Number the cells that are kept, and make the empty label map for them."""
@@ -319,12 +294,8 @@ def _failed_text(step: Step, failed: Mapping[str, str]) -> str:
 
 def _block_lines(grid: BlockGrid, failed: Mapping[str, str]) -> str:
     """Where blocks lie and what is wrong with them, a line each."""
-    lines = [
-        f"  - block {name} ({place_text(grid.core(name))}): {text}"
-        for name, text in [*failed.items()][:MAX_PROBLEMS]
-    ]
-    more = len(failed) - MAX_PROBLEMS
-    return "\n".join([*lines, *([f"  and {more} more"] if more > 0 else [])])
+    lines = (f"block {name} ({place_text(grid.core(name))}): {failed[name]}" for name in failed)
+    return few_lines(lines, MAX_PROBLEMS)
 
 
 def _result(folder: Path, record: Mapping[str, Any]) -> SlideResult:

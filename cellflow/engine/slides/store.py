@@ -47,15 +47,7 @@ _ARRAYS: dict[str, tuple[tuple[int, ...], str, float]] = {
 
 
 class SlideStore:
-    """Arrays and records of a slide's blocks.
-
-    Parameters
-    ----------
-    folder : Path
-        Folder of the slide.
-    grid : BlockGrid
-        Its blocks.
-    """
+    """Arrays and records of a slide's blocks."""
 
     def __init__(self, folder: Path, grid: BlockGrid) -> None:
         self.path = folder / ".blocks"
@@ -95,10 +87,8 @@ class SlideStore:
 
     def fields(self, box: Box) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Flow ``(2, h, w)`` and logit ``(h, w)`` of a box."""
-        return (
-            self.read("flow", box).astype(np.float32),
-            self.read("cellprob", box).astype(np.float32),
-        )
+        flow, cellprob = self.read("flow", box), self.read("cellprob", box)
+        return flow.astype(np.float32), cellprob.astype(np.float32)
 
     def done(self, step: str) -> set[str]:
         """Names of the blocks of which a step is done."""
@@ -112,16 +102,13 @@ class SlideStore:
     def save(self, step: str, name: str, **values: Any) -> None:
         """Note that a step is done, with what it found; written last of all.
 
-        Raises
-        ------
-        RunError
-            If nobody waits for it any more: its command was ended, and another one may have begun anew.
+        Refused if nobody waits for it any more: its command was ended, and another one may have begun anew.
         """
         if is_cancelled():
             raise RunError(f"{self.path.parent}: {step} of block {name} is not wanted any more.")
         packed = (
             io.BytesIO()
-        )  # a zip that is cut off by a full disk complains once more when it is collected
+        )  # a zip that a full disk cuts off complains again when it is collected
         np.savez(packed, **values)
         with atomic_path(self.path / step / f"{name}.npz") as temporary:
             temporary.write_bytes(packed.getbuffer())

@@ -21,7 +21,6 @@ from cellflow.io.large import LargeImage
 from cellflow.io.pixel_limit import at_most
 from cellflow.io.roi import Roi, read_roi
 from cellflow.io.source import SourceImage
-from cellflow.numeric.normalize import scale_channels, select_channels
 from cellflow.types import Box
 
 __all__ = ["SlideJob", "Work", "open_work"]
@@ -29,27 +28,16 @@ __all__ = ["SlideJob", "Work", "open_work"]
 
 @dataclass(frozen=True, eq=False)
 class SlideJob:
-    """What a task needs to know of a slide; workers get it with every block.
-
-    Attributes
-    ----------
-    config : EnsembleConfig
-        The command.
-    channels : (int, int) or None
-        Channels that were given, for model files that do not say theirs.
-    image : SourceImage
-        The slide.
-    folder : Path
-        Where its results go, on a disk that all workers see.
-    block : int
-        Side of a block in pixels.
-    """
+    """What a task needs to know of a slide; workers get it with every block."""
 
     config: EnsembleConfig
     channels: tuple[int, int] | None
+    """Those that were given, for model files that do not say theirs."""
     image: SourceImage
     folder: Path
+    """Where its results go, on a disk that all workers see."""
     block: int
+    """Side of a block in pixels."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,15 +71,11 @@ class Work:
 
     def normal(self, box: Box) -> NDArray[np.float32]:
         """Pixels of a box as the networks want them, ``(2, h, w)``."""
-        selected = self._selected(box)
-        return scale_channels(selected, self.plan.scaling, invert=self.plan.invert)
+        return self.plan.normal(self.image.read(box))
 
     def intensity(self, box: Box) -> NDArray[np.float32]:
         """The segmented channel of a box in native units."""
-        return np.asarray(self._selected(box)[0])
-
-    def _selected(self, box: Box) -> NDArray[np.float32]:
-        return select_channels(self.image.read(box), *self.plan.channels, self.plan.divisor)
+        return np.asarray(self.plan.select(self.image.read(box))[0])
 
     def close(self) -> None:
         """Close the image."""

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cellflow.config import MaskConfig
-from cellflow.engine.prediction.predict_images import PredictSummary, predict_images
+from cellflow.engine.prediction.image_pass import ImagesDone
+from cellflow.engine.prediction.predict_images import predict_images
 from cellflow.engine.prediction.result_folder import ResultFolder
 from cellflow.engine.segmentation.member import Member
 from cellflow.engine.segmentation.segmenter import Segmenter
@@ -71,7 +72,7 @@ def readers_of(names: tuple[str, ...] = NAMES) -> ImageReaders:
 
 def predict(
     path: Path, exports: Set[str], readers: ImageReaders | None = None, **opening: Any
-) -> tuple[PredictSummary, int]:
+) -> tuple[ImagesDone, int]:
     """One command; its summary, and how many images the network saw."""
     net = BrightNet()
     member = Member("bright", TorchRunner(net.eval()), 0, 0, 17.0, 17.0)

@@ -25,10 +25,10 @@ from skimage.io import imsave
 from torch import nn
 
 from cellflow.config import MaskConfig
-from cellflow.engine.exports import outlines as outlines_export
-from cellflow.engine.exports import submission
+from cellflow.engine.exports import plain, submission
 from cellflow.engine.prediction import image_writer, result_folder, result_record
-from cellflow.engine.prediction.predict_images import PredictSummary, predict_images
+from cellflow.engine.prediction.image_pass import ImagesDone
+from cellflow.engine.prediction.predict_images import predict_images
 from cellflow.engine.prediction.result_folder import ResultFolder
 from cellflow.engine.runtime.pipeline import THREAD_NAME
 from cellflow.engine.segmentation import segmenter as segment
@@ -62,7 +62,7 @@ EVERY = [
 NAMES = ("a", "b,1", "empty", "d e", "ü")
 WRITERS = {
     "write_labels": image_writer,
-    "write_outlines": outlines_export,
+    "write_outlines": plain,
     "write_submission": submission,
 }
 Read = Callable[[], NDArray[Any]]
@@ -120,7 +120,7 @@ def predict(
     net: nn.Module | None = None,
     chan: int = 0,
     **opening: Any,
-) -> PredictSummary:
+) -> ImagesDone:
     """One command."""
     segmenter = segmenter_of(net or BrightNet(), chan)
     images = readers_of() if readers is None else readers
@@ -504,7 +504,7 @@ def test_the_warning_lists_at_most_20(tmp_path: Path, caplog: pytest.LogCaptureF
     assert (tmp_path / "result" / "submission.csv").read_text() == "id,predicted\n"
 
 
-def predict_all(path: Path, images: dict[str, NDArray[Any]], net: nn.Module) -> PredictSummary:
+def predict_all(path: Path, images: dict[str, NDArray[Any]], net: nn.Module) -> ImagesDone:
     readers = {name: lambda name=name: images[name] for name in images}  # type: ignore[misc]
     summary = predict(path, readers, net=net)
     for name, image in images.items():
@@ -521,7 +521,7 @@ def test_tiny_and_black_images_have_no_cells(tmp_path: Path, make: Callable[[], 
         "colour": np.zeros((60, 70, 3), np.float32),
     }
     summary = predict_all(tmp_path / "result", images, make())
-    assert summary == PredictSummary(dict.fromkeys(images, 0), {})
+    assert summary == ImagesDone(dict.fromkeys(images, 0), {})
     assert (tmp_path / "result" / "cells.csv").read_text().count("\n") == 1
 
 
@@ -529,7 +529,7 @@ def test_tiny_and_black_images_have_no_cells(tmp_path: Path, make: Callable[[], 
 def test_images_of_one_value_have_no_cells(tmp_path: Path, value: int) -> None:
     images = {"flat": np.full((60, 70), value, np.uint16)}
     summary = predict_all(tmp_path / "result", images, BrightNet())
-    assert summary == PredictSummary({"flat": 0}, {})
+    assert summary == ImagesDone({"flat": 0}, {})
 
 
 def test_foreign_flows_are_asked_for_by_id(tmp_path: Path) -> None:

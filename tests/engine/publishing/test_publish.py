@@ -395,9 +395,9 @@ def test_wheels_for_another_python_need_an_index(
 
 
 def test_torch_is_left_to_kaggle_unless_all_is_asked_for() -> None:
-    from cellflow.engine.publishing.wheels import _needed, _Target
+    from cellflow.engine.publishing.wheels import _needed
 
-    here = _Target(f"{sys.version_info.major}.{sys.version_info.minor}")
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
     own = distribution("cellflow")
     every = {package.name.lower() for package in _needed(own, here, ())}
     less = {package.name.lower() for package in _needed(own, here, {"torch"})}
