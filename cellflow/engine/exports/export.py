@@ -168,9 +168,8 @@ class ImageExport(Export):
 class TableExport(ImageExport):
     """An export of all images in one; ``.parts/ID`` and an ending holds what it has of an image until it is written."""
 
-    from_labels = (
-        False  # intensities, confidences and scores are of the image and the network's output
-    )
+    # intensities, confidences and scores are of the image and the network's output
+    from_labels = False
 
     def file(self, folder: Path, image_id: str) -> Path:
         """The part of an image."""
