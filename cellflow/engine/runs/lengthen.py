@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from cellflow.config import OptimConfig
+from cellflow.config import OptimConfig, chosen
 from cellflow.engine.runs.run_records import read_fold_summary
 from cellflow.nn.checkpoint import load_state
 from cellflow.nn.optim import same_rates
@@ -60,7 +60,7 @@ def check_length(run: RunFolder, optim: OptimConfig, n_epochs: int) -> str:
             item.epochs,
             n_epochs,
             optim.n_epochs,
-            schedule=optim.schedule,
+            schedule=chosen(optim.schedule),
             peak=optim.peak_learning_rate,
             warmup=optim.warmup,
         )
