@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any, TypeVar
 
 from cellflow.config.training import TrainConfig
@@ -41,6 +41,8 @@ def plain_training() -> TrainConfig:
 
 def _filled(config: Config, recipe: Mapping[str, Any]) -> Config:
     left_open = {
-        name: value for name, value in recipe.items() if getattr(config, name, value) is None
+        item.name: recipe[item.name]
+        for item in fields(config)  # type: ignore[arg-type]
+        if item.name in recipe and getattr(config, item.name) is None
     }
     return replace(config, **left_open)  # type: ignore[type-var]

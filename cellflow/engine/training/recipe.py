@@ -24,7 +24,7 @@ AVERAGED = 0.2
 """Part of the training's steps over which weights are averaged."""
 LONGEST = 0.999
 """Decay of the average in long trainings."""
-SPREAD = 0.2
+SPREAD = 0.4
 """Standard deviation of the log diameter of images from which each is evaluated at its own."""
 
 
@@ -51,8 +51,9 @@ def settled_config(config: TrainConfig) -> TrainConfig:
 def auto_recipe(config: TrainConfig) -> Mapping[str, Any]:
     """What suits a dataset and the length of a training.
 
-    Measured against Cellpose's recipe at equal crops, see docs/results.md: AdamW at a constant rate, whose
-    weights are averaged, and crops at the scale of prediction.
+    AdamW at a constant rate with averaged weights, and crops at the scale that prediction takes: each image's own
+    where diameters differ much from image to image, else the dataset's. What that gains over Cellpose's recipe is in
+    docs/results.md.
 
     Parameters
     ----------
@@ -65,7 +66,8 @@ def auto_recipe(config: TrainConfig) -> Mapping[str, Any]:
     size = config.optim.batch_size or _batch_size(crops, config.optim.n_epochs)
     steps = config.optim.n_epochs * -(-crops // size)
     diameters = dataset.images["median_diameter"].to_numpy(dtype=float)
-    spread = float(np.nanstd(np.log(diameters[diameters > 0])))
+    spread = float(np.std(np.log(diameters[diameters > 0])))
+    scale = "image" if spread > SPREAD else "dataset"
     schedule = config.optim.schedule or "constant"
     return {
         "optimizer": "adamw",
@@ -73,10 +75,10 @@ def auto_recipe(config: TrainConfig) -> Mapping[str, Any]:
         "warmup": 0.1 if schedule == "constant" else None,
         "ema": round(min(LONGEST, max(0.5, 1 - 1 / (AVERAGED * steps))), 4),
         "batch_size": size,
-        "rescale": "dataset",
+        "rescale": scale,
         "intensity": 0.0,
         "targets": "warp",
-        "eval_diameter": "image" if spread > SPREAD else "dataset",
+        "eval_diameter": scale,
     }
 
 
