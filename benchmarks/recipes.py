@@ -1,176 +1,209 @@
-"""Compare training recipes over paired seeds.
+"""Compare training recipes on images that the network does not train on, over paired splits and seeds.
 
-    python benchmarks/recipes.py --data DATASET --fold 0 --epochs 150 --out FOLDER
-    python benchmarks/recipes.py ... --seeds 0 1 2 3 --recipes rescale=dataset intensity=1,targets=recompute
+    python benchmarks/recipes.py --data DATASET --work FOLDER --epochs 70 --folds 0 --seeds 0 1 2 \\
+        "" optimizer=adamw optimizer=adamw,schedule=cosine,intensity=1
+    python benchmarks/recipes.py ... --screen schedule=step/cosine intensity=0/1 targets=warp/recompute
 
-A recipe is a list of `SamplingConfig` fields with their values; the baseline has none. Every recipe is
-trained with every seed through `cellflow.train`, into runs under FOLDER. The same command again goes on
-where it stopped. After each seed the table of what is complete is printed as Markdown: the score of the
-fold's validation images after the last epoch at default thresholds, its difference to the baseline with
-the same seed, and the 95 % t-interval of the mean difference.
+A recipe is a list of settings of `cellflow train` as `name=value,name=value`; an empty one has none, and the first
+is what the others are compared with. Every recipe is trained on every fold with every seed through
+`cellflow.train`, evaluated at the end only, and scored as the last epoch's weights (their moving average, where the
+recipe has one) score the fold's validation images, from which nothing was chosen. A training that is there is not
+done again. Printed is a Markdown table: mean score, mean difference to the first recipe with its 95 % interval, and
+the difference of each training. The interval resamples images (whole groups), each with the mean over its seeds; so
+it says what other images would give. Differences of single trainings say what another seed would.
 
-Seeds change weights, order and crops, not the images: the interval says what another training on the
-same split would give, not what other images would.
+`--screen` makes recipes of its own: up to 8 settings with two values each in 16 trainings a fold and seed, a
+fractional factorial design in which no main effect is mixed with another or with an interaction of two. Printed are
+the main effects, each the mean of 8 trainings less that of the 8 others.
+
+`--width 0.25` trains networks of a quarter of the U-Net's feature maps, in about a tenth of the time.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-from dataclasses import fields
+import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import yaml
-from scipy import stats
+from demo_seeds import narrowed
+from scipy.linalg import hadamard
 
 import cellflow
-from cellflow import ModelConfig, OptimConfig, RuntimeConfig, SamplingConfig, TrainConfig
+from cellflow import TrainConfig
 from cellflow.config import check_config
+from cellflow.config.layers import with_settings
+from cellflow.engine.data.folds import image_groups
 from cellflow.engine.runs.contents import read_table
+from cellflow.engine.training import start_network
+from cellflow.io.dataset import Dataset
+from cellflow.numeric.bootstrap import bootstrap_mean
 from cellflow.storage.run_folder import RunFolder
 
-BASELINE = "baseline"
-RECIPES = ["rescale=dataset", "intensity=1", "targets=recompute"]
+COLUMNS = [1, 2, 4, 8, 7, 11, 13, 14]
+"""Columns of a Hadamard matrix of 16 rows whose main effects are clear of each other's interactions."""
 
 
-class Difference(NamedTuple):
-    """Mean paired difference and its interval, nan for fewer than two pairs."""
+class Trained(NamedTuple):
+    """One training: its recipe, and where it was done."""
 
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def excludes_zero(self) -> bool:
-        return self.low > 0 or self.high < 0
+    recipe: str
+    fold: int
+    seed: int
 
 
-def sampling_of(recipe: str) -> dict[str, Any]:
-    """Fields of SamplingConfig in ``name=value,name=value``; values are read as in the config file."""
-    if recipe == BASELINE:
-        return {}
-    known = [item.name for item in fields(SamplingConfig)]
-    chosen = {}
-    for part in recipe.split(","):
-        name, _, value = part.partition("=")
-        if name not in known or not value:
-            raise SystemExit(f"--recipes {part!r}: expected NAME=VALUE with one of {known}")
-        chosen[name] = yaml.safe_load(value)
-    return chosen
-
-
-def config_of(options: argparse.Namespace, recipe: str, seed: int) -> TrainConfig:
-    sampling = {"bsize": options.bsize, "nimg_per_epoch": options.nimg_per_epoch}
-    return TrainConfig(
-        fold=(str(options.fold),),
+def config_of(options: argparse.Namespace, training: Trained) -> TrainConfig:
+    """Settings of a training."""
+    name = training.recipe.replace("=", "-").replace(",", "_") or "none"
+    config = TrainConfig(
         data=options.data,
-        name=f"{recipe.replace('=', '-').replace(',', '_')}_seed{seed}",
-        runs_dir=options.out,
-        seed=seed,
-        eval_every=options.eval_every or options.epochs,
-        model=ModelConfig(diam_mean=options.diam_mean),
-        optim=OptimConfig(
-            optimizer="adamw",
-            schedule="cosine",
-            learning_rate=options.learning_rate,
-            n_epochs=options.epochs,
-            batch_size=options.batch_size,
-        ),
-        sampling=SamplingConfig(**(sampling | sampling_of(recipe))),
-        runtime=RuntimeConfig(device=options.device, workers=options.workers),
+        fold=(str(training.fold),),
+        name=f"{name}_seed{training.seed}",
+        runs_dir=options.work,
+        seed=training.seed,
+        eval_every=options.epochs,
     )
+    config = replace(config, optim=replace(config.optim, n_epochs=options.epochs))
+    given = {}
+    for text in [*options.all, *training.recipe.split(",")]:
+        key, _, value = text.partition("=")
+        if key:
+            given[key] = yaml.safe_load(value)
+    config = with_settings(config, given, f"recipe {training.recipe!r}")
+    check_config(config)
+    return config
 
 
-def last_score(config: TrainConfig) -> float:
-    """Mean score of the validation images after the last epoch of the config's only fold."""
+def scores_of(config: TrainConfig) -> pd.Series[float]:
+    """Score of every validation image after the last epoch, by id."""
     path = RunFolder(config.runs_dir / config.name).fold(int(config.fold[0])).evaluations
-    rows = read_table(path, ["epoch", "id", "score"])
-    last = rows[rows["epoch"] == config.optim.n_epochs]
-    if last.empty or last["id"].duplicated().any():
-        raise SystemExit(f"{path}: expected one row per image for epoch {config.optim.n_epochs}")
-    return float(last["score"].mean())
+    rows = read_table(path, ["epoch", "weights", "id", "score"])
+    wanted = "ema" if (rows["weights"] == "ema").any() else "net"
+    last = rows[(rows["epoch"] == rows["epoch"].max()) & (rows["weights"] == wanted)]
+    return last.set_index("id")["score"]
 
 
-def compare(scores: np.ndarray, baseline: np.ndarray) -> Difference:
-    """Mean of the paired differences with the 95 % interval of Student's t."""
-    differences = scores - baseline
-    mean, n = float(differences.mean()), len(differences)
-    if n < 2:
-        return Difference(mean, np.nan, np.nan)
-    half = stats.t.ppf(0.975, n - 1) * differences.std(ddof=1) / np.sqrt(n)
-    return Difference(mean, mean - half, mean + half)
+def trained(options: argparse.Namespace, training: Trained) -> pd.Series[float]:
+    """Scores of a training, which is done where it is not there."""
+    config = config_of(options, training)
+    started = time.monotonic()
+    cellflow.train(config)
+    scores = scores_of(config)
+    print(
+        f"{training}: {scores.mean():.4f} ({time.monotonic() - started:.0f} s)",
+        flush=True,
+    )
+    return scores
 
 
-def table(scores: dict[str, dict[int, float]]) -> str:
-    """Markdown table of ``{recipe: {seed: score}}``; all recipes have the seeds of the baseline."""
-    seeds = list(scores[BASELINE])
-    n = len(seeds)
-    baseline = np.array([scores[BASELINE][seed] for seed in seeds])
-    head = [
-        "recipe",
-        *(f"seed {seed}" for seed in seeds),
-        "mean",
-        *(f"difference, seed {seed}" for seed in seeds),
-        "mean difference",
-        "95 % interval",
-        "zero excluded",
+def gains(
+    options: argparse.Namespace, tables: dict[Trained, pd.Series[float]], recipe: str
+) -> pd.Series[float]:
+    """Difference of each image to the first recipe, mean over the seeds."""
+    first = options.recipes[0]
+    parts = [
+        scores - tables[training._replace(recipe=first)]
+        for training, scores in tables.items()
+        if training.recipe == recipe and training._replace(recipe=first) in tables
     ]
-    lines = [head, ["---"] * len(head)]
-    for recipe, by_seed in scores.items():
-        values = np.array([by_seed[seed] for seed in seeds])
-        row = [recipe, *(f"{value:.4f}" for value in values), f"{values.mean():.4f}"]
-        is_baseline = recipe == BASELINE
-        lines.append(row + ([""] * (n + 3) if is_baseline else difference_cells(values, baseline)))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    together = pd.concat(parts)
+    return together.groupby(level=0).mean()
 
 
-def difference_cells(values: np.ndarray, baseline: np.ndarray) -> list[str]:
-    result = compare(values, baseline)
-    cells = [f"{value:+.4f}" for value in values - baseline] + [f"{result.mean:+.4f}"]
-    if np.isnan(result.low):
-        return [*cells, "needs two seeds", ""]
-    interval = f"{result.low:+.4f} to {result.high:+.4f}"
-    return [*cells, interval, "yes" if result.excludes_zero else "no"]
+def print_recipes(options: argparse.Namespace, tables: dict[Trained, pd.Series[float]]) -> None:
+    """A row per recipe that has been trained."""
+    dataset = Dataset.open(options.data)
+    groups = image_groups(dataset, dataset.folds_path)
+    print("\n| recipe | trainings | score | difference | 95 % interval | by training |")
+    print("|---|---|---|---|---|---|")
+    for recipe in options.recipes:
+        own = {training: table for training, table in tables.items() if training.recipe == recipe}
+        if not own:
+            continue
+        score = np.mean([table.mean() for table in own.values()])
+        gain = gains(options, tables, recipe)
+        found = bootstrap_mean(gain.to_numpy(), groups=groups.loc[gain.index].to_numpy())
+        each = [
+            table.mean() - tables[training._replace(recipe=options.recipes[0])].mean()
+            for training, table in own.items()
+        ]
+        print(
+            f"| {recipe or 'defaults'} | {len(own)} | {score:.4f} | {found.mean:+.4f} | {found.low:+.4f} to "
+            f"{found.high:+.4f} | {' '.join(f'{value:+.3f}' for value in each)} |"
+        )
+    print(flush=True)
+
+
+def screen_recipes(factors: list[str]) -> tuple[list[str], np.ndarray]:
+    """Sixteen recipes of two-level factors, and which level each has of which factor."""
+    if len(factors) > len(COLUMNS):
+        raise SystemExit(f"--screen: at most {len(COLUMNS)} settings, found {len(factors)}")
+    levels = hadamard(16)[:, COLUMNS[: len(factors)]] < 0
+    names = [factor.partition("=")[0] for factor in factors]
+    values = [factor.partition("=")[2].split("/") for factor in factors]
+    recipes = [
+        ",".join(
+            f"{name}={pair[high]}" for name, pair, high in zip(names, values, row, strict=True)
+        )
+        for row in levels.astype(int)
+    ]
+    return recipes, levels
+
+
+def print_effects(options: argparse.Namespace, tables: dict[Trained, pd.Series[float]]) -> None:
+    """Main effect of every factor, and its spread over folds and seeds."""
+    recipes, levels = screen_recipes(options.screen)
+    print("\n| setting | from | to | effect | by fold and seed |")
+    print("|---|---|---|---|---|")
+    sets = sorted({training[1:] for training in tables})
+    whole = [each for each in sets if all(Trained(name, *each) in tables for name in recipes)]
+    for place, factor in enumerate(options.screen):
+        name, _, pair = factor.partition("=")
+        effects = []
+        for each in whole:
+            means = np.array([tables[Trained(recipe, *each)].mean() for recipe in recipes])
+            effects.append(means[levels[:, place]].mean() - means[~levels[:, place]].mean())
+        low, high = pair.split("/")
+        texts = " ".join(f"{effect:+.4f}" for effect in effects)
+        print(f"| {name} | {low} | {high} | {np.mean(effects):+.4f} | {texts} |")
+    print(flush=True)
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("recipes", nargs="*", metavar="NAME=VALUE,NAME=VALUE")
     parser.add_argument("--data", type=Path, required=True, help="prepared dataset with folds")
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--fold", type=int, default=0)
+    parser.add_argument("--work", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--folds", type=int, nargs="+", default=[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, required=True)
-    parser.add_argument("--recipes", nargs="+", default=RECIPES, metavar="NAME=VALUE[,NAME=VALUE]")
-    parser.add_argument("--bsize", type=int, default=224, help="side of a crop")
-    parser.add_argument("--nimg_per_epoch", type=int, help="crops per epoch")
-    parser.add_argument("--diam_mean", type=float, help="diameter that cells are rescaled to")
-    parser.add_argument("--learning_rate", type=float, default=0.004)
-    parser.add_argument("--batch_size", type=int, default=8)
     parser.add_argument(
-        "--eval_every", type=int, help="epochs between evaluations; else the last only"
+        "--all", nargs="*", default=[], metavar="NAME=VALUE", help="settings of all"
     )
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--workers", type=int)
+    parser.add_argument("--screen", nargs="+", metavar="NAME=LOW/HIGH")
+    parser.add_argument("--width", type=float, default=1.0, help="part of the U-Net's feature maps")
     return parser.parse_args()
 
 
 def main() -> None:
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     options = parse()
-    recipes = [BASELINE, *dict.fromkeys(recipe for recipe in options.recipes if recipe != BASELINE)]
-    for recipe in recipes:
-        check_config(config_of(options, recipe, options.seeds[0]))
-    scores: dict[str, dict[int, float]] = {recipe: {} for recipe in recipes}
+    if options.width != 1:
+        start_network.DEFAULT = narrowed(options.width)
+    if options.screen:
+        options.recipes = screen_recipes(options.screen)[0]
+    tables: dict[Trained, pd.Series[float]] = {}
     for seed in options.seeds:
-        for recipe in recipes:
-            config = config_of(options, recipe, seed)
-            cellflow.train(config)
-            scores[recipe][seed] = last_score(config)
-        print(table(scores), flush=True)
+        for fold in options.folds:
+            for recipe in options.recipes:
+                training = Trained(recipe, fold, seed)
+                tables[training] = trained(options, training)
+            (print_effects if options.screen else print_recipes)(options, tables)
 
 
 if __name__ == "__main__":

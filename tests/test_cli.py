@@ -24,6 +24,7 @@ from cellflow.config import (
     config_differences,
     config_to_dict,
 )
+from cellflow.config.recipes import CELLPOSE, filled
 from cellflow.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,7 +56,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch, *words: str) -> TrainConfig:
 def test_optimizer_flags(
     monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], optimizer: str, rate: float
 ) -> None:
-    optim = parsed(monkeypatch, *words).optim
+    optim = filled(parsed(monkeypatch, *words), CELLPOSE).optim
     assert (optim.optimizer, optim.peak_learning_rate) == (optimizer, rate)
 
 
@@ -118,7 +119,7 @@ def test_all_problems_at_once() -> None:
         TrainConfig(fold=("²",)),
         TrainConfig(mask=MaskConfig(cellprob_threshold=float("nan"))),
         TrainConfig(optim=OptimConfig(learning_rate=float("inf"))),
-        TrainConfig(optim=OptimConfig(n_epochs=1)),
+        TrainConfig(optim=OptimConfig(schedule="cellpose", n_epochs=1)),
         DemoConfig(unseen=0),
         FoldsConfig(k=1),
         FoldsConfig(calibration=1.0),

@@ -8,7 +8,7 @@ from cellflow.config.audit import AuditConfig
 from cellflow.config.calibration import CalibrateConfig, GridConfig
 from cellflow.config.catalog import CompareConfig, PruneConfig, RunsConfig
 from cellflow.config.chain import ChainConfig
-from cellflow.config.checks import check_config, config_differences, config_to_dict
+from cellflow.config.checks import check_config, chosen, config_differences, config_to_dict
 from cellflow.config.data import FoldsConfig, PrepareConfig, ReadingConfig, VerifyConfig
 from cellflow.config.host import ChecksConfig
 from cellflow.config.model_export import ModelExportConfig
@@ -73,6 +73,7 @@ __all__ = [
     "TrainConfig",
     "VerifyConfig",
     "check_config",
+    "chosen",
     "config_differences",
     "config_to_dict",
 ]

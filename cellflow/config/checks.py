@@ -7,9 +7,11 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from cellflow.errors import ConfigError
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +102,13 @@ def _problems(config: Any) -> list[str]:
         if dataclasses.is_dataclass(value)
         for problem in _problems(value)
     ]
+
+
+def chosen(value: T | None) -> T:
+    """The value of a setting that may be left open to a recipe, once `train` has filled it."""
+    if value is None:
+        raise ConfigError("A setting was left open to the recipe, which has not been applied.")
+    return value
 
 
 def config_to_dict(config: Any) -> dict[str, Any]:

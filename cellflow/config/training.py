@@ -17,6 +17,7 @@ from cellflow.config.checks import (
     SEED,
     SHARE,
     Rule,
+    chosen,
     is_number,
     seconds_of,
 )
@@ -100,13 +101,13 @@ class OptimConfig:
     cellflow.errors.ConfigError: --momentum has no effect on adamw; it is for --sgd
     """
 
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """Also as --sgd, --adam, and Cellpose's --SGD 0|1."""
+    optimizer: Literal["sgd", "adamw"] | None = None
+    """Also as --sgd, --adam, and Cellpose's --SGD 0|1. Without it what the --recipe says."""
     learning_rate: Annotated[float | None, POSITIVE] = None
     """Highest learning rate; without it 0.2 for sgd and 0.005 for adamw."""
-    schedule: Literal["cellpose", "step", "cosine", "constant"] = "cellpose"
+    schedule: Literal["cellpose", "step", "cosine", "constant"] | None = None
     """cellpose: up from 0 over 10 epochs, halved 10 times near the end. step: the same, but its first epoch
-    learns too. cosine: up, then down to 1 %. constant: up, then the same."""
+    learns too. cosine: up, then down to 1 %. constant: up, then the same. Without it what the --recipe says."""
     warmup: Annotated[float | None, SHARE] = None
     """Share of the steps over which cosine and constant rise; without it 0.05 for cosine, 0 for constant."""
     weight_decay: Annotated[float, NOT_NEGATIVE] = 1e-5
@@ -115,34 +116,34 @@ class OptimConfig:
     """Momentum of sgd; without it 0.9."""
     clip_grad: Annotated[float, NOT_NEGATIVE] = 0.0
     """Longer gradients (L2 norm over all weights) are shortened to this; 0: none are."""
-    ema: Annotated[float, SHARE] = 0.0
+    ema: Annotated[float | None, SHARE] = None
     """Decay of a moving average of the weights, such as 0.999. It is evaluated beside the weights themselves,
-    and saved where it scores better. 0: none."""
+    and saved where it scores better. 0: none. Without it what the --recipe says."""
     n_epochs: Annotated[int, COUNT] = 500
     """Epochs; one epoch is --nimg_per_epoch crops."""
     patience: Annotated[int, NOT_NEGATIVE] = 0
     """Stop after this many evaluations in a row without a better score; 0: never."""
-    batch_size: Annotated[int, COUNT] = 8
-    """Crops per step, over all GPUs."""
+    batch_size: Annotated[int | None, COUNT] = None
+    """Crops per step, over all GPUs; without it what the --recipe says, 8 in Cellpose's."""
 
     @property
     def peak_learning_rate(self) -> float:
         """The learning rate in use, with the optimizer's default filled in."""
         if self.learning_rate is None:
-            return DEFAULT_LEARNING_RATES[self.optimizer]
+            return DEFAULT_LEARNING_RATES[chosen(self.optimizer)]
         return self.learning_rate
 
     def problems(self) -> list[str]:
-        """What does not make sense, one sentence each."""
+        """What does not make sense, one sentence each; of settings left open to a recipe once they are filled."""
         found = []
         if self.schedule == "cellpose" and self.n_epochs == 1:
             found.append(
                 "--schedule cellpose has a learning rate of 0 in its first epoch; with --n_epochs 1 "
                 "use --schedule constant"
             )
-        if self.warmup is not None and self.schedule not in ("cosine", "constant"):
+        if self.warmup is not None and self.schedule not in ("cosine", "constant", None):
             found.append(f"--warmup has no effect on --schedule {self.schedule}")
-        if self.momentum is not None and self.optimizer != "sgd":
+        if self.momentum is not None and self.optimizer == "adamw":
             found.append(f"--momentum has no effect on {self.optimizer}; it is for --sgd")
         return found
 
@@ -169,14 +170,15 @@ class SamplingConfig:
     """Side of a training crop in pixels; a multiple of 8."""
     scale_range: Annotated[float, SCALE_RANGE] = 0.5
     """Crops are scaled by a random factor from 1 - scale_range/2 to 1 + scale_range/2."""
-    rescale: Literal["image", "dataset"] = "image"
+    rescale: Literal["image", "dataset"] | None = None
     """What brings crops to --diam_mean first. image: each image's own median diameter, as Cellpose. dataset: the
-    mean of the training images, as prediction does."""
-    intensity: Annotated[float, NOT_NEGATIVE] = 0.0
-    """Strength of random contrast, brightness, gamma, blur and noise; 1 is moderate, 0 none, as Cellpose."""
-    targets: Literal["warp", "recompute"] = "warp"
+    mean of the training images, as prediction does. Without it what the --recipe says."""
+    intensity: Annotated[float | None, NOT_NEGATIVE] = None
+    """Strength of random contrast, brightness, gamma, blur and noise; 1 is moderate, 0 none, as Cellpose. Without it
+    what the --recipe says."""
+    targets: Literal["warp", "recompute"] | None = None
     """Flows of a crop. warp: those of the image, interpolated, as Cellpose. recompute: anew from the warped
-    labels, so that they have length 1."""
+    labels, so that they have length 1. Without it what the --recipe says."""
     balance: bool = False
     """Draw as many crops from every cell type, however many images it has."""
 
@@ -202,6 +204,9 @@ class TrainConfig:
     """Folds to validate on, each with a model trained on the rest: 2, or 0 1 2, or all."""
     data: Annotated[Path, tyro.conf.arg(aliases=["--dir"])] = Path("cellflow-data")
     """Dataset folder with folds.csv."""
+    recipe: Literal["cellpose", "auto"] = "cellpose"
+    """What a training does where no other setting says so. cellpose: what Cellpose does. auto: what suits the dataset
+    and the number of epochs, see docs/training.md; it is kept in the run's settings."""
     name: Annotated[str, FOLDER_NAME] = "exp"
     """Name of the run. The same command again resumes it; another setting under a used name is refused."""
     runs_dir: Path = Path("runs")
@@ -212,7 +217,7 @@ class TrainConfig:
     """Seed of weights, order and augmentation."""
     eval_every: Annotated[int, COUNT] = 50
     """Epochs between evaluations on the fold's validation images; the last epoch is always evaluated."""
-    eval_diameter: Literal["dataset", "image"] = "dataset"
+    eval_diameter: Literal["dataset", "image"] | None = None
     """Diameters at evaluations. dataset: the mean of the training images, as Cellpose. image: an estimate per
     image from the network's styles of up to 64 training images, as prediction makes one where that is better."""
     select_metric: SelectMetric = "competition"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cellflow.config.checks import config_to_dict
-from cellflow.config.training import TrainConfig
+from cellflow.config.recipes import plain_training
 from cellflow.storage.plain_values import flatten
 from cellflow.tracking._values import round_score
 from cellflow.tracking.sheet_table import Row, SheetTable
@@ -155,7 +155,7 @@ def _model(config: Mapping[str, Any], network: Any) -> str:
 
 def _configuration(config: Mapping[str, Any]) -> str:
     """What differs from the defaults, as flags are named."""
-    usual = dict(flatten(config_to_dict(TrainConfig())))
+    usual = dict(flatten(config_to_dict(plain_training())))
     shown = {name: value for name, value in config.items() if name not in _NOT_SHOWN}
     given = [
         f"{name.rpartition('.')[2]}={value}"

@@ -23,6 +23,7 @@ from cellflow.config import (
     PublishConfig,
     TrainConfig,
     check_config,
+    chosen,
 )
 from cellflow.engine.data.folds import check_split, load_folds, split_text, validation_folds
 from cellflow.engine.data.make_folds import make_folds, split_dataset
@@ -36,9 +37,10 @@ from cellflow.engine.runs.start_file import start_file
 from cellflow.engine.runs.tracked_command import tracked
 from cellflow.engine.training.debug_run import debug_config
 from cellflow.engine.training.fold_result import FoldResult
+from cellflow.engine.training.recipe import settled_config
 from cellflow.engine.training.start_network import is_pretrained, start_model
 from cellflow.engine.training.train import train
-from cellflow.engine.training.trainable import check_trainable, with_channel_numbers
+from cellflow.engine.training.trainable import check_trainable
 from cellflow.engine.validation.calibrate import CalibrationResult, calibrate
 from cellflow.engine.validation.oof import oof
 from cellflow.errors import CellflowError, CheckpointError
@@ -107,7 +109,7 @@ def run_chain(config: ChainConfig) -> ChainResult:
     ('predictions/first-debug', 6)
     """
     check_config(config)
-    config = replace(config, train=with_channel_numbers(config.train))
+    config = replace(config, train=settled_config(config.train))
     if config.images:  # a wrong path is not to show after the training
         find_images(config.images, **config.files.search, log=None)
     check_config(_wanted_split(config))
@@ -147,7 +149,7 @@ def chain_problems(config: ChainConfig) -> list[str]:
     """
     training, problems = config.train, list[str]()
     try:
-        training = with_channel_numbers(training)
+        training = settled_config(training)
     except CellflowError as error:
         return [str(error)]
     if training.debug:  # which leaves no image out
@@ -243,7 +245,7 @@ def _cross_validate(config: ChainConfig, run: RunFolder) -> CalibrationResult:
                 run=str(run.path),
                 data=training.data,
                 policy=config.policy,
-                batch_size=training.optim.batch_size,
+                batch_size=chosen(training.optim.batch_size),
                 runtime=training.runtime,
             )
         )
@@ -273,7 +275,7 @@ def _predict(config: ChainConfig, run: RunFolder) -> EnsembleResult | None:
             runs=(str(run.path),),
             ensembles_dir=config.ensembles_dir,
             output=OutputConfig(out=config.predictions_dir),
-            inference=InferenceConfig(tta=config.tta, batch_size=training.optim.batch_size),
+            inference=InferenceConfig(tta=config.tta, batch_size=chosen(training.optim.batch_size)),
             runtime=training.runtime,
         )
     )
@@ -293,7 +295,7 @@ def _publish(config: ChainConfig, run: RunFolder) -> Publication | None:
 def _write_notebook(config: ChainConfig, run: RunFolder) -> Path | None:
     if not config.notebook:
         return None
-    inference = InferenceConfig(tta=config.tta, batch_size=config.train.optim.batch_size)
+    inference = InferenceConfig(tta=config.tta, batch_size=chosen(config.train.optim.batch_size))
     return write_notebook(
         NotebookConfig(
             run=str(run.path),

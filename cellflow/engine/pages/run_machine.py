@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from cellflow.config import TrainConfig, config_to_dict
+from cellflow.config import config_to_dict
+from cellflow.config.recipes import plain_training
 from cellflow.engine.runs.identity import with_later_settings
 from cellflow.report.pages.run_facts import FoldFacts
 from cellflow.storage.plain_values import flatten
@@ -92,7 +93,7 @@ def setting_rows(record: Mapping[str, Any]) -> list[Row]:
     if not config:
         return []
     given = dict(flatten(with_later_settings(config)))
-    usual = dict(flatten(config_to_dict(TrainConfig())))
+    usual = dict(flatten(config_to_dict(plain_training())))
     return [
         {
             "name": name,

@@ -24,10 +24,11 @@ from cellflow.storage.run_folder import RunFolder
 __all__ = ["check_run", "free_name", "identity", "open_run", "versions", "with_later_settings"]
 
 _NOT_IDENTITY = (
-    "fold", "data", "name", "runs_dir", "savedir", "time_budget", "scheduler", "download", "dry_run",
-    "runtime", "tracking",
+    "fold", "data", "recipe", "name", "runs_dir", "savedir", "time_budget", "scheduler", "download",
+    "dry_run", "runtime", "tracking",
 )  # fmt: skip
-"""What may differ between two commands of one run: where things lie, which fold, time, and the machine."""
+"""What may differ between two commands of one run: where things lie, which fold, time, the machine, and the recipe,
+of whose settings each counts by itself."""
 
 _log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
-from cellflow.config import OptimConfig
+from cellflow.config import OptimConfig, chosen
 from cellflow.engine.runs.run_records import read_fold_summary
 from cellflow.nn.checkpoint import load_state
 from cellflow.nn.optim import same_rates
@@ -42,7 +42,7 @@ def check_length(run: RunFolder, optim: OptimConfig, n_epochs: int) -> str:
             )
         alike = same_rates(
             epochs, n_epochs, optim.n_epochs,
-            schedule=optim.schedule, peak=optim.peak_learning_rate, warmup=optim.warmup,
+            schedule=chosen(optim.schedule), peak=optim.peak_learning_rate, warmup=optim.warmup,
         )  # fmt: skip
         if not alike:
             return (

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from cellflow.config import TrainConfig
+from cellflow.config import TrainConfig, chosen
 from cellflow.engine.training.extra_images import extra_samples, is_final, taught_samples
 from cellflow.engine.training.sample_cache import CachedSamples, cache_samples
 from cellflow.engine.training.trainable import enough_cells, training_ids, validation_ids
@@ -97,8 +97,8 @@ def make_crops(
         scale_range=sampling.scale_range,
         channels=net.channels,
         diameter=diam_labels if sampling.rescale == "dataset" else None,
-        intensity=sampling.intensity if augmented else 0.0,
-        targets=sampling.targets,
+        intensity=chosen(sampling.intensity) if augmented else 0.0,
+        targets=chosen(sampling.targets),
     )
 
 
@@ -121,7 +121,7 @@ def make_sampler(
     return EpochSampler(
         len(ids) + extra,
         config.sampling.nimg_per_epoch or per_epoch,
-        config.optim.batch_size,
+        chosen(config.optim.batch_size),
         seed=config.seed,
         fold=fold,
         weights=weights,

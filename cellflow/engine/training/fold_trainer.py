@@ -8,7 +8,7 @@ import time
 
 import pandas as pd
 
-from cellflow.config import TrainConfig
+from cellflow.config import TrainConfig, chosen
 from cellflow.engine.runtime.interruption import Interrupted, Interruption
 from cellflow.engine.runtime.machine import Machine
 from cellflow.engine.runtime.time_budget import Budget
@@ -183,7 +183,7 @@ class FoldTrainer:
         optim, steps = self.config.optim, len(self.sampler)
         rate = learning_rate_at(
             self.progress.epoch * steps + place,
-            schedule=optim.schedule,
+            schedule=chosen(optim.schedule),
             peak=optim.peak_learning_rate,
             n_epochs=optim.n_epochs,
             steps_per_epoch=steps,
@@ -225,7 +225,7 @@ class FoldTrainer:
         if evaluated:
             self._keep_evaluation(epoch, row)
         else:
-            progress.keep(epoch, row, with_average=config.optim.ema > 0)
+            progress.keep(epoch, row, with_average=chosen(config.optim.ema) > 0)
             self.tracking.epoch(progress.history[-1])
             self.pictures.epoch(progress)
         left = seconds_left(
@@ -261,7 +261,7 @@ class FoldTrainer:
 
     def _keep_evaluation(self, epoch: float, row: dict[str, float]) -> None:
         """Keep the row of an evaluation, with the state and, if it is the best, the model."""
-        self.progress.keep(epoch, row, with_average=self.config.optim.ema > 0)
+        self.progress.keep(epoch, row, with_average=chosen(self.config.optim.ema) > 0)
         self._save()
         if self.progress.best_epoch == epoch:
             self.checkpoint.save_best(self.stepper, self.progress)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from cellflow.config import TrainConfig
+from cellflow.config import TrainConfig, chosen
 from cellflow.engine.runs.start_file import start_file
 from cellflow.engine.runtime.machine import Machine
 from cellflow.engine.training.sample_cache import CachedSamples
@@ -130,13 +130,13 @@ def start_stepper(
     optim = config.optim
     net = _start_network(config, float(np.mean(training.diameters)), origin, machine)
     optimizer = make_optimizer(
-        net, optim.optimizer, weight_decay=optim.weight_decay, momentum=optim.momentum
+        net, chosen(optim.optimizer), weight_decay=optim.weight_decay, momentum=optim.momentum
     )
     return Stepper(
         net,
         optimizer,
         amp=machine.amp,
         clip_grad=optim.clip_grad,
-        ema=optim.ema,
+        ema=chosen(optim.ema),
         ranks=machine.ranks,
     )

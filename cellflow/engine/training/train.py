@@ -26,8 +26,9 @@ from cellflow.engine.training.extra_images import check_targets, is_final
 from cellflow.engine.training.fold_result import FoldResult, copy_best, finished_without_state
 from cellflow.engine.training.fold_trainer import FoldTrainer
 from cellflow.engine.training.parallel_folds import devices_for, train_side_by_side
+from cellflow.engine.training.recipe import settled_config
 from cellflow.engine.training.start_network import check_crop_side, is_pretrained
-from cellflow.engine.training.trainable import check_trainable, with_channel_numbers
+from cellflow.engine.training.trainable import check_trainable
 from cellflow.errors import ConfigError
 from cellflow.io.dataset import Dataset
 from cellflow.nn.ranks import join_ranks, ranks_asked
@@ -85,7 +86,7 @@ def train(config: TrainConfig) -> list[FoldResult]:
     check_config(config)
     if config.dry_run:
         raise ConfigError("A dry run trains nothing; its plan comes from plan_training(config).")
-    config = with_channel_numbers(config)
+    config = settled_config(config)
     if config.debug:
         config = debug_config(config)
     machine = _own_machine(config)

@@ -17,8 +17,9 @@ from cellflow.engine.runtime.machine import Machine, choose_machine
 from cellflow.engine.segmentation.member import Member
 from cellflow.engine.training.crops import fold_samples, make_crops, make_sampler
 from cellflow.engine.training.extra_images import check_targets
+from cellflow.engine.training.recipe import settled_config
 from cellflow.engine.training.start_network import check_crop_side, start_stepper
-from cellflow.engine.training.trainable import check_trainable, with_channel_numbers
+from cellflow.engine.training.trainable import check_trainable
 from cellflow.engine.training.validator import Validator
 from cellflow.io.dataset import Dataset
 from cellflow.nn.dataset import Batch, CropDataset, Slot
@@ -94,7 +95,7 @@ def plan_training(config: TrainConfig) -> Plan:
         What `train` would raise before it starts.
     """
     check_config(config)
-    config = with_channel_numbers(config)
+    config = settled_config(config)
     machine = choose_machine(config.runtime)
     dataset = Dataset.open(config.data)
     split = load_folds(dataset)

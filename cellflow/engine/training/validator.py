@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from cellflow.config import TrainConfig
+from cellflow.config import TrainConfig, chosen
+from cellflow.config.shared import Policy
 from cellflow.engine.runtime.machine import Machine
 from cellflow.engine.segmentation.member import Member
 from cellflow.engine.segmentation.scoring import Seen, score_images
@@ -147,16 +148,16 @@ class Validator:
         self, member: Member, styled: Sequence[str], check: Callable[[], None] | None = None
     ) -> Segmenter:
         """The network with the diameters that were asked for."""
-        size = self.config.optim.batch_size
+        size = chosen(self.config.optim.batch_size)
         if styled:
             models = fit_style_models(member, self.dataset, styled, batch_size=size, check=check)
             member = replace(member, styles=models)
-        policy = self.config.eval_diameter
+        policy: Policy = chosen(self.config.eval_diameter)
         return Segmenter([member], self.config.mask, batch_size=size, policy=policy)
 
     def loss(self, net: nn.Module) -> float:
         """Loss on one fixed crop of every image."""
-        size, count = self.config.optim.batch_size, len(self.ids)
+        size, count = chosen(self.config.optim.batch_size), len(self.ids)
         total = 0.0
         for start in range(0, count, size):
             places = range(start, min(start + size, count))

@@ -18,11 +18,11 @@ from cellflow import cli
 from cellflow.config import (
     CalibrateConfig,
     OofConfig,
-    OptimConfig,
     RuntimeConfig,
     ScoreConfig,
     TrainConfig,
 )
+from cellflow.config.recipes import plain_training
 from cellflow.engine.runs.contents import check_models
 from cellflow.engine.runs.metadata import build_metadata
 from cellflow.engine.training.train import train
@@ -210,9 +210,9 @@ def test_same_rates_are_the_rates(
 
 
 def test_the_first_epochs_of_cellpose_are_alike() -> None:
-    optim = OptimConfig()
+    optim = plain_training().optim
     for before, after, alike in ((30, 60, True), (200, 300, False), (60, 200, True)):
         found = same_rates(
-            before, before, after, schedule=optim.schedule, peak=optim.peak_learning_rate
+            before, before, after, schedule=optim.schedule or "", peak=optim.peak_learning_rate
         )
         assert found is alike

@@ -1,0 +1,123 @@
+"""What a training does where no setting says so."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from cellflow.cli import main
+from cellflow.config import OptimConfig, SamplingConfig, TrainConfig
+from cellflow.engine.training.recipe import settled_config
+from cellflow.errors import ConfigError
+from cellflow.storage.run_folder import RunFolder
+
+
+def cellflow(*words: str) -> int:
+    """A command, and what it ends with."""
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    return int(ended.value.code or 0)
+
+
+def with_diameters(data: Path, folder: Path, diameters: list[float]) -> Path:
+    """A copy of a dataset whose images have other diameters, as far as its table says."""
+    shutil.copytree(data, folder)
+    images = pd.read_csv(folder / "images.csv", dtype={"id": str})
+    images["median_diameter"] = diameters
+    images.to_csv(folder / "images.csv", index=False)
+    return folder
+
+
+def test_cellpose_s_recipe_is_cellpose_s(tiny_data: Path) -> None:
+    settled = settled_config(TrainConfig(data=tiny_data, recipe="cellpose"))
+    optim, sampling = settled.optim, settled.sampling
+    assert (optim.optimizer, optim.peak_learning_rate, optim.schedule) == ("sgd", 0.2, "cellpose")
+    assert (optim.ema, optim.batch_size, optim.n_epochs) == (0.0, 8, 500)
+    assert (sampling.rescale, sampling.targets, sampling.intensity) == ("image", "warp", 0.0)
+    assert settled.eval_diameter == "dataset"
+    assert settled_config(settled) == settled
+
+
+def test_what_is_given_stays_under_every_recipe(tiny_data: Path) -> None:
+    optim = OptimConfig(optimizer="sgd", schedule="cosine", ema=0.0, batch_size=3)
+    sampling = SamplingConfig(rescale="image", targets="recompute", intensity=0.5)
+    config = TrainConfig(
+        data=tiny_data, recipe="auto", optim=optim, sampling=sampling, eval_diameter="image"
+    )
+    settled = settled_config(config)
+    assert settled == config
+    assert settled.optim.peak_learning_rate == 0.2
+
+
+def test_auto_averages_more_weights_and_takes_whole_batches_in_long_trainings(
+    tiny_data: Path,
+) -> None:
+    def auto(n_epochs: int, crops: int) -> OptimConfig:
+        config = TrainConfig(
+            data=tiny_data,
+            recipe="auto",
+            optim=OptimConfig(n_epochs=n_epochs),
+            sampling=SamplingConfig(nimg_per_epoch=crops),
+        )
+        return settled_config(config).optim
+
+    short, long = auto(70, 16), auto(500, 160)
+    assert (short.optimizer, short.schedule, short.batch_size) == ("adamw", "constant", 4)
+    assert long.batch_size == 8
+    # a fifth of 280 steps
+    assert short.ema == pytest.approx(1 - 1 / 56, abs=1e-4)
+    assert long.ema == 0.999
+
+
+def test_auto_takes_crops_at_the_scale_of_prediction(tiny_data: Path, tmp_path: Path) -> None:
+    scales = {}
+    for name, diameters in {"like": [20, 21, 22, 20, 21, 22], "apart": [9, 60, 25, 8, 50, 20]}.items():  # fmt: skip
+        data = with_diameters(tiny_data, tmp_path / name, [float(each) for each in diameters])
+        settled = settled_config(TrainConfig(data=data, recipe="auto"))
+        scales[name] = settled.sampling.rescale, settled.eval_diameter
+    assert scales == {"like": ("dataset", "dataset"), "apart": ("image", "image")}
+
+
+def test_settings_that_do_not_go_with_the_recipe_are_refused(tiny_data: Path) -> None:
+    config = TrainConfig(data=tiny_data, recipe="auto", optim=OptimConfig(momentum=0.8))
+    with pytest.raises(ConfigError, match="--momentum has no effect on adamw"):
+        settled_config(config)
+    assert settled_config(replace(config, recipe="cellpose")).optim.momentum == 0.8
+
+
+def test_a_run_of_the_recipe_from_files_to_files(
+    tiny_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "--data", str(tiny_data), "--runs_dir", str(tmp_path), "--fold", "0"]
+    words += [
+        "--n_epochs",
+        "3",
+        "--bsize",
+        "64",
+        "--diam_mean",
+        "17",
+        "--min_train_masks",
+        "1",
+        "--device",
+        "cpu",
+    ]
+    assert cellflow(*words, "--recipe", "auto") == 0
+    run = RunFolder(tmp_path / "exp")
+    assert "recipe auto: --optimizer adamw --schedule constant" in capsys.readouterr().err
+    optim = run.read_record()["config"]["optim"]
+    assert (optim["optimizer"], optim["batch_size"]) == ("adamw", 4)
+    kept = yaml.safe_load(run.settings("train").read_text())
+    assert kept["recipe"] == "auto"
+    history = run.fold(0).history.read_bytes()
+
+    assert cellflow(*words, "--recipe", "auto") == 0  # what is finished is not trained again
+    assert cellflow("train", "--config", str(run.settings("train")), "--fold", "0") == 0
+    assert run.fold(0).history.read_bytes() == history
+    capsys.readouterr()
+    assert cellflow(*words) != 0
+    assert "optim.optimizer: adamw -> sgd" in capsys.readouterr().err
