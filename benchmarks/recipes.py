@@ -1,14 +1,14 @@
 """Compare training recipes on images that the network does not train on, over paired splits and seeds.
 
-    python benchmarks/recipes.py --data DATASET --work FOLDER --epochs 70 --folds 0 --seeds 0 1 2 \\
-        "" optimizer=adamw optimizer=adamw,schedule=cosine,intensity=1
-    python benchmarks/recipes.py ... --screen schedule=step/cosine intensity=0/1 targets=warp/recompute
+    python benchmarks/recipes.py --data DATASET --work FOLDER --epochs 70 --folds 0 --seeds 0 1 2 -- \\
+        "" recipe=auto optimizer=adamw,schedule=cosine,intensity=1
+    python benchmarks/recipes.py ... --all optimizer=adamw --screen schedule=step/cosine intensity=0/1
 
 A recipe is a list of settings of `cellflow train` as `name=value,name=value`; an empty one has none, and the first
-is what the others are compared with. Every recipe is trained on every fold with every seed through
-`cellflow.train`, evaluated at the end only, and scored as the last epoch's weights (their moving average, where the
-recipe has one) score the fold's validation images, from which nothing was chosen. A training that is there is not
-done again. Printed is a Markdown table: mean score, mean difference to the first recipe with its 95 % interval, and
+is what the others are compared with; `--all` has settings of all of them. Every recipe is trained on every fold
+with every seed through `cellflow.train`, evaluated at the end only, and scored as the last epoch's weights (their
+moving average, where the recipe has one) score the fold's validation images, from which nothing was chosen. A
+training that is there is not done again. Printed is a Markdown table: mean score, mean difference to the first recipe with its 95 % interval, and
 the difference of each training. The interval resamples images (whole groups), each with the mean over its seeds; so
 it says what other images would give. Differences of single trainings say what another seed would.
 
