@@ -224,11 +224,7 @@ class _Choosing:
     """What is covered so far."""
 
     def __init__(
-        self,
-        styles: Floats,
-        weights: Floats,
-        covered: Floats,
-        types: NDArray[np.int64],
+        self, styles: Floats, weights: Floats, covered: Floats, types: NDArray[np.int64]
     ) -> None:
         self.styles, self.weights, self.covered, self.types = styles, weights, covered, types
         self.taken = np.zeros(int(types.max(initial=-1)) + 1)

@@ -49,10 +49,7 @@ class Predicts(Protocol):
 
 
 def settle(
-    segmenter: Predicts,
-    means_of: MeansOf,
-    shape: tuple[int, int],
-    known: Recognition,
+    segmenter: Predicts, means_of: MeansOf, shape: tuple[int, int], known: Recognition
 ) -> Recognition:
     """What is known of an image, with the diameter of the cells found in it where that is another.
 
@@ -99,10 +96,7 @@ def settle(
 
 
 def settle_whole(
-    segmenter: Predicts,
-    see: Callable[[Recognition], Seen],
-    normal: Floats,
-    known: Recognition,
+    segmenter: Predicts, see: Callable[[Recognition], Seen], normal: Floats, known: Recognition
 ) -> tuple[Recognition, Seen | None]:
     """The same for an image ``(C, H, W)`` that is held, with what was seen of all of it where that needs no repeating.
 
@@ -145,11 +139,7 @@ def sample_boxes(shape: tuple[int, int]) -> Sequence[Box]:
 
 
 def _sizes(
-    segmenter: Predicts,
-    means_of: MeansOf,
-    shape: tuple[int, int],
-    box: Box,
-    known: Recognition,
+    segmenter: Predicts, means_of: MeansOf, shape: tuple[int, int], box: Box, known: Recognition
 ) -> NDArray[np.float64]:
     """Diameters of the cells found in a box, without those that its sides cut; none where it cannot be read."""
     _, diameter, mask = segmenter.settings_for(known)

@@ -50,11 +50,7 @@ def tiles(images: pd.DataFrame, cells: pd.DataFrame, group: str | None) -> list[
         {"label": "Median diameter", **_diameter(images, cells)},
         {"label": "Pixels", **_pixels(images)},
         {"label": "Pixel size", **_pixel_size(images)},
-        {
-            "label": "In cells",
-            "value": f"{_share_in_cells(images):.0%}",
-            "note": "of all pixels",
-        },
+        {"label": "In cells", "value": f"{_share_in_cells(images):.0%}", "note": "of all pixels"},
     ]
 
 

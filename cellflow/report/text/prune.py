@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 from cellflow.storage.sizes import size_text
 
 __all__ = ["prune_text", "removed_text"]
 
 
-class Item(Protocol):
-    """Something that can go."""
-
-    @property
-    def path(self) -> Path: ...
-    @property
-    def bytes(self) -> int: ...
-    @property
-    def why(self) -> str: ...
-
-
-def prune_text(items: Sequence[Item], kept: Sequence[str]) -> str:
+def prune_text(items: Sequence[Any], kept: Sequence[str]) -> str:
     """What can go, with its size and why, and what is left alone."""
     lines = [f"{size_text(item.bytes):>10}  {item.path}  ({item.why})" for item in items]
     lines.append(f"{size_text(sum(item.bytes for item in items)):>10}  in all")
