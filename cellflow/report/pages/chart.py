@@ -11,7 +11,7 @@ import numpy as np
 from cellflow.report._figure import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
 from cellflow.report.pages.table import Table
 
-__all__ = ["COLOURS", "Chart", "literal", "log_axis"]
+__all__ = ["COLOURS", "Chart", "axes", "literal", "log_axis"]
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, SKY, PURPLE, GREY)
 """Of one thing after the other; they are told apart with any colour vision, on light and on dark ground."""
@@ -55,6 +55,11 @@ class Chart:
             "traces": [dict(item) for item in self.traces],
             "layout": {"colorway": list(COLOURS), "height": self.height, **self.layout},
         }
+
+
+def axes(x: str, y: str) -> dict[str, dict[str, Any]]:
+    """Both axes of a chart with their titles, as plotly takes them."""
+    return {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}}}
 
 
 def log_axis(low: float, high: float) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from cellflow.report.pages.chart import COLOURS, Chart, literal
+from cellflow.report.pages.chart import COLOURS, Chart, axes, literal
 from cellflow.report.pages.page import write_page
 from cellflow.report.pages.run_charts import pairs_by_type
 from cellflow.report.pages.run_facts import Hint
@@ -194,13 +194,9 @@ def _interval_chart(place: int, pair: PairFacts) -> Chart | None:
             }
         )  # fmt: skip
     count = table.groupby("thresholds").size().max()
+    zero = {"zeroline": True, "zerolinewidth": 2, "rangemode": "tozero"}
     layout = {
-        "xaxis": {
-            "title": {"text": "difference of the score"},
-            "zeroline": True,
-            "zerolinewidth": 2,
-            "rangemode": "tozero",
-        },
+        "xaxis": {"title": {"text": "difference of the score"}, **zero},
         "yaxis": {"autorange": "reversed", "type": "category"},
         "scattermode": "group",
     }
@@ -218,13 +214,9 @@ def _image_charts(place: int, pair: PairFacts) -> list[Chart]:
     images = pair.images
     if images.empty:
         return []
+    says = "%{x:.3f} and %{y:.3f}"
     traces = pairs_by_type(
-        images,
-        "score_a",
-        "score_b",
-        ends=[0, 1],
-        line="no difference",
-        says="%{x:.3f} and %{y:.3f}",
+        images, "score_a", "score_b", ends=[0, 1], line="no difference", says=says
     )
     both = {
         "xaxis": {"title": {"text": literal(pair.a)}, "range": [-0.02, 1.02]},
@@ -237,15 +229,11 @@ def _image_charts(place: int, pair: PairFacts) -> list[Chart]:
         "marker": {"color": [COLOURS[0] if value >= 0 else COLOURS[3] for value in ranked["difference"]]},
         "hovertemplate": "%{text}: %{y:+.3f}<extra></extra>",
     }  # fmt: skip
-    order = {
-        "xaxis": {"title": {"text": "images, in the order of the difference"}},
-        "yaxis": {"title": {"text": "difference of the score"}},
-        "bargap": 0.1,
-    }
+    order = axes("images, in the order of the difference", "difference of the score")
     better, worse = int((images["difference"] > 0).sum()), int((images["difference"] < 0).sum())
     says = f"{pair.b} is better on {better} images, {pair.a} on {worse}; {len(images) - better - worse} are the same."
     return [
         Chart(f"images-{place}", "Score of every image in both", traces, both,
               f"Above the line {pair.b} is better.", height=400),
-        Chart(f"order-{place}", "Differences in order", [bars], order, says, height=400),
+        Chart(f"order-{place}", "Differences in order", [bars], {**order, "bargap": 0.1}, says, height=400),
     ]  # fmt: skip

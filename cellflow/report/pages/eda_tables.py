@@ -118,28 +118,18 @@ def type_table(images: pd.DataFrame, cells: pd.DataFrame) -> Table:
         for kind, members in _by_type(images)
     ]
     columns = [
-        Column("type", "Cell type"),
-        Column("images", "Images"),
-        Column("groups", "Groups"),
+        Column("type", "Cell type"), Column("images", "Images"), Column("groups", "Groups"),
         Column("cells", "Cells"),
         Column("per_image", "Cells per image", 0, "Median over the images"),
-        Column("fewest", "Fewest"),
-        Column("most", "Most"),
+        Column("fewest", "Fewest"), Column("most", "Most"),
         Column("area", "Area", 0, "Median area of the cells, in pixels"),
-        Column(
-            "diameter", "Diameter", 1, "Median diameter of discs of the cells' areas, in pixels"
-        ),
+        Column("diameter", "Diameter", 1, "Median diameter of discs of the cells' areas, in pixels"),
         Column("low", "Small (5 %)", 1, "5 % of the cells are less wide"),
         Column("high", "Large (95 %)", 1, "5 % of the cells are wider"),
         *([Column("um", "Diameter in µm", 1)] if images["um"].notna().any() else []),
-        Column(
-            "covered",
-            "In cells, %",
-            0,
-            "Share of the pixels that lie in cells; median over the images",
-        ),
+        Column("covered", "In cells, %", 0, "Share of the pixels that lie in cells; median over the images"),
         Column("density", "Cells per megapixel", 0, "Median over the images"),
-    ]
+    ]  # fmt: skip
     return Table("Every cell type", columns, rows)
 
 
@@ -171,11 +161,9 @@ def layout_table(images: pd.DataFrame) -> Table:
         for row in rows_of(counts.head(MOST_ROWS))
     ]
     columns = [
-        Column("size", "Height x width"),
-        Column("channels", "Channels"),
-        Column("dtype", "Pixels"),
+        Column("size", "Height x width"), Column("channels", "Channels"), Column("dtype", "Pixels"),
         Column("images", "Images"),
-    ]
+    ]  # fmt: skip
     return Table("Sizes and types of images", columns, rows)
 
 
@@ -193,13 +181,9 @@ def finding_table(findings: pd.DataFrame) -> Table:
         for (kind, verdict), items in findings.groupby(["kind", "verdict"], sort=False)
     ]
     columns = [
-        Column("kind", "Found"),
-        Column("verdict", "Verdict"),
-        Column("images", "Images"),
-        Column("cells", "Cells"),
-        Column("first", "The first"),
-        Column("reason", "Details"),
-    ]
+        Column("kind", "Found"), Column("verdict", "Verdict"), Column("images", "Images"),
+        Column("cells", "Cells"), Column("first", "The first"), Column("reason", "Details"),
+    ]  # fmt: skip
     return Table("What verify finds", columns, rows)
 
 
@@ -213,21 +197,18 @@ def finding_rows(findings: pd.DataFrame) -> Table:
     rows = [{**row, "cell": int(row["cell"]) if row["cell"] else None} for row in rows_of(first)]
     more = "" if len(first) == len(findings) else f", the first {_EACH} of each kind"
     columns = [
-        Column("kind", "Found"),
-        Column("id", "Image"),
-        Column("cell", "Cell"),
+        Column("kind", "Found"), Column("id", "Image"), Column("cell", "Cell"),
         Column("reason", "Details"),
-    ]
+    ]  # fmt: skip
     return Table(f"Findings one by one{more}", columns, rows)
 
 
 def odd_table(odd: pd.DataFrame) -> Table:
     """Images unlike the rest."""
     columns = [
-        Column("id", "Image"),
-        Column("why", "Why"),
+        Column("id", "Image"), Column("why", "Why"),
         Column("distance", "Distance", 1, "From the median, in robust standard deviations"),
-    ]
+    ]  # fmt: skip
     return Table("Images unlike the rest of their type", columns, rows_of(odd.head(MOST_ROWS)))
 
 
@@ -235,22 +216,15 @@ def image_table(images: pd.DataFrame, group: str | None) -> Table:
     """A row for each image."""
     typed, folded = (images["cell_type"] != "").any(), images["fold"].notna().any()
     columns = [
-        Column("id", "Image"),
-        *([Column("cell_type", "Cell type")] if typed else []),
-        *([Column("group", group)] if group else []),
-        *([Column("fold", "Fold")] if folded else []),
+        Column("id", "Image"), *([Column("cell_type", "Cell type")] if typed else []),
+        *([Column("group", group)] if group else []), *([Column("fold", "Fold")] if folded else []),
         Column("n_cells", "Cells"),
         Column("diameter", "Diameter", 1, "Median of its cells, in pixels"),
-        Column("covered", "In cells, %", 0),
-        Column("density", "Cells per megapixel", 0),
+        Column("covered", "In cells, %", 0), Column("density", "Cells per megapixel", 0),
         Column("mean", "Brightness", 1, "Mean intensity"),
-        Column(
-            "contrast", "Contrast", 2, "Cells against the rest, in standard deviations of the image"
-        ),
-        Column("size", "Height x width"),
-        Column("channels", "Channels"),
-        Column("dtype", "Pixels"),
-    ]
+        Column("contrast", "Contrast", 2, "Cells against the rest, in standard deviations of the image"),
+        Column("size", "Height x width"), Column("channels", "Channels"), Column("dtype", "Pixels"),
+    ]  # fmt: skip
     shown = images.head(MOST_ROWS).assign(
         covered=100 * images["covered"],
         size=images["height"].astype(str) + " x " + images["width"].astype(str),
@@ -277,12 +251,10 @@ def group_table(images: pd.DataFrame) -> Table:
     ]
     rows.sort(key=lambda row: -int(str(row["images"])))
     columns = [
-        Column("group", "Group"),
-        Column("images", "Images"),
-        Column("cells", "Cells"),
+        Column("group", "Group"), Column("images", "Images"), Column("cells", "Cells"),
         *([Column("types", "Cell types")] if (images["cell_type"] != "").any() else []),
         *([Column("fold", "Fold")] if images["fold"].notna().any() else []),
-    ]
+    ]  # fmt: skip
     return Table("Every group", columns, rows[:MOST_ROWS])
 
 
@@ -304,15 +276,11 @@ def fold_table(images: pd.DataFrame) -> Table:
             }
         )
     columns = [
-        Column("fold", "Fold"),
-        Column("images", "Images"),
-        Column("groups", "Groups"),
+        Column("fold", "Fold"), Column("images", "Images"), Column("groups", "Groups"),
         Column("cells", "Cells"),
-        Column(
-            "diameter", "Diameter", 1, "Median over the images of their median diameter, in pixels"
-        ),
+        Column("diameter", "Diameter", 1, "Median over the images of their median diameter, in pixels"),
         *([Column(f"type {kind}", type_text(kind)) for kind in kinds] if kinds != [""] else []),
-    ]
+    ]  # fmt: skip
     return Table("Every fold, with its images of each type", columns, rows)
 
 

@@ -252,14 +252,10 @@ def _star(item: FoldFacts, value: float) -> Trace:
 
 def _best_table(folds: Sequence[FoldFacts]) -> Table:
     columns = [
-        Column("fold", "Fold"),
-        Column("state", "State"),
-        Column("epochs", "Epochs", None, "trained so far"),
-        Column("epoch", "Chosen epoch"),
-        Column(
-            "score", "Its score", 4, "of the validation images, on which it was chosen: optimistic"
-        ),
-    ]
+        Column("fold", "Fold"), Column("state", "State"),
+        Column("epochs", "Epochs", None, "trained so far"), Column("epoch", "Chosen epoch"),
+        Column("score", "Its score", 4, "of the validation images, on which it was chosen: optimistic"),
+    ]  # fmt: skip
     rows = [
         {
             "fold": str(item.fold),

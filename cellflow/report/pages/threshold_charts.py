@@ -100,12 +100,11 @@ def _label(axis: str, value: float) -> str:
 def chosen_table(found: ThresholdFacts) -> Table:
     """What was chosen for each cell type, with its scores."""
     columns = [
-        Column("name", "Images of"),
-        *(Column(axis, _TITLES[axis]) for axis in _AXES),
+        Column("name", "Images of"), *(Column(axis, _TITLES[axis]) for axis in _AXES),
         Column("images", "Images"),
         Column("training_thresholds", "At the training's", 4, "score at the training's thresholds"),
         Column("cross_fitted", "Cross-fitted", 4, "score at thresholds fitted on the other folds"),
-    ]
+    ]  # fmt: skip
     rows = [
         {
             "name": name,
@@ -145,14 +144,9 @@ def fold_table(found: ThresholdFacts) -> Table:
         Column("threshold", "Threshold"),
         *(Column(f"fold{n}", f"without fold {fold}") for n, fold in enumerate(folds)),
         Column("steps", "Steps", None, "of the grid between the outermost"),
-        Column(
-            "costs",
-            "Costs",
-            4,
-            "largest difference of the mean score of all images between these values",
-        ),
+        Column("costs", "Costs", 4, "largest difference of the mean score of all images between these values"),
         Column("verdict", "Folds agree"),
-    ]
+    ]  # fmt: skip
     rows = [
         {
             "threshold": _TITLES[item["threshold"]],
