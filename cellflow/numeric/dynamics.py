@@ -143,9 +143,7 @@ def flows_to_labels(
     if min_size > 0:  # before the check, which costs the most; the order changes no result
         keep &= candidates.areas >= min_size
     if flow_threshold is not None and flow_threshold > 0:
-        numbers = (np.flatnonzero(keep) + 1).astype(np.int32)
-        errors = candidate_errors(candidates, numbers)
-        keep[numbers[errors > np.float32(flow_threshold)] - 1] = False
+        drop_disagreeing(candidates, keep, flow_threshold)
     if score_per_pixel > 0:
         keep &= candidate_probabilities(candidates, cellprob) >= score_per_pixel
     return finish(candidates, keep, fill_holes=fill_holes)
@@ -186,16 +184,29 @@ def find_candidates(
         empty = np.zeros(shape, dtype=np.int32), np.zeros((1, 6), dtype=np.int32)
         return _as_candidates(*empty, np.zeros((*shape, 2), dtype=np.float32))
     field, stops = _follow_flows(flow, cellprob, cellprob_threshold, steps, method, check_scale)
-    final, counts, places = stops.final, stops.counts, np.sort(stops.crowded)
+    final = stops.final
+    seeds, owner = grown_seeds(stops.counts, np.sort(stops.crowded))
+    stats = measure(final, len(seeds), ends=(final, owner))
+    stats[stats[:, AREA] > max_size_fraction * cellprob.size, AREA] = 0
+    return _as_candidates(final, stats, field)
+
+
+def grown_seeds(counts: Ints, places: Ints) -> tuple[Ints, Ints]:
+    """The peaks among crowded places, ascending, as seeds, and which seed, from 1, owns each pixel ``(H, W)``."""
     is_peak = np.empty(len(places), dtype=np.bool_)
     _regions.keep_peaks(counts, places, is_peak)
     seeds = places[is_peak]
     seeds = seeds[np.argsort(counts.reshape(-1)[seeds], kind="stable")]
-    owner = np.zeros(shape, dtype=np.int32)
+    owner = np.zeros(counts.shape, dtype=np.int32)
     _regions.grow_seeds(counts, seeds, owner)
-    stats = measure(final, len(seeds), ends=(final, owner))
-    stats[stats[:, AREA] > max_size_fraction * cellprob.size, AREA] = 0
-    return _as_candidates(final, stats, field)
+    return seeds, owner
+
+
+def drop_disagreeing(candidates: Candidates, keep: NDArray[np.bool_], threshold: float) -> None:
+    """Of labels to keep, those whose flow error is above the threshold are not, in place."""
+    numbers = (np.flatnonzero(keep) + 1).astype(np.int32)
+    errors = candidate_errors(candidates, numbers)
+    keep[numbers[errors > np.float32(threshold)] - 1] = False
 
 
 def candidate_errors(candidates: Candidates, numbers: Ints) -> Floats:

@@ -18,6 +18,7 @@ from cellflow.numeric.dynamics import (
     candidate_errors,
     candidate_probabilities,
     check_fields,
+    drop_disagreeing,
     find_candidates,
     finish,
 )
@@ -207,9 +208,7 @@ def score_filters(
     )
     agrees = (found.areas > 0) & (found.areas >= min_size)
     if flow_threshold > 0:
-        numbers = (np.flatnonzero(agrees) + 1).astype(np.int32)
-        errors = candidate_errors(found, numbers)
-        agrees[numbers[errors > np.float32(flow_threshold)] - 1] = False
+        drop_disagreeing(found, agrees, flow_threshold)
     probability = candidate_probabilities(found, cellprob)
     counts = []
     for item in filters:

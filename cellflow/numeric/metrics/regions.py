@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
+from cellflow.numeric._runs import owner_of_runs, pixels_of_runs
 from cellflow.numeric.labels import bounded, measure_areas
 from cellflow.types import Instances
 
@@ -109,7 +110,7 @@ def _without(cells: Any, drops: Drops, region: Bools, *, clip: bool) -> tuple[An
 def _instances_without(
     cells: Instances, drops: Drops, region: Bools, *, clip: bool
 ) -> tuple[Instances, Bools]:
-    owner = np.repeat(np.arange(len(cells)), np.diff(cells.offsets))
+    owner = owner_of_runs(cells)
     covered = np.concatenate([[0], np.cumsum(region.reshape(-1))])
     in_run = covered[cells.starts + cells.lengths] - covered[cells.starts]
     inside = np.bincount(owner, weights=in_run, minlength=len(cells)).astype(np.int64)
@@ -126,7 +127,7 @@ def _instances_without(
 def _runs_outside(region: Bools, starts: Ints, lengths: Ints) -> tuple[Ints, Ints, Ints]:
     """Parts of runs that lie outside a region: of which run each is, starts and lengths."""
     run = np.repeat(np.arange(len(starts)), lengths)
-    place = np.arange(len(run)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + starts[run]
+    place = pixels_of_runs(starts, lengths)
     outside = ~region[place]
     run, place = run[outside], place[outside]
     begins = np.ones(len(place), dtype=np.bool_)
