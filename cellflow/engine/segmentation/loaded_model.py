@@ -229,19 +229,17 @@ class Model:
             normalization=normalization_of(normalize, invert=invert),
             augment=augment,
         )
-        several = is_several(x) or _is_list_of_stacks(x)
+        # of an array with so many axes Cellpose takes the first for a list
+        several = is_several(x) or (isinstance(x, np.ndarray) and x.squeeze().ndim == _STACKS_AXES)
         images = list(x) if several else [x]
         answers = []
         for place, item in enumerate(images):
             pair = _channels_of(channels, place, len(images))
             size = nth(diameter, place, len(images), "diameter")
             factor = nth(rescale, place, len(images), "rescale")
+            members = segmenter.members if pair is None else _with_channels(segmenter.members, pair)
             for_image = dataclasses.replace(
-                segmenter,
-                members=segmenter.members
-                if pair is None
-                else _with_channels(segmenter.members, pair),
-                diameter=self._diameter(size, factor),
+                segmenter, members=members, diameter=self._diameter(size, factor)
             )
             stack = as_planes(item, channel_axis, z_axis)
             planes = [answer_of(for_image, plane, masks=compute_masks) for plane in stack.images]
@@ -291,11 +289,6 @@ def _with_channels(members: Sequence[Member], channels: Sequence[int]) -> list[M
                 expected=[member.chan, member.chan2], found=list(channels),
             )  # fmt: skip
     return [dataclasses.replace(member, chan=chan, chan2=chan2) for member in members]
-
-
-def _is_list_of_stacks(x: Any) -> bool:
-    """Whether an array holds so many axes that Cellpose takes the first for a list."""
-    return isinstance(x, np.ndarray) and x.squeeze().ndim == _STACKS_AXES
 
 
 def _channels_of(channels: Sequence[Any] | None, place: int, count: int) -> tuple[int, int] | None:

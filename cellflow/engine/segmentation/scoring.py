@@ -74,12 +74,11 @@ def rates(rows: pd.DataFrame) -> dict[str, float]:
 
     NaN where tables from before these columns, or other ones, do not have them.
     """
-    if not set(COUNTS) <= set(rows):
-        return dict.fromkeys(("precision", "recall", "f1"), float("nan"))
-    found, missed, false = (float(rows[name].sum(skipna=False)) for name in COUNTS)
-    return dict(
-        zip(("precision", "recall", "f1"), detection_rates(found, false, missed), strict=True)
-    )
+    found = missed = false = float("nan")
+    if set(COUNTS) <= set(rows):
+        found, missed, false = (float(rows[name].sum(skipna=False)) for name in COUNTS)
+    precision, recall, f1 = detection_rates(found, false, missed)
+    return {"precision": precision, "recall": recall, "f1": f1}
 
 
 def score_images(
