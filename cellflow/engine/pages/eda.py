@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -200,11 +201,9 @@ def _group(dataset: Dataset) -> str | None:
 
 def _fold_of(dataset: Dataset) -> pd.Series[float]:
     """Fold of every image; none where there is no table that can be used, which `verify` tells."""
-    if dataset.folds_path.exists():
-        try:
+    with suppress(FoldError):
+        if dataset.folds_path.exists():
             return dataset.folds().astype(float)
-        except FoldError:
-            pass
     return pd.Series(np.nan, index=dataset.images.index, dtype=float)
 
 
@@ -225,15 +224,11 @@ def _facts(
             Gallery(type_text(kind) if kind else "", _shown(views, dict.fromkeys(names, "")))
             for kind, names in samples.items()
         ],
-        odd=_shown(views, _odd_captions(found.odd_images.head(ODD_SHOWN))),
+        odd=_shown(views, found.odd_images.head(ODD_SHOWN).set_index("id")["why"].to_dict()),
         odd_images=found.odd_images,
         labels=views.cells(chosen_labels(found.findings, found.odd_cells)),
         next=verified.next,
     )
-
-
-def _odd_captions(odd: pd.DataFrame) -> dict[str, str]:
-    return dict(zip(odd["id"].astype(str), odd["why"].astype(str), strict=True))
 
 
 def _shown(views: Views, captions: dict[str, str]) -> list[View]:
