@@ -103,19 +103,12 @@ def audit_facts(
     covers = np.bincount(place, minlength=predicted.size)[other_place] > 0
     faults = cell_facts(annotations)
     return AuditFacts(
-        pairs,
-        sure,
-        seen,
-        errors,
-        predicted_errors,
+        pairs, sure, seen, errors, predicted_errors,
         _means(owner, predicted.reshape(-1)[place] > 0, annotations.areas),
         _means(others, covers, cells.areas),
-        _centres(owner, place, annotations),
-        _centres(others, other_place, cells),
-        faults,
-        _seen_in_holes(annotations, faults, likely),
-        _rest_apart(annotations, faults, predicted),
-    )
+        _centres(owner, place, annotations), _centres(others, other_place, cells), faults,
+        _seen_in_holes(annotations, faults, likely), _rest_apart(annotations, faults, predicted),
+    )  # fmt: skip
 
 
 def cell_pixels(cells: Instances) -> tuple[Ints, Ints]:

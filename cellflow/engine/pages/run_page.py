@@ -189,16 +189,12 @@ def _fold_facts(files: RunTables, state: FoldState) -> FoldFacts:
     if history is not None and "skipped_steps" in history:
         skipped = float(pd.to_numeric(history["skipped_steps"], errors="coerce").sum())
     return FoldFacts(
-        fold=state.fold,
-        state=_fold_word(files.run, state),
-        history=pd.DataFrame() if history is None else history.dropna(subset=["epoch"]),
-        evaluations=pd.DataFrame() if evaluations is None else evaluations,
-        epoch=state.epoch,
-        score=state.score,
-        epochs=state.epochs,
-        ended=state.finished,
+        state.fold, _fold_word(files.run, state),
+        pd.DataFrame() if history is None else history.dropna(subset=["epoch"]),
+        pd.DataFrame() if evaluations is None else evaluations,
+        epoch=state.epoch, score=state.score, epochs=state.epochs, ended=state.finished,
         skipped_steps=int(skipped),
-    )
+    )  # fmt: skip
 
 
 def _fold_word(run: RunFolder, state: FoldState) -> str:

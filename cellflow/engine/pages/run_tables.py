@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -17,6 +18,9 @@ from cellflow.storage.records import load_json
 from cellflow.storage.run_folder import RunFolder
 
 __all__ = []
+
+Found = TypeVar("Found")
+Empty = TypeVar("Empty")
 
 
 @dataclass
@@ -35,35 +39,22 @@ class RunTables:
 
     def table(self, path: Path, columns: Sequence[str]) -> pd.DataFrame | None:
         """A table with these columns at least; None where there is none that can be read."""
-        if not path.exists():
-            return None
-        try:
-            return read_frame(path, list(columns), text=TEXT_COLUMNS)
-        except (CellflowError, OSError) as error:
-            self._note(path, error)
-            return None
+        return self._read(
+            path, lambda path: read_frame(path, list(columns), text=TEXT_COLUMNS), None
+        )
 
     def grid(self, path: Path) -> pd.DataFrame | None:
         """A table as text, whose columns may have the same name; None where there is none that can be read."""
-        if not path.exists():
-            return None
-        try:
-            found = pd.read_csv(path, header=None, dtype=str, keep_default_na=False)
-        except (ValueError, OSError) as error:  # the errors of pandas are of the first kind
-            self._note(path, error)
+        read = partial(pd.read_csv, header=None, dtype=str, keep_default_na=False)
+        found: pd.DataFrame | None = self._read(path, read, None)
+        if found is None:
             return None
         rows = found.iloc[1:].reset_index(drop=True)
         return rows.set_axis([str(name) for name in found.iloc[0]], axis="columns")
 
     def json(self, path: Path) -> dict[str, Any]:
         """An object; empty where there is none that can be read."""
-        if not path.exists():
-            return {}
-        try:
-            found = load_json(path, parse_constant=lambda _: None)
-        except (OSError, ValueError) as error:
-            self._note(path, error)
-            return {}
+        found = self._read(path, partial(load_json, parse_constant=lambda _: None), {})
         if isinstance(found, dict):
             return found
         self._note(path, f"expected an object, found {type(found).__name__}")
@@ -71,13 +62,7 @@ class RunTables:
 
     def thresholds(self, path: Path) -> Thresholds | None:
         """Calibrated thresholds; None where there are none that can be read."""
-        if not path.exists():
-            return None
-        try:
-            return read_thresholds(path)
-        except CellflowError as error:
-            self._note(path, error)
-            return None
+        return self._read(path, read_thresholds, None)
 
     def record(self) -> dict[str, Any]:
         """What the run was started with; empty where that cannot be read."""
@@ -86,6 +71,15 @@ class RunTables:
         except CellflowError as error:
             self._note(self.run.record_path, error)
             return {}
+
+    def _read(self, path: Path, read: Callable[[Path], Found], empty: Empty) -> Found | Empty:
+        """What a file holds; `empty`, and a note, where it cannot be read."""
+        if path.exists():
+            try:
+                return read(path)
+            except (CellflowError, OSError, ValueError) as error:
+                self._note(path, error)
+        return empty
 
     def _note(self, path: Path, why: object) -> None:
         text = str(why)

@@ -41,16 +41,11 @@ def threshold_facts(found: Thresholds) -> ThresholdFacts:
     }
     swings = [swing(name, folds, curves.get(ALL_TYPES, {}).get(name, [])) for name in AXIS_NAMES]
     return ThresholdFacts(
-        source=found.source,
-        chosen=chosen,
-        curves=curves,
-        fold_curves=_curves(facts.get("fold_curves")),
-        fold_chosen=folds,
-        why=why,
-        scores=scores,
+        source=found.source, chosen=chosen, curves=curves,
+        fold_curves=_curves(facts.get("fold_curves")), fold_chosen=folds, why=why, scores=scores,
         metric=SELECT_NAMES.get(str(facts.get("metric", "competition")), "score"),
         swings=[item for item in swings if item],
-    )
+    )  # fmt: skip
 
 
 def swing(name: str, folds: Mapping[str, Mapping[str, Any]], curve: Curve) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from cellflow.engine.segmentation.member import Member
 from cellflow.engine.segmentation.open_models import Opened, check_type, open_models
 from cellflow.engine.segmentation.segmenter import FLIPS, Segmenter
 from cellflow.errors import DataError
+from cellflow.storage.sizes import plural
 from cellflow.types import shorten
 
 __all__ = ["Model", "load_model"]
@@ -64,8 +65,7 @@ class Model:
         diameter = (
             f"{opened.diameter:.1f}" if opened.diameter else "-".join(sizes[:1] + sizes[1:][-1:])
         )
-        members = f"{len(opened.members)} member{'s' if len(opened.members) > 1 else ''}"
-        source = opened.thresholds.source
+        members, source = plural(len(opened.members), "member"), opened.thresholds.source
         return (
             f"Model({shorten(opened.name, 30)!r}, {members}, {device}, diameter {diameter}, "
             f"thresholds: {shorten(source, 45)})"
@@ -369,13 +369,9 @@ def load_model(
     machine = choose_machine(runtime)
     named = [model] if isinstance(model, (str, Path)) else list(model or ())
     opened = open_models(
-        [str(item) for item in named],
-        machine,
-        runs_dir=Path(runs_dir),
-        ensembles_dir=Path(ensembles_dir),
-        unfinished=unfinished,
-        download=download,
-    )
+        [str(item) for item in named], machine, runs_dir=Path(runs_dir),
+        ensembles_dir=Path(ensembles_dir), unfinished=unfinished, download=download,
+    )  # fmt: skip
     segmenter = Segmenter(
         opened.members, opened.thresholds.shared, policy=opened.policy, diameter=opened.diameter,
         per_type=opened.thresholds.per_type, average=opened.average,

@@ -56,17 +56,10 @@ def score_row(
     if select_column(metric) not in SCORE_COLUMNS:
         counts = SelectCounts.of(count_cells(truth, labels))
         more[metric] = float(counts.value(metric))
-    return {
-        "score": float(score.mean),
-        **dict(zip(PRECISIONS, map(float, score.precision[0]), strict=True)),
-        "n_true": len(truth),
-        "n_predicted": int(labels.max(initial=0)),
-        **{
-            name: int(counts[0, 0])
-            for name, counts in zip(COUNTS, (score.tp, score.fn, score.fp), strict=True)
-        },
-        **more,
-    }
+    cells = len(truth), int(labels.max(initial=0))
+    found = (int(part[0, 0]) for part in (score.tp, score.fn, score.fp))
+    values = float(score.mean), *map(float, score.precision[0]), *cells, *found
+    return dict(zip(SCORE_COLUMNS, values, strict=True)) | more
 
 
 def rates(rows: pd.DataFrame) -> dict[str, float]:

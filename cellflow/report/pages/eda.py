@@ -165,13 +165,5 @@ def _view(view: View) -> dict[str, Any]:
     about = "" if view.cell is None else f"cell {view.cell}, {view.kind}"
     if view.count is not None:
         about = plural(view.count, "cell")
-    return {
-        "id": view.id,
-        "about": about,
-        "caption": view.caption,
-        "uri": picture_uri(view.pixels, quality=QUALITY),
-        "height": height,
-        "width": width,
-        "outlines": view.outlines,
-        "marked": view.marked,
-    }
+    uri = picture_uri(view.pixels, quality=QUALITY)
+    return {**vars(view), "about": about, "uri": uri, "height": height, "width": width}

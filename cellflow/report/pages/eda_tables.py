@@ -30,27 +30,22 @@ _EACH = 40
 """Findings of one kind that are listed."""
 
 
-def tiles(images: pd.DataFrame, cells: pd.DataFrame, group: str | None) -> list[dict[str, str]]:
+def tiles(
+    images: pd.DataFrame, cells: pd.DataFrame, group: str | None
+) -> list[tuple[str, str, str]]:
     """What stands on top: label, value, and a note."""
     named = sorted({str(kind) for kind in images["cell_type"]} - {""})
     per_image = images["n_cells"]
+    groups = (f"{images['group'].nunique():,}", f"column {group}") if group else ("not given", "")
     return [
-        {"label": "Images", "value": f"{len(images):,}", "note": _sizes(images)},
-        {
-            "label": "Cells",
-            "value": f"{len(cells):,}",
-            "note": f"{per_image.min():,} to {per_image.max():,} per image",
-        },
-        {"label": "Cell types", "value": str(len(named)) if named else "not given", "note": ""},
-        {
-            "label": "Groups",
-            "value": f"{images['group'].nunique():,}" if group else "not given",
-            "note": f"column {group}" if group else "",
-        },
-        {"label": "Median diameter", **_diameter(images, cells)},
-        {"label": "Pixels", **_pixels(images)},
-        {"label": "Pixel size", **_pixel_size(images)},
-        {"label": "In cells", "value": f"{_share_in_cells(images):.0%}", "note": "of all pixels"},
+        ("Images", f"{len(images):,}", _sizes(images)),
+        ("Cells", f"{len(cells):,}", f"{per_image.min():,} to {per_image.max():,} per image"),
+        ("Cell types", str(len(named)) if named else "not given", ""),
+        ("Groups", *groups),
+        ("Median diameter", *_diameter(images, cells)),
+        ("Pixels", *_pixels(images)),
+        ("Pixel size", *_pixel_size(images)),
+        ("In cells", f"{_share_in_cells(images):.0%}", "of all pixels"),
     ]
 
 
@@ -67,36 +62,32 @@ def _sizes(images: pd.DataFrame) -> str:
     return f"{sides['height'].min()} x {sides['width'].min()} to {sides['height'].max()} x {sides['width'].max()}"
 
 
-def _diameter(images: pd.DataFrame, cells: pd.DataFrame) -> dict[str, str]:
+def _diameter(images: pd.DataFrame, cells: pd.DataFrame) -> tuple[str, str]:
     if cells.empty:
-        return {"value": "no cells", "note": ""}
+        return "no cells", ""
     um = cells["diameter_um"].median()
     known = images["um"].notna()
     where = "" if known.all() else f" in {plural(int(known.sum()), 'image')}"
     note = "pixels, of all cells" if np.isnan(um) else f"pixels; {um:.1f} µm{where}"
-    return {"value": f"{cells['diameter'].median():.1f}", "note": note}
+    return f"{cells['diameter'].median():.1f}", note
 
 
-def _pixels(images: pd.DataFrame) -> dict[str, str]:
+def _pixels(images: pd.DataFrame) -> tuple[str, str]:
     kinds = images["dtype"].value_counts()
     channels = sorted(set(images["channels"]))
     several = f"{' or '.join(map(str, channels))} channels"
-    return {
-        "value": " or ".join(map(str, kinds.index))
-        if len(kinds) <= 2
-        else plural(len(kinds), "type"),
-        "note": "1 channel" if channels == [1] else several,
-    }
+    value = " or ".join(map(str, kinds.index)) if len(kinds) <= 2 else plural(len(kinds), "type")
+    return value, "1 channel" if channels == [1] else several
 
 
-def _pixel_size(images: pd.DataFrame) -> dict[str, str]:
+def _pixel_size(images: pd.DataFrame) -> tuple[str, str]:
     known = images["um"].dropna()
     if known.empty:
-        return {"value": "not known", "note": "sizes are in pixels"}
+        return "not known", "sizes are in pixels"
     low, high = known.min(), known.max()
     value = f"{low:.3g}" if np.isclose(low, high) else f"{low:.3g} to {high:.3g}"
     of = "" if len(known) == len(images) else f", known of {plural(len(known), 'image')}"
-    return {"value": value, "note": f"µm{of}"}
+    return value, f"µm{of}"
 
 
 def type_table(images: pd.DataFrame, cells: pd.DataFrame) -> Table:
@@ -143,13 +134,8 @@ def _sizes_of(cells: pd.DataFrame) -> dict[str, Any]:
     if cells.empty:
         return {}
     low, middle, high = np.percentile(cells["diameter"], (5, 50, 95))
-    return {
-        "area": cells["area"].median(),
-        "diameter": middle,
-        "low": low,
-        "high": high,
-        "um": cells["diameter_um"].median(),
-    }
+    area, um = cells["area"].median(), cells["diameter_um"].median()
+    return {"area": area, "diameter": middle, "low": low, "high": high, "um": um}
 
 
 def layout_table(images: pd.DataFrame) -> Table:
