@@ -153,17 +153,7 @@ def rles_from_labels(labels: Any, order: Order = "C") -> list[str]:
 
 
 def rles_from_instances(instances: Instances) -> list[str]:
-    """Encode every instance, row-major.
-
-    Parameters
-    ----------
-    instances : Instances
-
-    Returns
-    -------
-    list of str
-        One string an instance, in their order.
-    """
+    """Encode every instance, row-major: one string each, in their order."""
     pairs = np.empty((len(instances.starts), 2), dtype=np.int64)
     pairs[:, 0] = instances.starts + 1
     pairs[:, 1] = instances.lengths

@@ -72,12 +72,16 @@ def plot_batch(
     with_second = bool(np.any(images[:, 1]))
     for index in range(len(images)):
         band, column = divmod(index, columns)
-        place = _Place(column, band, width, height, columns)
-        upper = place.axes(figure, 0)
+        pitch = PANEL_INCHES + GAP_INCHES
+        left = (width - columns * pitch + GAP_INCHES) / 2 + column * pitch
+        bottom = height - TITLE_INCHES - NAME_INCHES - band * _band_height() - PANEL_INCHES
+        side = PANEL_INCHES / width, PANEL_INCHES / height
+        upper = figure.add_axes((left / width, bottom / height, *side))
+        lower = figure.add_axes((left / width, (bottom - pitch) / height, *side))
         _show(upper, _picture(images[index], foregrounds[index]))
         text = "\n".join(shorten(part, NAME_LETTERS) for part in names[index])
         upper.set_title(text, fontsize=8, pad=3, parse_math=False)
-        _show(place.axes(figure, 1), flow_colors(unit_flows[index]))
+        _show(lower, flow_colors(unit_flows[index]))
     _add_key(figure, width, height, with_second)
     save_figure(path, figure)
 
@@ -111,23 +115,6 @@ def _size(columns: int, bands: int) -> tuple[float, float]:
 
 def _band_height() -> float:
     return NAME_INCHES + 2 * PANEL_INCHES + GAP_INCHES + 2.5 * GAP_INCHES
-
-
-class _Place:
-    """Where the two panels of one crop lie."""
-
-    def __init__(self, column: int, band: int, width: float, height: float, columns: int):
-        self.width, self.height = width, height
-        pitch = PANEL_INCHES + GAP_INCHES
-        self.left = (width - columns * pitch + GAP_INCHES) / 2 + column * pitch
-        self.top = height - TITLE_INCHES - NAME_INCHES - band * _band_height()
-
-    def axes(self, figure: Figure, row: int) -> Axes:
-        """Panel of the image (row 0) or of the flow (row 1)."""
-        bottom = self.top - PANEL_INCHES - row * (PANEL_INCHES + GAP_INCHES)
-        side = PANEL_INCHES
-        box = (self.left / self.width, bottom / self.height, side / self.width, side / self.height)
-        return figure.add_axes(box)
 
 
 def _picture(image: Floats, foreground: Floats) -> NDArray[np.float64]:

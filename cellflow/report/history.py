@@ -125,9 +125,8 @@ def _plot_scores(axes: Axes, table: pd.DataFrame) -> None:
         say_empty(axes, "no evaluation yet")
         return
     low, high = axes.get_ylim()
-    axes.set_ylim(
-        max(low, -0.02), high + 0.18 * (high - low)
-    )  # room for what is written at the best
+    # room for what is written at the best
+    axes.set_ylim(max(low, -0.02), high + 0.18 * (high - low))
     _mark_best(axes, table)
 
 
