@@ -25,7 +25,7 @@ from cellflow.io.dataset import Dataset
 from cellflow.io.fold_table import read_fold_facts
 from cellflow.io.pixel_limit import at_most
 from cellflow.io.source import SourceImage
-from cellflow.report.pages.eda import EdaFacts, Gallery, Hint, View, write_eda_page
+from cellflow.report.pages.eda import EdaFacts, Hint, View, write_eda_page
 from cellflow.storage.sizes import type_text
 from cellflow.types import Instances, one_line
 
@@ -220,10 +220,10 @@ def _facts(
         group=found.group,
         folds=_split(found.dataset),
         hints=sorted(hints, key=lambda hint: order[hint.kind]),
-        samples=[
-            Gallery(type_text(kind) if kind else "", _shown(views, dict.fromkeys(names, "")))
+        samples={
+            type_text(kind) if kind else "": _shown(views, dict.fromkeys(names, ""))
             for kind, names in samples.items()
-        ],
+        },
         odd=_shown(views, found.odd_images.head(ODD_SHOWN).set_index("id")["why"].to_dict()),
         odd_images=found.odd_images,
         labels=views.cells(chosen_labels(found.findings, found.odd_cells)),

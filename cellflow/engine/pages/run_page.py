@@ -16,8 +16,7 @@ from cellflow.engine.pages.explorer import run_explorer
 from cellflow.engine.pages.run_commands import again_commands, use_commands
 from cellflow.engine.pages.run_hints import run_hints
 from cellflow.engine.pages.run_machine import machine_rows, setting_rows, time_rows
-from cellflow.engine.pages.run_others import ensemble_rows, prediction_rows
-from cellflow.engine.pages.run_tables import RunTables
+from cellflow.engine.pages.run_tables import RunTables, ensemble_rows, prediction_rows
 from cellflow.engine.pages.run_thresholds import threshold_facts
 from cellflow.engine.pages.run_tiles import run_tiles
 from cellflow.engine.runs.next_command import run_word

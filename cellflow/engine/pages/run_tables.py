@@ -1,8 +1,12 @@
-"""Reading what there is of a run: what is missing is empty, what is damaged is noted, and the rest is shown."""
+"""Reading what there is of a run: what is missing is empty, what is damaged is noted, and the rest is shown.
+
+And what was made with its models besides its cross-validation: calibrated ensembles, predictions.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,14 +15,15 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from cellflow.engine.runs.state import TEXT_COLUMNS
-from cellflow.engine.runs.thresholds import Thresholds, read_thresholds
+from cellflow.engine.runs.thresholds import ALL_TYPES, Thresholds, read_thresholds
 from cellflow.errors import CellflowError
 from cellflow.io.tables import read_frame
-from cellflow.storage.records import load_json
+from cellflow.storage.records import dict_or_empty, load_json, number_or_none
 from cellflow.storage.run_folder import RunFolder
 
 __all__ = []
 
+Row = dict[str, Any]
 Found = TypeVar("Found")
 Empty = TypeVar("Empty")
 
@@ -88,3 +93,53 @@ class RunTables:
             name = path.relative_to(self.run.path).as_posix()
         short = text.replace(str(path), name)
         self.problems.append(short if name in short else f"{name}: {short}")
+
+
+def ensemble_rows(files: RunTables, folder: Path, hashes: AbstractSet[str]) -> list[Row]:
+    """Calibrated ensembles that have a model of the run for a member, with single models on the same images."""
+    rows = []
+    for path in sorted(folder.glob("*/ensemble.json")):
+        found = files.thresholds(path)
+        if found is not None and hashes & set(found.members):
+            rows.append(_ensemble_row(path.parent.name, found))
+    return rows
+
+
+def _ensemble_row(name: str, found: Thresholds) -> Row:
+    scores = dict_or_empty(dict_or_empty(found.facts.get("scores")).get(ALL_TYPES))
+    single = dict_or_empty(found.facts.get("against_single"))
+    keys = ("ensemble", "single", "difference", "low", "high")
+    return {
+        "name": name,
+        "members": len(found.members),
+        "images": number_or_none(scores.get("images")),
+        "ensemble": number_or_none(scores.get("cross_fitted")),
+        "average": found.facts.get("average"),
+        "source": found.source,
+        **{key: number_or_none(single[key]) for key in keys if key in single},
+    }
+
+
+def prediction_rows(files: RunTables, folder: Path, hashes: AbstractSet[str]) -> list[Row]:
+    """Results of predictions that have a model of the run for a member, from their records."""
+    rows = []
+    for path in sorted(folder.glob("*/prediction.json")):
+        found = files.json(path)
+        identity = dict_or_empty(found.get("identity"))
+        members = identity.get("members")
+        used = [dict_or_empty(item) for item in members] if isinstance(members, list) else []
+        if not any(item.get("hash") in hashes for item in used):
+            continue
+        cells = dict_or_empty(found.get("cells"))
+        images = identity.get("images")
+        rows.append(
+            {
+                "name": path.parent.name,
+                "images": len(cells),
+                "cells": sum(int(number_or_none(count) or 0) for count in cells.values()),
+                "members": len(used),
+                "of": images if isinstance(images, str) else "several folders",
+                "thresholds": dict_or_empty(identity.get("thresholds")).get("source"),
+            }
+        )
+    return rows

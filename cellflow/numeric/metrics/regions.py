@@ -55,8 +55,8 @@ def leave_out(cells: Any, *, border: bool = False, ignore: Any = None) -> tuple[
     return cells, kept
 
 
-def drop_border(cells: Any, margin: int = BORDER) -> tuple[Any, Bools]:
-    """The cells that have no pixel within `margin` pixels of the edge of the image, and which these are.
+def drop_border(cells: Any) -> tuple[Any, Bools]:
+    """The cells that have no pixel within `BORDER` pixels of the edge of the image, and which these are.
 
     The NeurIPS 2022 cell segmentation challenge leaves out cells in the outer 2 pixels, true and predicted
     ones each by themselves (``remove_boundary_cells`` of its ``compute_metric.py``). Its evaluator cuts images
@@ -64,7 +64,7 @@ def drop_border(cells: Any, margin: int = BORDER) -> tuple[Any, Bools]:
     """
     height, width = cells.shape
     frame = np.ones((height, width), dtype=np.bool_)
-    frame[margin : max(height - margin, 0), margin : max(width - margin, 0)] = False
+    frame[BORDER : max(height - BORDER, 0), BORDER : max(width - BORDER, 0)] = False
     return _without(cells, lambda inside, areas: inside > 0, frame, clip=False)
 
 

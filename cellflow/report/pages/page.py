@@ -89,13 +89,6 @@ def _number(value: Any, digits: int = 3) -> str:
     return f"{value:,.{digits}f}".replace("-0." + "0" * digits, "0." + "0" * digits)
 
 
-def _interval(low: Any, high: Any, digits: int = 3) -> str:
-    low, high = plain(low), plain(high)
-    if low is None or high is None:
-        return MISSING
-    return f"{_number(low, digits)} to {_number(high, digits)}"
-
-
 def _short(name: Any) -> str:
     """An id as cards show it."""
     return shorten(str(name), ID_LETTERS)
@@ -124,7 +117,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(number=_number, plain=plain, short=_short, breaks=_breaks)
-    environment.globals.update(interval=_interval, missing=MISSING)
+    environment.globals.update(missing=MISSING)
     return environment
 
 
