@@ -211,7 +211,7 @@ def _facts(
     found: Gathered, verified: Verification, samples: dict[str, list[str]], views: Views
 ) -> EdaFacts:
     hints = [*size_hints(found), *split_hints(found), *label_hints(found), *image_hints(found)]
-    order = {"warning": 0, "note": 1, "good": 2}
+    order, odd = {"warning": 0, "note": 1, "good": 2}, found.odd_images.head(ODD_SHOWN)
     return EdaFacts(
         place=str(found.dataset.path),
         images=found.images,
@@ -224,7 +224,7 @@ def _facts(
             type_text(kind) if kind else "": _shown(views, dict.fromkeys(names, ""))
             for kind, names in samples.items()
         },
-        odd=_shown(views, found.odd_images.head(ODD_SHOWN).set_index("id")["why"].to_dict()),
+        odd=_shown(views, dict(zip(odd["id"], odd["why"], strict=True))),
         odd_images=found.odd_images,
         labels=views.cells(chosen_labels(found.findings, found.odd_cells)),
         next=verified.next,

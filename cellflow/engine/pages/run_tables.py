@@ -50,8 +50,11 @@ class RunTables:
 
     def grid(self, path: Path) -> pd.DataFrame | None:
         """A table as text, whose columns may have the same name; None where there is none that can be read."""
-        read = partial(pd.read_csv, header=None, dtype=str, keep_default_na=False)
-        found: pd.DataFrame | None = self._read(path, read, None)
+        found = self._read(
+            path,
+            lambda path: pd.read_csv(path, header=None, dtype=str, keep_default_na=False),
+            None,
+        )
         if found is None:
             return None
         rows = found.iloc[1:].reset_index(drop=True)
@@ -59,7 +62,7 @@ class RunTables:
 
     def json(self, path: Path) -> dict[str, Any]:
         """An object; empty where there is none that can be read."""
-        found = self._read(path, partial(load_json, parse_constant=lambda _: None), {})
+        found: Any = self._read(path, partial(load_json, parse_constant=lambda _: None), {})
         if isinstance(found, dict):
             return found
         self._note(path, f"expected an object, found {type(found).__name__}")

@@ -98,9 +98,10 @@ def settle_whole(
 
     def means_of(box: Box, known: Recognition) -> PartMeans:
         if box.shape != (height, width):
-            return segmenter.part_means(
-                lambda part: normal[:, *part.slices], (height, width), box, known
+            part: PartMeans = segmenter.part_means(
+                lambda of: normal[:, *of.slices], (height, width), box, known
             )
+            return part
         last[:] = [(known, see(known))]
         return last[0][1][0]
 

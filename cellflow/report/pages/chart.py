@@ -58,7 +58,7 @@ class Chart:
         }
 
 
-def axes(x: str, y: str) -> dict[str, dict[str, Any]]:
+def axes(x: str, y: str) -> dict[str, Any]:
     """Both axes of a chart with their titles, as plotly takes them."""
     return {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}}}
 
