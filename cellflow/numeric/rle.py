@@ -58,7 +58,7 @@ def rle_encode(mask: Any, order: Order = "C") -> str:
     """
     inside = check_labels(mask, "mask") != 0
     starts, lengths = runs_of_pixels(np.flatnonzero(inside.ravel(order=_check_order(order))))
-    return _join(starts, lengths)
+    return " ".join(map(str, np.stack([starts + 1, lengths], axis=1).reshape(-1).tolist()))
 
 
 def rle_decode(rle: str, shape: tuple[int, int], order: Order = "C") -> NDArray[np.bool_]:
@@ -174,10 +174,6 @@ def _check_shape(shape: Sequence[int]) -> tuple[int, int]:
     if len(shape) != 2 or min(shape) < 0:
         raise DataError(f"shape: expected (H, W), found {tuple(shape)}")
     return int(shape[0]), int(shape[1])
-
-
-def _join(starts: Ints, lengths: Ints) -> str:
-    return " ".join(map(str, np.stack([starts + 1, lengths], axis=1).reshape(-1).tolist()))
 
 
 def _parse(rle: Any, shape: tuple[int, int], where: str) -> tuple[Ints, Ints]:

@@ -110,7 +110,8 @@ def average_precision(
     counts = np.zeros((3, len(truths), len(values)), dtype=np.int64)
     for i, (one_truth, one_prediction) in enumerate(zip(truths, predictions, strict=True)):
         try:
-            counts[:, i] = _count(one_truth, one_prediction, fractions)
+            found = match(one_truth, one_prediction)
+            counts[:, i] = count_matches(found, hit_levels(found.shared, found.union, fractions))
         except DataError as error:
             if len(truths) == 1:
                 raise
@@ -205,12 +206,6 @@ def as_list(cells: Any, name: str) -> list[Any]:
             f" {np.shape(cells)}"
         )
     return [cells]
-
-
-def _count(truth: Any, prediction: Any, fractions: NDArray[np.int64]) -> NDArray[np.int64]:
-    """TP, FP, FN of one image, ``(3, T)``."""
-    found = match(truth, prediction)
-    return count_matches(found, hit_levels(found.shared, found.union, fractions))
 
 
 def count_matches(found: Matches, hits: NDArray[np.bool_]) -> NDArray[np.int64]:

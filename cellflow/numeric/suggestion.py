@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from cellflow.numeric.score import competition_score
 
@@ -120,11 +121,7 @@ def shares_below(values: Any) -> Floats:
     Values that are the same share the mean of their places. Values of different units can be put together
     that way.
     """
-    array = np.asarray(values, np.float64)
-    ordered = np.sort(array)
-    below = np.searchsorted(ordered, array, "left")
-    to = np.searchsorted(ordered, array, "right") - 1
-    return (below + to) / 2 / max(len(array) - 1, 1)
+    return np.asarray((rankdata(values) - 1) / max(len(values) - 1, 1), dtype=np.float64)
 
 
 def distances_to_nearest(points: Any, others: Any) -> tuple[Floats, NDArray[np.int64]]:

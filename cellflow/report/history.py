@@ -233,12 +233,8 @@ def _set_log(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     narrow = high < 100 * low
     axes.yaxis.set_minor_formatter(
-        FuncFormatter(lambda value, _: f"{value:g}" if narrow and _leads(value, "25") else "")
+        FuncFormatter(lambda value, _: f"{value:g}" if narrow and f"{value:e}"[0] in "25" else "")
     )
-
-
-def _leads(value: float, digits: str) -> bool:
-    return f"{value:e}"[0] in digits
 
 
 def _tidy(axes: Axes) -> None:

@@ -167,29 +167,23 @@ def _coloured(found: Gathered, coloured: pd.DataFrame) -> Hint:
 
 
 def _empty_channels(several: pd.DataFrame) -> Iterator[Hint]:
-    always = [
-        number
-        for number in range(1, int(several["channels"].max()) + 1)
-        if all(number in empty for empty in several["empty"])
-    ]
+    numbers = range(1, int(several["channels"].max()) + 1)
+    always = [n for n in numbers if all(n in empty for empty in several["empty"])]
     sometimes = [name for name, empty in several["empty"].items() if set(empty) - set(always)]
     if always:
         word = "Channel" if len(always) == 1 else "Channels"
+        full = next((number for number in numbers if number not in always), 1)
         yield warning(
             "Empty channels",
             f"{word} {', '.join(map(str, always))} {'has' if len(always) == 1 else 'have'} one value only in "
             "every image. Name the channel with the cells.",
-            f"cellflow train --chan {_first_full(several['channels'].max(), always)}",
+            f"cellflow train --chan {full}",
         )
     if sometimes:
         yield warning(
             "Empty in some images",
             f"{plural(len(sometimes), 'image')} lack a channel that others have: {ids_text(sometimes)}.",
         )
-
-
-def _first_full(channels: int, empty: list[int]) -> int:
-    return next((number for number in range(1, channels + 1) if number not in empty), 1)
 
 
 def _pixel_types(found: Gathered) -> Iterator[Hint]:

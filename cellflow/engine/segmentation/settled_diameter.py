@@ -71,7 +71,7 @@ def settle(
             _log.warning("%s: too few cells to measure (%d)", _way(tried), len(sizes))
             return known
         found = float(np.median(sizes))
-        if _apart(found, tried[-1]) <= REST:
+        if max(found, tried[-1]) / min(found, tried[-1]) <= REST:
             if len(tried) > 1:
                 _log.info("%s: at rest, the cells found have %.4g pixels", _way(tried), found)
             return seen
@@ -156,10 +156,6 @@ def _sizes(
         if cut:
             whole[side] = False
     return np.asarray(2 * np.sqrt(areas[whole & (areas > 0)] / np.pi))
-
-
-def _apart(one: float, other: float) -> float:
-    return max(one, other) / min(one, other)
 
 
 def _way(tried: Sequence[float]) -> str:

@@ -161,20 +161,17 @@ def finding_table(findings: pd.DataFrame) -> Table:
             "verdict": verdict,
             "images": items.loc[items["id"] != "", "id"].nunique(),
             "cells": int((items["cell"] != "").sum()),
-            "first": _named(items.iloc[0]),
-            "reason": items.iloc[0]["reason"],
+            "first": f"{row['id']}, cell {row['cell']}" if row["cell"] else str(row["id"]),
+            "reason": row["reason"],
         }
         for (kind, verdict), items in findings.groupby(["kind", "verdict"], sort=False)
+        for row in [items.iloc[0]]
     ]
     columns = [
         Column("kind", "Found"), Column("verdict", "Verdict"), Column("images", "Images"),
         Column("cells", "Cells"), Column("first", "The first"), Column("reason", "Details"),
     ]  # fmt: skip
     return Table("What verify finds", columns, rows)
-
-
-def _named(row: pd.Series[Any]) -> str:
-    return f"{row['id']}, cell {row['cell']}" if row["cell"] else str(row["id"])
 
 
 def finding_rows(findings: pd.DataFrame) -> Table:

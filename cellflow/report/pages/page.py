@@ -25,7 +25,7 @@ ID_LETTERS = 32
 """Letters of an id on a card; the whole of it stands in its title. `page.js` has the same number."""
 _BREAK_EVERY = 16
 """Letters after which a word without spaces may go on in the next line of a table."""
-_LONG = re.compile(rf"(\S{{{_BREAK_EVERY + 1},}})")
+_LONG, _CHUNK = re.compile(rf"(\S{{{_BREAK_EVERY + 1},}})"), re.compile(rf"\S{{1,{_BREAK_EVERY}}}")
 
 
 def write_page(
@@ -98,13 +98,9 @@ def _breaks(text: Any) -> Markup:
     """A text, escaped, whose long words may go on in the next line; copied, it is what it was."""
     pieces = _LONG.split(str(text))
     return Markup("").join(
-        Markup("<wbr>").join(_chunks(piece)) if place % 2 else piece
+        Markup("<wbr>").join(_CHUNK.findall(piece)) if place % 2 else piece
         for place, piece in enumerate(pieces)
     )
-
-
-def _chunks(word: str) -> list[str]:
-    return [word[at : at + _BREAK_EVERY] for at in range(0, len(word), _BREAK_EVERY)]
 
 
 @cache

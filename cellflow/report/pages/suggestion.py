@@ -110,6 +110,7 @@ def write_suggestion_page(
         The command that made the page.
     """
     rows, passed_over = facts["rows"], facts["passed_over"]
+    reasons = [Column("id", "Image"), Column("why", "Why")]
     shown = {
         **facts,
         "cards": cards,
@@ -117,7 +118,9 @@ def write_suggestion_page(
         "chart": _map(dots, explained) if dots else None,
         "all_images": _all_images(rows),
         "more_rows": max(0, len(rows) - MOST_ROWS),
-        "passed_over": _passed_over(passed_over) if passed_over else None,
+        "passed_over": Table("Images that were passed over", reasons, passed_over)
+        if passed_over
+        else None,
     }
     write_page(
         path, "suggest.html", shown, title=f"What to annotate next: {facts['run']}", made_by=made_by,
@@ -164,9 +167,3 @@ def _all_images(rows: Sequence[Mapping[str, Any]]) -> Table:
     if not any(row["cell_type"] for row in rows):
         columns = [column for column in columns if column.key != "cell_type"]
     return Table("Images that were looked at", columns, list(rows)[:MOST_ROWS])
-
-
-def _passed_over(rows: Sequence[Mapping[str, Any]]) -> Table:
-    return Table(
-        "Images that were passed over", [Column("id", "Image"), Column("why", "Why")], rows
-    )
