@@ -213,22 +213,16 @@ def _facts(
     hints = [*size_hints(found), *split_hints(found), *label_hints(found), *image_hints(found)]
     order, odd = {"warning": 0, "note": 1, "good": 2}, found.odd_images.head(ODD_SHOWN)
     return EdaFacts(
-        place=str(found.dataset.path),
-        images=found.images,
-        cells=found.cells,
-        findings=verified.table,
-        group=found.group,
-        folds=_split(found.dataset),
-        hints=sorted(hints, key=lambda hint: order[hint.kind]),
+        str(found.dataset.path), found.images, found.cells, verified.table, found.group,
+        folds=_split(found.dataset), hints=sorted(hints, key=lambda hint: order[hint.kind]),
         samples={
             type_text(kind) if kind else "": _shown(views, dict.fromkeys(names, ""))
             for kind, names in samples.items()
         },
         odd=_shown(views, dict(zip(odd["id"], odd["why"], strict=True))),
-        odd_images=found.odd_images,
+        odd_images=found.odd_images, next=verified.next,
         labels=views.cells(chosen_labels(found.findings, found.odd_cells)),
-        next=verified.next,
-    )
+    )  # fmt: skip
 
 
 def _shown(views: Views, captions: dict[str, str]) -> list[View]:

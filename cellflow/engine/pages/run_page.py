@@ -123,30 +123,19 @@ def gather_run(
     host = files.json(run.environment) or dict_or_empty(metadata.get("host"))
     settings = setting_rows(record)
     facts = RunFacts(
-        name=run.path.resolve().name,
-        status=_status(state, folds),
-        created=run_created(run, metadata),
-        comment=labels.comment,
-        debug=is_debug(record),
-        select_metric=SELECT_NAMES[select_metric_of(record)],
-        folds=folds,
-        tiles=run_tiles(cv, scores, folds),
-        cv=cv,
-        scores=scores,
+        run.path.resolve().name, _status(state, folds), created=run_created(run, metadata),
+        comment=labels.comment, debug=is_debug(record),
+        select_metric=SELECT_NAMES[select_metric_of(record)], folds=folds,
+        tiles=run_tiles(cv, scores, folds), cv=cv, scores=scores,
         confusion=files.grid(run.oof / "cell_types.csv"),
         thresholds=None if found is None else threshold_facts(found),
         ensembles=ensemble_rows(files, ensembles_dir or beside / "ensembles", known),
         predictions=prediction_rows(files, predictions_dir or beside / "predictions", known),
-        machine=machine_rows(host, record),
-        time=time_rows(folds),
-        changed=[row for row in settings if row["changed"]],
-        settings=settings,
-        again=_commands(run, record),
-        use=use_commands(run, unfinished=not state.complete),
-        data=str(record.get("data", "")),
-        word=run_word(run),
-        flows=run.flows.exists(),
-    )
+        machine=machine_rows(host, record), time=time_rows(folds), settings=settings,
+        changed=[row for row in settings if row["changed"]], again=_commands(run, record),
+        use=use_commands(run, unfinished=not state.complete), data=str(record.get("data", "")),
+        word=run_word(run), flows=run.flows.exists(),
+    )  # fmt: skip
     facts = dataclasses.replace(facts, problems=tuple(files.problems))
     return dataclasses.replace(facts, hints=run_hints(run, state, facts))
 

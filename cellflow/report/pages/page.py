@@ -62,20 +62,13 @@ def write_page(
         Seconds after which an open page loads itself again, while its run goes on.
     """
     names = ["page.css", "page.js", *assets]
-    text = (
-        _environment()
-        .get_template(template)
-        .render(
-            facts,
-            title=title,
-            made_by=made_by,
-            made_at=datetime.now(UTC),
-            refresh=refresh,
-            styles=[_asset(name) for name in names if name.endswith(".css")],
-            scripts=[_asset(name) for name in names if name.endswith(".js")],
-            plotly=Markup(_plotly()) if charts else "",
-        )
-    )
+    page = _environment().get_template(template)
+    text = page.render(
+        facts, title=title, made_by=made_by, made_at=datetime.now(UTC), refresh=refresh,
+        styles=[_asset(name) for name in names if name.endswith(".css")],
+        scripts=[_asset(name) for name in names if name.endswith(".js")],
+        plotly=Markup(_plotly()) if charts else "",
+    )  # fmt: skip
     write_text(path, text)
 
 
@@ -106,12 +99,9 @@ def _breaks(text: Any) -> Markup:
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("cellflow.report.pages"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+        loader=jinja2.PackageLoader("cellflow.report.pages"), undefined=jinja2.StrictUndefined,
+        autoescape=True, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
     environment.filters.update(number=_number, plain=plain, short=_short, breaks=_breaks)
     environment.globals.update(missing=MISSING)
     return environment
