@@ -17,7 +17,14 @@ Flags = NDArray[np.uint8]
 
 
 @kernel
-def _advance(flat: Floats, part: Longs, py: Floats, px: Floats, steps: int, cut: Flags) -> None:
+def _advance(
+    flat: Floats,
+    part: Longs,
+    py: Floats,
+    px: Floats,
+    steps: int,
+    cut: Flags,
+) -> None:
     """Move points by ``steps`` bilinear steps; ``part`` is top, left, rows, columns, and the whole's height and width.
 
     A point that leaves the part is marked in ``cut``; where it goes from there means nothing.

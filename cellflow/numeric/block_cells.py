@@ -153,7 +153,10 @@ def part_table(labels: Ints, seeds: Longs, part: Box, shape: tuple[int, int]) ->
     y, x = np.divmod(stats[:, FIRST], labels.shape[1])
     origin = np.array([part.top, part.top, part.left, part.left])
     return CellTable(
-        seeds, stats[:, AREA], stats[:, BOX] + origin, (y + part.top) * shape[1] + x + part.left
+        seeds,
+        stats[:, AREA],
+        stats[:, BOX] + origin,
+        (y + part.top) * shape[1] + x + part.left,
     )
 
 

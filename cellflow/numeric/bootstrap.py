@@ -28,7 +28,12 @@ class Interval(NamedTuple):
 
 
 def bootstrap_mean(
-    values: Any, groups: Any = None, *, seed: int = 0, draws: int = 2000, level: float = 0.95
+    values: Any,
+    groups: Any = None,
+    *,
+    seed: int = 0,
+    draws: int = 2000,
+    level: float = 0.95,
 ) -> Interval:
     """Mean over items, with a percentile interval from resampling whole groups.
 

@@ -37,7 +37,10 @@ _FAINT = 0.005
 _BLOCK = 256
 _ROUNDING, _TINY = 1e-5, 1e-12
 _TURNS = ("", "turned by 90 degrees", "turned by 180 degrees", "turned by 270 degrees")
-_ORIENTATIONS = (*_TURNS, *(f"mirrored{', ' if turn else ''}{turn}" for turn in _TURNS))
+_ORIENTATIONS = (
+    *_TURNS,
+    *(f"mirrored{', ' if turn else ''}{turn}" for turn in _TURNS),
+)
 """What the second picture of a pair is of the first, in the order of `_oriented`."""
 
 

@@ -73,7 +73,9 @@ def take_jumps(field: Floats, inside: NDArray[np.uint8], steps: int, rows: int) 
     )
     is_end = np.zeros(height * width, dtype=np.uint8)
     run_blocks(
-        lambda _, a, b: _follow.chase_rows(target, inside, a, b, hops, final, is_end), height, rows
+        lambda _, a, b: _follow.chase_rows(target, inside, a, b, hops, final, is_end),
+        height,
+        rows,
     )
     ends = np.flatnonzero(is_end).astype(np.int32)
     if len(ends) > MANY_ENDS * np.count_nonzero(inside.view(np.bool_)):

@@ -26,7 +26,13 @@ from cellflow.numeric.labels import measure_areas
 from cellflow.numeric.matching import as_instances, match
 from cellflow.numeric.metrics.counts import count_cells
 from cellflow.numeric.metrics.selection import SelectCounts
-from cellflow.numeric.score import AT_50, AT_75, COMPETITION_THRESHOLDS, exact_fractions, hit_levels
+from cellflow.numeric.score import (
+    AT_50,
+    AT_75,
+    COMPETITION_THRESHOLDS,
+    exact_fractions,
+    hit_levels,
+)
 from cellflow.types import Instances, Score
 
 __all__ = ["MaskFilter", "SweepCounts", "score_filters", "sweep"]
@@ -208,7 +214,10 @@ class _Grid:
     """The three axes as arrays, and the last two sorted and without repetitions."""
 
     def __init__(
-        self, cellprob: Sequence[float], flow: Sequence[float | None], size: Sequence[int]
+        self,
+        cellprob: Sequence[float],
+        flow: Sequence[float | None],
+        size: Sequence[int],
     ) -> None:
         self.cellprob = np.array(list(cellprob), dtype=np.float64)
         self.flow = np.array([t or 0.0 for t in flow], dtype=np.float64)

@@ -68,7 +68,9 @@ def grey_or_rgb(image: NDArray[Any]) -> NDArray[np.uint8]:
     return np.stack(shades if coloured else shades * 3, axis=-1)
 
 
-def cell_masks(cells: Instances) -> Iterator[tuple[tuple[slice, slice], NDArray[np.bool_]]]:
+def cell_masks(
+    cells: Instances,
+) -> Iterator[tuple[tuple[slice, slice], NDArray[np.bool_]]]:
     """Box and mask of every cell."""
     for starts, lengths in cells:
         y, x = np.divmod(pixels_of_runs(starts, lengths), cells.shape[1])

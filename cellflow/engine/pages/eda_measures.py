@@ -33,7 +33,11 @@ class Measures:
     _areas: dict[str, NDArray[np.int64]] = field(default_factory=dict)
 
     def __call__(
-        self, image: SourceImage, pixels: NDArray[Any], cells: Instances, labels: NDArray[np.int32]
+        self,
+        image: SourceImage,
+        pixels: NDArray[Any],
+        cells: Instances,
+        labels: NDArray[np.int32],
     ) -> None:
         """Measure one image; what cannot be known is nan."""
         inside = labels > 0

@@ -26,7 +26,9 @@ class OpenSegmenter(NamedTuple):
 
 
 def open_segmenter(
-    config: EnsembleConfig, channels: tuple[int, int] | None, foreign: Sequence[ForeignFlows] = ()
+    config: EnsembleConfig,
+    channels: tuple[int, int] | None,
+    foreign: Sequence[ForeignFlows] = (),
 ) -> OpenSegmenter:
     """Open the models of a command on this machine.
 
@@ -99,7 +101,9 @@ def _anywhere(run: str, runs_dir: Path) -> str:
 
 
 def kept_segmenter(
-    config: EnsembleConfig, channels: tuple[int, int] | None, foreign: Sequence[ForeignFlows] = ()
+    config: EnsembleConfig,
+    channels: tuple[int, int] | None,
+    foreign: Sequence[ForeignFlows] = (),
 ) -> OpenSegmenter:
     """That of `open_segmenter`, opened once by a worker and kept for all tasks of one command."""
     key = ("segmenter", repr(config), channels, bool(foreign))

@@ -24,7 +24,12 @@ from cellflow.style_models import CellTypeModel, DiameterModel, StyleModels
 __all__ = ["fit_style_models", "image_style", "read_style_models", "write_style_models"]
 
 
-def image_style(member: Member, image: NDArray[Any], *, batch_size: int = 8) -> NDArray[np.float32]:
+def image_style(
+    member: Member,
+    image: NDArray[Any],
+    *,
+    batch_size: int = 8,
+) -> NDArray[np.float32]:
     """Style of an image, at the scale that the member works at by default.
 
     That is ``diam_mean / diam_labels`` for every image: the diameter of its cells is not known yet.

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Protocol
 
 __all__ = ["checks_text"]
 
 _SIGNS = {"ok": " ", "note": "-", "problem": "!"}
 
 
-def checks_text(checks: Sequence[Any]) -> str:
+class Check(Protocol):
+    """One thing that was looked at; the verdict is ok, note or problem."""
+
+    @property
+    def what(self) -> str: ...
+    @property
+    def found(self) -> str: ...
+    @property
+    def verdict(self) -> str: ...
+    @property
+    def advice(self) -> str: ...
+
+
+def checks_text(checks: Sequence[Check]) -> str:
     """Checks as aligned lines, with what to do below each line that needs it."""
     width = max(len(check.what) for check in checks)
     lines = []

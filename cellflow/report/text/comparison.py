@@ -2,15 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol
+
+import pandas as pd
 
 from cellflow.report.text.score import metrics_text
 
 __all__ = ["comparison_text"]
 
 
-def comparison_text(comparison: Any) -> str:
-    """A `Comparison` of two runs: what differs in how they were made, what to mind, the scores, and what follows."""
+class Comparison(Protocol):
+    """How run B compares with run A, see `cellflow.engine.validation.compare_runs.Comparison`."""
+
+    @property
+    def a(self) -> str: ...
+    @property
+    def b(self) -> str: ...
+    @property
+    def config(self) -> tuple[str, ...]: ...
+    @property
+    def notes(self) -> tuple[str, ...]: ...
+    @property
+    def table(self) -> pd.DataFrame: ...
+    @property
+    def conclusions(self) -> tuple[str, ...]: ...
+    @property
+    def metrics(self) -> pd.DataFrame: ...
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """What differs in how they were made, what to mind, the scores, and what follows."""
     lines = [f"A  {comparison.a}", f"B  {comparison.b}", "", "settings (A -> B):"]
     lines += [f"  {line}" for line in comparison.config or ("the same",)]
     if comparison.notes:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Any, Protocol
 
 from cellflow.report.text.table import named_lines
 from cellflow.storage.sizes import duration_text, few_text, plural
@@ -12,11 +13,28 @@ from cellflow.storage.sizes import duration_text, few_text, plural
 __all__ = ["prediction_plan_text", "prediction_text"]
 
 
-def prediction_text(result: Any) -> str:
-    """An `EnsembleResult`: what a prediction found, what of it lies where, and how to look at it."""
+class Prediction(Protocol):
+    """What a prediction wrote, see `cellflow.engine.prediction.ensemble.EnsembleResult`."""
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def masks(self) -> Path: ...
+    @property
+    def cells(self) -> Mapping[str, int]: ...
+    @property
+    def members(self) -> int: ...
+    @property
+    def written(self) -> tuple[str, ...]: ...
+    @property
+    def slides(self) -> Mapping[str, Any]: ...
+
+
+def prediction_text(result: Prediction) -> str:
+    """What a prediction found, what of it lies where, and how to look at it."""
     members = "" if result.members == 1 else f", mean flow of {result.members} models"
     lines = [
-        f"{plural(sum(result.cells.values()), 'cell')} in {plural(len(result.cells), 'image')}{members}"
+        f"{plural(sum(result.cells.values()), 'cell')} in {plural(len(result.cells), 'image')}{members}",
     ]
     if result.written:
         lines.append(f"Written: {result.folder}: {', '.join(result.written)}")

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Protocol
 
 from cellflow.storage.sizes import size_text
 
 __all__ = ["prune_text", "removed_text"]
 
 
-def prune_text(items: Sequence[Any], kept: Sequence[str]) -> str:
+class Item(Protocol):
+    """Something that can go."""
+
+    @property
+    def path(self) -> Path: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def why(self) -> str: ...
+
+
+def prune_text(items: Sequence[Item], kept: Sequence[str]) -> str:
     """What can go, with its size and why, and what is left alone."""
     lines = [f"{size_text(item.bytes):>10}  {item.path}  ({item.why})" for item in items]
     lines.append(f"{size_text(sum(item.bytes for item in items)):>10}  in all")

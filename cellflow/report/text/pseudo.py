@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+import pandas as pd
 
 from cellflow.storage.sizes import plural
 from cellflow.types import shorten
@@ -13,8 +17,23 @@ _LETTERS = 32
 """Of an id; the table has the whole of it."""
 
 
-def pseudo_text(result: Any) -> str:
-    """A `PseudoResult`: how many cells each fold may learn from, what was passed over, and what to type next."""
+class Labelled(Protocol):
+    """What was labelled, see `cellflow.engine.prediction.pseudo.PseudoResult`."""
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def images(self) -> int: ...
+    @property
+    def parts(self) -> Mapping[str, pd.DataFrame]: ...
+    @property
+    def left_out(self) -> Mapping[str, str]: ...
+    @property
+    def next(self) -> str: ...
+
+
+def pseudo_text(result: Labelled) -> str:
+    """How many cells each fold may learn from, what was passed over, and what to type next."""
     lines = [f"Labelled: {plural(result.images, 'image')}"]
     for part, table in result.parts.items() if result.images else ():
         found, kept = int(table["found"].sum()), int(table["cells"].sum())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 
@@ -24,8 +24,25 @@ _KEY = {
 """What the columns of scores mean."""
 
 
-def score_text(result: Any) -> str:
-    """A `ScoreResult` for people: what was compared, scores with what they mean, the worst images."""
+class Scores(Protocol):
+    """Scores of masks, see `cellflow.engine.validation.score_masks.ScoreResult`."""
+
+    @property
+    def compared(self) -> tuple[str, ...]: ...
+    @property
+    def table(self) -> pd.DataFrame: ...
+    @property
+    def metrics(self) -> pd.DataFrame: ...
+    @property
+    def versus(self) -> str | None: ...
+    @property
+    def conclusion(self) -> str: ...
+    @property
+    def worst(self) -> pd.DataFrame: ...
+
+
+def score_text(result: Scores) -> str:
+    """A result for people: what was compared, scores with what they mean, the worst images."""
     blocks = ["\n".join(result.compared), _scores(result.table), key_text(_KEY)]
     if result.versus is not None:
         blocks += [_differences(result.table), result.conclusion]

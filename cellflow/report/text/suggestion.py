@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
 
 from cellflow.storage.sizes import few_text, plural
 from cellflow.types import shorten
@@ -13,8 +15,25 @@ _LETTERS = 32
 """Of an id; the table has the whole of it."""
 
 
-def suggestion_text(result: Any) -> str:
-    """A `SuggestResult`: which images to annotate next, what was passed over, and where to look."""
+class Suggestion(Protocol):
+    """What was suggested, see `cellflow.engine.prediction.suggest.SuggestResult`."""
+
+    @property
+    def page(self) -> Path: ...
+    @property
+    def table(self) -> Path: ...
+    @property
+    def ids(self) -> Sequence[str]: ...
+    @property
+    def looked_at(self) -> int: ...
+    @property
+    def left_out(self) -> Mapping[str, str]: ...
+    @property
+    def next(self) -> str: ...
+
+
+def suggestion_text(result: Suggestion) -> str:
+    """Which images to annotate next, what was passed over, and where to look."""
     looked = f"of {plural(result.looked_at, 'image')} that were looked at"
     lines = [
         f"To annotate next, {looked}: {few_text([shorten(name, _LETTERS) for name in result.ids])}"

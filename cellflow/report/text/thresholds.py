@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
 
 from cellflow.config import MaskConfig
 from cellflow.config.metrics import SELECT_NAMES
@@ -15,8 +19,44 @@ __all__ = ["calibration_text", "mask_text", "thresholds_text"]
 _ALWAYS = ("cellprob_threshold", "flow_threshold", "min_size")
 
 
-def calibration_text(result: Any) -> str:
-    """A `CalibrationResult`: scores and thresholds of every run and of their ensemble, and where they lie."""
+class Thresholds(Protocol):
+    """Thresholds by cell type, see `cellflow.engine.runs.thresholds.Thresholds`."""
+
+    @property
+    def source(self) -> str: ...
+    @property
+    def facts(self) -> Mapping[str, Any]: ...
+    def of(self, cell_type: str) -> MaskConfig: ...
+
+
+class Run(Protocol):
+    """Files of a run that calibration writes."""
+
+    @property
+    def thresholds(self) -> Path: ...
+    @property
+    def cv(self) -> Path: ...
+    @property
+    def calibration(self) -> Path: ...
+
+
+class Calibration(Protocol):
+    """What came of a calibration, see `cellflow.engine.validation.calibrate.CalibrationResult`."""
+
+    @property
+    def runs(self) -> Sequence[Run]: ...
+    @property
+    def thresholds(self) -> Sequence[Thresholds]: ...
+    @property
+    def cv(self) -> Sequence[pd.DataFrame]: ...
+    @property
+    def ensemble(self) -> Thresholds | None: ...
+    @property
+    def record(self) -> Path | None: ...
+
+
+def calibration_text(result: Calibration) -> str:
+    """Scores and thresholds of every run and of their ensemble, and where they lie."""
     lines = []
     for run, thresholds, cv in zip(result.runs, result.thresholds, result.cv, strict=True):
         lines += [cv_text(cv), f"\n{thresholds_text(thresholds)}"]
@@ -27,8 +67,8 @@ def calibration_text(result: Any) -> str:
     return "\n".join(lines)
 
 
-def thresholds_text(thresholds: Any) -> str:
-    """`Thresholds` with their source and what they gain, and which diameters they are for."""
+def thresholds_text(thresholds: Thresholds) -> str:
+    """Thresholds with their source and what they gain, and which diameters they are for."""
     metric = thresholds.facts.get("metric", "competition")
     name_of = "score" if metric == "competition" else SELECT_NAMES[metric]
     lines = [f"thresholds from {thresholds.source}:"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from cellflow.config.metrics import SELECT_NAMES
 from cellflow.report.text.table import named_lines
@@ -14,7 +14,24 @@ __all__ = ["TIME_IS_UP", "training_plan_text", "training_text"]
 TIME_IS_UP = "Time is up. The same command goes on."
 
 
-def training_text(folds: Sequence[Any]) -> str:
+class Fold(Protocol):
+    """What came of the training of a fold."""
+
+    @property
+    def fold(self) -> int: ...
+    @property
+    def best_score(self) -> float: ...
+    @property
+    def best_epoch(self) -> float: ...
+    @property
+    def finished(self) -> str: ...
+    @property
+    def select_metric(self) -> str: ...
+    @property
+    def best_value(self) -> float: ...
+
+
+def training_text(folds: Sequence[Fold]) -> str:
     """The best score of every fold, and whether anything is left."""
     lines = []
     for fold in folds:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Protocol
 
 import pandas as pd
 
@@ -20,8 +20,40 @@ _SHOWN = 3
 _ID = 24
 
 
-def verification_text(found: Any) -> str:
-    """A `Verification`: what was read, a row for each kind of finding with its first ids and reason; the verdict."""
+class Item(Protocol):
+    """One thing that was found, see `cellflow.engine.data.findings.Finding`."""
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def wrong(self) -> bool: ...
+    @property
+    def cell(self) -> int | None: ...
+
+
+class Found(Protocol):
+    """Everything, see `cellflow.engine.data.findings.Verification`."""
+
+    @property
+    def images(self) -> pd.DataFrame | None: ...
+    @property
+    def group(self) -> str | None: ...
+    @property
+    def facts(self) -> Mapping[str, str]: ...
+    @property
+    def findings(self) -> Sequence[Item]: ...
+    @property
+    def problems(self) -> int: ...
+    @property
+    def next(self) -> str: ...
+
+
+def verification_text(found: Found) -> str:
+    """What was read, a row for each kind of finding with its first ids and reason, and the verdict."""
     images = {} if found.images is None else {"images": _images(found.images, found.group)}
     blocks = [named_lines({**images, **found.facts})]
     if found.findings:
@@ -45,7 +77,7 @@ def _images(images: pd.DataFrame, group: str | None) -> str:
     return f"{dataset_text(images, group)}, {', '.join(kinds)}{size}"
 
 
-def _table(findings: Sequence[Any]) -> str:
+def _table(findings: Sequence[Item]) -> str:
     groups = [
         (kind, wrong, list(items))
         for (kind, wrong), items in groupby(findings, key=lambda item: (item.kind, item.wrong))
@@ -65,7 +97,7 @@ def _table(findings: Sequence[Any]) -> str:
     return "\n".join(text)
 
 
-def _first(items: Sequence[Any]) -> str:
+def _first(items: Sequence[Item]) -> str:
     """The first ids, with the numbers of their cells."""
     cells: dict[str, list[int]] = {}
     for item in items:
@@ -85,7 +117,7 @@ def _numbers(cells: Sequence[int]) -> str:
     return f" (cell {' '.join(map(str, cells[:_SHOWN]))}{more})"
 
 
-def _reasons(items: Sequence[Any]) -> Iterator[str]:
+def _reasons(items: Sequence[Item]) -> Iterator[str]:
     """Why, of the first; of what is about the whole, all."""
     whole = [item.reason for item in items if not item.id]
     shown = whole[:_SHOWN] if whole else [items[0].reason]
