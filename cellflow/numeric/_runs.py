@@ -9,9 +9,41 @@ from scipy.sparse.csgraph import connected_components
 
 from cellflow.types import Instances
 
-__all__ = ["Ints", "part_of_runs", "parts_of", "runs_in_rows", "touching_runs"]
+__all__ = [
+    "Ints",
+    "offsets_of",
+    "owner_of_runs",
+    "part_of_runs",
+    "parts_of",
+    "pixels_of_runs",
+    "runs_in_rows",
+    "runs_of_pixels",
+    "touching_runs",
+]
 
 Ints = NDArray[np.int64]
+
+
+def owner_of_runs(instances: Instances) -> Ints:
+    """The cell that each run belongs to."""
+    return np.repeat(np.arange(len(instances), dtype=np.int64), np.diff(instances.offsets))
+
+
+def offsets_of(counts: Ints) -> Ints:
+    """Offsets of cells that have so many runs each."""
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def pixels_of_runs(starts: Ints, lengths: Ints) -> Ints:
+    """Places in the flattened image of the pixels of runs, in their order."""
+    first = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
+    return np.asarray(first + np.arange(len(first)), dtype=np.int64)
+
+
+def runs_of_pixels(pixels: Ints) -> tuple[Ints, Ints]:
+    """Starts and lengths of the runs that ascending places form."""
+    first = np.flatnonzero(np.diff(pixels, prepend=-2) > 1)
+    return pixels[first].astype(np.int64), np.diff(first, append=len(pixels)).astype(np.int64)
 
 
 def parts_of(instances: Instances) -> tuple[Ints, Ints]:
@@ -56,7 +88,7 @@ def touching_runs(
 def runs_in_rows(instances: Instances) -> tuple[Ints, Ints, Ints, Ints]:
     """Runs cut at the ends of rows: their cell, row, first column and the column after the last."""
     width = max(1, instances.shape[1])
-    owner = np.repeat(np.arange(len(instances), dtype=np.int64), np.diff(instances.offsets))
+    owner = owner_of_runs(instances)
     first = instances.starts // width
     pieces = (instances.starts + instances.lengths - 1) // width - first + 1
     run = np.repeat(np.arange(len(owner), dtype=np.int64), pieces)

@@ -12,6 +12,7 @@ from scipy.special import expit
 
 from cellflow.numeric import _diffusion
 from cellflow.numeric._measure import AREA, BOX, measure
+from cellflow.numeric._runs import owner_of_runs, pixels_of_runs
 from cellflow.numeric.cell_faults import CellFacts, cell_facts, fill_holes, largest_parts
 from cellflow.numeric.dynamics import FLOW_SCALE
 from cellflow.numeric.labels import instances_from_labels
@@ -102,27 +103,19 @@ def audit_facts(
     covers = np.bincount(place, minlength=predicted.size)[other_place] > 0
     faults = cell_facts(annotations)
     return AuditFacts(
-        pairs,
-        sure,
-        seen,
-        errors,
-        predicted_errors,
+        pairs, sure, seen, errors, predicted_errors,
         _means(owner, predicted.reshape(-1)[place] > 0, annotations.areas),
         _means(others, covers, cells.areas),
-        _centres(owner, place, annotations),
-        _centres(others, other_place, cells),
-        faults,
-        _seen_in_holes(annotations, faults, likely),
-        _rest_apart(annotations, faults, predicted),
-    )
+        _centres(owner, place, annotations), _centres(others, other_place, cells), faults,
+        _seen_in_holes(annotations, faults, likely), _rest_apart(annotations, faults, predicted),
+    )  # fmt: skip
 
 
 def cell_pixels(cells: Instances) -> tuple[Ints, Ints]:
     """All pixels of all cells: which cell, and the place in the flattened image."""
-    runs = np.repeat(np.arange(len(cells)), np.diff(cells.offsets))
-    owner = np.repeat(runs, cells.lengths)
-    first = np.repeat(cells.starts - (np.cumsum(cells.lengths) - cells.lengths), cells.lengths)
-    return owner.astype(np.int64), first + np.arange(len(owner))
+    return np.repeat(owner_of_runs(cells), cells.lengths), pixels_of_runs(
+        cells.starts, cells.lengths
+    )
 
 
 def _means(owner: Ints, values: Any, areas: Ints) -> Floats:
@@ -185,9 +178,4 @@ def _rest_apart(
 
 def _places(cells: Instances, which: Ints) -> dict[int, Ints]:
     """Places of the pixels of some cells."""
-    found = {}
-    for cell in which.tolist():
-        starts, lengths = cells.runs(cell)
-        runs = [np.arange(a, a + n) for a, n in zip(starts, lengths, strict=True)]
-        found[cell] = np.concatenate(runs)
-    return found
+    return {cell: pixels_of_runs(*cells.runs(cell)) for cell in which.tolist()}

@@ -71,9 +71,8 @@ def average_flows(
         raise DataError(f"variant: expected one of {', '.join(VARIANTS)}, found {variant!r}")
     checked = None if weights is None else _check_weights(weights)
     running: _Running | None = None
-    n_members = 0
+    position = -1
     for position, member in enumerate(members):
-        n_members += 1
         shape = None if running is None else running.cellprob.shape
         flow, cellprob = _check_member(member, position, shape)
         if checked is not None and position >= len(checked):
@@ -85,9 +84,9 @@ def average_flows(
             running.add(flow, cellprob, weight)
     if running is None:
         raise DataError("members: expected at least one (flow, cellprob), found none")
-    if checked is not None and n_members != len(checked):
+    if checked is not None and position + 1 != len(checked):
         raise DataError(
-            f"weights: expected one for each of {n_members} members, found {len(checked)}"
+            f"weights: expected one for each of {position + 1} members, found {len(checked)}"
         )
     return running.result()
 

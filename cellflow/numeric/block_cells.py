@@ -26,6 +26,7 @@ from cellflow.numeric.dynamics import (
     candidate_errors,
     candidate_probabilities,
     check_fields,
+    grown_seeds,
     unit_field,
 )
 from cellflow.types import Box
@@ -139,12 +140,7 @@ def own_ends(wanted: Longs, places: Longs, counts: Longs, shape: tuple[int, int]
     ends = np.bincount(local, counts[near], window.shape[0] * window.shape[1])
     dense = ends.astype(np.int32).reshape(window.shape)
     crowded = np.flatnonzero(dense > _regions.MIN_SEED).astype(np.int32)
-    is_peak = np.empty(len(crowded), dtype=np.bool_)
-    _regions.keep_peaks(dense, crowded, is_peak)
-    seeds = crowded[is_peak]
-    seeds = seeds[np.argsort(dense.reshape(-1)[seeds], kind="stable")]
-    owner = np.zeros(window.shape, dtype=np.int32)
-    _regions.grow_seeds(dense, seeds, owner)
+    seeds, owner = grown_seeds(dense, crowded)
     found = owner[rows - window.top, columns - window.left]
     seed_rows, seed_columns = np.divmod(seeds.astype(np.int64), window.shape[1])
     named = (seed_rows + window.top) * width + seed_columns + window.left

@@ -17,7 +17,6 @@ from cellflow.errors import DataError
 __all__ = ["MIN_GROUPS", "Interval", "bootstrap_mean"]
 
 _BLOCK = 2**20  # drawn group numbers that are held at a time
-_NOTHING = float("nan")
 
 
 class Interval(NamedTuple):
@@ -70,16 +69,15 @@ def bootstrap_mean(
     """
     items = _checked(values)
     numbers = _group_numbers(items, groups)
-    order = np.lexsort(
-        (items, numbers)
-    )  # the order of items then leaves not even the last bits of sums
+    # the order of items then leaves not even the last bits of sums
+    order = np.lexsort((items, numbers))
     items, numbers = items[order], numbers[order]
     base = float(items.min())  # values that are all the same give exactly this value
     counts = np.bincount(numbers).astype(np.float64)
     sums = np.bincount(numbers, weights=items - base).astype(np.float64)
     mean = base + float(sums.sum() / counts.sum())
     if len(counts) == 1:
-        return Interval(mean, _NOTHING, _NOTHING)
+        return Interval(mean, float("nan"), float("nan"))
     means = base + _draw_means(sums, counts, draws, np.random.default_rng(seed))
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(mean, float(low), float(high))

@@ -118,10 +118,6 @@ def cell_errors(truth: Any, prediction: Any) -> CellErrors:
         Cells of one image, which may overlap when given as Instances. Of a label map only the labels that are
         present count, in the order of their numbers.
 
-    Returns
-    -------
-    CellErrors
-
     Raises
     ------
     DataError

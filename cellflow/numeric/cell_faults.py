@@ -10,7 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cellflow.numeric._runs import Ints, part_of_runs, parts_of, runs_in_rows, touching_runs
+from cellflow.numeric._runs import (
+    Ints,
+    offsets_of,
+    part_of_runs,
+    parts_of,
+    pixels_of_runs,
+    runs_in_rows,
+    runs_of_pixels,
+    touching_runs,
+)
 from cellflow.numeric.mask_checks import split_parts
 from cellflow.types import Instances
 
@@ -47,16 +56,7 @@ class CellFacts:
 
 
 def cell_facts(instances: Instances) -> CellFacts:
-    """Look at every cell of an image.
-
-    Parameters
-    ----------
-    instances : Instances
-
-    Returns
-    -------
-    CellFacts
-    """
+    """Look at every cell of an image."""
     count = len(instances)
     owner, rows, begins, ends = runs_in_rows(instances)
     of_cell, areas = parts_of(instances)
@@ -80,10 +80,6 @@ def cell_facts(instances: Instances) -> CellFacts:
 def fill_holes(instances: Instances) -> Instances:
     """Fill what cells enclose of the background, of nested rings each its own hole; cells come to share no pixel.
 
-    Parameters
-    ----------
-    instances : Instances
-
     Returns
     -------
     Instances
@@ -95,17 +91,16 @@ def fill_holes(instances: Instances) -> Instances:
     cells = []
     for cell, (starts, lengths) in enumerate(instances):
         if cell in holes:
-            starts, lengths = _runs_of(np.concatenate([_pixels(starts, lengths), holes[cell]]))
+            pixels = np.concatenate([pixels_of_runs(starts, lengths), holes[cell]])
+            starts, lengths = runs_of_pixels(np.sort(pixels))
         cells.append((starts, lengths))
-    return _joined(instances.shape, cells)
+    starts, lengths = (np.concatenate(part) for part in zip(*cells, strict=True))
+    counts = np.array([len(own) for own, _ in cells])
+    return Instances(instances.shape, starts, lengths, offsets_of(counts))
 
 
 def largest_parts(instances: Instances) -> Instances:
     """Keep the largest part of every cell, the first of several that are as large.
-
-    Parameters
-    ----------
-    instances : Instances
 
     Returns
     -------
@@ -122,8 +117,7 @@ def largest_parts(instances: Instances) -> Instances:
     kept = np.isin(part, largest)
     starts = (rows * instances.shape[1] + begins)[kept]
     counts = np.bincount(owner[kept], minlength=len(instances))
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return Instances(instances.shape, starts, (ends - begins)[kept], offsets)
+    return Instances(instances.shape, starts, (ends - begins)[kept], offsets_of(counts))
 
 
 FIXES: Mapping[str, Any] = {
@@ -194,24 +188,3 @@ def _with_loops(instances: Instances, owner: Ints, rows: Ints, begins: Ints, end
     contacts = np.bincount(owner[upper], minlength=count)
     parts = np.bincount(parts_of(instances)[0], minlength=count)
     return np.flatnonzero(contacts > np.bincount(owner, minlength=count) - parts)
-
-
-def _pixels(starts: Ints, lengths: Ints) -> Ints:
-    """Places in the flattened image of a cell's pixels."""
-    first = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
-    return np.asarray(first + np.arange(lengths.sum()), dtype=np.int64)
-
-
-def _runs_of(pixels: Ints) -> tuple[Ints, Ints]:
-    """Starts and lengths of the runs that different places form."""
-    places = np.sort(pixels)
-    first = np.flatnonzero(np.diff(places, prepend=-2) > 1)
-    return places[first], np.diff(first, append=len(places))
-
-
-def _joined(shape: tuple[int, int], cells: list[tuple[Ints, Ints]]) -> Instances:
-    starts, lengths = (np.concatenate(part) for part in zip(*cells, strict=True))
-    counts = [len(own) for own, _ in cells]
-    return Instances(
-        shape, starts, lengths, np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cellflow.errors import RleError
 from cellflow.numeric._jit import kernel
+from cellflow.numeric._runs import offsets_of
 from cellflow.numeric.labels import instances_from_labels
 from cellflow.types import Instances
 
@@ -75,7 +76,7 @@ def instances_from_coco_rles(texts: Sequence[bytes], shape: tuple[int, int]) -> 
     n_runs = np.zeros(len(texts), dtype=np.int64)
     nothing = np.zeros(0, dtype=np.int64)
     _row_runs(counts, cells, shape, n_runs, nothing, nothing)
-    offsets = np.concatenate([[0], np.cumsum(n_runs)]).astype(np.int64)
+    offsets = offsets_of(n_runs)
     starts = np.empty(offsets[-1], dtype=np.int64)
     lengths = np.empty_like(starts)
     if len(starts):
@@ -90,10 +91,6 @@ def coco_counts_from_labels(labels: NDArray[np.int32]) -> list[Ints]:
     ----------
     labels : (H, W) int32 ndarray
         Missing numbers give no counts.
-
-    Returns
-    -------
-    list of (n,) int64 ndarray
     """
     columns = instances_from_labels(np.ascontiguousarray(labels.T))
     found = []

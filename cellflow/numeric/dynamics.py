@@ -13,7 +13,7 @@ from cellflow.errors import DataError
 from cellflow.numeric import _diffusion, _follow, _regions
 from cellflow.numeric._jit import run_blocks
 from cellflow.numeric._measure import AREA, BOX, FIRST, close_holes, measure, relabel
-from cellflow.numeric.stops import Stops, take_all_steps, take_jumps
+from cellflow.numeric.stops import take_all_steps, take_jumps
 from cellflow.numeric.targets import cells_per_block
 
 __all__ = ["FLOW_SCALE", "flows_to_labels"]
@@ -131,21 +131,14 @@ def flows_to_labels(
     """
     flow, cellprob = check_fields(flow, cellprob)
     candidates = find_candidates(
-        flow,
-        cellprob,
-        cellprob_threshold=cellprob_threshold,
-        max_size_fraction=max_size_fraction,
-        niter=niter,
-        method=method,
-        check_scale=check_scale,
-    )
+        flow, cellprob, cellprob_threshold=cellprob_threshold, niter=niter,
+        max_size_fraction=max_size_fraction, method=method, check_scale=check_scale,
+    )  # fmt: skip
     keep = candidates.areas > 0
     if min_size > 0:  # before the check, which costs the most; the order changes no result
         keep &= candidates.areas >= min_size
     if flow_threshold is not None and flow_threshold > 0:
-        numbers = (np.flatnonzero(keep) + 1).astype(np.int32)
-        errors = candidate_errors(candidates, numbers)
-        keep[numbers[errors > np.float32(flow_threshold)] - 1] = False
+        drop_disagreeing(candidates, keep, flow_threshold)
     if score_per_pixel > 0:
         keep &= candidate_probabilities(candidates, cellprob) >= score_per_pixel
     return finish(candidates, keep, fill_holes=fill_holes)
@@ -185,17 +178,33 @@ def find_candidates(
     if not cellprob.size:
         empty = np.zeros(shape, dtype=np.int32), np.zeros((1, 6), dtype=np.int32)
         return _as_candidates(*empty, np.zeros((*shape, 2), dtype=np.float32))
-    field, stops = _follow_flows(flow, cellprob, cellprob_threshold, steps, method, check_scale)
-    final, counts, places = stops.final, stops.counts, np.sort(stops.crowded)
+    field, inside, tally = unit_field(flow, cellprob, cellprob_threshold)
+    check_tally(tally, check_scale)
+    follow = take_all_steps if method == "trace" else take_jumps
+    stops = follow(field, inside, steps, _rows_at_once(shape[1]))
+    final = stops.final
+    seeds, owner = grown_seeds(stops.counts, np.sort(stops.crowded))
+    stats = measure(final, len(seeds), ends=(final, owner))
+    stats[stats[:, AREA] > max_size_fraction * cellprob.size, AREA] = 0
+    return _as_candidates(final, stats, field)
+
+
+def grown_seeds(counts: Ints, places: Ints) -> tuple[Ints, Ints]:
+    """The peaks among crowded places, ascending, as seeds, and which seed, from 1, owns each pixel ``(H, W)``."""
     is_peak = np.empty(len(places), dtype=np.bool_)
     _regions.keep_peaks(counts, places, is_peak)
     seeds = places[is_peak]
     seeds = seeds[np.argsort(counts.reshape(-1)[seeds], kind="stable")]
-    owner = np.zeros(shape, dtype=np.int32)
+    owner = np.zeros(counts.shape, dtype=np.int32)
     _regions.grow_seeds(counts, seeds, owner)
-    stats = measure(final, len(seeds), ends=(final, owner))
-    stats[stats[:, AREA] > max_size_fraction * cellprob.size, AREA] = 0
-    return _as_candidates(final, stats, field)
+    return seeds, owner
+
+
+def drop_disagreeing(candidates: Candidates, keep: NDArray[np.bool_], threshold: float) -> None:
+    """Of labels to keep, those whose flow error is above the threshold are not, in place."""
+    numbers = (np.flatnonzero(keep) + 1).astype(np.int32)
+    errors = candidate_errors(candidates, numbers)
+    keep[numbers[errors > np.float32(threshold)] - 1] = False
 
 
 def candidate_errors(candidates: Candidates, numbers: Ints) -> Floats:
@@ -236,16 +245,6 @@ def finish(candidates: Candidates, keep: NDArray[np.bool_], *, fill_holes: bool 
     if fill_holes:
         close_holes(labels, candidates.boxes[kept])
     return labels
-
-
-def _follow_flows(
-    flow: Floats, cellprob: Floats, threshold: float, steps: int, method: Method, check_scale: bool
-) -> tuple[Floats, Stops]:
-    """The unit flow, and where it leads the foreground pixels."""
-    field, inside, tally = unit_field(flow, cellprob, threshold)
-    check_tally(tally, check_scale)
-    follow = take_all_steps if method == "trace" else take_jumps
-    return field, follow(field, inside, steps, _rows_at_once(cellprob.shape[1]))
 
 
 def unit_field(

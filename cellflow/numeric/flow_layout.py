@@ -65,15 +65,9 @@ def likely_layout(
     if inside.shape[0] == inside.shape[1]:
         what, text = "rows and columns are exchanged", "cellprob = cellprob.T; flow = flow"
         turned = flow.swapaxes(1, 2)
-        others += [
-            (what, f"{text}.swapaxes(1, 2)", turned, inside.T),
-            (
-                f"{what}, and dX comes before dY",
-                f"{text}[::-1].swapaxes(1, 2)",
-                turned[::-1],
-                inside.T,
-            ),
-        ]
+        both, remedy = f"{what}, and dX comes before dY", f"{text}[::-1].swapaxes(1, 2)"
+        others.append((what, f"{text}.swapaxes(1, 2)", turned, inside.T))
+        others.append((both, remedy, turned[::-1], inside.T))
     here = _cosine(flow, reference, inside & reference_inside)
     best, what, remedy = max(
         (_cosine(item, reference, mask & reference_inside), what, text)

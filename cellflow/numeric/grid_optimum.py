@@ -57,10 +57,6 @@ def grid_optimum(
         Place of the default setting.
     smoothing : float
         Standard deviation of the Gaussian in steps; 0 is none.
-
-    Returns
-    -------
-    tuple of int
     """
     surface = np.asarray(scores, dtype=np.float64)
     if not np.isfinite(surface).all():  # else the first of them would be taken for the best

@@ -165,10 +165,6 @@ def instances_from_labels(labels: Any) -> Instances:
     ----------
     labels : (H, W) integer ndarray
         Gaps in the numbering are allowed; missing numbers give no instance.
-
-    Returns
-    -------
-    Instances
     """
     plain, top = bounded(labels)
     counts = count_runs(plain, top)
@@ -200,15 +196,7 @@ def labels_from_instances(instances: Instances) -> NDArray[np.int32]:
     """Paint instances into a label map; a disputed pixel goes to the smaller instance.
 
     Of two instances of the same area the later one wins. An instance that is left without a pixel
-    vanishes and the later ones move up, so labels are 1..n without gaps.
-
-    Parameters
-    ----------
-    instances : Instances
-
-    Returns
-    -------
-    (H, W) int32 ndarray
+    vanishes and the later ones move up, so labels are 1..n without gaps, ``(H, W)`` int32.
     """
     n_pixels = instances.shape[0] * instances.shape[1]
     flat = np.zeros(n_pixels, dtype=np.int32)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cellflow.errors import RleError
-from cellflow.numeric._runs import part_of_runs, parts_of, runs_in_rows
+from cellflow.numeric._runs import offsets_of, part_of_runs, parts_of, runs_in_rows
 from cellflow.numeric.labels import check_labels, instances_from_labels
 from cellflow.numeric.rle import instances_from_rles
 from cellflow.types import Instances
@@ -125,12 +125,7 @@ class MapFacts:
 
 
 def part_facts(instances: Instances) -> PartFacts:
-    """Count the separate parts of every cell.
-
-    Parameters
-    ----------
-    instances : Instances
-    """
+    """Count the separate parts of every cell."""
     owner, areas = parts_of(instances)
     n_cells = len(instances)
     if not n_cells:
@@ -201,7 +196,7 @@ def without_repeats(instances: Instances) -> Instances:
         return instances
     n_runs = np.diff(instances.offsets)
     kept = np.repeat(first, n_runs)
-    offsets = np.concatenate([[0], np.cumsum(n_runs[first])]).astype(np.int64)
+    offsets = offsets_of(n_runs[first])
     return Instances(instances.shape, instances.starts[kept], instances.lengths[kept], offsets)
 
 
@@ -215,8 +210,7 @@ def split_parts(instances: Instances) -> Instances:
     order = np.argsort(part, kind="stable")
     starts = (rows * instances.shape[1] + begins)[order]
     counts = np.bincount(part, minlength=n_parts)
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    return Instances(instances.shape, starts, (ends - begins)[order], offsets)
+    return Instances(instances.shape, starts, (ends - begins)[order], offsets_of(counts))
 
 
 def _contact(array: NDArray[Any]) -> float:

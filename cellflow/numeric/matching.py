@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 from cellflow.numeric._jit import kernel, run_blocks
+from cellflow.numeric._runs import owner_of_runs
 from cellflow.numeric.labels import bounded, instances_from_labels, measure_areas
 from cellflow.types import Instances
 
@@ -87,7 +88,7 @@ def match(truth: Any, prediction: Any) -> Matches:
         i, number, shared = _join_map(*runs, plain.reshape(-1), top)
         index = np.cumsum(areas > 0) - 1  # missing numbers are no cells
         return Matches(i, index[number], shared, first.areas, areas[areas > 0])
-    owner = np.repeat(np.arange(len(prediction), dtype=np.int64), np.diff(prediction.offsets))
+    owner = owner_of_runs(prediction)
     order = np.argsort(prediction.starts, kind="stable")
     starts = prediction.starts[order]
     ends = starts + prediction.lengths[order]

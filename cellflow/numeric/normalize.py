@@ -180,12 +180,10 @@ def find_scaling(
             found.append(Scaling(*bounds[index], flat=bool(constant)))
         elif normalization.percentiles is None:
             found.append(None)
+        elif constant:
+            found.append(Scaling(flat=True))
         else:
-            found.append(
-                Scaling(flat=True)
-                if constant
-                else _percentile_scaling(channel, *normalization.percentiles)
-            )
+            found.append(_percentile_scaling(channel, *normalization.percentiles))
     return tuple(found)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError, RleError
+from cellflow.numeric._runs import pixels_of_runs, runs_of_pixels
 from cellflow.numeric.labels import check_labels, compact, instances_from_labels
 from cellflow.types import Instances
 
@@ -56,8 +57,8 @@ def rle_encode(mask: Any, order: Order = "C") -> str:
     ('2 2 6 1', '3 1 5 2')
     """
     inside = check_labels(mask, "mask") != 0
-    starts, lengths = _runs_of_pixels(np.flatnonzero(inside.ravel(order=_check_order(order))))
-    return _join(starts, lengths)
+    starts, lengths = runs_of_pixels(np.flatnonzero(inside.ravel(order=_check_order(order))))
+    return " ".join(map(str, np.stack([starts + 1, lengths], axis=1).reshape(-1).tolist()))
 
 
 def rle_decode(rle: str, shape: tuple[int, int], order: Order = "C") -> NDArray[np.bool_]:
@@ -91,7 +92,7 @@ def rle_decode(rle: str, shape: tuple[int, int], order: Order = "C") -> NDArray[
     shape = _check_shape(shape)
     starts, lengths = _parse(rle, shape, "the string")
     flat = np.zeros(shape[0] * shape[1], dtype=np.bool_)
-    flat[_pixels(starts, lengths)] = True
+    flat[pixels_of_runs(starts, lengths)] = True
     return flat.reshape(shape, order=_check_order(order))
 
 
@@ -152,17 +153,7 @@ def rles_from_labels(labels: Any, order: Order = "C") -> list[str]:
 
 
 def rles_from_instances(instances: Instances) -> list[str]:
-    """Encode every instance, row-major.
-
-    Parameters
-    ----------
-    instances : Instances
-
-    Returns
-    -------
-    list of str
-        One string an instance, in their order.
-    """
+    """Encode every instance, row-major: one string each, in their order."""
     pairs = np.empty((len(instances.starts), 2), dtype=np.int64)
     pairs[:, 0] = instances.starts + 1
     pairs[:, 1] = instances.lengths
@@ -183,10 +174,6 @@ def _check_shape(shape: Sequence[int]) -> tuple[int, int]:
     if len(shape) != 2 or min(shape) < 0:
         raise DataError(f"shape: expected (H, W), found {tuple(shape)}")
     return int(shape[0]), int(shape[1])
-
-
-def _join(starts: Ints, lengths: Ints) -> str:
-    return " ".join(map(str, np.stack([starts + 1, lengths], axis=1).reshape(-1).tolist()))
 
 
 def _parse(rle: Any, shape: tuple[int, int], where: str) -> tuple[Ints, Ints]:
@@ -238,26 +225,10 @@ def _check_runs(starts: Ints, lengths: Ints, shape: tuple[int, int], where: str)
         )
 
 
-def _pixels(starts: Ints, lengths: Ints) -> Ints:
-    """Indices of all pixels of sorted runs."""
-    ends = np.cumsum(lengths)
-    total = int(ends[-1]) if len(ends) else 0
-    shift = np.repeat(starts - (ends - lengths), lengths)
-    return np.asarray(np.arange(total, dtype=np.int64) + shift, dtype=np.int64)
-
-
-def _runs_of_pixels(pixels: Ints) -> tuple[Ints, Ints]:
-    """Runs of sorted pixel indices."""
-    breaks = np.flatnonzero(np.diff(pixels) != 1) + 1
-    first = np.concatenate([[0], breaks])[: len(pixels)].astype(np.int64)
-    last = np.concatenate([breaks, [len(pixels)]])[: len(first)].astype(np.int64)
-    return pixels[first].astype(np.int64), last - first
-
-
 def _row_major(starts: Ints, lengths: Ints, shape: tuple[int, int]) -> tuple[Ints, Ints]:
     """Column-major runs as row-major runs."""
-    pixels = _pixels(starts, lengths)
+    pixels = pixels_of_runs(starts, lengths)
     if not len(pixels):
         return starts, lengths
     x, y = np.divmod(pixels, shape[0])
-    return _runs_of_pixels(np.sort(y * shape[1] + x))
+    return runs_of_pixels(np.sort(y * shape[1] + x))

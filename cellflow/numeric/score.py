@@ -110,7 +110,8 @@ def average_precision(
     counts = np.zeros((3, len(truths), len(values)), dtype=np.int64)
     for i, (one_truth, one_prediction) in enumerate(zip(truths, predictions, strict=True)):
         try:
-            counts[:, i] = _count(one_truth, one_prediction, fractions)
+            found = match(one_truth, one_prediction)
+            counts[:, i] = count_matches(found, hit_levels(found.shared, found.union, fractions))
         except DataError as error:
             if len(truths) == 1:
                 raise
@@ -118,17 +119,13 @@ def average_precision(
     return Score(values, counts[0], counts[1], counts[2])
 
 
-def hit_cells(
-    truth: Any, prediction: Any, threshold: float = 0.5
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which cells of either side hit any of the other, with the counting of `competition_score`.
+def hit_cells(truth: Any, prediction: Any) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which cells of either side hit any of the other with an IoU above 0.5, with the counting of `competition_score`.
 
     Parameters
     ----------
     truth, prediction : Instances or (H, W) integer ndarray
         Cells of one image.
-    threshold : float
-        IoU threshold, 0 <= t < 1; a hit needs an IoU *above* it.
 
     Returns
     -------
@@ -144,8 +141,7 @@ def hit_cells(
         If the two are not of the same image size.
     """
     found = match(truth, prediction)
-    fractions = exact_fractions(np.array([threshold], dtype=np.float64))
-    hits = hit_levels(found.shared, found.union, fractions)[:, 0]
+    hits = 2 * found.shared > found.union
     truth_hit = np.zeros(len(found.truth_areas), dtype=np.bool_)
     prediction_hit = np.zeros(len(found.prediction_areas), dtype=np.bool_)
     truth_hit[found.truth[hits]] = True
@@ -210,12 +206,6 @@ def as_list(cells: Any, name: str) -> list[Any]:
             f" {np.shape(cells)}"
         )
     return [cells]
-
-
-def _count(truth: Any, prediction: Any, fractions: NDArray[np.int64]) -> NDArray[np.int64]:
-    """TP, FP, FN of one image, ``(3, T)``."""
-    found = match(truth, prediction)
-    return count_matches(found, hit_levels(found.shared, found.union, fractions))
 
 
 def count_matches(found: Matches, hits: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -31,11 +31,8 @@ _SHARE = 0.5
 """Part of the marks of an overlap that are shared at least."""
 _COMMON = 8
 """A window that so many images have is a background or a frame."""
-_ROW, _COLUMN, _MIX = (
-    np.uint64(0x9E3779B97F4A7C15),
-    np.uint64(0xC2B2AE3D27D4EB4F),
-    np.uint64(0xFF51AFD7ED558CCD),
-)
+_ROW, _COLUMN = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F)
+_MIX = np.uint64(0xFF51AFD7ED558CCD)
 
 
 class Marks(NamedTuple):
@@ -111,9 +108,8 @@ def overlaps(marks: Sequence[Marks]) -> list[Overlap]:
         bottom = min(marks[first].shape[0], marks[second].shape[0] + dy)
         right = min(marks[first].shape[1], marks[second].shape[1] + dx)
         own = marks[first].yx
-        inside = (own >= (top, left)).all(axis=1) & (own <= (bottom - WINDOW, right - WINDOW)).all(
-            axis=1
-        )
+        last = bottom - WINDOW, right - WINDOW
+        inside = ((own >= (top, left)) & (own <= last)).all(axis=1)
         if count >= _SHARE * inside.sum():
             overlap = Overlap(first, second, bottom - top, right - left)
             found[first, second] = count, overlap
@@ -129,11 +125,7 @@ def _same_windows(marks: Sequence[Marks]) -> Ints:
     yx = np.concatenate([item.yx for item in marks])
     order = np.argsort(hashes, kind="stable")  # within equal hashes in the order of the images
     hashes, image, yx = hashes[order], image[order], yx[order]
-    starts = (
-        np.flatnonzero(np.concatenate([[True], hashes[1:] != hashes[:-1]]))
-        if len(hashes)
-        else image
-    )
+    starts = np.unique(hashes, return_index=True)[1]
     size = np.diff(starts, append=len(hashes))
     place = np.arange(len(hashes)) - np.repeat(starts, size)
     size = np.repeat(size, size)

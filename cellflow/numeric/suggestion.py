@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from cellflow.numeric.score import competition_score
 
@@ -119,16 +120,8 @@ def shares_below(values: Any) -> Floats:
 
     Values that are the same share the mean of their places. Values of different units can be put together
     that way.
-
-    Parameters
-    ----------
-    values : (N,) array_like of float
     """
-    array = np.asarray(values, np.float64)
-    ordered = np.sort(array)
-    below = np.searchsorted(ordered, array, "left")
-    to = np.searchsorted(ordered, array, "right") - 1
-    return (below + to) / 2 / max(len(array) - 1, 1)
+    return np.asarray((rankdata(values) - 1) / max(len(values) - 1, 1), dtype=np.float64)
 
 
 def distances_to_nearest(points: Any, others: Any) -> tuple[Floats, NDArray[np.int64]]:
@@ -198,7 +191,7 @@ def choose_images(
     is maximised is ``sum(w_i * l_i)``, and a quarter as much the sum over types of the root of the chosen weights,
     both as parts of what choosing all would give.
     """
-    job = _Choosing.start(styles, weights, known, types)
+    job = _Choosing(styles, weights, known, types)
     others: dict[int, set[int]] = {}
     for one, other in copies:
         others.setdefault(one, set()).add(other)
@@ -223,28 +216,16 @@ def choose_images(
 class _Choosing:
     """What is covered so far."""
 
-    def __init__(
-        self,
-        styles: Floats,
-        weights: Floats,
-        covered: Floats,
-        types: NDArray[np.int64],
-    ) -> None:
-        self.styles, self.weights, self.covered, self.types = styles, weights, covered, types
-        self.taken = np.zeros(int(types.max(initial=-1)) + 1)
-        self._to_cover = float(weights @ (1 - covered)) or 1.0
-        sums = np.bincount(types, weights=weights, minlength=len(self.taken))
+    def __init__(self, styles: Any, weights: Any, known: Any, types: Sequence[str]) -> None:
+        self.styles, self.weights = np.asarray(styles, np.float64), np.asarray(weights, np.float64)
+        self.covered = np.zeros(len(self.styles))
+        if len(self.styles) and len(known):
+            self.covered = likeness(distances_to_nearest(self.styles, known)[0])
+        self.types = np.unique(np.array(list(types), dtype=str), return_inverse=True)[1]
+        sums = np.bincount(self.types, weights=self.weights)
+        self.taken = np.zeros(len(sums))
+        self._to_cover = float(self.weights @ (1 - self.covered)) or 1.0
         self._all_types = float(np.sqrt(sums).sum()) or 1.0
-
-    @classmethod
-    def start(cls, styles: Any, weights: Any, known: Any, types: Sequence[str]) -> _Choosing:
-        places, weight = np.asarray(styles, np.float64), np.asarray(weights, np.float64)
-        annotated = np.asarray(known, np.float64)
-        covered = np.zeros(len(places))
-        if len(places) and len(annotated):
-            covered = likeness(distances_to_nearest(places, annotated)[0])
-        numbers = np.unique(np.array(list(types), dtype=str), return_inverse=True)[1]
-        return cls(places, weight, covered, numbers.astype(np.int64))
 
     def gains(self, place: int) -> tuple[float, float]:
         """What a candidate adds to both parts."""

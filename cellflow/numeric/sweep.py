@@ -18,6 +18,7 @@ from cellflow.numeric.dynamics import (
     candidate_errors,
     candidate_probabilities,
     check_fields,
+    drop_disagreeing,
     find_candidates,
     finish,
 )
@@ -134,14 +135,9 @@ def sweep(
     def count(_: int, start: int, stop: int) -> None:
         for index in range(start, stop):
             candidates = find_candidates(
-                flow,
-                cellprob,
-                cellprob_threshold=float(grid.cellprob[index]),
-                max_size_fraction=max_size_fraction,
-                niter=niter,
-                method=method,
-                check_scale=check_scale,
-            )
+                flow, cellprob, cellprob_threshold=float(grid.cellprob[index]), niter=niter,
+                max_size_fraction=max_size_fraction, method=method, check_scale=check_scale,
+            )  # fmt: skip
             wanted = candidates.areas > 0
             if score_per_pixel > 0:
                 wanted &= candidate_probabilities(candidates, cellprob) >= score_per_pixel
@@ -152,19 +148,12 @@ def sweep(
     run_blocks(count, len(grid.cellprob), 1 if cellprob.size <= _SMALL else len(grid.cellprob))
     tp, fp = counts
     return SweepCounts(
-        n_truth=len(real),
-        tp=tp,
-        fp=fp,
-        fn=len(real) - tp,
-        pairs=pairs,
-        iou=iou[..., 0],
+        n_truth=len(real), tp=tp, fp=fp, fn=len(real) - tp, pairs=pairs, iou=iou[..., 0],
         covered_iou=iou[..., 1],
         n_prediction=pairs[..., 0] + fp[..., AT_50],  # that hit a true cell, and that hit none
-        cellprob_thresholds=grid.cellprob,
-        flow_thresholds=grid.flow,
-        min_sizes=grid.size,
+        cellprob_thresholds=grid.cellprob, flow_thresholds=grid.flow, min_sizes=grid.size,
         iou_thresholds=np.array(COMPETITION_THRESHOLDS),
-    )
+    )  # fmt: skip
 
 
 class MaskFilter(NamedTuple):
@@ -203,19 +192,12 @@ def score_filters(
     """
     flow, cellprob = check_fields(flow, cellprob)
     found = find_candidates(
-        flow,
-        cellprob,
-        cellprob_threshold=cellprob_threshold,
-        max_size_fraction=1.0,
-        niter=niter,
-        method="basin",
-        check_scale=False,
-    )
+        flow, cellprob, cellprob_threshold=cellprob_threshold, max_size_fraction=1.0, niter=niter,
+        method="basin", check_scale=False,
+    )  # fmt: skip
     agrees = (found.areas > 0) & (found.areas >= min_size)
     if flow_threshold > 0:
-        numbers = (np.flatnonzero(agrees) + 1).astype(np.int32)
-        errors = candidate_errors(found, numbers)
-        agrees[numbers[errors > np.float32(flow_threshold)] - 1] = False
+        drop_disagreeing(found, agrees, flow_threshold)
     probability = candidate_probabilities(found, cellprob)
     counts = []
     for item in filters:

@@ -23,6 +23,8 @@ PANEL_INCHES = 224 / DPI  # a crop of the usual size pixel by pixel
 TITLE_INCHES, KEY_INCHES, GAP_INCHES, MARGIN_INCHES = 0.5, 1.05, 0.06, 0.15
 NAME_INCHES, NAME_LETTERS = 0.34, 30
 MIN_WIDTH_INCHES = 8.6
+PITCH_INCHES = PANEL_INCHES + GAP_INCHES
+BAND_INCHES = NAME_INCHES + 2 * PANEL_INCHES + GAP_INCHES + 2.5 * GAP_INCHES
 
 Floats = NDArray[np.float32]
 
@@ -64,7 +66,8 @@ def plot_batch(
     _check(images, unit_flows, foregrounds, len(names))
     columns = min(COLUMNS, len(images))
     bands = -(-len(images) // columns)
-    width, height = _size(columns, bands)
+    width = max(MIN_WIDTH_INCHES, columns * PITCH_INCHES - GAP_INCHES + 2 * MARGIN_INCHES)
+    height = TITLE_INCHES + bands * BAND_INCHES + KEY_INCHES
     figure = Figure(figsize=(width, height))
     figure.suptitle(
         title, fontsize=13, fontweight="bold", parse_math=False, y=1 - 0.12 / height, va="top"
@@ -72,12 +75,15 @@ def plot_batch(
     with_second = bool(np.any(images[:, 1]))
     for index in range(len(images)):
         band, column = divmod(index, columns)
-        place = _Place(column, band, width, height, columns)
-        upper = place.axes(figure, 0)
+        left = (width - columns * PITCH_INCHES + GAP_INCHES) / 2 + column * PITCH_INCHES
+        bottom = height - TITLE_INCHES - NAME_INCHES - band * BAND_INCHES - PANEL_INCHES
+        side = PANEL_INCHES / width, PANEL_INCHES / height
+        upper = figure.add_axes((left / width, bottom / height, *side))
+        lower = figure.add_axes((left / width, (bottom - PITCH_INCHES) / height, *side))
         _show(upper, _picture(images[index], foregrounds[index]))
         text = "\n".join(shorten(part, NAME_LETTERS) for part in names[index])
         upper.set_title(text, fontsize=8, pad=3, parse_math=False)
-        _show(place.axes(figure, 1), flow_colors(unit_flows[index]))
+        _show(lower, flow_colors(unit_flows[index]))
     _add_key(figure, width, height, with_second)
     save_figure(path, figure)
 
@@ -100,34 +106,6 @@ def flow_colors(unit_flow: Floats) -> NDArray[np.float64]:
     hue = np.mod(np.arctan2(d_y, d_x) / (2 * np.pi), 1.0)
     length = np.clip(np.hypot(d_y, d_x), 0, 1)
     return np.asarray(hsv_to_rgb(np.stack([hue, np.full_like(hue, 0.85), length], axis=-1)))
-
-
-def _size(columns: int, bands: int) -> tuple[float, float]:
-    """Width and height of the picture in inches."""
-    width = columns * (PANEL_INCHES + GAP_INCHES) - GAP_INCHES + 2 * MARGIN_INCHES
-    height = TITLE_INCHES + bands * _band_height() + KEY_INCHES
-    return max(MIN_WIDTH_INCHES, width), height
-
-
-def _band_height() -> float:
-    return NAME_INCHES + 2 * PANEL_INCHES + GAP_INCHES + 2.5 * GAP_INCHES
-
-
-class _Place:
-    """Where the two panels of one crop lie."""
-
-    def __init__(self, column: int, band: int, width: float, height: float, columns: int):
-        self.width, self.height = width, height
-        pitch = PANEL_INCHES + GAP_INCHES
-        self.left = (width - columns * pitch + GAP_INCHES) / 2 + column * pitch
-        self.top = height - TITLE_INCHES - NAME_INCHES - band * _band_height()
-
-    def axes(self, figure: Figure, row: int) -> Axes:
-        """Panel of the image (row 0) or of the flow (row 1)."""
-        bottom = self.top - PANEL_INCHES - row * (PANEL_INCHES + GAP_INCHES)
-        side = PANEL_INCHES
-        box = (self.left / self.width, bottom / self.height, side / self.width, side / self.height)
-        return figure.add_axes(box)
 
 
 def _picture(image: Floats, foreground: Floats) -> NDArray[np.float64]:

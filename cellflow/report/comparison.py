@@ -118,18 +118,10 @@ def write_comparison(path: Path, item: Comparison) -> None:
     figure = Figure(figsize=(across / DPI, (height + CAPTION + LEGEND) / DPI), dpi=DPI)
     figure.figimage(picture, (across - width) // 2, LEGEND)
     tall = height + CAPTION + LEGEND
-    figure.text(
-        0.5,
-        1 - 8 / tall,
-        shorten(item.name, 90),
-        va="top",
-        ha="center",
-        weight="bold",
-        size=11,
-        parse_math=False,
-    )
+    place: dict[str, Any] = {"va": "top", "ha": "center", "parse_math": False}
+    figure.text(0.5, 1 - 8 / tall, shorten(item.name, 90), weight="bold", size=11, **place)
     text = f"score {item.score:.2f}    {item.counts} (at IoU 0.5)"
-    figure.text(0.5, 1 - 34 / tall, text, va="top", ha="center", size=10)
+    figure.text(0.5, 1 - 34 / tall, text, size=10, **place)
     _add_legend(figure)
     save_figure(path, figure)
 

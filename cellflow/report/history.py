@@ -125,9 +125,8 @@ def _plot_scores(axes: Axes, table: pd.DataFrame) -> None:
         say_empty(axes, "no evaluation yet")
         return
     low, high = axes.get_ylim()
-    axes.set_ylim(
-        max(low, -0.02), high + 0.18 * (high - low)
-    )  # room for what is written at the best
+    # room for what is written at the best
+    axes.set_ylim(max(low, -0.02), high + 0.18 * (high - low))
     _mark_best(axes, table)
 
 
@@ -234,12 +233,8 @@ def _set_log(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     narrow = high < 100 * low
     axes.yaxis.set_minor_formatter(
-        FuncFormatter(lambda value, _: f"{value:g}" if narrow and _leads(value, "25") else "")
+        FuncFormatter(lambda value, _: f"{value:g}" if narrow and f"{value:e}"[0] in "25" else "")
     )
-
-
-def _leads(value: float, digits: str) -> bool:
-    return f"{value:e}"[0] in digits
 
 
 def _tidy(axes: Axes) -> None:

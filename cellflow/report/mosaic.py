@@ -26,6 +26,7 @@ from cellflow.report.overlays import (
     grey_or_rgb,
 )
 from cellflow.storage.atomic import atomic_path
+from cellflow.storage.sizes import plural
 from cellflow.types import Instances, shorten
 
 __all__ = ["MAX_TILES", "Tile", "TilePair", "write_mosaic"]
@@ -111,15 +112,12 @@ class Tile:
         missed, false = (int(np.count_nonzero(~hit)) for hit in (true_hit, predicted_hit))
         true = self._drawn(self.lines, _of_pixels(~true_hit, self.cells), TRUE_COLOR)
         predicted = self._drawn(outlines(small), _of_pixels(~predicted_hit, small), PREDICTED_COLOR)
-        cells = f"{len(true_hit)} cell{'' if len(true_hit) == 1 else 's'}"
         right = len(predicted_hit) - false
-        return TilePair(
-            self.name,
-            true,
-            self._line(f"{cells}, {missed} missed"),
-            predicted,
+        lines = (
+            self._line(f"{plural(len(true_hit), 'cell')}, {missed} missed"),
             self._line(f"score {score:.2f}", f"{right} right, {false} false"),
         )
+        return TilePair(self.name, true, lines[0], predicted, lines[1])
 
     def _line(self, *found: str) -> str:
         """With the type, and that this is not the whole image."""

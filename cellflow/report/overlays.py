@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
+from cellflow.numeric._runs import pixels_of_runs
 from cellflow.numeric.labels import outlines
 from cellflow.storage.atomic import atomic_path
 from cellflow.types import Instances
@@ -72,8 +73,7 @@ def cell_masks(
 ) -> Iterator[tuple[tuple[slice, slice], NDArray[np.bool_]]]:
     """Box and mask of every cell."""
     for starts, lengths in cells:
-        shift = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
-        y, x = np.divmod(np.arange(len(shift)) + shift, cells.shape[1])
+        y, x = np.divmod(pixels_of_runs(starts, lengths), cells.shape[1])
         box = slice(int(y.min()), int(y.max()) + 1), slice(int(x.min()), int(x.max()) + 1)
         mask = np.zeros([part.stop - part.start for part in box], dtype=np.bool_)
         mask[y - box[0].start, x - box[1].start] = True

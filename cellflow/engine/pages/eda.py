@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from cellflow.io.dataset import Dataset
 from cellflow.io.fold_table import read_fold_facts
 from cellflow.io.pixel_limit import at_most
 from cellflow.io.source import SourceImage
-from cellflow.report.pages.eda import EdaFacts, Gallery, Hint, View, write_eda_page
+from cellflow.report.pages.eda import EdaFacts, Hint, View, write_eda_page
 from cellflow.storage.sizes import type_text
 from cellflow.types import Instances, one_line
 
@@ -200,11 +201,9 @@ def _group(dataset: Dataset) -> str | None:
 
 def _fold_of(dataset: Dataset) -> pd.Series[float]:
     """Fold of every image; none where there is no table that can be used, which `verify` tells."""
-    if dataset.folds_path.exists():
-        try:
+    with suppress(FoldError):
+        if dataset.folds_path.exists():
             return dataset.folds().astype(float)
-        except FoldError:
-            pass
     return pd.Series(np.nan, index=dataset.images.index, dtype=float)
 
 
@@ -212,28 +211,18 @@ def _facts(
     found: Gathered, verified: Verification, samples: dict[str, list[str]], views: Views
 ) -> EdaFacts:
     hints = [*size_hints(found), *split_hints(found), *label_hints(found), *image_hints(found)]
-    order = {"warning": 0, "note": 1, "good": 2}
+    order, odd = {"warning": 0, "note": 1, "good": 2}, found.odd_images.head(ODD_SHOWN)
     return EdaFacts(
-        place=str(found.dataset.path),
-        images=found.images,
-        cells=found.cells,
-        findings=verified.table,
-        group=found.group,
-        folds=_split(found.dataset),
-        hints=sorted(hints, key=lambda hint: order[hint.kind]),
-        samples=[
-            Gallery(type_text(kind) if kind else "", _shown(views, dict.fromkeys(names, "")))
+        str(found.dataset.path), found.images, found.cells, verified.table, found.group,
+        folds=_split(found.dataset), hints=sorted(hints, key=lambda hint: order[hint.kind]),
+        samples={
+            type_text(kind) if kind else "": _shown(views, dict.fromkeys(names, ""))
             for kind, names in samples.items()
-        ],
-        odd=_shown(views, _odd_captions(found.odd_images.head(ODD_SHOWN))),
-        odd_images=found.odd_images,
+        },
+        odd=_shown(views, dict(zip(odd["id"], odd["why"], strict=True))),
+        odd_images=found.odd_images, next=verified.next,
         labels=views.cells(chosen_labels(found.findings, found.odd_cells)),
-        next=verified.next,
-    )
-
-
-def _odd_captions(odd: pd.DataFrame) -> dict[str, str]:
-    return dict(zip(odd["id"].astype(str), odd["why"].astype(str), strict=True))
+    )  # fmt: skip
 
 
 def _shown(views: Views, captions: dict[str, str]) -> list[View]:

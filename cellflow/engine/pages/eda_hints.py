@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import pandas as pd
 
@@ -18,6 +19,8 @@ from cellflow.types import shorten
 
 __all__ = ["Gathered", "ids_text", "size_hints", "split_hints"]
 
+good, note, warning = partial(Hint, "good"), partial(Hint, "note"), partial(Hint, "warning")
+"""Hints of each kind."""
 _RANGE = SamplingConfig().scale_range
 ALIKE = (1 + _RANGE / 2) / (1 - _RANGE / 2)
 """Sizes that differ no more than this are alike to a network: training scales its crops over such a range."""
@@ -103,8 +106,7 @@ def _policy(known: pd.DataFrame) -> Hint:
     auto = "The default, --policy auto, tries all policies on held-out images and keeps the best."
     between = float(middles.iloc[-1] / middles.iloc[0])  # of a rare type percentiles say nothing
     if max(everywhere, between) <= ALIKE:
-        return Hint(
-            "good",
+        return good(
             "Diameters",
             f"Cells are about as large in all images: median diameters of 8 in 10 images differ at most "
             f"{everywhere:.1f} times, and training varies the scale {ALIKE:.1f} times. One diameter for all "
@@ -113,8 +115,7 @@ def _policy(known: pd.DataFrame) -> Hint:
         )
     if between > ALIKE and within <= ALIKE:
         small, large = type_text(middles.index[0]), type_text(middles.index[-1])
-        return Hint(
-            "note",
+        return note(
             "Diameters",
             f"Sizes are alike within a type ({within:.1f} times between 8 in 10 images) and unlike between "
             f"types: {small} {middles.iloc[0]:.0f} pixels, {large} {middles.iloc[-1]:.0f}. A diameter for each "
@@ -122,8 +123,7 @@ def _policy(known: pd.DataFrame) -> Hint:
             "cellflow oof --policy type",
         )
     of = "of the same type" if len(middles) > 1 else "of this set"
-    return Hint(
-        "note",
+    return note(
         "Diameters",
         f"Images {of} differ in the size of their cells ({within:.1f} times between 8 in 10 images), more than "
         f"training varies the scale ({ALIKE:.1f} times). A diameter for each image, estimated by the model, "
@@ -135,8 +135,7 @@ def _policy(known: pd.DataFrame) -> Hint:
 def _within_images(cells: pd.DataFrame) -> Iterator[Hint]:
     spreads = [spread_of(part) for _, part in cells.groupby("id")["diameter"] if len(part) >= 10]
     if spreads and (middle := float(pd.Series(spreads).median())) > WITHIN:
-        yield Hint(
-            "note",
+        yield note(
             "Sizes within an image",
             f"In the middle image the large cells are {middle:.1f} times as wide as the small ones (percentiles "
             "90 and 10), and the network gets one diameter for both. A wider range of scales in training helps.",
@@ -147,16 +146,14 @@ def _within_images(cells: pd.DataFrame) -> Iterator[Hint]:
 def _scale(diameter: float) -> Iterator[Hint]:
     work = (_DIAMETER / diameter) ** 2
     if diameter < _SMALL:
-        yield Hint(
-            "note",
+        yield note(
             "Small cells",
             f"The median cell is {diameter:.1f} pixels across. Networks see it enlarged to {_DIAMETER:.0f}, which "
             f"is {work:.0f} times as many pixels to compute. From scratch a smaller target is quicker.",
             f"cellflow train --diam_mean {_SMALL:.0f}",
         )
     if diameter > _LARGE:
-        yield Hint(
-            "note",
+        yield note(
             "Large cells",
             f"The median cell is {diameter:.0f} pixels across. Networks see it shrunk to {_DIAMETER:.0f}, "
             f"{diameter / _DIAMETER:.1f} times smaller: fine outlines are lost. From scratch a "
@@ -170,8 +167,7 @@ def _min_size(cells: pd.DataFrame) -> Iterator[Hint]:
     small = int((cells["area"] < least).sum())
     if small:
         share = small / len(cells)
-        yield Hint(
-            "warning" if share > 0.01 else "note",
+        yield (warning if share > 0.01 else note)(
             "Smaller than any prediction",
             f"{plural(small, 'cell')} ({share:.1%}) {'has' if small == 1 else 'have'} fewer than {least} pixels. "
             f"Predictions so small are removed (--min_size {least}) until cellflow calibrate finds another value, "
@@ -197,16 +193,14 @@ def _rare_types(found: Gathered) -> Iterator[Hint]:
     }
     if rare:
         names = few_text(f"{plural(count, 'image')} of {kind}" for kind, count in rare.items())
-        yield Hint(
-            "warning",
+        yield warning(
             "Rare types",
             f"{names}, of {len(found.images)} in all: a network sees little of them, and their scores are those of "
             "few images. Annotate more of them, or draw as many crops of each type in training.",
             "cellflow train --balance",
         )
     if 0 < len(named) < len(counts):
-        yield Hint(
-            "note",
+        yield note(
             "Images without a type",
             f"{plural(int(counts['']), 'image')} of {len(found.images)} have no cell type; they are a kind of "
             "their own for folds and thresholds.",
@@ -219,16 +213,14 @@ def _groups(found: Gathered) -> Iterator[Hint]:
         sizes = images["group"].value_counts()
         k = FoldsConfig().k
         if len(sizes) < k:
-            yield Hint(
-                "warning",
+            yield warning(
                 "Few groups",
                 f"{plural(len(sizes), 'group')} ({found.group}) make at most as many folds; the default is {k}. "
                 "Images of one group stay in one fold.",
                 f"cellflow folds --data {found.place} --k {max(2, len(sizes))}",
             )
         else:
-            yield Hint(
-                "good",
+            yield good(
                 "Groups",
                 f"{plural(len(sizes), 'group')} ({found.group}), {_range(sizes)} images each. "
                 "cellflow folds keeps each in one fold, so that no model is scored on what it has seen.",
@@ -241,21 +233,13 @@ def _groups(found: Gathered) -> Iterator[Hint]:
         "There is no column group or sample_id: every image stands for itself. Where several come from one well, "
         "slide or animal, scores are too good unless these lie in one fold. "
     )
+    command = "cellflow prepare SOURCE --table groups.csv --overwrite"
     if others:
-        column = shlex.quote(others[0])
-        yield Hint(
-            "note",
-            "Groups",
-            f"{text}images.csv has the column {few_text(others)}: if that is what belongs together, name it.",
-            f"cellflow folds --data {found.place} --group {column}",
-        )
+        text += f"images.csv has the column {few_text(others)}: if that is what belongs together, name it."
+        command = f"cellflow folds --data {found.place} --group {shlex.quote(others[0])}"
     else:
-        yield Hint(
-            "note",
-            "Groups",
-            f"{text}Give a table with the columns id and group.",
-            "cellflow prepare SOURCE --table groups.csv --overwrite",
-        )
+        text += "Give a table with the columns id and group."
+    yield note("Groups", text, command)
 
 
 def _repeating(found: Gathered) -> list[str]:
@@ -273,8 +257,7 @@ def _folds(found: Gathered) -> Iterator[Hint]:
     folds = found.images["fold"]
     if folds.isna().all():
         if not found.dataset.folds_path.exists() and len(found.images) > 1:
-            yield Hint(
-                "note",
+            yield note(
                 "Folds",
                 "There is no folds.csv yet; it comes before training. This page shows the balance of folds once "
                 "they are there.",
@@ -289,8 +272,7 @@ def _folds(found: Gathered) -> Iterator[Hint]:
     }
     missing = [f"{kind} in fold {', '.join(where)}" for kind, where in lacking.items() if where]
     if missing and len(table) > 1:
-        yield Hint(
-            "warning",
+        yield warning(
             "Types that lack in a fold",
             f"There is no {few_text(missing)}. Its score and its threshold then come from the other folds alone. "
             "Types are spread evenly where there are enough groups of each; fewer folds need fewer.",
@@ -298,15 +280,13 @@ def _folds(found: Gathered) -> Iterator[Hint]:
         )
     sizes = table.sum()
     if sizes.max() > UNEVEN * sizes.min():
-        yield Hint(
-            "note",
+        yield note(
             "Uneven folds",
             f"Fold {sizes.idxmax()} has {sizes.max()} images, fold {sizes.idxmin()} has {sizes.min()}: whole groups "
             "are hard to share evenly. Scores of the folds are not alike in weight; cellflow means over images.",
         )
     elif not missing:
-        yield Hint(
-            "good",
+        yield good(
             "Folds",
             f"{plural(table.shape[1], 'fold')} of {_range(sizes)} images"
             f"{', each with every type' if len(table) > 1 else ''}.",

@@ -9,7 +9,7 @@ import pandas as pd
 
 from cellflow.config import SamplingConfig
 from cellflow.engine.data.cell_findings import CELL_KINDS
-from cellflow.engine.pages.eda_hints import Gathered, ids_text
+from cellflow.engine.pages.eda_hints import Gathered, good, ids_text, note, warning
 from cellflow.report.pages.eda import Hint
 from cellflow.storage.sizes import few_text, plural
 
@@ -39,16 +39,13 @@ def label_hints(found: Gathered) -> Iterator[Hint]:
             else "The table of all of them:"
         )
         names = few_text(f"{kind} {count}" for kind, count in doubtful.items())
-        yield Hint(
-            "note",
+        yield note(
             "Labels to look at",
             f"Of {plural(len(found.cells), 'cell')}: {names}. Some of each kind are shown below. {mended}",
             found.fix or f"cellflow verify {found.place} --out findings.csv",
         )
     elif len(found.cells):
-        yield Hint(
-            "good", "Labels", "verify finds no fault in any cell, and none is of an odd size."
-        )
+        yield good("Labels", "verify finds no fault in any cell, and none is of an odd size.")
     yield from _contacts(found, kinds["overlapping"])
     yield from _few_cells(found)
 
@@ -59,8 +56,7 @@ def _problems(found: Gathered) -> Iterator[Hint]:
         if items:
             names = ids_text(dict.fromkeys(item.id for item in items if item.id))
             first = items[0].reason
-            yield Hint(
-                "warning",
+            yield warning(
                 kind.capitalize(),
                 f"{plural(len(items), 'problem')}{f' ({names})' if names else ''}. The first: {first}",
                 f"cellflow verify {found.place}",
@@ -68,8 +64,7 @@ def _problems(found: Gathered) -> Iterator[Hint]:
     for kind in _PICTURES:
         items = [item for item in found.findings if item.kind == kind]
         if items:
-            yield Hint(
-                "note",
+            yield note(
                 kind.capitalize(),
                 f"{plural(len(items), 'image')} ({ids_text(dict.fromkeys(item.id for item in items))}), the first: "
                 f"{items[0].reason}. {_together(found, kind)}",
@@ -97,10 +92,9 @@ def _contacts(found: Gathered, overlapping: int) -> Iterator[Hint]:
             "the smaller cell, scores count the cells as they were drawn."
         )
     if touching or overlapping:
-        yield Hint("note", "Touching and overlapping", text)
+        yield note("Touching and overlapping", text)
     elif total > 1:
-        yield Hint(
-            "note",
+        yield note(
             "No contacts",
             "No cell touches another one. If cells touch in the images, the masks were cut apart: scores then punish "
             "what is right.",
@@ -112,8 +106,7 @@ def _few_cells(found: Gathered) -> Iterator[Hint]:
     empty, few = int((counts == 0).sum()), int((counts < least).sum())
     if few:
         without = f", {empty} of them none at all" if empty else ""
-        yield Hint(
-            "warning" if few > 0.2 * len(counts) else "note",
+        yield (warning if few > 0.2 * len(counts) else note)(
             "Images with few cells",
             f"{plural(few, 'image')} of {len(counts)} {'has' if few == 1 else 'have'} fewer than {least} cells"
             f"{without}. Training leaves them "
@@ -126,8 +119,7 @@ def image_hints(found: Gathered) -> Iterator[Hint]:
     """Of images: those unlike the rest, channels, types of pixels, saturation, bright and dark cells."""
     odd = found.odd_images
     if len(odd):
-        yield Hint(
-            "note",
+        yield note(
             "Images unlike the rest",
             f"{plural(len(odd), 'image')}: {ids_text(odd['id'])}, shown below with the reason. Leave out of the "
             "source what is broken; of what is real, annotate more.",
@@ -143,8 +135,7 @@ def _channels(found: Gathered) -> Iterator[Hint]:
     if several.empty:
         return
     if several["grey"].all():
-        yield Hint(
-            "good",
+        yield good(
             "Channels",
             f"{plural(len(several), 'image')} have several channels that are all the same: grey images. "
             "--chan 0, the default, is right.",
@@ -166,9 +157,8 @@ def _coloured(found: Gathered, coloured: pd.DataFrame) -> Hint:
     else:
         text += ". --chan 0, the default, makes them grey"
     if len(coloured) < total:
-        return Hint("note", "Channels", f"{text}, and takes the others as they are.")
-    return Hint(
-        "note",
+        return note("Channels", f"{text}, and takes the others as they are.")
+    return note(
         "Channels",
         f"{text}. Where channels show different things, --chan names the one with the cells, --chan2 one with "
         "their nuclei.",
@@ -177,39 +167,30 @@ def _coloured(found: Gathered, coloured: pd.DataFrame) -> Hint:
 
 
 def _empty_channels(several: pd.DataFrame) -> Iterator[Hint]:
-    always = [
-        number
-        for number in range(1, int(several["channels"].max()) + 1)
-        if all(number in empty for empty in several["empty"])
-    ]
+    numbers = range(1, int(several["channels"].max()) + 1)
+    always = [n for n in numbers if all(n in empty for empty in several["empty"])]
     sometimes = [name for name, empty in several["empty"].items() if set(empty) - set(always)]
     if always:
         word = "Channel" if len(always) == 1 else "Channels"
-        yield Hint(
-            "warning",
+        full = next((number for number in numbers if number not in always), 1)
+        yield warning(
             "Empty channels",
             f"{word} {', '.join(map(str, always))} {'has' if len(always) == 1 else 'have'} one value only in "
             "every image. Name the channel with the cells.",
-            f"cellflow train --chan {_first_full(several['channels'].max(), always)}",
+            f"cellflow train --chan {full}",
         )
     if sometimes:
-        yield Hint(
-            "warning",
+        yield warning(
             "Empty in some images",
             f"{plural(len(sometimes), 'image')} lack a channel that others have: {ids_text(sometimes)}.",
         )
-
-
-def _first_full(channels: int, empty: list[int]) -> int:
-    return next((number for number in range(1, channels + 1) if number not in empty), 1)
 
 
 def _pixel_types(found: Gathered) -> Iterator[Hint]:
     kinds = found.images["dtype"].value_counts()
     if len(kinds) > 1:
         names = ", ".join(f"{kind} {count}" for kind, count in kinds.items())
-        yield Hint(
-            "note",
+        yield note(
             "Types of pixels",
             f"Images are of several types ({names}). Each image is scaled by its own percentiles 1 and 99, so they "
             "can be used together; if that is not meant, export them alike.",
@@ -220,8 +201,7 @@ def _brightness(found: Gathered) -> Iterator[Hint]:
     images = found.images
     white = images.index[images["saturated"] > SATURATED]
     if len(white):
-        yield Hint(
-            "note",
+        yield note(
             "At the top of the scale",
             f"In {plural(len(white), 'image')} ({ids_text(white)}) more than {SATURATED:.0%} of the pixels have the "
             "largest value: overexposed, unless that is the white of a slide.",
@@ -229,8 +209,7 @@ def _brightness(found: Gathered) -> Iterator[Hint]:
     bright = int((images["contrast"] > PLAIN_CONTRAST).sum())
     dark = int((images["contrast"] < -PLAIN_CONTRAST).sum())
     if bright and dark:
-        yield Hint(
-            "note",
+        yield note(
             "Bright and dark cells",
             f"Cells are brighter than what is around them in {plural(bright, 'image')}, darker in {dark}. One network "
             f"can learn both, if it sees enough of each{_rarer(found)}.",

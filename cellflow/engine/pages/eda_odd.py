@@ -119,9 +119,9 @@ def _far(values: pd.Series[float], far: float, factor: float) -> Iterator[tuple[
         yield values.index[place], float(distances[place]), float(np.exp(logs[place] - middle))
 
 
-def spread_of(values: Any, low: float = 10, high: float = 90) -> float:
-    """How many times as large the large ones are as the small ones: a ratio of percentiles; 1 of nothing."""
+def spread_of(values: Any) -> float:
+    """How many times as large the large ones are as the small ones: a ratio of percentiles 90 and 10; 1 of nothing."""
     if not len(values):
         return 1.0
-    small, large = np.percentile(values, (low, high))
+    small, large = np.percentile(values, (10, 90))
     return float(large / small) if small > 0 else 1.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import chain, islice, zip_longest
 from typing import Any
@@ -19,7 +18,7 @@ from cellflow.numeric.mask_checks import without_repeats
 from cellflow.report.overlays import grey_or_rgb
 from cellflow.report.pages.eda import View
 from cellflow.rng import generator
-from cellflow.types import Instances
+from cellflow.types import Box, Instances
 
 __all__ = ["LABELS_SHOWN", "Views", "chosen_labels", "chosen_samples"]
 
@@ -30,14 +29,8 @@ CROP, CROP_ROOM = 96, 2.0
 LABELS_SHOWN, OF_A_KIND = 24, 8
 """Single cells that are shown at most, and those of one kind."""
 SHOWN_KINDS = (
-    "many cells in one",
-    "whole image",
-    "in parts",
-    "with specks",
-    "hollow",
-    "tiny",
-    "overlapping",
-)
+    "many cells in one", "whole image", "in parts", "with specks", "hollow", "tiny", "overlapping",
+)  # fmt: skip
 """Kinds of findings whose cells are shown."""
 
 
@@ -132,13 +125,9 @@ def chosen_labels(
 def _one_of_each_image_first(
     items: list[tuple[tuple[str, int], str]],
 ) -> list[tuple[tuple[str, int], str]]:
-    seen = Counter[str]()
-    turns = []
-    for item in items:
-        name = item[0][0]
-        turns.append(seen[name])
-        seen[name] += 1
-    return [item for _, item in sorted(zip(turns, items, strict=True), key=lambda pair: pair[0])]
+    turns = pd.Series([name for (name, _), _ in items], dtype=object)
+    order = turns.groupby(turns).cumcount().sort_values(kind="stable").index
+    return [items[place] for place in order]
 
 
 def _picture(pixels: NDArray[Any], cells: Instances) -> tuple[NDArray[np.uint8], str, int]:
@@ -174,15 +163,15 @@ def _cell_view(
 ) -> View:
     """A cell, marked, with its surroundings and the other cells in them."""
     name, cell, (kind, caption) = key[0], key[1] - 1, about
-    top, left, bottom, right = box_of_cell(cells, cell)
-    side = int(max(CROP, CROP_ROOM * (bottom - top), CROP_ROOM * (right - left)))
-    corner = (top + bottom - side) // 2, (left + right - side) // 2
+    own = box_of_cell(cells, cell)
+    side = int(max(CROP, CROP_ROOM * own.shape[0], CROP_ROOM * own.shape[1]))
+    corner = (own.top + own.bottom - side) // 2, (own.left + own.right - side) // 2
     crop, scale = _crop(pixels, corner, side)
-    box = (*corner, corner[0] + side, corner[1] + side)
+    box = Box(corner[0], corner[0] + side, corner[1], corner[1] + side)
     near = [
         other
         for other in range(len(cells))
-        if other != cell and _meets(box_of_cell(cells, other), box)
+        if other != cell and not box_of_cell(cells, other).intersection(box).is_empty
     ]
     around = outline_path(cells, near, scale=scale, corner_yx=corner)
     marked = outline_path(cells, [cell], scale=scale, corner_yx=corner)
@@ -201,7 +190,3 @@ def _crop(
     crop = np.zeros((long, long, 3), np.uint8)
     crop[top : top + inside.shape[0], left : left + inside.shape[1]] = inside
     return crop, scale
-
-
-def _meets(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

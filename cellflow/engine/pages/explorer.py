@@ -62,7 +62,6 @@ def explorer_facts(
     dataset: Dataset | None,
     *,
     folder: Path | None = None,
-    fellows: Sequence[RunFolder] | None = None,
     missing: str = "The data of the run are not here. Say where they are with --data.",
 ) -> ExplorerFacts:
     """Gather what the explorer shows, and write the pictures and outlines of the images beside the page.
@@ -78,8 +77,6 @@ def explorer_facts(
         Folder to write, in the one of the page; without it ``report-files`` of the run.
     dataset : Dataset or None
         The data of the run; without it there is neither image nor truth.
-    fellows : sequence of RunFolder, optional
-        Runs of the same split whose flows are compared with those of this one; those of `fellow_runs` by default.
     missing : str
         Why there is no dataset.
 
@@ -100,7 +97,7 @@ def explorer_facts(
         return ExplorerFacts((), notes=[("note", text)])
     again = f"Make it again with: cellflow oof {run_word(run)}"
     scores = read_table(run.scores, ["id", "fold", "score"], remedy=again)
-    fellows = fellow_runs(run) if fellows is None else fellows
+    fellows = fellow_runs(run)
     source = _source(run, dataset, fellows, len(scores))
     if source.dataset is None and source.masks is None and source.flows is None:
         return ExplorerFacts((), notes=[("note", _nothing_text(run, missing))])
@@ -207,8 +204,7 @@ def _notes(
     """What is not there, and why as far as that can be told."""
     notes = []
     if source.dataset is None:
-        text = f"Images, true outlines and errors are not shown. {missing}"
-        notes.append(("warning", text))
+        notes.append(("warning", f"Images, true outlines and errors are not shown. {missing}"))
     if source.masks is None:
         text = (
             f"{run.oof.name}/masks is not here (a published run comes without), so predicted outlines and "
@@ -216,11 +212,9 @@ def _notes(
         )
         notes.append(("warning", text))
     if source.flows is None:
-        why = (
-            "cannot be read"
-            if run.flows.exists()
-            else "is not here (cellflow prune --flows removes it, and a published run comes without)"
-        )
+        why = "is not here (cellflow prune --flows removes it, and a published run comes without)"
+        if run.flows.exists():
+            why = "cannot be read"
         text = f"{run.oof.name}/{run.flows.name} {why}, so there are no layers of flows."
         notes.append(("note", text))
     lost = [entry for entry in made if entry.made.problem]
@@ -269,18 +263,11 @@ class _Folder:
         """An image for the page."""
         thumbnail = self.path / picture_name(entry.number, "thumb")
         return ExplorerImage(
-            id=str(row["id"]),
-            fold=int(row["fold"]),
-            cell_type=str(row.get("cell_type") or ""),
-            number=entry.number,
-            key=entry.key,
+            str(row["id"]), int(row["fold"]), str(row.get("cell_type") or ""), entry.number, entry.key,
             scores={name: _whole(row.get(name)) for name in _SCORES},
-            size=entry.made.size,
-            layers=entry.made.layers,
-            counts=entry.made.counts,
-            thumbnail=address_of(thumbnail.read_bytes()) if not entry.made.problem else "",
-            problem=entry.made.problem,
-        )
+            thumbnail="" if entry.made.problem else address_of(thumbnail.read_bytes()),
+            **vars(entry.made),
+        )  # fmt: skip
 
     def _read(self) -> dict[str, _Entry]:
         """What is there, by key; nothing where it cannot be read."""

@@ -17,6 +17,7 @@ from cellflow.io.dataset import Dataset
 from cellflow.io.flow_store import FlowStore
 from cellflow.io.images import read_labels
 from cellflow.io.shapes import Outline, Ring, outlines_from_labels
+from cellflow.numeric._runs import pixels_of_runs
 from cellflow.numeric.averaging import average_flows
 from cellflow.numeric.cell_errors import cell_errors
 from cellflow.numeric.flow_picture import flow_picture
@@ -225,18 +226,13 @@ def _sheets(cells: Instances) -> Iterator[NDArray[np.int32]]:
     while left:
         flat, later = np.zeros(cells.shape[0] * cells.shape[1], np.int32), []
         for index in left:
-            pixels = _pixels(*cells.runs(index))
+            pixels = pixels_of_runs(*cells.runs(index))
             if flat[pixels].any():
                 later.append(index)
             else:
                 flat[pixels] = index + 1
         yield flat.reshape(cells.shape)
         left = later
-
-
-def _pixels(starts: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    first = np.repeat(starts - (np.cumsum(lengths) - lengths), lengths)
-    return np.asarray(first + np.arange(lengths.sum()), dtype=np.int64)
 
 
 def _resized(image: Any, side: int) -> NDArray[np.float32]:

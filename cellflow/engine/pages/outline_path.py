@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.io.shapes import outlines_from_labels
-from cellflow.types import Instances
+from cellflow.numeric._runs import pixels_of_runs
+from cellflow.types import Box, Instances
 
 __all__ = ["box_of_cell", "cell_mask", "outline_path"]
 
 TOLERANCE = 0.35
 """Pixels of the picture by which a line may lie beside the outline; a screen shows no less."""
-Box = tuple[int, int, int, int]
-"""First row, first column, and the row and the column after the last."""
 
 
 def outline_path(
@@ -52,28 +51,21 @@ def outline_path(
 
 def box_of_cell(instances: Instances, cell: int) -> Box:
     """The smallest box around a cell."""
-    rows, columns = _ends(instances, cell)
+    starts, lengths = instances.runs(cell)
+    # of the first and of the last pixel of each run
+    rows, columns = np.divmod(np.stack([starts, starts + lengths - 1]), instances.shape[1])
     top, bottom = int(rows.min()), int(rows.max()) + 1
     if (rows[0] != rows[1]).any():  # a run that goes on in the next row
-        return top, 0, bottom, instances.shape[1]
-    return top, int(columns.min()), bottom, int(columns.max()) + 1
+        return Box(top, bottom, 0, instances.shape[1])
+    return Box(top, bottom, int(columns.min()), int(columns.max()) + 1)
 
 
 def cell_mask(instances: Instances, cell: int, box: Box) -> NDArray[np.bool_]:
     """The pixels of a cell inside a box that holds it."""
-    top, left, bottom, right = box
-    width = instances.shape[1]
-    mask = np.zeros((bottom - top) * width, np.bool_)
-    for start, length in zip(*instances.runs(cell), strict=True):
-        mask[start - top * width : start - top * width + length] = True
-    return mask.reshape(-1, width)[:, left:right]
-
-
-def _ends(instances: Instances, cell: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and columns of the first and of the last pixel of each run, ``(2, runs)`` each."""
-    starts, lengths = instances.runs(cell)
-    rows, columns = np.divmod(np.stack([starts, starts + lengths - 1]), instances.shape[1])
-    return rows, columns
+    mask = np.zeros(box.shape, np.bool_)
+    y, x = np.divmod(pixels_of_runs(*instances.runs(cell)), instances.shape[1])
+    mask[y - box.top, x - box.left] = True
+    return mask
 
 
 def _rings(instances: Instances, cell: int) -> Iterator[NDArray[np.float64]]:
@@ -82,7 +74,7 @@ def _rings(instances: Instances, cell: int) -> Iterator[NDArray[np.float64]]:
     for outline in outlines_from_labels(mask).values():
         for part in outline:
             for ring in part:
-                yield np.add(ring[:-1], (box[1], box[0]))
+                yield np.add(ring[:-1], (box.left, box.top))
 
 
 def _ring_path(ring: NDArray[np.float64]) -> str:

@@ -16,8 +16,7 @@ from cellflow.engine.pages.explorer import run_explorer
 from cellflow.engine.pages.run_commands import again_commands, use_commands
 from cellflow.engine.pages.run_hints import run_hints
 from cellflow.engine.pages.run_machine import machine_rows, setting_rows, time_rows
-from cellflow.engine.pages.run_others import ensemble_rows, prediction_rows
-from cellflow.engine.pages.run_tables import RunTables
+from cellflow.engine.pages.run_tables import RunTables, ensemble_rows, prediction_rows
 from cellflow.engine.pages.run_thresholds import threshold_facts
 from cellflow.engine.pages.run_tiles import run_tiles
 from cellflow.engine.runs.next_command import run_word
@@ -124,30 +123,19 @@ def gather_run(
     host = files.json(run.environment) or dict_or_empty(metadata.get("host"))
     settings = setting_rows(record)
     facts = RunFacts(
-        name=run.path.resolve().name,
-        status=_status(state, folds),
-        created=run_created(run, metadata),
-        comment=labels.comment,
-        debug=is_debug(record),
-        select_metric=SELECT_NAMES[select_metric_of(record)],
-        folds=folds,
-        tiles=run_tiles(cv, scores, folds),
-        cv=cv,
-        scores=scores,
+        run.path.resolve().name, _status(state, folds), created=run_created(run, metadata),
+        comment=labels.comment, debug=is_debug(record),
+        select_metric=SELECT_NAMES[select_metric_of(record)], folds=folds,
+        tiles=run_tiles(cv, scores, folds), cv=cv, scores=scores,
         confusion=files.grid(run.oof / "cell_types.csv"),
         thresholds=None if found is None else threshold_facts(found),
         ensembles=ensemble_rows(files, ensembles_dir or beside / "ensembles", known),
         predictions=prediction_rows(files, predictions_dir or beside / "predictions", known),
-        machine=machine_rows(host, record),
-        time=time_rows(folds),
-        changed=[row for row in settings if row["changed"]],
-        settings=settings,
-        again=_commands(run, record),
-        use=use_commands(run, unfinished=not state.complete),
-        data=str(record.get("data", "")),
-        word=run_word(run),
-        flows=run.flows.exists(),
-    )
+        machine=machine_rows(host, record), time=time_rows(folds), settings=settings,
+        changed=[row for row in settings if row["changed"]], again=_commands(run, record),
+        use=use_commands(run, unfinished=not state.complete), data=str(record.get("data", "")),
+        word=run_word(run), flows=run.flows.exists(),
+    )  # fmt: skip
     facts = dataclasses.replace(facts, problems=tuple(files.problems))
     return dataclasses.replace(facts, hints=run_hints(run, state, facts))
 
@@ -189,16 +177,12 @@ def _fold_facts(files: RunTables, state: FoldState) -> FoldFacts:
     if history is not None and "skipped_steps" in history:
         skipped = float(pd.to_numeric(history["skipped_steps"], errors="coerce").sum())
     return FoldFacts(
-        fold=state.fold,
-        state=_fold_word(files.run, state),
-        history=pd.DataFrame() if history is None else history.dropna(subset=["epoch"]),
-        evaluations=pd.DataFrame() if evaluations is None else evaluations,
-        epoch=state.epoch,
-        score=state.score,
-        epochs=state.epochs,
-        ended=state.finished,
+        state.fold, _fold_word(files.run, state),
+        pd.DataFrame() if history is None else history.dropna(subset=["epoch"]),
+        pd.DataFrame() if evaluations is None else evaluations,
+        epoch=state.epoch, score=state.score, epochs=state.epochs, ended=state.finished,
         skipped_steps=int(skipped),
-    )
+    )  # fmt: skip
 
 
 def _fold_word(run: RunFolder, state: FoldState) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from cellflow.config.metrics import SELECT_NAMES
 from cellflow.engine.runs.thresholds import ALL_TYPES, AXIS_NAMES, Thresholds
 from cellflow.report.pages.run_facts import ThresholdFacts
+from cellflow.report.pages.threshold_charts import place_on_curve
 from cellflow.storage.records import dict_or_empty, number_or_none
 
 __all__ = ["SWING_STEPS", "swing", "threshold_facts"]
@@ -40,16 +41,11 @@ def threshold_facts(found: Thresholds) -> ThresholdFacts:
     }
     swings = [swing(name, folds, curves.get(ALL_TYPES, {}).get(name, [])) for name in AXIS_NAMES]
     return ThresholdFacts(
-        source=found.source,
-        chosen=chosen,
-        curves=curves,
-        fold_curves=_curves(facts.get("fold_curves")),
-        fold_chosen=folds,
-        why=why,
-        scores=scores,
+        source=found.source, chosen=chosen, curves=curves,
+        fold_curves=_curves(facts.get("fold_curves")), fold_chosen=folds, why=why, scores=scores,
         metric=SELECT_NAMES.get(str(facts.get("metric", "competition")), "score"),
         swings=[item for item in swings if item],
-    )
+    )  # fmt: skip
 
 
 def swing(name: str, folds: Mapping[str, Mapping[str, Any]], curve: Curve) -> dict[str, Any]:
@@ -75,8 +71,7 @@ def swing(name: str, folds: Mapping[str, Mapping[str, Any]], curve: Curve) -> di
     values = {fold: value for fold, value in known.items() if value is not None}
     if len(values) < 2 or not curve:
         return {}
-    grid = [pair[0] for pair in curve]
-    places = [_place(grid, value, name) for value in values.values()]
+    places = [place_on_curve(curve, value, name) for value in values.values()]
     scores = [curve[place][1] for place in places]
     steps = max(places) - min(places)
     return {
@@ -86,13 +81,6 @@ def swing(name: str, folds: Mapping[str, Mapping[str, Any]], curve: Curve) -> di
         "costs": max(scores) - min(scores),
         "swings": steps >= SWING_STEPS,
     }
-
-
-def _place(grid: Sequence[float], value: float, name: str) -> int:
-    """The place of the grid that is nearest; no flow check (0) lies at its end, beyond every threshold."""
-    if name == "flow_threshold":
-        grid, value = [item or 1e3 for item in grid], value or 1e3
-    return min(range(len(grid)), key=lambda place: abs(grid[place] - value))
 
 
 def _curves(found: Any) -> dict[str, dict[str, Curve]]:

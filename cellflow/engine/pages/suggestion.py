@@ -32,6 +32,10 @@ STANDS_FOR = (
     "Other images that are more like it than like any annotated or earlier one; the bar is how much it covers of what "
     "there is to learn, against the most in the list"
 )
+DRAW_FIRST = (
+    "Let the models draw first: this writes a file for Cellpose's window for each suggested image. Correct them "
+    "there, which is quicker than drawing anew."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,26 +98,25 @@ def write_suggestion(
     write_csv(folder / "candidates.csv", _candidates(facts, images))
     write_text(folder / "chosen.txt", "".join(f"{item.path}\n" for item in facts.chosen))
     dots, explained = _map(facts.pool, {item.id for item in facts.chosen})
-    write_suggestion_page(
-        folder / "suggest.html",
-        run=facts.run,
-        summary=[
+    page = {
+        "run": facts.run,
+        "summary": [
             ("Suggested", len(facts.chosen), f"of {facts.wanted} asked for"),
             ("Looked at", len(facts.pool.table), f"of {plural(facts.images, 'image')}"),
             ("Annotated already", facts.annotated, "images of the run's dataset"),
             ("Models", facts.members, "that looked at each image"),
         ],
-        hints=_hints(facts),
-        cards=_cards(facts, images),
-        dots=dots,
-        explained=explained,
-        rows=_rows(facts),
-        passed_over=[
+        "hints": _hints(facts),
+        "rows": _rows(facts),
+        "passed_over": [
             {"id": name, "why": why} for name, why in {**facts.failed, **facts.left_out}.items()
         ],
-        csv=(folder / "suggest.csv").read_text("utf-8"),
-        commands=_commands(facts),
-        made_by=facts.made_by,
+        "csv": (folder / "suggest.csv").read_text("utf-8"),
+        "commands": [(DRAW_FIRST, facts.command)] if facts.chosen else [],
+    }
+    cards = _cards(facts, images)
+    write_suggestion_page(
+        folder / "suggest.html", page, cards, dots=dots, explained=explained, made_by=facts.made_by
     )
 
 
@@ -250,33 +253,16 @@ def _map(pool: Pool, chosen: set[str]) -> tuple[list[Dot], float]:
 
 def _rows(facts: SuggestionFacts) -> list[dict[str, Any]]:
     """All images that were looked at, the suggested ones first, then those with the most to teach."""
-    ranks = {item.id: rank for rank, item in enumerate(facts.chosen, 1)}
-    table: dict[str, dict[str, Any]] = facts.pool.table.to_dict("index")  # type: ignore[assignment]
-    rows: list[dict[str, Any]] = [
-        {
-            **row,
-            "id": name,
-            "rank": ranks.get(name),
-            "href": f"#image-{ranks[name]}" if name in ranks else None,
-        }
-        for name, row in table.items()
-    ]
+    rows: dict[str, dict[str, Any]] = facts.pool.table.to_dict("index")  # type: ignore[assignment]
+    for name, row in rows.items():
+        row |= {"id": name, "rank": None, "href": None}
+    for rank, item in enumerate(facts.chosen, 1):
+        rows[item.id] |= {"rank": rank, "href": f"#image-{rank}"}
+    last = len(rows) + 1
     return sorted(
-        rows,
-        key=lambda row: (row["rank"] or len(rows) + 1, -row["doubt_place"] - row["unlike_place"]),
+        rows.values(),
+        key=lambda row: (row["rank"] or last, -row["doubt_place"] - row["unlike_place"]),
     )
-
-
-def _commands(facts: SuggestionFacts) -> list[tuple[str, str]]:
-    if not facts.chosen:
-        return []
-    return [
-        (
-            "Let the models draw first: this writes a file for Cellpose's window for each suggested image. Correct "
-            "them there, which is quicker than drawing anew.",
-            facts.command,
-        )
-    ]
 
 
 def outline_path(labels: NDArray[Any]) -> str:

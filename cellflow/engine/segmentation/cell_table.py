@@ -131,11 +131,8 @@ def _confidence(means: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
 def _measure_shapes(labels: NDArray[Any]) -> pd.DataFrame:
     """Place and shape of every cell."""
     names = dict.fromkeys(name.split("-")[0] for name in _SHAPES)
-    found: dict[str, Any] = {}
-    if (
-        labels.any()
-    ):  # what scikit-image returns for no cells has other dtypes from version to version
-        found = regionprops_table(labels, properties=tuple(names))
+    # what scikit-image returns for no cells has other dtypes from version to version
+    found = regionprops_table(labels, properties=tuple(names)) if labels.any() else {}
     return pd.DataFrame(
         {
             name: np.asarray(found.get(theirs, []), dtype=dtype)

@@ -122,7 +122,10 @@ def nth(value: Any, place: int, count: int, name: str) -> Any:
 def answer_of(segmenter: Segmenter, image: NDArray[Any], *, masks: bool) -> Answer:
     """Segment one image; without `masks` the network's part only."""
     means = segmenter.means(image)
-    found = _as_masks(segmenter.label(means).labels) if masks else np.zeros(0)  # as Cellpose
+    found: NDArray[Any] = np.zeros(0)  # as Cellpose
+    if masks:
+        labels = segmenter.label(means).labels
+        found = labels.astype(np.uint16 if labels.max(initial=0) < _UINT16 else np.uint32)
     picture = flow_picture(means.flow)
     return Answer(found, [picture, means.flow, means.cellprob], means.style)
 
@@ -135,8 +138,3 @@ def stack_answers(planes: Sequence[Answer], *, masks: bool) -> Answer:
     return Answer(
         labels, [flow_picture(flow), flow, cellprob], np.stack([plane.styles for plane in planes])
     )
-
-
-def _as_masks(labels: NDArray[Any]) -> NDArray[Any]:
-    small = labels.max(initial=0) < _UINT16
-    return labels.astype(np.uint16 if small else np.uint32)

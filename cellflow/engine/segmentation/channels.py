@@ -52,23 +52,16 @@ def _number(flag: str, name: str, known: Mapping[str, Sequence[str]]) -> int:
     kinds: dict[tuple[str, ...], list[str]] = {}
     for image, names in known.items():
         kinds.setdefault(tuple(names), []).append(image)
-    lines = [
+    lines = "\n".join(
         f"  - {_listed(names)}: {plural(len(images), 'image')} ({few_text(images)})"
         for names, images in kinds.items()
-    ]
-    raise ConfigError(
-        "\n".join(
-            [
-                f"{flag} {name}: expected one channel of this name, at the same place in every image; the "
-                "channels are called",
-                *lines,
-                f"Say its number, {flag} 1 for the first, or take images apart whose channels lie "
-                "differently.",
-            ]
-        ),
-        expected=name,
-        found=sorted(kinds),
     )
+    raise ConfigError(
+        f"{flag} {name}: expected one channel of this name, at the same place in every image; the channels are "
+        f"called\n{lines}\nSay its number, {flag} 1 for the first, or take images apart whose channels lie "
+        "differently.",
+        expected=name, found=sorted(kinds),
+    )  # fmt: skip
 
 
 def _places(name: str, names: Sequence[str]) -> tuple[int, ...]:

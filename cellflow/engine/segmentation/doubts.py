@@ -53,15 +53,10 @@ def facts_of(name: str, prediction: Prediction) -> ImageFacts:
         low, middle, high = np.quantile(prediction.intensity, (0.0, 0.5, 1.0))
         values = float(low), float(middle), float(high)
     return ImageFacts(
-        name,
-        cells,
-        prediction.cell_type,
-        prediction.diameter,
-        prediction.recognition.diameter,
-        float(prediction.cellprob.max(initial=-np.inf)),
-        values,
+        name, cells, prediction.cell_type, prediction.diameter, prediction.recognition.diameter,
+        float(prediction.cellprob.max(initial=-np.inf)), values,
         median_diameter(prediction.labels) if cells >= FEWEST else 0.0,
-    )
+    )  # fmt: skip
 
 
 def warn_of_diameter(given: float | None, members: Sequence[Member]) -> None:

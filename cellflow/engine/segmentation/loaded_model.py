@@ -27,6 +27,7 @@ from cellflow.engine.segmentation.member import Member
 from cellflow.engine.segmentation.open_models import Opened, check_type, open_models
 from cellflow.engine.segmentation.segmenter import FLIPS, Segmenter
 from cellflow.errors import DataError
+from cellflow.storage.sizes import plural
 from cellflow.types import shorten
 
 __all__ = ["Model", "load_model"]
@@ -64,8 +65,7 @@ class Model:
         diameter = (
             f"{opened.diameter:.1f}" if opened.diameter else "-".join(sizes[:1] + sizes[1:][-1:])
         )
-        members = f"{len(opened.members)} member{'s' if len(opened.members) > 1 else ''}"
-        source = opened.thresholds.source
+        members, source = plural(len(opened.members), "member"), opened.thresholds.source
         return (
             f"Model({shorten(opened.name, 30)!r}, {members}, {device}, diameter {diameter}, "
             f"thresholds: {shorten(source, 45)})"
@@ -229,19 +229,17 @@ class Model:
             normalization=normalization_of(normalize, invert=invert),
             augment=augment,
         )
-        several = is_several(x) or _is_list_of_stacks(x)
+        # of an array with so many axes Cellpose takes the first for a list
+        several = is_several(x) or (isinstance(x, np.ndarray) and x.squeeze().ndim == _STACKS_AXES)
         images = list(x) if several else [x]
         answers = []
         for place, item in enumerate(images):
             pair = _channels_of(channels, place, len(images))
             size = nth(diameter, place, len(images), "diameter")
             factor = nth(rescale, place, len(images), "rescale")
+            members = segmenter.members if pair is None else _with_channels(segmenter.members, pair)
             for_image = dataclasses.replace(
-                segmenter,
-                members=segmenter.members
-                if pair is None
-                else _with_channels(segmenter.members, pair),
-                diameter=self._diameter(size, factor),
+                segmenter, members=members, diameter=self._diameter(size, factor)
             )
             stack = as_planes(item, channel_axis, z_axis)
             planes = [answer_of(for_image, plane, masks=compute_masks) for plane in stack.images]
@@ -291,11 +289,6 @@ def _with_channels(members: Sequence[Member], channels: Sequence[int]) -> list[M
                 expected=[member.chan, member.chan2], found=list(channels),
             )  # fmt: skip
     return [dataclasses.replace(member, chan=chan, chan2=chan2) for member in members]
-
-
-def _is_list_of_stacks(x: Any) -> bool:
-    """Whether an array holds so many axes that Cellpose takes the first for a list."""
-    return isinstance(x, np.ndarray) and x.squeeze().ndim == _STACKS_AXES
 
 
 def _channels_of(channels: Sequence[Any] | None, place: int, count: int) -> tuple[int, int] | None:
@@ -376,13 +369,9 @@ def load_model(
     machine = choose_machine(runtime)
     named = [model] if isinstance(model, (str, Path)) else list(model or ())
     opened = open_models(
-        [str(item) for item in named],
-        machine,
-        runs_dir=Path(runs_dir),
-        ensembles_dir=Path(ensembles_dir),
-        unfinished=unfinished,
-        download=download,
-    )
+        [str(item) for item in named], machine, runs_dir=Path(runs_dir),
+        ensembles_dir=Path(ensembles_dir), unfinished=unfinished, download=download,
+    )  # fmt: skip
     segmenter = Segmenter(
         opened.members, opened.thresholds.shared, policy=opened.policy, diameter=opened.diameter,
         per_type=opened.thresholds.per_type, average=opened.average,

@@ -33,18 +33,9 @@ def make_labels(
     mask : MaskConfig
         Thresholds.
     """
-    return flows_to_labels(
-        flow,
-        cellprob,
-        cellprob_threshold=mask.cellprob_threshold,
-        flow_threshold=mask.flow_threshold,
-        min_size=mask.min_size,
-        max_size_fraction=mask.max_size_fraction,
-        score_per_pixel=mask.score_per_pixel,
-        fill_holes=mask.fill_holes,
-        niter=niter_of(mask, diameter),
-        check_scale=False,  # a network at the start of its training puts out short flows
-    )
+    options: dict[str, Any] = {**vars(mask), "niter": niter_of(mask, diameter)}
+    # a network at the start of its training puts out short flows
+    return flows_to_labels(flow, cellprob, **options, check_scale=False)
 
 
 def niter_of(mask: MaskConfig, diameter: float) -> int:

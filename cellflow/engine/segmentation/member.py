@@ -89,7 +89,6 @@ def load_member(
     """
     net, facts = load_model_file(path)
     set_layout(net, choose_layout(machine.device))
-    diam_mean, diam_labels = net.diameters
     chan, chan2 = channels or (0, 0)
     chan2 = int(facts.get("chan2", chan2))
     if chan2 and net.channels < 2:
@@ -102,17 +101,9 @@ def load_member(
             "%s takes %d channels; it gets those of --chan and --chan2, and the others are 0",
             path, net.channels,
         )  # fmt: skip
+    runner, chan = machine.runner(net.to(machine.device)), int(facts.get("chan", chan))
     return Member(
-        name=name,
-        runner=machine.runner(net.to(machine.device)),
-        chan=int(facts.get("chan", chan)),
-        chan2=chan2,
-        diam_mean=diam_mean,
-        diam_labels=diam_labels,
-        hash=hash_file(path),
-        facts=facts,
-        styles=styles,
-        only_type=only_type,
+        name, runner, chan, chan2, *net.diameters, hash_file(path), facts, styles, only_type
     )
 
 

@@ -314,15 +314,15 @@ def _of_training(
             f"cellflow calibrate {' '.join(map(run_word, runs))}; or say which ones to use: "
             "--cellprob_threshold, --flow_threshold, --min_size and so on."
         )
-    policies = {run_policy(run, _hashes(source)) for source in sources if (run := source.run)}
+    policies = {
+        run_policy(run, list(map(hash_file, source.files)))
+        for source in sources
+        if (run := source.run)
+    }
     policy, diameter = policies.pop() if len(policies) == 1 else ("dataset", None)
     if policies:
         _log.warning("the runs chose different diameter policies; that of the data set is used")
     return Thresholds(masks[0], source=NOT_CALIBRATED, policy=policy, diameter=diameter)
-
-
-def _hashes(source: _Source) -> list[str]:
-    return [hash_file(path) for path in source.files]
 
 
 def check_type(cell_type: str | None, opened: Opened) -> str:
@@ -350,14 +350,6 @@ def check_type(cell_type: str | None, opened: Opened) -> str:
 
 def describe_members(opened: Opened) -> list[dict[str, Any]]:
     """Names, hashes, diameters and channels of the members, for records."""
-    return [
-        {
-            "name": member.name,
-            "hash": member.hash,
-            "diam_labels": member.diam_labels,
-            "chan": member.chan,
-            "chan2": member.chan2,
-            **({"only_type": member.only_type} if member.only_type else {}),
-        }
-        for member in opened.members
-    ]
+    names = ("name", "hash", "diam_labels", "chan", "chan2", "only_type")
+    rows = [{name: getattr(member, name) for name in names} for member in opened.members]
+    return [{name: row[name] for name in names if name != "only_type" or row[name]} for row in rows]

@@ -48,17 +48,10 @@ def open_segmenter(
     """
     machine = choose_machine(config.runtime)
     opened = open_models(
-        config.runs,
-        machine,
-        runs_dir=config.runs_dir,
-        ensembles_dir=config.ensembles_dir,
-        unfinished=config.unfinished,
-        calibrated=config.calibrated,
-        overrides=config.mask,
-        foreign=bool(foreign),
-        channels=channels,
-        download=config.download,
-    )
+        config.runs, machine, runs_dir=config.runs_dir, ensembles_dir=config.ensembles_dir,
+        unfinished=config.unfinished, calibrated=config.calibrated, overrides=config.mask,
+        foreign=bool(foreign), channels=channels, download=config.download,
+    )  # fmt: skip
     _check_channels(channels, opened)
     inference = config.inference
     if isinstance(inference.diameter, str):
@@ -69,21 +62,14 @@ def open_segmenter(
             "which all its images get. Leave it out, or make out-of-fold predictions without --diameter."
         )
     segmenter = Segmenter(
-        opened.members,
-        opened.thresholds.shared,
-        batch_size=inference.batch_size,
-        diameter=inference.diameter or opened.diameter,
-        policy=opened.policy,
-        rounds=inference.diameter_rounds,
-        per_type=opened.thresholds.per_type,
+        opened.members, opened.thresholds.shared, per_type=opened.thresholds.per_type,
+        batch_size=inference.batch_size, diameter=inference.diameter or opened.diameter,
+        policy=opened.policy, rounds=inference.diameter_rounds,
         cell_type=check_type(inference.cell_type, opened),
-        flips=FLIPS if inference.tta else ("",),
-        scales=inference.scales,
-        augment=inference.augment,
+        flips=FLIPS if inference.tta else ("",), scales=inference.scales, augment=inference.augment,
         weights=_weights(opened, len(foreign)) if config.weights == "cv" else None,
-        average=opened.average if config.average == "auto" else config.average,
-        foreign=foreign,
-    )
+        average=opened.average if config.average == "auto" else config.average, foreign=foreign,
+    )  # fmt: skip
     return OpenSegmenter(machine, opened, segmenter)
 
 
@@ -135,11 +121,8 @@ def _check_channels(wanted: tuple[int, int] | None, opened: Opened) -> None:
 
 def _weights(opened: Opened, foreign: int) -> list[float]:
     """Best validation score of each member; foreign flows count as their mean."""
-    unknown = [
-        member.name
-        for member, score in zip(opened.members, opened.scores, strict=True)
-        if not score >= 0
-    ]
+    pairs = zip(opened.members, opened.scores, strict=True)
+    unknown = [member.name for member, score in pairs if not score >= 0]
     if unknown or not sum(opened.scores):
         raise RunError(
             f"--weights cv needs a cross-validation score of every member; {unknown[0] if unknown else 'none'}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from cellflow.config.shared import Policy
 from cellflow.engine.segmentation.member import Member
 from cellflow.nn.forward import image_to_style
 from cellflow.nn.part_forward import sampled_style
-from cellflow.style_models import average_probabilities, choose_type
+from cellflow.style_models import StyleModels, average_probabilities, choose_type
 from cellflow.types import Box
 
 __all__ = [
@@ -49,17 +50,8 @@ def recognize(
     members: Sequence[Member], normal: NDArray[np.float32], *, batch_size: int
 ) -> Recognition:
     """What the members' styles say of a normalised image; only the encoder of each network is run."""
-    return combine_styles(
-        members,
-        {
-            place: image_to_style(
-                member.runner, normal, rescale=member.diam_mean / member.diam_labels,
-                batch_size=batch_size,
-            )
-            for place, member in enumerate(members)
-            if member.styles is not None and not member.only_type
-        },
-    )  # fmt: skip
+    style_of = partial(image_to_style, image=normal, batch_size=batch_size)
+    return combine_styles(members, _styles(members, style_of))
 
 
 def recognize_large(
@@ -70,17 +62,19 @@ def recognize_large(
     batch_size: int,
 ) -> Recognition:
     """What the members' styles say of an image of `shape` that is read by parts, from a sample of its tiles."""
-    return combine_styles(
-        members,
-        {
-            place: sampled_style(
-                member.runner, read, shape, rescale=member.diam_mean / member.diam_labels,
-                batch_size=batch_size,
-            )
-            for place, member in enumerate(members)
-            if member.styles is not None and not member.only_type
-        },
-    )  # fmt: skip
+    style_of = partial(sampled_style, read=read, shape=shape, batch_size=batch_size)
+    return combine_styles(members, _styles(members, style_of))
+
+
+def _styles(
+    members: Sequence[Member], style_of: Callable[..., NDArray[np.float32]]
+) -> dict[int, NDArray[np.float32]]:
+    """Styles at their default scale of the members for all types that have style models, by place."""
+    return {
+        place: style_of(member.runner, rescale=member.diam_mean / member.diam_labels)
+        for place, member in enumerate(members)
+        if member.styles is not None and not member.only_type
+    }
 
 
 def combine_styles(
@@ -151,21 +145,19 @@ def choose_diameter(
     return diameter or member.diam_labels
 
 
+def _knowing(members: Sequence[Member], cell_type: str) -> list[StyleModels]:
+    """Style models of the members that know a cell type."""
+    models = [member.styles for member in members if member.styles is not None]
+    return [item for item in models if cell_type in item.type_diameters]
+
+
 def _type_diameter(members: Sequence[Member], cell_type: str) -> float:
     """Mean diameter of a cell type in the training images of the members that know it; else 0."""
-    diameters = [
-        member.styles.type_diameters[cell_type]
-        for member in members
-        if member.styles is not None and cell_type in member.styles.type_diameters
-    ]
+    diameters = [item.type_diameters[cell_type] for item in _knowing(members, cell_type)]
     return float(np.mean(diameters)) if diameters else 0.0
 
 
 def _type_factor(members: Sequence[Member], cell_type: str) -> float:
     """How far an estimate may lie from the diameter of a type; infinite where no member has looked at that."""
-    factors = [
-        member.styles.type_factor
-        for member in members
-        if member.styles is not None and cell_type in member.styles.type_diameters
-    ]
+    factors = [item.type_factor for item in _knowing(members, cell_type)]
     return max((factor for factor in factors if factor is not None), default=math.inf)

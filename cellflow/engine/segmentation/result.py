@@ -73,11 +73,7 @@ class Prediction:
     def cells(self) -> pd.DataFrame:
         """One row per cell: area, place, shape, intensity, confidence; see `measure_cells`."""
         return measure_cells(
-            self.labels,
-            intensity=self.intensity,
-            cellprob=self.cellprob,
-            disagreement=self.disagreement,
-            cell_type=self.cell_type,
-            diameter=self.diameter,
+            self.labels, intensity=self.intensity, cellprob=self.cellprob,
+            disagreement=self.disagreement, cell_type=self.cell_type, diameter=self.diameter,
             pixel_area=self.pixel_area,
-        )
+        )  # fmt: skip

@@ -56,17 +56,10 @@ def score_row(
     if select_column(metric) not in SCORE_COLUMNS:
         counts = SelectCounts.of(count_cells(truth, labels))
         more[metric] = float(counts.value(metric))
-    return {
-        "score": float(score.mean),
-        **dict(zip(PRECISIONS, map(float, score.precision[0]), strict=True)),
-        "n_true": len(truth),
-        "n_predicted": int(labels.max(initial=0)),
-        **{
-            name: int(counts[0, 0])
-            for name, counts in zip(COUNTS, (score.tp, score.fn, score.fp), strict=True)
-        },
-        **more,
-    }
+    cells = len(truth), int(labels.max(initial=0))
+    found = (int(part[0, 0]) for part in (score.tp, score.fn, score.fp))
+    values = float(score.mean), *map(float, score.precision[0]), *cells, *found
+    return dict(zip(SCORE_COLUMNS, values, strict=True)) | more
 
 
 def rates(rows: pd.DataFrame) -> dict[str, float]:
@@ -74,12 +67,11 @@ def rates(rows: pd.DataFrame) -> dict[str, float]:
 
     NaN where tables from before these columns, or other ones, do not have them.
     """
-    if not set(COUNTS) <= set(rows):
-        return dict.fromkeys(("precision", "recall", "f1"), float("nan"))
-    found, missed, false = (float(rows[name].sum(skipna=False)) for name in COUNTS)
-    return dict(
-        zip(("precision", "recall", "f1"), detection_rates(found, false, missed), strict=True)
-    )
+    found = missed = false = float("nan")
+    if set(COUNTS) <= set(rows):
+        found, missed, false = (float(rows[name].sum(skipna=False)) for name in COUNTS)
+    precision, recall, f1 = detection_rates(found, false, missed)
+    return {"precision": precision, "recall": recall, "f1": f1}
 
 
 def score_images(

@@ -26,7 +26,7 @@ from cellflow.engine.segmentation.recognition import (
 from cellflow.engine.segmentation.result import Prediction
 from cellflow.engine.segmentation.settled_diameter import PartMeans, Seen, settle, settle_whole
 from cellflow.errors import RunError
-from cellflow.nn.forward import Flows, image_to_flows
+from cellflow.nn.forward import image_to_flows
 from cellflow.nn.part_forward import KnownTiles, part_to_flows
 from cellflow.numeric.averaging import Variant, average_flows
 from cellflow.numeric.normalize import AS_TRAINED, Normalization, network_channels, select_channels
@@ -197,12 +197,10 @@ class Segmenter:
             return key, image if isinstance(image, Ready) else self.ready(image)
 
         def compute(item: tuple[Key, Ready]) -> tuple[Key, Means]:
-            key, ready = item
-            return key, self._average(key, ready)
+            return item[0], self._average(*item)
 
         def label_and_finish(item: tuple[Key, Means]) -> Result:
-            key, means = item
-            return finish(key, self.label(means))
+            return finish(item[0], self.label(item[1]))
 
         return run_stages(images, prepare, compute, label_and_finish)
 
@@ -305,7 +303,9 @@ class Segmenter:
             # read only where this is the default scale
             if view.is_plain and flows.style is not None:
                 styles[view.place] = flows.style
-            fields = _turned_back(flows, view.axes)
+            fields = flows.flow, flows.cellprob
+            if view.axes:
+                fields = unflip_flow(*fields, view.axes)
             if reference is None and self.foreign:
                 reference = fields
             yield fields
@@ -370,11 +370,8 @@ class Segmenter:
     def recognize_large(self, read: ReadPart, shape: Shape) -> Recognition:
         """What is known of an image of `shape` that is read by parts, for `part_means`."""
         known = recognize_large(self.members, read, shape, batch_size=self.batch_size)
-        if not self._settles:
-            return known
-        return settle(
-            self, lambda box, known: self.part_means(read, shape, box, known), shape, known
-        )
+        means_of = partial(self.part_means, read, shape)
+        return settle(self, means_of, shape, known) if self._settles else known
 
     def settings_for(self, known: Recognition) -> tuple[str, float, MaskConfig]:
         """Cell type, mean diameter in pixels and thresholds for an image of which this is known."""
@@ -394,7 +391,3 @@ class Segmenter:
             cell_type=self._type_of(known), estimate=known.diameter if known is not None else 0.0,
             given=bool(self.cell_type),
         )  # fmt: skip
-
-
-def _turned_back(flows: Flows, axes: Axes) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    return unflip_flow(flows.flow, flows.cellprob, axes) if axes else (flows.flow, flows.cellprob)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cellflow.config import MaskConfig, SamplingConfig
+from cellflow.config import SamplingConfig
 from cellflow.engine.segmentation.mask_step import make_labels
 from cellflow.engine.segmentation.recognition import Recognition
 from cellflow.errors import DataError
@@ -39,20 +39,8 @@ WINDOW, ACROSS = 512, 3
 _log = logging.getLogger(__name__)
 
 
-class Predicts(Protocol):
-    """What is needed of a `cellflow.engine.segmentation.segmenter.Segmenter`."""
-
-    @property
-    def rounds(self) -> int: ...
-    def settings_for(self, known: Recognition) -> tuple[str, float, MaskConfig]: ...
-    def part_means(self, read: Any, shape: Any, box: Box, known: Recognition) -> PartMeans: ...
-
-
 def settle(
-    segmenter: Predicts,
-    means_of: MeansOf,
-    shape: tuple[int, int],
-    known: Recognition,
+    segmenter: Any, means_of: MeansOf, shape: tuple[int, int], known: Recognition
 ) -> Recognition:
     """What is known of an image, with the diameter of the cells found in it where that is another.
 
@@ -64,7 +52,7 @@ def settle(
 
     Parameters
     ----------
-    segmenter : Predicts
+    segmenter : cellflow.engine.segmentation.segmenter.Segmenter
         The members.
     means_of : callable
         Gives flow, logit and disagreement of a box of the image at what is known of it.
@@ -83,7 +71,7 @@ def settle(
             _log.warning("%s: too few cells to measure (%d)", _way(tried), len(sizes))
             return known
         found = float(np.median(sizes))
-        if _apart(found, tried[-1]) <= REST:
+        if max(found, tried[-1]) / min(found, tried[-1]) <= REST:
             if len(tried) > 1:
                 _log.info("%s: at rest, the cells found have %.4g pixels", _way(tried), found)
             return seen
@@ -99,10 +87,7 @@ def settle(
 
 
 def settle_whole(
-    segmenter: Predicts,
-    see: Callable[[Recognition], Seen],
-    normal: Floats,
-    known: Recognition,
+    segmenter: Any, see: Callable[[Recognition], Seen], normal: Floats, known: Recognition
 ) -> tuple[Recognition, Seen | None]:
     """The same for an image ``(C, H, W)`` that is held, with what was seen of all of it where that needs no repeating.
 
@@ -113,9 +98,10 @@ def settle_whole(
 
     def means_of(box: Box, known: Recognition) -> PartMeans:
         if box.shape != (height, width):
-            return segmenter.part_means(
-                lambda part: normal[:, *part.slices], (height, width), box, known
+            part: PartMeans = segmenter.part_means(
+                lambda of: normal[:, *of.slices], (height, width), box, known
             )
+            return part
         last[:] = [(known, see(known))]
         return last[0][1][0]
 
@@ -145,11 +131,7 @@ def sample_boxes(shape: tuple[int, int]) -> Sequence[Box]:
 
 
 def _sizes(
-    segmenter: Predicts,
-    means_of: MeansOf,
-    shape: tuple[int, int],
-    box: Box,
-    known: Recognition,
+    segmenter: Any, means_of: MeansOf, shape: tuple[int, int], box: Box, known: Recognition
 ) -> NDArray[np.float64]:
     """Diameters of the cells found in a box, without those that its sides cut; none where it cannot be read."""
     _, diameter, mask = segmenter.settings_for(known)
@@ -174,10 +156,6 @@ def _sizes(
         if cut:
             whole[side] = False
     return np.asarray(2 * np.sqrt(areas[whole & (areas > 0)] / np.pi))
-
-
-def _apart(one: float, other: float) -> float:
-    return max(one, other) / min(one, other)
 
 
 def _way(tried: Sequence[float]) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
+from cellflow.numeric._runs import owner_of_runs, pixels_of_runs
 from cellflow.numeric.labels import bounded, measure_areas
 from cellflow.types import Instances
 
@@ -54,8 +55,8 @@ def leave_out(cells: Any, *, border: bool = False, ignore: Any = None) -> tuple[
     return cells, kept
 
 
-def drop_border(cells: Any, margin: int = BORDER) -> tuple[Any, Bools]:
-    """The cells that have no pixel within `margin` pixels of the edge of the image, and which these are.
+def drop_border(cells: Any) -> tuple[Any, Bools]:
+    """The cells that have no pixel within `BORDER` pixels of the edge of the image, and which these are.
 
     The NeurIPS 2022 cell segmentation challenge leaves out cells in the outer 2 pixels, true and predicted
     ones each by themselves (``remove_boundary_cells`` of its ``compute_metric.py``). Its evaluator cuts images
@@ -63,7 +64,7 @@ def drop_border(cells: Any, margin: int = BORDER) -> tuple[Any, Bools]:
     """
     height, width = cells.shape
     frame = np.ones((height, width), dtype=np.bool_)
-    frame[margin : max(height - margin, 0), margin : max(width - margin, 0)] = False
+    frame[BORDER : max(height - BORDER, 0), BORDER : max(width - BORDER, 0)] = False
     return _without(cells, lambda inside, areas: inside > 0, frame, clip=False)
 
 
@@ -109,7 +110,7 @@ def _without(cells: Any, drops: Drops, region: Bools, *, clip: bool) -> tuple[An
 def _instances_without(
     cells: Instances, drops: Drops, region: Bools, *, clip: bool
 ) -> tuple[Instances, Bools]:
-    owner = np.repeat(np.arange(len(cells)), np.diff(cells.offsets))
+    owner = owner_of_runs(cells)
     covered = np.concatenate([[0], np.cumsum(region.reshape(-1))])
     in_run = covered[cells.starts + cells.lengths] - covered[cells.starts]
     inside = np.bincount(owner, weights=in_run, minlength=len(cells)).astype(np.int64)
@@ -126,7 +127,7 @@ def _instances_without(
 def _runs_outside(region: Bools, starts: Ints, lengths: Ints) -> tuple[Ints, Ints, Ints]:
     """Parts of runs that lie outside a region: of which run each is, starts and lengths."""
     run = np.repeat(np.arange(len(starts)), lengths)
-    place = np.arange(len(run)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + starts[run]
+    place = pixels_of_runs(starts, lengths)
     outside = ~region[place]
     run, place = run[outside], place[outside]
     begins = np.ones(len(place), dtype=np.bool_)

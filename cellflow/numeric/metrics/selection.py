@@ -50,15 +50,11 @@ class SelectCounts:
         """Those of one prediction; the axes ``...`` are none."""
         tp, fp, fn = counts.competition
         return cls(
-            n_truth=counts.n_truth,
-            tp=tp,
-            fp=fp,
-            fn=fn,
+            n_truth=counts.n_truth, tp=tp, fp=fp, fn=fn,
             pairs=np.array([counts.at_50.pairs, counts.at_75.pairs]),
-            iou=np.array(counts.at_50.iou),
-            covered_iou=np.array(counts.covered_iou),
+            iou=np.array(counts.at_50.iou), covered_iou=np.array(counts.covered_iou),
             n_prediction=np.array(counts.n_prediction),
-        )
+        )  # fmt: skip
 
     def value(self, metric: str) -> Floats:
         """A metric of `SELECT_METRICS`, ``(...)``; 1.0 without any cells, 0.0 where one side alone has none."""

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from cellflow.report._figure import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
 from cellflow.report.pages.table import Table
 
-__all__ = ["COLOURS", "Chart", "literal", "log_axis"]
+__all__ = ["COLOURS", "Chart", "axes", "intervals", "literal", "log_axis"]
 
 COLOURS = (BLUE, ORANGE, GREEN, RED, SKY, PURPLE, GREY)
 """Of one thing after the other; they are told apart with any colour vision, on light and on dark ground."""
@@ -55,6 +56,29 @@ class Chart:
             "traces": [dict(item) for item in self.traces],
             "layout": {"colorway": list(COLOURS), "height": self.height, **self.layout},
         }
+
+
+def axes(x: str, y: str) -> dict[str, Any]:
+    """Both axes of a chart with their titles, as plotly takes them."""
+    return {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}}}
+
+
+def intervals(
+    value: pd.Series[float],
+    low: pd.Series[float],
+    high: pd.Series[float],
+    names: list[str],
+    colour: str,
+) -> dict[str, Any]:
+    """A trace for plotly: points with their intervals, one below the other."""
+    return {
+        "type": "scatter", "mode": "markers", "x": value.tolist(), "y": names,
+        "marker": {"size": 10, "color": colour},
+        "error_x": {
+            "type": "data", "symmetric": False, "thickness": 1.5, "color": colour,
+            "array": (high - value).tolist(), "arrayminus": (value - low).tolist(),
+        },
+    }  # fmt: skip
 
 
 def log_axis(low: float, high: float) -> dict[str, Any]:

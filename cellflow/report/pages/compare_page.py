@@ -9,13 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from cellflow.report.pages.chart import COLOURS, Chart, literal
+from cellflow.report.pages.chart import COLOURS, Chart, axes, intervals, literal
 from cellflow.report.pages.page import write_page
 from cellflow.report.pages.run_charts import pairs_by_type
 from cellflow.report.pages.run_facts import Hint
 from cellflow.report.pages.table import Column, Table, rows_of
-from cellflow.report.text.cv import CV_COLUMNS
-from cellflow.storage.sizes import type_text
+from cellflow.report.text.cv import CV_COLUMNS, part_name
 
 __all__ = ["CompareFacts", "PairFacts", "PairPicture", "draw_compare_page"]
 
@@ -141,7 +140,7 @@ def _difference_table(pair: PairFacts) -> Table:
         Column("low", "From", 4, "95 % interval, whole groups drawn anew"), Column("high", "To", 4),
         Column("verdict", "Verdict"),
     ]  # fmt: skip
-    rows = [{**row, "what": _what(row)} for row in rows_of(pair.table)]
+    rows = [{**row, "what": part_name(row, "all images")} for row in rows_of(pair.table)]
     for row in rows:
         row["verdict"] = {"B better": f"{pair.b} better", "A better": f"{pair.a} better"}.get(
             str(row["verdict"]), row["verdict"]
@@ -164,12 +163,6 @@ def _image_table(pair: PairFacts) -> Table:
     )
 
 
-def _what(row: Mapping[Any, Any]) -> str:
-    if row["scope"] == "fold":
-        return f"fold {row['name']}"
-    return "all images" if row["scope"] == "overall" else type_text(row["name"])
-
-
 def _interval_chart(place: int, pair: PairFacts) -> Chart | None:
     """Differences with their intervals, a colour for each kind of thresholds."""
     table = pair.table.dropna(subset=["difference"])
@@ -177,30 +170,16 @@ def _interval_chart(place: int, pair: PairFacts) -> Chart | None:
         return None
     traces = []
     for number, (thresholds, rows) in enumerate(table.groupby("thresholds", sort=False)):
-        value = rows["difference"]
-        colour = COLOURS[number]
-        traces.append(
-            {
-                "type": "scatter", "mode": "markers", "x": value.tolist(),
-                "y": [literal(_what(row)) for row in rows.to_dict("records")],
-                "name": f"{thresholds} thresholds",
-                "marker": {"size": 10, "color": colour, "symbol": ("circle", "diamond")[number % 2]},
-                "error_x": {
-                    "type": "data", "symmetric": False, "thickness": 1.5, "color": colour,
-                    "array": (rows["high"] - value).tolist(),
-                    "arrayminus": (value - rows["low"]).tolist(),
-                },
-                "hovertemplate": "%{y}: %{x:+.4f}<extra>" + str(thresholds) + "</extra>",
-            }
-        )  # fmt: skip
+        names = [literal(part_name(row, "all images")) for row in rows.to_dict("records")]
+        trace = intervals(rows["difference"], rows["low"], rows["high"], names, COLOURS[number])
+        trace["name"] = f"{thresholds} thresholds"
+        trace["marker"]["symbol"] = ("circle", "diamond")[number % 2]
+        trace["hovertemplate"] = "%{y}: %{x:+.4f}<extra>" + str(thresholds) + "</extra>"
+        traces.append(trace)
     count = table.groupby("thresholds").size().max()
+    zero = {"zeroline": True, "zerolinewidth": 2, "rangemode": "tozero"}
     layout = {
-        "xaxis": {
-            "title": {"text": "difference of the score"},
-            "zeroline": True,
-            "zerolinewidth": 2,
-            "rangemode": "tozero",
-        },
+        "xaxis": {"title": {"text": "difference of the score"}, **zero},
         "yaxis": {"autorange": "reversed", "type": "category"},
         "scattermode": "group",
     }
@@ -218,13 +197,9 @@ def _image_charts(place: int, pair: PairFacts) -> list[Chart]:
     images = pair.images
     if images.empty:
         return []
+    says = "%{x:.3f} and %{y:.3f}"
     traces = pairs_by_type(
-        images,
-        "score_a",
-        "score_b",
-        ends=[0, 1],
-        line="no difference",
-        says="%{x:.3f} and %{y:.3f}",
+        images, "score_a", "score_b", ends=[0, 1], line="no difference", says=says
     )
     both = {
         "xaxis": {"title": {"text": literal(pair.a)}, "range": [-0.02, 1.02]},
@@ -237,15 +212,11 @@ def _image_charts(place: int, pair: PairFacts) -> list[Chart]:
         "marker": {"color": [COLOURS[0] if value >= 0 else COLOURS[3] for value in ranked["difference"]]},
         "hovertemplate": "%{text}: %{y:+.3f}<extra></extra>",
     }  # fmt: skip
-    order = {
-        "xaxis": {"title": {"text": "images, in the order of the difference"}},
-        "yaxis": {"title": {"text": "difference of the score"}},
-        "bargap": 0.1,
-    }
+    order = axes("images, in the order of the difference", "difference of the score")
     better, worse = int((images["difference"] > 0).sum()), int((images["difference"] < 0).sum())
     says = f"{pair.b} is better on {better} images, {pair.a} on {worse}; {len(images) - better - worse} are the same."
     return [
         Chart(f"images-{place}", "Score of every image in both", traces, both,
               f"Above the line {pair.b} is better.", height=400),
-        Chart(f"order-{place}", "Differences in order", [bars], order, says, height=400),
+        Chart(f"order-{place}", "Differences in order", [bars], {**order, "bargap": 0.1}, says, height=400),
     ]  # fmt: skip

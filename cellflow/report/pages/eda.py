@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -17,7 +17,7 @@ from cellflow.report.pages.page import write_page
 from cellflow.report.pages.picture import picture_uri
 from cellflow.storage.sizes import plural
 
-__all__ = ["EdaFacts", "Gallery", "Hint", "View", "write_eda_page"]
+__all__ = ["EdaFacts", "Hint", "View", "write_eda_page"]
 
 QUALITY = 70
 """Of pictures, which are many: of noise a page keeps what is seen."""
@@ -78,14 +78,6 @@ class View:
 
 
 @dataclass(frozen=True, eq=False)
-class Gallery:
-    """Pictures that belong together, with a title."""
-
-    title: str
-    views: Sequence[View]
-
-
-@dataclass(frozen=True, eq=False)
 class EdaFacts:
     """What the page shows; the tables are those of `cellflow.engine.pages.eda.EdaResult`.
 
@@ -99,8 +91,8 @@ class EdaFacts:
     folds : str
         The split in words; empty where there is none.
     hints : sequence of Hint
-    samples : sequence of Gallery
-        Images by cell type.
+    samples : mapping of str to sequence of View
+        Images by cell type, with the title of each.
     odd, labels : sequence of View
         Images unlike the rest, and single cells that deserve a look.
     odd_images : DataFrame
@@ -116,7 +108,7 @@ class EdaFacts:
     group: str | None
     folds: str
     hints: Sequence[Hint]
-    samples: Sequence[Gallery]
+    samples: Mapping[str, Sequence[View]]
     odd: Sequence[View]
     labels: Sequence[View]
     odd_images: pd.DataFrame
@@ -144,9 +136,9 @@ def write_eda_page(path: Path, facts: EdaFacts, *, made_by: str = "") -> None:
         "intensity_charts": eda_charts.intensity_charts(images),
         "group_charts": eda_charts.group_charts(images, facts.group) if facts.group else [],
         "fold_charts": eda_charts.fold_charts(images) if folds else [],
-        "samples": [_gallery(item, number) for item in facts.samples],
-        "labels": _gallery(Gallery("", facts.labels), number),
-        "odd": _gallery(Gallery("", facts.odd), number),
+        "samples": [_gallery(views, number, title) for title, views in facts.samples.items()],
+        "labels": _gallery(facts.labels, number),
+        "odd": _gallery(facts.odd, number),
         "boxes": eda_charts.BOXES,
         "image_limit": eda_tables.MOST_ROWS,
     }
@@ -155,9 +147,10 @@ def write_eda_page(path: Path, facts: EdaFacts, *, made_by: str = "") -> None:
     write_page(path, "eda.html", shown, title=title, made_by=made_by, assets=assets, charts=True)
 
 
-def _gallery(gallery: Gallery, number: Iterator[int]) -> dict[str, Any]:
-    views = [_view(view) | {"number": next(number)} for view in gallery.views]
-    return {"title": gallery.title, "views": views}
+def _gallery(views: Sequence[View], number: Iterator[int], title: str = "") -> dict[str, Any]:
+    """Pictures that belong together, with a title."""
+    shown = [_view(view) | {"number": next(number)} for view in views]
+    return {"title": title, "views": shown}
 
 
 def _view(view: View) -> dict[str, Any]:
@@ -165,13 +158,5 @@ def _view(view: View) -> dict[str, Any]:
     about = "" if view.cell is None else f"cell {view.cell}, {view.kind}"
     if view.count is not None:
         about = plural(view.count, "cell")
-    return {
-        "id": view.id,
-        "about": about,
-        "caption": view.caption,
-        "uri": picture_uri(view.pixels, quality=QUALITY),
-        "height": height,
-        "width": width,
-        "outlines": view.outlines,
-        "marked": view.marked,
-    }
+    uri = picture_uri(view.pixels, quality=QUALITY)
+    return {**vars(view), "about": about, "uri": uri, "height": height, "width": width}

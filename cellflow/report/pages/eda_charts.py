@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cellflow.report.pages.chart import COLOURS, Chart, literal, log_axis
+from cellflow.report.pages.chart import COLOURS, Chart, axes, literal, log_axis
 from cellflow.report.pages.table import Column, Table
 from cellflow.storage.sizes import type_text
 
@@ -117,26 +117,14 @@ def group_charts(images: pd.DataFrame, group: str | None) -> list[Chart]:
     numbers = np.unique(counts)
     kinds = _types(images)
     first = images.groupby("group")["cell_type"].agg(lambda column: column.mode().iloc[0])
-    traces = [
-        {
-            "type": "bar",
-            "name": literal(type_text(kind)),
-            "x": [str(number) for number in numbers],
-            "y": [int(((counts == number) & (first == kind)).sum()) for number in numbers],
-            "marker": {"color": _colour(place)},
-        }
-        for place, kind in enumerate(kinds)
-    ]
-    layout = _axes("images in the group", "groups") | {
-        "barmode": "stack",
-        "legend": _BAR_LEGEND,
-        "showlegend": len(kinds) > 1,
+    of_kind = {
+        kind: [int(((counts == n) & (first == kind)).sum()) for n in numbers] for kind in kinds
     }
-    layout["xaxis"]["type"] = "category"
+    about = "group-sizes", "Sizes of groups", "images in the group", "groups"
     says = (
         f"Groups are the values of {literal(group)}; a group stays in one fold, whatever its size."
     )
-    return [Chart("group-sizes", "Sizes of groups", traces, layout, says)]
+    return [_stacked(about, [str(number) for number in numbers], of_kind, says)]
 
 
 def fold_charts(images: pd.DataFrame) -> list[Chart]:
@@ -144,31 +132,41 @@ def fold_charts(images: pd.DataFrame) -> list[Chart]:
     folds = sorted(images["fold"].dropna().unique())
     names = ["reserved" if fold < 0 else f"fold {int(fold)}" for fold in folds]
     kinds = _types(images)
-    charts = []
-    for name, title, column in (
-        ("fold-images", "Images of each fold", None),
-        ("fold-cells", "Cells of each fold", "n_cells"),
-    ):
-        traces = []
-        for place, kind in enumerate(kinds):
-            of_kind = images[images["cell_type"] == kind].groupby("fold")
-            sums = of_kind.size() if column is None else of_kind[column].sum()
-            traces.append(
-                {
-                    "type": "bar",
-                    "name": literal(type_text(kind)),
-                    "x": names,
-                    "y": [int(sums.get(fold, 0)) for fold in folds],
-                    "marker": {"color": _colour(place)},
-                }
-            )
-        layout = _axes("", "images" if column is None else "cells") | {
-            "barmode": "stack",
-            "legend": _BAR_LEGEND,
-            "showlegend": len(kinds) > 1,
+    parts = {kind: images[images["cell_type"] == kind].groupby("fold") for kind in kinds}
+    sizes = {kind: part.size() for kind, part in parts.items()}
+    cells = {kind: part["n_cells"].sum() for kind, part in parts.items()}
+    return [
+        _stacked(
+            (f"fold-{what}", f"{what.capitalize()} of each fold", "", what),
+            names,
+            {kind: [int(sums.get(fold, 0)) for fold in folds] for kind, sums in of_kind.items()},
+            height=300,
+        )
+        for what, of_kind in (("images", sizes), ("cells", cells))
+    ]
+
+
+def _stacked(
+    about: tuple[str, str, str, str],
+    x: list[str],
+    counts: Mapping[str, list[int]],
+    says: str = "",
+    *,
+    height: int = 340,
+) -> Chart:
+    """Bars of the types on top of each other; `about`: name, title, titles of the axes."""
+    name, title, *titles = about
+    traces = [
+        {
+            "type": "bar", "name": literal(type_text(kind)), "x": x, "y": values,
+            "marker": {"color": _colour(place)},
         }
-        charts.append(Chart(name, title, traces, layout, height=300))
-    return charts
+        for place, (kind, values) in enumerate(counts.items())
+    ]  # fmt: skip
+    more = {"barmode": "stack", "legend": _BAR_LEGEND, "showlegend": len(counts) > 1}
+    layout = axes(*titles) | more
+    layout["xaxis"]["type"] = "category"
+    return Chart(name, title, traces, layout, says, height=height)
 
 
 def _types(images: pd.DataFrame) -> list[str]:
@@ -191,18 +189,15 @@ def _histogram(name: str, title: str, axis: str, values: Mapping[str, pd.Series[
         share = 100 * counts / max(1, counts.sum())
         traces.append(
             {
-                "type": "scatter",
-                "mode": "lines",
-                "name": literal(type_text(kind) if kind else "cells"),
+                "type": "scatter", "mode": "lines", "name": literal(type_text(kind) if kind else "cells"),
                 "x": _rounded(np.concatenate([edges[:1], edges])),
                 "y": _rounded(np.concatenate([[0], share, [0]])),
                 "line": {"shape": "hv", "color": _colour(place), "width": 2},
-                "fill": "tozeroy",
-                "fillcolor": _soft(_colour(place)),
+                "fill": "tozeroy", "fillcolor": _soft(_colour(place)),
                 "hovertemplate": "%{x:.1f} pixels: %{y:.1f} %<extra>%{fullData.name}</extra>",
             }
-        )
-    layout = _axes(axis, "% of the cells of the type" if len(values) > 1 else "% of the cells")
+        )  # fmt: skip
+    layout = axes(axis, "% of the cells of the type" if len(values) > 1 else "% of the cells")
     layout["xaxis"] |= _log_axis(low, high)
     layout["showlegend"] = len(values) > 1
     says = "The diameter of a cell is that of a disc of its area. Bins grow in proportion."
@@ -234,21 +229,18 @@ def _boxes(
         keys = ("lowerfence", "q1", "median", "q3", "upperfence")
         traces.append(
             {
-                "type": "box",
-                "name": part,
-                "x": names,
-                **{key: _rounded(column) for key, column in zip(keys, columns, strict=True)},
+                "type": "box", "name": part, "x": names, "hoverinfo": "y",
                 "marker": {"color": _colour(place)},
-                "hoverinfo": "y",
+                **{key: _rounded(column) for key, column in zip(keys, columns, strict=True)},
             }
-        )
+        )  # fmt: skip
         ends += [(fence[0], fence[4]) for fence in fences.values()]
         rows += [
             {"type": type_text(kind), "of": part, "n": len(known[kind])}
             | dict(zip(("low", "q1", "median", "q3", "high"), fences[kind], strict=True))
             for kind in fences
         ]
-    layout = _axes("", axis)
+    layout = axes("", axis)
     drawn = [float(value) for fence in ends for value in fence]
     if log and drawn and min(drawn) > 0:
         layout["yaxis"] |= _log_axis(min(drawn), max(drawn))
@@ -261,15 +253,10 @@ def _boxes(
 
 def _box_table(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     columns = [
-        Column("type", "Cell type"),
-        Column("of", "Of"),
-        Column("n", "How many"),
-        Column("low", "5 %", 1),
-        Column("q1", "25 %", 1),
-        Column("median", "Median", 1),
-        Column("q3", "75 %", 1),
-        Column("high", "95 %", 1),
-    ]
+        Column("type", "Cell type"), Column("of", "Of"), Column("n", "How many"),
+        Column("low", "5 %", 1), Column("q1", "25 %", 1), Column("median", "Median", 1),
+        Column("q3", "75 %", 1), Column("high", "95 %", 1),
+    ]  # fmt: skip
     return Table(title, columns, rows)
 
 
@@ -308,17 +295,14 @@ def _cloud(
         members = shown[shown["cell_type"] == kind]
         traces.append(
             {
-                "type": "scatter",
-                "mode": "markers",
-                "name": literal(type_text(kind) if kind else "images"),
-                "x": _rounded(members[x[0]]),
-                "y": _rounded(members[y[0]]),
+                "type": "scatter", "mode": "markers", "name": literal(type_text(kind) if kind else "images"),
+                "x": _rounded(members[x[0]]), "y": _rounded(members[y[0]]),
                 "text": [literal(name) for name in members.index],
                 "marker": {"color": _colour(place), "size": 8, "opacity": 0.75},
                 "hovertemplate": "%{text}<br>" + f"{x[1]} %{{x}}, {y[1]} %{{y}}<extra></extra>",
             }
-        )
-    layout = _axes(x[1], y[1]) | {"showlegend": len(traces) > 1}
+        )  # fmt: skip
+    layout = axes(x[1], y[1]) | {"showlegend": len(traces) > 1}
     if log:
         for axis, (column, _) in (("xaxis", x), ("yaxis", y)):
             values = shown[column][shown[column] > 0]
@@ -327,10 +311,6 @@ def _cloud(
     if step > 1:
         says += f" Drawn is one image of {step}."
     return Chart(*about, traces, layout, says)
-
-
-def _axes(x: str, y: str) -> Layout:
-    return {"xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}}}
 
 
 def _log_axis(low: float, high: float) -> Layout:

@@ -30,31 +30,22 @@ _EACH = 40
 """Findings of one kind that are listed."""
 
 
-def tiles(images: pd.DataFrame, cells: pd.DataFrame, group: str | None) -> list[dict[str, str]]:
+def tiles(
+    images: pd.DataFrame, cells: pd.DataFrame, group: str | None
+) -> list[tuple[str, str, str]]:
     """What stands on top: label, value, and a note."""
     named = sorted({str(kind) for kind in images["cell_type"]} - {""})
     per_image = images["n_cells"]
+    groups = (f"{images['group'].nunique():,}", f"column {group}") if group else ("not given", "")
     return [
-        {"label": "Images", "value": f"{len(images):,}", "note": _sizes(images)},
-        {
-            "label": "Cells",
-            "value": f"{len(cells):,}",
-            "note": f"{per_image.min():,} to {per_image.max():,} per image",
-        },
-        {"label": "Cell types", "value": str(len(named)) if named else "not given", "note": ""},
-        {
-            "label": "Groups",
-            "value": f"{images['group'].nunique():,}" if group else "not given",
-            "note": f"column {group}" if group else "",
-        },
-        {"label": "Median diameter", **_diameter(images, cells)},
-        {"label": "Pixels", **_pixels(images)},
-        {"label": "Pixel size", **_pixel_size(images)},
-        {
-            "label": "In cells",
-            "value": f"{_share_in_cells(images):.0%}",
-            "note": "of all pixels",
-        },
+        ("Images", f"{len(images):,}", _sizes(images)),
+        ("Cells", f"{len(cells):,}", f"{per_image.min():,} to {per_image.max():,} per image"),
+        ("Cell types", str(len(named)) if named else "not given", ""),
+        ("Groups", *groups),
+        ("Median diameter", *_diameter(images, cells)),
+        ("Pixels", *_pixels(images)),
+        ("Pixel size", *_pixel_size(images)),
+        ("In cells", f"{_share_in_cells(images):.0%}", "of all pixels"),
     ]
 
 
@@ -71,36 +62,32 @@ def _sizes(images: pd.DataFrame) -> str:
     return f"{sides['height'].min()} x {sides['width'].min()} to {sides['height'].max()} x {sides['width'].max()}"
 
 
-def _diameter(images: pd.DataFrame, cells: pd.DataFrame) -> dict[str, str]:
+def _diameter(images: pd.DataFrame, cells: pd.DataFrame) -> tuple[str, str]:
     if cells.empty:
-        return {"value": "no cells", "note": ""}
+        return "no cells", ""
     um = cells["diameter_um"].median()
     known = images["um"].notna()
     where = "" if known.all() else f" in {plural(int(known.sum()), 'image')}"
     note = "pixels, of all cells" if np.isnan(um) else f"pixels; {um:.1f} µm{where}"
-    return {"value": f"{cells['diameter'].median():.1f}", "note": note}
+    return f"{cells['diameter'].median():.1f}", note
 
 
-def _pixels(images: pd.DataFrame) -> dict[str, str]:
+def _pixels(images: pd.DataFrame) -> tuple[str, str]:
     kinds = images["dtype"].value_counts()
     channels = sorted(set(images["channels"]))
     several = f"{' or '.join(map(str, channels))} channels"
-    return {
-        "value": " or ".join(map(str, kinds.index))
-        if len(kinds) <= 2
-        else plural(len(kinds), "type"),
-        "note": "1 channel" if channels == [1] else several,
-    }
+    value = " or ".join(map(str, kinds.index)) if len(kinds) <= 2 else plural(len(kinds), "type")
+    return value, "1 channel" if channels == [1] else several
 
 
-def _pixel_size(images: pd.DataFrame) -> dict[str, str]:
+def _pixel_size(images: pd.DataFrame) -> tuple[str, str]:
     known = images["um"].dropna()
     if known.empty:
-        return {"value": "not known", "note": "sizes are in pixels"}
+        return "not known", "sizes are in pixels"
     low, high = known.min(), known.max()
     value = f"{low:.3g}" if np.isclose(low, high) else f"{low:.3g} to {high:.3g}"
     of = "" if len(known) == len(images) else f", known of {plural(len(known), 'image')}"
-    return {"value": value, "note": f"µm{of}"}
+    return value, f"µm{of}"
 
 
 def type_table(images: pd.DataFrame, cells: pd.DataFrame) -> Table:
@@ -122,28 +109,18 @@ def type_table(images: pd.DataFrame, cells: pd.DataFrame) -> Table:
         for kind, members in _by_type(images)
     ]
     columns = [
-        Column("type", "Cell type"),
-        Column("images", "Images"),
-        Column("groups", "Groups"),
+        Column("type", "Cell type"), Column("images", "Images"), Column("groups", "Groups"),
         Column("cells", "Cells"),
         Column("per_image", "Cells per image", 0, "Median over the images"),
-        Column("fewest", "Fewest"),
-        Column("most", "Most"),
+        Column("fewest", "Fewest"), Column("most", "Most"),
         Column("area", "Area", 0, "Median area of the cells, in pixels"),
-        Column(
-            "diameter", "Diameter", 1, "Median diameter of discs of the cells' areas, in pixels"
-        ),
+        Column("diameter", "Diameter", 1, "Median diameter of discs of the cells' areas, in pixels"),
         Column("low", "Small (5 %)", 1, "5 % of the cells are less wide"),
         Column("high", "Large (95 %)", 1, "5 % of the cells are wider"),
         *([Column("um", "Diameter in µm", 1)] if images["um"].notna().any() else []),
-        Column(
-            "covered",
-            "In cells, %",
-            0,
-            "Share of the pixels that lie in cells; median over the images",
-        ),
+        Column("covered", "In cells, %", 0, "Share of the pixels that lie in cells; median over the images"),
         Column("density", "Cells per megapixel", 0, "Median over the images"),
-    ]
+    ]  # fmt: skip
     return Table("Every cell type", columns, rows)
 
 
@@ -157,13 +134,8 @@ def _sizes_of(cells: pd.DataFrame) -> dict[str, Any]:
     if cells.empty:
         return {}
     low, middle, high = np.percentile(cells["diameter"], (5, 50, 95))
-    return {
-        "area": cells["area"].median(),
-        "diameter": middle,
-        "low": low,
-        "high": high,
-        "um": cells["diameter_um"].median(),
-    }
+    area, um = cells["area"].median(), cells["diameter_um"].median()
+    return {"area": area, "diameter": middle, "low": low, "high": high, "um": um}
 
 
 def layout_table(images: pd.DataFrame) -> Table:
@@ -175,11 +147,9 @@ def layout_table(images: pd.DataFrame) -> Table:
         for row in rows_of(counts.head(MOST_ROWS))
     ]
     columns = [
-        Column("size", "Height x width"),
-        Column("channels", "Channels"),
-        Column("dtype", "Pixels"),
+        Column("size", "Height x width"), Column("channels", "Channels"), Column("dtype", "Pixels"),
         Column("images", "Images"),
-    ]
+    ]  # fmt: skip
     return Table("Sizes and types of images", columns, rows)
 
 
@@ -191,24 +161,17 @@ def finding_table(findings: pd.DataFrame) -> Table:
             "verdict": verdict,
             "images": items.loc[items["id"] != "", "id"].nunique(),
             "cells": int((items["cell"] != "").sum()),
-            "first": _named(items.iloc[0]),
-            "reason": items.iloc[0]["reason"],
+            "first": f"{row['id']}, cell {row['cell']}" if row["cell"] else str(row["id"]),
+            "reason": row["reason"],
         }
         for (kind, verdict), items in findings.groupby(["kind", "verdict"], sort=False)
+        for row in [items.iloc[0]]
     ]
     columns = [
-        Column("kind", "Found"),
-        Column("verdict", "Verdict"),
-        Column("images", "Images"),
-        Column("cells", "Cells"),
-        Column("first", "The first"),
-        Column("reason", "Details"),
-    ]
+        Column("kind", "Found"), Column("verdict", "Verdict"), Column("images", "Images"),
+        Column("cells", "Cells"), Column("first", "The first"), Column("reason", "Details"),
+    ]  # fmt: skip
     return Table("What verify finds", columns, rows)
-
-
-def _named(row: pd.Series[Any]) -> str:
-    return f"{row['id']}, cell {row['cell']}" if row["cell"] else str(row["id"])
 
 
 def finding_rows(findings: pd.DataFrame) -> Table:
@@ -217,21 +180,18 @@ def finding_rows(findings: pd.DataFrame) -> Table:
     rows = [{**row, "cell": int(row["cell"]) if row["cell"] else None} for row in rows_of(first)]
     more = "" if len(first) == len(findings) else f", the first {_EACH} of each kind"
     columns = [
-        Column("kind", "Found"),
-        Column("id", "Image"),
-        Column("cell", "Cell"),
+        Column("kind", "Found"), Column("id", "Image"), Column("cell", "Cell"),
         Column("reason", "Details"),
-    ]
+    ]  # fmt: skip
     return Table(f"Findings one by one{more}", columns, rows)
 
 
 def odd_table(odd: pd.DataFrame) -> Table:
     """Images unlike the rest."""
     columns = [
-        Column("id", "Image"),
-        Column("why", "Why"),
+        Column("id", "Image"), Column("why", "Why"),
         Column("distance", "Distance", 1, "From the median, in robust standard deviations"),
-    ]
+    ]  # fmt: skip
     return Table("Images unlike the rest of their type", columns, rows_of(odd.head(MOST_ROWS)))
 
 
@@ -239,22 +199,15 @@ def image_table(images: pd.DataFrame, group: str | None) -> Table:
     """A row for each image."""
     typed, folded = (images["cell_type"] != "").any(), images["fold"].notna().any()
     columns = [
-        Column("id", "Image"),
-        *([Column("cell_type", "Cell type")] if typed else []),
-        *([Column("group", group)] if group else []),
-        *([Column("fold", "Fold")] if folded else []),
+        Column("id", "Image"), *([Column("cell_type", "Cell type")] if typed else []),
+        *([Column("group", group)] if group else []), *([Column("fold", "Fold")] if folded else []),
         Column("n_cells", "Cells"),
         Column("diameter", "Diameter", 1, "Median of its cells, in pixels"),
-        Column("covered", "In cells, %", 0),
-        Column("density", "Cells per megapixel", 0),
+        Column("covered", "In cells, %", 0), Column("density", "Cells per megapixel", 0),
         Column("mean", "Brightness", 1, "Mean intensity"),
-        Column(
-            "contrast", "Contrast", 2, "Cells against the rest, in standard deviations of the image"
-        ),
-        Column("size", "Height x width"),
-        Column("channels", "Channels"),
-        Column("dtype", "Pixels"),
-    ]
+        Column("contrast", "Contrast", 2, "Cells against the rest, in standard deviations of the image"),
+        Column("size", "Height x width"), Column("channels", "Channels"), Column("dtype", "Pixels"),
+    ]  # fmt: skip
     shown = images.head(MOST_ROWS).assign(
         covered=100 * images["covered"],
         size=images["height"].astype(str) + " x " + images["width"].astype(str),
@@ -281,12 +234,10 @@ def group_table(images: pd.DataFrame) -> Table:
     ]
     rows.sort(key=lambda row: -int(str(row["images"])))
     columns = [
-        Column("group", "Group"),
-        Column("images", "Images"),
-        Column("cells", "Cells"),
+        Column("group", "Group"), Column("images", "Images"), Column("cells", "Cells"),
         *([Column("types", "Cell types")] if (images["cell_type"] != "").any() else []),
         *([Column("fold", "Fold")] if images["fold"].notna().any() else []),
-    ]
+    ]  # fmt: skip
     return Table("Every group", columns, rows[:MOST_ROWS])
 
 
@@ -308,15 +259,11 @@ def fold_table(images: pd.DataFrame) -> Table:
             }
         )
     columns = [
-        Column("fold", "Fold"),
-        Column("images", "Images"),
-        Column("groups", "Groups"),
+        Column("fold", "Fold"), Column("images", "Images"), Column("groups", "Groups"),
         Column("cells", "Cells"),
-        Column(
-            "diameter", "Diameter", 1, "Median over the images of their median diameter, in pixels"
-        ),
+        Column("diameter", "Diameter", 1, "Median over the images of their median diameter, in pixels"),
         *([Column(f"type {kind}", type_text(kind)) for kind in kinds] if kinds != [""] else []),
-    ]
+    ]  # fmt: skip
     return Table("Every fold, with its images of each type", columns, rows)
 
 

@@ -134,23 +134,14 @@ def _data(facts: ExplorerFacts) -> dict[str, Any]:
         "truth": facts.has_truth,
         "predicted": facts.has_prediction,
         "wheel": _wheel() if "flow" in there else "",
-        "images": [
-            {
-                "id": item.id,
-                "fold": item.fold,
-                "type": item.cell_type,
-                "number": item.number,
-                "key": item.key,
-                "size": item.size,
-                "layers": item.layers,
-                "counts": item.counts,
-                "thumb": item.thumbnail,
-                "problem": item.problem,
-                **item.scores,
-            }
-            for item in facts.images
-        ],
+        "images": [_image(item) for item in facts.images],
     }
+
+
+def _image(item: ExplorerImage) -> dict[str, Any]:
+    names = ("id", "fold", "number", "key", "size", "layers", "counts", "problem")
+    own = {name: getattr(item, name) for name in names}
+    return {**own, "type": item.cell_type, "thumb": item.thumbnail, **item.scores}
 
 
 def image_script(

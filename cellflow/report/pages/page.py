@@ -25,7 +25,7 @@ ID_LETTERS = 32
 """Letters of an id on a card; the whole of it stands in its title. `page.js` has the same number."""
 _BREAK_EVERY = 16
 """Letters after which a word without spaces may go on in the next line of a table."""
-_LONG = re.compile(rf"(\S{{{_BREAK_EVERY + 1},}})")
+_LONG, _CHUNK = re.compile(rf"(\S{{{_BREAK_EVERY + 1},}})"), re.compile(rf"\S{{1,{_BREAK_EVERY}}}")
 
 
 def write_page(
@@ -62,20 +62,13 @@ def write_page(
         Seconds after which an open page loads itself again, while its run goes on.
     """
     names = ["page.css", "page.js", *assets]
-    text = (
-        _environment()
-        .get_template(template)
-        .render(
-            facts,
-            title=title,
-            made_by=made_by,
-            made_at=datetime.now(UTC),
-            refresh=refresh,
-            styles=[_asset(name) for name in names if name.endswith(".css")],
-            scripts=[_asset(name) for name in names if name.endswith(".js")],
-            plotly=Markup(_plotly()) if charts else "",
-        )
-    )
+    page = _environment().get_template(template)
+    text = page.render(
+        facts, title=title, made_by=made_by, made_at=datetime.now(UTC), refresh=refresh,
+        styles=[_asset(name) for name in names if name.endswith(".css")],
+        scripts=[_asset(name) for name in names if name.endswith(".js")],
+        plotly=Markup(_plotly()) if charts else "",
+    )  # fmt: skip
     write_text(path, text)
 
 
@@ -89,13 +82,6 @@ def _number(value: Any, digits: int = 3) -> str:
     return f"{value:,.{digits}f}".replace("-0." + "0" * digits, "0." + "0" * digits)
 
 
-def _interval(low: Any, high: Any, digits: int = 3) -> str:
-    low, high = plain(low), plain(high)
-    if low is None or high is None:
-        return MISSING
-    return f"{_number(low, digits)} to {_number(high, digits)}"
-
-
 def _short(name: Any) -> str:
     """An id as cards show it."""
     return shorten(str(name), ID_LETTERS)
@@ -105,26 +91,19 @@ def _breaks(text: Any) -> Markup:
     """A text, escaped, whose long words may go on in the next line; copied, it is what it was."""
     pieces = _LONG.split(str(text))
     return Markup("").join(
-        Markup("<wbr>").join(_chunks(piece)) if place % 2 else piece
+        Markup("<wbr>").join(_CHUNK.findall(piece)) if place % 2 else piece
         for place, piece in enumerate(pieces)
     )
-
-
-def _chunks(word: str) -> list[str]:
-    return [word[at : at + _BREAK_EVERY] for at in range(0, len(word), _BREAK_EVERY)]
 
 
 @cache
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("cellflow.report.pages"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+        loader=jinja2.PackageLoader("cellflow.report.pages"), undefined=jinja2.StrictUndefined,
+        autoescape=True, trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
     environment.filters.update(number=_number, plain=plain, short=_short, breaks=_breaks)
-    environment.globals.update(interval=_interval, missing=MISSING)
+    environment.globals.update(missing=MISSING)
     return environment
 
 

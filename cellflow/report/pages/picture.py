@@ -1,9 +1,8 @@
-"""Pictures of pages: small ones inside the page, large ones beside it."""
+"""Pictures of pages, as WebP."""
 
 from __future__ import annotations
 
 from base64 import b64encode
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -11,9 +10,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from cellflow.storage.atomic import atomic_path
-
-__all__ = ["address_of", "picture_bytes", "picture_uri", "shrunk", "write_picture"]
+__all__ = ["address_of", "picture_bytes", "picture_uri", "shrunk"]
 
 QUALITY = 80
 """Of WebP, where 100 is the best."""
@@ -22,25 +19,13 @@ Pixels = NDArray[np.uint8]
 
 
 def picture_uri(pixels: Pixels, *, quality: int = QUALITY) -> str:
-    """A picture as the address of an ``<img>``: WebP within the page.
-
-    Parameters
-    ----------
-    pixels : (H, W) or (H, W, 3) uint8 ndarray
-    quality : int
-    """
+    """A picture, ``(H, W)`` or ``(H, W, 3)``, as the address of an ``<img>``: WebP within the page."""
     return address_of(picture_bytes(pixels, quality=quality))
 
 
 def address_of(webp: bytes) -> str:
     """The address of an ``<img>`` for a WebP file that is there."""
     return "data:image/webp;base64," + b64encode(webp).decode("ascii")
-
-
-def write_picture(path: Path, pixels: Pixels, *, quality: int = QUALITY) -> None:
-    """Write a WebP, atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(picture_bytes(pixels, quality=quality))
 
 
 def shrunk(pixels: Any, side: int) -> Pixels:

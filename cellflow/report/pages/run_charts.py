@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cellflow.report.pages.chart import COLOURS, Chart, literal, log_axis
+from cellflow.report.pages.chart import COLOURS, Chart, intervals, literal, log_axis
 from cellflow.report.pages.run_facts import FoldFacts, RunFacts
 from cellflow.report.pages.table import Column, Table
+from cellflow.report.text.cv import part_name
 from cellflow.storage.sizes import type_text
 
 __all__ = ["course_charts", "line_style", "pairs_by_type", "recognition_charts", "score_charts"]
@@ -55,16 +56,9 @@ def _interval_chart(cv: pd.DataFrame) -> Chart | None:
     low, high = (
         rows[key] if key in rows else pd.Series(np.nan, index=rows.index) for key in ("low", "high")
     )
-    names = [_cv_name(row) for row in rows.to_dict("records")]
-    trace = {
-        "type": "scatter", "mode": "markers", "x": value.tolist(), "y": names,
-        "marker": {"size": 10, "color": COLOURS[0]},
-        "error_x": {
-            "type": "data", "symmetric": False, "thickness": 1.5, "color": COLOURS[0],
-            "array": (high - value).tolist(), "arrayminus": (value - low).tolist(),
-        },
-        "hovertemplate": "%{y}: %{x:.3f}<extra></extra>",
-    }  # fmt: skip
+    names = [literal(part_name(row, "all images")) for row in rows.to_dict("records")]
+    trace = intervals(value, low, high, names, COLOURS[0])
+    trace["hovertemplate"] = "%{y}: %{x:.3f}<extra></extra>"
     layout = {
         "xaxis": {"title": {"text": "score"}},
         "yaxis": {"autorange": "reversed", "type": "category"},
@@ -77,12 +71,6 @@ def _interval_chart(cv: pd.DataFrame) -> Chart | None:
     height = 110 + 32 * len(names)
     title = "Score by fold and type" if (rows["scope"] == "cell_type").any() else "Score by fold"
     return Chart("by-part", title, [trace], layout, says, height=max(240, height))
-
-
-def _cv_name(row: Mapping[Any, Any]) -> str:
-    if row["scope"] == "fold":
-        return f"fold {row['name']}"
-    return "all images" if row["scope"] == "overall" else literal(type_text(row["name"]))
 
 
 def _precision_chart(scores: pd.DataFrame, column: str, name: str, title: str) -> Chart | None:
@@ -252,14 +240,10 @@ def _star(item: FoldFacts, value: float) -> Trace:
 
 def _best_table(folds: Sequence[FoldFacts]) -> Table:
     columns = [
-        Column("fold", "Fold"),
-        Column("state", "State"),
-        Column("epochs", "Epochs", None, "trained so far"),
-        Column("epoch", "Chosen epoch"),
-        Column(
-            "score", "Its score", 4, "of the validation images, on which it was chosen: optimistic"
-        ),
-    ]
+        Column("fold", "Fold"), Column("state", "State"),
+        Column("epochs", "Epochs", None, "trained so far"), Column("epoch", "Chosen epoch"),
+        Column("score", "Its score", 4, "of the validation images, on which it was chosen: optimistic"),
+    ]  # fmt: skip
     rows = [
         {
             "fold": str(item.fold),

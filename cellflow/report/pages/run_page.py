@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,7 @@ from cellflow.report.pages.threshold_charts import (
     reasons,
     threshold_charts,
 )
-from cellflow.report.text.cv import CV_COLUMNS
-from cellflow.storage.sizes import type_text
+from cellflow.report.text.cv import CV_COLUMNS, part_name
 
 __all__ = ["draw_run_page"]
 
@@ -101,7 +99,7 @@ def cv_tables(cv: pd.DataFrame) -> list[Table]:
         Column("recall", "Recall", 3, "part of the true cells that was found, at IoU 0.5"),
         Column("f1", "F1", 3, "both in one"),
     ]  # fmt: skip
-    rows = [{**row, "what": _what(row)} for row in rows_of(cv)]
+    rows = [{**row, "what": part_name(row, "all")} for row in rows_of(cv)]
     return [
         Table("Scores: means over images", [c for c in first if _has(rows, c.key)], rows),
         Table("Cells at IoU 0.5 and 0.75", [c for c in second if _has(rows, c.key)], rows),
@@ -110,12 +108,6 @@ def cv_tables(cv: pd.DataFrame) -> list[Table]:
 
 def _has(rows: list[dict[str, Any]], key: str) -> bool:
     return any(row.get(key) is not None and row.get(key) == row.get(key) for row in rows)
-
-
-def _what(row: Mapping[Any, Any]) -> str:
-    if row["scope"] == "fold":
-        return f"fold {row['name']}"
-    return "all" if row["scope"] == "overall" else type_text(row["name"])
 
 
 def image_table(scores: pd.DataFrame) -> Table:

@@ -83,17 +83,11 @@ KINDS = {
 
 def write_suggestion_page(
     path: Path,
-    *,
-    run: str,
-    summary: Sequence[tuple[str, Any, str]],
-    hints: Sequence[tuple[str, str]],
+    facts: Mapping[str, Any],
     cards: Sequence[Card],
+    *,
     dots: Sequence[Dot],
     explained: float,
-    rows: Sequence[Mapping[str, Any]],
-    passed_over: Sequence[Mapping[str, Any]],
-    csv: str,
-    commands: Sequence[tuple[str, str]],
     made_by: str,
 ) -> None:
     """Write the page.
@@ -102,38 +96,34 @@ def write_suggestion_page(
     ----------
     path : Path
         File to write, ends in .html.
-    run : str
-        Of which run.
-    summary : sequence of (str, object, str)
-        Label, value and note of the tiles on top.
-    hints : sequence of (kind, str)
-        What to know of it; kind is good, note or warning.
+    facts : mapping
+        run; summary (label, value and note of the tiles on top); hints (kind and text); rows (all images that
+        were looked at: id, rank, doubt, unlike, nearest, cell_type, cells); passed_over (those that were not:
+        id and why); csv (what the button for it downloads); commands (what to do next, in words and as a command).
     cards : sequence of Card
         The suggested images, the best first.
     dots : sequence of Dot
         Images on the map of styles; none where there is none.
     explained : float
         Part of all variance that the map shows.
-    rows : sequence of mapping
-        All images that were looked at: id, rank, doubt, unlike, nearest, cell_type, cells.
-    passed_over : sequence of mapping
-        Images that were not looked at: id and why.
-    csv : str
-        What the button for it downloads.
-    commands : sequence of (str, str)
-        What to do next, in words and as a command.
     made_by : str
         The command that made the page.
     """
-    facts = {
-        "run": run, "summary": summary, "hints": hints, "cards": cards, "csv": csv,
-        "paths": "\n".join(card.path for card in cards), "commands": commands,
+    rows, passed_over = facts["rows"], facts["passed_over"]
+    reasons = [Column("id", "Image"), Column("why", "Why")]
+    shown = {
+        **facts,
+        "cards": cards,
+        "paths": "\n".join(card.path for card in cards),
         "chart": _map(dots, explained) if dots else None,
-        "all_images": _all_images(rows), "more_rows": max(0, len(rows) - MOST_ROWS),
-        "passed_over": _passed_over(passed_over) if passed_over else None,
-    }  # fmt: skip
+        "all_images": _all_images(rows),
+        "more_rows": max(0, len(rows) - MOST_ROWS),
+        "passed_over": Table("Images that were passed over", reasons, passed_over)
+        if passed_over
+        else None,
+    }
     write_page(
-        path, "suggest.html", facts, title=f"What to annotate next: {run}", made_by=made_by,
+        path, "suggest.html", shown, title=f"What to annotate next: {facts['run']}", made_by=made_by,
         assets=("suggest.css", "suggest.js"), charts=bool(dots),
     )  # fmt: skip
 
@@ -168,25 +158,12 @@ def _map(dots: Sequence[Dot], explained: float) -> Chart:
 
 def _all_images(rows: Sequence[Mapping[str, Any]]) -> Table:
     columns = [
-        Column("id", "Image"),
-        Column("rank", "Rank", None, "Of the suggested ones"),
+        Column("id", "Image"), Column("rank", "Rank", None, "Of the suggested ones"),
         Column("doubt", "Doubt", 3, "How far the models are apart, 0 to 1"),
-        Column(
-            "unlike",
-            "Unlike",
-            3,
-            "How unlike its style is to that of the nearest annotated image, 0 to 1",
-        ),
-        Column("nearest", "Nearest annotated"),
-        Column("cell_type", "Predicted type"),
+        Column("unlike", "Unlike", 3, "How unlike its style is to that of the nearest annotated image, 0 to 1"),
+        Column("nearest", "Nearest annotated"), Column("cell_type", "Predicted type"),
         Column("cells", "Predicted cells"),
-    ]
+    ]  # fmt: skip
     if not any(row["cell_type"] for row in rows):
         columns = [column for column in columns if column.key != "cell_type"]
     return Table("Images that were looked at", columns, list(rows)[:MOST_ROWS])
-
-
-def _passed_over(rows: Sequence[Mapping[str, Any]]) -> Table:
-    return Table(
-        "Images that were passed over", [Column("id", "Image"), Column("why", "Why")], rows
-    )

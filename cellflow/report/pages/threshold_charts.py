@@ -9,8 +9,9 @@ from cellflow.report.pages.chart import Chart, literal
 from cellflow.report.pages.run_charts import line_style
 from cellflow.report.pages.run_facts import ThresholdFacts
 from cellflow.report.pages.table import Column, Table
+from cellflow.storage.records import number_or_none
 
-__all__ = ["chosen_table", "fold_table", "reasons", "threshold_charts"]
+__all__ = ["chosen_table", "fold_table", "place_on_curve", "reasons", "threshold_charts"]
 
 _AXES = ("cellprob_threshold", "flow_threshold", "min_size")
 _TITLES = {
@@ -59,16 +60,16 @@ def _chart(axis: str, lines: Curves, chosen: Chosen, metric: str, by: str) -> Ch
                 "hovertemplate": "%{x}: %{y:.4f}<extra>" + literal(name) + "</extra>",
             }
         )  # fmt: skip
-        value = chosen.get(name, {}).get(axis)
-        at = _at(pairs, value, axis)
-        if at is not None:
+        value = number_or_none(chosen.get(name, {}).get(axis))
+        if value is not None:
+            at = place_on_curve(pairs, value, axis)
             traces.append(
                 {
                     "type": "scatter", "mode": "markers", "x": [labels[at]], "y": [pairs[at][1]],
                     "name": literal(name), "legendgroup": literal(name), "showlegend": False,
                     "marker": {"symbol": "star", "size": 14, "color": line["color"],
                                "line": {"width": 1, "color": "white"}},
-                    "hovertemplate": f"chosen {_label(axis, float(value or 0))}: %{{y:.4f}}<extra>"
+                    "hovertemplate": f"chosen {_label(axis, value)}: %{{y:.4f}}<extra>"
                     + literal(name) + "</extra>",
                 }
             )  # fmt: skip
@@ -83,14 +84,12 @@ def _chart(axis: str, lines: Curves, chosen: Chosen, metric: str, by: str) -> Ch
     return Chart(name, title, traces, layout, height=350)
 
 
-def _at(pairs: Sequence[Sequence[float]], value: Any, axis: str) -> int | None:
-    """The place of the curve that is nearest to what was chosen; no flow check lies beyond all thresholds."""
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        return None
-    values = [value, *(pair[0] for pair in pairs)]
+def place_on_curve(pairs: Sequence[Sequence[float]], value: float, axis: str) -> int:
+    """The place of a curve that is nearest to a value; no flow check (0) lies beyond all thresholds."""
+    grid = [pair[0] for pair in pairs]
     if axis == "flow_threshold":
-        values = [item or 1e3 for item in values]
-    return min(range(len(pairs)), key=lambda at: abs(values[at + 1] - values[0]))
+        grid, value = [item or 1e3 for item in grid], value or 1e3
+    return min(range(len(grid)), key=lambda place: abs(grid[place] - value))
 
 
 def _label(axis: str, value: float) -> str:
@@ -100,12 +99,11 @@ def _label(axis: str, value: float) -> str:
 def chosen_table(found: ThresholdFacts) -> Table:
     """What was chosen for each cell type, with its scores."""
     columns = [
-        Column("name", "Images of"),
-        *(Column(axis, _TITLES[axis]) for axis in _AXES),
+        Column("name", "Images of"), *(Column(axis, _TITLES[axis]) for axis in _AXES),
         Column("images", "Images"),
         Column("training_thresholds", "At the training's", 4, "score at the training's thresholds"),
         Column("cross_fitted", "Cross-fitted", 4, "score at thresholds fitted on the other folds"),
-    ]
+    ]  # fmt: skip
     rows = [
         {
             "name": name,
@@ -145,14 +143,9 @@ def fold_table(found: ThresholdFacts) -> Table:
         Column("threshold", "Threshold"),
         *(Column(f"fold{n}", f"without fold {fold}") for n, fold in enumerate(folds)),
         Column("steps", "Steps", None, "of the grid between the outermost"),
-        Column(
-            "costs",
-            "Costs",
-            4,
-            "largest difference of the mean score of all images between these values",
-        ),
+        Column("costs", "Costs", 4, "largest difference of the mean score of all images between these values"),
         Column("verdict", "Folds agree"),
-    ]
+    ]  # fmt: skip
     rows = [
         {
             "threshold": _TITLES[item["threshold"]],

@@ -11,7 +11,7 @@ from cellflow.config.metrics import SELECT_NAMES
 from cellflow.report.text.table import interval, key_text, number, text_table
 from cellflow.storage.sizes import type_text
 
-__all__ = ["CV_COLUMNS", "RATES_KEY", "cv_text"]
+__all__ = ["CV_COLUMNS", "RATES_KEY", "cv_text", "part_name"]
 
 CV_COLUMNS = {
     "last_epoch": (
@@ -67,7 +67,7 @@ def _scores_text(cv: pd.DataFrame) -> str:
     headings = [heading for heading, _ in shown.values()]
     rows = [["SCORE", "images", *headings, *["95 % interval"] * with_interval]]
     for row in cv.to_dict("records"):
-        cells = [_name(row), str(row["images"]), *(number(row[name]) for name in shown)]
+        cells = [part_name(row), str(row["images"]), *(number(row[name]) for name in shown)]
         rows.append([*cells, *[interval(row["low"], row["high"])] * with_interval])
     return text_table(rows)
 
@@ -87,9 +87,12 @@ def _cells_text(cv: pd.DataFrame) -> str:
     for row in cv.to_dict("records"):
         rates = ("ap50", "ap75", "precision", "recall", "f1")
         counts = [str(row["groups"]), str(row["cells"])]
-        rows.append([_name(row), *counts, *(number(row[key], 3) for key in rates)])
+        rows.append([part_name(row), *counts, *(number(row[key], 3) for key in rates)])
     return text_table(rows)
 
 
-def _name(row: Mapping[Any, Any]) -> str:
-    return f"fold {row['name']}" if row["scope"] == "fold" else type_text(row["name"])
+def part_name(row: Mapping[Any, Any], overall: str = "") -> str:
+    """The fold or the cell type that a row is of; for that of all `overall`, or as the table calls it."""
+    if row["scope"] == "fold":
+        return f"fold {row['name']}"
+    return overall if overall and row["scope"] == "overall" else type_text(row["name"])

@@ -64,17 +64,9 @@ def _scores(table: pd.DataFrame) -> str:
 def _differences(table: pd.DataFrame) -> str:
     rows = [["", "groups", "score", "versus", "difference", "95 % interval", "verdict"]]
     for row in table.to_dict("records"):
-        rows.append(
-            [
-                type_text(row["name"]),
-                str(row["groups"]),
-                number(row["score"]),
-                number(row["score_versus"]),
-                f"{row['difference']:+.4f}",
-                interval(row["difference_low"], row["difference_high"], "+"),
-                row["verdict"],
-            ]
-        )
+        scores = [number(row["score"]), number(row["score_versus"]), f"{row['difference']:+.4f}"]
+        ends = interval(row["difference_low"], row["difference_high"], "+")
+        rows.append([type_text(row["name"]), str(row["groups"]), *scores, ends, row["verdict"]])
     return text_table(rows)
 
 

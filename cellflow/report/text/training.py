@@ -60,13 +60,11 @@ def training_plan_text(plan: Any) -> str:
             "length": f"{plan.epochs} epochs of {plan.steps_per_epoch} steps: {steps} steps and "
             f"{plan.evaluations} evaluations a fold",
             "machine": plan.machine.replace("amp None", "float32"),
-            "step": f"{plan.step_seconds:.2f} s with {plan.crop_seconds:.3f} s of processor time for "
-            "crops",
+            "step": f"{plan.step_seconds:.2f} s with {plan.crop_seconds:.3f} s of processor time for crops",
             "evaluation": duration_text(plan.evaluation_seconds),
             "memory": f"{plan.memory_bytes / 2**30:.1f} GiB at most",
             "disk": f"{(plan.state_bytes * len(plan.folds)) / 2**20:.0f} MiB of states",
-            "time": f"{duration_text(plan.fold_seconds)} a fold, {duration_text(total)} one after the "
-            "other",
+            "time": f"{duration_text(plan.fold_seconds)} a fold, {duration_text(total)} one after the other",
             "picture": str(plan.picture),
         }
     )

@@ -42,7 +42,7 @@ def test_a_cell_comes_back_from_its_path(seed: int) -> None:
         return
     cells = instances_from_labels(labels)
     assert (painted(outline_path(cells, [0]), labels.shape) == labels).all()
-    top, left, bottom, right = box = box_of_cell(cells, 0)
+    top, bottom, left, right = box = box_of_cell(cells, 0)
     rows = np.flatnonzero(labels.any(axis=1))
     assert (top, bottom) == (rows.min(), rows.max() + 1)
     assert (cell_mask(cells, 0, box) == labels[top:bottom, left:right]).all()
