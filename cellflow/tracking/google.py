@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ _HOSTS = ("https://sheets.googleapis.com", "https://www.googleapis.com")
 _TIMEOUT = 20.0
 
 
-def connect(environ: Mapping[str, str] = os.environ) -> tuple[Any, str | None]:
+def connect() -> tuple[Any, str | None]:
     """Client of Google Sheets, and the account it speaks for where that is known.
 
     Raises
@@ -34,7 +33,7 @@ def connect(environ: Mapping[str, str] = os.environ) -> tuple[Any, str | None]:
         raise TrackerUnavailableError(
             "the package gspread is missing; install it with: pip install 'cellflow[sheet]'"
         ) from None
-    url = environ.get(ENDPOINT, "").rstrip("/")
+    url = os.environ.get(ENDPOINT, "").rstrip("/")
     if url:
         import requests
 
@@ -42,7 +41,7 @@ def connect(environ: Mapping[str, str] = os.environ) -> tuple[Any, str | None]:
         client = gspread.Client(nobody, session=requests.Session(), http_client=_redirect(url))
         account = None
     else:
-        credentials = _credentials(environ)
+        credentials = _credentials()
         client = gspread.authorize(credentials)
         account = getattr(credentials, "service_account_email", None)
     client.set_timeout(_TIMEOUT)
@@ -62,12 +61,12 @@ def _redirect(base: str) -> Any:
     return Redirected
 
 
-def _credentials(environ: Mapping[str, str]) -> Any:
+def _credentials() -> Any:
     """From the file that GOOGLE_APPLICATION_CREDENTIALS names, else from gspread's own places."""
     from gspread import auth
 
     usual = (auth.DEFAULT_SERVICE_ACCOUNT_FILENAME, auth.DEFAULT_AUTHORIZED_USER_FILENAME)
-    named = environ.get(CREDENTIALS)
+    named = os.environ.get(CREDENTIALS)
     for path in [Path(named).expanduser()] if named else map(Path, usual):
         if named or path.is_file():
             return _from_file(path, auth.DEFAULT_SCOPES)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cellflow.config.checks import config_to_dict
 from cellflow.config.training import TrainConfig
-from cellflow.storage.plain_values import flatten
-from cellflow.tracking._values import round_score
+from cellflow.storage.plain_values import flatten, round_score
 from cellflow.tracking.sheet_table import Row, SheetTable
 from cellflow.tracking.tracker import Links, Tracker
 
@@ -45,29 +43,14 @@ class SheetTracker(Tracker):
         Name of the run.
     uid : str
         What run ids begin with; the same after a resume.
-    environ : mapping
-        Environment variables, for credentials.
-    first_wait, patience : float
-        See `SheetTable`.
     """
 
     name = "sheet"
     advice = "check the network, and that the sheet is shared with the account of the credentials"
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        experiment: str,
-        uid: str,
-        environ: Mapping[str, str] = os.environ,
-        first_wait: float = 1.0,
-        patience: float = 90.0,
-    ):
+    def __init__(self, target: str, *, experiment: str, uid: str):
         self._experiment, self._uid = experiment, uid
-        self._table = SheetTable(
-            target, COLUMNS, key="run id", environ=environ, first_wait=first_wait, patience=patience
-        )
+        self._table = SheetTable(target, COLUMNS, key="run id")
 
     def start_fold(self, fold: int, start: Mapping[str, Any]) -> None:
         """Add or update the row of a fold."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +17,9 @@ _BUSY = (429, 500, 502, 503, 504)
 _QUOTA_REASONS = ("rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded")
 _HEADER_ROWS = 20
 """The header is looked for in so many rows: people put titles above it."""
+FIRST_WAIT, PATIENCE = 1.0, 90.0
+"""Seconds before the second attempt when Google is busy, doubled each time; and seconds after which it is given up.
+Quotas are per minute."""
 
 
 @dataclass(frozen=True)
@@ -53,26 +55,11 @@ class SheetTable:
         Names of the columns. Those that the header lacks are added at its right end.
     key : str
         Column of the keys.
-    environ : mapping
-        Environment variables, for credentials.
-    first_wait, patience : float
-        Seconds before the second attempt when Google is busy, doubled each time; and seconds after which it
-        is given up. Quotas are per minute.
     """
 
-    def __init__(
-        self,
-        target: str,
-        columns: Sequence[str],
-        *,
-        key: str,
-        environ: Mapping[str, str] = os.environ,
-        first_wait: float = 1.0,
-        patience: float = 90.0,
-    ):
+    def __init__(self, target: str, columns: Sequence[str], *, key: str):
         self._target, self._columns, self._key = target, columns, key
-        self._environ, self._first_wait, self._patience = environ, first_wait, patience
-        self._client, self._account = connect(environ)
+        self._client, self._account = connect()
         self._sheet: Any = None
 
     @property
@@ -86,7 +73,7 @@ class SheetTable:
         An attempt starts with reading the sheet: a row that an earlier attempt has added, although its
         answer was lost, is then updated and not added again.
         """
-        self._patiently(lambda: self._upsert(rows))
+        _patiently(lambda: self._upsert(rows))
 
     def _upsert(self, rows: Sequence[Row]) -> None:
         if self._sheet is None:
@@ -188,22 +175,23 @@ class SheetTable:
                 f"check --sheet, and share the sheet with {whom} as editor"
             ) from None
 
-    def _patiently(self, attempt: Callable[[], None]) -> None:
-        """Try again while Google is busy, and for a shorter time while it cannot be reached.
 
-        Not `gspread.BackOffHTTPClient`: it never gives up (a hundred answers 503 held it for 3.4 hours), it
-        does not try again without a network, and it sends an append again whose answer was lost.
-        """
-        started, wait = time.monotonic(), self._first_wait
-        while True:
-            try:
-                return attempt()
-            except Exception as error:
-                pause = wait * random.uniform(1.0, 1.25)
-                if time.monotonic() - started + pause > self._patience * _hope(error):
-                    raise
-            time.sleep(pause)
-            wait *= 2
+def _patiently(attempt: Callable[[], None]) -> None:
+    """Try again while Google is busy, and for a shorter time while it cannot be reached.
+
+    Not `gspread.BackOffHTTPClient`: it never gives up (a hundred answers 503 held it for 3.4 hours), it
+    does not try again without a network, and it sends an append again whose answer was lost.
+    """
+    started, wait = time.monotonic(), FIRST_WAIT
+    while True:
+        try:
+            return attempt()
+        except Exception as error:
+            pause = wait * random.uniform(1.0, 1.25)
+            if time.monotonic() - started + pause > PATIENCE * _hope(error):
+                raise
+        time.sleep(pause)
+        wait *= 2
 
 
 def _hope(error: Exception) -> float:

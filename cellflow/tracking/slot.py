@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from cellflow.storage.secrets import redact
@@ -23,7 +23,6 @@ class Slot:
     """A tracker and how it fares."""
 
     tracker: Tracker
-    environ: Mapping[str, str]
     failures: int = 0
     paused_until: float = 0.0
     left_out: bool = False
@@ -45,12 +44,12 @@ class Slot:
         self.failures += 1
         self.paused_until = time.monotonic() + pause
         level = logging.WARNING if self.failures == 1 else logging.DEBUG
-        _log.log(level, "%s", _message(self.tracker, what, error, self.environ))
+        _log.log(level, "%s", _message(self.tracker, what, error))
 
 
-def _message(tracker: Tracker, what: str, error: Exception, environ: Mapping[str, str]) -> str:
+def _message(tracker: Tracker, what: str, error: Exception) -> str:
     """What was not recorded, why, and what to do."""
-    reason = reason_of(error, environ)
+    reason = reason_of(error)
     if isinstance(error, TrackerUnavailableError):
         return f"{tracker.name} does not record {what}, nor what follows: {reason}."
     kind = type(error).__name__
@@ -60,6 +59,6 @@ def _message(tracker: Tracker, what: str, error: Exception, environ: Mapping[str
     )
 
 
-def reason_of(error: Exception, environ: Mapping[str, str]) -> str:
+def reason_of(error: Exception) -> str:
     """What an error says, without secrets and final stop."""
-    return redact(str(error).strip() or type(error).__name__, environ).rstrip(".")
+    return redact(str(error).strip() or type(error).__name__).rstrip(".")

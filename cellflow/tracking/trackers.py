@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from cellflow.config.tracking import TrackingConfig
@@ -23,13 +21,7 @@ __all__ = ["NO_TRACKERS", "Trackers", "open_trackers", "reopen_trackers"]
 _log = logging.getLogger(__name__)
 
 
-def open_trackers(
-    config: TrackingConfig,
-    folder: Path,
-    *,
-    experiment: str,
-    environ: Mapping[str, str] = os.environ,
-) -> Trackers:
+def open_trackers(config: TrackingConfig, folder: Path, *, experiment: str) -> Trackers:
     """Trackers of a run, for a command that is told where to record.
 
     The settings are kept in the run folder (tracking.json), so that `reopen_trackers` records to the same
@@ -43,8 +35,6 @@ def open_trackers(
         Run folder.
     experiment : str
         Name of the run.
-    environ : mapping
-        Environment variables, for credentials and the secrets to keep out.
 
     Returns
     -------
@@ -52,23 +42,20 @@ def open_trackers(
         To be used as a context, or closed. A tracker that cannot be opened gives a warning and is left out.
     """
     run = RunFolder(folder)
-    file = TrackingFile(run.tracking, environ)
+    file = TrackingFile(run.tracking)
     try:
         uid = file.remember(config)
     except OSError as error:
         _log.warning("nothing is tracked: %s cannot be written (%s)", run.tracking, error)
-        return Trackers((), environ=environ)
-    makers = _makers(config, folder, experiment=experiment, uid=uid, environ=environ)
-    trackers = list(_opened(makers, environ))
-    return Trackers(trackers, config=config, file=file, environ=environ)
+        return Trackers()
+    makers = _makers(config, run, experiment=experiment, uid=uid)
+    return Trackers(list(_opened(makers)), config=config, file=file)
 
 
-def reopen_trackers(
-    folder: Path, *, experiment: str, environ: Mapping[str, str] = os.environ
-) -> Trackers:
+def reopen_trackers(folder: Path, *, experiment: str) -> Trackers:
     """Trackers of a run, for a later command: they record to where its training did."""
-    config = TrackingFile(RunFolder(folder).tracking, environ).settings()
-    return open_trackers(config, folder, experiment=experiment, environ=environ)
+    config = TrackingFile(RunFolder(folder).tracking).settings()
+    return open_trackers(config, folder, experiment=experiment)
 
 
 class Trackers:
@@ -85,8 +72,6 @@ class Trackers:
         Comment and environment for all of them.
     file : TrackingFile, optional
         Where links are kept.
-    environ : mapping
-        Environment variables, whose secrets no tracker is given.
     """
 
     def __init__(
@@ -95,10 +80,9 @@ class Trackers:
         *,
         config: TrackingConfig | None = None,
         file: TrackingFile | None = None,
-        environ: Mapping[str, str] = os.environ,
     ):
-        self._config, self._file, self._environ = config or TrackingConfig(), file, environ
-        self._slots = [Slot(tracker, environ) for tracker in trackers]
+        self._config, self._file = config or TrackingConfig(), file
+        self._slots = [Slot(tracker) for tracker in trackers]
 
     def __bool__(self) -> bool:
         """Whether there is anything to record to."""
@@ -107,12 +91,7 @@ class Trackers:
     def __enter__(self) -> Trackers:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     @property
@@ -155,7 +134,7 @@ class Trackers:
 
     def fail(self, what: str, message: str) -> None:
         """Something went wrong for good; see `Tracker.fail`."""
-        clean = redact(message, self._environ)
+        clean = redact(message)
         self._tell(f"the failure of {what}", lambda tracker: tracker.fail(what, clean))
 
     def finish(self, metadata: Mapping[str, Any]) -> None:
@@ -204,7 +183,7 @@ class Trackers:
 
     def _clean(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Plain values without secrets."""
-        clean: dict[str, Any] = redact_tree(plain(values), self._environ)
+        clean: dict[str, Any] = redact_tree(plain(values))
         return clean
 
     def _keep_links(self) -> None:
@@ -224,40 +203,28 @@ _Maker = tuple[str, Callable[[], Tracker]]
 
 
 def _makers(
-    config: TrackingConfig,
-    folder: Path,
-    *,
-    experiment: str,
-    uid: str,
-    environ: Mapping[str, str],
+    config: TrackingConfig, run: RunFolder, *, experiment: str, uid: str
 ) -> Iterator[_Maker]:
     """Name of each wanted tracker and how it is made; packages are imported only then."""
-    yield "journal", lambda: Journal(RunFolder(folder).journal)
+    yield "journal", lambda: Journal(run.journal)
     if config.wandb:
         from cellflow.tracking.wandb_tracker import WandbTracker
 
-        yield (
-            "wandb",
-            lambda: WandbTracker(config, folder, experiment=experiment, uid=uid, environ=environ),
-        )
+        yield "wandb", lambda: WandbTracker(config, run.path, experiment=experiment, uid=uid)
     if config.sheet:
         from cellflow.tracking.sheet import SheetTracker
 
         target = config.sheet
-        yield (
-            "sheet",
-            lambda: SheetTracker(target, experiment=experiment, uid=uid, environ=environ),
-        )
+        yield "sheet", lambda: SheetTracker(target, experiment=experiment, uid=uid)
     if config.slack:
         from cellflow.tracking.slack import SlackTracker
 
-        yield "slack", lambda: SlackTracker(experiment, environ)
+        yield "slack", lambda: SlackTracker(experiment)
 
 
-def _opened(makers: Iterator[_Maker], environ: Mapping[str, str]) -> Iterator[Tracker]:
+def _opened(makers: Iterator[_Maker]) -> Iterator[Tracker]:
     for name, make in makers:
         try:
             yield make()
         except Exception as error:
-            reason = reason_of(error, environ)
-            _log.warning("%s records nothing: %s. The run goes on without.", name, reason)
+            _log.warning("%s records nothing: %s. The run goes on without.", name, reason_of(error))

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from cellflow.config.tracking import TrackingConfig
 from cellflow.storage.atomic import write_json
+from cellflow.storage.records import dict_or_empty, read_json
 from cellflow.storage.secrets import redact_tree
 from cellflow.tracking._lock import locked
 from cellflow.tracking.tracker import Links
@@ -30,16 +29,14 @@ class TrackingFile:
     ----------
     path : Path
         File ``{"format", "version", "uid", "settings": TrackingConfig, "links"}``.
-    environ : mapping
-        Environment variables, whose secrets are kept out.
     """
 
-    def __init__(self, path: Path, environ: Mapping[str, str] = os.environ):
-        self._path, self._environ = path, environ
+    def __init__(self, path: Path):
+        self._path = path
 
     def remember(self, config: TrackingConfig) -> str:
         """Keep settings for later commands, and give the run's uid."""
-        settings = redact_tree(dataclasses.asdict(config), self._environ)
+        settings = redact_tree(dataclasses.asdict(config))
         with self._locked():
             old = self._read()
             new = old | {"settings": settings}
@@ -63,23 +60,20 @@ class TrackingFile:
             return
         with self._locked():
             old = self._read()
-            new = old | {"links": merge_links(old["links"], redact_tree(links, self._environ))}
+            new = old | {"links": merge_links(old["links"], redact_tree(links))}
             if new != old:
                 write_json(self._path, new)
 
     def _read(self) -> dict[str, Any]:
         """The content; a new one where the file is missing or damaged."""
-        content: Any = None
-        with suppress(OSError, ValueError):
-            content = json.loads(self._path.read_text(encoding="utf-8"))
-        content = content if isinstance(content, dict) else {}
+        content = read_json(self._path) or {}
         uid = content.get("uid")
-        parts = {name: content.get(name) for name in ("settings", "links")}
+        parts = {name: dict_or_empty(content.get(name)) for name in ("settings", "links")}
         return {
             "format": "cellflow-tracking",
             "version": 1,
             "uid": uid if isinstance(uid, str) and uid else uuid4().hex[:12],
-            **{name: part if isinstance(part, dict) else {} for name, part in parts.items()},
+            **parts,
         }
 
     @contextmanager

@@ -8,7 +8,7 @@ import ssl
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,11 +20,11 @@ _TIMEOUT = 10.0
 _QUIET = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
 
 
-def has_credentials(settings: Any, environ: Mapping[str, str]) -> bool:
+def has_credentials(settings: Any) -> bool:
     """Whether wandb can log in without asking, from where it looks itself."""
-    if settings.api_key or settings.identity_token_file or environ.get("WANDB_API_KEY"):
+    if settings.api_key or settings.identity_token_file or os.environ.get("WANDB_API_KEY"):
         return True
-    places = [environ.get("NETRC"), "~/.netrc", "~/_netrc"]
+    places = [os.environ.get("NETRC"), "~/.netrc", "~/_netrc"]
     hosts = {urlsplit(settings.base_url).hostname or "", "api.wandb.ai"}
     for place in filter(None, places):
         try:

@@ -62,8 +62,6 @@ class WandbTracker(Tracker):
         Name of the run; the group in wandb.
     uid : str
         What ids begin with; the same after a resume.
-    environ : mapping
-        Environment variables, for redaction and to look for credentials.
     """
 
     name = "wandb"
@@ -72,17 +70,9 @@ class WandbTracker(Tracker):
     )
     takes_pictures = True
 
-    def __init__(
-        self,
-        config: TrackingConfig,
-        folder: Path,
-        *,
-        experiment: str,
-        uid: str,
-        environ: Mapping[str, str] = os.environ,
-    ):
+    def __init__(self, config: TrackingConfig, folder: Path, *, experiment: str, uid: str):
         self._config, self._folder, self._experiment = config, folder.resolve(), experiment
-        self._uid, self._environ = uid, environ
+        self._uid = uid
         self._starts: dict[str, dict[str, Any]] = {}
         self._open: dict[str, Any] = {}
         self._links: dict[str, str] = {}
@@ -169,11 +159,10 @@ class WandbTracker(Tracker):
             except Exception as error:
                 if self._offline:
                     raise
-                reason = redact(f"{type(error).__name__}: {error}", self._environ)
+                reason = redact(f"{type(error).__name__}: {error}")
                 self._go_offline(f"wandb refuses to record ({reason})")
-                run = self._init_run(
-                    key, f"{id}-offline"
-                )  # in this process the id itself stays taken
+                # in this process the id itself stays taken
+                run = self._init_run(key, f"{id}-offline")
         run.define_metric("epoch")
         run.define_metric("*", step_metric="epoch")
         return run
@@ -209,7 +198,7 @@ class WandbTracker(Tracker):
         settings = self._wandb.setup().settings
         if settings.mode in ("offline", "dryrun", "disabled"):
             self._offline = settings.mode != "disabled"
-        elif not has_credentials(settings, self._environ):
+        elif not has_credentials(settings):
             self._go_offline("wandb has no credentials (WANDB_API_KEY, or wandb login)")
         elif not is_reachable(settings):
             self._go_offline(f"wandb cannot be reached at {settings.base_url}")
