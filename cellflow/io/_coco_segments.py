@@ -28,36 +28,19 @@ _LEAST = 6
 
 
 class Segment(NamedTuple):
-    """The pixels of an annotation.
-
-    Attributes
-    ----------
-    counts : bytes
-        Run-length string of COCO for the whole image; empty where it covers no pixel.
-    outside : bool
-        Whether points lay outside of the image, so that something was cut off.
-    """
+    """The pixels of an annotation."""
 
     counts: bytes
+    """Run-length string of COCO for the whole image; empty where it covers no pixel."""
     outside: bool = False
+    """Whether points lay outside of the image, so that something was cut off."""
 
 
 def read_segment(segmentation: Any, shape: tuple[int, int]) -> Segment:
     """The pixels of a segmentation, as pycocotools has them.
 
-    Parameters
-    ----------
-    segmentation : list of list of float, or dict
-        Polygons, ``[[x, y, x, y, ...], ...]``, which are joined; or ``size`` and ``counts``, which are a
-        string or whole numbers.
-    shape : tuple of int
-        ``(H, W)`` of the image.
-
-    Raises
-    ------
-    DataError
-        If it is none of these, has numbers that are not finite, lies far outside of the image, or is for an
-        image of another size. The message is about the segmentation alone.
+    That is polygons, ``[[x, y, x, y, ...], ...]``, which are joined; or ``size`` and ``counts``, which are a string or
+    whole numbers. The message of an error is about the segmentation alone.
     """
     mask = _pycocotools()
     height, width = shape
@@ -82,8 +65,7 @@ def read_segment(segmentation: Any, shape: tuple[int, int]) -> Segment:
 def compressed(counts: Sequence[int] | NDArray[np.int64], shape: tuple[int, int]) -> bytes:
     """Run-length string of counts, column by column and background first, that cover the image."""
     plain = {"size": list(shape), "counts": counts}
-    text: bytes = _pycocotools().frPyObjects(plain, *shape)["counts"]
-    return text
+    return bytes(_pycocotools().frPyObjects(plain, *shape)["counts"])
 
 
 @cache

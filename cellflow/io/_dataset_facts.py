@@ -18,13 +18,7 @@ VERSION = 1
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """What ``dataset.json`` says of the dataset in a folder: format, version, data hash and more.
-
-    Raises
-    ------
-    DataError
-        If there is none, it is damaged, or a later cellflow wrote it.
-    """
+    """What ``dataset.json`` says of the dataset in a folder: format, version, data hash and more."""
     file = path / "dataset.json"
     if not file.is_file():
         restore_folder(path)  # a killed `prepare --overwrite` may have moved it away

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -21,10 +22,10 @@ from cellflow.types import Box
 
 __all__ = [
     "ORIENTATION",
-    "SIGNATURE_BYTES",
     "Claim",
     "claim",
     "kind_of",
+    "kind_of_file",
     "known_orientation",
     "open_picture",
     "orientation",
@@ -46,7 +47,7 @@ _SIGNATURES = {
     b"MM\0+": "TIFF",
     **dict.fromkeys(_jpeg2000.SIGNATURES, "JPEG 2000"),
 }
-SIGNATURE_BYTES = 12
+_SIGNATURE_BYTES = 12
 """By which the kind of a file is known."""
 _PICTURES: dict[str, Callable[[BytesIO], ImageFile]] = {
     "PNG": PngImageFile,
@@ -85,9 +86,15 @@ class Claim(NamedTuple):
 
 def kind_of(data: bytes) -> str | None:
     """PNG, JPEG, BMP, TIFF, JPEG 2000 or WebP by its signature; None for anything else."""
-    if data.startswith(b"RIFF") and data[8:SIGNATURE_BYTES] == b"WEBP":
+    if data.startswith(b"RIFF") and data[8:_SIGNATURE_BYTES] == b"WEBP":
         return "WebP"
     return next((kind for mark, kind in _SIGNATURES.items() if data.startswith(mark)), None)
+
+
+def kind_of_file(path: Path) -> str | None:
+    """As `kind_of`, of a file of which no more than that is read."""
+    with path.open("rb") as file:
+        return kind_of(file.read(_SIGNATURE_BYTES))
 
 
 def open_picture(data: bytes, kind: str) -> ImageFile:
@@ -112,23 +119,10 @@ def claim(picture: ImageFile, data: bytes, kind: str) -> Claim:
 
 
 def refuse_swollen(claimed: Claim, size: int, packing: str) -> None:
-    """Refuse a file whose header claims more pixels than its bytes can hold, before memory is taken.
+    """Refuse a file whose header claims more pixels than its `size` can hold, before memory is taken.
 
-    Parameters
-    ----------
-    claimed : Claim
-        Bytes of the pixels.
-    size : int
-        Bytes of the file.
-    packing : str
-        Kind of file, or compression of a TIFF.
-
-    Raises
-    ------
-    ValueError
-        With both sizes.
-    DataError
-        If it is larger than anything that is read whole.
+    `packing` is the kind of file, or the compression of a TIFF. A DataError says that it is larger than anything
+    that is read whole, a ValueError that it is damaged.
     """
     can_hold = size * _RATIOS.get(packing, _OTHER_RATIO)
     if claimed.unpacked > SMALL and claimed.stored > can_hold:

@@ -16,13 +16,7 @@ from numpy.typing import NDArray
 from cellflow.errors import DataError
 from cellflow.io import _image_header as header
 from cellflow.io._zarr_chunks import check_chunks
-from cellflow.io._zarr_metadata import (
-    ArrayFacts,
-    array_facts,
-    attributes,
-    inside,
-    is_zarr,
-)
+from cellflow.io._zarr_metadata import ArrayFacts, array_facts, attributes, inside, is_zarr
 from cellflow.io.pixel_limit import refuse_large
 from cellflow.storage.hashing import hash_json
 
@@ -94,13 +88,7 @@ class Level(NamedTuple):
 
 
 def images_in(path: Path) -> list[Path]:
-    """Images of a zarr: itself, the fields of a plate, or the series that bioformats2raw wrote; none for another.
-
-    Raises
-    ------
-    DataError
-        If what it says of its images leads out of it.
-    """
+    """Images of a zarr: itself, the fields of a plate, or the series that bioformats2raw wrote; none for another."""
     with _told_of(path):
         found = attributes(path)
         if "multiscales" in found:
@@ -275,23 +263,16 @@ def _only(path: Path) -> Path:
 def open_level(path: Path, number: int = 0) -> Level:
     """A level of an image, by its metadata; 0 is the finest.
 
-    Raises
-    ------
-    DataError
-        If it is no image or has several, such as a plate, or the image is no single plane.
-    ValueError, KeyError, TypeError, AttributeError, IndexError, OSError
-        If the metadata makes no sense, or there is no such level.
+    What is no image, has several, or no single plane is a DataError; any of `NONSENSE` comes where the metadata makes
+    no sense, or there is no such level.
     """
     group = _only(path)
     multiscales = attributes(group).get("multiscales")
     if not multiscales:
         several = images_in(path)
         found = f"{len(several)} images, such as {several[0]}" if several else "none"
-        raise DataError(
-            f"{path}: expected an OME-Zarr image (multiscales), found {found}.",
-            path=path,
-            found=len(several),
-        )
+        text = f"{path}: expected an OME-Zarr image (multiscales), found {found}."
+        raise DataError(text, path=path, found=len(several))
     array = inside(group, multiscales[0]["datasets"][number]["path"])
     facts = array_facts(array)
     order = _order(multiscales[0].get("axes"), facts.shape)

@@ -143,13 +143,7 @@ def is_in_several_files(path: Path) -> bool:
 
 @contextmanager
 def open_plane(path: Path) -> Iterator[Plane]:
-    """The one image of a file, of which nothing but the tags has been read; the file is open until then.
-
-    Raises
-    ------
-    DataError
-        If it is a stack, a set of several images or one of which files are missing, or in CMYK.
-    """
+    """The one image of a file, of which nothing but the tags has been read; the file is open until then."""
     with tifffile.TiffFile(path) as tiff:
         series = _only_series(tiff)
         page = series.keyframe

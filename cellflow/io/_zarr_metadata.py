@@ -89,13 +89,7 @@ def is_zarr(path: Path) -> bool:
 
 
 def inside(group: Path, name: Any) -> Path:
-    """A place in a group, of which the group's metadata gives the name.
-
-    Raises
-    ------
-    DataError
-        If it is no name, or the name or a link leads out of the group.
-    """
+    """A place in a group, of which the group's metadata gives the name; it must not lead out of the group."""
     place = group / str(name)
     real, top = Path(os.path.realpath(place)), Path(os.path.realpath(group))
     if not isinstance(name, str) or "\0" in name or not real.is_relative_to(top):
@@ -119,15 +113,7 @@ def attributes(group: Path) -> dict[str, Any]:
 
 
 def array_facts(path: Path) -> ArrayFacts:
-    """Read the metadata of an array.
-
-    Raises
-    ------
-    DataError
-        If there is none, or it needs a codec or holds a type that is not taken.
-    ValueError, KeyError, TypeError
-        If it makes no sense.
-    """
+    """Read the metadata of an array; ValueError, KeyError or TypeError where it makes no sense."""
     if (path / "zarr.json").is_file():
         found = _load(path / "zarr.json")
         if found.get("node_type") != "array":

@@ -18,13 +18,7 @@ from cellflow.storage.atomic import write_csv, write_json
 from cellflow.storage.hashing import hash_bytes
 from cellflow.storage.records import load_json
 
-__all__ = [
-    "RESERVED",
-    "fold_table_hash",
-    "read_fold_facts",
-    "read_fold_table",
-    "write_fold_table",
-]
+__all__ = ["RESERVED", "fold_table_hash", "read_fold_facts", "read_fold_table", "write_fold_table"]
 
 RESERVED = -1
 """Fold of images that are kept out of all folds."""

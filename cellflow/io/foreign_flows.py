@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
+from cellflow.io._damage import unreadable
 from cellflow.numeric.dynamics import FLOW_SCALE
 from cellflow.numeric.flow_layout import likely_layout
 from cellflow.storage.atomic import atomic_path
@@ -54,9 +55,7 @@ def read_foreign_flows(path: Path) -> Fields:
     try:
         path.open("rb").close()
     except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror or error}).", path=path
-        ) from error
+        raise unreadable(path, error) from error
     try:
         return _checked(*_load(path))
     except DataError as error:

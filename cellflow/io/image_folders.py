@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cellflow.errors import DataError
+from cellflow.io._damage import unreadable
 from cellflow.io._ome_zarr import images_in, is_zarr
 
 __all__ = [
@@ -15,7 +16,6 @@ __all__ = [
     "is_text",
     "list_images",
     "passed_over",
-    "unreadable",
 ]
 
 IMAGE_SUFFIXES = (
@@ -128,8 +128,3 @@ def is_text(name: str) -> bool:
 
 def _what_is(path: Path) -> str:
     return "a file" if path.exists() else "nothing there"
-
-
-def unreadable(path: Path, error: OSError) -> DataError:
-    """The error of a place that the system does not let read."""
-    return DataError(f"{path}: cannot be read ({error.strerror or error}).", path=path)

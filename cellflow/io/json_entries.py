@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cellflow.errors import DataError
+from cellflow.io._damage import unreadable
 from cellflow.storage.sizes import size_text
 
 __all__ = ["read_entries"]
@@ -65,9 +66,7 @@ def read_entries(path: Path) -> Iterator[tuple[str, Any]]:
         raise DataError(f"{path}: expected JSON as UTF-8 text, found bytes that are none ({error.reason}).",
                         path=path) from error  # fmt: skip
     except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror or error}).", path=path
-        ) from error
+        raise unreadable(path, error) from error
 
 
 class _Text:

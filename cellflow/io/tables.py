@@ -24,6 +24,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
+from cellflow.io._damage import unreadable
 from cellflow.storage.sizes import plural
 
 __all__ = ["Row", "find_table", "read_frame", "read_rows", "whole_number"]
@@ -104,12 +105,7 @@ def read_rows(
     return [header[place] for place in kept], _with_names(rows, header, kept, path)
 
 
-def read_frame(
-    path: Path,
-    required: Sequence[str] = (),
-    *,
-    text: Collection[str],
-) -> pd.DataFrame:
+def read_frame(path: Path, required: Sequence[str] = (), *, text: Collection[str]) -> pd.DataFrame:
     """Read a table that cellflow wrote: columns of text as they are, all others as numbers.
 
     Parameters
@@ -223,8 +219,7 @@ def _read(path: Path, separator: str, *, exact: bool = False) -> Iterator[tuple[
     except UnicodeDecodeError as error:
         raise DataError(_not_text(path, error), path=path) from error
     except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path}: cannot be read ({reason}).", path=path) from error
+        raise unreadable(path, error) from error
     except csv.Error as error:
         raise DataError(
             f"{path} line {line}: not a CSV table ({error}).", path=path, line=line

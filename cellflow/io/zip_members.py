@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from cellflow.errors import DataError
+from cellflow.io._damage import unreadable
 from cellflow.storage.sizes import size_text
 from cellflow.storage.zips import ZIP_DAMAGES, names_in_zip
 
@@ -49,9 +50,7 @@ def read_members(path: Path, suffix: str) -> Iterator[tuple[str, bytes]]:
             f"{path}: not a zip, or a damaged or encrypted one ({error}). Save it again.", path=path
         ) from error
     except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror or error}).", path=path
-        ) from error
+        raise unreadable(path, error) from error
 
 
 def names_in(path: Path) -> list[str]:

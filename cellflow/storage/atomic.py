@@ -186,10 +186,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:
     """Write a table atomically, without its index."""
-    with (
-        atomic_path(path) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as file,
-    ):
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         write_frame(file, frame)
 
 

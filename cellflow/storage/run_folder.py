@@ -15,14 +15,7 @@ from cellflow.errors import RunError
 from cellflow.storage.atomic import restore_folder, write_text
 from cellflow.storage.records import load_yaml
 
-__all__ = [
-    "FoldFolder",
-    "RunFolder",
-    "debug_name",
-    "ensemble_record",
-    "find_run",
-    "former_hashes",
-]
+__all__ = ["FoldFolder", "RunFolder", "debug_name", "ensemble_record", "find_run", "former_hashes"]
 
 _SECTIONS = ("model", "optim", "sampling", "mask")
 """Groups of settings in the config of a record."""

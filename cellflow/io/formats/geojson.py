@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
+from cellflow.io._damage import unreadable
 from cellflow.io.formats.outline_files import OutlineFiles
 from cellflow.io.found_outlines import FoundOutlines, printable
 from cellflow.io.shapes import Outline, closed, outlines_from_labels
@@ -221,9 +222,7 @@ def _features(path: Path) -> Iterator[Any]:
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror or error}).", path=path
-        ) from error
+        raise unreadable(path, error) from error
     except (ValueError, RecursionError) as error:
         raise DataError(
             f"{path}: expected GeoJSON, found something else ({error}). Export it again.", path=path

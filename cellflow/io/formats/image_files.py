@@ -11,6 +11,7 @@ from glob import glob
 from pathlib import Path
 
 from cellflow.errors import DataError
+from cellflow.io._damage import unreadable
 from cellflow.io._ome_zarr import images_in, is_zarr
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.image_folders import SLIDE_FILES, SLIDE_SUFFIXES
@@ -195,14 +196,12 @@ def _below(folder: Path, *, levels: int | None = None) -> list[Path]:
     With `levels`, only so deep, and folders that cannot be read are left out: it is for a hint only.
     """
 
-    def unreadable(error: OSError) -> None:
+    def refuse(error: OSError) -> None:
         if levels is None:
-            raise DataError(
-                f"{error.filename}: cannot be read ({error.strerror}).", path=Path(error.filename)
-            ) from error
+            raise unreadable(Path(error.filename), error) from error
 
     found: list[Path] = []
-    for place, folders, _ in os.walk(folder, onerror=unreadable):
+    for place, folders, _ in os.walk(folder, onerror=refuse):
         here = Path(place)
         if here != folder:
             with suppress(*(() if levels is None else (DataError,))):
@@ -262,9 +261,7 @@ def _read_list(source: Path) -> list[Path]:
     try:
         lines = source.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
-        raise DataError(
-            f"{source}: cannot be read ({error.strerror or error}).", path=source
-        ) from error
+        raise unreadable(source, error) from error
     except UnicodeDecodeError as error:
         raise DataError(
             f"{source}: expected UTF-8 text with the path of one image a line.", path=source

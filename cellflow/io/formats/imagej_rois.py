@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
+from cellflow.io._damage import unreadable
 from cellflow.io.formats.outline_files import OutlineFiles
 from cellflow.io.found_outlines import FoundOutlines, printable
 from cellflow.io.shapes import FEWEST_POINTS, Outline, Ring, closed, outlines_from_labels
@@ -167,9 +168,7 @@ def _members(path: Path) -> Iterable[tuple[str, bytes]]:
         with path.open("rb") as file:
             return [(path.stem, file.read(_MAX_ROI))]
     except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror or error}).", path=path
-        ) from error
+        raise unreadable(path, error) from error
 
 
 def _decode(path: Path, name: str, data: bytes) -> ImagejRoi:

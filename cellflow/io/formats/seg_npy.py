@@ -20,6 +20,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
+from cellflow.io._damage import unreadable
 from cellflow.io.pixel_limit import refuse_large
 from cellflow.numeric.labels import outlines
 from cellflow.storage.atomic import atomic_path
@@ -85,8 +86,7 @@ def read_seg_npy(path: Path) -> NDArray[np.int64]:
             raise DataError(f"{path}: larger than {_LARGEST // 2**30} GiB.", path=path)
         data = path.read_bytes()
     except OSError as error:
-        text = f"{path}: cannot be read ({error.strerror or error})."
-        raise DataError(text, path=path) from error
+        raise unreadable(path, error) from error
     try:
         values = _plain(_load(data))
     except _NotPlainError as error:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cellflow.io._image_header import SIGNATURE_BYTES, kind_of
+from cellflow.io._damage import unreadable
+from cellflow.io._image_header import kind_of_file
 from cellflow.io.channel_names import read_channel_names
-from cellflow.io.image_folders import SLIDE_SUFFIXES, unreadable
+from cellflow.io.image_folders import SLIDE_SUFFIXES
 from cellflow.io.images import is_zarr, read_image
 from cellflow.io.large.array_image import ArrayImage
 from cellflow.io.large.coarse import CoarsePixels, coarse_pixels
@@ -69,7 +70,10 @@ def open_large_image(
     path = Path(path)
     if is_zarr(path):
         return ZarrImage(path, level=level, pixel_size=pixel_size)
-    kind = _kind(path)
+    try:
+        kind = kind_of_file(path)
+    except OSError as error:
+        raise unreadable(path, error) from error
     if path.suffix.lower() in SLIDE_SUFFIXES:
         return SlideImage(path, level=level, pixel_size=pixel_size)
     if kind == "TIFF":
@@ -83,11 +87,3 @@ def open_large_image(
         pixel_size=pixel_size or read_pixel_size(path),
         channel_names=read_channel_names(path),
     )
-
-
-def _kind(path: Path) -> str | None:
-    try:
-        with path.open("rb") as file:
-            return kind_of(file.read(SIGNATURE_BYTES))
-    except OSError as error:
-        raise unreadable(path, error) from error

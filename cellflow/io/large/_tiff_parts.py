@@ -33,13 +33,7 @@ class Parts(Protocol):
 
 
 def parts_of(plane: Plane, files: tifffile.FileCache) -> Parts | None:
-    """How to read parts of a level; None where it can only be read whole.
-
-    Raises
-    ------
-    ValueError
-        If the file does not say where the pixels are.
-    """
+    """How to read parts of a level; None where it can only be read whole."""
     series = plane.series
     if any(len(page.dataoffsets) == 0 for page in series.pages):
         raise ValueError("missing data offset")
