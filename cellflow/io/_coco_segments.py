@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from cellflow.errors import DataError
 from cellflow.numeric.coco_rle import check_coco_rle
 
-__all__ = ["Segment", "compressed", "read_segment"]
-
 _SLACK = 1
 """Pixels by which a point may lie outside without a word: outlines are drawn along the border."""
 _STEPS = 5

@@ -19,8 +19,6 @@ from cellflow.io.problems import Problems
 from cellflow.storage.sizes import few_text, plural, size_text
 from cellflow.types import shorten
 
-__all__ = ["CocoTable", "ListedImage"]
-
 _log = logging.getLogger(__name__)
 
 _LARGE = 100_000_000

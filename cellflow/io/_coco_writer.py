@@ -18,8 +18,6 @@ from cellflow.io.shapes import Outline, outlines_from_labels
 from cellflow.numeric.coco_rle import coco_counts_from_labels
 from cellflow.storage.atomic import atomic_path
 
-__all__ = ["ImageCells", "cells_of_labels", "read_written", "write_coco"]
-
 ImageCells = dict[str, Any]
 """An image and its cells: ``id``, ``file_name``, ``height``, ``width``, ``cell_type`` (may be empty) and ``cells``,
 each with ``label``, ``segmentation``, ``bbox``, ``area`` and ``score``."""

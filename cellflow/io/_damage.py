@@ -12,8 +12,6 @@ from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 
-__all__ = ["check_numbers", "damage_told", "unreadable"]
-
 
 @contextmanager
 def damage_told(path: Path, kind: str, place: str = "") -> Iterator[None]:

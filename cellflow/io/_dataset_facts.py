@@ -11,8 +11,6 @@ from cellflow.io.images import IMAGE_SUFFIXES
 from cellflow.storage.atomic import restore_folder
 from cellflow.storage.records import load_json
 
-__all__ = ["FORMAT", "VERSION", "read_facts"]
-
 FORMAT = "cellflow-dataset"
 VERSION = 1
 

@@ -20,23 +20,6 @@ from cellflow.errors import DataError
 from cellflow.io import _jpeg2000
 from cellflow.types import Box
 
-__all__ = [
-    "ORIENTATION",
-    "Claim",
-    "claim",
-    "kind_of",
-    "kind_of_file",
-    "known_orientation",
-    "open_picture",
-    "orientation",
-    "refuse_animation",
-    "refuse_swollen",
-    "shape",
-    "turn",
-    "turned_shape",
-    "unturned_box",
-]
-
 _SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"\xff\xd8\xff": "JPEG",

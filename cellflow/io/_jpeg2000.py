@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["SIGNATURES", "Header", "read_header"]
-
 _CODESTREAM = b"\xff\x4f\xff\x51"
 """Start of codestream, and the size marker that must follow."""
 SIGNATURES = (b"\0\0\0\x0cjP  \r\n\x87\n", _CODESTREAM)

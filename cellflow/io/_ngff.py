@@ -7,8 +7,6 @@ from typing import Any
 
 from cellflow.io.pixel_size import PixelSize
 
-__all__ = ["VERSION", "image_attributes", "ome_attributes"]
-
 VERSION = "0.5"
 
 

@@ -20,24 +20,6 @@ from cellflow.io._zarr_metadata import ArrayFacts, array_facts, attributes, insi
 from cellflow.io.pixel_limit import refuse_large
 from cellflow.storage.hashing import hash_json
 
-__all__ = [
-    "NONSENSE",
-    "Level",
-    "channel_names",
-    "fingerprint",
-    "images_in",
-    "is_plate",
-    "is_zarr",
-    "label_map",
-    "label_names",
-    "open_array",
-    "open_level",
-    "read_part",
-    "read_pixels",
-    "read_scale",
-    "read_shape",
-]
-
 _log = logging.getLogger(__name__)
 
 LABELS = "labels"

@@ -25,17 +25,6 @@ from cellflow.io._image_header import (
 from cellflow.io.pixel_limit import refuse_large
 from cellflow.storage.sizes import few_text
 
-__all__ = [
-    "Plane",
-    "is_in_several_files",
-    "is_lossy",
-    "open_plane",
-    "read_pixels",
-    "read_shape",
-    "refuse_cut_off",
-    "refuse_swollen_claim",
-]
-
 FEW = 4
 """So many planes whose axis nobody has named are taken for channels."""
 _CHANNELS, _UNNAMED = "SC", "QI"

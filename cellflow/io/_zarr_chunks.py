@@ -15,8 +15,6 @@ import numpy as np
 from cellflow.errors import DataError
 from cellflow.io._zarr_metadata import METADATA_FILES, ArrayFacts, Shard
 
-__all__ = ["check_chunk", "check_chunks", "has_chunks"]
-
 _GROWTH, _SLACK = 8, 2**16
 """By how much a filter may widen numbers, and bytes that headers and checksums may take."""
 _HEAD = 18

@@ -14,16 +14,6 @@ import numpy as np
 
 from cellflow.errors import DataError
 
-__all__ = [
-    "METADATA_FILES",
-    "ArrayFacts",
-    "Shard",
-    "array_facts",
-    "attributes",
-    "inside",
-    "is_zarr",
-]
-
 _GROUP_FILES = ("zarr.json", ".zgroup", ".zattrs")
 METADATA_FILES = {"zarr.json", ".zgroup", ".zattrs", ".zarray", ".zmetadata"}
 _LARGEST_JSON = 2**28

@@ -11,6 +11,7 @@ import tifffile
 
 from cellflow.io import _image_header as header
 from cellflow.io import _ome_zarr
+from cellflow.io._zarr_metadata import is_zarr
 
 __all__ = ["join_names", "read_channel_names", "split_names"]
 
@@ -31,7 +32,7 @@ def read_channel_names(path: Path) -> tuple[str, ...]:
     """
     names = tuple[str, ...]()
     with suppress(Exception):  # whatever damaged metadata makes the library or a parser raise
-        if _ome_zarr.is_zarr(Path(path)):
+        if is_zarr(Path(path)):
             names = _ome_zarr.channel_names(Path(path))
         elif header.kind_of_file(Path(path)) == "TIFF":
             with tifffile.TiffFile(path) as tiff:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from cellflow.errors import DataError
 from cellflow.io._damage import unreadable
-from cellflow.io._ome_zarr import images_in, is_zarr
+from cellflow.io._ome_zarr import images_in
+from cellflow.io._zarr_metadata import is_zarr
 
 __all__ = [
     "IMAGE_SUFFIXES",

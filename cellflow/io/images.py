@@ -23,7 +23,7 @@ from cellflow.errors import DataError
 from cellflow.io import _image_header as header
 from cellflow.io import _jpeg2000, _ome_zarr, _tiff
 from cellflow.io._damage import check_numbers, damage_told, unreadable
-from cellflow.io._ome_zarr import is_zarr
+from cellflow.io._zarr_metadata import is_zarr
 from cellflow.io.image_folders import IMAGE_SUFFIXES, is_text, list_images, passed_over
 from cellflow.io.pixel_limit import refuse_large
 from cellflow.io.pixel_size import MICROMETRES_PER_CM, PixelSize

@@ -14,6 +14,7 @@ import tifffile
 from cellflow.config.prediction import SENSIBLE_PIXELS
 from cellflow.io import _ome_zarr
 from cellflow.io._image_header import kind_of_file
+from cellflow.io._zarr_metadata import is_zarr
 
 __all__ = ["MICROMETRES_PER_CM", "PixelSize", "read_pixel_size", "sensible_pixel_size"]
 
@@ -71,7 +72,7 @@ def read_pixel_size(path: Path) -> PixelSize | None:
         nanometre or more than a centimetre. What is damaged is not known; no error is raised.
     """
     with suppress(Exception):  # whatever damaged metadata makes the library or a parser raise
-        if _ome_zarr.is_zarr(Path(path)):
+        if is_zarr(Path(path)):
             scale = _ome_zarr.read_scale(Path(path)) or []
             return sensible_pixel_size(*(size * _micrometres(unit) for size, unit in scale))
         if kind_of_file(Path(path)) == "TIFF":

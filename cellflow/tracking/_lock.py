@@ -11,8 +11,6 @@ try:
 except ImportError:  # Windows: starting two folds within the same moment is then up to the user
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["locked"]
-
 
 @contextmanager
 def locked(file: IO[Any]) -> Iterator[None]:

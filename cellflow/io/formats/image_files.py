@@ -12,7 +12,8 @@ from pathlib import Path
 
 from cellflow.errors import DataError
 from cellflow.io._damage import unreadable
-from cellflow.io._ome_zarr import images_in, is_zarr
+from cellflow.io._ome_zarr import images_in
+from cellflow.io._zarr_metadata import is_zarr
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.image_folders import SLIDE_FILES, SLIDE_SUFFIXES
 from cellflow.io.images import IMAGE_SUFFIXES, list_images

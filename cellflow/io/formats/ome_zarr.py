@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 from cellflow.io._ngff import VERSION, image_attributes, ome_attributes
-from cellflow.io._ome_zarr import images_in, is_zarr, label_map, label_names
+from cellflow.io._ome_zarr import images_in, label_map, label_names
+from cellflow.io._zarr_metadata import is_zarr
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.formats.image_files import folder_of, image_id
 from cellflow.io.images import list_images

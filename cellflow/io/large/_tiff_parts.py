@@ -13,8 +13,6 @@ from cellflow.io._tiff import Plane
 from cellflow.io.large.large_image import cut, pieces
 from cellflow.types import Box
 
-__all__ = ["Parts", "parts_of"]
-
 _PAGE_AXES = 5
 """Of the normalised shape of a page: planes of samples, depth, height, width, samples beside each other."""
 
