@@ -53,10 +53,8 @@ def read_segment(segmentation: Any, shape: tuple[int, int]) -> Segment:
         outside = []
         encoded = _run_lengths(segmentation, shape)
     else:
-        raise DataError(
-            f"expected polygons or run lengths, found {type(segmentation).__name__}",
-            found=segmentation,
-        )
+        text = f"expected polygons or run lengths, found {type(segmentation).__name__}"
+        raise DataError(text, found=segmentation)
     return Segment(encoded["counts"] if mask.area(encoded) else b"", any(outside))
 
 
@@ -115,11 +113,10 @@ def _run_lengths(segmentation: dict[str, Any], shape: tuple[int, int]) -> dict[s
     """Compressed counts of compressed or plain ones."""
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if size != list(shape):
-        raise DataError(
-            f"run lengths for the size {size}, but the image has {list(shape)} (height, width)",
-            expected=list(shape),
-            found=size,
+        message = (
+            f"run lengths for the size {size}, but the image has {list(shape)} (height, width)"
         )
+        raise DataError(message, expected=list(shape), found=size)
     if isinstance(counts, str):
         text = counts.encode(errors="replace")
     elif isinstance(counts, list) and all(type(count) is int for count in counts):
@@ -136,8 +133,5 @@ def _check_plain(counts: list[int], shape: tuple[int, int]) -> None:
     if min(chain(counts, [0])) < 0:
         raise DataError(f"a negative count ({min(counts)})", found=min(counts))
     if covered != n_pixels:
-        raise DataError(
-            f"counts of {covered} pixels for an image of {shape[0]} x {shape[1]} = {n_pixels} pixels",
-            expected=n_pixels,
-            found=covered,
-        )
+        text = f"counts of {covered} pixels for an image of {shape[0]} x {shape[1]} = {n_pixels} pixels"
+        raise DataError(text, expected=n_pixels, found=covered)

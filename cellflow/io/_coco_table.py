@@ -239,10 +239,8 @@ def _declared_shape(entry: dict[str, Any], path: Path | None) -> tuple[int, int]
         return image_shape(path)[:2]  # type: ignore[return-value]
     height, width = map(_whole, size)
     if min(height, width) < 1:
-        raise DataError(
-            f"expected a height and a width of at least 1, found {size[0]!r} x {size[1]!r}",
-            found=size,
-        )
+        text = f"expected a height and a width of at least 1, found {size[0]!r} x {size[1]!r}"
+        raise DataError(text, found=size)
     return height, width
 
 

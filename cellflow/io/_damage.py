@@ -44,10 +44,8 @@ def unreadable(path: Path, error: Exception) -> DataError:
 
 
 def _damaged(where: str, path: Path, kind: str, reason: str) -> DataError:
-    return DataError(
-        f"{where}: damaged or truncated {kind} file ({reason}). Copy or export the file again.",
-        path=path,
-    )
+    text = f"{where}: damaged or truncated {kind} file ({reason}). Copy or export the file again."
+    return DataError(text, path=path)
 
 
 def check_numbers(pixels: NDArray[Any], path: Path, place: str = "") -> NDArray[Any]:
@@ -56,11 +54,8 @@ def check_numbers(pixels: NDArray[Any], path: Path, place: str = "") -> NDArray[
     if pixels.dtype.kind == "b":
         pixels = pixels.astype(np.uint8)
     if pixels.dtype.kind not in "iuf":
-        raise DataError(
-            f"{where}: expected whole or real numbers, found {pixels.dtype}.",
-            path=path,
-            found=pixels.dtype,
-        )
+        text = f"{where}: expected whole or real numbers, found {pixels.dtype}."
+        raise DataError(text, path=path, found=pixels.dtype)
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         raise DataError(f"{where}: holds values that are not finite (NaN or infinity).", path=path)
     return pixels

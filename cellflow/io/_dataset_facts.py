@@ -27,10 +27,8 @@ def read_facts(path: Path) -> dict[str, Any]:
     try:
         facts = load_json(file)
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"{file}: not the description of a cellflow dataset ({error}). Prepare it again.",
-            path=file,
-        ) from error
+        text = f"{file}: not the description of a cellflow dataset ({error}). Prepare it again."
+        raise DataError(text, path=file) from error
     wanted = {"format": str, "version": int, "data_hash": str}
     for key, kind in wanted.items():
         if not isinstance(facts, dict) or not isinstance(facts.get(key), kind):
@@ -42,21 +40,15 @@ def read_facts(path: Path) -> dict[str, Any]:
                 found=facts.get(key) if isinstance(facts, dict) else facts,
             )
     if facts["format"] != FORMAT:
-        raise DataError(
-            f"{file}: expected the format {FORMAT}, found {facts['format']!r:.80}. Prepare it again.",
-            path=file,
-            expected=FORMAT,
-            found=facts["format"],
-        )
+        text = f"{file}: expected the format {FORMAT}, found {facts['format']!r:.80}. Prepare it again."
+        raise DataError(text, path=file, expected=FORMAT, found=facts["format"])
     version = facts["version"]
     if version > VERSION:
-        raise DataError(
+        text = (
             f"{file}: version {version} of the format, this cellflow knows {VERSION}. "
-            "Update cellflow or prepare the dataset again.",
-            path=file,
-            expected=VERSION,
-            found=version,
+            "Update cellflow or prepare the dataset again."
         )
+        raise DataError(text, path=file, expected=VERSION, found=version)
     return dict(facts)
 
 

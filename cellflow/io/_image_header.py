@@ -114,23 +114,19 @@ def refuse_swollen(claimed: Claim, size: int, packing: str) -> None:
             "hold"
         )
     if claimed.unpacked > LARGEST:
-        raise DataError(
+        text = (
             f"its pixels take {claimed.unpacked / 2**30:,.1f} GiB; images of at most "
-            f"{LARGEST // 2**30} GiB are read. Cut it into parts.",
-            expected=LARGEST,
-            found=claimed.unpacked,
+            f"{LARGEST // 2**30} GiB are read. Cut it into parts."
         )
+        raise DataError(text, expected=LARGEST, found=claimed.unpacked)
 
 
 def refuse_animation(picture: ImageFile) -> None:
     """Refuse a WebP of several pictures."""
     frames = int(getattr(picture, "n_frames", 1)) if picture.format == "WEBP" else 1
     if frames > 1:
-        raise DataError(
-            f"an animation of {frames} pictures; save each as a file of its own.",
-            expected=1,
-            found=frames,
-        )
+        text = f"an animation of {frames} pictures; save each as a file of its own."
+        raise DataError(text, expected=1, found=frames)
 
 
 def orientation(picture: ImageFile, data: bytes) -> int:

@@ -192,10 +192,8 @@ def _told_of(path: Path) -> Iterator[None]:
             raise
         raise DataError(f"{path}: {error}", **(error.facts | {"path": path})) from error
     except NONSENSE as error:
-        raise DataError(
-            f"{path}: not a whole OME-Zarr ({error or type(error).__name__}). Copy or export it again.",
-            path=path,
-        ) from error
+        text = f"{path}: not a whole OME-Zarr ({error or type(error).__name__}). Copy or export it again."
+        raise DataError(text, path=path) from error
 
 
 def _fields(plate: Path, facts: dict[str, Any]) -> Iterator[Path]:

@@ -145,11 +145,8 @@ def open_plane(path: Path) -> Iterator[Plane]:
         if page.photometric in _NOT_RGB or (
             page.photometric == PHOTOMETRIC.YCBCR and page.compression in _PACKINGS
         ):
-            raise DataError(
-                f"a TIFF in {page.photometric.name} colours; save it as grey or RGB.",
-                path=path,
-                found=page.photometric.name,
-            )
+            text = f"a TIFF in {page.photometric.name} colours; save it as grey or RGB."
+            raise DataError(text, path=path, found=page.photometric.name)
         indexed = page.photometric == PHOTOMETRIC.PALETTE and page.colormap is not None
         yield Plane(
             series,
@@ -172,12 +169,11 @@ def _only_series(tiff: Any) -> Any:
         images = [series for series in images if _lies_in(tiff, series)] or images
     if len(images) > 1:
         sizes = few_text(" x ".join(map(str, series.shape)) for series in images)
-        raise DataError(
+        text = (
             f"expected one image, found {len(images)} in this file ({sizes}). Save each as a file "
-            "of its own.",
-            expected=1,
-            found=len(images),
+            "of its own."
         )
+        raise DataError(text, expected=1, found=len(images))
     return images[0] if images else tiff.series[0]
 
 
@@ -204,10 +200,8 @@ def _order(axes: str, shape: tuple[int, ...]) -> list[int]:
     }
     others = [name for name in long if name not in "YX"]
     if not {"Y", "X"} <= long.keys():
-        raise DataError(
-            f"expected one 2D image, found the shape {tuple(shape)} (axes {axes}).",
-            found=tuple(shape),
-        )
+        text = f"expected one 2D image, found the shape {tuple(shape)} (axes {axes})."
+        raise DataError(text, found=tuple(shape))
     if not others:
         return [long["Y"], long["X"]]
     planes = shape[long[others[0]]]
@@ -217,12 +211,11 @@ def _order(axes: str, shape: tuple[int, ...]) -> list[int]:
     hint = ""
     if len(others) == 1 and others[0] in _UNNAMED:
         hint = f" If its {planes} planes are channels, save it with the axes CYX, as OME-TIFF or in ImageJ."
-    raise DataError(
+    text = (
         f"expected one 2D image, found a stack of shape {tuple(shape)} (axes {axes}). Save one plane per "
-        f"file.{hint}",
-        expected=2,
-        found=tuple(shape),
+        f"file.{hint}"
     )
+    raise DataError(text, expected=2, found=tuple(shape))
 
 
 def _has_alpha(page: Any) -> bool:

@@ -146,10 +146,8 @@ def _packing(codecs: Iterable[Any]) -> str:
     if given and _at_the_end(given[-1]):
         del names[-1]
     if len(set(names)) < len(names) or _PACKINGS & set(names[:-1]):
-        raise DataError(
-            f"its pixels are packed with {', '.join(names)} in turn, which is not read.",
-            found=names,
-        )
+        text = f"its pixels are packed with {', '.join(names)} in turn, which is not read."
+        raise DataError(text, found=names)
     found = [name for name in names if name not in _CHECKSUMS]
     return found[-1] if found else ""
 

@@ -195,11 +195,9 @@ def _offered(path: Path, fetch: bool, show_progress: ShowProgress) -> Path:
         try:
             _fetch(url, path, show_progress)
         except DownloadError as error:
+            text = f"{error} Try again later, or {advice}"
             raise DownloadError(
-                f"{error} Try again later, or {advice}",
-                path=path,
-                expected=error.expected,
-                found=error.found,
+                text, path=path, expected=error.expected, found=error.found
             ) from None
     _compare(path)
     return path

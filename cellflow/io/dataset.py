@@ -135,13 +135,11 @@ class Dataset:
         """
         found = _data_hash(self.images["pixel_hash"].to_dict(), self._annotations)
         if found != self._facts["data_hash"]:
-            raise DataError(
+            text = (
                 f"{self.path}: images.csv or instances.csv has changed since `cellflow prepare` "
-                "wrote this dataset, so its labels no longer fit. Prepare it again from its source.",
-                path=self.path,
-                expected=self._facts["data_hash"],
-                found=found,
+                "wrote this dataset, so its labels no longer fit. Prepare it again from its source."
             )
+            raise DataError(text, path=self.path, expected=self._facts["data_hash"], found=found)
         return found
 
     def image(self, image_id: str) -> NDArray[Any]:
@@ -176,14 +174,11 @@ class Dataset:
     def _check_shape(self, image_id: str, found: tuple[int, int]) -> None:
         path, shape = self._image_path(image_id), self._shape(image_id)
         if found != shape:
-            raise DataError(
+            text = (
                 f"{path}: expected {shape[0]} x {shape[1]} (height x width) as images.csv "
-                f"says, found {found[0]} x {found[1]}. Prepare the dataset again.",
-                path=path,
-                id=image_id,
-                expected=shape,
-                found=found,
+                f"says, found {found[0]} x {found[1]}. Prepare the dataset again."
             )
+            raise DataError(text, path=path, id=image_id, expected=shape, found=found)
 
     def pixel_size(self, image_id: str) -> PixelSize | None:
         """Micrometres per pixel of one image, where its file told them."""
@@ -227,11 +222,8 @@ class Dataset:
 
     def _row(self, image_id: str) -> dict[str, Any]:
         if image_id not in self.images.index:
-            raise DataError(
-                f"{self.path}: no image with the id {image_id!r} among its {len(self)} images.",
-                path=self.path,
-                id=image_id,
-            )
+            text = f"{self.path}: no image with the id {image_id!r} among its {len(self)} images."
+            raise DataError(text, path=self.path, id=image_id)
         return {
             name: self.images.at[image_id, name]
             for name in ("file", "height", "width", "pixel_hash")
@@ -248,12 +240,8 @@ class Dataset:
         for row in read_rows(path, ("id", "annotation"))[1]:
             image_id = row.values["id"]
             if image_id not in annotations:
-                raise DataError(
-                    f"{path} line {row.line}: unknown id {image_id!r}.",
-                    path=path,
-                    line=row.line,
-                    id=image_id,
-                )
+                text = f"{path} line {row.line}: unknown id {image_id!r}."
+                raise DataError(text, path=path, line=row.line, id=image_id)
             annotations[image_id].append(row.values["annotation"])
         return annotations
 
@@ -353,20 +341,13 @@ def _read_images_table(path: Path) -> pd.DataFrame:
     for row in rows:
         image_id, file = row.values["id"], row.values["file"]
         if image_id in seen:
-            raise DataError(
-                f"{path} line {row.line}: the id {image_id!r} has a row already.",
-                path=path,
-                line=row.line,
-                id=image_id,
-            )
+            text = f"{path} line {row.line}: the id {image_id!r} has a row already."
+            raise DataError(text, path=path, line=row.line, id=image_id)
         if not file or Path(file).name != file or "\0" in file:
-            raise DataError(
-                f"{path} line {row.line}: expected the name of a file in images/, found {file!r}.",
-                path=path,
-                line=row.line,
-                id=image_id,
-                found=file,
+            text = (
+                f"{path} line {row.line}: expected the name of a file in images/, found {file!r}."
             )
+            raise DataError(text, path=path, line=row.line, id=image_id, found=file)
         seen.add(image_id)
     table = pd.DataFrame([row.values for row in rows], columns=columns, dtype=str)
     for name in _WHOLE_NUMBERS:
@@ -387,13 +368,11 @@ def _number(path: Path, row: Row, name: str) -> float:
         number = None
     least = 1 if name in ("height", "width", "channels") else 0
     if number is None or not least <= number < math.inf:
-        raise DataError(
+        message = (
             f"{path} line {row.line}: expected a number of at least {least} as {name}, found {text!r}. "
-            "Put the old value back, or prepare the dataset again.",
-            path=path,
-            line=row.line,
-            id=row.values["id"],
-            expected=least,
-            found=text,
+            "Put the old value back, or prepare the dataset again."
+        )
+        raise DataError(
+            message, path=path, line=row.line, id=row.values["id"], expected=least, found=text
         )
     return number

@@ -53,10 +53,8 @@ def download(
                 came += len(chunk)
                 show(came)
         if size and came != size:
-            raise DownloadError(
-                f"{url}: {came} of {size} bytes came before the connection ended.",
-                path=path, expected=size, found=came,
-            )  # fmt: skip
+            text = f"{url}: {came} of {size} bytes came before the connection ended."
+            raise DownloadError(text, path=path, expected=size, found=came)
         check(temporary)
 
 

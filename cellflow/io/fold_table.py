@@ -57,10 +57,8 @@ def read_fold_table(path: Path, ids: Sequence[str] | None = None) -> pd.Series[i
     """
     path = Path(path)
     if not path.is_file():
-        raise FoldError(
-            f"{path}: there is no fold table. Make one with: cellflow folds --data {shlex.quote(str(path.parent))}",
-            path=path,
-        )
+        text = f"{path}: there is no fold table. Make one with: cellflow folds --data {shlex.quote(str(path.parent))}"
+        raise FoldError(text, path=path)
     folds: dict[str, int] = {}
     known = None if ids is None else set(ids)
     problems: list[str] = []
@@ -147,11 +145,8 @@ def _facts_file(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise FoldError(f"{file}: cannot be read ({error}). {_FACTS_REMEDY}", path=file) from error
     if not isinstance(facts, dict):
-        raise FoldError(
-            f"{file}: expected an object with group, split and hash, found {facts!r:.80}. {_FACTS_REMEDY}",
-            path=file,
-            found=facts,
-        )
+        text = f"{file}: expected an object with group, split and hash, found {facts!r:.80}. {_FACTS_REMEDY}"
+        raise FoldError(text, path=file, found=facts)
     replaces = facts.pop(_REPLACES, None)
     if isinstance(replaces, dict) and isinstance(replaces.get("facts"), dict):
         standing = _hash_of_file(path)
@@ -159,11 +154,8 @@ def _facts_file(path: Path) -> dict[str, Any]:
             facts = dict(replaces["facts"])  # the writing ended before the new table was there
     for key in _TEXT_FACTS:
         if not isinstance(facts.get(key), str | None):
-            raise FoldError(
-                f"{file}: expected {key} to be a text or null, found {facts[key]!r:.80}. {_FACTS_REMEDY}",
-                path=file,
-                found=facts[key],
-            )
+            text = f"{file}: expected {key} to be a text or null, found {facts[key]!r:.80}. {_FACTS_REMEDY}"
+            raise FoldError(text, path=file, found=facts[key])
     return facts
 
 

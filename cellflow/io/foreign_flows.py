@@ -111,22 +111,19 @@ def check_layout(path: Path, fields: Fields, reference: tuple[NDArray[Any], NDAr
     if cellprob.shape != our_cellprob.shape:
         turned = cellprob.shape == our_cellprob.shape[::-1]
         hint = " Rows and columns are exchanged: the first axis of an array is Y." if turned else ""
-        raise DataError(
+        text = (
             f"{path}: expected flows of the image's size {our_cellprob.shape} (height, width), found "
-            f"{cellprob.shape}.{hint}",
-            path=path,
-            expected=our_cellprob.shape,
-            found=cellprob.shape,
+            f"{cellprob.shape}.{hint}"
         )
+        raise DataError(text, path=path, expected=our_cellprob.shape, found=cellprob.shape)
     layout = likely_layout(flow, cellprob > 0, ours, our_cellprob > 0)
     if layout is not None:
-        raise DataError(
+        text = (
             f"{path}: {layout.what}, as a comparison with the network's own flows shows (mean cosine "
             f"{layout.cosine:.2f}, as it stands {layout.as_it_stands:.2f}). Expected dY, dX towards the "
-            f"centre of each cell. Write it with: {layout.remedy}",
-            path=path,
-            found=layout.what,
+            f"centre of each cell. Write it with: {layout.remedy}"
         )
+        raise DataError(text, path=path, found=layout.what)
 
 
 def _load(path: Path) -> list[NDArray[Any]]:
@@ -137,12 +134,11 @@ def _load(path: Path) -> list[NDArray[Any]]:
     with np.load(path) as arrays:
         missing = [key for key in _KEYS if key not in arrays]
         if missing:
-            raise DataError(
+            text = (
                 f"expected the arrays {', '.join(_KEYS)}, not found: {', '.join(missing)}. Found: "
-                f"{', '.join(sorted(arrays)) or 'none'}.",
-                expected=_KEYS,
-                found=tuple(sorted(arrays)),
+                f"{', '.join(sorted(arrays)) or 'none'}."
             )
+            raise DataError(text, expected=_KEYS, found=tuple(sorted(arrays)))
         return [np.asarray(arrays[key]) for key in _KEYS]
 
 
@@ -156,11 +152,8 @@ def _checked(flow: NDArray[Any], cellprob: NDArray[Any], scale: NDArray[Any]) ->
             )
         bad = int((~np.isfinite(array)).sum())
         if bad:
-            raise DataError(
-                f"expected finite numbers in {name}, found {bad} that are NaN or infinite.",
-                expected=0,
-                found=bad,
-            )
+            text = f"expected finite numbers in {name}, found {bad} that are NaN or infinite."
+            raise DataError(text, expected=0, found=bad)
     if scale.size != 1 or not float(scale.reshape(-1)[0]) > 0:
         raise DataError(f"expected one positive scale, found {scale}.", found=scale)
     _check_logit(cellprob)
@@ -181,10 +174,8 @@ def _check_shapes(flow: NDArray[Any], cellprob: NDArray[Any]) -> None:
         hint = "With Cellpose's three outputs in one array: flow=y[:2], cellprob=y[2]"
     elif cellprob.ndim == 3 and 1 in cellprob.shape:
         hint = "Write it with: cellprob=np.squeeze(cellprob)"
-    raise DataError(
-        f"expected flow (2, H, W) and cellprob (H, W), found {flow.shape} and {cellprob.shape}. {hint}",
-        found=(flow.shape, cellprob.shape),
-    )
+    text = f"expected flow (2, H, W) and cellprob (H, W), found {flow.shape} and {cellprob.shape}. {hint}"
+    raise DataError(text, found=(flow.shape, cellprob.shape))
 
 
 def _check_logit(cellprob: NDArray[Any]) -> None:
@@ -195,12 +186,11 @@ def _check_logit(cellprob: NDArray[Any]) -> None:
     whole = 1.0 if high <= 1 else 100.0 if high <= 100 else 255.0
     if high <= 1 or (high <= 255 and float(np.mean(cellprob == 0)) > _ZEROS):
         part = "p = cellprob" if whole == 1 else f"p = cellprob / {whole:.0f}"
-        raise DataError(
+        text = (
             f"cellprob lies within {low:.3g} and {high:.3g}: a probability, expected the logit. Write it "
-            f"with: {part}; p = np.clip(p, 1e-6, 1 - 1e-6); cellprob = np.log(p / (1 - p))",
-            expected="logit",
-            found=(low, high),
+            f"with: {part}; p = np.clip(p, 1e-6, 1 - 1e-6); cellprob = np.log(p / (1 - p))"
         )
+        raise DataError(text, expected="logit", found=(low, high))
 
 
 def _check_length(flow: NDArray[Any], inside: NDArray[np.bool_], scale: float) -> None:
@@ -208,10 +198,9 @@ def _check_length(flow: NDArray[Any], inside: NDArray[np.bool_], scale: float) -
         return
     length = float(np.median(np.hypot(*flow[:, inside].astype(np.float64))))
     if not _SHORTEST <= length / scale <= _LONGEST:
-        raise DataError(
+        text = (
             f"scale {scale:g} says that a flow in a cell is about {scale:g} long, but where cellprob is "
             f"above 0 they are {length:.3g} long (median). Cellpose's own output has scale=5, unit flows "
-            "have scale=1.",
-            expected=scale,
-            found=length,
+            "have scale=1."
         )
+        raise DataError(text, expected=scale, found=length)

@@ -204,26 +204,18 @@ def read_masks(
         with damage_told(path, "picture"):
             return _labels_of_picture(path, pixels)
     if pixels.ndim != 2:
-        raise DataError(
+        text = (
             f"{path}: expected a label map with one number per pixel, found {pixels.shape[2]} channels of "
-            "colours. If each cell has a colour of its own, add --colours; else save the label map itself.",
-            path=path,
-            found=pixels.shape,
+            "colours. If each cell has a colour of its own, add --colours; else save the label map itself."
         )
+        raise DataError(text, path=path, found=pixels.shape)
     if pixels.dtype.kind == "f" and not np.array_equal(pixels, np.rint(pixels)):
-        raise DataError(
-            f"{path}: expected whole numbers as labels, found fractions.",
-            path=path,
-            found=pixels.dtype,
-        )
+        text = f"{path}: expected whole numbers as labels, found fractions."
+        raise DataError(text, path=path, found=pixels.dtype)
     masks = pixels.astype(np.int64)
     if masks.size and masks.min() < 0:
-        raise DataError(
-            f"{path}: expected labels of 0 and more, found {masks.min()}.",
-            path=path,
-            expected=0,
-            found=masks.min(),
-        )
+        text = f"{path}: expected labels of 0 and more, found {masks.min()}."
+        raise DataError(text, path=path, expected=0, found=masks.min())
     return masks
 
 
@@ -258,11 +250,8 @@ def write_labels(path: Path, labels: NDArray[Any], pixel_size: PixelSize | None 
         uint32, which gets resolution tags in centimetres instead.
     """
     if labels.ndim != 2 or labels.dtype.kind not in "iu":
-        raise DataError(
-            f"{path}: expected (H, W) integer labels, found {labels.shape} {labels.dtype}.",
-            path=path,
-            found=labels.dtype,
-        )
+        text = f"{path}: expected (H, W) integer labels, found {labels.shape} {labels.dtype}."
+        raise DataError(text, path=path, found=labels.dtype)
     top = int(labels.max(initial=0))
     if int(labels.min(initial=0)) < 0 or top >= 2**32:
         raise DataError(f"{path}: expected labels from 0 to 4,294,967,295.", path=path)
@@ -357,9 +346,6 @@ def _checked(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     if pixels.ndim not in (2, 3) or min(pixels.shape[:2], default=0) < 1:
-        raise DataError(
-            f"{path}: expected one 2D image, found shape {pixels.shape}.",
-            path=path,
-            found=pixels.shape,
-        )
+        text = f"{path}: expected one 2D image, found shape {pixels.shape}."
+        raise DataError(text, path=path, found=pixels.shape)
     return np.ascontiguousarray(check_numbers(pixels, path))

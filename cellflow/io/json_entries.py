@@ -158,12 +158,10 @@ class _Text:
 
     def error(self, expected: str, found: str) -> DataError:
         """What is wrong at the place that was reached."""
-        return DataError(
-            f"{self._path}: {expected} at character {self._before + self._at + 1}, found {found}.",
-            path=self._path,
-            expected=expected,
-            found=found,
+        text = (
+            f"{self._path}: {expected} at character {self._before + self._at + 1}, found {found}."
         )
+        return DataError(text, path=self._path, expected=expected, found=found)
 
     def _check_cut_off(self, error: json.JSONDecodeError) -> None:
         """Refuse an error that more text would not mend."""

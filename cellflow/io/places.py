@@ -80,13 +80,11 @@ def find_folder(folder: Path, names: tuple[str, ...]) -> Path | None:
     found = [path for path in _folders(folder) if path.name.lower() in names]
     if len(found) > 1:
         listed = " and ".join(path.name for path in found)
-        raise DataError(
+        text = (
             f"{folder}: {listed} are both there; expected one of them. Rename the right one to "
-            f"{names[0]}" + (", or name it with --masks." if names is MASK_FOLDERS else "."),
-            path=folder,
-            expected=names[0],
-            found=listed,
+            f"{names[0]}" + (", or name it with --masks." if names is MASK_FOLDERS else ".")
         )
+        raise DataError(text, path=folder, expected=names[0], found=listed)
     return found[0] if found else None
 
 

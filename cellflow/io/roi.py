@@ -126,13 +126,11 @@ def read_roi(text: str | Path, shape: tuple[int, int]) -> Roi:
         if _box_around(outline, shape).is_empty
     ]
     if outside:
-        raise DataError(
+        message = (
             f"{path}: {plural(len(outside), 'annotation')} outside the image of {shape[0]} x {shape[1]} "
-            f"(height x width): {few_text(outside)}. Were they drawn on another image, or at another scale?",
-            path=path,
-            expected=shape,
-            found=outside,
+            f"(height x width): {few_text(outside)}. Were they drawn on another image, or at another scale?"
         )
+        raise DataError(message, path=path, expected=shape, found=outside)
     return Roi(outlines, shape)
 
 
@@ -175,12 +173,11 @@ def _checked(box: Box, text: str, shape: tuple[int, int]) -> Box:
             found=box,
         )
     if box.intersection(Box(0, shape[0], 0, shape[1])) != box:
-        raise DataError(
+        message = (
             f"{text}: the box leaves the image of {shape[0]} x {shape[1]} (height x width). Expected {_ORDER}, "
-            f"with a bottom of at most {shape[0]} and a right of at most {shape[1]}.",
-            expected=shape,
-            found=box,
+            f"with a bottom of at most {shape[0]} and a right of at most {shape[1]}."
         )
+        raise DataError(message, expected=shape, found=box)
     return box
 
 

@@ -106,22 +106,18 @@ class SourceImage:
             remedy = "Export the masks at the size of the image."
             if cells.shape == shape[::-1]:
                 remedy = "Height and width are swapped: transpose the masks."
-            raise DataError(
+            text = (
                 f"{self.path}: the masks of image {self.id} are {cells.shape[0]} x {cells.shape[1]}, the "
-                f"truth is {shape[0]} x {shape[1]} (height x width). {remedy}",
-                path=self.path,
-                id=self.id,
-                expected=shape,
-                found=cells.shape,
+                f"truth is {shape[0]} x {shape[1]} (height x width). {remedy}"
             )
+            raise DataError(text, path=self.path, id=self.id, expected=shape, found=cells.shape)
         labels = labels_from_instances(cells)
         if np.count_nonzero(labels) < cells.areas.sum():
-            raise DataError(
+            text = (
                 f"{self.path}: cells of image {self.id} overlap; every pixel may belong to one predicted "
-                "cell only, as the competition asks. Give disputed pixels to one of the cells.",
-                path=self.path,
-                id=self.id,
+                "cell only, as the competition asks. Give disputed pixels to one of the cells."
             )
+            raise DataError(text, path=self.path, id=self.id)
         return labels
 
     def stored_size(self) -> PixelSize | None:
@@ -263,12 +259,11 @@ def _same_id(first: SourceImage, second: SourceImage) -> DataError:
         if beside
         else ", or name the folder above both with --recursive, which puts the names of sub-folders in front"
     )
-    return DataError(
+    text = (
         f"{where}{one} and {other} have the same id {first.id!r}. Ids are names without ending; rename or "
-        f"remove one{more}.",
-        id=first.id,
-        path=second.path,
+        f"remove one{more}."
     )
+    return DataError(text, id=first.id, path=second.path)
 
 
 def check_ids(images: Iterable[SourceImage], problems: Problems) -> None:

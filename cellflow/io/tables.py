@@ -167,24 +167,17 @@ def _check_header(
 ) -> None:
     missing = [name for name in required if name not in header]
     if missing:
-        raise DataError(
+        text = (
             f"{path} line 1: expected the columns {', '.join(required)}; "
             f"not found: {', '.join(missing)}. Found: {_some(header) or 'no header'}."
-            f"{_advice(header, missing, options)}",
-            path=path,
-            line=1,
-            expected=required,
-            found=tuple(header),
+            f"{_advice(header, missing, options)}"
         )
+        raise DataError(text, path=path, line=1, expected=required, found=tuple(header))
     named = [name for name in header if not _UNNAMED.fullmatch(name)]
     twice = sorted({name for name in named if named.count(name) > 1})
     if twice:
-        raise DataError(
-            f"{path} line 1: the column {', '.join(twice)} is there more than once. Rename or remove one.",
-            path=path,
-            line=1,
-            found=twice,
-        )
+        text = f"{path} line 1: the column {', '.join(twice)} is there more than once. Rename or remove one."
+        raise DataError(text, path=path, line=1, found=twice)
 
 
 def _advice(header: list[str], missing: list[str], options: Mapping[str, str]) -> str:
@@ -284,13 +277,8 @@ def _with_names(
 ) -> Iterator[Row]:
     for line, values in rows:
         if len(values) != len(header):
-            raise DataError(
-                f"{path} line {line}: expected {len(header)} values, found {len(values)}.",
-                path=path,
-                line=line,
-                expected=len(header),
-                found=len(values),
-            )
+            text = f"{path} line {line}: expected {len(header)} values, found {len(values)}."
+            raise DataError(text, path=path, line=line, expected=len(header), found=len(values))
         yield Row(line, {header[place]: values[place] for place in kept})
 
 
@@ -303,12 +291,8 @@ def _numbers(path: Path, name: str, column: list[str], lines: list[int]) -> NDAr
         try:
             found[place] = float(text or "nan")
         except ValueError:
-            raise DataError(
-                f"{path} line {lines[place]}: expected a number as {name}, found {text!r}.",
-                path=path,
-                line=lines[place],
-                found=text,
-            ) from None
+            message = f"{path} line {lines[place]}: expected a number as {name}, found {text!r}."
+            raise DataError(message, path=path, line=lines[place], found=text) from None
     return found
 
 

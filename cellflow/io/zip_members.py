@@ -80,9 +80,5 @@ def _check(path: Path, members: list[zipfile.ZipInfo]) -> None:
 
 
 def _too_large(path: Path, found: str, limit: str) -> DataError:
-    return DataError(
-        f"{path}: expected a zip of outlines, found {found} (at most {limit}). Is it another kind of zip?",
-        path=path,
-        expected=limit,
-        found=found,
-    )
+    text = f"{path}: expected a zip of outlines, found {found} (at most {limit}). Is it another kind of zip?"
+    return DataError(text, path=path, expected=limit, found=found)

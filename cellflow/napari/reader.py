@@ -86,10 +86,8 @@ def _read_run(run: RunFolder) -> list[LayerData]:
     """Image, true cells and out-of-fold cells of a run."""
     masks = run.oof / "masks"
     if not masks.is_dir():
-        raise DataError(
-            f"{run.path}: expected out-of-fold predictions, found none. Make them with: cellflow oof {run.name}",
-            path=run.path,
-        )
+        text = f"{run.path}: expected out-of-fold predictions, found none. Make them with: cellflow oof {run.name}"
+        raise DataError(text, path=run.path)
     dataset = run_dataset(run, None)
     ids = [name for name in dataset.ids if (masks / f"{name}.tif").is_file()]
     return _layers(

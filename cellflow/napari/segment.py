@@ -108,10 +108,8 @@ def segment(
 
 def _planes_like(nuclei: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     if nuclei.shape != shape:
-        raise DataError(
-            f"nuclei: expected a layer of the image's size, {shape}, found {nuclei.shape}.",
-            expected=shape, found=nuclei.shape,
-        )  # fmt: skip
+        text = f"nuclei: expected a layer of the image's size, {shape}, found {nuclei.shape}."
+        raise DataError(text, expected=shape, found=nuclei.shape)
     return nuclei.reshape(-1, *shape[-2:])
 
 

@@ -167,12 +167,11 @@ class RunFolder:
             ) from None
         wrong = _record_problem(record)
         if wrong:
-            raise RunError(
+            text = (
                 f"{self.record_path} is not the record of a cellflow run: expected {wrong}. "
-                "Put the original back, or train under another --name.",
-                path=self.record_path,
-                expected=wrong,
+                "Put the original back, or train under another --name."
             )
+            raise RunError(text, path=self.record_path, expected=wrong)
         return dict(record)
 
 
@@ -210,10 +209,8 @@ def find_run(name: str | None, runs_dir: Path, *, begun: bool = True) -> RunFold
     if name is None:
         known = [path for path in known if not begun or RunFolder(path.parent).has_progress()]
         if not known:
-            raise RunError(
-                f"No run with a trained model in {runs_dir}. Start one with: cellflow train --fold all",
-                path=runs_dir,
-            )
+            text = f"No run with a trained model in {runs_dir}. Start one with: cellflow train --fold all"
+            raise RunError(text, path=runs_dir)
         return _restored(RunFolder(known[-1].parent))
     for candidate in (RunFolder(runs_dir / name), RunFolder(Path(name).resolve())):
         if candidate.exists():
@@ -221,13 +218,11 @@ def find_run(name: str | None, runs_dir: Path, *, begun: bool = True) -> RunFold
     names = sorted(path.parent.name for path in known)
     near = difflib.get_close_matches(Path(name).name, names, 1)
     meant = f" Did you mean {near[0]}?" if near else ""
-    raise RunError(
+    text = (
         f"No run {name!r}: expected a run folder, or one of those in {runs_dir}: "
-        f"{', '.join(names) or 'none'}.{meant}",
-        path=runs_dir,
-        expected=names,
-        found=name,
+        f"{', '.join(names) or 'none'}.{meant}"
     )
+    raise RunError(text, path=runs_dir, expected=names, found=name)
 
 
 def _restored(run: RunFolder) -> RunFolder:

@@ -152,10 +152,8 @@ class _ImagePlaces:
         named = self._below.get(base, [])
         found = [path for top, path in named if _agree(name, path.relative_to(top).as_posix())]
         if len(found) > 1:
-            raise DataError(
-                f"{few_text(found)} could all be meant; expected one. Name the folder of the right one with --images",
-                path=found[0],
-            )
+            text = f"{few_text(found)} could all be meant; expected one. Name the folder of the right one with --images"
+            raise DataError(text, path=found[0])
         if named and not found:
             self.elsewhere[name] = named[0][1]
         return found[0] if found else None
@@ -224,11 +222,8 @@ def _pass_over(table: CocoTable, options: ReadOptions) -> set[Path]:
         return set()
     if len(others) == len(table.images):
         names = few_text(image.file_name for image in others.values())
-        raise DataError(
-            f"{table.path}: expected images whose names end in {ending} (--img_filter), found {names}.",
-            path=table.path,
-            expected=ending,
-        )
+        text = f"{table.path}: expected images whose names end in {ending} (--img_filter), found {names}."
+        raise DataError(text, path=table.path, expected=ending)
     _log.warning(
         "%s without the ending %s: left out (%s).",
         *(plural(len(others), "image"), ending, few_text(i.file_name for i in others.values())),
@@ -343,10 +338,9 @@ def _is_annotations(path: Path) -> bool:
 def _only_file(folder: Path) -> Path:
     files = _files_in(folder)
     if len(files) > 1:
-        raise DataError(
+        text = (
             f"{folder}: expected one file of COCO annotations, found {few_text(path.name for path in files)}. "
-            f"Name one of them, such as {quote(str(files[0]))}.",
-            path=folder,
-            found=len(files),
+            f"Name one of them, such as {quote(str(files[0]))}."
         )
+        raise DataError(text, path=folder, found=len(files))
     return files[0]

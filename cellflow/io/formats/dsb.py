@@ -115,13 +115,11 @@ def _masks(files: list[Path], shape: Shape) -> Iterator[NDArray[np.bool_]]:
 def _check(file: Path, mask: NDArray[np.int64], shape: Shape) -> None:
     """A file holds one cell, on as many pixels as the image."""
     if mask.shape != shape:
-        raise DataError(
+        text = (
             f"{file}: the mask is {mask.shape[0]} x {mask.shape[1]} (height x width), its image is "
-            f"{shape[0]} x {shape[1]}. Export the mask again at the image's size.",
-            path=file,
-            expected=shape,
-            found=mask.shape,
+            f"{shape[0]} x {shape[1]}. Export the mask again at the image's size."
         )
+        raise DataError(text, path=file, expected=shape, found=mask.shape)
     values = np.unique(mask[mask > 0])
     if len(values) == 1:
         return
@@ -129,9 +127,5 @@ def _check(file: Path, mask: NDArray[np.int64], shape: Shape) -> None:
     if len(values):
         remedy = "If this is a label map of all cells, lay images and masks in one images/ and one masks/."
     found = f"{len(values)} values besides 0" if len(values) else "an empty mask"
-    raise DataError(
-        f"{file}: expected one cell (0 and one other value), found {found}. {remedy}",
-        path=file,
-        expected=1,
-        found=len(values),
-    )
+    text = f"{file}: expected one cell (0 and one other value), found {found}. {remedy}"
+    raise DataError(text, path=file, expected=1, found=len(values))

@@ -350,17 +350,13 @@ def _cells(image: Path, path: Path, colours: bool, shape: Shape | None) -> Insta
         masks = read_map(path, colours=colours)
     except DataError as error:
         if path.is_file() and looks_like_label_map(image):
-            raise DataError(
-                f"{error} The image {image.name} looks like a label map: are images and masks swapped?",
-                **error.facts,
-            ) from error
+            text = f"{error} The image {image.name} looks like a label map: are images and masks swapped?"
+            raise DataError(text, **error.facts) from error
         raise
     if shape is not None and masks.shape != shape:
-        raise DataError(
+        text = (
             f"{path}: the mask is {masks.shape[0]} x {masks.shape[1]} (height x width), its image "
-            f"{image.name} is {shape[0]} x {shape[1]}. Export the mask again at the image's size.",
-            path=path,
-            expected=shape,
-            found=masks.shape,
+            f"{image.name} is {shape[0]} x {shape[1]}. Export the mask again at the image's size."
         )
+        raise DataError(text, path=path, expected=shape, found=masks.shape)
     return instances_from_labels(masks)

@@ -118,13 +118,11 @@ def _choose(image: Path, options: ReadOptions) -> Path:
 def _cells(path: Path, shape: Shape | None, *, predicted: bool) -> Instances:
     masks = read_label_map(path, predicted=predicted)
     if shape is not None and masks.shape != shape:
-        raise DataError(
+        text = (
             f"{path}: the label map is {masks.shape[0]} x {masks.shape[1]} (height x width), its image is "
-            f"{shape[0]} x {shape[1]}. Both must have the same finest level.",
-            path=path,
-            expected=shape,
-            found=masks.shape,
+            f"{shape[0]} x {shape[1]}. Both must have the same finest level."
         )
+        raise DataError(text, path=path, expected=shape, found=masks.shape)
     return instances_from_labels(masks)
 
 

@@ -177,12 +177,11 @@ class OutlineFiles(SourceFormat):
 
     def _cells(self, name: str, file: Path, image: Path | None, shape: Shape | None) -> Instances:
         if shape is None and image is None:
-            raise DataError(
+            text = (
                 f"{file}: how large image {name} is, is not known. Name the folder of the images with --images, "
-                "or put them beside the outlines.",
-                path=file,
-                id=name,
+                "or put them beside the outlines."
             )
+            raise DataError(text, path=file, id=name)
         if shape is None:
             assert image is not None
             size = image_shape(image)

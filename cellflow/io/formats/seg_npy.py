@@ -90,24 +90,18 @@ def read_seg_npy(path: Path) -> NDArray[np.int64]:
     try:
         values = _plain(_load(data))
     except _NotPlainError as error:
-        raise DataError(
+        text = (
             f"{path}: expected plain values and arrays as Cellpose writes them, found {error}. Nothing of "
-            "it was run. If the file is from somebody you trust, open it in Cellpose and save it again.",
-            path=path,
-            found=str(error),
-        ) from None
+            "it was run. If the file is from somebody you trust, open it in Cellpose and save it again."
+        )
+        raise DataError(text, path=path, found=str(error)) from None
     except Exception as error:  # of any kind: what pickle and NumPy raise depends on the damage
         why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        raise DataError(
-            f"{path}: not a file of Cellpose's GUI, or a damaged one ({why}). Save it again in Cellpose.",
-            path=path,
-        ) from error
+        text = f"{path}: not a file of Cellpose's GUI, or a damaged one ({why}). Save it again in Cellpose."
+        raise DataError(text, path=path) from error
     if not isinstance(values, Mapping) or "masks" not in values:
-        raise DataError(
-            f"{path}: expected a file of Cellpose's GUI with 'masks' in it, found {_few_keys(values)}.",
-            path=path,
-            expected="masks",
-        )
+        text = f"{path}: expected a file of Cellpose's GUI with 'masks' in it, found {_few_keys(values)}."
+        raise DataError(text, path=path, expected="masks")
     return _label_map(path, _plain(values["masks"]))
 
 
@@ -165,12 +159,11 @@ def _label_map(path: Path, masks: Any) -> NDArray[np.int64]:
     if masks.ndim == 3 and len(masks) == 1:
         masks = masks[0]
     if masks.ndim != 2 or not masks.size:
-        raise DataError(
+        text = (
             f"{path}: expected the label map of one 2D image, found {masks.shape}. Save each plane as an "
-            "image of its own.",
-            path=path,
-            found=masks.shape,
+            "image of its own."
         )
+        raise DataError(text, path=path, found=masks.shape)
     try:
         refuse_large((masks.shape[0], masks.shape[1]))  # eight bytes a pixel from here on
     except DataError as error:

@@ -45,11 +45,10 @@ def _cells(path: Path, image_id: str, rles: list[str], shape: Shape | None) -> I
     try:
         return instances_from_rles(rles, shape)
     except DataError as error:
-        raise DataError(
-            f"{path}: image {image_id}, of size {shape[0]} x {shape[1]} (height x width): {error}",
-            path=path,
-            id=image_id,
-        ) from error
+        text = (
+            f"{path}: image {image_id}, of size {shape[0]} x {shape[1]} (height x width): {error}"
+        )
+        raise DataError(text, path=path, id=image_id) from error
 
 
 def write_submission(path: Path, rows: Iterable[tuple[str, Sequence[str]]]) -> None:

@@ -66,11 +66,8 @@ class LargeImage(ABC):
         self.path, self.levels, self.channels = Path(path), levels, channels
         self.dtype = np.dtype(np.uint8) if dtype.kind == "b" else dtype.newbyteorder("=")
         if min(min(shape) for shape in levels) < 1:
-            raise DataError(
-                f"{self.path}: expected one 2D image, found shape {levels[0]}.",
-                path=self.path,
-                found=levels[0],
-            )
+            text = f"{self.path}: expected one 2D image, found shape {levels[0]}."
+            raise DataError(text, path=self.path, found=levels[0])
         self.level = self._known(level)
         self._given_size = pixel_size
         check_numbers(np.zeros(0, dtype), self.path)
@@ -118,13 +115,11 @@ class LargeImage(ABC):
         height, width = self.levels[level]
         box = Box(*map(int, box))
         if not (0 <= box.top <= box.bottom <= height and 0 <= box.left <= box.right <= width):
-            raise DataError(
+            text = (
                 f"{self.path}: {place_text(box)} is not inside level {level}, which has "
-                f"{height} x {width} pixels (height x width).",
-                path=self.path,
-                expected=(height, width),
-                found=box,
+                f"{height} x {width} pixels (height x width)."
             )
+            raise DataError(text, path=self.path, expected=(height, width), found=box)
         if box.is_empty:
             more = () if self.channels == 1 else (self.channels,)
             return np.zeros((*box.shape, *more), self.dtype)
@@ -180,12 +175,8 @@ class LargeImage(ABC):
             return self.level
         if not 0 <= level < len(self.levels):
             sizes = ", ".join(f"{i} ({h} x {w})" for i, (h, w) in enumerate(self.levels))
-            raise DataError(
-                f"{self.path}: there is no level {level}; it has {sizes} (height x width). Name one of these.",
-                path=self.path,
-                expected=len(self.levels),
-                found=level,
-            )
+            text = f"{self.path}: there is no level {level}; it has {sizes} (height x width). Name one of these."
+            raise DataError(text, path=self.path, expected=len(self.levels), found=level)
         return level
 
 
@@ -237,9 +228,8 @@ def check_chunk_size(size: int, what: str) -> None:
         If they are larger than `LARGEST_CHUNK`.
     """
     if size > LARGEST_CHUNK:
-        raise DataError(
+        text = (
             f"its {what} claim {size / 2**20:,.0f} MiB each, and each is unpacked whole; at most "
-            f"{LARGEST_CHUNK // 2**20:,} MiB are. If the file is not damaged, save it with tiles, such as 512 x 512.",
-            expected=LARGEST_CHUNK,
-            found=size,
+            f"{LARGEST_CHUNK // 2**20:,} MiB are. If the file is not damaged, save it with tiles, such as 512 x 512."
         )
+        raise DataError(text, expected=LARGEST_CHUNK, found=size)
