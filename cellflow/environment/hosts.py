@@ -11,15 +11,7 @@ from cellflow.environment.places import DATA, DRIVES, INPUT, LASTING, HostName
 from cellflow.environment.snapshot import Snapshot
 from cellflow.errors import ConfigError
 
-__all__ = [
-    "Host",
-    "HostDefaults",
-    "HostName",
-    "amp_type",
-    "detect_host",
-    "environment_record",
-    "host_defaults",
-]
+__all__ = ["Host", "HostDefaults", "amp_type", "detect_host", "environment_record", "host_defaults"]
 
 _NODE_LOCAL = ("/tmp", "/var/tmp", "/dev/shm")
 _MAX_WORKERS = 8
@@ -140,18 +132,16 @@ def environment_record(
     `label` is what people call the machine (``--environment``); without it the host's name.
     """
     plain = snapshot.to_dict()
-    same = ("hostname", "platform", "python", "versions", "gpus", "free_disk", "variables")
+    same = (
+        "folder", "commit", "dirty", "hostname", "platform", "python", "versions", "gpus", "free_disk", "variables",
+        "cpu", "cpu_flags",
+    )  # fmt: skip
     return {
         "schema": "cellflow-environment",
         "version": 1,
         "environment": label or host.name,
         "host": asdict(host),
-        "folder": snapshot.folder,
-        "commit": snapshot.commit,
-        "dirty": snapshot.dirty,
         **{key: plain[key] for key in same},
-        "cpu": snapshot.cpu,
-        "cpu_flags": plain["cpu_flags"],
         "cores": snapshot.cpu_count,
         "usable_cores": snapshot.usable_cores,
         "memory": snapshot.memory,

@@ -14,14 +14,7 @@ from numpy.typing import NDArray
 from tifffile import COMPRESSION, PHOTOMETRIC
 
 from cellflow.errors import DataError
-from cellflow.io._image_header import (
-    ORIENTATION,
-    Claim,
-    known_orientation,
-    refuse_swollen,
-    turn,
-    turned_shape,
-)
+from cellflow.io import _image_header as header
 from cellflow.io.pixel_limit import refuse_large
 from cellflow.storage.sizes import few_text
 
@@ -81,7 +74,7 @@ class Plane(NamedTuple):
             channels = [3]
         elif self.alpha:
             channels = [channels[0] - 1] if channels[0] > 2 else []
-        return (*turned_shape((height, width), self.orientation), *channels)
+        return (*header.turned_shape((height, width), self.orientation), *channels)
 
     def ordered(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """Pixels with the axes of the series, ``(H, W)`` or ``(H, W, C)``; a view."""
@@ -95,7 +88,7 @@ class Plane(NamedTuple):
         pixels = pixels[..., :-1] if self.alpha else pixels
         if self.indexed and colours:
             pixels = _colours(self.page.colormap, pixels)
-        return turn(pixels, self.orientation)
+        return header.turn(pixels, self.orientation)
 
 
 def read_pixels(path: Path, *, colours: bool = True, most: int | None = None) -> NDArray[Any]:
@@ -154,7 +147,7 @@ def open_plane(path: Path) -> Iterator[Plane]:
             page,
             indexed and not tiff.is_imagej,  # where it only colours the display
             _has_alpha(page),
-            known_orientation(page.tags.valueof(ORIENTATION, 1)),
+            header.known_orientation(page.tags.valueof(header.ORIENTATION, 1)),
         )
 
 
@@ -242,7 +235,9 @@ def refuse_swollen_claim(plane: Plane, path: Path, lengths: tuple[int, ...]) -> 
     size = sum(file.stat().st_size for file in _files(plane, path))
     samples = int(np.prod(lengths, dtype=object))
     stored = samples * page.bitspersample // 8
-    refuse_swollen(Claim(samples * plane.series.dtype.itemsize, stored), size, packing)
+    header.refuse_swollen(
+        header.Claim(samples * plane.series.dtype.itemsize, stored), size, packing
+    )
 
 
 def refuse_cut_off(plane: Plane) -> None:

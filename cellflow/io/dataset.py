@@ -113,11 +113,8 @@ class Dataset:
         """Ids of all images, sorted."""
         return [str(image_id) for image_id in self.images.index]
 
-    own_columns = (*_COLUMNS, _NAMES)
-    """Columns of `images` that `cellflow prepare` computes of every dataset."""
-
     computed_columns = (*_COLUMNS, _NAMES, NEAR_COPY)
-    """All columns that it may compute; the others came with the source."""
+    """Columns of `images` that `cellflow prepare` computes; the others came with the source."""
 
     @property
     def folds_path(self) -> Path:
@@ -169,7 +166,7 @@ class Dataset:
         return image
 
     def _image_path(self, image_id: str) -> Path:
-        return self.path / "images" / str(self._row(image_id)["file"])
+        return self.path / "images" / str(self._value(image_id, "file"))
 
     def _check_shape(self, image_id: str, found: tuple[int, int]) -> None:
         path, shape = self._image_path(image_id), self._shape(image_id)
@@ -182,14 +179,12 @@ class Dataset:
 
     def pixel_size(self, image_id: str) -> PixelSize | None:
         """Micrometres per pixel of one image, where its file told them."""
-        self._row(image_id)
-        return sensible_pixel_size(*(self.images.at[image_id, name] for name in _PIXEL_SIZE))
+        return sensible_pixel_size(*(self._value(image_id, name) for name in _PIXEL_SIZE))
 
     def channel_names(self, image_id: str) -> tuple[str, ...]:
         """Names of all channels of one image; none where they are not known, or not all."""
-        self._row(image_id)
-        names = split_names(str(self.images.at[image_id, _NAMES]))
-        return names if len(names) == self.images.at[image_id, "channels"] else ()
+        names = split_names(str(self._value(image_id, _NAMES)))
+        return names if len(names) == self._value(image_id, "channels") else ()
 
     def labels(self, image_id: str) -> NDArray[np.int32]:
         """Label map for training, ``(H, W)`` int32: a disputed pixel belongs to the smaller cell."""
@@ -220,18 +215,14 @@ class Dataset:
         """Hash of the fold table, whatever the order of its rows."""
         return fold_table_hash(self.folds())
 
-    def _row(self, image_id: str) -> dict[str, Any]:
+    def _value(self, image_id: str, name: str) -> Any:
         if image_id not in self.images.index:
             text = f"{self.path}: no image with the id {image_id!r} among its {len(self)} images."
             raise DataError(text, path=self.path, id=image_id)
-        return {
-            name: self.images.at[image_id, name]
-            for name in ("file", "height", "width", "pixel_hash")
-        }
+        return self.images.at[image_id, name]
 
     def _shape(self, image_id: str) -> tuple[int, int]:
-        row = self._row(image_id)
-        return int(row["height"]), int(row["width"])
+        return int(self._value(image_id, "height")), int(self._value(image_id, "width"))
 
     @cached_property
     def _annotations(self) -> dict[str, list[str]]:

@@ -109,9 +109,8 @@ def _in_zarr(path: Path) -> list[Path]:
 def _items(folder: Path) -> Iterator[Path]:
     """What lies in a folder and is not hidden."""
     if not folder.is_dir():
-        raise DataError(
-            f"{folder}: expected a folder of images, found {_what_is(folder)}.", path=folder
-        )
+        what = "a file" if folder.exists() else "nothing there"
+        raise DataError(f"{folder}: expected a folder of images, found {what}.", path=folder)
     try:
         yield from (item for item in folder.iterdir() if item.name[0] != ".")
     except OSError as error:
@@ -125,7 +124,3 @@ def is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _what_is(path: Path) -> str:
-    return "a file" if path.exists() else "nothing there"

@@ -20,7 +20,7 @@ _LONGEST = 1 << 28
 _CUT_OFF = 16
 """What is so near to the end of what was read may be part of a word that goes on in the next chunk."""
 _NOT_WHOLE = "the end of the file: it is not whole. Copy or download it again"
-_SPACE = re.compile(r"[ \t\r\n]*")
+_NO_SPACE = re.compile(r"[^ \t\r\n]")
 _DECODER = json.JSONDecoder()
 
 
@@ -83,9 +83,10 @@ class _Text:
     def peek(self) -> str:
         """The next character that is not white space; empty at the end."""
         while True:
-            self._at = _end_of_space(self._text, self._at)
-            if self._at < len(self._text):
-                return self._text[self._at]
+            found = _NO_SPACE.search(self._text, self._at)
+            self._at = len(self._text) if found is None else found.start()
+            if found is not None:
+                return found.group()
             if self._ended:
                 return ""
             self._read_on()
@@ -181,9 +182,3 @@ class _Text:
         new = self._file.read(max(_CHUNK, len(rest)))
         self._before += self._at
         self._text, self._at, self._ended = rest + new, 0, not new
-
-
-def _end_of_space(text: str, start: int) -> int:
-    found = _SPACE.match(text, start)
-    assert found is not None  # nothing is white space too
-    return found.end()

@@ -20,15 +20,9 @@ class Cell:
 
     def to_dict(self) -> dict[str, Any]:
         """As the format has it."""
-        plain: dict[str, Any] = {
-            "cell_type": self.kind,
-            "id": self.name,
-            "metadata": {},
-            "source": self.text.strip("\n").splitlines(keepends=True),
-        }
-        if self.kind == "code":
-            plain |= {"execution_count": None, "outputs": []}
-        return plain
+        lines = self.text.strip("\n").splitlines(keepends=True)
+        plain = {"cell_type": self.kind, "id": self.name, "metadata": {}, "source": lines}
+        return plain | ({"execution_count": None, "outputs": []} if self.kind == "code" else {})
 
 
 def notebook_text(cells: Sequence[Cell]) -> str:

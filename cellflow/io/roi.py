@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -182,13 +181,8 @@ def _checked(box: Box, text: str, shape: tuple[int, int]) -> Box:
 
 
 def _outline_of(box: Box) -> Outline:
-    corners: Iterable[tuple[int, int]] = (
-        (box.left, box.top),
-        (box.right, box.top),
-        (box.right, box.bottom),
-        (box.left, box.bottom),
-    )
-    return [[closed(np.array(list(corners)))]]
+    x, y = [box.left, box.right, box.right, box.left], [box.top, box.top, box.bottom, box.bottom]
+    return [[closed(np.stack([x, y], axis=1))]]
 
 
 def _rounded(outline: Outline) -> Outline:

@@ -85,13 +85,9 @@ def redact_tree(value: Any, environ: Mapping[str, str] = os.environ) -> Any:
 class RedactSecrets(logging.Filter):
     """Filter for log handlers that replaces secrets in messages and tracebacks; no record is dropped."""
 
-    def __init__(self, environ: Mapping[str, str] = os.environ):
-        super().__init__()
-        self._environ = environ
-
     def filter(self, record: logging.LogRecord) -> bool:
         """Rewrite the record where a secret is in it."""
-        hidden = secret_values(self._environ)
+        hidden = secret_values()
         try:
             message = record.getMessage()
         except Exception:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,15 @@ from cellflow.storage.plain_values import plain
 from cellflow.storage.run_folder import RunFolder
 from cellflow.storage.secrets import redact, redact_tree
 from cellflow.tracking.journal import Journal
-from cellflow.tracking.slot import Slot, reason_of
-from cellflow.tracking.tracker import Links, Pictures, Tracker
+from cellflow.tracking.tracker import Links, Pictures, Tracker, TrackerUnavailableError
 from cellflow.tracking.tracking_file import TrackingFile, merge_links
 
 __all__ = ["NO_TRACKERS", "Trackers", "open_trackers", "reopen_trackers"]
 
 _log = logging.getLogger(__name__)
+
+FIRST_PAUSE, LONGEST_PAUSE = 30.0, 1800.0
+"""Seconds after a failure in which a tracker is not asked for what comes often; doubled each time."""
 
 
 def open_trackers(config: TrackingConfig, folder: Path, *, experiment: str) -> Trackers:
@@ -58,6 +62,52 @@ def reopen_trackers(folder: Path, *, experiment: str) -> Trackers:
     return open_trackers(config, folder, experiment=experiment)
 
 
+@dataclass
+class _Slot:
+    """A tracker and how it fares."""
+
+    tracker: Tracker
+    failures: int = 0
+    paused_until: float = 0.0
+    left_out: bool = False
+
+    def tell(self, what: str, tell: Callable[[Tracker], None], *, often: bool) -> None:
+        """Let the tracker record something, unless it is left out or, for what comes often, pauses."""
+        if self.left_out or (often and time.monotonic() < self.paused_until):
+            return
+        try:
+            tell(self.tracker)
+        except Exception as error:
+            self._failed(what, error)
+        else:
+            self.paused_until = 0.0
+
+    def _failed(self, what: str, error: Exception) -> None:
+        self.left_out = isinstance(error, TrackerUnavailableError)
+        pause = min(FIRST_PAUSE * 2.0**self.failures, LONGEST_PAUSE)
+        self.failures += 1
+        self.paused_until = time.monotonic() + pause
+        level = logging.WARNING if self.failures == 1 else logging.DEBUG
+        _log.log(level, "%s", _message(self.tracker, what, error))
+
+
+def _message(tracker: Tracker, what: str, error: Exception) -> str:
+    """What was not recorded, why, and what to do."""
+    reason = _reason_of(error)
+    if isinstance(error, TrackerUnavailableError):
+        return f"{tracker.name} does not record {what}, nor what follows: {reason}."
+    kind = type(error).__name__
+    return (
+        f"{tracker.name} did not record {what} ({kind}: {reason}). Training goes on and {tracker.name} "
+        f"is tried again; {tracker.advice}. This is said once."
+    )
+
+
+def _reason_of(error: Exception) -> str:
+    """What an error says, without secrets and final stop."""
+    return redact(str(error).strip() or type(error).__name__).rstrip(".")
+
+
 class Trackers:
     """Hands every event to each tracker; what one raises becomes a warning, once per tracker.
 
@@ -82,7 +132,7 @@ class Trackers:
         file: TrackingFile | None = None,
     ):
         self._config, self._file = config or TrackingConfig(), file
-        self._slots = [Slot(tracker) for tracker in trackers]
+        self._slots = [_Slot(tracker) for tracker in trackers]
 
     def __bool__(self) -> bool:
         """Whether there is anything to record to."""
@@ -227,4 +277,6 @@ def _opened(makers: Iterator[_Maker]) -> Iterator[Tracker]:
         try:
             yield make()
         except Exception as error:
-            _log.warning("%s records nothing: %s. The run goes on without.", name, reason_of(error))
+            _log.warning(
+                "%s records nothing: %s. The run goes on without.", name, _reason_of(error)
+            )

@@ -13,7 +13,7 @@ from cellflow.config.tracking import TrackingConfig
 from cellflow.storage.atomic import write_json
 from cellflow.storage.records import dict_or_empty, read_json
 from cellflow.storage.secrets import redact_tree
-from cellflow.tracking._lock import locked
+from cellflow.tracking.journal import locked
 from cellflow.tracking.tracker import Links
 
 __all__ = ["TrackingFile", "merge_links"]

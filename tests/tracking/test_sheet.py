@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from fake_sheets import FakeSheets
 
-from cellflow.tracking import TrackerUnavailableError, sheet_table
+from cellflow.tracking import sheet_table
 from cellflow.tracking.sheet import COLUMNS, SheetTracker
+from cellflow.tracking.tracker import TrackerUnavailableError
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from cellflow.errors import CellflowError
-from cellflow.tracking import TrackerUnavailableError
 from cellflow.tracking.slack import SlackTracker
+from cellflow.tracking.tracker import TrackerUnavailableError
 
 Make = Callable[[str], SlackTracker]
 

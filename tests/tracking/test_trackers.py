@@ -16,15 +16,13 @@ from cellflow.config.tracking import TrackingConfig
 from cellflow.errors import ConfigError
 from cellflow.tracking import (
     NO_TRACKERS,
-    Links,
-    Tracker,
     Trackers,
-    TrackerUnavailableError,
     open_trackers,
     read_journal,
     reopen_trackers,
 )
 from cellflow.tracking.journal import Journal
+from cellflow.tracking.tracker import Links, Tracker, TrackerUnavailableError
 
 SECRETS = {
     "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",

@@ -66,9 +66,7 @@ class GeoJson(OutlineFiles):
 
     def is_one(self, path: Path) -> bool:
         """Whether a file is named so, or a ``.json`` begins like one, as QuPath before 0.3 and scripts name it."""
-        if path.suffix.lower() == ".geojson":
-            return True
-        return begins_as_geojson(path)
+        return path.suffix.lower() == ".geojson" or begins_as_geojson(path)
 
     def found(self, path: Path) -> FoundOutlines:
         """The objects of a file."""

@@ -15,16 +15,10 @@ from pathlib import Path
 from typing import Literal
 
 from cellflow.errors import DataError, RleError
+from cellflow.io import places
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.formats.map_files import refuse_single_map
 from cellflow.io.images import IMAGE_SUFFIXES, image_shape, list_images
-from cellflow.io.places import (
-    IMAGE_FOLDERS,
-    is_kaggle_layout,
-    kaggle_folder,
-    kaggle_table,
-    tell_of_passed_over,
-)
 from cellflow.io.source import FileImage, Shape, Source, SourceImage, by_id, match_id
 from cellflow.io.tables import Row, read_rows, whole_number
 from cellflow.numeric.mask_checks import order_of_rles
@@ -56,18 +50,22 @@ class KaggleTable(SourceFormat):
     def recognises(self, path: Path, options: ReadOptions) -> bool:
         """Whether table and images are there; as truth any file is a table."""
         if options.use == "prepare":
-            elsewhere = options.images is not None and kaggle_table(path) is not None
-            return options.masks is None and (elsewhere or is_kaggle_layout(path))
-        return path.is_file() or kaggle_table(path) is not None
+            elsewhere = options.images is not None and places.kaggle_table(path) is not None
+            return options.masks is None and (elsewhere or places.is_kaggle_layout(path))
+        return path.is_file() or places.kaggle_table(path) is not None
 
     def lies_in(self, folder: Path, options: ReadOptions) -> list[Path]:
         """The table, where the folder of its images is there too."""
-        table = kaggle_table(folder) if options.masks is None and is_kaggle_layout(folder) else None
+        table = (
+            places.kaggle_table(folder)
+            if options.masks is None and places.is_kaggle_layout(folder)
+            else None
+        )
         return [table] if table is not None else []
 
     def read(self, path: Path, options: ReadOptions) -> Source:
         """Read the table; runs are decoded image by image."""
-        table = kaggle_table(path) or path
+        table = places.kaggle_table(path) or path
         refuse_single_map(table)
         options = _with_names_of(table, options)
         files = _files(table, options) if options.use == "prepare" else None
@@ -182,7 +180,7 @@ def _with_names_of(table: Path, options: ReadOptions) -> ReadOptions:
 
 
 def _image_folder(table: Path, options: ReadOptions) -> Path:
-    return options.images or kaggle_folder(table) or table.parent / "train"
+    return options.images or places.kaggle_folder(table) or table.parent / "train"
 
 
 def _files(table: Path, options: ReadOptions) -> dict[str, FileImage]:
@@ -190,13 +188,13 @@ def _files(table: Path, options: ReadOptions) -> dict[str, FileImage]:
     place = _image_folder(table, options)
     found = [FileImage(path.stem, path) for path in list_images(place)]
     if not found:
-        inside = sorted(place.glob(f"*/{IMAGE_FOLDERS[0]}"))
+        inside = sorted(place.glob(f"*/{places.IMAGE_FOLDERS[0]}"))
         found = [FileImage(item.parent.name, path) for item in inside for path in list_images(item)]
     files = by_id(found, options.problems)
     if not files:
         endings = ", ".join(IMAGE_SUFFIXES)
         options.problems.add(f"{place}: no images ({endings}) in this folder.")
-    tell_of_passed_over(place)
+    places.tell_of_passed_over(place)
     return files
 
 

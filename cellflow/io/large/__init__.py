@@ -10,22 +10,17 @@ from cellflow.io.channel_names import read_channel_names
 from cellflow.io.image_folders import SLIDE_SUFFIXES
 from cellflow.io.images import is_zarr, read_image
 from cellflow.io.large.array_image import ArrayImage
-from cellflow.io.large.coarse import CoarsePixels, coarse_pixels
-from cellflow.io.large.large_image import LARGEST_CHUNK, LargeImage, place_text
+from cellflow.io.large.coarse import coarse_pixels
+from cellflow.io.large.large_image import LargeImage, place_text
 from cellflow.io.large.slide_image import SlideImage
-from cellflow.io.large.tiff_image import TiffImage, open_tiff
+from cellflow.io.large.tiff_image import open_tiff
 from cellflow.io.large.zarr_image import ZarrImage
 from cellflow.io.pixel_size import PixelSize, read_pixel_size
 
 __all__ = [
-    "LARGEST_CHUNK",
     "SLIDE_SUFFIXES",
     "ArrayImage",
-    "CoarsePixels",
     "LargeImage",
-    "SlideImage",
-    "TiffImage",
-    "ZarrImage",
     "coarse_pixels",
     "open_large_image",
     "place_text",
@@ -63,7 +58,7 @@ def open_large_image(
     ------
     DataError
         If the file is missing, damaged or no such image, there is no such level, or its tiles, strips or
-        chunks are larger than `LARGEST_CHUNK`.
+        chunks are larger than `large_image.LARGEST_CHUNK`.
     PackageError
         If the file is a slide and OpenSlide is not installed.
     """
