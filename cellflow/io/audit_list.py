@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -152,13 +152,7 @@ def read_audit_list(path: Path) -> list[AuditRow]:
 def write_decisions(path: Path, decisions: Iterable[Decision]) -> None:
     """Write what was decided of a dataset, atomically."""
     rows = (
-        {
-            "id": item.id,
-            "kind": item.kind,
-            "verdict": item.verdict,
-            "annotations": ";".join(item.annotations),
-            "proposal": ";".join(item.proposal),
-        }
+        asdict(item) | {name: ";".join(getattr(item, name)) for name in ("annotations", "proposal")}
         for item in decisions
     )
     _write(path, _DECISION, rows)

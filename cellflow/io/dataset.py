@@ -292,18 +292,16 @@ class DatasetWriter:
             for image_id in sorted(self._annotations):
                 writer.writerows([image_id, rle] for rle in self._annotations[image_id])
         hashes = dict(zip(table["id"], table["pixel_hash"], strict=True))
-        write_json(
-            self._folder / "dataset.json",
-            {
-                "format": FORMAT,
-                "version": VERSION,
-                "source_layout": layout,
-                "n_images": len(table),
-                "n_instances": int(table["n_instances"].sum()),
-                "data_hash": _data_hash(hashes, self._annotations),
-                "cellflow_version": __version__,
-            },
-        )
+        facts = {
+            "format": FORMAT,
+            "version": VERSION,
+            "source_layout": layout,
+            "n_images": len(table),
+            "n_instances": int(table["n_instances"].sum()),
+            "data_hash": _data_hash(hashes, self._annotations),
+            "cellflow_version": __version__,
+        }
+        write_json(self._folder / "dataset.json", facts)
 
 
 def _free_name(column: str) -> str:

@@ -154,10 +154,10 @@ def _checked(flow: NDArray[Any], cellprob: NDArray[Any], scale: NDArray[Any]) ->
         if bad:
             text = f"expected finite numbers in {name}, found {bad} that are NaN or infinite."
             raise DataError(text, expected=0, found=bad)
-    if scale.size != 1 or not float(scale.reshape(-1)[0]) > 0:
+    length = float(scale.reshape(-1)[0]) if scale.size == 1 else 0.0
+    if not length > 0:
         raise DataError(f"expected one positive scale, found {scale}.", found=scale)
     _check_logit(cellprob)
-    length = float(scale.reshape(-1)[0])
     _check_length(flow, cellprob > 0, length)
     return (flow * (FLOW_SCALE / length)).astype(np.float32), cellprob.astype(np.float32)
 

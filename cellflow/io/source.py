@@ -65,13 +65,8 @@ class SourceImage:
 
     def open_large(self, level: int = 0) -> LargeImage:
         """The image, to be read box by box and closed; here its pixels in memory, which are one level."""
-        return ArrayImage(
-            self.path,
-            self.pixels(),
-            level=level,
-            pixel_size=self.pixel_size(),
-            channel_names=self.channel_names(),
-        )
+        pixels, size, names = self.pixels(), self.pixel_size(), self.channel_names()
+        return ArrayImage(self.path, pixels, level=level, pixel_size=size, channel_names=names)
 
     def __call__(self) -> NDArray[Any]:
         """The pixels: an image is its own reader."""
@@ -254,14 +249,10 @@ def _same_id(first: SourceImage, second: SourceImage) -> DataError:
     beside = first.path.parent == second.path.parent
     one, other = (first.path.name, second.path.name) if beside else (first.path, second.path)
     where = f"{first.path.parent}: " if beside else ""
-    more = (
-        ""
-        if beside
-        else ", or name the folder above both with --recursive, which puts the names of sub-folders in front"
-    )
+    more = ", or name the folder above both with --recursive, which puts the names of sub-folders in front"
     text = (
         f"{where}{one} and {other} have the same id {first.id!r}. Ids are names without ending; rename or "
-        f"remove one{more}."
+        f"remove one{'' if beside else more}."
     )
     return DataError(text, id=first.id, path=second.path)
 

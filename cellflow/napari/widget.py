@@ -57,11 +57,9 @@ def _segment(
     """Segment a layer; napari adds what the worker returns."""
     if image is None:
         raise ValueError("Open an image first: there is no image layer to segment.")
-    thresholds = {
-        "cellprob_threshold": cellprob_threshold,
-        "flow_threshold": flow_threshold,
-        "min_size": min_size,
-    }
+    thresholds = dict(
+        cellprob_threshold=cellprob_threshold, flow_threshold=flow_threshold, min_size=min_size
+    )
     places = {key: getattr(image, key)[-_spatial(image) :] for key in _PLACE}
     job = {
         "model": model.strip(),

@@ -9,6 +9,7 @@ from typing import Any
 from cellflow.config.checks import config_to_dict
 from cellflow.config.training import TrainConfig
 from cellflow.storage.plain_values import flatten, round_score
+from cellflow.storage.records import dict_or_empty
 from cellflow.tracking.sheet_table import Row, SheetTable
 from cellflow.tracking.tracker import Links, Tracker
 
@@ -54,7 +55,8 @@ class SheetTracker(Tracker):
 
     def start_fold(self, fold: int, start: Mapping[str, Any]) -> None:
         """Add or update the row of a fold."""
-        self._table.upsert([self._row(fold, _start_values(fold, start))])
+        values = _values(start, "started", start.get("network"), f"fold_{fold}")
+        self._table.upsert([self._row(fold, values)])
 
     def end_fold(self, fold: int, summary: Mapping[str, Any], model: Path) -> None:
         """Write the best score of a fold."""
@@ -82,30 +84,25 @@ class SheetTracker(Tracker):
         return Row(key, identity | filled, same=same, keep=_KEPT)
 
 
-def _start_values(fold: int, start: Mapping[str, Any]) -> dict[str, Any]:
-    config = start.get("config") or {}
+def _values(facts: Mapping[str, Any], date: str, network: Any, which: str) -> dict[str, Any]:
+    """What a fold that starts and a run that has come further both tell."""
+    config = facts.get("config") or {}
     return {
-        "date": _date(start.get("started")),
-        "comment": start.get("comment"),
-        "model": _model(config, start.get("network")),
+        "date": _date(facts.get(date)),
+        "comment": facts.get("comment"),
+        "model": _model(config, network),
         "configuration": _configuration(config),
-        "environment": start.get("environment"),
-        "run link": _wandb_link(start, f"fold_{fold}"),
+        "environment": facts.get("environment"),
+        "run link": _wandb_link(facts, which),
     }
 
 
 def _run_values(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    cv, config = metadata.get("cv") or {}, metadata.get("config") or {}
-    return {
-        "date": _date(metadata.get("created")),
-        "comment": metadata.get("comment"),
-        "model": _model(config, (metadata.get("model") or {}).get("network")),
+    cv, network = metadata.get("cv") or {}, (metadata.get("model") or {}).get("network")
+    return _values(metadata, "created", network, "run") | {
         "CV raw": round_score(cv.get("raw")),
         "CV with post-processing": round_score(cv.get("post")),
-        "configuration": _configuration(config),
         "submission link": (metadata.get("publication") or {}).get("url"),
-        "environment": metadata.get("environment"),
-        "run link": _wandb_link(metadata, "run"),
     }
 
 
@@ -149,5 +146,4 @@ def _configuration(config: Mapping[str, Any]) -> str:
 
 
 def _wandb_link(facts: Mapping[str, Any], which: str) -> str | None:
-    links = (facts.get("trackers") or {}).get("wandb")
-    return links.get(which) if isinstance(links, dict) else None
+    return dict_or_empty((facts.get("trackers") or {}).get("wandb")).get(which)

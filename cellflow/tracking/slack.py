@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from cellflow.errors import CellflowError
 from cellflow.storage.plain_values import round_score
+from cellflow.storage.records import dict_or_empty
 from cellflow.tracking.tracker import Tracker, TrackerUnavailableError
 
 __all__ = ["SlackTracker"]
@@ -93,20 +94,11 @@ def _report(experiment: str, metadata: Mapping[str, Any]) -> Iterator[str]:
         yield "folds: " + ", ".join(
             f"{fold}: {score:.4f}" if score is not None else f"{fold}: none" for fold, score in best
         )
-    yield from (f"<{url}>" for url in _urls(metadata))
-
-
-def _urls(metadata: Mapping[str, Any]) -> Iterator[str]:
-    trackers = metadata.get("trackers") or {}
-    publication = metadata.get("publication") or {}
-    wandb = trackers.get("wandb")
-    for url in (
-        wandb.get("run") if isinstance(wandb, dict) else None,
-        trackers.get("sheet"),
-        publication.get("url"),
-    ):
+    trackers, publication = metadata.get("trackers") or {}, metadata.get("publication") or {}
+    wandb = dict_or_empty(trackers.get("wandb")).get("run")
+    for url in (wandb, trackers.get("sheet"), publication.get("url")):
         if isinstance(url, str) and url.startswith("http"):
-            yield url
+            yield f"<{url}>"
 
 
 def _escape(text: object) -> str:

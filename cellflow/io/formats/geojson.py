@@ -167,14 +167,9 @@ def write_geojson(
     measurements : mapping, optional
         By number of the cell what was measured, by name; values that are not finite are left out.
     """
+    known = measurements or {}
     lines = ",\n".join(
-        detection(
-            number,
-            outline,
-            image_id,
-            cell_type=cell_type,
-            measured=(measurements or {}).get(number, {}),
-        )
+        detection(number, outline, image_id, cell_type=cell_type, measured=known.get(number))
         for number, outline in outlines_from_labels(labels).items()
     )
     write_text(path, f"{COLLECTION_HEAD}{lines}{COLLECTION_END}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cellflow.errors import DataError
-from cellflow.io.formats.map_files import read_map, same_cells
+from cellflow.io.formats.label_maps import read_map, same_cells
 from cellflow.io.formats.seg_npy import SEG_ENDING, seg_files
 from cellflow.io.images import list_images
 from cellflow.io.source import SourceImage

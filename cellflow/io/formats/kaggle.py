@@ -17,7 +17,7 @@ from typing import Literal
 from cellflow.errors import DataError, RleError
 from cellflow.io import places
 from cellflow.io.formats.base import ReadOptions, SourceFormat
-from cellflow.io.formats.map_files import refuse_single_map
+from cellflow.io.formats.label_maps import refuse_single_map
 from cellflow.io.images import IMAGE_SUFFIXES, image_shape, list_images
 from cellflow.io.source import FileImage, Shape, Source, SourceImage, by_id, match_id
 from cellflow.io.tables import Row, read_rows, whole_number

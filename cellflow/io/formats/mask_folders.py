@@ -12,7 +12,7 @@ from cellflow.errors import DataError
 from cellflow.io import places
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.formats.gui_files import GuiFiles
-from cellflow.io.formats.map_files import is_seg_ending, list_maps, read_map
+from cellflow.io.formats.label_maps import is_seg_ending, list_maps, read_map
 from cellflow.io.formats.seg_npy import SEG_ENDING
 from cellflow.io.images import IMAGE_SUFFIXES, is_zarr, list_images, passed_over
 from cellflow.io.mask_findings import looks_like_label_map
@@ -74,19 +74,12 @@ class MaskFolders(SourceFormat):
         _add_problems(folders, found, images, maps, options.problems)
         places.tell_of_passed_over(*dict.fromkeys((folders.images, folders.masks)))
         _tell_of_subfolders(folders)
-        return Source(
-            path,
-            "paired-files" if folders.paired else self.name,
-            {
-                name: FileImage(
-                    name,
-                    image.path,
-                    read_cells=partial(_cells, image.path, maps[name].path, options.colours),
-                )
-                for name, image in sorted(images.items())
-                if name in maps
-            },
-        )
+        pairs: dict[str, SourceImage] = {}
+        for name in sorted(images.keys() & maps.keys()):
+            image = images[name].path
+            read = partial(_cells, image, maps[name].path, options.colours)
+            pairs[name] = FileImage(name, image, read_cells=read)
+        return Source(path, "paired-files" if folders.paired else self.name, pairs)
 
 
 @dataclass(frozen=True)

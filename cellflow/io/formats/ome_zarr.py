@@ -106,13 +106,12 @@ def _choose(image: Path, options: ReadOptions) -> Path:
         wanted = CELLS
     if wanted in names or (wanted is None and len(names) == 1):
         return label_map(image, wanted or names[0])
-    where = f"{image}: expected a label map in its labels/, found "
-    advice = "Add it (all zero if the image has no cells) or remove the image."
-    if names:
-        advice = "Say which with --masks NAME."
-    raise DataError(
-        f"{where}{few_text(names) or 'none'}. {advice}", path=image, expected=wanted, found=names
+    missing = "Add it (all zero if the image has no cells) or remove the image."
+    advice = "Say which with --masks NAME." if names else missing
+    text = (
+        f"{image}: expected a label map in its labels/, found {few_text(names) or 'none'}. {advice}"
     )
+    raise DataError(text, path=image, expected=wanted, found=names)
 
 
 def _cells(path: Path, shape: Shape | None, *, predicted: bool) -> Instances:

@@ -49,16 +49,8 @@ _DTYPE = re.compile(r"[bBiufSUO?](1|2|4|8|16)?|[SU]\d{1,4}")
 
 def seg_files(folder: Path) -> list[Path]:
     """Files of a folder that are called ``NAME_seg.npy``, sorted by name; none if there is no folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        item
-        for item in folder.iterdir()
-        if item.suffix.lower() == ".npy"
-        and item.stem.endswith(SEG_ENDING)
-        and item.name[0] != "."
-        and item.is_file()
-    )
+    found = folder.glob(f"*{SEG_ENDING}.[nN][pP][yY]")
+    return sorted(item for item in found if item.name[0] != "." and item.is_file())
 
 
 def read_seg_npy(path: Path) -> NDArray[np.int64]:

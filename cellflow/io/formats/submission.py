@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cellflow.errors import DataError
 from cellflow.io.formats.base import ReadOptions, SourceFormat
-from cellflow.io.formats.map_files import refuse_single_map
+from cellflow.io.formats.label_maps import refuse_single_map
 from cellflow.io.source import Shape, Source, SourceImage
 from cellflow.io.tables import read_rows
 from cellflow.numeric.rle import instances_from_rles

@@ -133,7 +133,13 @@ class LargeImage(ABC):
     def factor(self, level: int | None = None) -> tuple[float, float]:
         """Pixels of the finest level along Y and X that make one of a level."""
         shape, finest = self.levels[self._known(level)], self.levels[0]
-        return _factor(finest, shape)
+        ratios = tuple(large / small for large, small in zip(finest, shape, strict=True))
+        meant = round(max(ratios))  # the whole number that was meant, where a level was rounded
+        rounded = all(
+            large // meant <= small <= -(-large // meant)
+            for large, small in zip(finest, shape, strict=True)
+        )
+        return (float(meant), float(meant)) if rounded else (ratios[0], ratios[1])
 
     def pixel_size(self) -> PixelSize | None:
         """Micrometres per pixel of the level in use; None where they are not known."""
@@ -178,17 +184,6 @@ class LargeImage(ABC):
             text = f"{self.path}: there is no level {level}; it has {sizes} (height x width). Name one of these."
             raise DataError(text, path=self.path, expected=len(self.levels), found=level)
         return level
-
-
-def _factor(finest: tuple[int, int], shape: tuple[int, int]) -> tuple[float, float]:
-    """Ratio of two shapes along both axes; the whole number that was meant, where a level was rounded."""
-    ratios = tuple(large / small for large, small in zip(finest, shape, strict=True))
-    meant = round(max(ratios))
-    rounded = all(
-        large // meant <= small <= -(-large // meant)
-        for large, small in zip(finest, shape, strict=True)
-    )
-    return (float(meant), float(meant)) if rounded else (ratios[0], ratios[1])
 
 
 def pieces(box: Box, chunk: tuple[int, int]) -> Iterator[Box]:
