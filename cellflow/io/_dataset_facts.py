@@ -21,9 +21,8 @@ def read_facts(path: Path) -> dict[str, Any]:
     if not file.is_file():
         restore_folder(path)  # a killed `prepare --overwrite` may have moved it away
     if not file.is_file():
-        raise DataError(
-            f"{path}: expected a dataset folder, found {_found_instead(path)}", path=path
-        )
+        message = f"{path}: expected a dataset folder, found {_found_instead(path)}"
+        raise DataError(message, path=path)
     try:
         facts = load_json(file)
     except (OSError, ValueError) as error:

@@ -68,9 +68,8 @@ def _is_chunk(name: str) -> bool:
 
 
 def _led_out(name: str) -> DataError:
-    return DataError(
-        f"{name} is a link that leads out of it. Copy the whole image, without links.", found=name
-    )
+    text = f"{name} is a link that leads out of it. Copy the whole image, without links."
+    return DataError(text, found=name)
 
 
 def _refuse_swollen(path: Path, facts: ArrayFacts) -> None:

@@ -322,9 +322,8 @@ def _read_images_table(path: Path) -> pd.DataFrame:
     columns, found = read_rows(path, _COLUMNS)
     rows = list(found)
     if not rows:
-        raise DataError(
-            f"{path}: expected a row per image, found none. Prepare the dataset again.", path=path
-        )
+        message = f"{path}: expected a row per image, found none. Prepare the dataset again."
+        raise DataError(message, path=path)
     numbers = {name: [_number(path, row, name) for row in rows] for name in _NUMBERS}
     seen: set[str] = set()
     for row in rows:

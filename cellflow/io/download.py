@@ -63,9 +63,8 @@ def _open(url: str) -> HTTPResponse:
         answer: HTTPResponse = urlopen(url, timeout=TIMEOUT)
     except HTTPError as error:
         error.close()
-        raise DownloadError(
-            f"{url}: the server answered {error.code} ({error.reason}).", found=error.code
-        ) from None
+        text = f"{url}: the server answered {error.code} ({error.reason})."
+        raise DownloadError(text, found=error.code) from None
     except (OSError, HTTPException, ValueError) as error:
         raise DownloadError(f"{url} cannot be reached: {_reason(error)}.") from None
     return answer

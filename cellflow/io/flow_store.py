@@ -40,9 +40,8 @@ class FlowStore:
     def __init__(self, path: Path, mode: str = "r"):
         self.path = Path(path)
         if mode != "w" and not self.path.is_dir():
-            raise DataError(
-                f"No flows at {self.path}. Make them with: cellflow oof", path=self.path
-            )
+            text = f"No flows at {self.path}. Make them with: cellflow oof"
+            raise DataError(text, path=self.path)
         with self._damage_told():
             self._root = zarr.open_group(self.path, mode=_MODES[mode])
 

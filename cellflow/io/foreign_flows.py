@@ -147,9 +147,8 @@ def _checked(flow: NDArray[Any], cellprob: NDArray[Any], scale: NDArray[Any]) ->
     _check_shapes(flow, cellprob)
     for name, array in (("flow", flow), ("cellprob", cellprob), ("scale", scale)):
         if array.dtype.kind not in "fiu":
-            raise DataError(
-                f"expected numbers in {name}, found the type {array.dtype}.", found=array.dtype
-            )
+            message = f"expected numbers in {name}, found the type {array.dtype}."
+            raise DataError(message, found=array.dtype)
         bad = int((~np.isfinite(array)).sum())
         if bad:
             text = f"expected finite numbers in {name}, found {bad} that are NaN or infinite."

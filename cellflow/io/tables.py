@@ -214,9 +214,8 @@ def _read(path: Path, separator: str, *, exact: bool = False) -> Iterator[tuple[
     except (OSError, EOFError, zlib.error) as error:
         raise unreadable(path, error) from error
     except csv.Error as error:
-        raise DataError(
-            f"{path} line {line}: not a CSV table ({error}).", path=path, line=line
-        ) from error
+        text = f"{path} line {line}: not a CSV table ({error})."
+        raise DataError(text, path=path, line=line) from error
 
 
 @contextmanager

@@ -46,9 +46,8 @@ def read_members(path: Path, suffix: str) -> Iterator[tuple[str, bytes]]:
                     with archive.open(member) as file:
                         yield name.stem, file.read(MAX_MEMBER + 1)
     except ZIP_DAMAGES as error:
-        raise DataError(
-            f"{path}: not a zip, or a damaged or encrypted one ({error}). Save it again.", path=path
-        ) from error
+        text = f"{path}: not a zip, or a damaged or encrypted one ({error}). Save it again."
+        raise DataError(text, path=path) from error
     except OSError as error:
         raise unreadable(path, error) from error
 

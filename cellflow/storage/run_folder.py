@@ -162,9 +162,8 @@ class RunFolder:
             # As JSON has it: YAML knows dates, sets and keys that no setting has.
             record = json.loads(json.dumps(load_yaml(self.record_path)))
         except (OSError, ValueError, TypeError) as error:
-            raise RunError(
-                f"{self.record_path} cannot be read: {error}", path=self.record_path
-            ) from None
+            message = f"{self.record_path} cannot be read: {error}"
+            raise RunError(message, path=self.record_path) from None
         wrong = _record_problem(record)
         if wrong:
             text = (

@@ -217,9 +217,8 @@ def _features(path: Path) -> Iterator[Any]:
     except OSError as error:
         raise unreadable(path, error) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path}: expected GeoJSON, found something else ({error}). Export it again.", path=path
-        ) from error
+        text = f"{path}: expected GeoJSON, found something else ({error}). Export it again."
+        raise DataError(text, path=path) from error
     kind = content.get("type") if isinstance(content, dict) else None
     if isinstance(content, list):
         return iter(content)

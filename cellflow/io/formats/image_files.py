@@ -264,9 +264,8 @@ def _read_list(source: Path) -> list[Path]:
     except OSError as error:
         raise unreadable(source, error) from error
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{source}: expected UTF-8 text with the path of one image a line.", path=source
-        ) from error
+        message = f"{source}: expected UTF-8 text with the path of one image a line."
+        raise DataError(message, path=source) from error
     paths, problems = [], []
     for number, line in enumerate(lines, 1):
         text = line.strip()

@@ -145,9 +145,8 @@ def write_seg_npy(
 def _label_map(path: Path, masks: Any) -> NDArray[np.int64]:
     if not isinstance(masks, np.ndarray) or masks.dtype.kind not in "iub":
         found = masks.dtype if isinstance(masks, np.ndarray) else type(masks).__name__
-        raise DataError(
-            f"{path}: expected whole numbers as 'masks', found {found}.", path=path, found=found
-        )
+        message = f"{path}: expected whole numbers as 'masks', found {found}."
+        raise DataError(message, path=path, found=found)
     if masks.ndim == 3 and len(masks) == 1:
         masks = masks[0]
     if masks.ndim != 2 or not masks.size:

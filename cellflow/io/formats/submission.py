@@ -76,9 +76,8 @@ def write_submission(path: Path, rows: Iterable[tuple[str, Sequence[str]]]) -> N
         writer.writerow(["id", "predicted"])
         for image_id, rles in rows:
             if image_id in seen:
-                raise DataError(
-                    f"{path}: the image {image_id!r} comes twice.", path=Path(path), id=image_id
-                )
+                text = f"{path}: the image {image_id!r} comes twice."
+                raise DataError(text, path=Path(path), id=image_id)
             seen.add(image_id)
             writer.writerows([image_id, rle] for rle in rles or [""])
 
