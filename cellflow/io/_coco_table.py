@@ -215,10 +215,8 @@ class CocoTable:
 
     def _tell(self) -> None:
         for reason, names in self._told.items():
-            _log.warning(
-                "%s: %s %s: %s.",
-                *(self.path, plural(len(names), "annotation"), reason, few_text(names)),
-            )
+            text = "%s: %s %s: %s."
+            _log.warning(text, self.path, plural(len(names), "annotation"), reason, few_text(names))
 
 
 def _inner_name(file_name: str) -> str:

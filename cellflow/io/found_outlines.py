@@ -97,15 +97,11 @@ def cells_of(
         )
     cut, specks = _named(found, out & there), _named(found, ~there)
     if cut:
-        _log.warning(
-            "%s: cut at the edge of the image of %s: %s (%s)",
-            *(path, size, plural(len(cut), "outline"), few_text(cut)),
-        )
+        text = "%s: cut at the edge of the image of %s: %s (%s)"
+        _log.warning(text, path, size, plural(len(cut), "outline"), few_text(cut))
     if specks:
-        _log.warning(
-            "%s: left out, because no pixel's centre lies inside: %s (%s)",
-            *(path, plural(len(specks), "outline"), few_text(specks)),
-        )
+        text = "%s: left out, because no pixel's centre lies inside: %s (%s)"
+        _log.warning(text, path, plural(len(specks), "outline"), few_text(specks))
     ends = cells.offsets[1:][there]
     offsets = np.concatenate([np.zeros(1, dtype=np.int64), ends])
     return Instances(shape, cells.starts, cells.lengths, offsets)

@@ -105,10 +105,8 @@ def tell_of_passed_over(
             if not path.stem.endswith(but):
                 reasons.setdefault(reason, []).append(path.name)
         for reason, names in reasons.items():
-            log.warning(
-                "%s: passed over %s (%s): %s",
-                *(folder, plural(len(names), "file"), few_text(names), reason),
-            )
+            text = "%s: passed over %s (%s): %s"
+            log.warning(text, folder, plural(len(names), "file"), few_text(names), reason)
 
 
 def kaggle_table(folder: Path) -> Path | None:

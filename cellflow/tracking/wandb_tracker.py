@@ -205,10 +205,8 @@ class WandbTracker(Tracker):
 
     def _go_offline(self, why: str) -> None:
         self._offline = True
-        _log.warning(
-            "%s: recording offline; upload later with: wandb sync %s",
-            why, self._folder / "wandb" / "offline-run-*",
-        )  # fmt: skip
+        text = "%s: recording offline; upload later with: wandb sync %s"
+        _log.warning(text, why, self._folder / "wandb" / "offline-run-*")
 
     def _link(self, run: Any) -> str | None:
         if run.disabled:

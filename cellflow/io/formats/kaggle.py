@@ -289,10 +289,8 @@ def _columns_of_images(
     }
     types = options.cell_type_column
     if odd and options.use == "prepare":
-        _log.warning(
-            "Columns that differ between the cells of one image are left out: %s.",
-            ", ".join(sorted(odd)),
-        )
+        text = "Columns that differ between the cells of one image are left out: %s."
+        _log.warning(text, ", ".join(sorted(odd)))
         if types in odd:
             image_id, row = odd[types]
             options.problems.add(

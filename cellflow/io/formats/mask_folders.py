@@ -65,10 +65,8 @@ class MaskFolders(SourceFormat):
         if not found.images or not found.maps:
             raise DataError(_nothing_found(path, folders, found), path=path)
         if found.left_over:
-            _log.warning(
-                "%s without the ending %s: left out.",
-                *(plural(found.left_over, "image"), found.img_filter),
-            )
+            text = "%s without the ending %s: left out."
+            _log.warning(text, plural(found.left_over, "image"), found.img_filter)
         images = by_id(found.images, options.problems)
         maps = by_id(found.maps, options.problems)
         _add_problems(folders, found, images, maps, options.problems)
@@ -189,10 +187,8 @@ def _other_endings(folders: _Folders, found: _Pairing) -> _Pairing:
     fitting = _fitting(folders, found)
     if len(fitting) != 1:
         return found
-    _log.warning(
-        "No image NAME%s has a mask NAME%s; all %d pairs fit %s, so that is taken.",
-        *(found.img_filter, found.mask_filter, len(fitting[0].pairs), fitting[0].flags),
-    )
+    text = "No image NAME%s has a mask NAME%s; all %d pairs fit %s, so that is taken."
+    _log.warning(text, found.img_filter, found.mask_filter, len(fitting[0].pairs), fitting[0].flags)
     return fitting[0]
 
 
