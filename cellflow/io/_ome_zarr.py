@@ -266,14 +266,9 @@ def _order(axes: Any, shape: tuple[int, ...]) -> list[int]:
     names = [str(fact.get("name")) for fact in facts]
     if len(names) != len(shape):
         raise ValueError(f"{len(names)} axes for the shape {shape}")
-    space = [
-        i
-        for i, fact in enumerate(facts)
-        if fact.get("type") == "space" or names[i] in ("z", "y", "x")
-    ]
-    channels = [
-        i for i, fact in enumerate(facts) if fact.get("type") == "channel" or names[i] == "c"
-    ]
+    kinds = [fact.get("type") for fact in facts]
+    space = [i for i, name in enumerate(names) if kinds[i] == "space" or name in ("z", "y", "x")]
+    channels = [i for i, name in enumerate(names) if kinds[i] == "channel" or name == "c"]
     order = space[-2:] + [axis for axis in channels if shape[axis] > 1]
     others = [i for i in range(len(shape)) if i not in order and shape[i] > 1]
     if len(space) < 2 or len(order) > 3 or others:

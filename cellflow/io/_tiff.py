@@ -49,14 +49,10 @@ class Plane(NamedTuple):
 
     def smaller(self) -> Iterator[Plane]:
         """Smaller copies of the image, finest first; the first of another kind ends them."""
+        own = self.page.photometric, self.page.samplesperpixel, self.series.dtype, self.alpha
         for series in self.series.levels[1:]:
             page, fits = series.keyframe, len(series.shape) == len(self.series.shape)
-            same = (page.photometric, page.samplesperpixel, series.dtype, _has_alpha(page)) == (
-                self.page.photometric,
-                self.page.samplesperpixel,
-                self.series.dtype,
-                self.alpha,
-            )
+            same = own == (page.photometric, page.samplesperpixel, series.dtype, _has_alpha(page))
             if not fits or not same or any(item is None for item in series.pages):
                 return
             yield self._replace(series=series)

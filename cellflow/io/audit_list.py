@@ -170,12 +170,11 @@ def read_decisions(folder: Path) -> list[Decision]:
     if not path.is_file():
         return []
     rows = (row.values for row in read_rows(path, _DECISION, exact=True)[1])
+    plain, runs = ("id", "kind", "verdict"), ("annotations", "proposal")
     return [
-        Decision(
-            row["id"], row["kind"], row["verdict"], _runs(row["annotations"]), _runs(row["proposal"])
-        )
+        Decision(*(row[name] for name in plain), *(_runs(row[name]) for name in runs))
         for row in rows
-    ]  # fmt: skip
+    ]
 
 
 def _audit_row(path: Path, row: Row) -> AuditRow:
@@ -200,14 +199,9 @@ def _audit_row(path: Path, row: Row) -> AuditRow:
 
 
 def _wrong(path: Path, row: Row, expected: str, found: str) -> DataError:
-    return DataError(
-        f"{path} line {row.line}: expected {expected}, found {found!r}.",
-        path=path,
-        line=row.line,
-        id=_unguarded(row.values["id"]),
-        expected=expected,
-        found=found,
-    )
+    text, name = f"{path} line {row.line}: expected {expected}, found {found!r}.", row.values["id"]
+    facts: dict[str, Any] = {"path": path, "line": row.line, "id": _unguarded(name)}
+    return DataError(text, **facts, expected=expected, found=found)
 
 
 def _write(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:

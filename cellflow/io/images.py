@@ -307,13 +307,9 @@ def write_planes(
     if pixel_size is not None:
         metadata |= {"PhysicalSizeX": pixel_size.width, "PhysicalSizeY": pixel_size.height}
     ome = len(metadata) > 1 and pixels.dtype.char in _OF_OME
+    facts = metadata if ome else {"axes": metadata["axes"]}
     tifffile.imwrite(
-        path,
-        planes,
-        ome=ome,
-        photometric="minisblack",
-        metadata=metadata if ome else {"axes": metadata["axes"]},
-        compression="zlib",
+        path, planes, ome=ome, photometric="minisblack", metadata=facts, compression="zlib"
     )
 
 

@@ -27,16 +27,11 @@ class Cell:
 
 def notebook_text(cells: Sequence[Cell]) -> str:
     """A Python notebook as the text of its file; on Kaggle it has a GPU and no internet."""
+    kaggle = {"accelerator": "gpu", "isGpuEnabled": True, "isInternetEnabled": False}
     notebook = {
         "cells": [cell.to_dict() for cell in cells],
         "metadata": {
-            "kaggle": {
-                "accelerator": "gpu",
-                "isGpuEnabled": True,
-                "isInternetEnabled": False,
-                "language": "python",
-                "sourceType": "notebook",
-            },
+            "kaggle": kaggle | {"language": "python", "sourceType": "notebook"},
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"},
         },

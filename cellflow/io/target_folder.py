@@ -310,9 +310,5 @@ class TargetWriter:
 def _part_hash(tables: Mapping[str, pd.DataFrame]) -> str:
     """Hash of the images and targets of a part, whatever the order of the rows."""
     columns = ["id", "pixel_hash", "target_hash"]
-    return hash_json(
-        {
-            own: sorted([str(row[name]) for name in columns] for _, row in table.iterrows())
-            for own, table in tables.items()
-        }
-    )
+    texts = {own: table[columns].astype(str).to_numpy() for own, table in tables.items()}
+    return hash_json({own: sorted(rows.tolist()) for own, rows in texts.items()})

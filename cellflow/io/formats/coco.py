@@ -248,10 +248,9 @@ def _without_ending(name: str) -> str:
 
 def _cell_types(table: CocoTable, listed: list[ListedImage]) -> list[dict[str, str]]:
     """The column of every image: none where all cells of the file are of one category."""
+    names = table.categories
     counts = [
-        Counter(
-            {table.categories.get(key, f"category {key}"): n for key, n in image.categories.items()}
-        )
+        Counter({names.get(key, f"category {key}"): n for key, n in image.categories.items()})
         for image in listed
     ]
     if len({name for count in counts for name in count}) < 2:

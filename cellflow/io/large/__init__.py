@@ -75,10 +75,6 @@ def open_large_image(
         image = open_tiff(path, level=level, pixel_size=pixel_size)
         if image is not None:
             return image
-    return ArrayImage(
-        path,
-        read_image(path, max_pixels=max_pixels),
-        level=level,
-        pixel_size=pixel_size or read_pixel_size(path),
-        channel_names=read_channel_names(path),
-    )
+    pixels, names = read_image(path, max_pixels=max_pixels), read_channel_names(path)
+    size = pixel_size or read_pixel_size(path)
+    return ArrayImage(path, pixels, level=level, pixel_size=size, channel_names=names)

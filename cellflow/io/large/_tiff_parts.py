@@ -58,13 +58,8 @@ class _Mapped:
     def __init__(self, plane: Plane):
         series = plane.series
         parent = series.keyframe.parent
-        stored = np.memmap(
-            Path(parent.filehandle.path),
-            dtype=np.dtype(parent.byteorder + series.dtype.char),
-            mode="r",
-            offset=series.dataoffset,
-            shape=series.shape,
-        )
+        file, dtype = Path(parent.filehandle.path), np.dtype(parent.byteorder + series.dtype.char)
+        stored = np.memmap(file, dtype, "r", series.dataoffset, series.shape)
         self._pixels = plane.ordered(stored)
 
     def read(self, box: Box) -> NDArray[Any]:
@@ -84,11 +79,8 @@ class _Chunks:
         self.chunk_shape = self._page.chunks
         tiled = self._page.is_tiled
         height, width = plane.stored_shape[:2]
-        self.chunk = (
-            (self._page.tilelength, self._page.tilewidth)
-            if tiled
-            else (min(self._page.rowsperstrip, height), width)
-        )
+        strip = min(self._page.rowsperstrip, height), width
+        self.chunk = (self._page.tilelength, self._page.tilewidth) if tiled else strip
         self._rows, self._columns = (
             -(-length // size) for length, size in zip((height, width), self.chunk, strict=True)
         )
