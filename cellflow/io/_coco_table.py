@@ -88,7 +88,9 @@ class CocoTable:
             for section, entry in read_entries(self.path):
                 if section == "annotations":
                     self._add_annotation(entry)
-        self._tell()
+        for reason, names in self._told.items():
+            text = "%s: %s %s: %s."
+            _log.warning(text, self.path, plural(len(names), "annotation"), reason, few_text(names))
 
     def read_images(self) -> CocoTable:
         """Read all but the annotations; returns itself."""
@@ -212,11 +214,6 @@ class CocoTable:
     def _refuse(self, text: str, name: str = "") -> None:
         error = DataError(f"{self.path}: {text}.", path=self.path, id=name or None)
         self._problems.add(error, name)
-
-    def _tell(self) -> None:
-        for reason, names in self._told.items():
-            text = "%s: %s %s: %s."
-            _log.warning(text, self.path, plural(len(names), "annotation"), reason, few_text(names))
 
 
 def _inner_name(file_name: str) -> str:

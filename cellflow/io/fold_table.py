@@ -64,12 +64,12 @@ def read_fold_table(path: Path, ids: Sequence[str] | None = None) -> pd.Series[i
     problems: list[str] = []
     try:
         for row in read_rows(path, ("id", "fold"))[1]:
-            image_id, fold = row.values["id"], _fold_number(row.values["fold"])
+            image_id, fold = row.values["id"], whole_number(row.values["fold"])
             if known is not None and image_id not in known:
                 problems.append(f"line {row.line}: unknown id {image_id!r}; remove the row")
             elif image_id in folds:
                 problems.append(f"line {row.line}: the id {image_id!r} has a row already")
-            elif fold is None:
+            elif fold is None or fold < RESERVED:
                 problems.append(
                     f"line {row.line}: expected a fold number (0, 1, ... or -1 for reserved), "
                     f"found {row.values['fold']!r}"
@@ -184,11 +184,6 @@ def _hash_of_file(path: Path) -> str | None:
         return fold_table_hash(read_fold_table(path))
     except FoldError:
         return None
-
-
-def _fold_number(text: str) -> int | None:
-    fold = whole_number(text)
-    return None if fold is None or fold < RESERVED else fold
 
 
 def _numbering_problems(found: set[int]) -> list[str]:

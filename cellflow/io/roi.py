@@ -108,7 +108,9 @@ def read_roi(text: str | Path, shape: tuple[int, int]) -> Roi:
     found = _BOX.fullmatch(str(text))
     if found:
         top, left, bottom, right = map(int, found.groups())
-        return Roi((_outline_of(_checked(Box(top, bottom, left, right), str(text), shape)),), shape)
+        _check_box(Box(top, bottom, left, right), str(text), shape)
+        corners = [[left, top], [right, top], [right, bottom], [left, bottom]]
+        return Roi(([[closed(np.array(corners))]],), shape)
     path = Path(text)
     regions = read_regions(path)
     outlines = tuple(_rounded(outline) for outline in regions.cells)
@@ -163,8 +165,8 @@ def mask_of(roi: Roi, box: Box) -> NDArray[np.bool_]:
     return mask
 
 
-def _checked(box: Box, text: str, shape: tuple[int, int]) -> Box:
-    """A box that was typed, if it is one of the image."""
+def _check_box(box: Box, text: str, shape: tuple[int, int]) -> None:
+    """Refuse a box that was typed and is none of the image."""
     if box.is_empty:
         raise DataError(
             f"{text}: a box without pixels. Expected {_ORDER}: bottom and right are excluded, and larger than "
@@ -177,12 +179,6 @@ def _checked(box: Box, text: str, shape: tuple[int, int]) -> Box:
             f"with a bottom of at most {shape[0]} and a right of at most {shape[1]}."
         )
         raise DataError(message, expected=shape, found=box)
-    return box
-
-
-def _outline_of(box: Box) -> Outline:
-    x, y = [box.left, box.right, box.right, box.left], [box.top, box.top, box.bottom, box.bottom]
-    return [[closed(np.stack([x, y], axis=1))]]
 
 
 def _rounded(outline: Outline) -> Outline:

@@ -10,7 +10,6 @@ kill, shows twice in wandb; events.jsonl knows which one counts.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -90,9 +89,8 @@ class WandbTracker(Tracker):
 
     def log_epoch(self, fold: int, row: Mapping[str, float]) -> None:
         """Log what was measured."""
-        self._run(_key(fold)).log(
-            {name: value for name, value in row.items() if not _is_nan(value)}
-        )
+        known = {name: value for name, value in row.items() if value == value}  # nan is not
+        self._run(_key(fold)).log(known)
 
     def log_examples(self, fold: int, epoch: float, pictures: Pictures) -> None:
         """Log pictures with their ids."""
@@ -250,10 +248,6 @@ def _facts(values: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 def _key(fold: int) -> str:
     return f"fold_{fold}"
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
 
 
 def _threshold_rows(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:

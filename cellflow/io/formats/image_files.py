@@ -69,7 +69,7 @@ class ImageSearch:
             if source.suffix.lower() != LIST_SUFFIX:
                 return [source]
             return _some(_read_list(source), f"{source}: no images in this list")
-        if not _is_pattern(source):
+        if not any(sign in str(source) for sign in "*?["):
             raise DataError(_nothing_there(source), path=source)
         found = glob(str(source), recursive=True)  # noqa: PTH207 - it takes absolute patterns
         files = _matching(map(Path, sorted(found)))
@@ -152,7 +152,7 @@ def _split_outputs(
 
 def is_image_file(path: Path) -> bool:
     """Whether a path is a file with the ending of an image."""
-    return _has_suffix(path) and path.is_file()
+    return path.suffix.lower() in (*IMAGE_SUFFIXES, *SLIDE_SUFFIXES) and path.is_file()
 
 
 def _matching(paths: Iterable[Path]) -> list[Path]:
@@ -181,14 +181,6 @@ def folder_of(path: Path) -> Path:
     """The folder of an image; for one of several in a zarr that of the zarr."""
     around = [place for place in path.parents if is_zarr(place)] if path.is_dir() else []
     return around[-1].parent if around else path.parent
-
-
-def _has_suffix(path: Path) -> bool:
-    return path.suffix.lower() in (*IMAGE_SUFFIXES, *SLIDE_SUFFIXES)
-
-
-def _is_pattern(path: Path) -> bool:
-    return any(sign in str(path) for sign in "*?[")
 
 
 def _below(folder: Path, *, levels: int | None = None) -> list[Path]:

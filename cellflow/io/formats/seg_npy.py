@@ -11,7 +11,7 @@ import io
 import pickle
 import pickletools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -337,7 +337,9 @@ def _check_keys(stream: bytes) -> None:
             del stack[start:]
             pops = before.index(mark) if mark in before else 0
         if name in ("SETITEM", "SETITEMS", "DICT"):
-            _refuse_keys(stack[-2:-1] if name == "SETITEM" else above[::2])
+            for kind in stack[-2:-1] if name == "SETITEM" else above[::2]:
+                if kind not in _PLAIN:
+                    raise _NotPlainError(f"{kind.name} as a key")
         elif name == "DUP":
             after = [stack[-1]] * 2
         elif name in _FETCHES:
@@ -347,12 +349,6 @@ def _check_keys(stream: bytes) -> None:
             continue
         del stack[len(stack) - pops :]
         stack += after
-
-
-def _refuse_keys(kinds: Iterable[Any]) -> None:
-    for kind in kinds:
-        if kind not in _PLAIN:
-            raise _NotPlainError(f"{kind.name} as a key")
 
 
 def _plain(value: Any) -> Any:
