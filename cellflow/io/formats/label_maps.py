@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from shlex import quote
@@ -10,19 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
+from cellflow.io import places
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.formats.seg_npy import SEG_ENDING, read_seg_npy, seg_files
 from cellflow.io.images import IMAGE_SUFFIXES, list_images
 from cellflow.io.mask_findings import check_label_map, read_label_map
-from cellflow.io.places import (
-    CELLPOSE_MASKS,
-    MASK_FOLDERS,
-    find_folder,
-    paired_ending,
-    without_outline_pictures,
-)
 from cellflow.io.source import Shape, Source, SourceImage, by_id
 from cellflow.numeric.labels import instances_from_labels
+from cellflow.storage.sizes import few_text, plural
 from cellflow.types import Instances
 
 __all__ = ["LabelMaps", "is_seg_ending", "list_maps", "read_map", "refuse_single_map", "same_cells"]
@@ -50,7 +49,7 @@ class LabelMaps(SourceFormat):
         folder = path
         # the labels/ of a dataset are its truth, and no prediction to score against it
         if path.is_dir() and not (path / "dataset.json").is_file():
-            folder = find_folder(path, MASK_FOLDERS) or path
+            folder = places.find_folder(path, places.MASK_FOLDERS) or path
         ending, paths = _map_files(folder, options.mask_filter)
         read = partial(_cells, predicted=options.use == "prediction", colours=options.colours)
         images = by_id(
@@ -76,7 +75,7 @@ def is_seg_ending(mask_filter: str) -> bool:
 def list_maps(folder: Path, mask_filter: str) -> list[Path]:
     """Files of a folder that may hold label maps with this ending of their names, sorted by name."""
     files = seg_files(folder) if is_seg_ending(mask_filter) else []
-    return files or without_outline_pictures(list_images(folder))
+    return files or places.without_outline_pictures(list_images(folder))
 
 
 def refuse_single_map(path: Path) -> None:
@@ -114,11 +113,73 @@ def same_cells(one: NDArray[np.int64], other: NDArray[np.int64]) -> bool:
     return bool(together == first.max() + 1 == second.max() + 1)
 
 
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class GuiFiles:
+    """``NAME_seg.npy`` by the ids of the images that they belong to, and those that belong to none."""
+
+    files: dict[str, Path]
+    alone: list[SourceImage]
+
+    @classmethod
+    def find(cls, folders: tuple[Path, ...], images: Mapping[str, Path]) -> GuiFiles:
+        """Look in some folders; the name before ``_seg`` is that of the image, or its id."""
+        ids = {
+            **{path.stem: name for name, path in images.items()},
+            **{name: name for name in images},
+        }
+        stems = {path.stem for place in dict.fromkeys(folders) for path in list_images(place)}
+        files: dict[str, Path] = {}
+        alone = []
+        for path in (file for place in dict.fromkeys(folders) for file in seg_files(place)):
+            name = path.stem[: -len(SEG_ENDING)]
+            if name in ids:
+                files.setdefault(ids[name], path)
+            elif name not in stems:
+                alone.append(SourceImage(name, path))
+        return cls(files, alone)
+
+    def without(self, known: Mapping[str, Path]) -> list[SourceImage]:
+        """Those of images that have no label map, which is said, and those of no image."""
+        taken = {name: path for name, path in self.files.items() if name not in known}
+        if taken:
+            _log.info(
+                "The cells of %s are those of Cellpose's GUI (%s).",
+                *(plural(len(taken), "image"), few_text(path.name for path in taken.values())),
+            )
+        return [*(SourceImage(name, path) for name, path in taken.items()), *self.alone]
+
+    def compare(self, known: Mapping[str, Path], *, colours: bool) -> None:
+        """Say of images that have both which is taken, and which of them differ."""
+        both = {name: path for name, path in known.items() if name in self.files}
+        if not both:
+            return
+        differ = [name for name, path in both.items() if self._differs(name, path, colours=colours)]
+        first = next(iter(differ or both))
+        _log.log(
+            logging.WARNING if differ else logging.INFO,
+            "%s a label map and a file of Cellpose's GUI, such as %s and %s: the label maps are taken%s. "
+            "--mask_filter %s takes the others.",
+            *("1 image has" if len(both) == 1 else f"{len(both)} images have",),
+            *(both[first].name, self.files[first].name),
+            f"; the cells of {len(differ)} differ ({few_text(differ)})" if differ else "",
+            SEG_ENDING,
+        )
+
+    def _differs(self, name: str, path: Path, *, colours: bool) -> bool:
+        """Whether both can be read, and hold other cells; what is wrong with a label map is told later."""
+        with suppress(DataError):
+            return not same_cells(read_map(path, colours=colours), read_map(self.files[name]))
+        return False
+
+
 def _map_files(folder: Path, mask_filter: str) -> tuple[str, list[tuple[Path, str]]]:
     """Label maps of a folder, each with what its name ends in beyond the id, and what most end in."""
     paths, gui = list_maps(folder, mask_filter), [(file, SEG_ENDING) for file in seg_files(folder)]
-    paired = paired_ending(file.stem for file in paths)
-    for ending in filter(None, dict.fromkeys((mask_filter, *CELLPOSE_MASKS, paired))):
+    paired = places.paired_ending(file.stem for file in paths)
+    for ending in filter(None, dict.fromkeys((mask_filter, *places.CELLPOSE_MASKS, paired))):
         named = [(file, ending) for file in paths if file.stem.endswith(ending)]
         if named:
             ids = {file.stem.removesuffix(end) for file, end in named}

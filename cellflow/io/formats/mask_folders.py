@@ -11,8 +11,7 @@ from shlex import quote
 from cellflow.errors import DataError
 from cellflow.io import places
 from cellflow.io.formats.base import ReadOptions, SourceFormat
-from cellflow.io.formats.gui_files import GuiFiles
-from cellflow.io.formats.label_maps import is_seg_ending, list_maps, read_map
+from cellflow.io.formats.label_maps import GuiFiles, is_seg_ending, list_maps, read_map
 from cellflow.io.formats.seg_npy import SEG_ENDING
 from cellflow.io.images import IMAGE_SUFFIXES, is_zarr, list_images, passed_over
 from cellflow.io.mask_findings import looks_like_label_map
