@@ -91,21 +91,16 @@ def host_defaults(host: Host, snapshot: Snapshot) -> HostDefaults:
     """
     base, notes = _results_base(host, snapshot)
     own = base / DATA
-    data = own
-    here = Path(snapshot.folder)
-    if str(here / own) in snapshot.datasets:
-        pass
-    elif str(here / DATA) in snapshot.datasets:  # prepared before, or copied to the fast disk
-        data = Path(DATA)
-    else:
+    data, here = own, Path(snapshot.folder)
+    if str(here / own) not in snapshot.datasets:
         attached = [path for path in snapshot.datasets if _inside(path, INPUT)]
-        if len(attached) == 1:
+        if str(here / DATA) in snapshot.datasets:  # prepared before, or copied to the fast disk
+            data = Path(DATA)
+        elif len(attached) == 1:
             data = Path(attached[0])
         elif attached:
-            notes.append(
-                f"{len(attached)} prepared datasets under {INPUT}; choose one with --data: "
-                + ", ".join(attached)
-            )
+            text = f"{len(attached)} prepared datasets under {INPUT}; choose one with --data: "
+            notes.append(text + ", ".join(attached))
     return HostDefaults(
         data=data,
         data_out=own,

@@ -167,13 +167,22 @@ class SheetTable:
             change
             for row in rows
             if (number := self._find(grid, place, header, row)) is not None
-            for change in _changes(grid[number - 1], number, header, self._cells(row), row.keep)
+            for change in self._changes(grid[number - 1], number, header, row)
         ]
         if changes:
             self._sheet.batch_update(changes, value_input_option="RAW")
         for row in rows:
             if self._find(grid, place, header, row) is None:
-                self._append(place, header, self._cells(row))
+                self._append(place, header, row)
+
+    def _changes(
+        self, line: Sequence[str], number: int, header: Mapping[str, int], row: Row
+    ) -> Iterator[dict[str, Any]]:
+        """Cells of a row that are to change."""
+        for name, value in self._cells(row).items():
+            there = _cell(line, header, name)
+            if value is not None and there != str(value) and not (name in row.keep and there):
+                yield {"range": _a1(number, header[_fold(name)]), "values": [[value]]}
 
     def _cells(self, row: Row) -> dict[str, str | float | int | None]:
         return {**row.values, self._key: row.key}
@@ -216,13 +225,11 @@ class SheetTable:
                 second = number if alike else None
         return second
 
-    def _append(
-        self, place: int, header: Mapping[str, int], cells: Mapping[str, str | float | int | None]
-    ) -> None:
+    def _append(self, place: int, header: Mapping[str, int], row: Row) -> None:
         """Add a row below the table, which is safe beside others who do so at the same time."""
         first, last = min(header.values()), max(header.values())
         values: list[Any] = [None] * (last - first + 1)
-        for name, value in cells.items():
+        for name, value in self._cells(row).items():
             values[header[_fold(name)] - first] = value
         answer = self._sheet.append_row(
             values,
@@ -287,21 +294,6 @@ def _hope(error: Exception) -> float:
         busy = error.response.status_code in _BUSY
         return float(busy or any(reason in _QUOTA_REASONS for reason in reasons))
     return 0.1 if isinstance(error, requests.ConnectionError | requests.Timeout) else 0.0
-
-
-def _changes(
-    line: Sequence[str],
-    number: int,
-    header: Mapping[str, int],
-    cells: Mapping[str, str | float | int | None],
-    keep: frozenset[str],
-) -> Iterator[dict[str, Any]]:
-    """Cells of a row that are to change."""
-    for name, value in cells.items():
-        there = _cell(line, header, name)
-        if value is None or there == str(value) or (name in keep and there):
-            continue
-        yield {"range": _a1(number, header[_fold(name)]), "values": [[value]]}
 
 
 def _cell(line: Sequence[str], header: Mapping[str, int], name: str) -> str:

@@ -59,12 +59,8 @@ class ImagejRois(OutlineFiles):
 
     def is_one(self, path: Path) -> bool:
         """Whether a file is named so, or a zip holds ROIs: images and other things lie in zips too."""
-        stem = path.stem
-        if (
-            path.suffix.lower() == ".roi"
-            or stem == self.of_only_image
-            or stem.endswith(self.endings)
-        ):
+        named = path.stem == self.of_only_image or path.stem.endswith(self.endings)
+        if named or path.suffix.lower() == ".roi":
             return True
         return any(name.lower().endswith(".roi") for name in names_in(path))
 
@@ -220,12 +216,9 @@ def _follows_pixels(roi: ImagejRoi) -> bool:
 
     marks = ROI_OPTIONS.OVERLAY_BACKGROUNDS | ROI_OPTIONS.OVERLAY_LABELS
     points = roi.integer_coordinates
-    if (
-        roi.roitype != ROI_TYPE.FREEHAND
-        or roi.options != marks
-        or points is None
-        or len(points) < 3
-    ):
+    if roi.roitype != ROI_TYPE.FREEHAND or roi.options != marks:
+        return False
+    if points is None or len(points) < 3:
         return False
     steps = np.abs(np.diff(points, axis=0, append=points[:1])).max(axis=1)
     return bool((steps == 1).all() and np.prod(np.ptp(points, axis=0) + 1.0) <= _LARGEST)

@@ -209,10 +209,6 @@ def _type_columns(types: Mapping[str, Counter[str]]) -> dict[str, dict[str, str]
             _log.info("all cells with a class are %s; one class alone makes no cell_type", *total)
         return {}
     mixed = {name: counts for name, counts in types.items() if len(counts) > 1}
-    columns = {}
-    for name, counts in types.items():
-        ranked = sorted(counts, key=lambda kind: (-counts[kind], kind))
-        columns[name] = {"cell_type": ranked[0] if ranked else ""}
     if mixed:
         _log.warning(
             "cells of several classes in %d of %d images, whose cell_type is the most frequent one: %s",
@@ -222,7 +218,10 @@ def _type_columns(types: Mapping[str, Counter[str]]) -> dict[str, dict[str, str]
                 for name, counts in mixed.items()
             ),
         )
-    return columns
+    return {
+        name: {"cell_type": min(counts, key=lambda kind: (-counts[kind], kind), default="")}
+        for name, counts in types.items()
+    }
 
 
 def _images(folder: Path, options: ReadOptions) -> dict[str, Path]:
