@@ -196,9 +196,7 @@ def _offered(path: Path, fetch: bool, show_progress: ShowProgress) -> Path:
             _fetch(url, path, show_progress)
         except DownloadError as error:
             text = f"{error} Try again later, or {advice}"
-            raise DownloadError(
-                text, path=path, expected=error.expected, found=error.found
-            ) from None
+            raise DownloadError(text, **error.facts | {"path": path}) from None
     _compare(path)
     return path
 

@@ -149,8 +149,7 @@ class WandbTracker(Tracker):
         """The wandb run of a fold or of the experiment; opened where it is not."""
         if key not in self._open:
             self._open[key] = self._init(key)
-            link = self._link(self._open[key])
-            if link:
+            if link := self._link(self._open[key]):
                 self._links[key] = link
         return self._open[key]
 
@@ -173,9 +172,9 @@ class WandbTracker(Tracker):
 
     def _init_run(self, key: str, id: str) -> Any:
         config = self._starts.get(key, {})
-        environment = config.get("environment") or "unknown"
-        settings = _SETTINGS | {"host": environment}
-        known = self._wandb.Settings.model_fields  # names that begin with x_ may change
+        settings = _SETTINGS | {"host": config.get("environment") or "unknown"}
+        for name in settings.keys() - self._wandb.Settings.model_fields:
+            del settings[name]  # names that begin with x_ may change
         return self._wandb.init(
             project=self._config.wandb_project,
             entity=self._config.wandb_entity,
@@ -189,9 +188,7 @@ class WandbTracker(Tracker):
             mode="offline" if self._offline else None,
             resume="allow",
             reinit="create_new",
-            settings=self._wandb.Settings(
-                **{name: value for name, value in settings.items() if name in known}
-            ),
+            settings=self._wandb.Settings(**settings),
         )
 
     def _choose_mode(self) -> None:
@@ -232,8 +229,7 @@ class WandbTracker(Tracker):
         return self._wandb.Table(columns=columns, data=data, allow_mixed_types=True)
 
     def _finish(self, key: str, exit_code: int) -> None:
-        run = self._open.pop(key, None)
-        if run is not None:
+        if (run := self._open.pop(key, None)) is not None:
             run.finish(exit_code=exit_code)
 
 

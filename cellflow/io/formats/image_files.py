@@ -79,15 +79,13 @@ class ImageSearch:
         """The image files of a folder, and of its sub-folders where they are wanted."""
         here = self._filtered(list_images(folder, also=SLIDE_FILES))
         self._tell_of_passed_over(folder)
-        below = self._filtered(
-            _below(folder, levels=None if self.options.recursive else HINT_LEVELS)
-        )
+        levels = None if self.options.recursive else HINT_LEVELS
+        below = self._filtered(_below(folder, levels=levels))
         if self.options.recursive:
             for place in dict.fromkeys(path.parent for path in below):
                 self._tell_of_passed_over(place)
-            return self.without_outputs(
-                _some(here + below, f"{folder}: no images in this folder or below{self._wanted}")
-            )[0]
+            missing = f"{folder}: no images in this folder or below{self._wanted}"
+            return self.without_outputs(_some(here + below, missing))[0]
         if below and not here:
             raise DataError(
                 f"{folder}: no images in this folder{self._wanted}, but {_counted(below, folder)} in its "

@@ -152,14 +152,12 @@ class _Cells:
         remedy = "Replace the image or correct" if self.on_image else "Correct"
         for row in self.rows:
             for name, expected in (("height", size[0]), ("width", size[1])):
-                text = row.values.get(name, "")
-                if text and whole_number(text) != expected:
-                    raise self._error(
-                        DataError,
-                        row,
-                        f": {name} {text}, but {what} is {size[0]} x {size[1]} (height x width). "
-                        f"{remedy} the table.",
+                found = row.values.get(name, "")
+                if found and whole_number(found) != expected:
+                    text = (
+                        f": {name} {found}, but {what} is {size[0]} x {size[1]} (height x width). "
                     )
+                    raise self._error(DataError, row, f"{text}{remedy} the table.")
 
     def _error(self, kind: type[DataError], row: Row, text: str) -> DataError:
         where = f"{self.table} line {row.line}"

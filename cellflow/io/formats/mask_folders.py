@@ -11,7 +11,7 @@ from shlex import quote
 from cellflow.errors import DataError
 from cellflow.io import places
 from cellflow.io.formats.base import ReadOptions, SourceFormat
-from cellflow.io.formats.label_maps import GuiFiles, is_seg_ending, list_maps, read_map
+from cellflow.io.formats.label_maps import gui_maps, is_seg_ending, list_maps, read_map
 from cellflow.io.formats.seg_npy import SEG_ENDING
 from cellflow.io.images import IMAGE_SUFFIXES, is_zarr, list_images, passed_over
 from cellflow.io.mask_findings import looks_like_label_map
@@ -175,10 +175,9 @@ def _with_gui_files(folders: _Folders, found: _Pairing, options: ReadOptions) ->
     if is_seg_ending(found.mask_filter):
         return found
     images = {image.id: image.path for image in found.images}
-    gui = GuiFiles.find((folders.images, folders.masks), images)
     known = {mask.id: mask.path for mask in found.maps}
-    gui.compare(known, colours=options.colours)
-    return replace(found, maps=[*found.maps, *gui.without(known)])
+    more = gui_maps((folders.images, folders.masks), images, known, colours=options.colours)
+    return replace(found, maps=[*found.maps, *more])
 
 
 def _other_endings(folders: _Folders, found: _Pairing) -> _Pairing:
