@@ -90,9 +90,8 @@ def _lies_outside(part: Any, shape: tuple[int, int]) -> bool:
     for values, size, axis in ((part[0::2], shape[1], "x"), (part[1::2], shape[0], "y")):
         low, high = min(values), max(values)
         if low < -size or high > 2 * size:
-            raise DataError(
-                f"a point far outside of the image ({axis} from {low:g} to {high:g}, of {size} pixels)"
-            )
+            text = f"a point far outside of the image ({axis} from {low:g} to {high:g}, of {size} pixels)"
+            raise DataError(text)
         outside |= low < -_SLACK or high > size + _SLACK
         span = max(span, high - low)
     if len(part) / 2 * span * _STEPS > _MOST_STEPS:
@@ -104,9 +103,8 @@ def _check_length(part: list[float]) -> None:
     points = np.array(part, dtype=np.float64).reshape(-1, 2)
     sides = np.abs(points - np.roll(points, 1, axis=0)).max(axis=1)
     if sides.sum() * _STEPS > _MOST_STEPS:
-        raise DataError(
-            f"a polygon of {len(points)} points is {sides.sum():.3g} pixels long, which is no outline of a cell"
-        )
+        text = f"a polygon of {len(points)} points is {sides.sum():.3g} pixels long, which is no outline of a cell"
+        raise DataError(text)
 
 
 def _run_lengths(segmentation: dict[str, Any], shape: tuple[int, int]) -> dict[str, Any]:

@@ -221,9 +221,8 @@ def _inner_name(file_name: str) -> str:
     path = PureWindowsPath(file_name)  # which takes the separators of every system
     inside = not path.anchor and ".." not in path.parts and path.name
     if not (inside and file_name.isprintable() and len(file_name.encode()) <= _LONGEST_NAME):
-        raise DataError(
-            "expected the name of a file, with folders below that of the annotations at most. Correct file_name"
-        )
+        text = "expected the name of a file, with folders below that of the annotations at most. Correct file_name"
+        raise DataError(text)
     return path.as_posix()
 
 

@@ -95,9 +95,8 @@ def check_bioimageio() -> None:
         except ModuleNotFoundError:
             found = None
         if found is None:
-            raise PackageError(
-                f"bioimage.io packages need {module}. Install it with: pip install 'cellflow[bioimageio]'"
-            )
+            text = f"bioimage.io packages need {module}. Install it with: pip install 'cellflow[bioimageio]'"
+            raise PackageError(text)
     pydantic, spec = version("pydantic"), version("bioimageio.spec")
     if Version(pydantic) >= _STRICT_PYDANTIC and Version(spec) < _SPEC_FOR_IT:
         raise PackageError(

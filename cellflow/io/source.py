@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from cellflow.errors import CellflowError, DataError
 from cellflow.io import _ome_zarr
 from cellflow.io.channel_names import read_channel_names
+from cellflow.io.image_folders import SLIDE_SUFFIXES
 from cellflow.io.images import IMAGE_SUFFIXES, copy_image, image_shape, read_image, write_planes
-from cellflow.io.large import SLIDE_SUFFIXES, ArrayImage, LargeImage, open_large_image
+from cellflow.io.large import ArrayImage, LargeImage, open_large_image
 from cellflow.io.pixel_size import PixelSize, read_pixel_size
 from cellflow.io.problems import Problems
 from cellflow.numeric.labels import labels_from_instances

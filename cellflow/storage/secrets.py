@@ -12,14 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-__all__ = [
-    "RedactSecrets",
-    "is_secret",
-    "redact",
-    "redact_tree",
-    "secret_values",
-    "without_private_facts",
-]
+__all__ = ["RedactSecrets", "redact", "redact_tree", "without_private_facts"]
 
 STARS = "***"
 

@@ -40,9 +40,8 @@ def connect() -> tuple[Any, str | None]:
     try:
         import gspread
     except ImportError:
-        raise TrackerUnavailableError(
-            "the package gspread is missing; install it with: pip install 'cellflow[sheet]'"
-        ) from None
+        text = "the package gspread is missing; install it with: pip install 'cellflow[sheet]'"
+        raise TrackerUnavailableError(text) from None
     url = os.environ.get(ENDPOINT, "").rstrip("/")
     if url:
         import requests

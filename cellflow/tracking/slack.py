@@ -44,9 +44,8 @@ class SlackTracker(Tracker):
     def _webhook(self) -> str:
         url = os.environ.get(WEBHOOK, "").strip()
         if not url:
-            raise TrackerUnavailableError(
-                f"{WEBHOOK} is not set; put the URL of an incoming webhook there, or leave --slack out"
-            )
+            text = f"{WEBHOOK} is not set; put the URL of an incoming webhook there, or leave --slack out"
+            raise TrackerUnavailableError(text)
         if urlsplit(url).scheme not in ("http", "https"):
             raise TrackerUnavailableError(f"{WEBHOOK} holds no URL that begins with https://")
         return url

@@ -23,15 +23,7 @@ from cellflow.numeric.labels import instances_from_labels
 from cellflow.storage.sizes import few_text, plural
 from cellflow.types import Instances
 
-__all__ = [
-    "LabelMaps",
-    "gui_maps",
-    "is_seg_ending",
-    "list_maps",
-    "read_map",
-    "refuse_single_map",
-    "same_cells",
-]
+__all__ = ["LabelMaps", "gui_maps", "is_seg_ending", "list_maps", "read_map", "refuse_single_map"]
 
 
 class LabelMaps(SourceFormat):

@@ -17,14 +17,7 @@ from cellflow.io.large.tiff_image import open_tiff
 from cellflow.io.large.zarr_image import ZarrImage
 from cellflow.io.pixel_size import PixelSize, read_pixel_size
 
-__all__ = [
-    "SLIDE_SUFFIXES",
-    "ArrayImage",
-    "LargeImage",
-    "coarse_pixels",
-    "open_large_image",
-    "place_text",
-]
+__all__ = ["ArrayImage", "LargeImage", "coarse_pixels", "open_large_image", "place_text"]
 
 
 def open_large_image(
