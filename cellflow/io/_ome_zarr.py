@@ -76,7 +76,8 @@ def images_in(path: Path) -> list[Path]:
         if "multiscales" in found:
             return [path]
         if isinstance(found.get("plate"), dict):
-            return list(_fields(path, found["plate"]))
+            fields = _fields(path, found["plate"])
+            return [image for _, images in fields for image in images if is_zarr(image)]
         if _SERIES in found:
             series = _series(path)
             return [path] if len(series) == 1 else series
@@ -196,25 +197,21 @@ def _told_of(path: Path) -> Iterator[None]:
         raise DataError(text, path=path) from error
 
 
-def _fields(plate: Path, facts: dict[str, Any]) -> Iterator[Path]:
-    """Images of all wells of a plate, in its order."""
+def _fields(plate: Path, facts: dict[str, Any]) -> Iterator[tuple[Path, list[Path]]]:
+    """All wells of a plate, in its order, and the images that each names."""
     for well in facts["wells"]:
         place = inside(plate, well["path"])
-        for field in attributes(place).get("well", {}).get("images", []):
-            image = inside(place, field["path"])
-            if is_zarr(image):
-                yield image
+        named = attributes(place).get("well", {}).get("images", [])
+        yield place, [inside(place, field["path"]) for field in named]
 
 
 def missing_in_plate(plate: Path) -> list[str]:
     """Wells and fields that a plate names and that are not there."""
     found = []
     with _told_of(plate):
-        for well in attributes(plate)["plate"]["wells"]:
-            place = inside(plate, well["path"])
-            fields = attributes(place).get("well", {}).get("images", [])
-            paths = [inside(place, field["path"]) for field in fields] or [place]
-            found += [str(path.relative_to(plate)) for path in paths if not is_zarr(path)]
+        for place, images in _fields(plate, attributes(plate)["plate"]):
+            lost = [path for path in images or [place] if not is_zarr(path)]
+            found += [str(path.relative_to(plate)) for path in lost]
     return found
 
 

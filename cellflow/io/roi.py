@@ -121,11 +121,8 @@ def read_roi(text: str | Path, shape: tuple[int, int]) -> Roi:
             "select it, then File > Export objects as GeoJSON.",
             path=path,
         )
-    outside = [
-        name
-        for name, outline in zip(regions.names, outlines, strict=True)
-        if _box_around(outline, shape).is_empty
-    ]
+    named = zip(regions.names, outlines, strict=True)
+    outside = [name for name, outline in named if _box_around(outline, shape).is_empty]
     if outside:
         message = (
             f"{path}: {plural(len(outside), 'annotation')} outside the image of {shape[0]} x {shape[1]} "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -56,18 +56,19 @@ class LargeImage(ABC):
     def __init__(
         self,
         path: Path,
-        levels: tuple[tuple[int, int], ...],
-        channels: int,
+        shapes: Sequence[tuple[int, ...]],
         dtype: np.dtype[Any],
         *,
         level: int = 0,
         pixel_size: PixelSize | None = None,
     ):
-        self.path, self.levels, self.channels = Path(path), levels, channels
+        self.path = Path(path)
+        self.levels = tuple((shape[0], shape[1]) for shape in shapes)
+        self.channels = shapes[0][2] if len(shapes[0]) == 3 else 1
         self.dtype = np.dtype(np.uint8) if dtype.kind == "b" else dtype.newbyteorder("=")
-        if min(min(shape) for shape in levels) < 1:
-            text = f"{self.path}: expected one 2D image, found shape {levels[0]}."
-            raise DataError(text, path=self.path, found=levels[0])
+        if min(min(shape) for shape in self.levels) < 1:
+            text = f"{self.path}: expected one 2D image, found shape {self.levels[0]}."
+            raise DataError(text, path=self.path, found=self.levels[0])
         self.level = self._known(level)
         self._given_size = pixel_size
         check_numbers(np.zeros(0, dtype), self.path)

@@ -155,10 +155,9 @@ class TiffImage(LargeImage):
     ):
         self._levels = levels
         first = levels[0][0]
-        height_width = tuple((plane.shape[0], plane.shape[1]) for plane, _ in levels)
-        channels = first.shape[2] if len(first.shape) == 3 else 1
+        shapes = [plane.shape for plane, _ in levels]
         dtype = np.dtype(np.uint8) if first.indexed else first.series.dtype
-        super().__init__(path, height_width, channels, dtype, level=level, pixel_size=pixel_size)
+        super().__init__(path, shapes, dtype, level=level, pixel_size=pixel_size)
         self._files = files.pop_all()
 
     def chunk(self, level: int | None = None) -> tuple[int, int]:
