@@ -170,11 +170,12 @@ def read_decisions(folder: Path) -> list[Decision]:
     if not path.is_file():
         return []
     rows = (row.values for row in read_rows(path, _DECISION, exact=True)[1])
-    plain, runs = ("id", "kind", "verdict"), ("annotations", "proposal")
     return [
-        Decision(*(row[name] for name in plain), *(_runs(row[name]) for name in runs))
+        Decision(
+            row["id"], row["kind"], row["verdict"], _runs(row["annotations"]), _runs(row["proposal"])
+        )
         for row in rows
-    ]
+    ]  # fmt: skip
 
 
 def _audit_row(path: Path, row: Row) -> AuditRow:

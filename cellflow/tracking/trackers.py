@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from cellflow.config.tracking import TrackingConfig
+from cellflow.storage.atomic import write_json
 from cellflow.storage.plain_values import plain
+from cellflow.storage.records import dict_or_empty, read_json
 from cellflow.storage.run_folder import RunFolder
 from cellflow.storage.secrets import redact, redact_tree
-from cellflow.tracking.journal import Journal
+from cellflow.tracking.journal import Journal, locked
 from cellflow.tracking.tracker import Links, Pictures, Tracker, TrackerUnavailableError
-from cellflow.tracking.tracking_file import TrackingFile, merge_links
 
 __all__ = ["NO_TRACKERS", "Trackers", "open_trackers", "reopen_trackers"]
 
@@ -46,7 +50,7 @@ def open_trackers(config: TrackingConfig, folder: Path, *, experiment: str) -> T
         To be used as a context, or closed. A tracker that cannot be opened gives a warning and is left out.
     """
     run = RunFolder(folder)
-    file = TrackingFile(run.tracking)
+    file = _TrackingFile(run.tracking)
     try:
         uid = file.remember(config)
     except OSError as error:
@@ -58,8 +62,77 @@ def open_trackers(config: TrackingConfig, folder: Path, *, experiment: str) -> T
 
 def reopen_trackers(folder: Path, *, experiment: str) -> Trackers:
     """Trackers of a run, for a later command: they record to where its training did."""
-    config = TrackingFile(RunFolder(folder).tracking).settings()
+    config = _TrackingFile(RunFolder(folder).tracking).settings()
     return open_trackers(config, folder, experiment=experiment)
+
+
+class _TrackingFile:
+    """``tracking.json``, ``{"format", "version", "uid", "settings", "links"}``: what the next command must know.
+
+    Several processes may share it: reading and writing happens under a lock. All ids in trackers are made
+    from the uid, which is drawn once, so that they come out the same in every process and after a resume.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def remember(self, config: TrackingConfig) -> str:
+        """Keep settings for later commands, and give the run's uid."""
+        settings = redact_tree(dataclasses.asdict(config))
+        with self._locked():
+            old = self._read()
+            new = old | {"settings": settings}
+            if new != old or not self._path.is_file():
+                write_json(self._path, new)
+        return str(new["uid"])
+
+    def settings(self) -> TrackingConfig:
+        """Settings that were remembered; the defaults where there are none."""
+        known = {field.name: field.default for field in dataclasses.fields(TrackingConfig)}
+        kept = self._read()["settings"]
+        return TrackingConfig(**{name: kept.get(name, value) for name, value in known.items()})
+
+    def links(self) -> Links:
+        """Links from all processes and commands."""
+        return dict(self._read()["links"])
+
+    def add_links(self, links: Links) -> None:
+        """Keep links beside those that are there."""
+        if not links:
+            return
+        with self._locked():
+            old = self._read()
+            new = old | {"links": _merge_links(old["links"], redact_tree(links))}
+            if new != old:
+                write_json(self._path, new)
+
+    def _read(self) -> dict[str, Any]:
+        """The content; a new one where the file is missing or damaged."""
+        content = read_json(self._path) or {}
+        uid = content.get("uid")
+        parts = {name: dict_or_empty(content.get(name)) for name in ("settings", "links")}
+        return {
+            "format": "cellflow-tracking",
+            "version": 1,
+            "uid": uid if isinstance(uid, str) and uid else uuid4().hex[:12],
+            **parts,
+        }
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.with_name(".tracking.lock").open("a") as file, locked(file):
+            yield
+
+
+def _merge_links(old: Links, new: Links) -> Links:
+    """Links of both; the newer ones where they differ."""
+    merged = dict(old)
+    for name, link in new.items():
+        there = merged.get(name)
+        both = isinstance(there, dict) and isinstance(link, dict)
+        merged[name] = {**there, **link} if both else link  # type: ignore[dict-item]
+    return merged
 
 
 @dataclass
@@ -120,7 +193,7 @@ class Trackers:
         In the order in which they are asked; a later one sees the links of those before.
     config : TrackingConfig
         Comment and environment for all of them.
-    file : TrackingFile, optional
+    file : _TrackingFile, optional
         Where links are kept.
     """
 
@@ -129,7 +202,7 @@ class Trackers:
         trackers: Sequence[Tracker] = (),
         *,
         config: TrackingConfig | None = None,
-        file: TrackingFile | None = None,
+        file: _TrackingFile | None = None,
     ):
         self._config, self._file = config or TrackingConfig(), file
         self._slots = [_Slot(tracker) for tracker in trackers]
@@ -200,7 +273,7 @@ class Trackers:
         """Where people find this run, as metadata.json has them under trackers."""
         found = self._file.links() if self._file else {}
         for slot in self._slots:
-            found = merge_links(found, slot.tracker.links())
+            found = _merge_links(found, slot.tracker.links())
         return found
 
     def _tell(self, what: str, tell: Callable[[Tracker], None], *, often: bool = False) -> None:

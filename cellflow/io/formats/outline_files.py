@@ -168,14 +168,10 @@ class OutlineFiles(SourceFormat):
         return _OutlinedImage(name, image, columns, read, outlines=file)
 
     def _cells(self, name: str, file: Path, image: Path | None, shape: Shape | None) -> Instances:
-        if shape is None and image is None:
-            text = (
-                f"{file}: how large image {name} is, is not known. Name the folder of the images with --images, "
-                "or put them beside the outlines."
-            )
-            raise DataError(text, path=file, id=name)
         if shape is None:
-            assert image is not None
+            if image is None:
+                text = f"{file}: how large image {name} is, is not known. Name the folder of the images with --images,"
+                raise DataError(f"{text} or put them beside the outlines.", path=file, id=name)
             size = image_shape(image)
             shape = size[0], size[1]
         return cells_of(self.found(file), shape, path=file, image_id=name)
