@@ -11,16 +11,14 @@ from typing import Any
 import pytest
 
 from cellflow.environment import (
-    Gpu,
-    Snapshot,
     amp_type,
-    cgroup_limits,
     detect_host,
     environment_record,
     host_defaults,
-    prepared_datasets,
     take_snapshot,
 )
+from cellflow.environment.probe import cgroup_limits, prepared_datasets
+from cellflow.environment.snapshot import Gpu, Snapshot
 from cellflow.errors import ConfigError
 from cellflow.nn.precision import choose_amp, choose_device
 

@@ -17,29 +17,7 @@ variables that their machines set and that people do not set elsewhere:
 
 from __future__ import annotations
 
-from cellflow.environment.hosts import (
-    Host,
-    HostDefaults,
-    HostName,
-    amp_type,
-    detect_host,
-    environment_record,
-    host_defaults,
-)
-from cellflow.environment.probe import cgroup_limits, prepared_datasets, take_snapshot
-from cellflow.environment.snapshot import Gpu, Snapshot
+from cellflow.environment.hosts import amp_type, detect_host, environment_record, host_defaults
+from cellflow.environment.probe import take_snapshot
 
-__all__ = [
-    "Gpu",
-    "Host",
-    "HostDefaults",
-    "HostName",
-    "Snapshot",
-    "amp_type",
-    "cgroup_limits",
-    "detect_host",
-    "environment_record",
-    "host_defaults",
-    "prepared_datasets",
-    "take_snapshot",
-]
+__all__ = ["amp_type", "detect_host", "environment_record", "host_defaults", "take_snapshot"]

@@ -11,15 +11,7 @@ from cellflow.environment.places import DATA, DRIVES, INPUT, LASTING, HostName
 from cellflow.environment.snapshot import Snapshot
 from cellflow.errors import ConfigError
 
-__all__ = [
-    "Host",
-    "HostDefaults",
-    "HostName",
-    "amp_type",
-    "detect_host",
-    "environment_record",
-    "host_defaults",
-]
+__all__ = ["Host", "HostDefaults", "amp_type", "detect_host", "environment_record", "host_defaults"]
 
 _NODE_LOCAL = ("/tmp", "/var/tmp", "/dev/shm")
 _MAX_WORKERS = 8
@@ -99,21 +91,16 @@ def host_defaults(host: Host, snapshot: Snapshot) -> HostDefaults:
     """
     base, notes = _results_base(host, snapshot)
     own = base / DATA
-    data = own
-    here = Path(snapshot.folder)
-    if str(here / own) in snapshot.datasets:
-        pass
-    elif str(here / DATA) in snapshot.datasets:  # prepared before, or copied to the fast disk
-        data = Path(DATA)
-    else:
+    data, here = own, Path(snapshot.folder)
+    if str(here / own) not in snapshot.datasets:
         attached = [path for path in snapshot.datasets if _inside(path, INPUT)]
-        if len(attached) == 1:
+        if str(here / DATA) in snapshot.datasets:  # prepared before, or copied to the fast disk
+            data = Path(DATA)
+        elif len(attached) == 1:
             data = Path(attached[0])
         elif attached:
-            notes.append(
-                f"{len(attached)} prepared datasets under {INPUT}; choose one with --data: "
-                + ", ".join(attached)
-            )
+            text = f"{len(attached)} prepared datasets under {INPUT}; choose one with --data: "
+            notes.append(text + ", ".join(attached))
     return HostDefaults(
         data=data,
         data_out=own,
@@ -140,18 +127,16 @@ def environment_record(
     `label` is what people call the machine (``--environment``); without it the host's name.
     """
     plain = snapshot.to_dict()
-    same = ("hostname", "platform", "python", "versions", "gpus", "free_disk", "variables")
+    same = (
+        "folder", "commit", "dirty", "hostname", "platform", "python", "versions", "gpus", "free_disk", "variables",
+        "cpu", "cpu_flags",
+    )  # fmt: skip
     return {
         "schema": "cellflow-environment",
         "version": 1,
         "environment": label or host.name,
         "host": asdict(host),
-        "folder": snapshot.folder,
-        "commit": snapshot.commit,
-        "dirty": snapshot.dirty,
         **{key: plain[key] for key in same},
-        "cpu": snapshot.cpu,
-        "cpu_flags": plain["cpu_flags"],
         "cores": snapshot.cpu_count,
         "usable_cores": snapshot.usable_cores,
         "memory": snapshot.memory,

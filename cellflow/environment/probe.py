@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from cellflow.environment.places import DATA, INPUT, LASTING, PATHS, VARIABLES
 from cellflow.environment.snapshot import Gpu, Snapshot
+from cellflow.storage.records import read_json
 
 __all__ = ["cgroup_limits", "prepared_datasets", "take_snapshot"]
 
@@ -123,11 +123,7 @@ def prepared_datasets(folder: Path, *, depth: int = _SEARCH_DEPTH) -> Iterator[s
 
 def _is_dataset(path: Path) -> bool:
     """Whether `cellflow prepare` made a folder; other tools write a dataset.json too."""
-    try:
-        facts = json.loads(_read(path / "dataset.json") or "null")
-    except ValueError:
-        return False
-    return isinstance(facts, dict) and facts.get("format") == _DATA_FORMAT
+    return (read_json(path / "dataset.json") or {}).get("format") == _DATA_FORMAT
 
 
 def _free_disk(here: Path, paths: tuple[str, ...]) -> dict[str, int]:

@@ -88,5 +88,4 @@ class Snapshot:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""
-        plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return plain
+        return dict(json.loads(json.dumps(asdict(self))))

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from cellflow.errors import DataError
 from cellflow.numeric.coco_rle import check_coco_rle
 
-__all__ = ["Segment", "compressed", "read_segment"]
-
 _SLACK = 1
 """Pixels by which a point may lie outside without a word: outlines are drawn along the border."""
 _STEPS = 5
@@ -28,36 +26,19 @@ _LEAST = 6
 
 
 class Segment(NamedTuple):
-    """The pixels of an annotation.
-
-    Attributes
-    ----------
-    counts : bytes
-        Run-length string of COCO for the whole image; empty where it covers no pixel.
-    outside : bool
-        Whether points lay outside of the image, so that something was cut off.
-    """
+    """The pixels of an annotation."""
 
     counts: bytes
+    """Run-length string of COCO for the whole image; empty where it covers no pixel."""
     outside: bool = False
+    """Whether points lay outside of the image, so that something was cut off."""
 
 
 def read_segment(segmentation: Any, shape: tuple[int, int]) -> Segment:
     """The pixels of a segmentation, as pycocotools has them.
 
-    Parameters
-    ----------
-    segmentation : list of list of float, or dict
-        Polygons, ``[[x, y, x, y, ...], ...]``, which are joined; or ``size`` and ``counts``, which are a
-        string or whole numbers.
-    shape : tuple of int
-        ``(H, W)`` of the image.
-
-    Raises
-    ------
-    DataError
-        If it is none of these, has numbers that are not finite, lies far outside of the image, or is for an
-        image of another size. The message is about the segmentation alone.
+    That is polygons, ``[[x, y, x, y, ...], ...]``, which are joined; or ``size`` and ``counts``, which are a string or
+    whole numbers. The message of an error is about the segmentation alone.
     """
     mask = _pycocotools()
     height, width = shape
@@ -72,18 +53,15 @@ def read_segment(segmentation: Any, shape: tuple[int, int]) -> Segment:
         outside = []
         encoded = _run_lengths(segmentation, shape)
     else:
-        raise DataError(
-            f"expected polygons or run lengths, found {type(segmentation).__name__}",
-            found=segmentation,
-        )
+        text = f"expected polygons or run lengths, found {type(segmentation).__name__}"
+        raise DataError(text, found=segmentation)
     return Segment(encoded["counts"] if mask.area(encoded) else b"", any(outside))
 
 
 def compressed(counts: Sequence[int] | NDArray[np.int64], shape: tuple[int, int]) -> bytes:
     """Run-length string of counts, column by column and background first, that cover the image."""
     plain = {"size": list(shape), "counts": counts}
-    text: bytes = _pycocotools().frPyObjects(plain, *shape)["counts"]
-    return text
+    return bytes(_pycocotools().frPyObjects(plain, *shape)["counts"])
 
 
 @cache
@@ -112,9 +90,8 @@ def _lies_outside(part: Any, shape: tuple[int, int]) -> bool:
     for values, size, axis in ((part[0::2], shape[1], "x"), (part[1::2], shape[0], "y")):
         low, high = min(values), max(values)
         if low < -size or high > 2 * size:
-            raise DataError(
-                f"a point far outside of the image ({axis} from {low:g} to {high:g}, of {size} pixels)"
-            )
+            text = f"a point far outside of the image ({axis} from {low:g} to {high:g}, of {size} pixels)"
+            raise DataError(text)
         outside |= low < -_SLACK or high > size + _SLACK
         span = max(span, high - low)
     if len(part) / 2 * span * _STEPS > _MOST_STEPS:
@@ -126,20 +103,18 @@ def _check_length(part: list[float]) -> None:
     points = np.array(part, dtype=np.float64).reshape(-1, 2)
     sides = np.abs(points - np.roll(points, 1, axis=0)).max(axis=1)
     if sides.sum() * _STEPS > _MOST_STEPS:
-        raise DataError(
-            f"a polygon of {len(points)} points is {sides.sum():.3g} pixels long, which is no outline of a cell"
-        )
+        text = f"a polygon of {len(points)} points is {sides.sum():.3g} pixels long, which is no outline of a cell"
+        raise DataError(text)
 
 
 def _run_lengths(segmentation: dict[str, Any], shape: tuple[int, int]) -> dict[str, Any]:
     """Compressed counts of compressed or plain ones."""
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if size != list(shape):
-        raise DataError(
-            f"run lengths for the size {size}, but the image has {list(shape)} (height, width)",
-            expected=list(shape),
-            found=size,
+        message = (
+            f"run lengths for the size {size}, but the image has {list(shape)} (height, width)"
         )
+        raise DataError(message, expected=list(shape), found=size)
     if isinstance(counts, str):
         text = counts.encode(errors="replace")
     elif isinstance(counts, list) and all(type(count) is int for count in counts):
@@ -156,8 +131,5 @@ def _check_plain(counts: list[int], shape: tuple[int, int]) -> None:
     if min(chain(counts, [0])) < 0:
         raise DataError(f"a negative count ({min(counts)})", found=min(counts))
     if covered != n_pixels:
-        raise DataError(
-            f"counts of {covered} pixels for an image of {shape[0]} x {shape[1]} = {n_pixels} pixels",
-            expected=n_pixels,
-            found=covered,
-        )
+        text = f"counts of {covered} pixels for an image of {shape[0]} x {shape[1]} = {n_pixels} pixels"
+        raise DataError(text, expected=n_pixels, found=covered)

@@ -19,8 +19,6 @@ from cellflow.io.problems import Problems
 from cellflow.storage.sizes import few_text, plural, size_text
 from cellflow.types import shorten
 
-__all__ = ["CocoTable", "ListedImage"]
-
 _log = logging.getLogger(__name__)
 
 _LARGE = 100_000_000
@@ -35,46 +33,21 @@ _OUTSIDE = "reach out of their image, where they are cut off"
 
 @dataclass(eq=False)
 class ListedImage:
-    """An image of the file.
+    """An image of the file."""
 
-    Attributes
-    ----------
-    file_name : str
-        With the folders that the file has, ``/`` between them.
-    own_id : str
-        Id that an export of ours gave it; empty in other files.
-    path : Path or None
-        Its file, where it was looked for and found.
-    shape : tuple of int
-        ``(H, W)``.
-    cells : list of bytes
-        Run-length strings of COCO.
-    categories : Counter
-        Cells of every category id.
-    scores : list of float
-        How sure a list of results is of each cell; NaN where it does not say.
-    """
-
-    file_name: str
-    own_id: str
-    path: Path | None
+    file_name: str  # with the folders that the file has, / between them
+    own_id: str  # that an export of ours gave it; empty in other files
+    path: Path | None  # its file, where it was looked for and found
     shape: tuple[int, int]
-    cells: list[bytes] = field(default_factory=list)
-    categories: Counter[Any] = field(default_factory=Counter)
-    scores: list[float] = field(default_factory=list)
+    cells: list[bytes] = field(default_factory=list)  # run-length strings of COCO
+    categories: Counter[Any] = field(default_factory=Counter)  # cells of every category id
+    scores: list[float] = field(default_factory=list)  # of results; NaN where it does not say
 
 
 class CocoTable:
-    """Images and cells of a COCO file. What cannot be used is left out and told, or one of the problems.
+    """Images and cells of a COCO file, which is an object of annotations or a list of results.
 
-    Parameters
-    ----------
-    path : Path
-        The file: an object with images, annotations and categories, or a list of results.
-    problems : Problems
-        Takes what is wrong with images and annotations.
-    find : callable
-        From the name of an image to its file, None where there is none.
+    What cannot be used is left out and told, or one of the problems. `find` gives the file of an image by its name.
     """
 
     def __init__(
@@ -100,13 +73,7 @@ class CocoTable:
         )
 
     def read(self, results_of: CocoTable | None = None) -> None:
-        """Read the file; a list of results needs a table that has its images.
-
-        Raises
-        ------
-        DataError
-            If it is no JSON, or names no images.
-        """
+        """Read the file; a list of results needs a table that has its images."""
         size = self.path.stat().st_size
         if size > _LARGE:
             _log.info("%s: reading %s", self.path, size_text(size))
@@ -121,7 +88,9 @@ class CocoTable:
             for section, entry in read_entries(self.path):
                 if section == "annotations":
                     self._add_annotation(entry)
-        self._tell()
+        for reason, names in self._told.items():
+            text = "%s: %s %s: %s."
+            _log.warning(text, self.path, plural(len(names), "annotation"), reason, few_text(names))
 
     def read_images(self) -> CocoTable:
         """Read all but the annotations; returns itself."""
@@ -246,28 +215,14 @@ class CocoTable:
         error = DataError(f"{self.path}: {text}.", path=self.path, id=name or None)
         self._problems.add(error, name)
 
-    def _tell(self) -> None:
-        for reason, names in self._told.items():
-            _log.warning(
-                "%s: %s %s: %s.",
-                *(self.path, plural(len(names), "annotation"), reason, few_text(names)),
-            )
-
 
 def _inner_name(file_name: str) -> str:
-    """The name of a file below some folder, with ``/`` between its parts.
-
-    Raises
-    ------
-    DataError
-        If it leads anywhere else.
-    """
+    """The name of a file below some folder, with ``/`` between its parts; one that leads elsewhere is refused."""
     path = PureWindowsPath(file_name)  # which takes the separators of every system
     inside = not path.anchor and ".." not in path.parts and path.name
     if not (inside and file_name.isprintable() and len(file_name.encode()) <= _LONGEST_NAME):
-        raise DataError(
-            "expected the name of a file, with folders below that of the annotations at most. Correct file_name"
-        )
+        text = "expected the name of a file, with folders below that of the annotations at most. Correct file_name"
+        raise DataError(text)
     return path.as_posix()
 
 
@@ -278,10 +233,8 @@ def _declared_shape(entry: dict[str, Any], path: Path | None) -> tuple[int, int]
         return image_shape(path)[:2]  # type: ignore[return-value]
     height, width = map(_whole, size)
     if min(height, width) < 1:
-        raise DataError(
-            f"expected a height and a width of at least 1, found {size[0]!r} x {size[1]!r}",
-            found=size,
-        )
+        text = f"expected a height and a width of at least 1, found {size[0]!r} x {size[1]!r}"
+        raise DataError(text, found=size)
     return height, width
 
 

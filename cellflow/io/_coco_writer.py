@@ -18,8 +18,6 @@ from cellflow.io.shapes import Outline, outlines_from_labels
 from cellflow.numeric.coco_rle import coco_counts_from_labels
 from cellflow.storage.atomic import atomic_path
 
-__all__ = ["ImageCells", "cells_of_labels", "read_written", "write_coco"]
-
 ImageCells = dict[str, Any]
 """An image and its cells: ``id``, ``file_name``, ``height``, ``width``, ``cell_type`` (may be empty) and ``cells``,
 each with ``label``, ``segmentation``, ``bbox``, ``area`` and ``score``."""
@@ -33,20 +31,7 @@ def cells_of_labels(labels: NDArray[np.int32], scores: Mapping[int, float]) -> l
     """What COCO says of the cells of a label map, in the order of their numbers.
 
     A cell is a polygon where it is one part without holes and pycocotools makes just its pixels of that;
-    else run lengths.
-
-    Parameters
-    ----------
-    labels : (H, W) int32 ndarray
-        0 background.
-    scores : mapping
-        How sure the network is of every number.
-
-    Returns
-    -------
-    list of dict
-        With ``label``, ``segmentation``, ``bbox`` (x, y, width, height in pixels), ``area`` (pixels) and
-        ``score``.
+    else run lengths. Its ``bbox`` is x, y, width and height in pixels.
     """
     shape = (labels.shape[0], labels.shape[1])
     outlines = outlines_from_labels(labels)
@@ -73,14 +58,9 @@ def write_coco(
 ) -> None:
     """Write a file of annotations, and the list of results that belongs to it, atomically.
 
-    Parameters
-    ----------
-    annotations, results : Path
-        JSON to write. The annotations have all that COCO asks for, and ``cellflow_id`` of images, ``label`` and
-        ``score`` of cells; the results have run lengths only, as ``pycocotools`` loads them.
-    images : callable
-        Gives the images, in the order in which they are to be written. Called twice: the file begins with what
-        is known of all images.
+    The annotations have all that COCO asks for, and ``cellflow_id`` of images, ``label`` and ``score`` of cells; the
+    results have run lengths only, as ``pycocotools`` loads them. `images` is called more than once: the file begins
+    with what is known of all images.
     """
     heads: list[dict[str, Any]] = []
     types: dict[str, int] = {}
@@ -112,25 +92,15 @@ def write_coco(
 
 
 def read_written(path: Path, ids: AbstractSet[str]) -> dict[str, ImageCells]:
-    """Images that `write_coco` wrote, by the ids that it was given; those of `ids` that are there.
-
-    Raises
-    ------
-    DataError
-        If the file is damaged or of another program.
-    """
+    """Images that `write_coco` wrote, by the ids that it was given; those of `ids` that are there."""
     images: dict[int, ImageCells] = {}
     types: dict[int, str] = {}
     try:
         for section, entry in read_entries(path):
             if section == "images" and entry["cellflow_id"] in ids:
                 known = {key: entry[key] for key in ("file_name", "height", "width")}
-                images[entry["id"]] = {
-                    "id": entry["cellflow_id"],
-                    **known,
-                    "cell_type": "",
-                    "cells": [],
-                }
+                own = {"id": entry["cellflow_id"], "cell_type": "", "cells": []}
+                images[entry["id"]] = own | known
             elif section == "categories":
                 types[entry["id"]] = "" if entry["name"] == NO_TYPE else entry["name"]
             elif section == "annotations" and entry["image_id"] in images:

@@ -11,9 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
-from cellflow.io.image_folders import unreadable
-
-__all__ = ["check_numbers", "damage_told"]
 
 
 @contextmanager
@@ -40,30 +37,25 @@ def damage_told(path: Path, kind: str, place: str = "") -> Iterator[None]:
         raise _damaged(where, path, kind, str(error) or type(error).__name__) from error
 
 
+def unreadable(path: Path, error: Exception) -> DataError:
+    """The error of a place that the system does not let read."""
+    reason = getattr(error, "strerror", None) or error
+    return DataError(f"{path}: cannot be read ({reason}).", path=path)
+
+
 def _damaged(where: str, path: Path, kind: str, reason: str) -> DataError:
-    return DataError(
-        f"{where}: damaged or truncated {kind} file ({reason}). Copy or export the file again.",
-        path=path,
-    )
+    text = f"{where}: damaged or truncated {kind} file ({reason}). Copy or export the file again."
+    return DataError(text, path=path)
 
 
 def check_numbers(pixels: NDArray[Any], path: Path, place: str = "") -> NDArray[Any]:
-    """Pixels as they are, those of 1 bit as uint8; refuses what is no finite real number.
-
-    Raises
-    ------
-    DataError
-        For complex numbers, text and the like, NaN and infinity.
-    """
+    """Pixels as they are, those of 1 bit as uint8; refuses what is no finite real number."""
     where = f"{path}, {place}" if place else str(path)
     if pixels.dtype.kind == "b":
         pixels = pixels.astype(np.uint8)
     if pixels.dtype.kind not in "iuf":
-        raise DataError(
-            f"{where}: expected whole or real numbers, found {pixels.dtype}.",
-            path=path,
-            found=pixels.dtype,
-        )
+        text = f"{where}: expected whole or real numbers, found {pixels.dtype}."
+        raise DataError(text, path=path, found=pixels.dtype)
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         raise DataError(f"{where}: holds values that are not finite (NaN or infinity).", path=path)
     return pixels

@@ -11,34 +11,23 @@ from cellflow.io.images import IMAGE_SUFFIXES
 from cellflow.storage.atomic import restore_folder
 from cellflow.storage.records import load_json
 
-__all__ = ["FORMAT", "VERSION", "read_facts"]
-
 FORMAT = "cellflow-dataset"
 VERSION = 1
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """What ``dataset.json`` says of the dataset in a folder: format, version, data hash and more.
-
-    Raises
-    ------
-    DataError
-        If there is none, it is damaged, or a later cellflow wrote it.
-    """
+    """What ``dataset.json`` says of the dataset in a folder: format, version, data hash and more."""
     file = path / "dataset.json"
     if not file.is_file():
         restore_folder(path)  # a killed `prepare --overwrite` may have moved it away
     if not file.is_file():
-        raise DataError(
-            f"{path}: expected a dataset folder, found {_found_instead(path)}", path=path
-        )
+        message = f"{path}: expected a dataset folder, found {_found_instead(path)}"
+        raise DataError(message, path=path)
     try:
         facts = load_json(file)
     except (OSError, ValueError) as error:
-        raise DataError(
-            f"{file}: not the description of a cellflow dataset ({error}). Prepare it again.",
-            path=file,
-        ) from error
+        text = f"{file}: not the description of a cellflow dataset ({error}). Prepare it again."
+        raise DataError(text, path=file) from error
     wanted = {"format": str, "version": int, "data_hash": str}
     for key, kind in wanted.items():
         if not isinstance(facts, dict) or not isinstance(facts.get(key), kind):
@@ -50,21 +39,15 @@ def read_facts(path: Path) -> dict[str, Any]:
                 found=facts.get(key) if isinstance(facts, dict) else facts,
             )
     if facts["format"] != FORMAT:
-        raise DataError(
-            f"{file}: expected the format {FORMAT}, found {facts['format']!r:.80}. Prepare it again.",
-            path=file,
-            expected=FORMAT,
-            found=facts["format"],
-        )
+        text = f"{file}: expected the format {FORMAT}, found {facts['format']!r:.80}. Prepare it again."
+        raise DataError(text, path=file, expected=FORMAT, found=facts["format"])
     version = facts["version"]
     if version > VERSION:
-        raise DataError(
+        text = (
             f"{file}: version {version} of the format, this cellflow knows {VERSION}. "
-            "Update cellflow or prepare the dataset again.",
-            path=file,
-            expected=VERSION,
-            found=version,
+            "Update cellflow or prepare the dataset again."
         )
+        raise DataError(text, path=file, expected=VERSION, found=version)
     return dict(facts)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -19,34 +20,14 @@ from cellflow.errors import DataError
 from cellflow.io import _jpeg2000
 from cellflow.types import Box
 
-__all__ = [
-    "ORIENTATION",
-    "SIGNATURE_BYTES",
-    "Claim",
-    "claim",
-    "kind_of",
-    "known_orientation",
-    "open_picture",
-    "orientation",
-    "refuse_animation",
-    "refuse_swollen",
-    "shape",
-    "turn",
-    "turned_shape",
-    "unturned_box",
-]
-
 _SIGNATURES = {
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"\xff\xd8\xff": "JPEG",
     b"BM": "BMP",
-    b"II*\0": "TIFF",
-    b"MM\0*": "TIFF",
-    b"II+\0": "TIFF",
-    b"MM\0+": "TIFF",
+    **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "TIFF"),
     **dict.fromkeys(_jpeg2000.SIGNATURES, "JPEG 2000"),
 }
-SIGNATURE_BYTES = 12
+_SIGNATURE_BYTES = 12
 """By which the kind of a file is known."""
 _PICTURES: dict[str, Callable[[BytesIO], ImageFile]] = {
     "PNG": PngImageFile,
@@ -85,9 +66,15 @@ class Claim(NamedTuple):
 
 def kind_of(data: bytes) -> str | None:
     """PNG, JPEG, BMP, TIFF, JPEG 2000 or WebP by its signature; None for anything else."""
-    if data.startswith(b"RIFF") and data[8:SIGNATURE_BYTES] == b"WEBP":
+    if data.startswith(b"RIFF") and data[8:_SIGNATURE_BYTES] == b"WEBP":
         return "WebP"
     return next((kind for mark, kind in _SIGNATURES.items() if data.startswith(mark)), None)
+
+
+def kind_of_file(path: Path) -> str | None:
+    """As `kind_of`, of a file of which no more than that is read."""
+    with path.open("rb") as file:
+        return kind_of(file.read(_SIGNATURE_BYTES))
 
 
 def open_picture(data: bytes, kind: str) -> ImageFile:
@@ -112,23 +99,10 @@ def claim(picture: ImageFile, data: bytes, kind: str) -> Claim:
 
 
 def refuse_swollen(claimed: Claim, size: int, packing: str) -> None:
-    """Refuse a file whose header claims more pixels than its bytes can hold, before memory is taken.
+    """Refuse a file whose header claims more pixels than its `size` can hold, before memory is taken.
 
-    Parameters
-    ----------
-    claimed : Claim
-        Bytes of the pixels.
-    size : int
-        Bytes of the file.
-    packing : str
-        Kind of file, or compression of a TIFF.
-
-    Raises
-    ------
-    ValueError
-        With both sizes.
-    DataError
-        If it is larger than anything that is read whole.
+    `packing` is the kind of file, or the compression of a TIFF. A DataError says that it is larger than anything
+    that is read whole, a ValueError that it is damaged.
     """
     can_hold = size * _RATIOS.get(packing, _OTHER_RATIO)
     if claimed.unpacked > SMALL and claimed.stored > can_hold:
@@ -137,23 +111,19 @@ def refuse_swollen(claimed: Claim, size: int, packing: str) -> None:
             "hold"
         )
     if claimed.unpacked > LARGEST:
-        raise DataError(
+        text = (
             f"its pixels take {claimed.unpacked / 2**30:,.1f} GiB; images of at most "
-            f"{LARGEST // 2**30} GiB are read. Cut it into parts.",
-            expected=LARGEST,
-            found=claimed.unpacked,
+            f"{LARGEST // 2**30} GiB are read. Cut it into parts."
         )
+        raise DataError(text, expected=LARGEST, found=claimed.unpacked)
 
 
 def refuse_animation(picture: ImageFile) -> None:
     """Refuse a WebP of several pictures."""
     frames = int(getattr(picture, "n_frames", 1)) if picture.format == "WEBP" else 1
     if frames > 1:
-        raise DataError(
-            f"an animation of {frames} pictures; save each as a file of its own.",
-            expected=1,
-            found=frames,
-        )
+        text = f"an animation of {frames} pictures; save each as a file of its own."
+        raise DataError(text, expected=1, found=frames)
 
 
 def orientation(picture: ImageFile, data: bytes) -> int:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["SIGNATURES", "Header", "read_header"]
-
 _CODESTREAM = b"\xff\x4f\xff\x51"
 """Start of codestream, and the size marker that must follow."""
 SIGNATURES = (b"\0\0\0\x0cjP  \r\n\x87\n", _CODESTREAM)
@@ -28,17 +26,10 @@ class Header(NamedTuple):
 
 
 def read_header(data: bytes) -> Header:
-    """Read the header of the codestream, which is what decoders go by, and what the file adds to it.
-
-    Raises
-    ------
-    ValueError
-        If there is no codestream, or its header makes no sense.
-    """
+    """Read the header of the codestream, which is what decoders go by, and what the file adds to it."""
     boxes: dict[bytes, bytes] = {}
     if not data.startswith(_CODESTREAM):
-        for kind, content in _boxes(data, 0, len(data)):
-            boxes.setdefault(kind, content)
+        boxes = dict(reversed(list(_boxes(data, 0, len(data)))))  # of one kind the first counts
     stream = boxes.get(_STREAM, b"") if boxes else data
     if not stream.startswith(_CODESTREAM) or len(stream) < 43:
         raise ValueError("no codestream")

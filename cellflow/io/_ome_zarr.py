@@ -16,33 +16,9 @@ from numpy.typing import NDArray
 from cellflow.errors import DataError
 from cellflow.io import _image_header as header
 from cellflow.io._zarr_chunks import check_chunks
-from cellflow.io._zarr_metadata import (
-    ArrayFacts,
-    array_facts,
-    attributes,
-    inside,
-    is_zarr,
-)
+from cellflow.io._zarr_metadata import ArrayFacts, array_facts, attributes, inside, is_zarr
 from cellflow.io.pixel_limit import refuse_large
 from cellflow.storage.hashing import hash_json
-
-__all__ = [
-    "NONSENSE",
-    "Level",
-    "channel_names",
-    "fingerprint",
-    "images_in",
-    "is_plate",
-    "is_zarr",
-    "label_map",
-    "label_names",
-    "open_array",
-    "open_level",
-    "read_part",
-    "read_pixels",
-    "read_scale",
-    "read_shape",
-]
 
 _log = logging.getLogger(__name__)
 
@@ -94,19 +70,14 @@ class Level(NamedTuple):
 
 
 def images_in(path: Path) -> list[Path]:
-    """Images of a zarr: itself, the fields of a plate, or the series that bioformats2raw wrote; none for another.
-
-    Raises
-    ------
-    DataError
-        If what it says of its images leads out of it.
-    """
+    """Images of a zarr: itself, the fields of a plate, or the series that bioformats2raw wrote; none for another."""
     with _told_of(path):
         found = attributes(path)
         if "multiscales" in found:
             return [path]
         if isinstance(found.get("plate"), dict):
-            return list(_fields(path, found["plate"]))
+            fields = _fields(path, found["plate"])
+            return [image for _, images in fields for image in images if is_zarr(image)]
         if _SERIES in found:
             series = _series(path)
             return [path] if len(series) == 1 else series
@@ -222,31 +193,25 @@ def _told_of(path: Path) -> Iterator[None]:
             raise
         raise DataError(f"{path}: {error}", **(error.facts | {"path": path})) from error
     except NONSENSE as error:
-        raise DataError(
-            f"{path}: not a whole OME-Zarr ({error or type(error).__name__}). Copy or export it again.",
-            path=path,
-        ) from error
+        text = f"{path}: not a whole OME-Zarr ({error or type(error).__name__}). Copy or export it again."
+        raise DataError(text, path=path) from error
 
 
-def _fields(plate: Path, facts: dict[str, Any]) -> Iterator[Path]:
-    """Images of all wells of a plate, in its order."""
+def _fields(plate: Path, facts: dict[str, Any]) -> Iterator[tuple[Path, list[Path]]]:
+    """All wells of a plate, in its order, and the images that each names."""
     for well in facts["wells"]:
         place = inside(plate, well["path"])
-        for field in attributes(place).get("well", {}).get("images", []):
-            image = inside(place, field["path"])
-            if is_zarr(image):
-                yield image
+        named = attributes(place).get("well", {}).get("images", [])
+        yield place, [inside(place, field["path"]) for field in named]
 
 
 def missing_in_plate(plate: Path) -> list[str]:
     """Wells and fields that a plate names and that are not there."""
     found = []
     with _told_of(plate):
-        for well in attributes(plate)["plate"]["wells"]:
-            place = inside(plate, well["path"])
-            fields = attributes(place).get("well", {}).get("images", [])
-            paths = [inside(place, field["path"]) for field in fields] or [place]
-            found += [str(path.relative_to(plate)) for path in paths if not is_zarr(path)]
+        for place, images in _fields(plate, attributes(plate)["plate"]):
+            lost = [path for path in images or [place] if not is_zarr(path)]
+            found += [str(path.relative_to(plate)) for path in lost]
     return found
 
 
@@ -275,23 +240,16 @@ def _only(path: Path) -> Path:
 def open_level(path: Path, number: int = 0) -> Level:
     """A level of an image, by its metadata; 0 is the finest.
 
-    Raises
-    ------
-    DataError
-        If it is no image or has several, such as a plate, or the image is no single plane.
-    ValueError, KeyError, TypeError, AttributeError, IndexError, OSError
-        If the metadata makes no sense, or there is no such level.
+    What is no image, has several, or no single plane is a DataError; any of `NONSENSE` comes where the metadata makes
+    no sense, or there is no such level.
     """
     group = _only(path)
     multiscales = attributes(group).get("multiscales")
     if not multiscales:
         several = images_in(path)
         found = f"{len(several)} images, such as {several[0]}" if several else "none"
-        raise DataError(
-            f"{path}: expected an OME-Zarr image (multiscales), found {found}.",
-            path=path,
-            found=len(several),
-        )
+        text = f"{path}: expected an OME-Zarr image (multiscales), found {found}."
+        raise DataError(text, path=path, found=len(several))
     array = inside(group, multiscales[0]["datasets"][number]["path"])
     facts = array_facts(array)
     order = _order(multiscales[0].get("axes"), facts.shape)
@@ -305,14 +263,9 @@ def _order(axes: Any, shape: tuple[int, ...]) -> list[int]:
     names = [str(fact.get("name")) for fact in facts]
     if len(names) != len(shape):
         raise ValueError(f"{len(names)} axes for the shape {shape}")
-    space = [
-        i
-        for i, fact in enumerate(facts)
-        if fact.get("type") == "space" or names[i] in ("z", "y", "x")
-    ]
-    channels = [
-        i for i, fact in enumerate(facts) if fact.get("type") == "channel" or names[i] == "c"
-    ]
+    kinds = [fact.get("type") for fact in facts]
+    space = [i for i, name in enumerate(names) if kinds[i] == "space" or name in ("z", "y", "x")]
+    channels = [i for i, name in enumerate(names) if kinds[i] == "channel" or name == "c"]
     order = space[-2:] + [axis for axis in channels if shape[axis] > 1]
     others = [i for i in range(len(shape)) if i not in order and shape[i] > 1]
     if len(space) < 2 or len(order) > 3 or others:

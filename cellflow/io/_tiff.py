@@ -14,27 +14,9 @@ from numpy.typing import NDArray
 from tifffile import COMPRESSION, PHOTOMETRIC
 
 from cellflow.errors import DataError
-from cellflow.io._image_header import (
-    ORIENTATION,
-    Claim,
-    known_orientation,
-    refuse_swollen,
-    turn,
-    turned_shape,
-)
+from cellflow.io import _image_header as header
 from cellflow.io.pixel_limit import refuse_large
 from cellflow.storage.sizes import few_text
-
-__all__ = [
-    "Plane",
-    "is_in_several_files",
-    "is_lossy",
-    "open_plane",
-    "read_pixels",
-    "read_shape",
-    "refuse_cut_off",
-    "refuse_swollen_claim",
-]
 
 FEW = 4
 """So many planes whose axis nobody has named are taken for channels."""
@@ -67,14 +49,10 @@ class Plane(NamedTuple):
 
     def smaller(self) -> Iterator[Plane]:
         """Smaller copies of the image, finest first; the first of another kind ends them."""
+        own = self.page.photometric, self.page.samplesperpixel, self.series.dtype, self.alpha
         for series in self.series.levels[1:]:
             page, fits = series.keyframe, len(series.shape) == len(self.series.shape)
-            same = (page.photometric, page.samplesperpixel, series.dtype, _has_alpha(page)) == (
-                self.page.photometric,
-                self.page.samplesperpixel,
-                self.series.dtype,
-                self.alpha,
-            )
+            same = own == (page.photometric, page.samplesperpixel, series.dtype, _has_alpha(page))
             if not fits or not same or any(item is None for item in series.pages):
                 return
             yield self._replace(series=series)
@@ -92,7 +70,7 @@ class Plane(NamedTuple):
             channels = [3]
         elif self.alpha:
             channels = [channels[0] - 1] if channels[0] > 2 else []
-        return (*turned_shape((height, width), self.orientation), *channels)
+        return (*header.turned_shape((height, width), self.orientation), *channels)
 
     def ordered(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """Pixels with the axes of the series, ``(H, W)`` or ``(H, W, C)``; a view."""
@@ -106,7 +84,7 @@ class Plane(NamedTuple):
         pixels = pixels[..., :-1] if self.alpha else pixels
         if self.indexed and colours:
             pixels = _colours(self.page.colormap, pixels)
-        return turn(pixels, self.orientation)
+        return header.turn(pixels, self.orientation)
 
 
 def read_pixels(path: Path, *, colours: bool = True, most: int | None = None) -> NDArray[Any]:
@@ -143,13 +121,7 @@ def is_in_several_files(path: Path) -> bool:
 
 @contextmanager
 def open_plane(path: Path) -> Iterator[Plane]:
-    """The one image of a file, of which nothing but the tags has been read; the file is open until then.
-
-    Raises
-    ------
-    DataError
-        If it is a stack, a set of several images or one of which files are missing, or in CMYK.
-    """
+    """The one image of a file, of which nothing but the tags has been read; the file is open until then."""
     with tifffile.TiffFile(path) as tiff:
         series = _only_series(tiff)
         page = series.keyframe
@@ -162,11 +134,8 @@ def open_plane(path: Path) -> Iterator[Plane]:
         if page.photometric in _NOT_RGB or (
             page.photometric == PHOTOMETRIC.YCBCR and page.compression in _PACKINGS
         ):
-            raise DataError(
-                f"a TIFF in {page.photometric.name} colours; save it as grey or RGB.",
-                path=path,
-                found=page.photometric.name,
-            )
+            text = f"a TIFF in {page.photometric.name} colours; save it as grey or RGB."
+            raise DataError(text, path=path, found=page.photometric.name)
         indexed = page.photometric == PHOTOMETRIC.PALETTE and page.colormap is not None
         yield Plane(
             series,
@@ -174,7 +143,7 @@ def open_plane(path: Path) -> Iterator[Plane]:
             page,
             indexed and not tiff.is_imagej,  # where it only colours the display
             _has_alpha(page),
-            known_orientation(page.tags.valueof(ORIENTATION, 1)),
+            header.known_orientation(page.tags.valueof(header.ORIENTATION, 1)),
         )
 
 
@@ -189,12 +158,11 @@ def _only_series(tiff: Any) -> Any:
         images = [series for series in images if _lies_in(tiff, series)] or images
     if len(images) > 1:
         sizes = few_text(" x ".join(map(str, series.shape)) for series in images)
-        raise DataError(
+        text = (
             f"expected one image, found {len(images)} in this file ({sizes}). Save each as a file "
-            "of its own.",
-            expected=1,
-            found=len(images),
+            "of its own."
         )
+        raise DataError(text, expected=1, found=len(images))
     return images[0] if images else tiff.series[0]
 
 
@@ -221,10 +189,8 @@ def _order(axes: str, shape: tuple[int, ...]) -> list[int]:
     }
     others = [name for name in long if name not in "YX"]
     if not {"Y", "X"} <= long.keys():
-        raise DataError(
-            f"expected one 2D image, found the shape {tuple(shape)} (axes {axes}).",
-            found=tuple(shape),
-        )
+        text = f"expected one 2D image, found the shape {tuple(shape)} (axes {axes})."
+        raise DataError(text, found=tuple(shape))
     if not others:
         return [long["Y"], long["X"]]
     planes = shape[long[others[0]]]
@@ -234,12 +200,11 @@ def _order(axes: str, shape: tuple[int, ...]) -> list[int]:
     hint = ""
     if len(others) == 1 and others[0] in _UNNAMED:
         hint = f" If its {planes} planes are channels, save it with the axes CYX, as OME-TIFF or in ImageJ."
-    raise DataError(
+    text = (
         f"expected one 2D image, found a stack of shape {tuple(shape)} (axes {axes}). Save one plane per "
-        f"file.{hint}",
-        expected=2,
-        found=tuple(shape),
+        f"file.{hint}"
     )
+    raise DataError(text, expected=2, found=tuple(shape))
 
 
 def _has_alpha(page: Any) -> bool:
@@ -266,7 +231,9 @@ def refuse_swollen_claim(plane: Plane, path: Path, lengths: tuple[int, ...]) -> 
     size = sum(file.stat().st_size for file in _files(plane, path))
     samples = int(np.prod(lengths, dtype=object))
     stored = samples * page.bitspersample // 8
-    refuse_swollen(Claim(samples * plane.series.dtype.itemsize, stored), size, packing)
+    header.refuse_swollen(
+        header.Claim(samples * plane.series.dtype.itemsize, stored), size, packing
+    )
 
 
 def refuse_cut_off(plane: Plane) -> None:

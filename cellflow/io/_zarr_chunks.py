@@ -15,8 +15,6 @@ import numpy as np
 from cellflow.errors import DataError
 from cellflow.io._zarr_metadata import METADATA_FILES, ArrayFacts, Shard
 
-__all__ = ["check_chunk", "check_chunks", "has_chunks"]
-
 _GROWTH, _SLACK = 8, 2**16
 """By how much a filter may widen numbers, and bytes that headers and checksums may take."""
 _HEAD = 18
@@ -31,12 +29,7 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 def check_chunks(array: Path, group: Path, facts: ArrayFacts) -> bool:
     """Look at the files of an array before any of them is unpacked; returns whether there is one.
 
-    Raises
-    ------
-    DataError
-        If a link leads out of its group.
-    ValueError
-        If a file is larger than its chunk, or it or a piece of it unpacks to more.
+    A link that leads out of its group is a DataError, a file that is or unpacks to more than its chunk a ValueError.
     """
     found, top = False, Path(os.path.realpath(group))
     for place, folders, files in os.walk(array):
@@ -75,9 +68,8 @@ def _is_chunk(name: str) -> bool:
 
 
 def _led_out(name: str) -> DataError:
-    return DataError(
-        f"{name} is a link that leads out of it. Copy the whole image, without links.", found=name
-    )
+    text = f"{name} is a link that leads out of it. Copy the whole image, without links."
+    return DataError(text, found=name)
 
 
 def _refuse_swollen(path: Path, facts: ArrayFacts) -> None:
@@ -96,12 +88,8 @@ def _refuse_swollen(path: Path, facts: ArrayFacts) -> None:
 
 
 def _refuse_more(name: str, claimed: int, expected: int) -> None:
-    if claimed > _most(expected):
+    if claimed > _GROWTH * expected + _SLACK:
         raise ValueError(f"the chunk {name} claims {claimed:,} bytes, where {expected:,} belong")
-
-
-def _most(expected: int) -> int:
-    return _GROWTH * expected + _SLACK
 
 
 def _pieces(file: BinaryIO, size: int, shard: Shard) -> Iterator[tuple[int, int]]:
@@ -121,8 +109,9 @@ def _pieces(file: BinaryIO, size: int, shard: Shard) -> Iterator[tuple[int, int]
 
 def _claimed(file: BinaryIO, length: int, packing: str, expected: int) -> int:
     """Bytes that the next so many of a file unpack to; 0 where nothing is packed."""
+    most = _GROWTH * expected + _SLACK
     if packing in ("gzip", "zlib"):
-        return _inflated(file, length, _most(expected))
+        return _inflated(file, length, most)
     start = file.tell()
     head = file.read(min(length, _HEAD))
     if packing == "blosc":
@@ -134,7 +123,7 @@ def _claimed(file: BinaryIO, length: int, packing: str, expected: int) -> int:
     if (size := _zstd_size(head)) is not None:
         return size
     file.seek(start)
-    return _unpacked_zstd(file.read(length), _most(expected))
+    return _unpacked_zstd(file.read(length), most)
 
 
 def _inflated(file: BinaryIO, length: int, most: int) -> int:

@@ -14,16 +14,6 @@ import numpy as np
 
 from cellflow.errors import DataError
 
-__all__ = [
-    "METADATA_FILES",
-    "ArrayFacts",
-    "Shard",
-    "array_facts",
-    "attributes",
-    "inside",
-    "is_zarr",
-]
-
 _GROUP_FILES = ("zarr.json", ".zgroup", ".zattrs")
 METADATA_FILES = {"zarr.json", ".zgroup", ".zattrs", ".zarray", ".zmetadata"}
 _LARGEST_JSON = 2**28
@@ -89,13 +79,7 @@ def is_zarr(path: Path) -> bool:
 
 
 def inside(group: Path, name: Any) -> Path:
-    """A place in a group, of which the group's metadata gives the name.
-
-    Raises
-    ------
-    DataError
-        If it is no name, or the name or a link leads out of the group.
-    """
+    """A place in a group, of which the group's metadata gives the name; it must not lead out of the group."""
     place = group / str(name)
     real, top = Path(os.path.realpath(place)), Path(os.path.realpath(group))
     if not isinstance(name, str) or "\0" in name or not real.is_relative_to(top):
@@ -119,15 +103,7 @@ def attributes(group: Path) -> dict[str, Any]:
 
 
 def array_facts(path: Path) -> ArrayFacts:
-    """Read the metadata of an array.
-
-    Raises
-    ------
-    DataError
-        If there is none, or it needs a codec or holds a type that is not taken.
-    ValueError, KeyError, TypeError
-        If it makes no sense.
-    """
+    """Read the metadata of an array; ValueError, KeyError or TypeError where it makes no sense."""
     if (path / "zarr.json").is_file():
         found = _load(path / "zarr.json")
         if found.get("node_type") != "array":
@@ -170,10 +146,8 @@ def _packing(codecs: Iterable[Any]) -> str:
     if given and _at_the_end(given[-1]):
         del names[-1]
     if len(set(names)) < len(names) or _PACKINGS & set(names[:-1]):
-        raise DataError(
-            f"its pixels are packed with {', '.join(names)} in turn, which is not read.",
-            found=names,
-        )
+        text = f"its pixels are packed with {', '.join(names)} in turn, which is not read."
+        raise DataError(text, found=names)
     found = [name for name in names if name not in _CHECKSUMS]
     return found[-1] if found else ""
 

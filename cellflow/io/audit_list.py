@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -152,13 +152,7 @@ def read_audit_list(path: Path) -> list[AuditRow]:
 def write_decisions(path: Path, decisions: Iterable[Decision]) -> None:
     """Write what was decided of a dataset, atomically."""
     rows = (
-        {
-            "id": item.id,
-            "kind": item.kind,
-            "verdict": item.verdict,
-            "annotations": ";".join(item.annotations),
-            "proposal": ";".join(item.proposal),
-        }
+        asdict(item) | {name: ";".join(getattr(item, name)) for name in ("annotations", "proposal")}
         for item in decisions
     )
     _write(path, _DECISION, rows)
@@ -206,14 +200,9 @@ def _audit_row(path: Path, row: Row) -> AuditRow:
 
 
 def _wrong(path: Path, row: Row, expected: str, found: str) -> DataError:
-    return DataError(
-        f"{path} line {row.line}: expected {expected}, found {found!r}.",
-        path=path,
-        line=row.line,
-        id=_unguarded(row.values["id"]),
-        expected=expected,
-        found=found,
-    )
+    text, name = f"{path} line {row.line}: expected {expected}, found {found!r}.", row.values["id"]
+    facts: dict[str, Any] = {"path": path, "line": row.line, "id": _unguarded(name)}
+    return DataError(text, **facts, expected=expected, found=found)
 
 
 def _write(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:

@@ -95,9 +95,8 @@ def check_bioimageio() -> None:
         except ModuleNotFoundError:
             found = None
         if found is None:
-            raise PackageError(
-                f"bioimage.io packages need {module}. Install it with: pip install 'cellflow[bioimageio]'"
-            )
+            text = f"bioimage.io packages need {module}. Install it with: pip install 'cellflow[bioimageio]'"
+            raise PackageError(text)
     pydantic, spec = version("pydantic"), version("bioimageio.spec")
     if Version(pydantic) >= _STRICT_PYDANTIC and Version(spec) < _SPEC_FOR_IT:
         raise PackageError(
@@ -139,24 +138,23 @@ def _describe(parts: PackageParts) -> Any:
     """The description of a model, as rdf.yaml has it, with links to its files."""
     from bioimageio.spec.model.v0_5 import ModelDescr
 
-    return ModelDescr.model_validate(
-        {
-            "type": "model",
-            "format_version": ModelDescr.implemented_format_version,
-            "name": _FOREIGN.sub("_", parts.name)[:128],
-            "description": parts.description[:512],
-            "authors": [{"name": name} for name in parts.authors],
-            "license": parts.license,
-            "cite": [{"text": text, "doi": doi} for text, doi in _CITE],
-            "tags": _TAGS,
-            "documentation": {"source": parts.readme},
-            "covers": [{"source": parts.cover}],
-            "inputs": [_input(parts)],
-            "outputs": [_output(parts)],
-            "weights": _weights(parts),
-            "config": {"cellflow": dict(parts.facts)},
-        }
-    )
+    facts = {
+        "type": "model",
+        "format_version": ModelDescr.implemented_format_version,
+        "name": _FOREIGN.sub("_", parts.name)[:128],
+        "description": parts.description[:512],
+        "authors": [{"name": name} for name in parts.authors],
+        "license": parts.license,
+        "cite": [{"text": text, "doi": doi} for text, doi in _CITE],
+        "tags": _TAGS,
+        "documentation": {"source": parts.readme},
+        "covers": [{"source": parts.cover}],
+        "inputs": [_input(parts)],
+        "outputs": [_output(parts)],
+        "weights": _weights(parts),
+        "config": {"cellflow": dict(parts.facts)},
+    }
+    return ModelDescr.model_validate(facts)
 
 
 def _input(parts: PackageParts) -> dict[str, Any]:

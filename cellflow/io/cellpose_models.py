@@ -17,14 +17,16 @@ import os
 import re
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from functools import cache, partial
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
 
 from cellflow.errors import CheckpointError, DownloadError
-from cellflow.io.download import ShowProgress, download
-from cellflow.storage.atomic import remove_leftovers, write_json
+from cellflow.storage.atomic import atomic_path, remove_leftovers, write_json
 from cellflow.storage.locks import hold_lock
 from cellflow.storage.records import dict_or_empty, read_json
 
@@ -65,6 +67,13 @@ _NO_MODELS = (".npy", ".json", ".txt")
 """Endings of what else lies in Cellpose's folder."""
 _TORCH_BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """Beginning of a file that an old torch wrote; newer files are zip archives."""
+
+ShowProgress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+"""Takes a title and a number of bytes; while its context lasts, it is told how many have come."""
+
+TIMEOUT = 30.0
+"""Seconds that a server may be silent."""
+_CHUNK = 1 << 18
 
 _log = logging.getLogger(__name__)
 
@@ -195,12 +204,8 @@ def _offered(path: Path, fetch: bool, show_progress: ShowProgress) -> Path:
         try:
             _fetch(url, path, show_progress)
         except DownloadError as error:
-            raise DownloadError(
-                f"{error} Try again later, or {advice}",
-                path=path,
-                expected=error.expected,
-                found=error.found,
-            ) from None
+            text = f"{error} Try again later, or {advice}"
+            raise DownloadError(text, **error.facts | {"path": path}) from None
     _compare(path)
     return path
 
@@ -212,8 +217,57 @@ def _fetch(url: str, path: Path, show_progress: ShowProgress) -> None:
             return
         remove_leftovers(path.parent)
         _log.info("fetching %s into %s", url, path.parent)
-        download(url, path, check=partial(_check_came, path, url), show_progress=show_progress)
+        _download(url, path, check=partial(_check_came, path, url), show_progress=show_progress)
         _keep(path)
+
+
+def _download(
+    url: str, path: Path, *, check: Callable[[Path], None], show_progress: ShowProgress
+) -> None:
+    """Fetch a file; it is there in the end, complete and as `check` wants what came, or nothing is."""
+    with closing(_open(url)) as answer, atomic_path(path) as temporary:
+        told = answer.headers.get("Content-Length", "")
+        size = int(told) if told.isdecimal() else 0
+        came = 0
+        with temporary.open("wb") as file, show_progress(f"fetching {path.name}", size) as show:
+            for chunk in _chunks(answer, url):
+                file.write(chunk)
+                came += len(chunk)
+                show(came)
+        if size and came != size:
+            text = f"{url}: {came} of {size} bytes came before the connection ended."
+            raise DownloadError(text, path=path, expected=size, found=came)
+        check(temporary)
+
+
+def _open(url: str) -> HTTPResponse:
+    try:
+        answer: HTTPResponse = urlopen(url, timeout=TIMEOUT)
+    except HTTPError as error:
+        error.close()
+        text = f"{url}: the server answered {error.code} ({error.reason})."
+        raise DownloadError(text, found=error.code) from None
+    except (OSError, HTTPException, ValueError) as error:
+        raise DownloadError(f"{url} cannot be reached: {_reason(error)}.") from None
+    return answer
+
+
+def _chunks(answer: HTTPResponse, url: str) -> Iterator[bytes]:
+    while True:
+        try:
+            chunk = answer.read(_CHUNK)
+        except (OSError, HTTPException) as error:
+            raise DownloadError(f"{url}: the connection broke: {_reason(error)}.") from None
+        if not chunk:
+            return
+        yield chunk
+
+
+def _reason(error: Exception) -> str:
+    """What is wrong, without the brackets of Python's own texts."""
+    inner = error.reason if isinstance(error, URLError) else error
+    text = inner.strerror if isinstance(inner, OSError) and inner.strerror else inner
+    return (str(text) or type(error).__name__).strip(" .<>")
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import tifffile
 
 from cellflow.io import _image_header as header
 from cellflow.io import _ome_zarr
+from cellflow.io._zarr_metadata import is_zarr
 
 __all__ = ["join_names", "read_channel_names", "split_names"]
 
@@ -31,17 +32,12 @@ def read_channel_names(path: Path) -> tuple[str, ...]:
     """
     names = tuple[str, ...]()
     with suppress(Exception):  # whatever damaged metadata makes the library or a parser raise
-        if _ome_zarr.is_zarr(Path(path)):
+        if is_zarr(Path(path)):
             names = _ome_zarr.channel_names(Path(path))
-        else:
-            with Path(path).open("rb") as file:
-                is_tiff = header.kind_of(file.read(header.SIGNATURE_BYTES)) == "TIFF"
-            if is_tiff:
-                with tifffile.TiffFile(path) as tiff:
-                    names = _of_tiff(tiff)
-    names = tuple(
-        " ".join(name.split()) for name in names
-    )  # labels of ImageJ may have several lines
+        elif header.kind_of_file(Path(path)) == "TIFF":
+            with tifffile.TiffFile(path) as tiff:
+                names = _of_tiff(tiff)
+    names = tuple(" ".join(name.split()) for name in names)  # ImageJ's may have several lines
     return names if any(names) else ()
 
 

@@ -113,11 +113,8 @@ class Dataset:
         """Ids of all images, sorted."""
         return [str(image_id) for image_id in self.images.index]
 
-    own_columns = (*_COLUMNS, _NAMES)
-    """Columns of `images` that `cellflow prepare` computes of every dataset."""
-
     computed_columns = (*_COLUMNS, _NAMES, NEAR_COPY)
-    """All columns that it may compute; the others came with the source."""
+    """Columns of `images` that `cellflow prepare` computes; the others came with the source."""
 
     @property
     def folds_path(self) -> Path:
@@ -135,13 +132,11 @@ class Dataset:
         """
         found = _data_hash(self.images["pixel_hash"].to_dict(), self._annotations)
         if found != self._facts["data_hash"]:
-            raise DataError(
+            text = (
                 f"{self.path}: images.csv or instances.csv has changed since `cellflow prepare` "
-                "wrote this dataset, so its labels no longer fit. Prepare it again from its source.",
-                path=self.path,
-                expected=self._facts["data_hash"],
-                found=found,
+                "wrote this dataset, so its labels no longer fit. Prepare it again from its source."
             )
+            raise DataError(text, path=self.path, expected=self._facts["data_hash"], found=found)
         return found
 
     def image(self, image_id: str) -> NDArray[Any]:
@@ -171,30 +166,25 @@ class Dataset:
         return image
 
     def _image_path(self, image_id: str) -> Path:
-        return self.path / "images" / str(self._row(image_id)["file"])
+        return self.path / "images" / str(self._value(image_id, "file"))
 
     def _check_shape(self, image_id: str, found: tuple[int, int]) -> None:
         path, shape = self._image_path(image_id), self._shape(image_id)
         if found != shape:
-            raise DataError(
+            text = (
                 f"{path}: expected {shape[0]} x {shape[1]} (height x width) as images.csv "
-                f"says, found {found[0]} x {found[1]}. Prepare the dataset again.",
-                path=path,
-                id=image_id,
-                expected=shape,
-                found=found,
+                f"says, found {found[0]} x {found[1]}. Prepare the dataset again."
             )
+            raise DataError(text, path=path, id=image_id, expected=shape, found=found)
 
     def pixel_size(self, image_id: str) -> PixelSize | None:
         """Micrometres per pixel of one image, where its file told them."""
-        self._row(image_id)
-        return sensible_pixel_size(*(self.images.at[image_id, name] for name in _PIXEL_SIZE))
+        return sensible_pixel_size(*(self._value(image_id, name) for name in _PIXEL_SIZE))
 
     def channel_names(self, image_id: str) -> tuple[str, ...]:
         """Names of all channels of one image; none where they are not known, or not all."""
-        self._row(image_id)
-        names = split_names(str(self.images.at[image_id, _NAMES]))
-        return names if len(names) == self.images.at[image_id, "channels"] else ()
+        names = split_names(str(self._value(image_id, _NAMES)))
+        return names if len(names) == self._value(image_id, "channels") else ()
 
     def labels(self, image_id: str) -> NDArray[np.int32]:
         """Label map for training, ``(H, W)`` int32: a disputed pixel belongs to the smaller cell."""
@@ -225,21 +215,14 @@ class Dataset:
         """Hash of the fold table, whatever the order of its rows."""
         return fold_table_hash(self.folds())
 
-    def _row(self, image_id: str) -> dict[str, Any]:
+    def _value(self, image_id: str, name: str) -> Any:
         if image_id not in self.images.index:
-            raise DataError(
-                f"{self.path}: no image with the id {image_id!r} among its {len(self)} images.",
-                path=self.path,
-                id=image_id,
-            )
-        return {
-            name: self.images.at[image_id, name]
-            for name in ("file", "height", "width", "pixel_hash")
-        }
+            text = f"{self.path}: no image with the id {image_id!r} among its {len(self)} images."
+            raise DataError(text, path=self.path, id=image_id)
+        return self.images.at[image_id, name]
 
     def _shape(self, image_id: str) -> tuple[int, int]:
-        row = self._row(image_id)
-        return int(row["height"]), int(row["width"])
+        return int(self._value(image_id, "height")), int(self._value(image_id, "width"))
 
     @cached_property
     def _annotations(self) -> dict[str, list[str]]:
@@ -248,12 +231,8 @@ class Dataset:
         for row in read_rows(path, ("id", "annotation"))[1]:
             image_id = row.values["id"]
             if image_id not in annotations:
-                raise DataError(
-                    f"{path} line {row.line}: unknown id {image_id!r}.",
-                    path=path,
-                    line=row.line,
-                    id=image_id,
-                )
+                text = f"{path} line {row.line}: unknown id {image_id!r}."
+                raise DataError(text, path=path, line=row.line, id=image_id)
             annotations[image_id].append(row.values["annotation"])
         return annotations
 
@@ -313,18 +292,16 @@ class DatasetWriter:
             for image_id in sorted(self._annotations):
                 writer.writerows([image_id, rle] for rle in self._annotations[image_id])
         hashes = dict(zip(table["id"], table["pixel_hash"], strict=True))
-        write_json(
-            self._folder / "dataset.json",
-            {
-                "format": FORMAT,
-                "version": VERSION,
-                "source_layout": layout,
-                "n_images": len(table),
-                "n_instances": int(table["n_instances"].sum()),
-                "data_hash": _data_hash(hashes, self._annotations),
-                "cellflow_version": __version__,
-            },
-        )
+        facts = {
+            "format": FORMAT,
+            "version": VERSION,
+            "source_layout": layout,
+            "n_images": len(table),
+            "n_instances": int(table["n_instances"].sum()),
+            "data_hash": _data_hash(hashes, self._annotations),
+            "cellflow_version": __version__,
+        }
+        write_json(self._folder / "dataset.json", facts)
 
 
 def _free_name(column: str) -> str:
@@ -345,28 +322,20 @@ def _read_images_table(path: Path) -> pd.DataFrame:
     columns, found = read_rows(path, _COLUMNS)
     rows = list(found)
     if not rows:
-        raise DataError(
-            f"{path}: expected a row per image, found none. Prepare the dataset again.", path=path
-        )
+        message = f"{path}: expected a row per image, found none. Prepare the dataset again."
+        raise DataError(message, path=path)
     numbers = {name: [_number(path, row, name) for row in rows] for name in _NUMBERS}
     seen: set[str] = set()
     for row in rows:
         image_id, file = row.values["id"], row.values["file"]
         if image_id in seen:
-            raise DataError(
-                f"{path} line {row.line}: the id {image_id!r} has a row already.",
-                path=path,
-                line=row.line,
-                id=image_id,
-            )
+            text = f"{path} line {row.line}: the id {image_id!r} has a row already."
+            raise DataError(text, path=path, line=row.line, id=image_id)
         if not file or Path(file).name != file or "\0" in file:
-            raise DataError(
-                f"{path} line {row.line}: expected the name of a file in images/, found {file!r}.",
-                path=path,
-                line=row.line,
-                id=image_id,
-                found=file,
+            text = (
+                f"{path} line {row.line}: expected the name of a file in images/, found {file!r}."
             )
+            raise DataError(text, path=path, line=row.line, id=image_id, found=file)
         seen.add(image_id)
     table = pd.DataFrame([row.values for row in rows], columns=columns, dtype=str)
     for name in _WHOLE_NUMBERS:
@@ -387,13 +356,11 @@ def _number(path: Path, row: Row, name: str) -> float:
         number = None
     least = 1 if name in ("height", "width", "channels") else 0
     if number is None or not least <= number < math.inf:
-        raise DataError(
+        message = (
             f"{path} line {row.line}: expected a number of at least {least} as {name}, found {text!r}. "
-            "Put the old value back, or prepare the dataset again.",
-            path=path,
-            line=row.line,
-            id=row.values["id"],
-            expected=least,
-            found=text,
+            "Put the old value back, or prepare the dataset again."
+        )
+        raise DataError(
+            message, path=path, line=row.line, id=row.values["id"], expected=least, found=text
         )
     return number

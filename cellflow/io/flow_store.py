@@ -40,9 +40,8 @@ class FlowStore:
     def __init__(self, path: Path, mode: str = "r"):
         self.path = Path(path)
         if mode != "w" and not self.path.is_dir():
-            raise DataError(
-                f"No flows at {self.path}. Make them with: cellflow oof", path=self.path
-            )
+            text = f"No flows at {self.path}. Make them with: cellflow oof"
+            raise DataError(text, path=self.path)
         with self._damage_told():
             self._root = zarr.open_group(self.path, mode=_MODES[mode])
 
@@ -107,11 +106,8 @@ class FlowStore:
 
     def _array(self, name: str) -> zarr.Array[Any]:
         if name not in self:
-            raise DataError(
-                f"No flows of image {name!r} in {self.path}, which has {len(self)} images.",
-                path=self.path,
-                id=name,
-            )
+            text = f"No flows of image {name!r} in {self.path}, which has {len(self)} images."
+            raise DataError(text, path=self.path, id=name)
         array = self._root[_key(name)]
         if not isinstance(array, zarr.Array):
             raise ValueError(f"expected an array, found {type(array).__name__}")
@@ -127,11 +123,8 @@ class FlowStore:
         except Exception as error:
             where = f" at image {name!r}" if name else ""
             why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-            raise DataError(
-                f"{self.path} is damaged{where} ({why}). Make it again with: cellflow oof",
-                path=self.path,
-                id=name or None,
-            ) from error
+            text = f"{self.path} is damaged{where} ({why}). Make it again with: cellflow oof"
+            raise DataError(text, path=self.path, id=name or None) from error
 
 
 def _key(name: str) -> str:

@@ -18,13 +18,7 @@ from cellflow.storage.atomic import write_csv, write_json
 from cellflow.storage.hashing import hash_bytes
 from cellflow.storage.records import load_json
 
-__all__ = [
-    "RESERVED",
-    "fold_table_hash",
-    "read_fold_facts",
-    "read_fold_table",
-    "write_fold_table",
-]
+__all__ = ["RESERVED", "fold_table_hash", "read_fold_facts", "read_fold_table", "write_fold_table"]
 
 RESERVED = -1
 """Fold of images that are kept out of all folds."""
@@ -63,21 +57,19 @@ def read_fold_table(path: Path, ids: Sequence[str] | None = None) -> pd.Series[i
     """
     path = Path(path)
     if not path.is_file():
-        raise FoldError(
-            f"{path}: there is no fold table. Make one with: cellflow folds --data {shlex.quote(str(path.parent))}",
-            path=path,
-        )
+        text = f"{path}: there is no fold table. Make one with: cellflow folds --data {shlex.quote(str(path.parent))}"
+        raise FoldError(text, path=path)
     folds: dict[str, int] = {}
     known = None if ids is None else set(ids)
     problems: list[str] = []
     try:
         for row in read_rows(path, ("id", "fold"))[1]:
-            image_id, fold = row.values["id"], _fold_number(row.values["fold"])
+            image_id, fold = row.values["id"], whole_number(row.values["fold"])
             if known is not None and image_id not in known:
                 problems.append(f"line {row.line}: unknown id {image_id!r}; remove the row")
             elif image_id in folds:
                 problems.append(f"line {row.line}: the id {image_id!r} has a row already")
-            elif fold is None:
+            elif fold is None or fold < RESERVED:
                 problems.append(
                     f"line {row.line}: expected a fold number (0, 1, ... or -1 for reserved), "
                     f"found {row.values['fold']!r}"
@@ -153,11 +145,8 @@ def _facts_file(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise FoldError(f"{file}: cannot be read ({error}). {_FACTS_REMEDY}", path=file) from error
     if not isinstance(facts, dict):
-        raise FoldError(
-            f"{file}: expected an object with group, split and hash, found {facts!r:.80}. {_FACTS_REMEDY}",
-            path=file,
-            found=facts,
-        )
+        text = f"{file}: expected an object with group, split and hash, found {facts!r:.80}. {_FACTS_REMEDY}"
+        raise FoldError(text, path=file, found=facts)
     replaces = facts.pop(_REPLACES, None)
     if isinstance(replaces, dict) and isinstance(replaces.get("facts"), dict):
         standing = _hash_of_file(path)
@@ -165,11 +154,8 @@ def _facts_file(path: Path) -> dict[str, Any]:
             facts = dict(replaces["facts"])  # the writing ended before the new table was there
     for key in _TEXT_FACTS:
         if not isinstance(facts.get(key), str | None):
-            raise FoldError(
-                f"{file}: expected {key} to be a text or null, found {facts[key]!r:.80}. {_FACTS_REMEDY}",
-                path=file,
-                found=facts[key],
-            )
+            text = f"{file}: expected {key} to be a text or null, found {facts[key]!r:.80}. {_FACTS_REMEDY}"
+            raise FoldError(text, path=file, found=facts[key])
     return facts
 
 
@@ -198,11 +184,6 @@ def _hash_of_file(path: Path) -> str | None:
         return fold_table_hash(read_fold_table(path))
     except FoldError:
         return None
-
-
-def _fold_number(text: str) -> int | None:
-    fold = whole_number(text)
-    return None if fold is None or fold < RESERVED else fold
 
 
 def _numbering_problems(found: set[int]) -> list[str]:

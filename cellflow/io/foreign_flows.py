@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
+from cellflow.io._damage import unreadable
 from cellflow.numeric.dynamics import FLOW_SCALE
 from cellflow.numeric.flow_layout import likely_layout
 from cellflow.storage.atomic import atomic_path
@@ -54,9 +55,7 @@ def read_foreign_flows(path: Path) -> Fields:
     try:
         path.open("rb").close()
     except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror or error}).", path=path
-        ) from error
+        raise unreadable(path, error) from error
     try:
         return _checked(*_load(path))
     except DataError as error:
@@ -112,22 +111,19 @@ def check_layout(path: Path, fields: Fields, reference: tuple[NDArray[Any], NDAr
     if cellprob.shape != our_cellprob.shape:
         turned = cellprob.shape == our_cellprob.shape[::-1]
         hint = " Rows and columns are exchanged: the first axis of an array is Y." if turned else ""
-        raise DataError(
+        text = (
             f"{path}: expected flows of the image's size {our_cellprob.shape} (height, width), found "
-            f"{cellprob.shape}.{hint}",
-            path=path,
-            expected=our_cellprob.shape,
-            found=cellprob.shape,
+            f"{cellprob.shape}.{hint}"
         )
+        raise DataError(text, path=path, expected=our_cellprob.shape, found=cellprob.shape)
     layout = likely_layout(flow, cellprob > 0, ours, our_cellprob > 0)
     if layout is not None:
-        raise DataError(
+        text = (
             f"{path}: {layout.what}, as a comparison with the network's own flows shows (mean cosine "
             f"{layout.cosine:.2f}, as it stands {layout.as_it_stands:.2f}). Expected dY, dX towards the "
-            f"centre of each cell. Write it with: {layout.remedy}",
-            path=path,
-            found=layout.what,
+            f"centre of each cell. Write it with: {layout.remedy}"
         )
+        raise DataError(text, path=path, found=layout.what)
 
 
 def _load(path: Path) -> list[NDArray[Any]]:
@@ -138,12 +134,11 @@ def _load(path: Path) -> list[NDArray[Any]]:
     with np.load(path) as arrays:
         missing = [key for key in _KEYS if key not in arrays]
         if missing:
-            raise DataError(
+            text = (
                 f"expected the arrays {', '.join(_KEYS)}, not found: {', '.join(missing)}. Found: "
-                f"{', '.join(sorted(arrays)) or 'none'}.",
-                expected=_KEYS,
-                found=tuple(sorted(arrays)),
+                f"{', '.join(sorted(arrays)) or 'none'}."
             )
+            raise DataError(text, expected=_KEYS, found=tuple(sorted(arrays)))
         return [np.asarray(arrays[key]) for key in _KEYS]
 
 
@@ -152,20 +147,16 @@ def _checked(flow: NDArray[Any], cellprob: NDArray[Any], scale: NDArray[Any]) ->
     _check_shapes(flow, cellprob)
     for name, array in (("flow", flow), ("cellprob", cellprob), ("scale", scale)):
         if array.dtype.kind not in "fiu":
-            raise DataError(
-                f"expected numbers in {name}, found the type {array.dtype}.", found=array.dtype
-            )
+            message = f"expected numbers in {name}, found the type {array.dtype}."
+            raise DataError(message, found=array.dtype)
         bad = int((~np.isfinite(array)).sum())
         if bad:
-            raise DataError(
-                f"expected finite numbers in {name}, found {bad} that are NaN or infinite.",
-                expected=0,
-                found=bad,
-            )
-    if scale.size != 1 or not float(scale.reshape(-1)[0]) > 0:
+            text = f"expected finite numbers in {name}, found {bad} that are NaN or infinite."
+            raise DataError(text, expected=0, found=bad)
+    length = float(scale.reshape(-1)[0]) if scale.size == 1 else 0.0
+    if not length > 0:
         raise DataError(f"expected one positive scale, found {scale}.", found=scale)
     _check_logit(cellprob)
-    length = float(scale.reshape(-1)[0])
     _check_length(flow, cellprob > 0, length)
     return (flow * (FLOW_SCALE / length)).astype(np.float32), cellprob.astype(np.float32)
 
@@ -182,10 +173,8 @@ def _check_shapes(flow: NDArray[Any], cellprob: NDArray[Any]) -> None:
         hint = "With Cellpose's three outputs in one array: flow=y[:2], cellprob=y[2]"
     elif cellprob.ndim == 3 and 1 in cellprob.shape:
         hint = "Write it with: cellprob=np.squeeze(cellprob)"
-    raise DataError(
-        f"expected flow (2, H, W) and cellprob (H, W), found {flow.shape} and {cellprob.shape}. {hint}",
-        found=(flow.shape, cellprob.shape),
-    )
+    text = f"expected flow (2, H, W) and cellprob (H, W), found {flow.shape} and {cellprob.shape}. {hint}"
+    raise DataError(text, found=(flow.shape, cellprob.shape))
 
 
 def _check_logit(cellprob: NDArray[Any]) -> None:
@@ -196,12 +185,11 @@ def _check_logit(cellprob: NDArray[Any]) -> None:
     whole = 1.0 if high <= 1 else 100.0 if high <= 100 else 255.0
     if high <= 1 or (high <= 255 and float(np.mean(cellprob == 0)) > _ZEROS):
         part = "p = cellprob" if whole == 1 else f"p = cellprob / {whole:.0f}"
-        raise DataError(
+        text = (
             f"cellprob lies within {low:.3g} and {high:.3g}: a probability, expected the logit. Write it "
-            f"with: {part}; p = np.clip(p, 1e-6, 1 - 1e-6); cellprob = np.log(p / (1 - p))",
-            expected="logit",
-            found=(low, high),
+            f"with: {part}; p = np.clip(p, 1e-6, 1 - 1e-6); cellprob = np.log(p / (1 - p))"
         )
+        raise DataError(text, expected="logit", found=(low, high))
 
 
 def _check_length(flow: NDArray[Any], inside: NDArray[np.bool_], scale: float) -> None:
@@ -209,10 +197,9 @@ def _check_length(flow: NDArray[Any], inside: NDArray[np.bool_], scale: float) -
         return
     length = float(np.median(np.hypot(*flow[:, inside].astype(np.float64))))
     if not _SHORTEST <= length / scale <= _LONGEST:
-        raise DataError(
+        text = (
             f"scale {scale:g} says that a flow in a cell is about {scale:g} long, but where cellprob is "
             f"above 0 they are {length:.3g} long (median). Cellpose's own output has scale=5, unit flows "
-            "have scale=1.",
-            expected=scale,
-            found=length,
+            "have scale=1."
         )
+        raise DataError(text, expected=scale, found=length)

@@ -87,26 +87,21 @@ def cells_of(
     size = f"{shape[0]} x {shape[1]} (height x width)"
     outside = np.flatnonzero(out & ~there)
     if len(outside):
-        raise DataError(
+        text = (
             f"{path}: {plural(len(outside), 'outline')} outside the image {image_id} of {size}: "
             f"{few_text(_place_text(found, at) for at in outside)}. Were they drawn on another image, or at another "
-            "scale? Remove them, or pair the file with its own image.",
-            path=path,
-            id=image_id,
-            expected=shape,
-            found=[found.names[at] for at in outside],
+            "scale? Remove them, or pair the file with its own image."
+        )
+        raise DataError(
+            text, path=path, id=image_id, expected=shape, found=[found.names[at] for at in outside]
         )
     cut, specks = _named(found, out & there), _named(found, ~there)
     if cut:
-        _log.warning(
-            "%s: cut at the edge of the image of %s: %s (%s)",
-            *(path, size, plural(len(cut), "outline"), few_text(cut)),
-        )
+        text = "%s: cut at the edge of the image of %s: %s (%s)"
+        _log.warning(text, path, size, plural(len(cut), "outline"), few_text(cut))
     if specks:
-        _log.warning(
-            "%s: left out, because no pixel's centre lies inside: %s (%s)",
-            *(path, plural(len(specks), "outline"), few_text(specks)),
-        )
+        text = "%s: left out, because no pixel's centre lies inside: %s (%s)"
+        _log.warning(text, path, plural(len(specks), "outline"), few_text(specks))
     ends = cells.offsets[1:][there]
     offsets = np.concatenate([np.zeros(1, dtype=np.int64), ends])
     return Instances(shape, cells.starts, cells.lengths, offsets)
@@ -131,19 +126,15 @@ def _check_places(found: FoundOutlines, path: Path, image_id: str) -> None:
     boxes = np.array([box_of(outline) for outline in found.cells]).reshape(-1, 4)
     nowhere = ~(np.abs(boxes) <= FARTHEST).all(axis=1)  # nan is nowhere too
     if nowhere.any():
-        raise DataError(
+        text = (
             f"{path}: coordinates that are no place in an image, in {few_text(_named(found, nowhere))}: expected "
-            f"numbers of pixels, found {boxes[nowhere][0].tolist()}. Export the outlines again.",
-            path=path,
-            id=image_id,
+            f"numbers of pixels, found {boxes[nowhere][0].tolist()}. Export the outlines again."
         )
+        raise DataError(text, path=path, id=image_id)
     if len(found.planes) > 1:
-        raise DataError(
+        text = (
             f"{path}: the outlines lie on several slices or times of a stack ({few_text(sorted(found.planes))}); an "
             f"image is one plane. Save those of one plane, or, if {image_id} is one, remove the positions (in "
-            "Fiji: ROI manager, More >> Remove Positions...).",
-            path=path,
-            id=image_id,
-            expected=1,
-            found=len(found.planes),
+            "Fiji: ROI manager, More >> Remove Positions...)."
         )
+        raise DataError(text, path=path, id=image_id, expected=1, found=len(found.planes))

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cellflow.errors import DataError
-from cellflow.io._ome_zarr import images_in, is_zarr
+from cellflow.io._damage import unreadable
+from cellflow.io._ome_zarr import images_in
+from cellflow.io._zarr_metadata import is_zarr
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -15,7 +17,6 @@ __all__ = [
     "is_text",
     "list_images",
     "passed_over",
-    "unreadable",
 ]
 
 IMAGE_SUFFIXES = (
@@ -108,9 +109,8 @@ def _in_zarr(path: Path) -> list[Path]:
 def _items(folder: Path) -> Iterator[Path]:
     """What lies in a folder and is not hidden."""
     if not folder.is_dir():
-        raise DataError(
-            f"{folder}: expected a folder of images, found {_what_is(folder)}.", path=folder
-        )
+        what = "a file" if folder.exists() else "nothing there"
+        raise DataError(f"{folder}: expected a folder of images, found {what}.", path=folder)
     try:
         yield from (item for item in folder.iterdir() if item.name[0] != ".")
     except OSError as error:
@@ -124,12 +124,3 @@ def is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _what_is(path: Path) -> str:
-    return "a file" if path.exists() else "nothing there"
-
-
-def unreadable(path: Path, error: OSError) -> DataError:
-    """The error of a place that the system does not let read."""
-    return DataError(f"{path}: cannot be read ({error.strerror or error}).", path=path)

@@ -12,7 +12,8 @@ from typing import Any
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
-from cellflow.io._ome_zarr import NONSENSE, is_plate, is_zarr, missing_in_plate
+from cellflow.io._ome_zarr import NONSENSE, is_plate, missing_in_plate
+from cellflow.io._zarr_metadata import is_zarr
 from cellflow.io.formats import ReadOptions, read_source
 from cellflow.io.formats.base import SILENT
 from cellflow.io.formats.image_files import LIST_SUFFIX, ImageSearch, is_image_file

@@ -7,8 +7,10 @@ file.
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +22,12 @@ from numpy.typing import NDArray
 from cellflow.errors import DataError
 from cellflow.io import _image_header as header
 from cellflow.io import _jpeg2000, _ome_zarr, _tiff
-from cellflow.io._damage import check_numbers, damage_told
-from cellflow.io._ome_zarr import is_zarr
-from cellflow.io.coloured_maps import labels_of_picture
-from cellflow.io.image_folders import (
-    IMAGE_SUFFIXES,
-    is_text,
-    list_images,
-    passed_over,
-    unreadable,
-)
+from cellflow.io._damage import check_numbers, damage_told, unreadable
+from cellflow.io._zarr_metadata import is_zarr
+from cellflow.io.image_folders import IMAGE_SUFFIXES, is_text, list_images, passed_over
 from cellflow.io.pixel_limit import refuse_large
 from cellflow.io.pixel_size import MICROMETRES_PER_CM, PixelSize
+from cellflow.numeric.colours import labels_from_colours
 from cellflow.storage.atomic import atomic_path
 
 __all__ = [
@@ -48,6 +44,8 @@ __all__ = [
     "write_labels",
     "write_planes",
 ]
+
+_log = logging.getLogger(__name__)
 
 _DECODERS = {
     "PNG": imagecodecs.png_decode,
@@ -204,29 +202,38 @@ def read_masks(
         pixels = pixels[..., 0]
     if pixels.ndim == 3 and colours:
         with damage_told(path, "picture"):
-            return labels_of_picture(path, pixels)
+            return _labels_of_picture(path, pixels)
     if pixels.ndim != 2:
-        raise DataError(
+        text = (
             f"{path}: expected a label map with one number per pixel, found {pixels.shape[2]} channels of "
-            "colours. If each cell has a colour of its own, add --colours; else save the label map itself.",
-            path=path,
-            found=pixels.shape,
+            "colours. If each cell has a colour of its own, add --colours; else save the label map itself."
         )
+        raise DataError(text, path=path, found=pixels.shape)
     if pixels.dtype.kind == "f" and not np.array_equal(pixels, np.rint(pixels)):
-        raise DataError(
-            f"{path}: expected whole numbers as labels, found fractions.",
-            path=path,
-            found=pixels.dtype,
-        )
+        text = f"{path}: expected whole numbers as labels, found fractions."
+        raise DataError(text, path=path, found=pixels.dtype)
     masks = pixels.astype(np.int64)
     if masks.size and masks.min() < 0:
-        raise DataError(
-            f"{path}: expected labels of 0 and more, found {masks.min()}.",
-            path=path,
-            expected=0,
-            found=masks.min(),
-        )
+        text = f"{path}: expected labels of 0 and more, found {masks.min()}."
+        raise DataError(text, path=path, expected=0, found=masks.min())
     return masks
+
+
+def _labels_of_picture(path: Path, pixels: NDArray[Any]) -> NDArray[np.int64]:
+    """Number the colours of a picture, and say which is the background where it is not black."""
+    labels = labels_from_colours(pixels)
+    background = pixels[labels == 0][0]  # it is black that is there, or on the border
+    colour = ", ".join(map(str, background.tolist()))
+    if background.any() and not _files_told(path.parent, colour):
+        _files_told(path.parent, colour).append(path)
+        _log.info("%s: %s is taken for the background (%s)", path.parent, colour, path.name)
+    return labels
+
+
+@lru_cache(maxsize=64)
+def _files_told(folder: Path, colour: str) -> list[Path]:
+    """Files of which a colour was told: one for all of a folder, which may be thousands."""
+    return []
 
 
 def write_labels(path: Path, labels: NDArray[Any], pixel_size: PixelSize | None = None) -> None:
@@ -243,11 +250,8 @@ def write_labels(path: Path, labels: NDArray[Any], pixel_size: PixelSize | None 
         uint32, which gets resolution tags in centimetres instead.
     """
     if labels.ndim != 2 or labels.dtype.kind not in "iu":
-        raise DataError(
-            f"{path}: expected (H, W) integer labels, found {labels.shape} {labels.dtype}.",
-            path=path,
-            found=labels.dtype,
-        )
+        text = f"{path}: expected (H, W) integer labels, found {labels.shape} {labels.dtype}."
+        raise DataError(text, path=path, found=labels.dtype)
     top = int(labels.max(initial=0))
     if int(labels.min(initial=0)) < 0 or top >= 2**32:
         raise DataError(f"{path}: expected labels from 0 to 4,294,967,295.", path=path)
@@ -279,9 +283,7 @@ def copy_image(path: Path, pixels: NDArray[Any], target: Path) -> None:
     target : Path
         With the ending of `path`.
     """
-    with path.open("rb") as file:
-        kind = header.kind_of(file.read(header.SIGNATURE_BYTES))
-    if kind == "TIFF" and _tiff.is_in_several_files(path):
+    if header.kind_of_file(path) == "TIFF" and _tiff.is_in_several_files(path):
         write_planes(target, pixels)
     else:
         shutil.copyfile(path, target)
@@ -305,13 +307,9 @@ def write_planes(
     if pixel_size is not None:
         metadata |= {"PhysicalSizeX": pixel_size.width, "PhysicalSizeY": pixel_size.height}
     ome = len(metadata) > 1 and pixels.dtype.char in _OF_OME
+    facts = metadata if ome else {"axes": metadata["axes"]}
     tifffile.imwrite(
-        path,
-        planes,
-        ome=ome,
-        photometric="minisblack",
-        metadata=metadata if ome else {"axes": metadata["axes"]},
-        compression="zlib",
+        path, planes, ome=ome, photometric="minisblack", metadata=facts, compression="zlib"
     )
 
 
@@ -344,9 +342,6 @@ def _checked(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     if pixels.ndim not in (2, 3) or min(pixels.shape[:2], default=0) < 1:
-        raise DataError(
-            f"{path}: expected one 2D image, found shape {pixels.shape}.",
-            path=path,
-            found=pixels.shape,
-        )
+        text = f"{path}: expected one 2D image, found shape {pixels.shape}."
+        raise DataError(text, path=path, found=pixels.shape)
     return np.ascontiguousarray(check_numbers(pixels, path))

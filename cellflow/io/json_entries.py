@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from cellflow.errors import DataError
+from cellflow.io._damage import unreadable
 from cellflow.storage.sizes import size_text
 
 __all__ = ["read_entries"]
@@ -19,7 +20,7 @@ _LONGEST = 1 << 28
 _CUT_OFF = 16
 """What is so near to the end of what was read may be part of a word that goes on in the next chunk."""
 _NOT_WHOLE = "the end of the file: it is not whole. Copy or download it again"
-_SPACE = re.compile(r"[ \t\r\n]*")
+_NO_SPACE = re.compile(r"[^ \t\r\n]")
 _DECODER = json.JSONDecoder()
 
 
@@ -65,9 +66,7 @@ def read_entries(path: Path) -> Iterator[tuple[str, Any]]:
         raise DataError(f"{path}: expected JSON as UTF-8 text, found bytes that are none ({error.reason}).",
                         path=path) from error  # fmt: skip
     except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror or error}).", path=path
-        ) from error
+        raise unreadable(path, error) from error
 
 
 class _Text:
@@ -84,9 +83,10 @@ class _Text:
     def peek(self) -> str:
         """The next character that is not white space; empty at the end."""
         while True:
-            self._at = _end_of_space(self._text, self._at)
-            if self._at < len(self._text):
-                return self._text[self._at]
+            found = _NO_SPACE.search(self._text, self._at)
+            self._at = len(self._text) if found is None else found.start()
+            if found is not None:
+                return found.group()
             if self._ended:
                 return ""
             self._read_on()
@@ -159,12 +159,10 @@ class _Text:
 
     def error(self, expected: str, found: str) -> DataError:
         """What is wrong at the place that was reached."""
-        return DataError(
-            f"{self._path}: {expected} at character {self._before + self._at + 1}, found {found}.",
-            path=self._path,
-            expected=expected,
-            found=found,
+        text = (
+            f"{self._path}: {expected} at character {self._before + self._at + 1}, found {found}."
         )
+        return DataError(text, path=self._path, expected=expected, found=found)
 
     def _check_cut_off(self, error: json.JSONDecodeError) -> None:
         """Refuse an error that more text would not mend."""
@@ -184,9 +182,3 @@ class _Text:
         new = self._file.read(max(_CHUNK, len(rest)))
         self._before += self._at
         self._text, self._at, self._ended = rest + new, 0, not new
-
-
-def _end_of_space(text: str, start: int) -> int:
-    found = _SPACE.match(text, start)
-    assert found is not None  # nothing is white space too
-    return found.end()

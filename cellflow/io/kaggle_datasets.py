@@ -67,9 +67,8 @@ class KaggleDatasets:
             try:
                 from kaggle.api.kaggle_api_extended import KaggleApi
             except ImportError:
-                raise CellflowError(
-                    f"Publishing needs Kaggle's client. Install it with: {INSTALL}"
-                ) from None
+                text = f"Publishing needs Kaggle's client. Install it with: {INSTALL}"
+                raise CellflowError(text) from None
             api = KaggleApi()
             try:
                 api.authenticate()

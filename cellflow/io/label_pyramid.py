@@ -13,7 +13,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
-from cellflow.io._ngff import VERSION, axes_facts, ome_attributes, transformations
+from cellflow.io._ngff import VERSION, image_attributes
 from cellflow.io.pixel_size import PixelSize
 from cellflow.types import Box
 
@@ -59,28 +59,12 @@ def create_label_pyramid(
         Micrometres per pixel.
     """
     shapes = level_shapes(shape)
-    pixel = pixel_size or PixelSize(1, 1)
-    datasets = [
-        {
-            "path": str(number),
-            "coordinateTransformations": transformations("yx", pixel, 2**number),
-        }
-        for number in range(len(shapes))
-    ]
-    multiscale = {
-        "name": path.stem,
-        "type": "nearest",
-        "axes": axes_facts("yx", pixel_size),
-        "datasets": datasets,
-    }
+    name = {"name": path.stem, "type": "nearest"}
     facts: dict[str, Any] = {"version": VERSION}
     if image is not None:
         facts["source"] = {"image": str(image)}
-    zarr.create_group(
-        path,
-        attributes=ome_attributes(multiscales=[multiscale], **{"image-label": facts}),
-        overwrite=True,
-    )
+    attributes = image_attributes(name, "yx", len(shapes), pixel_size, **{"image-label": facts})
+    zarr.create_group(path, attributes=attributes, overwrite=True)
     for number, level in enumerate(shapes):
         zarr.create_array(
             path / str(number),

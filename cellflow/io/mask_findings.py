@@ -130,16 +130,12 @@ class MaskReview:
                 few_text([f"{name} ({count})" for name, count in self._repeats.items()]),
             )
         if facts and not with_cells:
-            _log.warning(
-                "No image has a cell: the masks of all %d images are empty. Check that these are the masks.",
-                len(facts),
-            )
+            text = "No image has a cell: the masks of all %d images are empty. Check that these are the masks."
+            _log.warning(text, len(facts))
         points = [name for name in with_cells if facts[name].speck_share > 0.5]
         if points:
-            _log.warning(
-                "Most cells are points of 1 or 2 pixels in %d of %d images (%s). Give masks of whole cells.",
-                *(len(points), len(facts), few_text(points)),
-            )
+            text = "Most cells are points of 1 or 2 pixels in %d of %d images (%s). Give masks of whole cells."
+            _log.warning(text, len(points), len(facts), few_text(points))
         if merged:
             _log.warning(
                 "In %d of %d images labels lie in many separate parts, so that many cells count as one: "

@@ -20,29 +20,18 @@ class Cell:
 
     def to_dict(self) -> dict[str, Any]:
         """As the format has it."""
-        plain: dict[str, Any] = {
-            "cell_type": self.kind,
-            "id": self.name,
-            "metadata": {},
-            "source": self.text.strip("\n").splitlines(keepends=True),
-        }
-        if self.kind == "code":
-            plain |= {"execution_count": None, "outputs": []}
-        return plain
+        lines = self.text.strip("\n").splitlines(keepends=True)
+        plain = {"cell_type": self.kind, "id": self.name, "metadata": {}, "source": lines}
+        return plain | ({"execution_count": None, "outputs": []} if self.kind == "code" else {})
 
 
 def notebook_text(cells: Sequence[Cell]) -> str:
     """A Python notebook as the text of its file; on Kaggle it has a GPU and no internet."""
+    kaggle = {"accelerator": "gpu", "isGpuEnabled": True, "isInternetEnabled": False}
     notebook = {
         "cells": [cell.to_dict() for cell in cells],
         "metadata": {
-            "kaggle": {
-                "accelerator": "gpu",
-                "isGpuEnabled": True,
-                "isInternetEnabled": False,
-                "language": "python",
-                "sourceType": "notebook",
-            },
+            "kaggle": kaggle | {"language": "python", "sourceType": "notebook"},
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"},
         },

@@ -57,12 +57,11 @@ def refuse_large(shape: tuple[int, int], most: int | None = None) -> None:
     pixels = int(shape[0]) * int(shape[1])
     if pixels > limit:
         large = f"add --max_pixels {pixels}, or " if pixels < _COUNTED**2 else ""
-        raise DataError(
+        text = (
             f"it claims {_text(shape[0])} x {_text(shape[1])} pixels (height x width), more than the {limit:,} that "
-            f"are read. If it is that large, {large}cut it into parts; else it is damaged.",
-            expected=limit,
-            found=min(pixels, _COUNTED**2),
+            f"are read. If it is that large, {large}cut it into parts; else it is damaged."
         )
+        raise DataError(text, expected=limit, found=min(pixels, _COUNTED**2))
 
 
 def _text(length: int) -> str:

@@ -13,12 +13,13 @@ import tifffile
 
 from cellflow.config.prediction import SENSIBLE_PIXELS
 from cellflow.io import _ome_zarr
+from cellflow.io._image_header import kind_of_file
+from cellflow.io._zarr_metadata import is_zarr
 
 __all__ = ["MICROMETRES_PER_CM", "PixelSize", "read_pixel_size", "sensible_pixel_size"]
 
 MICROMETRES_PER_CM = 1e4
 
-_TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MICROMETRES = {
     "pm": 1e-6,
     "a": 1e-4, "å": 1e-4, "angstrom": 1e-4,
@@ -71,14 +72,12 @@ def read_pixel_size(path: Path) -> PixelSize | None:
         nanometre or more than a centimetre. What is damaged is not known; no error is raised.
     """
     with suppress(Exception):  # whatever damaged metadata makes the library or a parser raise
-        if _ome_zarr.is_zarr(Path(path)):
+        if is_zarr(Path(path)):
             scale = _ome_zarr.read_scale(Path(path)) or []
             return sensible_pixel_size(*(size * _micrometres(unit) for size, unit in scale))
-        with Path(path).open("rb") as file:
-            if not file.read(4).startswith(_TIFF_SIGNATURES):
-                return None
-        with tifffile.TiffFile(path) as tiff:
-            return _from_ome(tiff.ome_metadata) or _from_tags(tiff)
+        if kind_of_file(Path(path)) == "TIFF":
+            with tifffile.TiffFile(path) as tiff:
+                return _from_ome(tiff.ome_metadata) or _from_tags(tiff)
     return None
 
 
@@ -94,10 +93,8 @@ def sensible_pixel_size(height: Any, width: Any) -> PixelSize | None:
 
 def _from_ome(xml: str | None) -> PixelSize | None:
     """The first image's."""
-    if not xml:
-        return None
     with suppress(ElementTree.ParseError):
-        pixels = ElementTree.fromstring(xml).find(".//{*}Pixels")
+        pixels = ElementTree.fromstring(xml or "").find(".//{*}Pixels")
         if pixels is not None:
             sizes = [
                 float(pixels.get(f"PhysicalSize{axis}", "nan"))
@@ -114,12 +111,9 @@ def _from_tags(tiff: tifffile.TiffFile) -> PixelSize | None:
     imagej = tiff.imagej_metadata or {}
     unit = str(imagej.get("unit") or _TAG_UNITS.get(int(tags.valueof("ResolutionUnit", 1)), ""))
     each = _micrometres(unit)
-    sizes = []
-    for axis in "YX":
-        over, under = tags.valueof(f"{axis}Resolution")
-        sizes.append(each * under / over)
-    printed = any(_is_printed(value) for value in sizes)
-    return None if printed else sensible_pixel_size(*sizes)
+    resolutions = [tags.valueof(f"{axis}Resolution") for axis in "YX"]
+    sizes = [each * under / over for over, under in resolutions]
+    return None if any(map(_is_printed, sizes)) else sensible_pixel_size(*sizes)
 
 
 def _is_printed(micrometres: float) -> bool:

@@ -21,6 +21,7 @@ __all__ = [
     "OUTPUT_ENDINGS",
     "RESULTS",
     "find_folder",
+    "folders_in",
     "half_kaggle",
     "has_gui_files",
     "has_label_maps",
@@ -77,16 +78,14 @@ def find_folder(folder: Path, names: tuple[str, ...]) -> Path | None:
     """
     if (folder / names[0]).is_dir():
         return folder / names[0]
-    found = [path for path in _folders(folder) if path.name.lower() in names]
+    found = [path for path in folders_in(folder) if path.name.lower() in names]
     if len(found) > 1:
         listed = " and ".join(path.name for path in found)
-        raise DataError(
+        text = (
             f"{folder}: {listed} are both there; expected one of them. Rename the right one to "
-            f"{names[0]}" + (", or name it with --masks." if names is MASK_FOLDERS else "."),
-            path=folder,
-            expected=names[0],
-            found=listed,
+            f"{names[0]}" + (", or name it with --masks." if names is MASK_FOLDERS else ".")
         )
+        raise DataError(text, path=folder, expected=names[0], found=listed)
     return found[0] if found else None
 
 
@@ -106,10 +105,8 @@ def tell_of_passed_over(
             if not path.stem.endswith(but):
                 reasons.setdefault(reason, []).append(path.name)
         for reason, names in reasons.items():
-            log.warning(
-                "%s: passed over %s (%s): %s",
-                *(folder, plural(len(names), "file"), few_text(names), reason),
-            )
+            text = "%s: passed over %s (%s): %s"
+            log.warning(text, folder, plural(len(names), "file"), few_text(names), reason)
 
 
 def kaggle_table(folder: Path) -> Path | None:
@@ -164,7 +161,7 @@ def has_label_maps(folder: Path, mask_filter: str = "") -> bool:
     endings = (*CELLPOSE_MASKS, mask_filter) if mask_filter else CELLPOSE_MASKS
     if any(stem.endswith(endings) for stem in stems) or paired_ending(stems):
         return True
-    inside = _folders(folder)
+    inside = folders_in(folder)
     masks = [path for path in inside if path.name.lower() in MASK_FOLDERS]
     if any(map(list_images, masks)) or any(map(has_gui_files, (folder, *masks))):
         return True
@@ -192,7 +189,7 @@ def without_outline_pictures(paths: Iterable[Path]) -> list[Path]:
 def where_else(folder: Path) -> str:
     """A sentence with the command for the data set that lies around or in a folder; empty without one."""
     parent = folder.resolve().parent
-    for path in (parent, *_folders(folder)[:_MAX_LOOKED_AT]):
+    for path in (parent, *folders_in(folder)[:_MAX_LOOKED_AT]):
         if _is_layout(path):
             if path == parent and folder.name not in ("", ".."):
                 path = folder.parent
@@ -217,8 +214,9 @@ def _has_pairs(folder: Path) -> bool:
 
 def _has_cell_files(folder: Path) -> bool:
     """Whether it has ``ID/images/ID.png``."""
-    return any(any((path / "images").glob(f"{path.name}.*")) for path in _folders(folder)[:1])
+    return any(any((path / "images").glob(f"{path.name}.*")) for path in folders_in(folder)[:1])
 
 
-def _folders(folder: Path) -> list[Path]:
+def folders_in(folder: Path) -> list[Path]:
+    """Folders directly in a folder that are not hidden, sorted by name."""
     return sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")

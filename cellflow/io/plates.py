@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,16 +37,11 @@ class PlatePlace(NamedTuple):
 
 def places_in_plates(images: Mapping[str, SourceImage]) -> dict[str, PlatePlace]:
     """Where those of some images lie that are fields of a plate, by id; the others are left out."""
-    names: dict[Path, str | None] = {}
+    name_of = cache(_name_of)
     found: dict[str, PlatePlace] = {}
     for key, image in images.items():
         around = image.path.parents
-        if len(around) < 3:
-            continue
-        plate = around[2]
-        if plate not in names:
-            names[plate] = _name_of(plate)
-        name = names[plate]
+        name = name_of(around[2]) if len(around) > 2 else None
         if name is not None:
             row, column, field = image.path.parts[-3:]
             found[key] = PlatePlace(name, row + column, field)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,7 +108,9 @@ def read_roi(text: str | Path, shape: tuple[int, int]) -> Roi:
     found = _BOX.fullmatch(str(text))
     if found:
         top, left, bottom, right = map(int, found.groups())
-        return Roi((_outline_of(_checked(Box(top, bottom, left, right), str(text), shape)),), shape)
+        _check_box(Box(top, bottom, left, right), str(text), shape)
+        corners = [[left, top], [right, top], [right, bottom], [left, bottom]]
+        return Roi(([[closed(np.array(corners))]],), shape)
     path = Path(text)
     regions = read_regions(path)
     outlines = tuple(_rounded(outline) for outline in regions.cells)
@@ -120,19 +121,14 @@ def read_roi(text: str | Path, shape: tuple[int, int]) -> Roi:
             "select it, then File > Export objects as GeoJSON.",
             path=path,
         )
-    outside = [
-        name
-        for name, outline in zip(regions.names, outlines, strict=True)
-        if _box_around(outline, shape).is_empty
-    ]
+    named = zip(regions.names, outlines, strict=True)
+    outside = [name for name, outline in named if _box_around(outline, shape).is_empty]
     if outside:
-        raise DataError(
+        message = (
             f"{path}: {plural(len(outside), 'annotation')} outside the image of {shape[0]} x {shape[1]} "
-            f"(height x width): {few_text(outside)}. Were they drawn on another image, or at another scale?",
-            path=path,
-            expected=shape,
-            found=outside,
+            f"(height x width): {few_text(outside)}. Were they drawn on another image, or at another scale?"
         )
+        raise DataError(message, path=path, expected=shape, found=outside)
     return Roi(outlines, shape)
 
 
@@ -166,8 +162,8 @@ def mask_of(roi: Roi, box: Box) -> NDArray[np.bool_]:
     return mask
 
 
-def _checked(box: Box, text: str, shape: tuple[int, int]) -> Box:
-    """A box that was typed, if it is one of the image."""
+def _check_box(box: Box, text: str, shape: tuple[int, int]) -> None:
+    """Refuse a box that was typed and is none of the image."""
     if box.is_empty:
         raise DataError(
             f"{text}: a box without pixels. Expected {_ORDER}: bottom and right are excluded, and larger than "
@@ -175,23 +171,11 @@ def _checked(box: Box, text: str, shape: tuple[int, int]) -> Box:
             found=box,
         )
     if box.intersection(Box(0, shape[0], 0, shape[1])) != box:
-        raise DataError(
+        message = (
             f"{text}: the box leaves the image of {shape[0]} x {shape[1]} (height x width). Expected {_ORDER}, "
-            f"with a bottom of at most {shape[0]} and a right of at most {shape[1]}.",
-            expected=shape,
-            found=box,
+            f"with a bottom of at most {shape[0]} and a right of at most {shape[1]}."
         )
-    return box
-
-
-def _outline_of(box: Box) -> Outline:
-    corners: Iterable[tuple[int, int]] = (
-        (box.left, box.top),
-        (box.right, box.top),
-        (box.right, box.bottom),
-        (box.left, box.bottom),
-    )
-    return [[closed(np.array(list(corners)))]]
+        raise DataError(message, expected=shape, found=box)
 
 
 def _rounded(outline: Outline) -> Outline:

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from cellflow.errors import CellflowError, DataError
 from cellflow.io import _ome_zarr
 from cellflow.io.channel_names import read_channel_names
+from cellflow.io.image_folders import SLIDE_SUFFIXES
 from cellflow.io.images import IMAGE_SUFFIXES, copy_image, image_shape, read_image, write_planes
-from cellflow.io.large import SLIDE_SUFFIXES, ArrayImage, LargeImage, open_large_image
+from cellflow.io.large import ArrayImage, LargeImage, open_large_image
 from cellflow.io.pixel_size import PixelSize, read_pixel_size
 from cellflow.io.problems import Problems
 from cellflow.numeric.labels import labels_from_instances
@@ -65,13 +66,8 @@ class SourceImage:
 
     def open_large(self, level: int = 0) -> LargeImage:
         """The image, to be read box by box and closed; here its pixels in memory, which are one level."""
-        return ArrayImage(
-            self.path,
-            self.pixels(),
-            level=level,
-            pixel_size=self.pixel_size(),
-            channel_names=self.channel_names(),
-        )
+        pixels, size, names = self.pixels(), self.pixel_size(), self.channel_names()
+        return ArrayImage(self.path, pixels, level=level, pixel_size=size, channel_names=names)
 
     def __call__(self) -> NDArray[Any]:
         """The pixels: an image is its own reader."""
@@ -106,22 +102,18 @@ class SourceImage:
             remedy = "Export the masks at the size of the image."
             if cells.shape == shape[::-1]:
                 remedy = "Height and width are swapped: transpose the masks."
-            raise DataError(
+            text = (
                 f"{self.path}: the masks of image {self.id} are {cells.shape[0]} x {cells.shape[1]}, the "
-                f"truth is {shape[0]} x {shape[1]} (height x width). {remedy}",
-                path=self.path,
-                id=self.id,
-                expected=shape,
-                found=cells.shape,
+                f"truth is {shape[0]} x {shape[1]} (height x width). {remedy}"
             )
+            raise DataError(text, path=self.path, id=self.id, expected=shape, found=cells.shape)
         labels = labels_from_instances(cells)
         if np.count_nonzero(labels) < cells.areas.sum():
-            raise DataError(
+            text = (
                 f"{self.path}: cells of image {self.id} overlap; every pixel may belong to one predicted "
-                "cell only, as the competition asks. Give disputed pixels to one of the cells.",
-                path=self.path,
-                id=self.id,
+                "cell only, as the competition asks. Give disputed pixels to one of the cells."
             )
+            raise DataError(text, path=self.path, id=self.id)
         return labels
 
     def stored_size(self) -> PixelSize | None:
@@ -258,17 +250,12 @@ def _same_id(first: SourceImage, second: SourceImage) -> DataError:
     beside = first.path.parent == second.path.parent
     one, other = (first.path.name, second.path.name) if beside else (first.path, second.path)
     where = f"{first.path.parent}: " if beside else ""
-    more = (
-        ""
-        if beside
-        else ", or name the folder above both with --recursive, which puts the names of sub-folders in front"
-    )
-    return DataError(
+    more = ", or name the folder above both with --recursive, which puts the names of sub-folders in front"
+    text = (
         f"{where}{one} and {other} have the same id {first.id!r}. Ids are names without ending; rename or "
-        f"remove one{more}.",
-        id=first.id,
-        path=second.path,
+        f"remove one{'' if beside else more}."
     )
+    return DataError(text, id=first.id, path=second.path)
 
 
 def check_ids(images: Iterable[SourceImage], problems: Problems) -> None:

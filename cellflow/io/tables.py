@@ -24,6 +24,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
+from cellflow.io._damage import unreadable
 from cellflow.storage.sizes import plural
 
 __all__ = ["Row", "find_table", "read_frame", "read_rows", "whole_number"]
@@ -104,12 +105,7 @@ def read_rows(
     return [header[place] for place in kept], _with_names(rows, header, kept, path)
 
 
-def read_frame(
-    path: Path,
-    required: Sequence[str] = (),
-    *,
-    text: Collection[str],
-) -> pd.DataFrame:
+def read_frame(path: Path, required: Sequence[str] = (), *, text: Collection[str]) -> pd.DataFrame:
     """Read a table that cellflow wrote: columns of text as they are, all others as numbers.
 
     Parameters
@@ -171,24 +167,17 @@ def _check_header(
 ) -> None:
     missing = [name for name in required if name not in header]
     if missing:
-        raise DataError(
+        text = (
             f"{path} line 1: expected the columns {', '.join(required)}; "
             f"not found: {', '.join(missing)}. Found: {_some(header) or 'no header'}."
-            f"{_advice(header, missing, options)}",
-            path=path,
-            line=1,
-            expected=required,
-            found=tuple(header),
+            f"{_advice(header, missing, options)}"
         )
+        raise DataError(text, path=path, line=1, expected=required, found=tuple(header))
     named = [name for name in header if not _UNNAMED.fullmatch(name)]
     twice = sorted({name for name in named if named.count(name) > 1})
     if twice:
-        raise DataError(
-            f"{path} line 1: the column {', '.join(twice)} is there more than once. Rename or remove one.",
-            path=path,
-            line=1,
-            found=twice,
-        )
+        text = f"{path} line 1: the column {', '.join(twice)} is there more than once. Rename or remove one."
+        raise DataError(text, path=path, line=1, found=twice)
 
 
 def _advice(header: list[str], missing: list[str], options: Mapping[str, str]) -> str:
@@ -223,12 +212,10 @@ def _read(path: Path, separator: str, *, exact: bool = False) -> Iterator[tuple[
     except UnicodeDecodeError as error:
         raise DataError(_not_text(path, error), path=path) from error
     except (OSError, EOFError, zlib.error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path}: cannot be read ({reason}).", path=path) from error
+        raise unreadable(path, error) from error
     except csv.Error as error:
-        raise DataError(
-            f"{path} line {line}: not a CSV table ({error}).", path=path, line=line
-        ) from error
+        text = f"{path} line {line}: not a CSV table ({error})."
+        raise DataError(text, path=path, line=line) from error
 
 
 @contextmanager
@@ -289,13 +276,8 @@ def _with_names(
 ) -> Iterator[Row]:
     for line, values in rows:
         if len(values) != len(header):
-            raise DataError(
-                f"{path} line {line}: expected {len(header)} values, found {len(values)}.",
-                path=path,
-                line=line,
-                expected=len(header),
-                found=len(values),
-            )
+            text = f"{path} line {line}: expected {len(header)} values, found {len(values)}."
+            raise DataError(text, path=path, line=line, expected=len(header), found=len(values))
         yield Row(line, {header[place]: values[place] for place in kept})
 
 
@@ -308,12 +290,8 @@ def _numbers(path: Path, name: str, column: list[str], lines: list[int]) -> NDAr
         try:
             found[place] = float(text or "nan")
         except ValueError:
-            raise DataError(
-                f"{path} line {lines[place]}: expected a number as {name}, found {text!r}.",
-                path=path,
-                line=lines[place],
-                found=text,
-            ) from None
+            message = f"{path} line {lines[place]}: expected a number as {name}, found {text!r}."
+            raise DataError(message, path=path, line=lines[place], found=text) from None
     return found
 
 

@@ -17,6 +17,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -233,8 +234,8 @@ class TargetWriter:
         self._folder, self._kind = folder, kind
         (folder / "images").mkdir()
         self._images: list[dict[str, Any]] = []
-        self._rows: dict[str, dict[str, list[dict[str, Any]]]] = {}
-        self._cells: dict[str, list[pd.DataFrame]] = {}
+        self._rows = defaultdict[str, dict[str, list[Any]]](lambda: defaultdict(list))
+        self._cells = defaultdict[str, list[pd.DataFrame]](list)
 
     def add_image(self, source: SourceImage, pixels: NDArray[Any]) -> str:
         """Write an image beside the annotated ones; the hash of its pixels."""
@@ -259,8 +260,9 @@ class TargetWriter:
         write_labels(where / "labels" / f"{name}.tif", labels)
         write_labels(where / "ignored" / f"{name}.tif", hidden)
         target = hash_array(np.stack([labels.astype(np.int32), hidden]))
-        self._add(part, name, pixel_hash, target, facts, annotated=False)
-        self._cells.setdefault(part, []).append(cells)
+        row = {"id": name, "pixel_hash": pixel_hash, "target_hash": target, **facts}
+        self._rows[part][_OWN[False]].append(row)
+        self._cells[part].append(cells)
 
     def add_flows(
         self,
@@ -278,7 +280,8 @@ class TargetWriter:
         path.parent.mkdir(exist_ok=True)
         FlowStore(path, mode="a" if path.exists() else "w").write(name, flow, cellprob)
         stacked = np.concatenate([flow, cellprob[np.newaxis]]).astype(np.float16)
-        self._add(part, name, pixel_hash, hash_array(stacked), facts, annotated=annotated)
+        row = {"id": name, "pixel_hash": pixel_hash, "target_hash": hash_array(stacked), **facts}
+        self._rows[part][_OWN[annotated]].append(row)
 
     def finish(
         self,
@@ -292,11 +295,8 @@ class TargetWriter:
         write_csv(self._folder / "left_out.csv", pd.DataFrame(reasons))
         record = {}
         for part, told in parts.items():
-            rows = self._rows.get(part, {})
-            tables = {
-                own: pd.DataFrame(rows[own]) if own in rows else pd.DataFrame(columns=_TARGETS)
-                for own in _OWN
-            }
+            rows, empty = self._rows[part], pd.DataFrame(columns=_TARGETS)
+            tables = {own: pd.DataFrame(rows[own]) if own in rows else empty for own in _OWN}
             for own, table in tables.items():
                 write_csv(self._folder / part / f"{own}.csv", table)
             if part in self._cells:
@@ -306,27 +306,9 @@ class TargetWriter:
         head = {"format": FORMAT, "version": VERSION, "kind": self._kind}
         write_json(self._folder / "targets.json", {**head, **facts, "parts": record})
 
-    def _add(
-        self,
-        part: str,
-        name: str,
-        pixel_hash: str,
-        target_hash: str,
-        facts: Mapping[str, Any],
-        *,
-        annotated: bool,
-    ) -> None:
-        row = {"id": name, "pixel_hash": pixel_hash, "target_hash": target_hash, **facts}
-        rows = self._rows.setdefault(part, {})
-        rows.setdefault(_OWN[annotated], []).append(row)
-
 
 def _part_hash(tables: Mapping[str, pd.DataFrame]) -> str:
     """Hash of the images and targets of a part, whatever the order of the rows."""
     columns = ["id", "pixel_hash", "target_hash"]
-    return hash_json(
-        {
-            own: sorted([str(row[name]) for name in columns] for _, row in table.iterrows())
-            for own, table in tables.items()
-        }
-    )
+    texts = {own: table[columns].astype(str).to_numpy() for own, table in tables.items()}
+    return hash_json({own: sorted(rows.tolist()) for own, rows in texts.items()})

@@ -62,13 +62,7 @@ def cell_features(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def _read_prediction(folder: Path) -> list[LayerData]:
-    """Image and cells of a prediction, with the cell table where it was written.
-
-    Raises
-    ------
-    DataError
-        If it has no label maps.
-    """
+    """Image and cells of a prediction, with the cell table where it was written."""
     record = read_json(folder / RECORD) or {}
     ids = list(dict_or_empty(record.get("cells")))
     if not (folder / "masks").is_dir():
@@ -89,21 +83,11 @@ def _read_prediction(folder: Path) -> list[LayerData]:
 
 
 def _read_run(run: RunFolder) -> list[LayerData]:
-    """Image, true cells and out-of-fold cells of a run.
-
-    Raises
-    ------
-    DataError
-        If it has no out-of-fold predictions.
-    RunError
-        If its data is not where it was.
-    """
+    """Image, true cells and out-of-fold cells of a run."""
     masks = run.oof / "masks"
     if not masks.is_dir():
-        raise DataError(
-            f"{run.path}: expected out-of-fold predictions, found none. Make them with: cellflow oof {run.name}",
-            path=run.path,
-        )
+        text = f"{run.path}: expected out-of-fold predictions, found none. Make them with: cellflow oof {run.name}"
+        raise DataError(text, path=run.path)
     dataset = run_dataset(run, None)
     ids = [name for name in dataset.ids if (masks / f"{name}.tif").is_file()]
     return _layers(

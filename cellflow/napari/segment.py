@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -81,20 +82,14 @@ def segment(
             found=image.shape,
         )
     planes = image.reshape(-1, *image.shape[-depth:])
-    second = None if nuclei is None else _planes_like(nuclei, image.shape[: image.ndim - depth + 2])
-    given: dict[str, Any] = {
-        key: value for key, value in (thresholds or {}).items() if value is not None
-    }
+    shape = image.shape[: image.ndim - depth + 2]
+    second = repeat(None) if nuclei is None else _planes_like(nuclei, shape)
+    given: Any = {key: value for key, value in (thresholds or {}).items() if value is not None}
     results = [
-        loaded.predict(
-            _with_nuclei(plane, None if second is None else second[place], loaded),
-            diameter=diameter or None,
-            **given,
-        )
-        for place, plane in enumerate(planes)
+        loaded.predict(_with_nuclei(plane, other, loaded), diameter=diameter or None, **given)
+        for plane, other in zip(planes, second, strict=False)
     ]
     labels, cells = _numbered(results)
-    shape = image.shape[: image.ndim - depth + 2]
     where = dict(placed or {})
     facts = {"model": loaded.opened.name, "diameter": [item.diameter for item in results]}
     settings = {"name": f"{name} cells", "features": cell_features(cells), "metadata": facts}
@@ -108,10 +103,8 @@ def segment(
 
 def _planes_like(nuclei: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     if nuclei.shape != shape:
-        raise DataError(
-            f"nuclei: expected a layer of the image's size, {shape}, found {nuclei.shape}.",
-            expected=shape, found=nuclei.shape,
-        )  # fmt: skip
+        text = f"nuclei: expected a layer of the image's size, {shape}, found {nuclei.shape}."
+        raise DataError(text, expected=shape, found=nuclei.shape)
     return nuclei.reshape(-1, *shape[-2:])
 
 

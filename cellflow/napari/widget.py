@@ -57,12 +57,11 @@ def _segment(
     """Segment a layer; napari adds what the worker returns."""
     if image is None:
         raise ValueError("Open an image first: there is no image layer to segment.")
-    thresholds = {
-        "cellprob_threshold": cellprob_threshold,
-        "flow_threshold": flow_threshold,
-        "min_size": min_size,
-    }
-    places = {key: getattr(image, key)[-_spatial(image) :] for key in _PLACE}
+    thresholds = dict(
+        cellprob_threshold=cellprob_threshold, flow_threshold=flow_threshold, min_size=min_size
+    )
+    axes = _data(image).ndim - bool(image.rgb)  # without that of colours
+    places = {key: getattr(image, key)[-axes:] for key in _PLACE}
     job = {
         "model": model.strip(),
         "runs_dir": str(runs_dir),
@@ -84,11 +83,6 @@ def _segment(
 def _data(image: Image) -> Any:
     """Pixels of a layer; of a pyramid the first level, which is the whole image."""
     return image.data[0] if image.multiscale else image.data
-
-
-def _spatial(image: Image) -> int:
-    """Axes of a layer without that of colours."""
-    return int(_data(image).ndim - bool(image.rgb))
 
 
 @thread_worker  # type: ignore[untyped-decorator,unused-ignore]

@@ -85,10 +85,8 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     path = Path(os.path.realpath(path))  # a link stays, and "." has a name
     restore_folder(path)
     if path.exists() and not replace:
-        raise DataError(
-            f"{path} exists already. Choose another folder, or add --overwrite to replace it.",
-            path=path,
-        )
+        text = f"{path} exists already. Choose another folder, or add --overwrite to replace it."
+        raise DataError(text, path=path)
     with _told_of(path), made_folder(path.parent), _writing(path) as parts:
         parts.new.mkdir()
         yield parts.new
@@ -186,10 +184,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:
     """Write a table atomically, without its index."""
-    with (
-        atomic_path(path) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as file,
-    ):
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         write_frame(file, frame)
 
 

@@ -39,13 +39,11 @@ def read_config_file(path: Path, command: str) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"--config {path} cannot be read: {error}", path=path) from None
     if not isinstance(found, dict):
-        raise ConfigError(
+        text = (
             f"--config {path}: expected lines of NAME: VALUE, such as n_epochs: 100, found "
-            f"{type(found).__name__}",
-            path=path,
-            expected=dict,
-            found=type(found),
+            f"{type(found).__name__}"
         )
+        raise ConfigError(text, path=path, expected=dict, found=type(found))
     if "data_hash" in found and "config" in found:
         raise ConfigError(
             f"--config {path} is the record of a run, found instead of settings. The settings of the "
@@ -54,12 +52,8 @@ def read_config_file(path: Path, command: str) -> dict[str, Any]:
         )
     made_for = found.pop(COMMAND, command)
     if made_for != command:
-        raise ConfigError(
-            f"--config {path} is for cellflow {made_for}, not for cellflow {command}",
-            path=path,
-            expected=command,
-            found=made_for,
-        )
+        text = f"--config {path} is for cellflow {made_for}, not for cellflow {command}"
+        raise ConfigError(text, path=path, expected=command, found=made_for)
     return {str(key): value for key, value in found.items()}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +41,6 @@ def hash_json(value: Any) -> str:
 
 def hash_file(path: Path) -> str:
     """Hash of the content of a file."""
-    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    blake = partial(hashlib.blake2b, digest_size=_DIGEST_BYTES)
     with Path(path).open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, blake).hexdigest()

@@ -137,10 +137,8 @@ def _set_aside(path: Path, what: str) -> None:
     holder = _text(path).strip()
     with suppress(FileNotFoundError):  # another one was faster
         path.replace(path.with_name(f"{path.name}.dead"))
-        _log.warning(
-            "%s was held by %s, which has said nothing for %g seconds: its host must be lost",
-            what, holder, SILENT_SECONDS,
-        )  # fmt: skip
+        text = "%s was held by %s, which has said nothing for %g seconds: its host must be lost"
+        _log.warning(text, what, holder, SILENT_SECONDS)
 
 
 def _is_of_another_host(path: Path) -> bool:

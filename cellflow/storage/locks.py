@@ -72,9 +72,8 @@ def hold_lock(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
         holder = ""
         with suppress(PermissionError):
             holder = path.read_text(encoding="utf-8", errors="replace").strip()
-        raise RunError(
-            f"{what} is being worked on by {holder or 'another process'} ({path}).", path=path
-        ) from None
+        text = f"{what} is being worked on by {holder or 'another process'} ({path})."
+        raise RunError(text, path=path) from None
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise

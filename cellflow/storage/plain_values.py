@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["flatten", "plain"]
+__all__ = ["flatten", "plain", "round_score"]
 
 
 def plain(value: Any) -> Any:
@@ -33,3 +33,9 @@ def flatten(
             yield from flatten(value, separator, f"{prefix}{key}{separator}")
         else:
             yield f"{prefix}{key}", value
+
+
+def round_score(value: Any) -> float | None:
+    """Score with five decimals for people; None where there is none."""
+    known = isinstance(value, int | float) and math.isfinite(value)
+    return round(float(value), 5) if known else None

@@ -15,14 +15,7 @@ from cellflow.errors import RunError
 from cellflow.storage.atomic import restore_folder, write_text
 from cellflow.storage.records import load_yaml
 
-__all__ = [
-    "FoldFolder",
-    "RunFolder",
-    "debug_name",
-    "ensemble_record",
-    "find_run",
-    "former_hashes",
-]
+__all__ = ["FoldFolder", "RunFolder", "debug_name", "ensemble_record", "find_run", "former_hashes"]
 
 _SECTIONS = ("model", "optim", "sampling", "mask")
 """Groups of settings in the config of a record."""
@@ -31,76 +24,48 @@ _RECORD = {"data": str, "data_hash": str, "folds_hash": str, "folds": list, "con
 """What a record holds at least, and of which type."""
 
 
+class _Place:
+    """Where something lies in a folder, by its name there."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, folder: FoldFolder | RunFolder, kind: object = None) -> Path:
+        return folder.path / self._name
+
+
 @dataclass(frozen=True)
 class FoldFolder:
     """Files of one fold of a run."""
 
     path: Path
 
-    @property
-    def best(self) -> Path:
-        """Best model, a file that Cellpose 3 loads."""
-        return self.path / "best.pt"
-
-    @property
-    def last(self) -> Path:
-        """Full training state after the last saved step."""
-        return self.path / "last.pt"
-
-    @property
-    def history(self) -> Path:
-        """Losses, learning rate, score and speed, a row per epoch."""
-        return self.path / "history.csv"
-
-    @property
-    def evaluations(self) -> Path:
-        """Scores per image, a row per image and evaluation."""
-        return self.path / "evaluations.csv"
-
-    @property
-    def samples(self) -> Path:
-        """What became of every image in the training: it trains, validates, or is left out."""
-        return self.path / "samples.csv"
-
-    @property
-    def good(self) -> Path:
-        """The state before steps began to fail; there only while they do."""
-        return self.path / "good.pt"
-
-    @property
-    def plot(self) -> Path:
-        """Curves of the history."""
-        return self.path / "history.png"
-
-    @property
-    def true_batch(self) -> Path:
-        """Some validation images with their true cells."""
-        return self.path / "val_batch_truth.png"
-
-    @property
-    def predicted_batch(self) -> Path:
-        """The same images with the cells that the last evaluation predicted."""
-        return self.path / "val_batch_predicted.png"
-
-    @property
-    def summary(self) -> Path:
-        """How the training ended, JSON: finished or not, best epoch and score, what happened on the way."""
-        return self.path / "summary.json"
-
-    @property
-    def styles(self) -> Path:
-        """What the best model's style vectors say of cell type and diameter, JSON."""
-        return self.path / "styles.json"
-
-    @property
-    def log(self) -> Path:
-        """What was said while training."""
-        return self.path / "log.txt"
-
-    @property
-    def lock(self) -> Path:
-        """File that a trainer of this fold holds a lock on."""
-        return self.path / ".lock"
+    best = _Place("best.pt")
+    """Best model, a file that Cellpose 3 loads."""
+    last = _Place("last.pt")
+    """Full training state after the last saved step."""
+    history = _Place("history.csv")
+    """Losses, learning rate, score and speed, a row per epoch."""
+    evaluations = _Place("evaluations.csv")
+    """Scores per image, a row per image and evaluation."""
+    samples = _Place("samples.csv")
+    """What became of every image in the training: it trains, validates, or is left out."""
+    good = _Place("good.pt")
+    """The state before steps began to fail; there only while they do."""
+    plot = _Place("history.png")
+    """Curves of the history."""
+    true_batch = _Place("val_batch_truth.png")
+    """Some validation images with their true cells."""
+    predicted_batch = _Place("val_batch_predicted.png")
+    """The same images with the cells that the last evaluation predicted."""
+    summary = _Place("summary.json")
+    """How the training ended, JSON: finished or not, best epoch and score, what happened on the way."""
+    styles = _Place("styles.json")
+    """What the best model's style vectors say of cell type and diameter, JSON."""
+    log = _Place("log.txt")
+    """What was said while training."""
+    lock = _Place(".lock")
+    """File that a trainer of this fold holds a lock on."""
 
 
 @dataclass(frozen=True)
@@ -109,115 +74,53 @@ class RunFolder:
 
     path: Path
 
+    record_path = _Place("config.yaml")
+    """Config of the run with the hashes of data and folds, YAML."""
+    folds = _Place("folds.csv")
+    """The run's own copy of the split."""
+    cv = _Place("cv.csv")
+    """Cross-validation scores per fold, per cell type and overall."""
+    oof = _Place("oof")
+    """Folder of out-of-fold predictions."""
+    flows = _Place("oof/flows.zarr")
+    """Flows of the out-of-fold predictions."""
+    scores = _Place("oof/scores.csv")
+    """Scores of the out-of-fold predictions, a row per image."""
+    oof_record = _Place("oof/oof.json")
+    """What made the out-of-fold predictions, JSON."""
+    report_files = _Place("report-files")
+    """Pictures and outlines that the report shows when asked for, beside it."""
+    thresholds = _Place("thresholds.json")
+    """Calibrated thresholds, JSON."""
+    calibration = _Place("calibration")
+    """Folder of what `cellflow calibrate` draws and tabulates."""
+    report = _Place("report.html")
+    """The page that shows the run, HTML."""
+    audit_page = _Place("audit.html")
+    """Suspected annotations, to be looked at and marked, HTML."""
+    audit_table = _Place("audit.csv")
+    """All of them, CSV."""
+    metadata = _Place("metadata.json")
+    """What there is to know of the run, in one JSON file."""
+    tracking = _Place("tracking.json")
+    """Settings of the trackers and links to what they keep, JSON."""
+    publication = _Place("publication.json")
+    """Where the run was published, JSON."""
+    environment = _Place("environment.json")
+    """Host that the run was started on, JSON."""
+    journal = _Place("events.jsonl")
+    """What happened, one JSON object a line."""
+    debug_data = _Place("data")
+    """Dataset of the few images of a debug run."""
+    debug_images = _Place("images.txt")
+    """List of the few images that a debug run predicts."""
+    lock = _Place(".lock")
+    """File that a process working on the whole run holds a lock on."""
+
     @property
     def name(self) -> str:
         """Name of the run."""
         return self.path.name
-
-    @property
-    def record_path(self) -> Path:
-        """Config of the run with the hashes of data and folds, YAML."""
-        return self.path / "config.yaml"
-
-    @property
-    def folds(self) -> Path:
-        """The run's own copy of the split."""
-        return self.path / "folds.csv"
-
-    @property
-    def cv(self) -> Path:
-        """Cross-validation scores per fold, per cell type and overall."""
-        return self.path / "cv.csv"
-
-    @property
-    def oof(self) -> Path:
-        """Folder of out-of-fold predictions."""
-        return self.path / "oof"
-
-    @property
-    def flows(self) -> Path:
-        """Flows of the out-of-fold predictions."""
-        return self.oof / "flows.zarr"
-
-    @property
-    def scores(self) -> Path:
-        """Scores of the out-of-fold predictions, a row per image."""
-        return self.oof / "scores.csv"
-
-    @property
-    def oof_record(self) -> Path:
-        """What made the out-of-fold predictions, JSON."""
-        return self.oof / "oof.json"
-
-    @property
-    def report_files(self) -> Path:
-        """Pictures and outlines that the report shows when asked for, beside it."""
-        return self.path / "report-files"
-
-    @property
-    def thresholds(self) -> Path:
-        """Calibrated thresholds, JSON."""
-        return self.path / "thresholds.json"
-
-    @property
-    def calibration(self) -> Path:
-        """Folder of what `cellflow calibrate` draws and tabulates."""
-        return self.path / "calibration"
-
-    @property
-    def report(self) -> Path:
-        """The page that shows the run, HTML."""
-        return self.path / "report.html"
-
-    @property
-    def audit_page(self) -> Path:
-        """Suspected annotations, to be looked at and marked, HTML."""
-        return self.path / "audit.html"
-
-    @property
-    def audit_table(self) -> Path:
-        """All of them, CSV."""
-        return self.path / "audit.csv"
-
-    @property
-    def metadata(self) -> Path:
-        """What there is to know of the run, in one JSON file."""
-        return self.path / "metadata.json"
-
-    @property
-    def tracking(self) -> Path:
-        """Settings of the trackers and links to what they keep, JSON."""
-        return self.path / "tracking.json"
-
-    @property
-    def publication(self) -> Path:
-        """Where the run was published, JSON."""
-        return self.path / "publication.json"
-
-    @property
-    def environment(self) -> Path:
-        """Host that the run was started on, JSON."""
-        return self.path / "environment.json"
-
-    @property
-    def journal(self) -> Path:
-        """What happened, one JSON object a line."""
-        return self.path / "events.jsonl"
-
-    @property
-    def debug_data(self) -> Path:
-        """Dataset of the few images of a debug run."""
-        return self.path / "data"
-
-    @property
-    def debug_images(self) -> Path:
-        """List of the few images that a debug run predicts."""
-        return self.path / "images.txt"
-
-    @property
-    def lock(self) -> Path:
-        """File that a process working on the whole run holds a lock on."""
-        return self.path / ".lock"
 
     def settings(self, command: str) -> Path:
         """Settings of the last command of a kind, YAML; ``cellflow COMMAND --config`` runs them again."""
@@ -259,17 +162,15 @@ class RunFolder:
             # As JSON has it: YAML knows dates, sets and keys that no setting has.
             record = json.loads(json.dumps(load_yaml(self.record_path)))
         except (OSError, ValueError, TypeError) as error:
-            raise RunError(
-                f"{self.record_path} cannot be read: {error}", path=self.record_path
-            ) from None
+            message = f"{self.record_path} cannot be read: {error}"
+            raise RunError(message, path=self.record_path) from None
         wrong = _record_problem(record)
         if wrong:
-            raise RunError(
+            text = (
                 f"{self.record_path} is not the record of a cellflow run: expected {wrong}. "
-                "Put the original back, or train under another --name.",
-                path=self.record_path,
-                expected=wrong,
+                "Put the original back, or train under another --name."
             )
+            raise RunError(text, path=self.record_path, expected=wrong)
         return dict(record)
 
 
@@ -307,10 +208,8 @@ def find_run(name: str | None, runs_dir: Path, *, begun: bool = True) -> RunFold
     if name is None:
         known = [path for path in known if not begun or RunFolder(path.parent).has_progress()]
         if not known:
-            raise RunError(
-                f"No run with a trained model in {runs_dir}. Start one with: cellflow train --fold all",
-                path=runs_dir,
-            )
+            text = f"No run with a trained model in {runs_dir}. Start one with: cellflow train --fold all"
+            raise RunError(text, path=runs_dir)
         return _restored(RunFolder(known[-1].parent))
     for candidate in (RunFolder(runs_dir / name), RunFolder(Path(name).resolve())):
         if candidate.exists():
@@ -318,13 +217,11 @@ def find_run(name: str | None, runs_dir: Path, *, begun: bool = True) -> RunFold
     names = sorted(path.parent.name for path in known)
     near = difflib.get_close_matches(Path(name).name, names, 1)
     meant = f" Did you mean {near[0]}?" if near else ""
-    raise RunError(
+    text = (
         f"No run {name!r}: expected a run folder, or one of those in {runs_dir}: "
-        f"{', '.join(names) or 'none'}.{meant}",
-        path=runs_dir,
-        expected=names,
-        found=name,
+        f"{', '.join(names) or 'none'}.{meant}"
     )
+    raise RunError(text, path=runs_dir, expected=names, found=name)
 
 
 def _restored(run: RunFolder) -> RunFolder:

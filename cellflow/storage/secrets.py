@@ -12,14 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-__all__ = [
-    "RedactSecrets",
-    "is_secret",
-    "redact",
-    "redact_tree",
-    "secret_values",
-    "without_private_facts",
-]
+__all__ = ["RedactSecrets", "redact", "redact_tree", "without_private_facts"]
 
 STARS = "***"
 
@@ -85,13 +78,9 @@ def redact_tree(value: Any, environ: Mapping[str, str] = os.environ) -> Any:
 class RedactSecrets(logging.Filter):
     """Filter for log handlers that replaces secrets in messages and tracebacks; no record is dropped."""
 
-    def __init__(self, environ: Mapping[str, str] = os.environ):
-        super().__init__()
-        self._environ = environ
-
     def filter(self, record: logging.LogRecord) -> bool:
         """Rewrite the record where a secret is in it."""
-        hidden = secret_values(self._environ)
+        hidden = secret_values()
         try:
             message = record.getMessage()
         except Exception:

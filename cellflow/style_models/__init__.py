@@ -9,10 +9,4 @@ from cellflow.style_models.cell_type import CellTypeModel, average_probabilities
 from cellflow.style_models.diameter import DiameterModel
 from cellflow.style_models.models import StyleModels
 
-__all__ = [
-    "CellTypeModel",
-    "DiameterModel",
-    "StyleModels",
-    "average_probabilities",
-    "choose_type",
-]
+__all__ = ["CellTypeModel", "DiameterModel", "StyleModels", "average_probabilities", "choose_type"]

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["apply_linear", "fit_linear"]
-
 Floats = NDArray[np.float64]
 
 _SILENT = 1e-6

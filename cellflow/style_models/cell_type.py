@@ -14,6 +14,8 @@ from cellflow.style_models._linear import apply_linear, fit_linear
 __all__ = ["CellTypeModel", "average_probabilities", "choose_type"]
 
 _MAX_ITERATIONS = 2000
+_SURE = 0.6
+"""Smaller probabilities of a cell type count as unsure; no two types can have this one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,17 +101,7 @@ def average_probabilities(
     return total
 
 
-def choose_type(probabilities: dict[str, float], minimum: float = 0.6) -> str:
-    """The most probable cell type, or ``""`` where that is unsure and shared settings are to be used.
-
-    Parameters
-    ----------
-    probabilities : dict
-        Per cell type; of equal ones the first by name is taken.
-    minimum : float
-        Smaller probabilities count as unsure.
-    """
-    if not probabilities:
-        return ""
-    best = min(probabilities, key=lambda name: (-probabilities[name], name))
-    return best if probabilities[best] >= minimum else ""
+def choose_type(probabilities: dict[str, float]) -> str:
+    """The most probable cell type, or ``""`` where that is unsure and shared settings are to be used."""
+    best = max(probabilities, key=lambda name: probabilities[name], default="")
+    return best if probabilities.get(best, 0.0) >= _SURE else ""

@@ -5,16 +5,6 @@ fails warns once and never stops a training.
 """
 
 from cellflow.tracking.journal import read_journal
-from cellflow.tracking.tracker import Links, Tracker, TrackerUnavailableError
 from cellflow.tracking.trackers import NO_TRACKERS, Trackers, open_trackers, reopen_trackers
 
-__all__ = [
-    "NO_TRACKERS",
-    "Links",
-    "Tracker",
-    "TrackerUnavailableError",
-    "Trackers",
-    "open_trackers",
-    "read_journal",
-    "reopen_trackers",
-]
+__all__ = ["NO_TRACKERS", "Trackers", "open_trackers", "read_journal", "reopen_trackers"]

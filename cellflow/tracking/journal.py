@@ -4,18 +4,34 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from cellflow.storage.plain_values import plain
-from cellflow.tracking._lock import locked
 from cellflow.tracking.tracker import Pictures, Tracker
 
-__all__ = ["Journal", "read_journal"]
+try:
+    import fcntl
+except ImportError:  # Windows: starting two folds within the same moment is then up to the user
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["Journal", "locked", "read_journal"]
+
+
+@contextmanager
+def locked(file: IO[Any]) -> Iterator[None]:
+    """Exclusive while the context lasts; the lock goes with the file. File systems without locks do without.
+
+    Not `filelock`: it falls back to files that a killed process leaves, and a tracker may wait for nobody.
+    """
+    if fcntl is not None:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+    yield
 
 
 class Journal(Tracker):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from cellflow.config.checks import config_to_dict
 from cellflow.config.recipes import plain_training
-from cellflow.storage.plain_values import flatten
-from cellflow.tracking._values import round_score
+from cellflow.storage.plain_values import flatten, round_score
+from cellflow.storage.records import dict_or_empty
 from cellflow.tracking.sheet_table import Row, SheetTable
 from cellflow.tracking.tracker import Links, Tracker
 
@@ -45,33 +44,19 @@ class SheetTracker(Tracker):
         Name of the run.
     uid : str
         What run ids begin with; the same after a resume.
-    environ : mapping
-        Environment variables, for credentials.
-    first_wait, patience : float
-        See `SheetTable`.
     """
 
     name = "sheet"
     advice = "check the network, and that the sheet is shared with the account of the credentials"
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        experiment: str,
-        uid: str,
-        environ: Mapping[str, str] = os.environ,
-        first_wait: float = 1.0,
-        patience: float = 90.0,
-    ):
+    def __init__(self, target: str, *, experiment: str, uid: str):
         self._experiment, self._uid = experiment, uid
-        self._table = SheetTable(
-            target, COLUMNS, key="run id", environ=environ, first_wait=first_wait, patience=patience
-        )
+        self._table = SheetTable(target, COLUMNS, key="run id")
 
     def start_fold(self, fold: int, start: Mapping[str, Any]) -> None:
         """Add or update the row of a fold."""
-        self._table.upsert([self._row(fold, _start_values(fold, start))])
+        values = _values(start, "started", start.get("network"), f"fold_{fold}")
+        self._table.upsert([self._row(fold, values)])
 
     def end_fold(self, fold: int, summary: Mapping[str, Any], model: Path) -> None:
         """Write the best score of a fold."""
@@ -99,30 +84,25 @@ class SheetTracker(Tracker):
         return Row(key, identity | filled, same=same, keep=_KEPT)
 
 
-def _start_values(fold: int, start: Mapping[str, Any]) -> dict[str, Any]:
-    config = start.get("config") or {}
+def _values(facts: Mapping[str, Any], date: str, network: Any, which: str) -> dict[str, Any]:
+    """What a fold that starts and a run that has come further both tell."""
+    config = facts.get("config") or {}
     return {
-        "date": _date(start.get("started")),
-        "comment": start.get("comment"),
-        "model": _model(config, start.get("network")),
+        "date": _date(facts.get(date)),
+        "comment": facts.get("comment"),
+        "model": _model(config, network),
         "configuration": _configuration(config),
-        "environment": start.get("environment"),
-        "run link": _wandb_link(start, f"fold_{fold}"),
+        "environment": facts.get("environment"),
+        "run link": _wandb_link(facts, which),
     }
 
 
 def _run_values(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    cv, config = metadata.get("cv") or {}, metadata.get("config") or {}
-    return {
-        "date": _date(metadata.get("created")),
-        "comment": metadata.get("comment"),
-        "model": _model(config, (metadata.get("model") or {}).get("network")),
+    cv, network = metadata.get("cv") or {}, (metadata.get("model") or {}).get("network")
+    return _values(metadata, "created", network, "run") | {
         "CV raw": round_score(cv.get("raw")),
         "CV with post-processing": round_score(cv.get("post")),
-        "configuration": _configuration(config),
         "submission link": (metadata.get("publication") or {}).get("url"),
-        "environment": metadata.get("environment"),
-        "run link": _wandb_link(metadata, "run"),
     }
 
 
@@ -166,5 +146,4 @@ def _configuration(config: Mapping[str, Any]) -> str:
 
 
 def _wandb_link(facts: Mapping[str, Any], which: str) -> str | None:
-    links = (facts.get("trackers") or {}).get("wandb")
-    return links.get(which) if isinstance(links, dict) else None
+    return dict_or_empty((facts.get("trackers") or {}).get("wandb")).get(which)

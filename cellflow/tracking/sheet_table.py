@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from cellflow.tracking.google import connect
 from cellflow.tracking.tracker import TrackerUnavailableError
 
 __all__ = ["Row", "SheetTable"]
@@ -18,6 +19,89 @@ _BUSY = (429, 500, 502, 503, 504)
 _QUOTA_REASONS = ("rateLimitExceeded", "userRateLimitExceeded", "quotaExceeded")
 _HEADER_ROWS = 20
 """The header is looked for in so many rows: people put titles above it."""
+FIRST_WAIT, PATIENCE = 1.0, 90.0
+"""Seconds before the second attempt when Google is busy, doubled each time; and seconds after which it is given up.
+Quotas are per minute."""
+ENDPOINT = "CELLFLOW_SHEETS_URL"
+"""Environment variable for tests and proxies: where requests for Google go instead, without credentials."""
+CREDENTIALS = "GOOGLE_APPLICATION_CREDENTIALS"
+_HOSTS = ("https://sheets.googleapis.com", "https://www.googleapis.com")
+_TIMEOUT = 20.0
+
+
+def connect() -> tuple[Any, str | None]:
+    """Client of Google Sheets, and the account it speaks for where that is known.
+
+    Raises
+    ------
+    TrackerUnavailableError
+        If gspread or credentials are missing. No browser is opened and nobody is asked.
+    """
+    try:
+        import gspread
+    except ImportError:
+        text = "the package gspread is missing; install it with: pip install 'cellflow[sheet]'"
+        raise TrackerUnavailableError(text) from None
+    url = os.environ.get(ENDPOINT, "").rstrip("/")
+    if url:
+        import requests
+
+        nobody: Any = None
+        client = gspread.Client(nobody, session=requests.Session(), http_client=_redirect(url))
+        account = None
+    else:
+        credentials = _credentials()
+        client = gspread.authorize(credentials)
+        account = getattr(credentials, "service_account_email", None)
+    client.set_timeout(_TIMEOUT)
+    return client, account
+
+
+def _redirect(base: str) -> Any:
+    """Class of an HTTP client that speaks to another server than Google's."""
+    from gspread.http_client import HTTPClient
+
+    class Redirected(HTTPClient):
+        def request(self, method: str, endpoint: str, *args: Any, **kwargs: Any) -> Any:
+            for host in _HOSTS:
+                endpoint = endpoint.replace(host, base, 1)
+            return super().request(method, endpoint, *args, **kwargs)
+
+    return Redirected
+
+
+def _credentials() -> Any:
+    """From the file that GOOGLE_APPLICATION_CREDENTIALS names, else from gspread's own places."""
+    from gspread import auth
+
+    usual = (auth.DEFAULT_SERVICE_ACCOUNT_FILENAME, auth.DEFAULT_AUTHORIZED_USER_FILENAME)
+    named = os.environ.get(CREDENTIALS)
+    for path in [Path(named).expanduser()] if named else map(Path, usual):
+        if named or path.is_file():
+            return _from_file(path, auth.DEFAULT_SCOPES)
+    raise TrackerUnavailableError(
+        f"there are no Google credentials; set {CREDENTIALS} to the key file of a service account, or "
+        f"put that file at {usual[0]}"
+    )
+
+
+def _from_file(path: Path, scopes: list[str]) -> Any:
+    """Credentials of a service account, or of a person who has logged in with gspread."""
+    import google.oauth2.credentials
+    import google.oauth2.service_account
+
+    google_: Any = google  # its functions have no types
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.get("type") == "service_account":
+            service_account = google_.oauth2.service_account.Credentials
+            return service_account.from_service_account_info(content, scopes=scopes)
+        return google_.oauth2.credentials.Credentials.from_authorized_user_info(content)
+    except Exception as error:  # its text could hold a part of the file
+        raise TrackerUnavailableError(
+            f"the Google credentials in {path} cannot be used ({type(error).__name__}); expected the "
+            "JSON key file of a service account"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -53,26 +137,11 @@ class SheetTable:
         Names of the columns. Those that the header lacks are added at its right end.
     key : str
         Column of the keys.
-    environ : mapping
-        Environment variables, for credentials.
-    first_wait, patience : float
-        Seconds before the second attempt when Google is busy, doubled each time; and seconds after which it
-        is given up. Quotas are per minute.
     """
 
-    def __init__(
-        self,
-        target: str,
-        columns: Sequence[str],
-        *,
-        key: str,
-        environ: Mapping[str, str] = os.environ,
-        first_wait: float = 1.0,
-        patience: float = 90.0,
-    ):
+    def __init__(self, target: str, columns: Sequence[str], *, key: str):
         self._target, self._columns, self._key = target, columns, key
-        self._environ, self._first_wait, self._patience = environ, first_wait, patience
-        self._client, self._account = connect(environ)
+        self._client, self._account = connect()
         self._sheet: Any = None
 
     @property
@@ -86,7 +155,7 @@ class SheetTable:
         An attempt starts with reading the sheet: a row that an earlier attempt has added, although its
         answer was lost, is then updated and not added again.
         """
-        self._patiently(lambda: self._upsert(rows))
+        _patiently(lambda: self._upsert(rows))
 
     def _upsert(self, rows: Sequence[Row]) -> None:
         if self._sheet is None:
@@ -97,13 +166,22 @@ class SheetTable:
             change
             for row in rows
             if (number := self._find(grid, place, header, row)) is not None
-            for change in _changes(grid[number - 1], number, header, self._cells(row), row.keep)
+            for change in self._changes(grid[number - 1], number, header, row)
         ]
         if changes:
             self._sheet.batch_update(changes, value_input_option="RAW")
         for row in rows:
             if self._find(grid, place, header, row) is None:
-                self._append(place, header, self._cells(row))
+                self._append(place, header, row)
+
+    def _changes(
+        self, line: Sequence[str], number: int, header: Mapping[str, int], row: Row
+    ) -> Iterator[dict[str, Any]]:
+        """Cells of a row that are to change."""
+        for name, value in self._cells(row).items():
+            there = _cell(line, header, name)
+            if value is not None and there != str(value) and not (name in row.keep and there):
+                yield {"range": _a1(number, header[_fold(name)]), "values": [[value]]}
 
     def _cells(self, row: Row) -> dict[str, str | float | int | None]:
         return {**row.values, self._key: row.key}
@@ -146,13 +224,11 @@ class SheetTable:
                 second = number if alike else None
         return second
 
-    def _append(
-        self, place: int, header: Mapping[str, int], cells: Mapping[str, str | float | int | None]
-    ) -> None:
+    def _append(self, place: int, header: Mapping[str, int], row: Row) -> None:
         """Add a row below the table, which is safe beside others who do so at the same time."""
         first, last = min(header.values()), max(header.values())
         values: list[Any] = [None] * (last - first + 1)
-        for name, value in cells.items():
+        for name, value in self._cells(row).items():
             values[header[_fold(name)] - first] = value
         answer = self._sheet.append_row(
             values,
@@ -188,22 +264,23 @@ class SheetTable:
                 f"check --sheet, and share the sheet with {whom} as editor"
             ) from None
 
-    def _patiently(self, attempt: Callable[[], None]) -> None:
-        """Try again while Google is busy, and for a shorter time while it cannot be reached.
 
-        Not `gspread.BackOffHTTPClient`: it never gives up (a hundred answers 503 held it for 3.4 hours), it
-        does not try again without a network, and it sends an append again whose answer was lost.
-        """
-        started, wait = time.monotonic(), self._first_wait
-        while True:
-            try:
-                return attempt()
-            except Exception as error:
-                pause = wait * random.uniform(1.0, 1.25)
-                if time.monotonic() - started + pause > self._patience * _hope(error):
-                    raise
-            time.sleep(pause)
-            wait *= 2
+def _patiently(attempt: Callable[[], None]) -> None:
+    """Try again while Google is busy, and for a shorter time while it cannot be reached.
+
+    Not `gspread.BackOffHTTPClient`: it never gives up (a hundred answers 503 held it for 3.4 hours), it
+    does not try again without a network, and it sends an append again whose answer was lost.
+    """
+    started, wait = time.monotonic(), FIRST_WAIT
+    while True:
+        try:
+            return attempt()
+        except Exception as error:
+            pause = wait * random.uniform(1.0, 1.25)
+            if time.monotonic() - started + pause > PATIENCE * _hope(error):
+                raise
+        time.sleep(pause)
+        wait *= 2
 
 
 def _hope(error: Exception) -> float:
@@ -216,21 +293,6 @@ def _hope(error: Exception) -> float:
         busy = error.response.status_code in _BUSY
         return float(busy or any(reason in _QUOTA_REASONS for reason in reasons))
     return 0.1 if isinstance(error, requests.ConnectionError | requests.Timeout) else 0.0
-
-
-def _changes(
-    line: Sequence[str],
-    number: int,
-    header: Mapping[str, int],
-    cells: Mapping[str, str | float | int | None],
-    keep: frozenset[str],
-) -> Iterator[dict[str, Any]]:
-    """Cells of a row that are to change."""
-    for name, value in cells.items():
-        there = _cell(line, header, name)
-        if value is None or there == str(value) or (name in keep and there):
-            continue
-        yield {"range": _a1(number, header[_fold(name)]), "values": [[value]]}
 
 
 def _cell(line: Sequence[str], header: Mapping[str, int], name: str) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from cellflow.errors import CellflowError
-from cellflow.tracking._values import round_score
+from cellflow.storage.plain_values import round_score
+from cellflow.storage.records import dict_or_empty
 from cellflow.tracking.tracker import Tracker, TrackerUnavailableError
 
 __all__ = ["SlackTracker"]
@@ -23,21 +24,13 @@ _LONGEST = 3000
 
 
 class SlackTracker(Tracker):
-    """Posts to the webhook that the environment variable SLACK_WEBHOOK_URL holds.
-
-    Parameters
-    ----------
-    experiment : str
-        Name of the run.
-    environ : mapping
-        Environment variables.
-    """
+    """Posts about the run `experiment` to the webhook that the environment variable SLACK_WEBHOOK_URL holds."""
 
     name = "slack"
     advice = f"check {WEBHOOK} and the network"
 
-    def __init__(self, experiment: str, environ: Mapping[str, str] = os.environ):
-        self._experiment, self._environ = experiment, environ
+    def __init__(self, experiment: str):
+        self._experiment = experiment
         self._webhook()
 
     def fail(self, what: str, message: str) -> None:
@@ -49,11 +42,10 @@ class SlackTracker(Tracker):
         self._post("\n".join(_report(self._experiment, metadata)))
 
     def _webhook(self) -> str:
-        url = self._environ.get(WEBHOOK, "").strip()
+        url = os.environ.get(WEBHOOK, "").strip()
         if not url:
-            raise TrackerUnavailableError(
-                f"{WEBHOOK} is not set; put the URL of an incoming webhook there, or leave --slack out"
-            )
+            text = f"{WEBHOOK} is not set; put the URL of an incoming webhook there, or leave --slack out"
+            raise TrackerUnavailableError(text)
         if urlsplit(url).scheme not in ("http", "https"):
             raise TrackerUnavailableError(f"{WEBHOOK} holds no URL that begins with https://")
         return url
@@ -68,9 +60,7 @@ class SlackTracker(Tracker):
                 pass
         except urllib.error.HTTPError as error:
             raise CellflowError(f"the webhook answered {error.code}") from None
-        except (
-            OSError
-        ) as error:  # URLError and timeouts are among these; none of them names the URL
+        except OSError as error:  # URLError and timeouts too; none of them names the URL
             reason = getattr(error, "reason", error)
             raise CellflowError(f"the webhook cannot be reached ({reason})") from None
 
@@ -103,20 +93,11 @@ def _report(experiment: str, metadata: Mapping[str, Any]) -> Iterator[str]:
         yield "folds: " + ", ".join(
             f"{fold}: {score:.4f}" if score is not None else f"{fold}: none" for fold, score in best
         )
-    yield from (f"<{url}>" for url in _urls(metadata))
-
-
-def _urls(metadata: Mapping[str, Any]) -> Iterator[str]:
-    trackers = metadata.get("trackers") or {}
-    publication = metadata.get("publication") or {}
-    wandb = trackers.get("wandb")
-    for url in (
-        wandb.get("run") if isinstance(wandb, dict) else None,
-        trackers.get("sheet"),
-        publication.get("url"),
-    ):
+    trackers, publication = metadata.get("trackers") or {}, metadata.get("publication") or {}
+    wandb = dict_or_empty(trackers.get("wandb")).get("run")
+    for url in (wandb, trackers.get("sheet"), publication.get("url")):
         if isinstance(url, str) and url.startswith("http"):
-            yield url
+            yield f"<{url}>"
 
 
 def _escape(text: object) -> str:

@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
+from uuid import uuid4
 
 from cellflow.config.tracking import TrackingConfig
+from cellflow.storage.atomic import write_json
 from cellflow.storage.plain_values import plain
+from cellflow.storage.records import dict_or_empty, read_json
 from cellflow.storage.run_folder import RunFolder
 from cellflow.storage.secrets import redact, redact_tree
-from cellflow.tracking.journal import Journal
-from cellflow.tracking.slot import Slot, reason_of
-from cellflow.tracking.tracker import Links, Pictures, Tracker
-from cellflow.tracking.tracking_file import TrackingFile, merge_links
+from cellflow.tracking.journal import Journal, locked
+from cellflow.tracking.tracker import Links, Pictures, Tracker, TrackerUnavailableError
 
 __all__ = ["NO_TRACKERS", "Trackers", "open_trackers", "reopen_trackers"]
 
 _log = logging.getLogger(__name__)
 
+FIRST_PAUSE, LONGEST_PAUSE = 30.0, 1800.0
+"""Seconds after a failure in which a tracker is not asked for what comes often; doubled each time."""
 
-def open_trackers(
-    config: TrackingConfig,
-    folder: Path,
-    *,
-    experiment: str,
-    environ: Mapping[str, str] = os.environ,
-) -> Trackers:
+
+def open_trackers(config: TrackingConfig, folder: Path, *, experiment: str) -> Trackers:
     """Trackers of a run, for a command that is told where to record.
 
     The settings are kept in the run folder (tracking.json), so that `reopen_trackers` records to the same
@@ -43,8 +43,6 @@ def open_trackers(
         Run folder.
     experiment : str
         Name of the run.
-    environ : mapping
-        Environment variables, for credentials and the secrets to keep out.
 
     Returns
     -------
@@ -52,23 +50,135 @@ def open_trackers(
         To be used as a context, or closed. A tracker that cannot be opened gives a warning and is left out.
     """
     run = RunFolder(folder)
-    file = TrackingFile(run.tracking, environ)
+    file = _TrackingFile(run.tracking)
     try:
         uid = file.remember(config)
     except OSError as error:
         _log.warning("nothing is tracked: %s cannot be written (%s)", run.tracking, error)
-        return Trackers((), environ=environ)
-    makers = _makers(config, folder, experiment=experiment, uid=uid, environ=environ)
-    trackers = list(_opened(makers, environ))
-    return Trackers(trackers, config=config, file=file, environ=environ)
+        return Trackers()
+    makers = _makers(config, run, experiment=experiment, uid=uid)
+    return Trackers(list(_opened(makers)), config=config, file=file)
 
 
-def reopen_trackers(
-    folder: Path, *, experiment: str, environ: Mapping[str, str] = os.environ
-) -> Trackers:
+def reopen_trackers(folder: Path, *, experiment: str) -> Trackers:
     """Trackers of a run, for a later command: they record to where its training did."""
-    config = TrackingFile(RunFolder(folder).tracking, environ).settings()
-    return open_trackers(config, folder, experiment=experiment, environ=environ)
+    config = _TrackingFile(RunFolder(folder).tracking).settings()
+    return open_trackers(config, folder, experiment=experiment)
+
+
+class _TrackingFile:
+    """``tracking.json``, ``{"format", "version", "uid", "settings", "links"}``: what the next command must know.
+
+    Several processes may share it: reading and writing happens under a lock. All ids in trackers are made
+    from the uid, which is drawn once, so that they come out the same in every process and after a resume.
+    """
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def remember(self, config: TrackingConfig) -> str:
+        """Keep settings for later commands, and give the run's uid."""
+        settings = redact_tree(dataclasses.asdict(config))
+        with self._locked():
+            old = self._read()
+            new = old | {"settings": settings}
+            if new != old or not self._path.is_file():
+                write_json(self._path, new)
+        return str(new["uid"])
+
+    def settings(self) -> TrackingConfig:
+        """Settings that were remembered; the defaults where there are none."""
+        known = {field.name: field.default for field in dataclasses.fields(TrackingConfig)}
+        kept = self._read()["settings"]
+        return TrackingConfig(**{name: kept.get(name, value) for name, value in known.items()})
+
+    def links(self) -> Links:
+        """Links from all processes and commands."""
+        return dict(self._read()["links"])
+
+    def add_links(self, links: Links) -> None:
+        """Keep links beside those that are there."""
+        if not links:
+            return
+        with self._locked():
+            old = self._read()
+            new = old | {"links": _merge_links(old["links"], redact_tree(links))}
+            if new != old:
+                write_json(self._path, new)
+
+    def _read(self) -> dict[str, Any]:
+        """The content; a new one where the file is missing or damaged."""
+        content = read_json(self._path) or {}
+        uid = content.get("uid")
+        parts = {name: dict_or_empty(content.get(name)) for name in ("settings", "links")}
+        return {
+            "format": "cellflow-tracking",
+            "version": 1,
+            "uid": uid if isinstance(uid, str) and uid else uuid4().hex[:12],
+            **parts,
+        }
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.with_name(".tracking.lock").open("a") as file, locked(file):
+            yield
+
+
+def _merge_links(old: Links, new: Links) -> Links:
+    """Links of both; the newer ones where they differ."""
+    merged = dict(old)
+    for name, link in new.items():
+        there = merged.get(name)
+        both = isinstance(there, dict) and isinstance(link, dict)
+        merged[name] = {**there, **link} if both else link  # type: ignore[dict-item]
+    return merged
+
+
+@dataclass
+class _Slot:
+    """A tracker and how it fares."""
+
+    tracker: Tracker
+    failures: int = 0
+    paused_until: float = 0.0
+    left_out: bool = False
+
+    def tell(self, what: str, tell: Callable[[Tracker], None], *, often: bool) -> None:
+        """Let the tracker record something, unless it is left out or, for what comes often, pauses."""
+        if self.left_out or (often and time.monotonic() < self.paused_until):
+            return
+        try:
+            tell(self.tracker)
+        except Exception as error:
+            self._failed(what, error)
+        else:
+            self.paused_until = 0.0
+
+    def _failed(self, what: str, error: Exception) -> None:
+        self.left_out = isinstance(error, TrackerUnavailableError)
+        pause = min(FIRST_PAUSE * 2.0**self.failures, LONGEST_PAUSE)
+        self.failures += 1
+        self.paused_until = time.monotonic() + pause
+        level = logging.WARNING if self.failures == 1 else logging.DEBUG
+        _log.log(level, "%s", _message(self.tracker, what, error))
+
+
+def _message(tracker: Tracker, what: str, error: Exception) -> str:
+    """What was not recorded, why, and what to do."""
+    reason = _reason_of(error)
+    if isinstance(error, TrackerUnavailableError):
+        return f"{tracker.name} does not record {what}, nor what follows: {reason}."
+    kind = type(error).__name__
+    return (
+        f"{tracker.name} did not record {what} ({kind}: {reason}). Training goes on and {tracker.name} "
+        f"is tried again; {tracker.advice}. This is said once."
+    )
+
+
+def _reason_of(error: Exception) -> str:
+    """What an error says, without secrets and final stop."""
+    return redact(str(error).strip() or type(error).__name__).rstrip(".")
 
 
 class Trackers:
@@ -83,10 +193,8 @@ class Trackers:
         In the order in which they are asked; a later one sees the links of those before.
     config : TrackingConfig
         Comment and environment for all of them.
-    file : TrackingFile, optional
+    file : _TrackingFile, optional
         Where links are kept.
-    environ : mapping
-        Environment variables, whose secrets no tracker is given.
     """
 
     def __init__(
@@ -94,11 +202,10 @@ class Trackers:
         trackers: Sequence[Tracker] = (),
         *,
         config: TrackingConfig | None = None,
-        file: TrackingFile | None = None,
-        environ: Mapping[str, str] = os.environ,
+        file: _TrackingFile | None = None,
     ):
-        self._config, self._file, self._environ = config or TrackingConfig(), file, environ
-        self._slots = [Slot(tracker, environ) for tracker in trackers]
+        self._config, self._file = config or TrackingConfig(), file
+        self._slots = [_Slot(tracker) for tracker in trackers]
 
     def __bool__(self) -> bool:
         """Whether there is anything to record to."""
@@ -107,12 +214,7 @@ class Trackers:
     def __enter__(self) -> Trackers:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     @property
@@ -155,7 +257,7 @@ class Trackers:
 
     def fail(self, what: str, message: str) -> None:
         """Something went wrong for good; see `Tracker.fail`."""
-        clean = redact(message, self._environ)
+        clean = redact(message)
         self._tell(f"the failure of {what}", lambda tracker: tracker.fail(what, clean))
 
     def finish(self, metadata: Mapping[str, Any]) -> None:
@@ -171,7 +273,7 @@ class Trackers:
         """Where people find this run, as metadata.json has them under trackers."""
         found = self._file.links() if self._file else {}
         for slot in self._slots:
-            found = merge_links(found, slot.tracker.links())
+            found = _merge_links(found, slot.tracker.links())
         return found
 
     def _tell(self, what: str, tell: Callable[[Tracker], None], *, often: bool = False) -> None:
@@ -204,7 +306,7 @@ class Trackers:
 
     def _clean(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Plain values without secrets."""
-        clean: dict[str, Any] = redact_tree(plain(values), self._environ)
+        clean: dict[str, Any] = redact_tree(plain(values))
         return clean
 
     def _keep_links(self) -> None:
@@ -224,40 +326,30 @@ _Maker = tuple[str, Callable[[], Tracker]]
 
 
 def _makers(
-    config: TrackingConfig,
-    folder: Path,
-    *,
-    experiment: str,
-    uid: str,
-    environ: Mapping[str, str],
+    config: TrackingConfig, run: RunFolder, *, experiment: str, uid: str
 ) -> Iterator[_Maker]:
     """Name of each wanted tracker and how it is made; packages are imported only then."""
-    yield "journal", lambda: Journal(RunFolder(folder).journal)
+    yield "journal", lambda: Journal(run.journal)
     if config.wandb:
         from cellflow.tracking.wandb_tracker import WandbTracker
 
-        yield (
-            "wandb",
-            lambda: WandbTracker(config, folder, experiment=experiment, uid=uid, environ=environ),
-        )
+        yield "wandb", lambda: WandbTracker(config, run.path, experiment=experiment, uid=uid)
     if config.sheet:
         from cellflow.tracking.sheet import SheetTracker
 
         target = config.sheet
-        yield (
-            "sheet",
-            lambda: SheetTracker(target, experiment=experiment, uid=uid, environ=environ),
-        )
+        yield "sheet", lambda: SheetTracker(target, experiment=experiment, uid=uid)
     if config.slack:
         from cellflow.tracking.slack import SlackTracker
 
-        yield "slack", lambda: SlackTracker(experiment, environ)
+        yield "slack", lambda: SlackTracker(experiment)
 
 
-def _opened(makers: Iterator[_Maker], environ: Mapping[str, str]) -> Iterator[Tracker]:
+def _opened(makers: Iterator[_Maker]) -> Iterator[Tracker]:
     for name, make in makers:
         try:
             yield make()
         except Exception as error:
-            reason = reason_of(error, environ)
-            _log.warning("%s records nothing: %s. The run goes on without.", name, reason)
+            _log.warning(
+                "%s records nothing: %s. The run goes on without.", name, _reason_of(error)
+            )

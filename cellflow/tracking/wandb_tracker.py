@@ -10,18 +10,23 @@ kill, shows twice in wandb; events.jsonl knows which one counts.
 from __future__ import annotations
 
 import logging
-import math
+import netrc
 import os
 import re
-from collections.abc import Mapping
+import ssl
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from cellflow.config.tracking import TrackingConfig
 from cellflow.storage.plain_values import flatten, plain
 from cellflow.storage.secrets import redact, without_private_facts
 from cellflow.tracking.tracker import Links, Pictures, Tracker
-from cellflow.tracking.wandb_process import has_credentials, is_reachable, unpatched
 
 __all__ = ["WandbTracker"]
 
@@ -62,8 +67,6 @@ class WandbTracker(Tracker):
         Name of the run; the group in wandb.
     uid : str
         What ids begin with; the same after a resume.
-    environ : mapping
-        Environment variables, for redaction and to look for credentials.
     """
 
     name = "wandb"
@@ -72,17 +75,9 @@ class WandbTracker(Tracker):
     )
     takes_pictures = True
 
-    def __init__(
-        self,
-        config: TrackingConfig,
-        folder: Path,
-        *,
-        experiment: str,
-        uid: str,
-        environ: Mapping[str, str] = os.environ,
-    ):
+    def __init__(self, config: TrackingConfig, folder: Path, *, experiment: str, uid: str):
         self._config, self._folder, self._experiment = config, folder.resolve(), experiment
-        self._uid, self._environ = uid, environ
+        self._uid = uid
         self._starts: dict[str, dict[str, Any]] = {}
         self._open: dict[str, Any] = {}
         self._links: dict[str, str] = {}
@@ -100,9 +95,8 @@ class WandbTracker(Tracker):
 
     def log_epoch(self, fold: int, row: Mapping[str, float]) -> None:
         """Log what was measured."""
-        self._run(_key(fold)).log(
-            {name: value for name, value in row.items() if not _is_nan(value)}
-        )
+        known = {name: value for name, value in row.items() if value == value}  # nan is not
+        self._run(_key(fold)).log(known)
 
     def log_examples(self, fold: int, epoch: float, pictures: Pictures) -> None:
         """Log pictures with their ids."""
@@ -155,8 +149,7 @@ class WandbTracker(Tracker):
         """The wandb run of a fold or of the experiment; opened where it is not."""
         if key not in self._open:
             self._open[key] = self._init(key)
-            link = self._link(self._open[key])
-            if link:
+            if link := self._link(self._open[key]):
                 self._links[key] = link
         return self._open[key]
 
@@ -169,20 +162,19 @@ class WandbTracker(Tracker):
             except Exception as error:
                 if self._offline:
                     raise
-                reason = redact(f"{type(error).__name__}: {error}", self._environ)
+                reason = redact(f"{type(error).__name__}: {error}")
                 self._go_offline(f"wandb refuses to record ({reason})")
-                run = self._init_run(
-                    key, f"{id}-offline"
-                )  # in this process the id itself stays taken
+                # in this process the id itself stays taken
+                run = self._init_run(key, f"{id}-offline")
         run.define_metric("epoch")
         run.define_metric("*", step_metric="epoch")
         return run
 
     def _init_run(self, key: str, id: str) -> Any:
         config = self._starts.get(key, {})
-        environment = config.get("environment") or "unknown"
-        settings = _SETTINGS | {"host": environment}
-        known = self._wandb.Settings.model_fields  # names that begin with x_ may change
+        settings = _SETTINGS | {"host": config.get("environment") or "unknown"}
+        for name in settings.keys() - self._wandb.Settings.model_fields:
+            del settings[name]  # names that begin with x_ may change
         return self._wandb.init(
             project=self._config.wandb_project,
             entity=self._config.wandb_entity,
@@ -196,9 +188,7 @@ class WandbTracker(Tracker):
             mode="offline" if self._offline else None,
             resume="allow",
             reinit="create_new",
-            settings=self._wandb.Settings(
-                **{name: value for name, value in settings.items() if name in known}
-            ),
+            settings=self._wandb.Settings(**settings),
         )
 
     def _choose_mode(self) -> None:
@@ -209,17 +199,15 @@ class WandbTracker(Tracker):
         settings = self._wandb.setup().settings
         if settings.mode in ("offline", "dryrun", "disabled"):
             self._offline = settings.mode != "disabled"
-        elif not has_credentials(settings, self._environ):
+        elif not has_credentials(settings):
             self._go_offline("wandb has no credentials (WANDB_API_KEY, or wandb login)")
         elif not is_reachable(settings):
             self._go_offline(f"wandb cannot be reached at {settings.base_url}")
 
     def _go_offline(self, why: str) -> None:
         self._offline = True
-        _log.warning(
-            "%s: recording offline; upload later with: wandb sync %s",
-            why, self._folder / "wandb" / "offline-run-*",
-        )  # fmt: skip
+        text = "%s: recording offline; upload later with: wandb sync %s"
+        _log.warning(text, why, self._folder / "wandb" / "offline-run-*")
 
     def _link(self, run: Any) -> str | None:
         if run.disabled:
@@ -241,9 +229,58 @@ class WandbTracker(Tracker):
         return self._wandb.Table(columns=columns, data=data, allow_mixed_types=True)
 
     def _finish(self, key: str, exit_code: int) -> None:
-        run = self._open.pop(key, None)
-        if run is not None:
+        if (run := self._open.pop(key, None)) is not None:
             run.finish(exit_code=exit_code)
+
+
+_TIMEOUT = 10.0
+_QUIET = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false"}
+
+
+def has_credentials(settings: Any) -> bool:
+    """Whether wandb can log in without asking, from where it looks itself."""
+    if settings.api_key or settings.identity_token_file or os.environ.get("WANDB_API_KEY"):
+        return True
+    places = [os.environ.get("NETRC"), "~/.netrc", "~/_netrc"]
+    hosts = {urlsplit(settings.base_url).hostname or "", "api.wandb.ai"}
+    for place in filter(None, places):
+        try:
+            if hosts & netrc.netrc(Path(place).expanduser()).hosts.keys():
+                return True
+        except (OSError, netrc.NetrcParseError):
+            continue
+    return False
+
+
+def is_reachable(settings: Any) -> bool:
+    """Whether the server of wandb answers at all; with proxies and time limit."""
+    try:
+        with urllib.request.urlopen(settings.base_url, timeout=_TIMEOUT):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError) as error:
+        # A certificate that we do not trust: wandb may know better.
+        return isinstance(getattr(error, "reason", None), ssl.SSLError)
+
+
+@contextmanager
+def unpatched() -> Iterator[None]:
+    """Take back what wandb changes in the process: exit hooks, and variables that children would inherit."""
+    leave, hook = sys.exit, sys.excepthook
+    names = (*_QUIET, "WANDB_SERVICE")
+    before = {name: os.environ.get(name) for name in names}
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        yield
+    finally:
+        sys.exit, sys.excepthook = leave, hook
+        for name, old in before.items():
+            if old is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = old
 
 
 _FACTS = (
@@ -263,10 +300,6 @@ def _facts(values: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 def _key(fold: int) -> str:
     return f"fold_{fold}"
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
 
 
 def _threshold_rows(metadata: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -208,7 +208,7 @@ def test_no_network(
 
 def test_a_server_that_is_silent(server: ModelServer, monkeypatch: pytest.MonkeyPatch) -> None:
     server.go_on.clear()
-    monkeypatch.setattr("cellflow.io.download.TIMEOUT", 0.2)
+    monkeypatch.setattr("cellflow.io.cellpose_models.TIMEOUT", 0.2)
     with pytest.raises(DownloadError, match="cannot be reached: timed out"):
         model_file("cyto3")
     server.go_on.set()
@@ -219,7 +219,7 @@ def test_a_server_that_falls_silent(
 ) -> None:
     server.pause = 100_000
     server.go_on.clear()
-    monkeypatch.setattr("cellflow.io.download.TIMEOUT", 0.2)
+    monkeypatch.setattr("cellflow.io.cellpose_models.TIMEOUT", 0.2)
     with pytest.raises(DownloadError, match="/cyto3: the connection broke: timed out"):
         model_file("cyto3")
     server.go_on.set()

@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from roifile import ROI_OPTIONS, ROI_SUBTYPE, ROI_TYPE, ImagejRoi, roiread, roiwrite
 
 from cellflow.errors import DataError
-from cellflow.io import zip_members
+from cellflow.io.formats import imagej_rois
 from cellflow.io.formats.imagej_rois import ImagejRois, read_rois, write_rois
 from cellflow.io.found_outlines import cells_of
 from cellflow.numeric.labels import compact, labels_from_instances
@@ -306,7 +306,7 @@ def test_zips_that_would_fill_the_memory(tmp_path: Path, monkeypatch: pytest.Mon
         ("MAX_FILE", 100, r"found 4.\d KiB"),
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(zip_members, name, most)
+            patch.setattr(imagej_rois, name, most)
             with pytest.raises(DataError, match=said):
                 read_rois(path)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
-from cellflow.io.formats.map_files import same_cells
+from cellflow.io.formats.label_maps import same_cells
 from cellflow.numeric.colours import labels_from_colours
 from cellflow.numeric.labels import instances_from_masks
 

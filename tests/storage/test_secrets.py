@@ -64,10 +64,11 @@ def test_nested_values() -> None:
     assert redact_tree(value, environ) == {"a": ["x ***", 1, None], "b": {"c": "***"}}
 
 
-def test_log_handler_shows_no_secret() -> None:
+def test_log_handler_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_KEY", "secret-1")
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
-    handler.addFilter(RedactSecrets({"A_KEY": "secret-1"}))
+    handler.addFilter(RedactSecrets())
     logger = logging.getLogger("test-secrets")
     logger.propagate = False
     logger.addHandler(handler)

@@ -134,6 +134,4 @@ def test_choice_of_a_type() -> None:
     assert choose_type({"a": 0.3, "b": 0.7}) == "b"
     assert choose_type({"a": 0.6, "b": 0.4}) == "a"  # the minimum itself is enough
     assert choose_type({"a": 0.41, "b": 0.59}) == ""
-    assert choose_type({"a": 0.41, "b": 0.59}, 0.5) == "b"
-    assert choose_type({"b": 0.5, "a": 0.5}, 0.5) == "a"
     assert choose_type({}) == ""

@@ -8,16 +8,23 @@ from typing import Any
 import pytest
 from fake_sheets import FakeSheets
 
-from cellflow.tracking import TrackerUnavailableError
+from cellflow.tracking import sheet_table
 from cellflow.tracking.sheet import COLUMNS, SheetTracker
+from cellflow.tracking.tracker import TrackerUnavailableError
 
 
-def tracker(
-    sheets: FakeSheets, target: str | None = None, uid: str = "u1", **waits: float
-) -> SheetTracker:
-    environ = {"CELLFLOW_SHEETS_URL": sheets.url}
-    waits = {"first_wait": 0.01, "patience": 5.0} | waits
-    return SheetTracker(target or sheets.link, experiment="exp", uid=uid, environ=environ, **waits)
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sheet_table, "FIRST_WAIT", 0.01)
+    monkeypatch.setattr(sheet_table, "PATIENCE", 5.0)
+    for name in ("CELLFLOW_SHEETS_URL", "GOOGLE_APPLICATION_CREDENTIALS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def tracker(sheets: FakeSheets, target: str | None = None, uid: str = "u1") -> SheetTracker:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CELLFLOW_SHEETS_URL", sheets.url)
+        return SheetTracker(target or sheets.link, experiment="exp", uid=uid)
 
 
 def test_row_per_fold_and_one_for_the_run(
@@ -117,11 +124,12 @@ def test_quota_errors_are_retried(start: dict[str, Any]) -> None:
         assert len(sheets.records()) == 1 and not sheets.failures
 
 
-def test_retries_come_to_an_end(start: dict[str, Any]) -> None:
+def test_retries_come_to_an_end(start: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     with FakeSheets() as sheets:
         sheets.failures = [(429, {})] * 1000
+        monkeypatch.setattr(sheet_table, "PATIENCE", 0.1)
         with pytest.raises(Exception, match="429"):
-            tracker(sheets, patience=0.1).start_fold(0, start)
+            tracker(sheets).start_fold(0, start)
         assert 2 <= len(sheets.requests) < 20
 
 
@@ -157,14 +165,12 @@ def test_no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     for name in ("DEFAULT_SERVICE_ACCOUNT_FILENAME", "DEFAULT_AUTHORIZED_USER_FILENAME"):
         monkeypatch.setattr(auth, name, tmp_path / "none.json")
     with pytest.raises(TrackerUnavailableError, match="GOOGLE_APPLICATION_CREDENTIALS"):
-        SheetTracker("Season", experiment="exp", uid="u", environ={})
+        SheetTracker("Season", experiment="exp", uid="u")
     broken = tmp_path / "key.json"
     broken.write_text(json.dumps({"type": "service_account", "private_key": "s3cr3t-key"}))
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(broken))
     with pytest.raises(TrackerUnavailableError, match="key file of a service account") as caught:
-        SheetTracker(
-            "Season", experiment="exp", uid="u",
-            environ={"GOOGLE_APPLICATION_CREDENTIALS": str(broken)},
-        )  # fmt: skip
+        SheetTracker("Season", experiment="exp", uid="u")
     assert "s3cr3t" not in str(caught.value)
 
 
@@ -178,4 +184,4 @@ def test_missing_package_names_the_command(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(TrackerUnavailableError, match=r"pip install 'cellflow\[sheet\]'"):
-        SheetTracker("Season", experiment="exp", uid="u", environ={})
+        SheetTracker("Season", experiment="exp", uid="u")

@@ -1,15 +1,27 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from cellflow.errors import CellflowError
-from cellflow.tracking import TrackerUnavailableError
 from cellflow.tracking.slack import SlackTracker
+from cellflow.tracking.tracker import TrackerUnavailableError
+
+Make = Callable[[str], SlackTracker]
 
 
-def test_scores_at_the_end(hook: Any, metadata: dict[str, Any]) -> None:
+@pytest.fixture
+def tracker(monkeypatch: pytest.MonkeyPatch) -> Make:
+    def make(url: str) -> SlackTracker:
+        monkeypatch.setenv("SLACK_WEBHOOK_URL", url)
+        return SlackTracker("exp")
+
+    return make
+
+
+def test_scores_at_the_end(hook: Any, metadata: dict[str, Any], tracker: Make) -> None:
     metadata |= {
         "comment": "less <augment> & more",
         "trackers": {
@@ -17,7 +29,7 @@ def test_scores_at_the_end(hook: Any, metadata: dict[str, Any]) -> None:
             "sheet": "https://sheets.example/s",
         },
     }
-    SlackTracker("exp", {"SLACK_WEBHOOK_URL": hook.url}).finish(metadata)
+    tracker(hook.url).finish(metadata)
     (text,) = hook.texts
     assert "*exp* is complete on kaggle" in text
     assert "less &lt;augment&gt; &amp; more" in text
@@ -30,30 +42,31 @@ def test_scores_at_the_end(hook: Any, metadata: dict[str, Any]) -> None:
     ("status", "words"),
     [("trained", "is trained"), ("training", "has stopped before its training ended")],
 )
-def test_what_is_not_complete_is_not_called_so(hook: Any, status: str, words: str) -> None:
-    tracker = SlackTracker("exp", {"SLACK_WEBHOOK_URL": hook.url})
-    tracker.finish({"cv": None, "status": status})
+def test_what_is_not_complete_is_not_called_so(
+    hook: Any, status: str, words: str, tracker: Make
+) -> None:
+    tracker(hook.url).finish({"cv": None, "status": status})
     (text,) = hook.texts
     assert text.endswith(f"*exp* {words}")
 
 
-def test_failure(hook: Any) -> None:
-    SlackTracker("exp", {"SLACK_WEBHOOK_URL": hook.url}).fail("fold 2", "no <disk>")
+def test_failure(hook: Any, tracker: Make) -> None:
+    tracker(hook.url).fail("fold 2", "no <disk>")
     assert hook.texts == [":x: *exp*: fold 2 failed\nno &lt;disk&gt;"]
 
 
 @pytest.mark.parametrize("url", ["", "hooks.slack.com/services/T0/B0/abcdef"])
-def test_no_webhook_says_what_to_do(url: str) -> None:
+def test_no_webhook_says_what_to_do(url: str, tracker: Make) -> None:
     with pytest.raises(TrackerUnavailableError, match="SLACK_WEBHOOK_URL") as caught:
-        SlackTracker("exp", {"SLACK_WEBHOOK_URL": url})
+        tracker(url)
     assert "abcdef" not in str(caught.value)
 
 
-def test_errors_never_name_the_webhook(hook: Any) -> None:
+def test_errors_never_name_the_webhook(hook: Any, tracker: Make) -> None:
     hook.status = 404
     with pytest.raises(CellflowError, match="answered 404") as caught:
-        SlackTracker("exp", {"SLACK_WEBHOOK_URL": hook.url}).fail("a", "b")
+        tracker(hook.url).fail("a", "b")
     nowhere = "http://127.0.0.1:9/services/T000/B000/s3cr3t-path"
     with pytest.raises(CellflowError, match="cannot be reached") as second:
-        SlackTracker("exp", {"SLACK_WEBHOOK_URL": nowhere}).fail("a", "b")
+        tracker(nowhere).fail("a", "b")
     assert "s3cr3t" not in f"{caught.value}{second.value}"

@@ -16,15 +16,13 @@ from cellflow.config.tracking import TrackingConfig
 from cellflow.errors import ConfigError
 from cellflow.tracking import (
     NO_TRACKERS,
-    Links,
-    Tracker,
     Trackers,
-    TrackerUnavailableError,
     open_trackers,
     read_journal,
     reopen_trackers,
 )
 from cellflow.tracking.journal import Journal
+from cellflow.tracking.tracker import Links, Tracker, TrackerUnavailableError
 
 SECRETS = {
     "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",
@@ -32,6 +30,12 @@ SECRETS = {
     "KAGGLE_API_TOKEN": "KGAT_s3cr3t-token",
     "MY_PASSWORD": "pass-s3cr3t-word",
 }
+
+
+@pytest.fixture
+def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
 
 
 class Recorder(Tracker):
@@ -99,13 +103,14 @@ def test_a_new_tracker_says_only_what_it_does(start: dict[str, Any]) -> None:
     assert diary.pages == ["fold 0: 0.5"]
 
 
+@pytest.mark.usefixtures("secrets")
 def test_a_tracker_that_raises_warns_once_and_the_others_go_on(
     tmp_path: Path, start: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     broken = Recorder()
     broken.error = OSError("no route with pass-s3cr3t-word")
     path = tmp_path / "events.jsonl"
-    with Trackers([broken, Journal(path)], environ=SECRETS) as trackers:
+    with Trackers([broken, Journal(path)]) as trackers:
         trackers.start_fold(0, start)
         trackers.log_epoch(0, {"epoch": 1})
         trackers.log_epoch(0, {"epoch": 2})
@@ -172,10 +177,11 @@ def test_what_was_detected_counts_where_nothing_is_given(start: dict[str, Any]) 
     assert recorder.told[0][1]["environment"] == "kaggle"
 
 
+@pytest.mark.usefixtures("secrets")
 def test_no_secret_reaches_a_tracker(start: dict[str, Any]) -> None:
     recorder = Recorder()
     text = " and ".join(SECRETS.values())
-    trackers = Trackers([recorder], config=TrackingConfig(comment=text), environ=SECRETS)
+    trackers = Trackers([recorder], config=TrackingConfig(comment=text))
     trackers.start_fold(0, start | {"config": {"a": [text]}})
     trackers.end_fold(0, {"events": [text]}, Path("best.pt"))
     trackers.update_run({"x": {"y": text}})
@@ -193,15 +199,16 @@ def test_no_trackers_do_nothing(start: dict[str, Any], metadata: dict[str, Any])
     assert NO_TRACKERS.links() == {}
 
 
+@pytest.mark.usefixtures("secrets")
 def test_journal_is_always_written_and_settings_are_kept(
     tmp_path: Path, start: dict[str, Any], metadata: dict[str, Any]
 ) -> None:
     config = TrackingConfig(comment="first pass-s3cr3t-word")
-    with open_trackers(config, tmp_path, experiment="exp", environ=SECRETS) as trackers:
+    with open_trackers(config, tmp_path, experiment="exp") as trackers:
         trackers.start_fold(0, start)
     kept = json.loads((tmp_path / "tracking.json").read_text())
     assert kept["settings"]["comment"] == "first ***"
-    with reopen_trackers(tmp_path, experiment="exp", environ=SECRETS) as trackers:
+    with reopen_trackers(tmp_path, experiment="exp") as trackers:
         trackers.update_run(metadata)
     assert json.loads((tmp_path / "tracking.json").read_text())["uid"] == kept["uid"]
     first, second = read_journal(tmp_path / "events.jsonl")
@@ -280,14 +287,12 @@ def test_everything_at_once_and_no_secret_in_any_file(
 
 
 def test_places_that_are_down_do_not_stop_anything(
-    tmp_path: Path, start: dict[str, Any], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    environ = {
-        "CELLFLOW_SHEETS_URL": "http://127.0.0.1:9",
-        "SLACK_WEBHOOK_URL": "http://127.0.0.1:9/services/s3cr3t-path",
-    }
+    monkeypatch.setenv("CELLFLOW_SHEETS_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("SLACK_WEBHOOK_URL", "http://127.0.0.1:9/services/s3cr3t-path")
     config = TrackingConfig(sheet="Season", slack=True)
-    with open_trackers(config, tmp_path, experiment="exp", environ=environ) as trackers:
+    with open_trackers(config, tmp_path, experiment="exp") as trackers:
         trackers.fail("fold 0", "no disk")
         trackers.fail("fold 1", "no disk")
     (warning,) = caplog.messages
@@ -296,11 +301,10 @@ def test_places_that_are_down_do_not_stop_anything(
 
 
 def test_what_cannot_be_opened_is_left_out(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with open_trackers(
-        TrackingConfig(slack=True), tmp_path, experiment="e", environ={}
-    ) as trackers:
+    monkeypatch.delenv("SLACK_WEBHOOK_URL", raising=False)
+    with open_trackers(TrackingConfig(slack=True), tmp_path, experiment="e") as trackers:
         trackers.fail("fold 0", "no disk")
     (warning,) = caplog.messages
     assert "slack records nothing: SLACK_WEBHOOK_URL is not set" in warning

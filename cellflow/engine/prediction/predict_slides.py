@@ -22,7 +22,7 @@ from cellflow.engine.slides.make_plan import make_plan
 from cellflow.engine.slides.predict_slide import SlideResult, predict_slide
 from cellflow.engine.slides.work import SlideJob
 from cellflow.errors import DataError, NotFiniteError, PackageError, RunError
-from cellflow.io.large import SLIDE_SUFFIXES
+from cellflow.io.image_folders import SLIDE_SUFFIXES
 from cellflow.io.roi import check_roi
 from cellflow.io.source import FileImage, SourceImage
 from cellflow.storage.hashing import hash_bytes, hash_json

@@ -15,7 +15,8 @@ from packaging.requirements import Requirement
 
 from cellflow.config.checks import check_config
 from cellflow.config.host import ChecksConfig
-from cellflow.environment import Snapshot, amp_type, detect_host, host_defaults, take_snapshot
+from cellflow.environment import amp_type, detect_host, host_defaults, take_snapshot
+from cellflow.environment.snapshot import Snapshot
 
 __all__ = ["OPTIONAL_PARTS", "Check", "Checks", "OptionalPart", "check_snapshot", "run_checks"]
 

@@ -15,15 +15,7 @@ __all__ = ["HOW", "SILENT", "ReadOptions", "SourceFormat", "Use"]
 
 SILENT = logging.Logger("silent", logging.CRITICAL)
 """Says nothing."""
-HOW = (
-    "annotation_column",
-    "colours",
-    "images",
-    "img_filter",
-    "mask_filter",
-    "masks",
-    "rle_order",
-)
+HOW = ("annotation_column", "colours", "images", "img_filter", "mask_filter", "masks", "rle_order")
 """Options that some formats have a use for, and others have not."""
 Use = Literal["prepare", "truth", "prediction", "images"]
 """What a source is read for: pixels and cells, true cells, predicted cells, or pixels to predict."""

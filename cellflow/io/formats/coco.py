@@ -16,18 +16,12 @@ from pathlib import Path
 from shlex import quote
 
 from cellflow.errors import DataError
+from cellflow.io import places
 from cellflow.io._coco_table import CocoTable, ListedImage
 from cellflow.io._coco_writer import ImageCells, cells_of_labels, read_written, write_coco
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.formats.geojson import begins_as_geojson
 from cellflow.io.images import IMAGE_SUFFIXES, list_images
-from cellflow.io.places import (
-    IMAGE_FOLDERS,
-    MASK_FOLDERS,
-    find_folder,
-    has_label_maps,
-    is_kaggle_layout,
-)
 from cellflow.io.source import FileImage, Shape, Source, SourceImage, by_id, check_ids
 from cellflow.numeric.coco_rle import instances_from_coco_rles
 from cellflow.storage.sizes import few_text, plural
@@ -67,9 +61,9 @@ class CocoFile(SourceFormat):
             return path.suffix.lower() == ".json" and not begins_as_geojson(path)
         if options.masks is not None or options.use == "images":  # there all images, listed or not
             return False
-        if not path.is_dir() or is_kaggle_layout(path) or (path / "dataset.json").is_file():
+        if not path.is_dir() or places.is_kaggle_layout(path) or (path / "dataset.json").is_file():
             return False
-        return bool(_files_in(path)) and not has_label_maps(path, options.mask_filter)
+        return bool(_files_in(path)) and not places.has_label_maps(path, options.mask_filter)
 
     def lies_in(self, folder: Path, options: ReadOptions) -> list[Path]:
         """Files of annotations."""
@@ -78,9 +72,9 @@ class CocoFile(SourceFormat):
     def read(self, path: Path, options: ReadOptions) -> Source:
         """Read the file to its end: its masks are kept as run lengths until they are asked for."""
         file = _only_file(path) if path.is_dir() else path
-        places = _ImagePlaces(file, options.images)
+        finder = _ImagePlaces(file, options.images)
         looks = options.use != "prediction"
-        table = CocoTable(file, options.problems, places.find if looks else lambda name: None)
+        table = CocoTable(file, options.problems, finder.find if looks else lambda name: None)
         table.read()
         if table.is_list and looks:
             raise DataError(
@@ -100,7 +94,7 @@ class CocoFile(SourceFormat):
         images = by_id(_source_images(table, options), options.problems)
         check_ids(images.values(), options.problems)
         if options.use in ("prepare", "images"):
-            _check_files(table, images, passed_over, places, options)
+            _check_files(table, images, passed_over, finder, options)
         if options.use != "prepare":
             options.problems.raise_if_any()
         cells = sum(len(image.cells) for image in table.images.values())
@@ -128,12 +122,14 @@ class _ImagePlaces:
         """Images that were not found, and a file of this name in a folder that their name does not have."""
         own = {file.stem, file.stem.removeprefix("instances_")}
         roots = [file.parent]
-        if file.parent.name.lower() in MASK_FOLDERS:
+        if file.parent.name.lower() in places.MASK_FOLDERS:
             roots.append(file.parent.parent)
         if given is not None:
             roots, self._deep = [given], [given]
         else:
-            self._deep = [place for root in roots if (place := find_folder(root, IMAGE_FOLDERS))]
+            self._deep = [
+                place for root in roots if (place := places.find_folder(root, places.IMAGE_FOLDERS))
+            ]
         self.roots = [
             place
             for root in (*roots, *(place for place in self._deep if place not in roots))
@@ -152,10 +148,8 @@ class _ImagePlaces:
         named = self._below.get(base, [])
         found = [path for top, path in named if _agree(name, path.relative_to(top).as_posix())]
         if len(found) > 1:
-            raise DataError(
-                f"{few_text(found)} could all be meant; expected one. Name the folder of the right one with --images",
-                path=found[0],
-            )
+            text = f"{few_text(found)} could all be meant; expected one. Name the folder of the right one with --images"
+            raise DataError(text, path=found[0])
         if named and not found:
             self.elsewhere[name] = named[0][1]
         return found[0] if found else None
@@ -224,11 +218,8 @@ def _pass_over(table: CocoTable, options: ReadOptions) -> set[Path]:
         return set()
     if len(others) == len(table.images):
         names = few_text(image.file_name for image in others.values())
-        raise DataError(
-            f"{table.path}: expected images whose names end in {ending} (--img_filter), found {names}.",
-            path=table.path,
-            expected=ending,
-        )
+        text = f"{table.path}: expected images whose names end in {ending} (--img_filter), found {names}."
+        raise DataError(text, path=table.path, expected=ending)
     _log.warning(
         "%s without the ending %s: left out (%s).",
         *(plural(len(others), "image"), ending, few_text(i.file_name for i in others.values())),
@@ -257,10 +248,9 @@ def _without_ending(name: str) -> str:
 
 def _cell_types(table: CocoTable, listed: list[ListedImage]) -> list[dict[str, str]]:
     """The column of every image: none where all cells of the file are of one category."""
+    names = table.categories
     counts = [
-        Counter(
-            {table.categories.get(key, f"category {key}"): n for key, n in image.categories.items()}
-        )
+        Counter({names.get(key, f"category {key}"): n for key, n in image.categories.items()})
         for image in listed
     ]
     if len({name for count in counts for name in count}) < 2:
@@ -281,7 +271,7 @@ def _check_files(
     table: CocoTable,
     images: dict[str, SourceImage],
     passed_over: set[Path],
-    places: _ImagePlaces,
+    finder: _ImagePlaces,
     options: ReadOptions,
 ) -> None:
     """Images that are listed and not there are problems; those that are there and not listed are told."""
@@ -296,10 +286,10 @@ def _check_files(
                     image.file_name,
                 )
         else:
-            other = places.elsewhere.get(image.file_name)
+            other = finder.elsewhere.get(image.file_name)
             options.problems.add(
                 f"{table.path}: the image {image.file_name} is not there; looked for it in "
-                f"{few_text(places.roots)}{f' ({other} is in another folder than its name says)' if other else ''}. "
+                f"{few_text(finder.roots)}{f' ({other} is in another folder than its name says)' if other else ''}. "
                 "Add it, or name the folder of the images with --images.",
                 image.file_name,
             )
@@ -343,10 +333,9 @@ def _is_annotations(path: Path) -> bool:
 def _only_file(folder: Path) -> Path:
     files = _files_in(folder)
     if len(files) > 1:
-        raise DataError(
+        text = (
             f"{folder}: expected one file of COCO annotations, found {few_text(path.name for path in files)}. "
-            f"Name one of them, such as {quote(str(files[0]))}.",
-            path=folder,
-            found=len(files),
+            f"Name one of them, such as {quote(str(files[0]))}."
         )
+        raise DataError(text, path=folder, found=len(files))
     return files[0]

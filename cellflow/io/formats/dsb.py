@@ -11,15 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
+from cellflow.io import places
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.images import list_images, read_masks
-from cellflow.io.places import (
-    IMAGE_FOLDERS,
-    MASK_FOLDERS,
-    find_folder,
-    is_image_folder,
-    tell_of_passed_over,
-)
 from cellflow.io.problems import Problems
 from cellflow.io.source import FileImage, Shape, Source, SourceImage
 from cellflow.numeric.labels import instances_from_masks
@@ -45,23 +39,23 @@ class CellFiles(SourceFormat):
         """Whether a sub-folder has ``images/`` and ``masks/``, and no images lie in the folder itself."""
         if not path.is_dir() or options.masks is not None or list_images(path):
             return False
-        if (path / "dataset.json").is_file() or (path / IMAGE_FOLDERS[0]).is_dir():
+        if (path / "dataset.json").is_file() or (path / places.IMAGE_FOLDERS[0]).is_dir():
             return False
-        return any(is_image_folder(folder) for folder in _folders(path))
+        return any(places.is_image_folder(folder) for folder in places.folders_in(path))
 
     def read(self, path: Path, options: ReadOptions) -> Source:
         """Find the files; they are read image by image."""
         images: dict[str, SourceImage] = {}
         without = []
-        for folder in _folders(path):
+        for folder in places.folders_in(path):
             image = _image_of(folder, options.problems)
             if image is None:
                 continue
-            masks = find_folder(folder, MASK_FOLDERS)
+            masks = places.find_folder(folder, places.MASK_FOLDERS)
             if masks is None:
                 without.append(folder.name)
                 continue
-            tell_of_passed_over(masks, log=options.log)
+            places.tell_of_passed_over(masks, log=options.log)
             read = partial(_cells, list_images(masks))
             images[folder.name] = FileImage(folder.name, image, read_cells=read)
         if without:
@@ -71,15 +65,11 @@ class CellFiles(SourceFormat):
         return Source(path, self.name, images, "folder of images with a file for each cell")
 
 
-def _folders(path: Path) -> list[Path]:
-    return sorted(item for item in path.iterdir() if item.is_dir() and item.name[0] != ".")
-
-
 def _image_of(folder: Path, problems: Problems) -> Path | None:
     """The one image of a folder; None, and one of the problems, where that is not so."""
-    place = find_folder(folder, IMAGE_FOLDERS)
+    place = places.find_folder(folder, places.IMAGE_FOLDERS)
     if place is None:
-        if find_folder(folder, MASK_FOLDERS) is not None:
+        if places.find_folder(folder, places.MASK_FOLDERS) is not None:
             problems.add(f"{folder}: masks, but no images/ with their image. Add it.", folder.name)
         return None
     files = list_images(place)
@@ -115,13 +105,11 @@ def _masks(files: list[Path], shape: Shape) -> Iterator[NDArray[np.bool_]]:
 def _check(file: Path, mask: NDArray[np.int64], shape: Shape) -> None:
     """A file holds one cell, on as many pixels as the image."""
     if mask.shape != shape:
-        raise DataError(
+        text = (
             f"{file}: the mask is {mask.shape[0]} x {mask.shape[1]} (height x width), its image is "
-            f"{shape[0]} x {shape[1]}. Export the mask again at the image's size.",
-            path=file,
-            expected=shape,
-            found=mask.shape,
+            f"{shape[0]} x {shape[1]}. Export the mask again at the image's size."
         )
+        raise DataError(text, path=file, expected=shape, found=mask.shape)
     values = np.unique(mask[mask > 0])
     if len(values) == 1:
         return
@@ -129,9 +117,5 @@ def _check(file: Path, mask: NDArray[np.int64], shape: Shape) -> None:
     if len(values):
         remedy = "If this is a label map of all cells, lay images and masks in one images/ and one masks/."
     found = f"{len(values)} values besides 0" if len(values) else "an empty mask"
-    raise DataError(
-        f"{file}: expected one cell (0 and one other value), found {found}. {remedy}",
-        path=file,
-        expected=1,
-        found=len(values),
-    )
+    text = f"{file}: expected one cell (0 and one other value), found {found}. {remedy}"
+    raise DataError(text, path=file, expected=1, found=len(values))

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
+from cellflow.io._damage import unreadable
 from cellflow.io.formats.outline_files import OutlineFiles
 from cellflow.io.found_outlines import FoundOutlines, printable
 from cellflow.io.shapes import Outline, closed, outlines_from_labels
@@ -65,9 +66,7 @@ class GeoJson(OutlineFiles):
 
     def is_one(self, path: Path) -> bool:
         """Whether a file is named so, or a ``.json`` begins like one, as QuPath before 0.3 and scripts name it."""
-        if path.suffix.lower() == ".geojson":
-            return True
-        return begins_as_geojson(path)
+        return path.suffix.lower() == ".geojson" or begins_as_geojson(path)
 
     def found(self, path: Path) -> FoundOutlines:
         """The objects of a file."""
@@ -168,14 +167,9 @@ def write_geojson(
     measurements : mapping, optional
         By number of the cell what was measured, by name; values that are not finite are left out.
     """
+    known = measurements or {}
     lines = ",\n".join(
-        detection(
-            number,
-            outline,
-            image_id,
-            cell_type=cell_type,
-            measured=(measurements or {}).get(number, {}),
-        )
+        detection(number, outline, image_id, cell_type=cell_type, measured=known.get(number))
         for number, outline in outlines_from_labels(labels).items()
     )
     write_text(path, f"{COLLECTION_HEAD}{lines}{COLLECTION_END}")
@@ -221,13 +215,10 @@ def _features(path: Path) -> Iterator[Any]:
     try:
         content = json.loads(path.read_bytes())
     except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror or error}).", path=path
-        ) from error
+        raise unreadable(path, error) from error
     except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path}: expected GeoJSON, found something else ({error}). Export it again.", path=path
-        ) from error
+        text = f"{path}: expected GeoJSON, found something else ({error}). Export it again."
+        raise DataError(text, path=path) from error
     kind = content.get("type") if isinstance(content, dict) else None
     if isinstance(content, list):
         return iter(content)

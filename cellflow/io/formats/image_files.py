@@ -11,7 +11,9 @@ from glob import glob
 from pathlib import Path
 
 from cellflow.errors import DataError
-from cellflow.io._ome_zarr import images_in, is_zarr
+from cellflow.io._damage import unreadable
+from cellflow.io._ome_zarr import images_in
+from cellflow.io._zarr_metadata import is_zarr
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.image_folders import SLIDE_FILES, SLIDE_SUFFIXES
 from cellflow.io.images import IMAGE_SUFFIXES, list_images
@@ -67,7 +69,7 @@ class ImageSearch:
             if source.suffix.lower() != LIST_SUFFIX:
                 return [source]
             return _some(_read_list(source), f"{source}: no images in this list")
-        if not _is_pattern(source):
+        if not any(sign in str(source) for sign in "*?["):
             raise DataError(_nothing_there(source), path=source)
         found = glob(str(source), recursive=True)  # noqa: PTH207 - it takes absolute patterns
         files = _matching(map(Path, sorted(found)))
@@ -77,15 +79,13 @@ class ImageSearch:
         """The image files of a folder, and of its sub-folders where they are wanted."""
         here = self._filtered(list_images(folder, also=SLIDE_FILES))
         self._tell_of_passed_over(folder)
-        below = self._filtered(
-            _below(folder, levels=None if self.options.recursive else HINT_LEVELS)
-        )
+        levels = None if self.options.recursive else HINT_LEVELS
+        below = self._filtered(_below(folder, levels=levels))
         if self.options.recursive:
             for place in dict.fromkeys(path.parent for path in below):
                 self._tell_of_passed_over(place)
-            return self.without_outputs(
-                _some(here + below, f"{folder}: no images in this folder or below{self._wanted}")
-            )[0]
+            missing = f"{folder}: no images in this folder or below{self._wanted}"
+            return self.without_outputs(_some(here + below, missing))[0]
         if below and not here:
             raise DataError(
                 f"{folder}: no images in this folder{self._wanted}, but {_counted(below, folder)} in its "
@@ -150,7 +150,7 @@ def _split_outputs(
 
 def is_image_file(path: Path) -> bool:
     """Whether a path is a file with the ending of an image."""
-    return _has_suffix(path) and path.is_file()
+    return path.suffix.lower() in (*IMAGE_SUFFIXES, *SLIDE_SUFFIXES) and path.is_file()
 
 
 def _matching(paths: Iterable[Path]) -> list[Path]:
@@ -181,28 +181,18 @@ def folder_of(path: Path) -> Path:
     return around[-1].parent if around else path.parent
 
 
-def _has_suffix(path: Path) -> bool:
-    return path.suffix.lower() in (*IMAGE_SUFFIXES, *SLIDE_SUFFIXES)
-
-
-def _is_pattern(path: Path) -> bool:
-    return any(sign in str(path) for sign in "*?[")
-
-
 def _below(folder: Path, *, levels: int | None = None) -> list[Path]:
     """Image files in sub-folders, parents first, sorted by name.
 
     With `levels`, only so deep, and folders that cannot be read are left out: it is for a hint only.
     """
 
-    def unreadable(error: OSError) -> None:
+    def refuse(error: OSError) -> None:
         if levels is None:
-            raise DataError(
-                f"{error.filename}: cannot be read ({error.strerror}).", path=Path(error.filename)
-            ) from error
+            raise unreadable(Path(error.filename), error) from error
 
     found: list[Path] = []
-    for place, folders, _ in os.walk(folder, onerror=unreadable):
+    for place, folders, _ in os.walk(folder, onerror=refuse):
         here = Path(place)
         if here != folder:
             with suppress(*(() if levels is None else (DataError,))):
@@ -262,13 +252,10 @@ def _read_list(source: Path) -> list[Path]:
     try:
         lines = source.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
-        raise DataError(
-            f"{source}: cannot be read ({error.strerror or error}).", path=source
-        ) from error
+        raise unreadable(source, error) from error
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{source}: expected UTF-8 text with the path of one image a line.", path=source
-        ) from error
+        message = f"{source}: expected UTF-8 text with the path of one image a line."
+        raise DataError(message, path=source) from error
     paths, problems = [], []
     for number, line in enumerate(lines, 1):
         text = line.strip()

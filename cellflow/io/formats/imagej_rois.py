@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import struct
 import zipfile
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
+from cellflow.io._damage import unreadable
 from cellflow.io.formats.outline_files import OutlineFiles
 from cellflow.io.found_outlines import FoundOutlines, printable
 from cellflow.io.shapes import FEWEST_POINTS, Outline, Ring, closed, outlines_from_labels
-from cellflow.io.zip_members import names_in, read_members
 from cellflow.storage.atomic import atomic_path
+from cellflow.storage.sizes import size_text
+from cellflow.storage.zips import ZIP_DAMAGES, names_in_zip
 from cellflow.types import shorten
 
 if TYPE_CHECKING:
@@ -41,6 +43,14 @@ _MALFORMED = (
 )  # fmt: skip
 """What roifile raises on bytes that are no ROI, or one with curves (`NotImplementedError`), and shapes on nonsense."""
 
+MAX_FILE = 256 * 2**20
+"""Bytes of a zip."""
+MAX_MEMBERS = 500_000
+MAX_MEMBER, MAX_TOTAL = 64 * 2**20, 2 * 2**30
+"""Bytes of one member and of all, unpacked."""
+MAX_RATIO, FREE = 200, 2**20
+"""Unpacked over packed size, of a member larger than so many bytes."""
+
 
 class ImagejRois(OutlineFiles):
     """ROIs that surround an area are cells; points, lines and texts are not, and are counted.
@@ -58,14 +68,10 @@ class ImagejRois(OutlineFiles):
 
     def is_one(self, path: Path) -> bool:
         """Whether a file is named so, or a zip holds ROIs: images and other things lie in zips too."""
-        stem = path.stem
-        if (
-            path.suffix.lower() == ".roi"
-            or stem == self.of_only_image
-            or stem.endswith(self.endings)
-        ):
+        named = path.stem == self.of_only_image or path.stem.endswith(self.endings)
+        if named or path.suffix.lower() == ".roi":
             return True
-        return any(name.lower().endswith(".roi") for name in names_in(path))
+        return any(name.lower().endswith(".roi") for name in _names_in(path))
 
     def found(self, path: Path) -> FoundOutlines:
         """The ROIs of a file."""
@@ -155,8 +161,8 @@ def _path(rings: Iterable[Ring]) -> NDArray[np.float32]:
 
 def _members(path: Path) -> Iterable[tuple[str, bytes]]:
     if path.suffix.lower() == ".zip":
-        members = list(read_members(path, ".roi"))
-        if not members and names_in(path):
+        members = list(_read_members(path, ".roi"))
+        if not members and _names_in(path):
             raise DataError(
                 f"{path}: expected ROIs (NAME.roi) in this zip, found other files only. Save the ROIs with "
                 "More >> Save... of the ROI manager.",
@@ -167,9 +173,7 @@ def _members(path: Path) -> Iterable[tuple[str, bytes]]:
         with path.open("rb") as file:
             return [(path.stem, file.read(_MAX_ROI))]
     except OSError as error:
-        raise DataError(
-            f"{path}: cannot be read ({error.strerror or error}).", path=path
-        ) from error
+        raise unreadable(path, error) from error
 
 
 def _decode(path: Path, name: str, data: bytes) -> ImagejRoi:
@@ -179,6 +183,61 @@ def _decode(path: Path, name: str, data: bytes) -> ImagejRoi:
         return ImagejRoi.frombytes(data)
     except _MALFORMED as error:
         raise _malformed(path, name, error) from error
+
+
+def _read_members(path: Path, suffix: str) -> Iterator[tuple[str, bytes]]:
+    """Names and contents of the members of a zip whose names end in `suffix`, in their order.
+
+    Names are given without folders and ending; nothing is written. What Macs put beside files is passed over.
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE:
+            raise _too_large(path, f"{size_text(size)}", size_text(MAX_FILE))
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            _check(path, members)
+            for member in members:
+                name = PurePosixPath(member.filename)
+                if name.suffix.lower() == suffix and name.name[0] != ".":
+                    with archive.open(member) as file:
+                        yield name.stem, file.read(MAX_MEMBER + 1)
+    except ZIP_DAMAGES as error:
+        text = f"{path}: not a zip, or a damaged or encrypted one ({error}). Save it again."
+        raise DataError(text, path=path) from error
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def _names_in(path: Path) -> list[str]:
+    """Names of what a zip says it holds; none where it is no zip, or larger than any that is read."""
+    try:
+        return [] if path.stat().st_size > MAX_FILE else names_in_zip(path)
+    except OSError:
+        return []
+
+
+def _check(path: Path, members: list[zipfile.ZipInfo]) -> None:
+    """Refuse a zip by what its table says; the library stops reading where a member is larger than that."""
+    if len(members) > MAX_MEMBERS:
+        raise _too_large(path, f"{len(members)} files", f"{MAX_MEMBERS}")
+    total = sum(member.file_size for member in members)
+    if total > MAX_TOTAL:
+        raise _too_large(path, f"{size_text(total)} unpacked", size_text(MAX_TOTAL))
+    for member in members:
+        if member.file_size > MAX_MEMBER:
+            found = f"{member.filename!r} of {size_text(member.file_size)}"
+            raise _too_large(path, found, size_text(MAX_MEMBER))
+        if member.file_size > max(FREE, MAX_RATIO * member.compress_size):
+            found = (
+                f"{member.filename!r}, {member.file_size} bytes packed into {member.compress_size}"
+            )
+            raise _too_large(path, found, f"{MAX_RATIO} times the packed size")
+
+
+def _too_large(path: Path, found: str, limit: str) -> DataError:
+    text = f"{path}: expected a zip of outlines, found {found} (at most {limit}). Is it another kind of zip?"
+    return DataError(text, path=path, expected=limit, found=found)
 
 
 def _malformed(path: Path, name: str, error: Exception) -> DataError:
@@ -221,12 +280,9 @@ def _follows_pixels(roi: ImagejRoi) -> bool:
 
     marks = ROI_OPTIONS.OVERLAY_BACKGROUNDS | ROI_OPTIONS.OVERLAY_LABELS
     points = roi.integer_coordinates
-    if (
-        roi.roitype != ROI_TYPE.FREEHAND
-        or roi.options != marks
-        or points is None
-        or len(points) < 3
-    ):
+    if roi.roitype != ROI_TYPE.FREEHAND or roi.options != marks:
+        return False
+    if points is None or len(points) < 3:
         return False
     steps = np.abs(np.diff(points, axis=0, append=points[:1])).max(axis=1)
     return bool((steps == 1).all() and np.prod(np.ptp(points, axis=0) + 1.0) <= _LARGEST)

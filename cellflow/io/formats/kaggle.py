@@ -15,16 +15,10 @@ from pathlib import Path
 from typing import Literal
 
 from cellflow.errors import DataError, RleError
+from cellflow.io import places
 from cellflow.io.formats.base import ReadOptions, SourceFormat
-from cellflow.io.formats.map_files import refuse_single_map
+from cellflow.io.formats.label_maps import refuse_single_map
 from cellflow.io.images import IMAGE_SUFFIXES, image_shape, list_images
-from cellflow.io.places import (
-    IMAGE_FOLDERS,
-    is_kaggle_layout,
-    kaggle_folder,
-    kaggle_table,
-    tell_of_passed_over,
-)
 from cellflow.io.source import FileImage, Shape, Source, SourceImage, by_id, match_id
 from cellflow.io.tables import Row, read_rows, whole_number
 from cellflow.numeric.mask_checks import order_of_rles
@@ -56,18 +50,22 @@ class KaggleTable(SourceFormat):
     def recognises(self, path: Path, options: ReadOptions) -> bool:
         """Whether table and images are there; as truth any file is a table."""
         if options.use == "prepare":
-            elsewhere = options.images is not None and kaggle_table(path) is not None
-            return options.masks is None and (elsewhere or is_kaggle_layout(path))
-        return path.is_file() or kaggle_table(path) is not None
+            elsewhere = options.images is not None and places.kaggle_table(path) is not None
+            return options.masks is None and (elsewhere or places.is_kaggle_layout(path))
+        return path.is_file() or places.kaggle_table(path) is not None
 
     def lies_in(self, folder: Path, options: ReadOptions) -> list[Path]:
         """The table, where the folder of its images is there too."""
-        table = kaggle_table(folder) if options.masks is None and is_kaggle_layout(folder) else None
+        table = (
+            places.kaggle_table(folder)
+            if options.masks is None and places.is_kaggle_layout(folder)
+            else None
+        )
         return [table] if table is not None else []
 
     def read(self, path: Path, options: ReadOptions) -> Source:
         """Read the table; runs are decoded image by image."""
-        table = kaggle_table(path) or path
+        table = places.kaggle_table(path) or path
         refuse_single_map(table)
         options = _with_names_of(table, options)
         files = _files(table, options) if options.use == "prepare" else None
@@ -154,14 +152,12 @@ class _Cells:
         remedy = "Replace the image or correct" if self.on_image else "Correct"
         for row in self.rows:
             for name, expected in (("height", size[0]), ("width", size[1])):
-                text = row.values.get(name, "")
-                if text and whole_number(text) != expected:
-                    raise self._error(
-                        DataError,
-                        row,
-                        f": {name} {text}, but {what} is {size[0]} x {size[1]} (height x width). "
-                        f"{remedy} the table.",
+                found = row.values.get(name, "")
+                if found and whole_number(found) != expected:
+                    text = (
+                        f": {name} {found}, but {what} is {size[0]} x {size[1]} (height x width). "
                     )
+                    raise self._error(DataError, row, f"{text}{remedy} the table.")
 
     def _error(self, kind: type[DataError], row: Row, text: str) -> DataError:
         where = f"{self.table} line {row.line}"
@@ -182,7 +178,7 @@ def _with_names_of(table: Path, options: ReadOptions) -> ReadOptions:
 
 
 def _image_folder(table: Path, options: ReadOptions) -> Path:
-    return options.images or kaggle_folder(table) or table.parent / "train"
+    return options.images or places.kaggle_folder(table) or table.parent / "train"
 
 
 def _files(table: Path, options: ReadOptions) -> dict[str, FileImage]:
@@ -190,13 +186,13 @@ def _files(table: Path, options: ReadOptions) -> dict[str, FileImage]:
     place = _image_folder(table, options)
     found = [FileImage(path.stem, path) for path in list_images(place)]
     if not found:
-        inside = sorted(place.glob(f"*/{IMAGE_FOLDERS[0]}"))
+        inside = sorted(place.glob(f"*/{places.IMAGE_FOLDERS[0]}"))
         found = [FileImage(item.parent.name, path) for item in inside for path in list_images(item)]
     files = by_id(found, options.problems)
     if not files:
         endings = ", ".join(IMAGE_SUFFIXES)
         options.problems.add(f"{place}: no images ({endings}) in this folder.")
-    tell_of_passed_over(place)
+    places.tell_of_passed_over(place)
     return files
 
 
@@ -291,10 +287,8 @@ def _columns_of_images(
     }
     types = options.cell_type_column
     if odd and options.use == "prepare":
-        _log.warning(
-            "Columns that differ between the cells of one image are left out: %s.",
-            ", ".join(sorted(odd)),
-        )
+        text = "Columns that differ between the cells of one image are left out: %s."
+        _log.warning(text, ", ".join(sorted(odd)))
         if types in odd:
             image_id, row = odd[types]
             options.problems.add(

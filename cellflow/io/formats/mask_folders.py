@@ -9,25 +9,12 @@ from pathlib import Path
 from shlex import quote
 
 from cellflow.errors import DataError
+from cellflow.io import places
 from cellflow.io.formats.base import ReadOptions, SourceFormat
-from cellflow.io.formats.gui_files import GuiFiles
-from cellflow.io.formats.map_files import is_seg_ending, list_maps, read_map
+from cellflow.io.formats.label_maps import gui_maps, is_seg_ending, list_maps, read_map
 from cellflow.io.formats.seg_npy import SEG_ENDING
 from cellflow.io.images import IMAGE_SUFFIXES, is_zarr, list_images, passed_over
 from cellflow.io.mask_findings import looks_like_label_map
-from cellflow.io.places import (
-    IMAGE_ENDINGS,
-    IMAGE_FOLDERS,
-    MASK_ENDINGS,
-    MASK_FOLDERS,
-    OUTPUT_ENDINGS,
-    find_folder,
-    half_kaggle,
-    is_image_folder,
-    tell_of_passed_over,
-    where_else,
-    without_outline_pictures,
-)
 from cellflow.io.problems import Problems
 from cellflow.io.source import FileImage, Shape, Source, SourceImage, by_id
 from cellflow.numeric.labels import instances_from_labels
@@ -62,43 +49,34 @@ class MaskFolders(SourceFormat):
 
     def read(self, path: Path, options: ReadOptions) -> Source:
         """Find the pairs; files without a partner are problems."""
-        places = _places(path, options)
+        folders = _places(path, options)
         ending = SEG_ENDING if is_seg_ending(options.mask_filter) else options.mask_filter
-        found = _pairing(places, ending, options.img_filter)
+        found = _pairing(folders, ending, options.img_filter)
         if not found.pairs:
-            found = _other_endings(places, found)
-        found = _with_gui_files(places, found, options)
-        if not found.pairs and is_image_folder(path):
+            found = _other_endings(folders, found)
+        found = _with_gui_files(folders, found, options)
+        if not found.pairs and places.is_image_folder(path):
             raise DataError(
                 f"{path}: one image with a file for each cell. Name the folder of all images: "
                 f"cellflow prepare {quote(str(path.parent))}",
                 path=path,
             )
         if not found.images or not found.maps:
-            raise DataError(_nothing_found(path, places, found), path=path)
+            raise DataError(_nothing_found(path, folders, found), path=path)
         if found.left_over:
-            _log.warning(
-                "%s without the ending %s: left out.",
-                *(plural(found.left_over, "image"), found.img_filter),
-            )
+            text = "%s without the ending %s: left out."
+            _log.warning(text, plural(found.left_over, "image"), found.img_filter)
         images = by_id(found.images, options.problems)
         maps = by_id(found.maps, options.problems)
-        _add_problems(places, found, images, maps, options.problems)
-        tell_of_passed_over(*dict.fromkeys((places.images, places.masks)))
-        _tell_of_subfolders(places)
-        return Source(
-            path,
-            "paired-files" if places.paired else self.name,
-            {
-                name: FileImage(
-                    name,
-                    image.path,
-                    read_cells=partial(_cells, image.path, maps[name].path, options.colours),
-                )
-                for name, image in sorted(images.items())
-                if name in maps
-            },
-        )
+        _add_problems(folders, found, images, maps, options.problems)
+        places.tell_of_passed_over(*dict.fromkeys((folders.images, folders.masks)))
+        _tell_of_subfolders(folders)
+        pairs: dict[str, SourceImage] = {}
+        for name in sorted(images.keys() & maps.keys()):
+            image = images[name].path
+            read = partial(_cells, image, maps[name].path, options.colours)
+            pairs[name] = FileImage(name, image, read_cells=read)
+        return Source(path, "paired-files" if folders.paired else self.name, pairs)
 
 
 @dataclass(frozen=True)
@@ -140,18 +118,18 @@ class _Pairing:
 
 
 def _places(folder: Path, options: ReadOptions) -> _Folders:
-    images = options.images or find_folder(folder, IMAGE_FOLDERS)
-    maps = options.masks or find_folder(folder, MASK_FOLDERS)
+    images = options.images or places.find_folder(folder, places.IMAGE_FOLDERS)
+    maps = options.masks or places.find_folder(folder, places.MASK_FOLDERS)
     neither = options.masks is None and options.images is None
     if neither and (images is None or maps is None):
         return _Folders(folder, folder)
     return _Folders(images or folder, maps or folder)
 
 
-def _pairing(places: _Folders, mask_filter: str, img_filter: str) -> _Pairing:
-    files = without_outline_pictures(list_images(places.images))
-    maps = list_maps(places.masks, mask_filter)
-    if places.paired:
+def _pairing(folders: _Folders, mask_filter: str, img_filter: str) -> _Pairing:
+    files = places.without_outline_pictures(list_images(folders.images))
+    maps = list_maps(folders.masks, mask_filter)
+    if folders.paired:
         files, maps = _split_paired(list(dict.fromkeys([*files, *maps])), mask_filter)
     images = [path for path in files if path.stem.endswith(img_filter)]
     ids = {path.stem.removesuffix(img_filter) for path in images}
@@ -172,7 +150,7 @@ def _id_among(ids: set[str], name: str) -> str:
 def _split_paired(files: list[Path], mask_filter: str) -> tuple[list[Path], list[Path]]:
     """Images and label maps of one folder; other files that Cellpose writes are neither."""
     stems = {path.stem for path in files}
-    endings = (*OUTPUT_ENDINGS, mask_filter)
+    endings = (*places.OUTPUT_ENDINGS, mask_filter)
 
     def stems_from_image(stem: str) -> bool:
         return any(stem.endswith(end) and stem.removesuffix(end) in stems for end in endings)
@@ -192,60 +170,57 @@ def _split_paired(files: list[Path], mask_filter: str) -> tuple[list[Path], list
     return images, maps
 
 
-def _with_gui_files(places: _Folders, found: _Pairing, options: ReadOptions) -> _Pairing:
+def _with_gui_files(folders: _Folders, found: _Pairing, options: ReadOptions) -> _Pairing:
     """With the files of Cellpose's GUI for images that have no label map."""
     if is_seg_ending(found.mask_filter):
         return found
     images = {image.id: image.path for image in found.images}
-    gui = GuiFiles.find((places.images, places.masks), images)
     known = {mask.id: mask.path for mask in found.maps}
-    gui.compare(known, colours=options.colours)
-    return replace(found, maps=[*found.maps, *gui.without(known)])
+    more = gui_maps((folders.images, folders.masks), images, known, colours=options.colours)
+    return replace(found, maps=[*found.maps, *more])
 
 
-def _other_endings(places: _Folders, found: _Pairing) -> _Pairing:
+def _other_endings(folders: _Folders, found: _Pairing) -> _Pairing:
     """Another pair of endings, where just one fits all files; else what was found."""
-    fitting = _fitting(places, found)
+    fitting = _fitting(folders, found)
     if len(fitting) != 1:
         return found
-    _log.warning(
-        "No image NAME%s has a mask NAME%s; all %d pairs fit %s, so that is taken.",
-        *(found.img_filter, found.mask_filter, len(fitting[0].pairs), fitting[0].flags),
-    )
+    text = "No image NAME%s has a mask NAME%s; all %d pairs fit %s, so that is taken."
+    _log.warning(text, found.img_filter, found.mask_filter, len(fitting[0].pairs), fitting[0].flags)
     return fitting[0]
 
 
-def _fitting(places: _Folders, found: _Pairing) -> list[_Pairing]:
+def _fitting(folders: _Folders, found: _Pairing) -> list[_Pairing]:
     """Pairings that leave no file over, one for each set of ids."""
     fitting: dict[frozenset[Path], _Pairing] = {}
-    for img_filter in dict.fromkeys((found.img_filter, *IMAGE_ENDINGS)):
-        for mask_filter in dict.fromkeys((found.mask_filter, *MASK_ENDINGS)):
-            other = _pairing(places, mask_filter, img_filter)
+    for img_filter in dict.fromkeys((found.img_filter, *places.IMAGE_ENDINGS)):
+        for mask_filter in dict.fromkeys((found.mask_filter, *places.MASK_ENDINGS)):
+            other = _pairing(folders, mask_filter, img_filter)
             if other.fits:
                 fitting.setdefault(frozenset(mask.path for mask in other.maps), other)
     return list(fitting.values())
 
 
 def _add_problems(
-    places: _Folders,
+    folders: _Folders,
     found: _Pairing,
     images: dict[str, SourceImage],
     maps: dict[str, SourceImage],
     problems: Problems,
 ) -> None:
     for name in sorted(images.keys() - maps.keys()):
-        where = places.masks / name
+        where = folders.masks / name
         problems.add(
             f"{images[name].path}: no mask; expected {where}{found.mask_filter}.tif"
-            + ("" if places.paired else f" or {where}.tif")
-            + f" (or .png).{_instead(places.masks, name)}"
+            + ("" if folders.paired else f" or {where}.tif")
+            + f" (or .png).{_instead(folders.masks, name)}"
             " Add it (all zero if the image has no cells) or remove the image.",
             name,
         )
     for name in sorted(maps.keys() - images.keys()):
         problems.add(
             f"{maps[name].path}: a mask without an image; expected an image named "
-            f"{name}{found.img_filter}.{_instead(places.images, name, but=maps[name].path)}"
+            f"{name}{found.img_filter}.{_instead(folders.images, name, but=maps[name].path)}"
             " Add the image or remove the mask.",
             name,
         )
@@ -259,48 +234,48 @@ def _instead(folder: Path, image_id: str, but: Path | None = None) -> str:
     for path in list_images(folder):
         if path == but:
             continue
-        for ending in MASK_ENDINGS:
+        for ending in places.MASK_ENDINGS:
             if path.stem == image_id + ending:
                 return f" {path.name} is there: rename it, or add {flag_text('--mask_filter', ending)}."
-        if path.stem == image_id and path.stem.endswith(OUTPUT_ENDINGS):
+        if path.stem == image_id and path.stem.endswith(places.OUTPUT_ENDINGS):
             return (
                 f" {path.name} is there, but its ending is one of what Cellpose writes beside images "
-                f"({' '.join(OUTPUT_ENDINGS)}); rename it and its mask."
+                f"({' '.join(places.OUTPUT_ENDINGS)}); rename it and its mask."
             )
     return ""
 
 
-def _tell_of_subfolders(places: _Folders) -> None:
+def _tell_of_subfolders(folders: _Folders) -> None:
     """One line for sub-folders that hold images, with the command that reads the first of them."""
     inside = [
         path
-        for path in sorted(places.images.iterdir())
+        for path in sorted(folders.images.iterdir())
         if path.is_dir()
         and path.name[0] != "."
-        and path not in (places.masks, places.images)
+        and path not in (folders.masks, folders.images)
         and not is_zarr(path)
     ]
     counts = {path: len(list_images(path)) for path in inside}
     inside = [path for path in inside if counts[path]]
     if not inside:
         return
-    first, other = inside[0], places.masks / inside[0].name
-    masks = f" --masks {quote(str(other))}" if not places.paired and other.is_dir() else ""
+    first, other = inside[0], folders.masks / inside[0].name
+    masks = f" --masks {quote(str(other))}" if not folders.paired and other.is_dir() else ""
     _log.warning(
         "%s in sub-folders of %s: not read (%s). Read each of them by itself: "
         "cellflow prepare %s%s --out %s",
         *(
             plural(sum(counts.values()), "image"),
-            places.images,
+            folders.images,
             few_text([path.name for path in inside]),
         ),
         *(quote(str(first)), masks, quote(f"{first.name}-data")),
     )
 
 
-def _nothing_found(folder: Path, places: _Folders, found: _Pairing) -> str:
-    hint = half_kaggle(folder) or where_else(folder)
-    several = _fitting(places, found)
+def _nothing_found(folder: Path, folders: _Folders, found: _Pairing) -> str:
+    hint = places.half_kaggle(folder) or places.where_else(folder)
+    several = _fitting(folders, found)
     if several:
         ways = " or ".join(sorted(pairing.flags for pairing in several))
         hint = f" More than one ending of names would fit: say {ways}." + hint
@@ -310,7 +285,7 @@ def _nothing_found(folder: Path, places: _Folders, found: _Pairing) -> str:
     if there:
         noun, missing = ("image", "label map") if found.images else ("label map", "image")
         expected = f"NAME{found.mask_filter}.EXT" if found.images else f"NAME{found.img_filter}.EXT"
-        place = places.masks if found.images else places.images
+        place = folders.masks if found.images else folders.images
         count = len({image.id for image in there})
         return (
             f"{folder}: {plural(count, noun)} ({few_text([image.path.name for image in there])}) but no "
@@ -327,7 +302,9 @@ def _nothing_found(folder: Path, places: _Folders, found: _Pairing) -> str:
 def _likely_ending(found: _Pairing) -> str:
     """The flag for the ending that gives the most images their label map, where none fits all."""
     names = {image.id for image in found.images}
-    pairs = {ending: sum(name + ending in names for name in names) for ending in MASK_ENDINGS}
+    pairs = {
+        ending: sum(name + ending in names for name in names) for ending in places.MASK_ENDINGS
+    }
     best = max(pairs, key=lambda ending: pairs[ending])
     if not pairs[best]:
         return ""
@@ -350,17 +327,13 @@ def _cells(image: Path, path: Path, colours: bool, shape: Shape | None) -> Insta
         masks = read_map(path, colours=colours)
     except DataError as error:
         if path.is_file() and looks_like_label_map(image):
-            raise DataError(
-                f"{error} The image {image.name} looks like a label map: are images and masks swapped?",
-                **error.facts,
-            ) from error
+            text = f"{error} The image {image.name} looks like a label map: are images and masks swapped?"
+            raise DataError(text, **error.facts) from error
         raise
     if shape is not None and masks.shape != shape:
-        raise DataError(
+        text = (
             f"{path}: the mask is {masks.shape[0]} x {masks.shape[1]} (height x width), its image "
-            f"{image.name} is {shape[0]} x {shape[1]}. Export the mask again at the image's size.",
-            path=path,
-            expected=shape,
-            found=masks.shape,
+            f"{image.name} is {shape[0]} x {shape[1]}. Export the mask again at the image's size."
         )
+        raise DataError(text, path=path, expected=shape, found=masks.shape)
     return instances_from_labels(masks)

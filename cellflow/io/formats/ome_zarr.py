@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
-from cellflow.io._ngff import VERSION, axes_facts, ome_attributes, transformations
-from cellflow.io._ome_zarr import images_in, is_zarr, label_map, label_names
+from cellflow.io._ngff import VERSION, image_attributes, ome_attributes
+from cellflow.io._ome_zarr import images_in, label_map, label_names
+from cellflow.io._zarr_metadata import is_zarr
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.formats.image_files import folder_of, image_id
 from cellflow.io.images import list_images
@@ -105,28 +106,22 @@ def _choose(image: Path, options: ReadOptions) -> Path:
         wanted = CELLS
     if wanted in names or (wanted is None and len(names) == 1):
         return label_map(image, wanted or names[0])
-    where = f"{image}: expected a label map in its labels/, found "
-    advice = "Add it (all zero if the image has no cells) or remove the image."
-    if names:
-        advice = "Say which with --masks NAME."
-    raise DataError(
-        f"{where}{few_text(names) or 'none'}. {advice}",
-        path=image,
-        expected=wanted,
-        found=names,
+    missing = "Add it (all zero if the image has no cells) or remove the image."
+    advice = "Say which with --masks NAME." if names else missing
+    text = (
+        f"{image}: expected a label map in its labels/, found {few_text(names) or 'none'}. {advice}"
     )
+    raise DataError(text, path=image, expected=wanted, found=names)
 
 
 def _cells(path: Path, shape: Shape | None, *, predicted: bool) -> Instances:
     masks = read_label_map(path, predicted=predicted)
     if shape is not None and masks.shape != shape:
-        raise DataError(
+        text = (
             f"{path}: the label map is {masks.shape[0]} x {masks.shape[1]} (height x width), its image is "
-            f"{shape[0]} x {shape[1]}. Both must have the same finest level.",
-            path=path,
-            expected=shape,
-            found=masks.shape,
+            f"{shape[0]} x {shape[1]}. Both must have the same finest level."
         )
+        raise DataError(text, path=path, expected=shape, found=masks.shape)
     return instances_from_labels(masks)
 
 
@@ -163,8 +158,8 @@ def write_ome_zarr(
     planes = image if image.ndim == 2 else np.moveaxis(image, -1, 0)
     planes = planes.astype(planes.dtype.newbyteorder("="), copy=False)
     small = labels.astype(np.min_scalar_type(int(labels.max(initial=0))))
-    images, maps = list(_means(planes)), list(_samples(small))
-    facts = _image_label(properties)
+    images = list(_means(planes))
+    maps = [small[:: 2**number, :: 2**number] for number in range(len(images))]
     with (
         atomic_folder(path, replace=True) as folder,
         zarr.config.set({"json_indent": None}),  # there is a line for each of the cells
@@ -172,13 +167,8 @@ def write_ome_zarr(
         omero = _omero(path.stem, images, channel_names)
         _write(folder, images, pixel_size, {"name": path.stem, "type": "local mean"}, omero=omero)
         zarr.create_group(folder / "labels", attributes=ome_attributes(labels=[CELLS]))
-        _write(
-            folder / "labels" / CELLS,
-            maps,
-            pixel_size,
-            {"name": CELLS, "type": "nearest"},
-            **{"image-label": facts},
-        )
+        name, facts = {"name": CELLS, "type": "nearest"}, {"image-label": _image_label(properties)}
+        _write(folder / "labels" / CELLS, maps, pixel_size, name, **facts)
 
 
 def _write(
@@ -193,16 +183,8 @@ def _write(
     from zarr.codecs import BloscCodec
 
     axes = "cyx"[-levels[0].ndim :]
-    pixel = pixel_size or PixelSize(1, 1)
-    datasets = [
-        {
-            "path": str(number),
-            "coordinateTransformations": transformations(axes, pixel, 2**number),
-        }
-        for number in range(len(levels))
-    ]
-    multiscale = {**name, "axes": axes_facts(axes, pixel_size), "datasets": datasets}
-    root = zarr.create_group(group, attributes=ome_attributes(multiscales=[multiscale], **facts))
+    attributes = image_attributes(name, axes, len(levels), pixel_size, **facts)
+    root = zarr.create_group(group, attributes=attributes)
     for number, level in enumerate(levels):
         chunks = [1] * (level.ndim - 2) + [min(_CHUNK, side) for side in level.shape[-2:]]
         root.create_array(
@@ -228,18 +210,9 @@ def _means(planes: NDArray[Any]) -> Iterator[NDArray[Any]]:
         yield planes
 
 
-def _samples(labels: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """A label map, and every second pixel of it, of the same shapes as `_means`."""
-    yield labels
-    while max(labels.shape) > _SMALL_LEVEL:
-        labels = labels[::2, ::2]
-        yield labels
-
-
 def _omero(name: str, levels: Sequence[NDArray[Any]], names: Sequence[str]) -> dict[str, Any]:
     """How viewers call and show the channels."""
-    planes = levels[0] if levels[0].ndim == 3 else levels[0][np.newaxis]
-    coarse = levels[-1] if levels[-1].ndim == 3 else levels[-1][np.newaxis]
+    planes, coarse = (level.reshape(-1, *level.shape[-2:]) for level in (levels[0], levels[-1]))
     count = len(planes)
     colour = count == len(_RGB) and planes.dtype == np.uint8
     own = _RGB if colour else tuple(f"channel {number}" for number in range(1, count + 1))

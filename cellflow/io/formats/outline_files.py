@@ -13,19 +13,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from cellflow.errors import DataError
+from cellflow.io import places
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.found_outlines import FoundOutlines, cells_of
 from cellflow.io.images import IMAGE_SUFFIXES, image_shape, is_text, list_images
 from cellflow.io.mask_findings import looks_like_label_map
-from cellflow.io.places import (
-    IMAGE_FOLDERS,
-    MASK_FOLDERS,
-    OUTPUT_ENDINGS,
-    find_folder,
-    has_gui_files,
-    has_label_maps,
-    is_kaggle_layout,
-)
 from cellflow.io.source import FileImage, Shape, Source, SourceImage, by_id
 from cellflow.storage.sizes import few_text, plural
 from cellflow.types import Instances
@@ -87,7 +79,7 @@ class OutlineFiles(SourceFormat):
         """Whether such files are there, and no label maps."""
         if path.is_file():
             return options.use != "prepare" and self._is_one(path)
-        if not path.is_dir() or (path / "dataset.json").is_file() or is_kaggle_layout(path):
+        if not path.is_dir() or (path / "dataset.json").is_file() or places.is_kaggle_layout(path):
             return False
         return bool(self._files(path, options)) and not _label_maps_go_first(path, options)
 
@@ -121,9 +113,9 @@ class OutlineFiles(SourceFormat):
         if options.masks is not None:
             return self._files_in(options.masks)
         inside = {item.name.lower(): item for item in _items(folder) if item.is_dir()}
-        usual = (*self.folders, *MASK_FOLDERS, *IMAGE_FOLDERS)
-        places = [*(inside[name] for name in usual if name in inside), folder]
-        return next(filter(None, map(self._files_in, places)), [])
+        usual = (*self.folders, *places.MASK_FOLDERS, *places.IMAGE_FOLDERS)
+        tried = [*(inside[name] for name in usual if name in inside), folder]
+        return next(filter(None, map(self._files_in, tried)), [])
 
     def _files_in(self, folder: Path) -> list[Path]:
         return sorted(filter(self._is_one, _items(folder)))
@@ -176,15 +168,10 @@ class OutlineFiles(SourceFormat):
         return _OutlinedImage(name, image, columns, read, outlines=file)
 
     def _cells(self, name: str, file: Path, image: Path | None, shape: Shape | None) -> Instances:
-        if shape is None and image is None:
-            raise DataError(
-                f"{file}: how large image {name} is, is not known. Name the folder of the images with --images, "
-                "or put them beside the outlines.",
-                path=file,
-                id=name,
-            )
         if shape is None:
-            assert image is not None
+            if image is None:
+                text = f"{file}: how large image {name} is, is not known. Name the folder of the images with --images,"
+                raise DataError(f"{text} or put them beside the outlines.", path=file, id=name)
             size = image_shape(image)
             shape = size[0], size[1]
         return cells_of(self.found(file), shape, path=file, image_id=name)
@@ -218,10 +205,6 @@ def _type_columns(types: Mapping[str, Counter[str]]) -> dict[str, dict[str, str]
             _log.info("all cells with a class are %s; one class alone makes no cell_type", *total)
         return {}
     mixed = {name: counts for name, counts in types.items() if len(counts) > 1}
-    columns = {}
-    for name, counts in types.items():
-        ranked = sorted(counts, key=lambda kind: (-counts[kind], kind))
-        columns[name] = {"cell_type": ranked[0] if ranked else ""}
     if mixed:
         _log.warning(
             "cells of several classes in %d of %d images, whose cell_type is the most frequent one: %s",
@@ -231,7 +214,10 @@ def _type_columns(types: Mapping[str, Counter[str]]) -> dict[str, dict[str, str]
                 for name, counts in mixed.items()
             ),
         )
-    return columns
+    return {
+        name: {"cell_type": min(counts, key=lambda kind: (-counts[kind], kind), default="")}
+        for name, counts in types.items()
+    }
 
 
 def _images(folder: Path, options: ReadOptions) -> dict[str, Path]:
@@ -239,12 +225,12 @@ def _images(folder: Path, options: ReadOptions) -> dict[str, Path]:
     place = folder if options.images is None else options.images
     if not place.is_dir():
         raise DataError(f"{place}: expected a folder of images (--images).", path=place)
-    files = list_images(find_folder(place, IMAGE_FOLDERS) or place)
+    files = list_images(places.find_folder(place, places.IMAGE_FOLDERS) or place)
     stems = {file.stem for file in files}
     outputs = {
         stem
         for stem in stems
-        for end in OUTPUT_ENDINGS
+        for end in places.OUTPUT_ENDINGS
         if stem.endswith(end) and stem.removesuffix(end) in stems
     }
     wanted = [
@@ -272,11 +258,11 @@ def _label_maps_go_first(folder: Path, options: ReadOptions) -> bool:
     outlines are taken that lie beside both.
     """
     if options.masks is not None:
-        pixels = options.images or find_folder(folder, IMAGE_FOLDERS) or folder
+        pixels = options.images or places.find_folder(folder, places.IMAGE_FOLDERS) or folder
         if options.masks.resolve() == pixels.resolve():
             return False
-        return bool(list_images(options.masks)) or has_gui_files(options.masks)
-    if has_label_maps(folder, options.mask_filter):
+        return bool(list_images(options.masks)) or places.has_gui_files(options.masks)
+    if places.has_label_maps(folder, options.mask_filter):
         return True
     if options.use == "prepare":
         return False

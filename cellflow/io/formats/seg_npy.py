@@ -11,7 +11,7 @@ import io
 import pickle
 import pickletools
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
+from cellflow.io._damage import unreadable
 from cellflow.io.pixel_limit import refuse_large
 from cellflow.numeric.labels import outlines
 from cellflow.storage.atomic import atomic_path
@@ -48,16 +49,8 @@ _DTYPE = re.compile(r"[bBiufSUO?](1|2|4|8|16)?|[SU]\d{1,4}")
 
 def seg_files(folder: Path) -> list[Path]:
     """Files of a folder that are called ``NAME_seg.npy``, sorted by name; none if there is no folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(
-        item
-        for item in folder.iterdir()
-        if item.suffix.lower() == ".npy"
-        and item.stem.endswith(SEG_ENDING)
-        and item.name[0] != "."
-        and item.is_file()
-    )
+    found = folder.glob(f"*{SEG_ENDING}.[nN][pP][yY]")
+    return sorted(item for item in found if item.name[0] != "." and item.is_file())
 
 
 def read_seg_npy(path: Path) -> NDArray[np.int64]:
@@ -85,29 +78,22 @@ def read_seg_npy(path: Path) -> NDArray[np.int64]:
             raise DataError(f"{path}: larger than {_LARGEST // 2**30} GiB.", path=path)
         data = path.read_bytes()
     except OSError as error:
-        text = f"{path}: cannot be read ({error.strerror or error})."
-        raise DataError(text, path=path) from error
+        raise unreadable(path, error) from error
     try:
         values = _plain(_load(data))
     except _NotPlainError as error:
-        raise DataError(
+        text = (
             f"{path}: expected plain values and arrays as Cellpose writes them, found {error}. Nothing of "
-            "it was run. If the file is from somebody you trust, open it in Cellpose and save it again.",
-            path=path,
-            found=str(error),
-        ) from None
+            "it was run. If the file is from somebody you trust, open it in Cellpose and save it again."
+        )
+        raise DataError(text, path=path, found=str(error)) from None
     except Exception as error:  # of any kind: what pickle and NumPy raise depends on the damage
         why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-        raise DataError(
-            f"{path}: not a file of Cellpose's GUI, or a damaged one ({why}). Save it again in Cellpose.",
-            path=path,
-        ) from error
+        text = f"{path}: not a file of Cellpose's GUI, or a damaged one ({why}). Save it again in Cellpose."
+        raise DataError(text, path=path) from error
     if not isinstance(values, Mapping) or "masks" not in values:
-        raise DataError(
-            f"{path}: expected a file of Cellpose's GUI with 'masks' in it, found {_few_keys(values)}.",
-            path=path,
-            expected="masks",
-        )
+        text = f"{path}: expected a file of Cellpose's GUI with 'masks' in it, found {_few_keys(values)}."
+        raise DataError(text, path=path, expected="masks")
     return _label_map(path, _plain(values["masks"]))
 
 
@@ -159,18 +145,16 @@ def write_seg_npy(
 def _label_map(path: Path, masks: Any) -> NDArray[np.int64]:
     if not isinstance(masks, np.ndarray) or masks.dtype.kind not in "iub":
         found = masks.dtype if isinstance(masks, np.ndarray) else type(masks).__name__
-        raise DataError(
-            f"{path}: expected whole numbers as 'masks', found {found}.", path=path, found=found
-        )
+        message = f"{path}: expected whole numbers as 'masks', found {found}."
+        raise DataError(message, path=path, found=found)
     if masks.ndim == 3 and len(masks) == 1:
         masks = masks[0]
     if masks.ndim != 2 or not masks.size:
-        raise DataError(
+        text = (
             f"{path}: expected the label map of one 2D image, found {masks.shape}. Save each plane as an "
-            "image of its own.",
-            path=path,
-            found=masks.shape,
+            "image of its own."
         )
+        raise DataError(text, path=path, found=masks.shape)
     try:
         refuse_large((masks.shape[0], masks.shape[1]))  # eight bytes a pixel from here on
     except DataError as error:
@@ -353,7 +337,9 @@ def _check_keys(stream: bytes) -> None:
             del stack[start:]
             pops = before.index(mark) if mark in before else 0
         if name in ("SETITEM", "SETITEMS", "DICT"):
-            _refuse_keys(stack[-2:-1] if name == "SETITEM" else above[::2])
+            for kind in stack[-2:-1] if name == "SETITEM" else above[::2]:
+                if kind not in _PLAIN:
+                    raise _NotPlainError(f"{kind.name} as a key")
         elif name == "DUP":
             after = [stack[-1]] * 2
         elif name in _FETCHES:
@@ -363,12 +349,6 @@ def _check_keys(stream: bytes) -> None:
             continue
         del stack[len(stack) - pops :]
         stack += after
-
-
-def _refuse_keys(kinds: Iterable[Any]) -> None:
-    for kind in kinds:
-        if kind not in _PLAIN:
-            raise _NotPlainError(f"{kind.name} as a key")
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cellflow.errors import DataError
 from cellflow.io.formats.base import ReadOptions, SourceFormat
-from cellflow.io.formats.map_files import refuse_single_map
+from cellflow.io.formats.label_maps import refuse_single_map
 from cellflow.io.source import Shape, Source, SourceImage
 from cellflow.io.tables import read_rows
 from cellflow.numeric.rle import instances_from_rles
@@ -45,11 +45,10 @@ def _cells(path: Path, image_id: str, rles: list[str], shape: Shape | None) -> I
     try:
         return instances_from_rles(rles, shape)
     except DataError as error:
-        raise DataError(
-            f"{path}: image {image_id}, of size {shape[0]} x {shape[1]} (height x width): {error}",
-            path=path,
-            id=image_id,
-        ) from error
+        text = (
+            f"{path}: image {image_id}, of size {shape[0]} x {shape[1]} (height x width): {error}"
+        )
+        raise DataError(text, path=path, id=image_id) from error
 
 
 def write_submission(path: Path, rows: Iterable[tuple[str, Sequence[str]]]) -> None:
@@ -77,9 +76,8 @@ def write_submission(path: Path, rows: Iterable[tuple[str, Sequence[str]]]) -> N
         writer.writerow(["id", "predicted"])
         for image_id, rles in rows:
             if image_id in seen:
-                raise DataError(
-                    f"{path}: the image {image_id!r} comes twice.", path=Path(path), id=image_id
-                )
+                text = f"{path}: the image {image_id!r} comes twice."
+                raise DataError(text, path=Path(path), id=image_id)
             seen.add(image_id)
             writer.writerows([image_id, rle] for rle in rles or [""])
 

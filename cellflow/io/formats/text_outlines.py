@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellflow.io.shapes import Outline, Ring, outlines_from_labels
+from cellflow.io.shapes import Ring, outlines_from_labels
 from cellflow.storage.atomic import write_text
 
 __all__ = ["TEXT_ENDING", "write_text_outlines"]
@@ -28,14 +28,11 @@ def write_text_outlines(path: Path, labels: NDArray[Any]) -> None:
         File to write.
     labels : (H, W) integer ndarray
     """
-    rings = map(_around, outlines_from_labels(labels).values())
+    outlines = outlines_from_labels(labels).values()
+    # of the part that has the largest area with its holes filled
+    rings = (max((part[0] for part in outline), key=_area) for outline in outlines)
     lines = [",".join(map(str, ring[:-1].astype(np.int64).ravel().tolist())) for ring in rings]
     write_text(path, "".join(f"{line}\n" for line in lines))
-
-
-def _around(outline: Outline) -> Ring:
-    """The ring around the part that has the largest area with its holes filled."""
-    return max((part[0] for part in outline), key=_area)
 
 
 def _area(ring: Ring) -> float:

@@ -4,31 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cellflow.io._image_header import SIGNATURE_BYTES, kind_of
+from cellflow.io._damage import unreadable
+from cellflow.io._image_header import kind_of_file
 from cellflow.io.channel_names import read_channel_names
-from cellflow.io.image_folders import SLIDE_SUFFIXES, unreadable
+from cellflow.io.image_folders import SLIDE_SUFFIXES
 from cellflow.io.images import is_zarr, read_image
 from cellflow.io.large.array_image import ArrayImage
-from cellflow.io.large.coarse import CoarsePixels, coarse_pixels
-from cellflow.io.large.large_image import LARGEST_CHUNK, LargeImage, place_text
+from cellflow.io.large.coarse import coarse_pixels
+from cellflow.io.large.large_image import LargeImage, place_text
 from cellflow.io.large.slide_image import SlideImage
-from cellflow.io.large.tiff_image import TiffImage, open_tiff
+from cellflow.io.large.tiff_image import open_tiff
 from cellflow.io.large.zarr_image import ZarrImage
 from cellflow.io.pixel_size import PixelSize, read_pixel_size
 
-__all__ = [
-    "LARGEST_CHUNK",
-    "SLIDE_SUFFIXES",
-    "ArrayImage",
-    "CoarsePixels",
-    "LargeImage",
-    "SlideImage",
-    "TiffImage",
-    "ZarrImage",
-    "coarse_pixels",
-    "open_large_image",
-    "place_text",
-]
+__all__ = ["ArrayImage", "LargeImage", "coarse_pixels", "open_large_image", "place_text"]
 
 
 def open_large_image(
@@ -62,32 +51,23 @@ def open_large_image(
     ------
     DataError
         If the file is missing, damaged or no such image, there is no such level, or its tiles, strips or
-        chunks are larger than `LARGEST_CHUNK`.
+        chunks are larger than `large_image.LARGEST_CHUNK`.
     PackageError
         If the file is a slide and OpenSlide is not installed.
     """
     path = Path(path)
     if is_zarr(path):
         return ZarrImage(path, level=level, pixel_size=pixel_size)
-    kind = _kind(path)
+    try:
+        kind = kind_of_file(path)
+    except OSError as error:
+        raise unreadable(path, error) from error
     if path.suffix.lower() in SLIDE_SUFFIXES:
         return SlideImage(path, level=level, pixel_size=pixel_size)
     if kind == "TIFF":
         image = open_tiff(path, level=level, pixel_size=pixel_size)
         if image is not None:
             return image
-    return ArrayImage(
-        path,
-        read_image(path, max_pixels=max_pixels),
-        level=level,
-        pixel_size=pixel_size or read_pixel_size(path),
-        channel_names=read_channel_names(path),
-    )
-
-
-def _kind(path: Path) -> str | None:
-    try:
-        with path.open("rb") as file:
-            return kind_of(file.read(SIGNATURE_BYTES))
-    except OSError as error:
-        raise unreadable(path, error) from error
+    pixels, names = read_image(path, max_pixels=max_pixels), read_channel_names(path)
+    size = pixel_size or read_pixel_size(path)
+    return ArrayImage(path, pixels, level=level, pixel_size=size, channel_names=names)

@@ -42,9 +42,7 @@ class ArrayImage(LargeImage):
         pixel_size: PixelSize | None = None,
         channel_names: tuple[str, ...] = (),
     ):
-        channels = pixels.shape[2] if pixels.ndim == 3 else 1
-        shape = (pixels.shape[0], pixels.shape[1])
-        super().__init__(path, (shape,), channels, pixels.dtype, level=level, pixel_size=pixel_size)
+        super().__init__(path, [pixels.shape], pixels.dtype, level=level, pixel_size=pixel_size)
         self._array, self._names = pixels, channel_names
 
     def chunk(self, level: int | None = None) -> tuple[int, int]:

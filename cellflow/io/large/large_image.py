@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -57,21 +56,19 @@ class LargeImage(ABC):
     def __init__(
         self,
         path: Path,
-        levels: tuple[tuple[int, int], ...],
-        channels: int,
+        shapes: Sequence[tuple[int, ...]],
         dtype: np.dtype[Any],
         *,
         level: int = 0,
         pixel_size: PixelSize | None = None,
     ):
-        self.path, self.levels, self.channels = Path(path), levels, channels
+        self.path = Path(path)
+        self.levels = tuple((shape[0], shape[1]) for shape in shapes)
+        self.channels = shapes[0][2] if len(shapes[0]) == 3 else 1
         self.dtype = np.dtype(np.uint8) if dtype.kind == "b" else dtype.newbyteorder("=")
-        if min(min(shape) for shape in levels) < 1:
-            raise DataError(
-                f"{self.path}: expected one 2D image, found shape {levels[0]}.",
-                path=self.path,
-                found=levels[0],
-            )
+        if min(min(shape) for shape in self.levels) < 1:
+            text = f"{self.path}: expected one 2D image, found shape {self.levels[0]}."
+            raise DataError(text, path=self.path, found=self.levels[0])
         self.level = self._known(level)
         self._given_size = pixel_size
         check_numbers(np.zeros(0, dtype), self.path)
@@ -119,13 +116,11 @@ class LargeImage(ABC):
         height, width = self.levels[level]
         box = Box(*map(int, box))
         if not (0 <= box.top <= box.bottom <= height and 0 <= box.left <= box.right <= width):
-            raise DataError(
+            text = (
                 f"{self.path}: {place_text(box)} is not inside level {level}, which has "
-                f"{height} x {width} pixels (height x width).",
-                path=self.path,
-                expected=(height, width),
-                found=box,
+                f"{height} x {width} pixels (height x width)."
             )
+            raise DataError(text, path=self.path, expected=(height, width), found=box)
         if box.is_empty:
             more = () if self.channels == 1 else (self.channels,)
             return np.zeros((*box.shape, *more), self.dtype)
@@ -139,7 +134,13 @@ class LargeImage(ABC):
     def factor(self, level: int | None = None) -> tuple[float, float]:
         """Pixels of the finest level along Y and X that make one of a level."""
         shape, finest = self.levels[self._known(level)], self.levels[0]
-        return _factor(finest, shape)
+        ratios = tuple(large / small for large, small in zip(finest, shape, strict=True))
+        meant = round(max(ratios))  # the whole number that was meant, where a level was rounded
+        rounded = all(
+            large // meant <= small <= -(-large // meant)
+            for large, small in zip(finest, shape, strict=True)
+        )
+        return (float(meant), float(meant)) if rounded else (ratios[0], ratios[1])
 
     def pixel_size(self) -> PixelSize | None:
         """Micrometres per pixel of the level in use; None where they are not known."""
@@ -165,12 +166,7 @@ class LargeImage(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -186,24 +182,9 @@ class LargeImage(ABC):
             return self.level
         if not 0 <= level < len(self.levels):
             sizes = ", ".join(f"{i} ({h} x {w})" for i, (h, w) in enumerate(self.levels))
-            raise DataError(
-                f"{self.path}: there is no level {level}; it has {sizes} (height x width). Name one of these.",
-                path=self.path,
-                expected=len(self.levels),
-                found=level,
-            )
+            text = f"{self.path}: there is no level {level}; it has {sizes} (height x width). Name one of these."
+            raise DataError(text, path=self.path, expected=len(self.levels), found=level)
         return level
-
-
-def _factor(finest: tuple[int, int], shape: tuple[int, int]) -> tuple[float, float]:
-    """Ratio of two shapes along both axes; the whole number that was meant, where a level was rounded."""
-    ratios = tuple(large / small for large, small in zip(finest, shape, strict=True))
-    meant = round(max(ratios))
-    rounded = all(
-        large // meant <= small <= -(-large // meant)
-        for large, small in zip(finest, shape, strict=True)
-    )
-    return (float(meant), float(meant)) if rounded else (ratios[0], ratios[1])
 
 
 def pieces(box: Box, chunk: tuple[int, int]) -> Iterator[Box]:
@@ -243,9 +224,8 @@ def check_chunk_size(size: int, what: str) -> None:
         If they are larger than `LARGEST_CHUNK`.
     """
     if size > LARGEST_CHUNK:
-        raise DataError(
+        text = (
             f"its {what} claim {size / 2**20:,.0f} MiB each, and each is unpacked whole; at most "
-            f"{LARGEST_CHUNK // 2**20:,} MiB are. If the file is not damaged, save it with tiles, such as 512 x 512.",
-            expected=LARGEST_CHUNK,
-            found=size,
+            f"{LARGEST_CHUNK // 2**20:,} MiB are. If the file is not damaged, save it with tiles, such as 512 x 512."
         )
+        raise DataError(text, expected=LARGEST_CHUNK, found=size)

@@ -40,17 +40,15 @@ class SlideImage(LargeImage):
         self._lock = threading.Lock()
         with damage_told(path, self.kind):
             self._slide = self._open(path)
-            sizes = tuple((height, width) for width, height in self._slide.level_dimensions)
+            sizes = [(height, width, 3) for width, height in self._slide.level_dimensions]
             self._scales = [float(scale) for scale in self._slide.level_downsamples]
             facts = dict(self._slide.properties)
             for number in range(len(sizes)):
-                sides = [
-                    int(facts.get(f"openslide.level[{number}].tile-{side}", 0))
-                    for side in ("height", "width")
-                ]
+                tile = f"openslide.level[{number}].tile"
+                sides = [int(facts.get(f"{tile}-{side}", 0)) for side in ("height", "width")]
                 check_chunk_size(sides[0] * sides[1] * 4, "tiles")
         self._mpp = facts.get("openslide.mpp-y"), facts.get("openslide.mpp-x")
-        super().__init__(path, sizes, 3, np.dtype(np.uint8), level=level, pixel_size=pixel_size)
+        super().__init__(path, sizes, np.dtype(np.uint8), level=level, pixel_size=pixel_size)
 
     def chunk(self, level: int | None = None) -> tuple[int, int]:
         """What is read at once."""

@@ -43,13 +43,10 @@ class ZarrImage(LargeImage):
                 check_chunk_size(
                     item.facts.chunk_bytes // max(1, shard.pieces if shard else 1), "chunks"
                 )
-            height_width = tuple((item.shape[0], item.shape[1]) for item in self._levels)
-            channels = first.shape[2] if len(first.shape) == 3 else 1
+            shapes = [item.shape for item in self._levels]
             self._arrays = [open_array(item) for item in self._levels]
             self._checked: set[tuple[int, ...]] = set()
-        super().__init__(
-            path, height_width, channels, first.facts.dtype, level=level, pixel_size=pixel_size
-        )
+        super().__init__(path, shapes, first.facts.dtype, level=level, pixel_size=pixel_size)
         if not has_chunks(self._levels[self.level].array):
             log.warning(
                 "%s: none of its chunks is there, so every pixel has the fill value. Unless it is meant to be "

@@ -15,7 +15,7 @@ from cellflow.engine.data.make_folds import make_folds
 from cellflow.engine.data.prepare import prepare
 from cellflow.engine.validation.score_masks import score_masks
 from cellflow.errors import DataError, FoldError
-from cellflow.io.dataset import Dataset
+from cellflow.io.dataset import NEAR_COPY, Dataset
 from cellflow.io.images import write_labels
 
 ROWS = (
@@ -61,7 +61,7 @@ def test_prepared_and_scored(tmp_path: Path, kind: str) -> None:
     data = prepare(PrepareConfig(source=source, out=tmp_path / "data"))
     assert data.images["n_instances"].to_dict() == {"a": 2, "b": 1, "c": 0}
     assert data.images["cell_type"].to_dict() == {"a": "astro", "b": "cört", "c": ""}
-    assert set(data.images) == {*data.own_columns, "cell_type"} - {"id"}
+    assert set(data.images) == {*data.computed_columns, "cell_type"} - {"id", NEAR_COPY}
     for truth in (source / name, source):
         result = score_masks(ScoreConfig(pred=str(data.path / "labels"), truth=truth))
         assert result.images["score"].tolist() == [1.0, 1.0, 1.0]

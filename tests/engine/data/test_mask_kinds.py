@@ -18,7 +18,7 @@ from cellflow.config import PrepareConfig
 from cellflow.engine.data.prepare import prepare
 from cellflow.errors import DataError
 from cellflow.io.dataset import Dataset
-from cellflow.io.formats.map_files import same_cells
+from cellflow.io.formats.label_maps import same_cells
 
 SHAPE = (80, 112)
 Labels = NDArray[np.int64]

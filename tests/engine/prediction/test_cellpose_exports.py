@@ -18,7 +18,7 @@ from cellflow.engine.exports.png import PngMasks
 from cellflow.engine.segmentation.result import Prediction
 from cellflow.io.dataset import Dataset
 from cellflow.io.foreign_flows import read_foreign_flows
-from cellflow.io.formats.map_files import same_cells
+from cellflow.io.formats.label_maps import same_cells
 from cellflow.io.formats.seg_npy import read_seg_npy
 from cellflow.io.images import read_image, read_labels
 

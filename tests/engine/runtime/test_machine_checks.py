@@ -16,7 +16,8 @@ from cellflow.engine.runtime.machine_checks import (
     check_snapshot,
     run_checks,
 )
-from cellflow.environment import Gpu, Snapshot, take_snapshot
+from cellflow.environment import take_snapshot
+from cellflow.environment.snapshot import Gpu, Snapshot
 from cellflow.report.text.checks import checks_text
 
 

@@ -13,8 +13,8 @@ import tifffile
 
 from cellflow.errors import DataError, PackageError
 from cellflow.io.images import read_image
-from cellflow.io.large import SlideImage, open_large_image
-from cellflow.io.large.slide_image import _on_white
+from cellflow.io.large import open_large_image
+from cellflow.io.large.slide_image import SlideImage, _on_white
 from cellflow.io.pixel_size import PixelSize
 from cellflow.io.source import FileImage
 from cellflow.types import Box

@@ -16,7 +16,9 @@ from cellflow.config import PrepareConfig
 from cellflow.engine.data.prepare import prepare
 from cellflow.errors import DataError
 from cellflow.io.image_source import find_images
-from cellflow.io.large import ArrayImage, TiffImage, ZarrImage
+from cellflow.io.large import ArrayImage
+from cellflow.io.large.tiff_image import TiffImage
+from cellflow.io.large.zarr_image import ZarrImage
 from cellflow.io.pixel_size import PixelSize
 from cellflow.io.source import SourceImage
 from cellflow.types import Box

@@ -16,7 +16,8 @@ from tiff_files import GREY, KINDS, PLANES, PYRAMIDS, RGB, write_kinds, write_py
 
 from cellflow.errors import DataError
 from cellflow.io.images import read_image
-from cellflow.io.large import ArrayImage, LargeImage, TiffImage, open_large_image
+from cellflow.io.large import ArrayImage, LargeImage, open_large_image
+from cellflow.io.large.tiff_image import TiffImage
 from cellflow.io.pixel_size import PixelSize
 from cellflow.types import Box
 
