@@ -30,7 +30,9 @@ class _Place:
     def __init__(self, name: str) -> None:
         self._name = name
 
-    def __get__(self, folder: FoldFolder | RunFolder, kind: object = None) -> Path:
+    def __get__(self, folder: FoldFolder | RunFolder | None, kind: object = None) -> Path:
+        if folder is None:  # of the class, which lies nowhere
+            raise AttributeError(self._name)
         return folder.path / self._name
 
 
