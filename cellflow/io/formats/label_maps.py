@@ -25,6 +25,8 @@ from cellflow.types import Instances
 
 __all__ = ["LabelMaps", "gui_maps", "is_seg_ending", "list_maps", "read_map", "refuse_single_map"]
 
+_log = logging.getLogger(__name__)
+
 
 class LabelMaps(SourceFormat):
     """Label maps of a folder, or of ``masks/`` in it (or another name that `prepare` takes).
@@ -110,9 +112,6 @@ def same_cells(one: NDArray[np.int64], other: NDArray[np.int64]) -> bool:
     first, second = pairs.reshape(2, -1)
     together = len(np.unique(first * (second.max() + 1) + second))
     return bool(together == first.max() + 1 == second.max() + 1)
-
-
-_log = logging.getLogger(__name__)
 
 
 def gui_maps(
