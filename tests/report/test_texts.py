@@ -46,6 +46,18 @@ def test_training() -> None:
     assert line == "fold 0: best PQ 0.7000 at epoch 3, where the score is 0.5000"
 
 
+def test_a_fine_tuning_that_loses_to_its_start_says_so() -> None:
+    chosen = {"select_metric": "competition", "best_value": 0.5, "best_score": 0.5}
+    folds = [
+        SimpleNamespace(fold=0, best_epoch=0.0, finished="epochs", **chosen),
+        SimpleNamespace(fold=1, best_epoch=7.0, finished="epochs", **chosen),
+    ]
+    said = training_text(folds).splitlines()[-1]
+    assert said.startswith("No epoch of fold 0 beat the model that it started from, which is kept.")
+    assert "--learning_rate" in said
+    assert training_text(folds[1:]).count("\n") == 0
+
+
 def test_prediction(tmp_path) -> None:
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks" / "b.tif").touch()

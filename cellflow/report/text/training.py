@@ -44,6 +44,12 @@ def training_text(folds: Sequence[Fold]) -> str:
             best = f"best {name} {fold.best_value:.4f} at epoch {fold.best_epoch:g}"
             best += f", where the score is {fold.best_score:.4f}"
         lines.append(f"fold {fold.fold}: {best}{hint}")
+    lost = [str(fold.fold) for fold in folds if fold.finished and fold.best_epoch == 0]
+    if lost:
+        lines.append(
+            f"No epoch of fold {', '.join(lost)} beat the model that it started from, which is kept. Try a lower "
+            "--learning_rate (a tenth), or more --n_epochs, under another --name."
+        )
     if not all(fold.finished for fold in folds):
         lines.append(TIME_IS_UP)
     return "\n".join(lines)

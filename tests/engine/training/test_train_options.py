@@ -25,6 +25,7 @@ from cellflow.engine.validation.oof import oof
 from cellflow.errors import CellflowError, ConfigError, DataError, RunError
 from cellflow.nn.checkpoint import load_model_file, load_state
 from cellflow.nn.step import Stepper, StepResult
+from cellflow.report.text.training import training_text
 from cellflow.storage import locks
 from cellflow.storage.run_folder import FoldFolder, RunFolder
 
@@ -154,6 +155,8 @@ def test_the_start_model_is_epoch_0(trained: TrainConfig, tmp_path: Path) -> Non
     assert list(history["epoch"]) == [0, 1, 2]
     assert math.isnan(history["train_loss"][0])
     assert history["val_score"][0] == pytest.approx(load_model_file(start).facts["score"])
+    said = "beat the model that it started from" in training_text([result])
+    assert said == (result.best_epoch == 0)
     if result.best_epoch == 0:
         key = "output.2.weight"
         ours, theirs = (load_model_file(f).net for f in (fold_files(config).best, start))
