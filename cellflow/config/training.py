@@ -102,12 +102,13 @@ class OptimConfig:
     """
 
     optimizer: Literal["sgd", "adamw"] | None = None
-    """Also as --sgd, --adam, and Cellpose's --SGD 0|1. Without it what the --recipe says."""
+    """Also as --sgd, --adam, and Cellpose's --SGD 0|1. Without it what the --recipe says; Cellpose's: sgd."""
     learning_rate: Annotated[float | None, POSITIVE] = None
     """Highest learning rate; without it 0.2 for sgd and 0.005 for adamw."""
     schedule: Literal["cellpose", "step", "cosine", "constant"] | None = None
     """cellpose: up from 0 over 10 epochs, halved 10 times near the end. step: the same, but its first epoch
-    learns too. cosine: up, then down to 1 %. constant: up, then the same. Without it what the --recipe says."""
+    learns too. cosine: up, then down to 1 %. constant: up, then the same. Without it what the --recipe
+    says; Cellpose's: cellpose."""
     warmup: Annotated[float | None, SHARE] = None
     """Share of the steps over which cosine and constant rise; without it 0.05 for cosine, 0 for constant."""
     weight_decay: Annotated[float, NOT_NEGATIVE] = 1e-5
@@ -118,13 +119,13 @@ class OptimConfig:
     """Longer gradients (L2 norm over all weights) are shortened to this; 0: none are."""
     ema: Annotated[float | None, SHARE] = None
     """Decay of a moving average of the weights, such as 0.999. It is evaluated beside the weights themselves,
-    and saved where it scores better. 0: none. Without it what the --recipe says."""
+    and saved where it scores better. 0: none. Without it what the --recipe says; Cellpose's: 0."""
     n_epochs: Annotated[int, COUNT] = 500
     """Epochs; one epoch is --nimg_per_epoch crops."""
     patience: Annotated[int, NOT_NEGATIVE] = 0
     """Stop after this many evaluations in a row without a better score; 0: never."""
     batch_size: Annotated[int | None, COUNT] = None
-    """Crops per step, over all GPUs; without it what the --recipe says, 8 in Cellpose's."""
+    """Crops per step, over all GPUs; without it what the --recipe says; Cellpose's: 8."""
 
     @property
     def peak_learning_rate(self) -> float:
@@ -172,13 +173,13 @@ class SamplingConfig:
     """Crops are scaled by a random factor from 1 - scale_range/2 to 1 + scale_range/2."""
     rescale: Literal["image", "dataset"] | None = None
     """What brings crops to --diam_mean first. image: each image's own median diameter, as Cellpose. dataset: the
-    mean of the training images, as prediction does. Without it what the --recipe says."""
+    mean of the training images, as prediction does. Without it what the --recipe says; Cellpose's: image."""
     intensity: Annotated[float | None, NOT_NEGATIVE] = None
     """Strength of random contrast, brightness, gamma, blur and noise; 1 is moderate, 0 none, as Cellpose. Without it
-    what the --recipe says."""
+    what the --recipe says; Cellpose's: 0."""
     targets: Literal["warp", "recompute"] | None = None
     """Flows of a crop. warp: those of the image, interpolated, as Cellpose. recompute: anew from the warped
-    labels, so that they have length 1. Without it what the --recipe says."""
+    labels, so that they have length 1. Without it what the --recipe says; Cellpose's: warp."""
     balance: bool = False
     """Draw as many crops from every cell type, however many images it has."""
 
@@ -219,7 +220,8 @@ class TrainConfig:
     """Epochs between evaluations on the fold's validation images; the last epoch is always evaluated."""
     eval_diameter: Literal["dataset", "image"] | None = None
     """Diameters at evaluations. dataset: the mean of the training images, as Cellpose. image: an estimate per
-    image from the network's styles of up to 64 training images, as prediction makes one where that is better."""
+    image from the network's styles of up to 64 training images, as prediction makes one where that is better. Without it
+    what the --recipe says; Cellpose's: dataset."""
     select_metric: SelectMetric = "competition"
     """What chooses the best model at an evaluation, as a mean over images: competition score; ap50, ap75:
     competition precision TP / (TP + FP + FN) at that IoU; f1_50, f1_75; pq; seg. Tables keep the competition score."""

@@ -13,6 +13,7 @@ from cellflow.config.recipes import CELLPOSE, filled
 from cellflow.engine.data.folds import load_folds
 from cellflow.engine.training.trainable import with_channel_numbers
 from cellflow.io.dataset import Dataset
+from cellflow.nn.ranks import ranks_asked
 
 __all__ = ["auto_recipe", "settled_config"]
 
@@ -42,7 +43,8 @@ def settled_config(config: TrainConfig) -> TrainConfig:
     recipe = CELLPOSE if config.recipe == "cellpose" else auto_recipe(config)
     settled = filled(config, recipe)
     check_config(settled)
-    if config.recipe != "cellpose" and settled != config:
+    first = ranks_asked()[1] == 0  # one process speaks for all
+    if config.recipe != "cellpose" and settled != config and first:
         words = " ".join(f"--{name} {value}" for name, value in recipe.items())
         _log.info("recipe %s: %s", config.recipe, words)
     return settled
