@@ -220,8 +220,8 @@ class TrainConfig:
     """Epochs between evaluations on the fold's validation images; the last epoch is always evaluated."""
     eval_diameter: Literal["dataset", "image"] | None = None
     """Diameters at evaluations. dataset: the mean of the training images, as Cellpose. image: an estimate per
-    image from the network's styles of up to 64 training images, as prediction makes one where that is better. Without it
-    what the --recipe says; Cellpose's: dataset."""
+    image from the network's styles of up to 64 training images, as prediction makes one where that is better. Without
+    it what the --recipe says; Cellpose's: dataset."""
     select_metric: SelectMetric = "competition"
     """What chooses the best model at an evaluation, as a mean over images: competition score; ap50, ap75:
     competition precision TP / (TP + FP + FN) at that IoU; f1_50, f1_75; pq; seg. Tables keep the competition score."""

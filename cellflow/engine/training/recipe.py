@@ -43,10 +43,16 @@ def settled_config(config: TrainConfig) -> TrainConfig:
     recipe = CELLPOSE if config.recipe == "cellpose" else auto_recipe(config)
     settled = filled(config, recipe)
     check_config(settled)
+    groups = [(config, settled), (config.optim, settled.optim), (config.sampling, settled.sampling)]
+    words = [
+        f"--{name} {getattr(after, name)}"
+        for before, after in groups
+        for name in recipe
+        if getattr(before, name, 0) is None and getattr(after, name) is not None
+    ]
     first = ranks_asked()[1] == 0  # one process speaks for all
-    if config.recipe != "cellpose" and settled != config and first:
-        words = " ".join(f"--{name} {value}" for name, value in recipe.items())
-        _log.info("recipe %s: %s", config.recipe, words)
+    if config.recipe != "cellpose" and words and first:
+        _log.info("recipe %s: %s", config.recipe, " ".join(words))
     return settled
 
 

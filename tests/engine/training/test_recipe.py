@@ -43,15 +43,22 @@ def test_cellpose_s_recipe_is_cellpose_s(tiny_data: Path) -> None:
     assert settled_config(settled) == settled
 
 
-def test_what_is_given_stays_under_every_recipe(tiny_data: Path) -> None:
+def test_what_is_given_stays_under_every_recipe(
+    tiny_data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     optim = OptimConfig(optimizer="sgd", schedule="cosine", ema=0.0, batch_size=3)
     sampling = SamplingConfig(rescale="image", targets="recompute", intensity=0.5)
     config = TrainConfig(
         data=tiny_data, recipe="auto", optim=optim, sampling=sampling, eval_diameter="image"
     )
-    settled = settled_config(config)
-    assert settled == config
-    assert settled.optim.peak_learning_rate == 0.2
+    with caplog.at_level("INFO"):
+        settled = settled_config(config)
+        assert settled == config
+        assert settled.optim.peak_learning_rate == 0.2
+        assert "recipe" not in caplog.text
+        settled_config(replace(config, eval_diameter=None))
+    assert "recipe auto: --eval_diameter dataset" in caplog.text
+    assert "--optimizer" not in caplog.text
 
 
 def test_auto_averages_more_weights_and_takes_whole_batches_in_long_trainings(
@@ -108,7 +115,8 @@ def test_a_run_of_the_recipe_from_files_to_files(
     ]
     assert cellflow(*words, "--recipe", "auto") == 0
     run = RunFolder(tmp_path / "exp")
-    assert "recipe auto: --optimizer adamw --schedule constant" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "recipe auto: --eval_diameter dataset --optimizer adamw --schedule constant" in said
     optim = run.read_record()["config"]["optim"]
     assert (optim["optimizer"], optim["batch_size"]) == ("adamw", 4)
     kept = yaml.safe_load(run.settings("train").read_text())
