@@ -26,6 +26,7 @@ from cellflow.config import (
     RuntimeConfig,
     TrainConfig,
 )
+from cellflow.config.recipes import CELLPOSE, filled
 from cellflow.engine.pages import run_hints
 from cellflow.engine.pages.run_page import gather_run
 from cellflow.engine.pages.run_thresholds import swing
@@ -296,7 +297,10 @@ def test_commands_of_the_page_are_understood(
     assert [words[0] for words in commands] == ["prepare", "folds", "train", "oof", "predict"]
     parsed = {w[0]: parse(w[0], w[1:], config=COMMANDS[w[0]].config) for w in commands}
     assert parsed["train"].name == "tiny-again" and parsed["train"].fold == ("all",)
-    assert parsed["train"].optim == predicted.optim and parsed["train"].data == predicted.data
+    assert (
+        parsed["train"].optim == filled(predicted, CELLPOSE).optim
+        and parsed["train"].data == predicted.data
+    )
     assert Path(parsed["oof"].run).name == "tiny-again" and parsed["oof"].policy == "dataset"
     assert parsed["predict"].model == str(folder(predicted).path.resolve())
 
