@@ -17,7 +17,7 @@ TEMPLATE = """
 {% extends "base.html" %}
 {% block main %}
 {% call show.section("first", "First") %}
-<dl class="tiles">{{ show.tile("Score", 0.51234|number, interval(0.4, 0.6)) }}</dl>
+<dl class="tiles">{{ show.tile("Score", 0.51234|number, "0.400 to 0.600") }}</dl>
 {{ show.table(table) }}
 {{ show.hints([("good", "All is well."), ("warning", evil), ("note", "So it is.")]) }}
 {% endcall %}
