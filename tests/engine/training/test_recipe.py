@@ -129,3 +129,15 @@ def test_a_run_of_the_recipe_from_files_to_files(
     capsys.readouterr()
     assert cellflow(*words) != 0
     assert "optim.optimizer: adamw -> sgd" in capsys.readouterr().err
+
+
+def test_the_recipe_of_a_chain_does_not_change_once_its_folds_are_there(
+    tiny_data: Path, tmp_path: Path
+) -> None:
+    """Folds are made after the recipe is applied, and the same command must go on."""
+    data = tmp_path / "data"
+    shutil.copytree(tiny_data, data, ignore=shutil.ignore_patterns("folds.*"))
+    config = TrainConfig(data=data, recipe="auto", optim=OptimConfig(n_epochs=70))
+    before = settled_config(config)
+    assert cellflow("folds", "--data", str(data), "--k", "2") == 0
+    assert settled_config(config) == before
