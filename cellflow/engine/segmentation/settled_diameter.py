@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cellflow.config import SamplingConfig
+from cellflow.config import MaskConfig, SamplingConfig
 from cellflow.engine.segmentation.mask_step import make_labels
 from cellflow.engine.segmentation.recognition import Recognition
 from cellflow.errors import DataError
@@ -39,8 +39,17 @@ WINDOW, ACROSS = 512, 3
 _log = logging.getLogger(__name__)
 
 
+class Predicts(Protocol):
+    """What is needed of a `cellflow.engine.segmentation.segmenter.Segmenter`, which imports this module."""
+
+    @property
+    def rounds(self) -> int: ...
+    def settings_for(self, known: Recognition) -> tuple[str, float, MaskConfig]: ...
+    def part_means(self, read: Any, shape: Any, box: Box, known: Recognition) -> PartMeans: ...
+
+
 def settle(
-    segmenter: Any, means_of: MeansOf, shape: tuple[int, int], known: Recognition
+    segmenter: Predicts, means_of: MeansOf, shape: tuple[int, int], known: Recognition
 ) -> Recognition:
     """What is known of an image, with the diameter of the cells found in it where that is another.
 
@@ -87,7 +96,7 @@ def settle(
 
 
 def settle_whole(
-    segmenter: Any, see: Callable[[Recognition], Seen], normal: Floats, known: Recognition
+    segmenter: Predicts, see: Callable[[Recognition], Seen], normal: Floats, known: Recognition
 ) -> tuple[Recognition, Seen | None]:
     """The same for an image ``(C, H, W)`` that is held, with what was seen of all of it where that needs no repeating.
 
@@ -131,7 +140,7 @@ def sample_boxes(shape: tuple[int, int]) -> Sequence[Box]:
 
 
 def _sizes(
-    segmenter: Any, means_of: MeansOf, shape: tuple[int, int], box: Box, known: Recognition
+    segmenter: Predicts, means_of: MeansOf, shape: tuple[int, int], box: Box, known: Recognition
 ) -> NDArray[np.float64]:
     """Diameters of the cells found in a box, without those that its sides cut; none where it cannot be read."""
     _, diameter, mask = segmenter.settings_for(known)
