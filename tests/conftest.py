@@ -55,6 +55,17 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _torch_keeps_its_threads() -> Iterator[None]:
+    """Other tests compare bytes, which differ between numbers of threads; napari changes it as it starts."""
+    import torch  # not before the number of threads is set above
+
+    threads = torch.get_num_threads()
+    yield
+    if torch.get_num_threads() != threads:
+        torch.set_num_threads(threads)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _conversions_of_tests_lie_apart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The user's folder of conversions keeps those that the user needs."""
