@@ -4,7 +4,7 @@
     python benchmarks/against_train_seg.py score --data DATASET --fold 0 MODEL [MODEL ...]
 
 `train` takes cellpose's defaults: AdamW at 0.005, weight decay 1e-5, batches of 8 crops of 224, its
-schedule and its augmentation. Both trainings start from new weights. `score` segments the fold's
+schedule and its augmentation; with `--fold none` all images. Both trainings start from new weights. `score` segments the fold's
 validation images with `CellposeModel.eval` at its defaults, whoever trained the model, and prints the
 competition score and the precision at IoU 0.5.
 """
@@ -25,14 +25,16 @@ from cellflow.engine.data.folds import load_folds
 from cellflow.io.dataset import Dataset
 
 
-def split(data: Path, fold: int) -> tuple[Dataset, list[str], list[str]]:
+def split(data: Path, fold: int | None) -> tuple[Dataset, list[str], list[str]]:
     dataset = Dataset.open(data)
+    if fold is None:
+        return dataset, list(dataset.ids), []
     folds = load_folds(dataset)
     training = [name for name in folds.index if folds[name] >= 0 and folds[name] != fold]
     return dataset, training, [name for name in folds.index if folds[name] == fold]
 
 
-def run_train_seg(data: Path, fold: int, epochs: int, seed: int, out: Path) -> None:
+def run_train_seg(data: Path, fold: int | None, epochs: int, seed: int, out: Path) -> None:
     dataset, names, _ = split(data, fold)
     torch.manual_seed(seed)
     model = models.CellposeModel(gpu=torch.cuda.is_available(), pretrained_model=None)
@@ -46,6 +48,7 @@ def run_train_seg(data: Path, fold: int, epochs: int, seed: int, out: Path) -> N
         return result
 
     torch.optim.AdamW.step = timed_step
+    out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     started = time.perf_counter()
     path, losses, _ = train.train_seg(
@@ -85,13 +88,17 @@ def score(data: Path, fold: int, paths: list[Path]) -> None:
         print(f"{path}: {len(names)} images, score {mean:.4f}, AP50 {precision:.4f}", flush=True)
 
 
+def fold_number(text: str) -> int | None:
+    return None if text == "none" else int(text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("train", "score"):
         command = commands.add_parser(name)
         command.add_argument("--data", type=Path, required=True)
-        command.add_argument("--fold", type=int, default=0)
+        command.add_argument("--fold", type=fold_number, default=0)
         if name == "train":
             command.add_argument("--epochs", type=int, default=150)
             command.add_argument("--seed", type=int, default=0)
