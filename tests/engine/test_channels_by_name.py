@@ -114,6 +114,7 @@ def test_datasets_of_before_have_no_names(data: Path, tmp_path: Path) -> None:
         train(TrainConfig(data=old, runs_dir=tmp_path, model=ModelConfig(chan="Cyto")))
 
 
+@pytest.mark.slow
 def test_numbers_travel_with_the_model(run: TrainConfig) -> None:
     folder = run.runs_dir / "tiny"
     record = yaml.safe_load((folder / "config.yaml").read_text())

@@ -51,6 +51,7 @@ def test_shapes_and_an_empty_second_channel() -> None:
 ALL_OPTIONS = {"diameter": 25.0, "intensity": 1.0, "targets": "recompute"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, ALL_OPTIONS], ids=["default", "all options"])
 def test_same_crops_whatever_the_number_of_workers_and_the_global_generator(
     options: dict[str, Any],

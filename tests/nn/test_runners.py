@@ -128,6 +128,7 @@ def test_nothing_is_reported_to_anyone() -> None:
 
 
 @needs_openvino
+@pytest.mark.slow
 def test_signals_are_survived() -> None:
     """Runners come and go; then a child ends, whose signal a handler waits for."""
     code = (
@@ -176,6 +177,7 @@ def test_what_cannot_run_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_openvino
+@pytest.mark.slow
 def test_a_conversion_is_kept_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is that of these weights: others have their own, and a damaged one is made anew."""
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))

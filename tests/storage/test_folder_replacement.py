@@ -146,6 +146,7 @@ def test_killed_at_any_step(tmp_path: Path, old: bool) -> None:
     assert at > 9
 
 
+@pytest.mark.slow
 def test_an_empty_folder_is_not_taken_for_the_new_one(tmp_path: Path) -> None:
     out = tmp_path / "out"
     write_folder(out, "old")
@@ -256,6 +257,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_prepare_that_fails_at_any_step_keeps_the_old_dataset(first: Path, tmp_path: Path) -> None:
     for at in itertools.count(1):
         place = tmp_path / f"{at}"

@@ -239,6 +239,7 @@ def test_folds_side_by_side_have_one_uid(tmp_path: Path) -> None:
     assert len(uids) == 1
 
 
+@pytest.mark.slow
 def test_everything_at_once_and_no_secret_in_any_file(
     tmp_path: Path,
     start: dict[str, Any],

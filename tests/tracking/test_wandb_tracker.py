@@ -145,6 +145,7 @@ with open_trackers(TrackingConfig(wandb=True), Path(sys.argv[1]), experiment="ex
 """
 
 
+@pytest.mark.slow
 def test_resume_in_another_process_goes_on_under_the_same_id(tmp_path: Path) -> None:
     for epochs in ("1 2", "3"):
         subprocess.run(

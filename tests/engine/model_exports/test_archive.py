@@ -78,6 +78,7 @@ def predict(images: Path, out: Path, *words: object) -> Path:
     return out / "x"
 
 
+@pytest.mark.slow
 def test_an_archive_predicts_as_its_run(
     predicted: Train,
     tiny_source: Path,
@@ -126,6 +127,7 @@ def test_real_cells(real_once: Train, photographs: Path, tmp_path: Path) -> None
         cellflow.ensemble(both)
 
 
+@pytest.mark.slow
 def test_one_fold(real_once: Train, photographs: Path, tmp_path: Path) -> None:
     made = export(real_once, tmp_path / "one.zip", fold=(1,))
     assert made.folds == (1,)
@@ -214,6 +216,7 @@ def test_what_it_says_of_itself(archive: Path, predicted: Train) -> None:
     assert record["folds_hash"] in card and str(predicted.data) not in card
 
 
+@pytest.mark.slow
 def test_a_holdout_says_what_was_predicted(trained: Train, tmp_path: Path) -> None:
     """The images of fold 1 trained the model, and nothing was predicted of them."""
     data = shutil.copytree(trained.data, tmp_path / "data")

@@ -112,6 +112,7 @@ def test_a_published_run_with_its_data(
     assert [item["counts"] for item in images] == [None] * 6  # errors of no prediction: none told
 
 
+@pytest.mark.slow
 def test_a_debug_run(tiny_config: TrainConfig, tmp_path: Path) -> None:
     words = ["--data", str(tiny_config.data), "--runs_dir", str(tmp_path), "--name", "try"]
     words += ["--fold", "all", "--debug", "--device", "cpu", "--amp", "off"]

@@ -56,6 +56,7 @@ def names(result: Path) -> list[str]:
     return sorted(path.stem for path in (result / "masks").iterdir())
 
 
+@pytest.mark.slow
 def test_pngs_beside_images_are_what_cellpose_trains_on(
     cellpose_io: Any, result: Path, tiny_source: Path, tmp_path: Path
 ) -> None:

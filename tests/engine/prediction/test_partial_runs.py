@@ -89,6 +89,7 @@ def test_the_folds_that_are_there_predict(
     assert len(model.opened.members) == 1
 
 
+@pytest.mark.slow
 def test_the_advice_trains_the_missing_fold(
     one_fold: RunFolder,
     image: Path,

@@ -245,6 +245,7 @@ def test_workers_leave_the_same_bytes(
     assert tree(again.folder) == tree(here.folder)
 
 
+@pytest.mark.slow
 def test_a_lost_worker_loses_only_what_it_had_not_finished(
     config: EnsembleConfig, tmp_path: Path, workers: SlidesConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,6 +105,7 @@ def test_a_round_can_be_looked_at_and_says_who_made_it(
         assert (labelled / "images" / path.name).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 def test_folds_learn_from_their_own_round_and_say_so(
     labelled: Path, trained: TrainConfig, tmp_path: Path
 ) -> None:

@@ -127,6 +127,7 @@ def overall(run: RunFolder, column: str) -> float:
     return float(cv.loc[cv["scope"] == "overall", column].iloc[0])
 
 
+@pytest.mark.slow
 def test_a_dry_run_lists_what_inference_and_readers_need_and_nothing_else(
     run: RunFolder, config: PublishConfig, server: Any
 ) -> None:
@@ -365,6 +366,7 @@ def test_a_changed_installation_makes_no_wheel(tmp_path: Path) -> None:
     assert caught.value.path == changed and not list(empty.iterdir())
 
 
+@pytest.mark.slow
 def test_wheels_without_an_index_are_made_here(
     no_index: None, only_tqdm: None, tmp_path: Path
 ) -> None:
@@ -386,6 +388,7 @@ def only_tqdm(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wheels, "_needed", lambda *_: [distribution("tqdm")])
 
 
+@pytest.mark.slow
 def test_wheels_for_another_python_need_an_index(
     no_index: None, only_tqdm: None, tmp_path: Path
 ) -> None:

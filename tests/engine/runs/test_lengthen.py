@@ -118,6 +118,7 @@ def test_folds_that_were_not_named_wait_for_their_epochs(
     calibrate(CalibrateConfig(runs=(str(run.path),), ensembles_dir=run.path.parent / "ensembles"))
 
 
+@pytest.mark.slow
 def test_a_kill_before_the_record_is_written(
     short: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -136,6 +137,7 @@ def test_a_kill_before_the_record_is_written(
     assert [item.epochs for item in train(of_length(short, 4))] == [4]
 
 
+@pytest.mark.slow
 def test_another_schedule_says_what_starts_from_its_models(copied: TrainConfig) -> None:
     """Cosine: the command of the message runs, for all folds."""
     with pytest.raises(RunError, match=r"n_epochs: 3 -> 5.*schedule cosine") as caught:

@@ -116,6 +116,7 @@ def test_few_tasks_are_with_the_cluster_at_a_time(local: Scheduler, tmp_path: Pa
     assert 1 <= max(known) <= 2 * _dask.AHEAD * local.workers
 
 
+@pytest.mark.slow
 def test_a_lost_worker_loses_only_its_task(local: Scheduler, tmp_path: Path) -> None:
     """One that kills whatever runs it is found, however many neighbours it took with it."""
     tasks: dict[str, tuple[Path, str, int]] = {"kills": (tmp_path, "kills", 99)}
@@ -289,6 +290,7 @@ def test_a_cluster_without_workers_is_waited_for(
         assert "the same command goes on" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_workers_with_other_code_are_refused(by_hand: ByHand, tmp_path: Path) -> None:
     other = tmp_path / "other"
     shutil.copytree(PACKAGE, other / "cellflow", ignore=shutil.ignore_patterns("__pycache__"))

@@ -81,6 +81,7 @@ def test_parts_of_chunks_that_a_killed_writer_left_are_removed(slide, undisturbe
     assert files_of(again) == files_of(undisturbed)
 
 
+@pytest.mark.slow
 def test_small_images_join_the_folder_of_a_slide_and_the_other_way_round(slide, tmp_path):
     small = tmp_path / "small.tif"
     write_labels(small, np.tile(np.arange(64, dtype=np.int32), (64, 1)))

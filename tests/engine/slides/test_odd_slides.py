@@ -26,6 +26,7 @@ def segment(slide: Slide, *images: Path, **slides: object) -> EnsembleResult:
     return ensemble(replace(slide.config, images=images, output=output, slides=how))
 
 
+@pytest.mark.slow
 def test_a_slide_that_fails_in_any_step_does_not_stop_the_others(
     slide, undisturbed, tmp_path, monkeypatch, caplog
 ):

@@ -113,6 +113,7 @@ def run(*arguments: str) -> None:
     assert end.value.code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_blocks_give_what_the_whole_image_gives(
     name, images, models_by_name, tmp_path, monkeypatch

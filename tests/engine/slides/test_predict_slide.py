@@ -60,6 +60,7 @@ def test_blocks_of_any_size_give_the_bytes_of_the_whole_image(ensemble_slide):
     assert len(set(tables)) == len(set(outlines)) == 1
 
 
+@pytest.mark.slow
 def test_a_measured_diameter_is_the_same_for_every_block(slide, monkeypatch, caplog):
     """Twice where it is not content with a diameter that is a little off."""
     monkeypatch.setattr(settled_diameter, "REST", 1.01)
@@ -183,6 +184,7 @@ def test_two_processes_do_not_write_one_slide(slide, tmp_path):
         assert "is being worked on" in slide.segment("b", block=256).failed["mosaic"]
 
 
+@pytest.mark.slow
 def test_another_prediction_in_the_same_place_is_refused(slide):
     slide.segment("b", block=256)
     other = Slide(slide.path, replace(slide.config, mask=replace(slide.config.mask, min_size=40)))
@@ -203,6 +205,7 @@ def test_a_region_of_interest_alone_is_segmented(slide, undisturbed):
     assert record["tiles"] == record["tiles_run"] > 0
 
 
+@pytest.mark.slow
 def test_an_empty_background_is_passed_over(slide, tmp_path, caplog):
     image = np.full((200, 800), 40, np.uint8)
     image[:, 170:380] = read_image(slide.path)[:200, :210]

@@ -188,6 +188,7 @@ def test_workers_do_not_change_the_result(trained: TrainConfig, tmp_path: Path) 
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
+@pytest.mark.slow
 def test_a_kill_between_state_and_best_model(
     trained: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -66,6 +66,7 @@ def fail_from(monkeypatch: pytest.MonkeyPatch, first: int, last: int) -> list[fl
     return rates
 
 
+@pytest.mark.slow
 def test_a_few_steps_that_are_not_finite_are_skipped_and_counted(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +79,7 @@ def test_a_few_steps_that_are_not_finite_are_skipped_and_counted(
     assert summary_of(config)["events"] == []
 
 
+@pytest.mark.slow
 def test_many_steps_in_a_row_go_back_once_at_a_lower_rate(
     config: TrainConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -163,6 +165,7 @@ def test_the_start_model_is_epoch_0(trained: TrainConfig, tmp_path: Path) -> Non
         assert torch.equal(ours.state_dict()[key], theirs.state_dict()[key])
 
 
+@pytest.mark.slow
 def test_patience(config: TrainConfig) -> None:
     """With a learning rate of nothing no evaluation is better than the first."""
     optim = replace(config.optim, n_epochs=50, patience=2, learning_rate=1e-12)
@@ -224,6 +227,7 @@ def test_balance(config: TrainConfig, tmp_path: Path) -> None:
         train(replace(config, data=data, name="other", sampling=sampling))
 
 
+@pytest.mark.slow
 def test_freeze_encoder(trained: TrainConfig, tmp_path: Path) -> None:
     start = fold_files(trained).best
     model = ModelConfig(pretrained_model=str(start), freeze_encoder=True)

@@ -145,6 +145,7 @@ def test_a_holdout_is_no_split_in_k(split: ChainConfig) -> None:
         run_chain(replace(split, k=2))
 
 
+@pytest.mark.slow
 def test_settings_that_were_not_given_are_those_of_the_split(
     split: ChainConfig, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -403,6 +403,7 @@ def test_runs_with_other_diameters_are_not_mixed(two_runs: TrainConfig, tmp_path
         calibrate(calibration(two_runs, tmp_path, "tiny", "second"))
 
 
+@pytest.mark.slow
 def test_a_given_diameter_travels_with_the_thresholds(copied: TrainConfig, tmp_path: Path) -> None:
     oof(OofConfig(run="tiny", runs_dir=copied.runs_dir, diameter=20.0, runtime=CPU))
     calibrate(calibration(copied, tmp_path))
@@ -417,6 +418,7 @@ def test_without_out_of_fold_flows(copied: TrainConfig, tmp_path: Path) -> None:
         calibrate(calibration(copied, tmp_path))
 
 
+@pytest.mark.slow
 def test_flows_of_other_models(two_runs: TrainConfig, tmp_path: Path) -> None:
     run, other = run_of(two_runs), run_of(two_runs, "second")
     shutil.rmtree(run.flows)

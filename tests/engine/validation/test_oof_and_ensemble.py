@@ -360,6 +360,7 @@ def test_flows_equal_cellpose(shared: Path) -> None:
     assert style.shape == (256,)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("full_width")
 def test_cellpose_takes_our_best_model(tiny_config: TrainConfig, tmp_path: Path) -> None:
     short = replace(tiny_config.optim, n_epochs=1)
@@ -377,6 +378,7 @@ def test_cellpose_takes_our_best_model(tiny_config: TrainConfig, tmp_path: Path)
     np.testing.assert_allclose(ours.cellprob, cellprob, atol=1e-5 * np.abs(cellprob).max())
 
 
+@pytest.mark.slow
 def test_thresholds_travel_with_the_run(copied: TrainConfig, tmp_path: Path, images: Path) -> None:
     """Without flags, OOF and ensemble use what the run was trained with."""
     mask = replace(copied.mask, cellprob_threshold=-2.0, flow_threshold=0.0)

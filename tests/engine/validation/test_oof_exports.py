@@ -70,6 +70,7 @@ def test_from_a_pass_that_is_there(
     )
 
 
+@pytest.mark.slow
 def test_with_a_new_pass_and_stale_after_the_next(predicted: TrainConfig) -> None:
     run = RunFolder(predicted.runs_dir / "tiny")
     oof(predicted, "--cellprob_threshold", -1, "--export", "png")

@@ -105,6 +105,7 @@ def test_the_metric_is_part_of_what_a_run_is(
     assert "select_metric: pq -> competition" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_from_before_the_choice_goes_on(
     run: RunFolder, shared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
