@@ -4,9 +4,9 @@
     python benchmarks/against_train_seg.py score --data DATASET --fold 0 MODEL [MODEL ...]
 
 `train` takes cellpose's defaults: AdamW at 0.005, weight decay 1e-5, batches of 8 crops of 224, its
-schedule and its augmentation; with `--fold none` all images. Both trainings start from new weights. `score` segments the fold's
-validation images with `CellposeModel.eval` at its defaults, whoever trained the model, and prints the
-competition score and the precision at IoU 0.5.
+schedule and its augmentation; with `--fold none` it takes all images. Both trainings start from new
+weights. `score` segments the fold's validation images with `CellposeModel.eval` at its defaults, whoever
+trained the model, and prints the competition score and the precision at IoU 0.5.
 """
 
 from __future__ import annotations

@@ -37,7 +37,9 @@ def cellflow(options: argparse.Namespace, folder: Path, *words: str) -> None:
     """A command, as one types it, in the folder of a split; its time is printed."""
     started = time.monotonic()
     subprocess.run([sys.executable, "-m", "cellflow", *words], cwd=folder, check=True)
-    print(f"{folder.name}: cellflow {' '.join(words)}: {time.monotonic() - started:.0f} s", flush=True)
+    print(
+        f"{folder.name}: cellflow {' '.join(words)}: {time.monotonic() - started:.0f} s", flush=True
+    )
 
 
 def make_split(options: argparse.Namespace, number: int) -> Path:
@@ -112,7 +114,9 @@ def print_table(tables: list[tuple[int, str, pd.Series[float]]]) -> None:
     for number, name, table in tables:
         rows.setdefault(name, {})[number] = table
     first = rows["train_seg"]
-    print("\n| | score | by split | difference | 95 % interval | by split |\n|---|---|---|---|---|---|")
+    print(
+        "\n| | score | by split | difference | 95 % interval | by split |\n|---|---|---|---|---|---|"
+    )
     for name, own in rows.items():
         means = [own[number].mean() for number in own]
         gains = {number: own[number] - first[number] for number in own if number in first}

@@ -112,6 +112,9 @@ class CalibrateConfig:
     select_metric: SelectMetric = "competition"
     """What thresholds are to make best, as a mean over images: competition score; ap50, ap75: competition precision
     TP / (TP + FP + FN) at that IoU; f1_50, f1_75; pq; seg. Tables give the competition score all the same."""
+    greedy: bool = False
+    """Of several runs, keep in their ensemble only those that raise the score of its out-of-fold predictions: the best
+    one, then whichever helps most, and so on. What this choice flatters is measured and said."""
     reserved: bool = True
     """Where images are reserved from all folds, fit the ensemble's thresholds on them (runs the network)."""
     seed: Annotated[int, SEED] = 0
@@ -123,4 +126,9 @@ class CalibrateConfig:
 
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
-        return named_twice(self.runs)
+        found = named_twice(self.runs)
+        if self.greedy and len(self.runs) < 2:
+            found.append(
+                "--greedy chooses among runs of one split: name two or more, such as exp and exp_seed1"
+            )
+        return found

@@ -24,6 +24,7 @@ from cellflow.errors import CheckpointError, DataError, FoldError, RunError
 from cellflow.io.model_archive import is_archive, unpacked_archive
 from cellflow.numeric.averaging import VARIANTS, Variant
 from cellflow.storage.hashing import hash_file
+from cellflow.storage.records import dict_or_empty
 from cellflow.storage.run_folder import FoldFolder, RunFolder, ensemble_record, find_run
 from cellflow.style_models import StyleModels
 from cellflow.types import one_line
@@ -150,6 +151,7 @@ def open_models(
         if calibrated:
             several = together and (len(members) > 1 or foreign)
             records = _ensemble_records(sources, ensembles_dir) if together and not foreign else []
+            members = _that_earned(members, records)
             found = _calibrated(sources, members, records, several=several)
         thresholds = (found or _of_training(sources, members, given)).override(given)
     average = cast("Variant", thresholds.facts.get("average", "plain"))
@@ -270,6 +272,21 @@ def _check_types(members: tuple[Member, ...]) -> None:
                 f"{member.name} is to join for images of type {member.only_type!r}, but the types that "
                 f"the other members can tell are {', '.join(sorted(known))}."
             )
+
+
+def _that_earned(members: tuple[Member, ...], records: list[Path]) -> tuple[Member, ...]:
+    """Without the members of runs that ``calibrate --greedy`` left out."""
+    for record in records:
+        found = read_thresholds(record)
+        choice = dict_or_empty(found.facts.get("member_choice"))
+        kept = tuple(member for member in members if member.hash in found.members)
+        if choice.get("left_out") and sorted(item.hash for item in kept) == sorted(found.members):
+            names = ", ".join(map(str, choice["left_out"]))
+            _log.info(
+                "%s: left out of the ensemble, as it does not raise its score (%s)", names, record
+            )
+            return kept
+    return members
 
 
 def _calibrated(

@@ -25,8 +25,9 @@ from cellflow.engine.validation.fitted_facts import (
     number_or_null,
     threshold_search_of,
 )
+from cellflow.engine.validation.member_choice import MemberChoice, choose_members
 from cellflow.engine.validation.oof_flows import OofRun
-from cellflow.engine.validation.threshold_scores import CalibrationImages
+from cellflow.engine.validation.threshold_scores import CalibrationImages, ThresholdScores
 from cellflow.engine.validation.threshold_search import ThresholdSearch
 from cellflow.io.dataset import Dataset
 from cellflow.io.flow_store import FlowStore
@@ -52,14 +53,21 @@ def calibrate_ensemble(
 
     `searches` and `cross_fitted` (by id) are those of the single models of each run.
     """
+    record = ensemble_record(config.ensembles_dir, [part.run.name for part in parts])
     reserved = [str(name) for name in parts[0].folds.index if parts[0].folds[name] == RESERVED]
     if len(parts) > 1:
-        found = _from_seeds(parts, cross_fitted, config)
+        choice = _choice_of_runs(parts, config) if config.greedy else None
+        kept = range(len(parts)) if choice is None else sorted(choice.kept)
+        names = [part.run.name for part in parts]
+        parts = [parts[place] for place in kept]
+        found = _from_seeds(parts, [cross_fitted[place] for place in kept], config)
+        if choice is not None:
+            facts = {**found.facts, "member_choice": choice.to_dict(names)}
+            found = dataclasses.replace(found, facts=facts)
     elif reserved and config.reserved:
         found = _from_reserved(parts[0], reserved, searches[0], config)
     else:
         return None
-    record = ensemble_record(config.ensembles_dir, [part.run.name for part in parts])
     members = tuple(hash_ for part in parts for hash_ in part.hashes.values())
     thresholds = dataclasses.replace(
         found, members=members, policy=parts[0].policy, diameter=parts[0].diameter
@@ -68,27 +76,46 @@ def calibrate_ensemble(
     return thresholds, record
 
 
+def _choice_of_runs(parts: Sequence[OofRun], config: CalibrateConfig) -> MemberChoice:
+    """Runs whose members raise the score of the mean out-of-fold flows, at the thresholds of the training."""
+    mask, images = _start_mask(parts), _averaged(parts, "plain")
+
+    def scores_of(places: tuple[int, ...]) -> NDArray[np.float64]:
+        chosen = [parts[place] for place in places]
+        title = " + ".join(part.run.name for part in chosen)
+        own = ThresholdScores(_averaged(chosen, "plain"), config.grid, mask, config.select_metric)
+        return own.each(mask, title)
+
+    return choose_members(len(parts), scores_of, images.groups, seed=config.seed)
+
+
+def _start_mask(parts: Sequence[OofRun]) -> MaskConfig:
+    """Thresholds that all were trained with, or the defaults."""
+    masks = {part.mask for part in parts}
+    return masks.pop() if len(masks) == 1 else MaskConfig()
+
+
+def _averaged(parts: Sequence[OofRun], variant: Variant) -> CalibrationImages:
+    """The images of runs of one split, with the average of their flows."""
+
+    def flows(name: str) -> tuple[NDArray[Any], NDArray[Any], float]:
+        found = [part.flows(name) for part in parts]
+        mean = average_flows(((item[0], item[1]) for item in found), variant=variant)
+        return mean[0], mean[1], float(np.mean([item[2] for item in found]))
+
+    return parts[0].images(flows)
+
+
 def _from_seeds(
     parts: Sequence[OofRun], cross_fitted: Sequence[pd.Series[float]], config: CalibrateConfig
 ) -> Thresholds:
     """Fit on the mean of the out-of-fold flows of several trainings of one split."""
-
-    def flows_with(variant: Variant) -> Callable[[str], Any]:
-        def flows(name: str) -> tuple[NDArray[Any], NDArray[Any], float]:
-            found = [part.flows(name) for part in parts]
-            mean = average_flows(((item[0], item[1]) for item in found), variant=variant)
-            return mean[0], mean[1], float(np.mean([item[2] for item in found]))
-
-        return flows
-
-    images = {variant: parts[0].images(flows_with(variant)) for variant in VARIANTS}
+    images = {variant: _averaged(parts, variant) for variant in VARIANTS}
     names = " and ".join(part.run.name for part in parts)
     source = f"mean out-of-fold flows of {names}, {len(parts[0].scores)} images"
-    masks = {part.mask for part in parts}
-    start = masks.pop() if len(masks) == 1 else MaskConfig()
     ids = list(parts[0].scores["id"])
     single = np.mean([scores.loc[ids].to_numpy() for scores in cross_fitted], axis=0)
-    return _best_variant(images, source, start, config, single=single)
+    return _best_variant(images, source, _start_mask(parts), config, single=single)
 
 
 def _from_reserved(

@@ -1,8 +1,8 @@
-"""How much choosing the best epoch flatters the score of the epoch chosen."""
+"""How much choosing the best of something flatters the score of what was chosen: an epoch, or members."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,10 @@ from numpy.typing import NDArray
 from cellflow.errors import DataError
 from cellflow.rng import generator
 
-__all__ = ["selection_bias"]
+__all__ = ["optimism", "selection_bias"]
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 
 
 def selection_bias(
@@ -24,15 +27,8 @@ def selection_bias(
 ) -> pd.Series[float]:
     """Optimism of the best epoch of one fold, estimated by choosing on half of the validation groups.
 
-    The groups are split at random into halves A and B. Each half chooses the evaluation with the
-    highest mean score over its images, as training does over all of them, ties going to the earlier.
-    An image of A contributes its score at A's choice minus its score at B's choice: what the
-    evaluation gains on images that chose it over one chosen without them. An image of B contributes
-    the other way round. The result is the mean over many splits; its mean over images estimates by
-    how much the score of the best epoch is too high.
-
-    The choice is made with half of the groups. Fewer images choose worse and flatter more, so the
-    estimate is rather too large than too small for the choice that training made with all of them.
+    See `optimism`; of the halves each chooses the evaluation with the highest mean score over its images, as
+    training does over all of them, ties going to the earlier.
 
     Parameters
     ----------
@@ -63,15 +59,60 @@ def selection_bias(
     scores = _score_table(evaluations, "score")
     choice = scores if chosen_by == "score" else _score_table(evaluations, chosen_by)
     ids = scores.columns
-    numbers = np.unique([str(groups[name]) for name in ids], return_inverse=True)[1]
     if len(scores) == 1:
         bias = np.zeros(len(ids))
-    elif numbers.max() == 0:
-        bias = np.full(len(ids), np.nan)
     else:
-        first = _halves(int(numbers.max()) + 1, splits, seed)[:, numbers]
-        bias = _optimism(scores.to_numpy(np.float64), choice.to_numpy(np.float64), first)
+        values, choices = scores.to_numpy(np.float64), choice.to_numpy(np.float64)
+        # within a half, the largest sum is the largest mean
+        bias = optimism(
+            [str(groups[name]) for name in ids],
+            lambda rows: values[np.argmax(choices @ rows)],
+            seed=seed,
+            splits=splits,
+        )
     return pd.Series(bias, index=ids, name="selection_bias", dtype="float64")
+
+
+def optimism(
+    groups: Sequence[str],
+    scores_chosen_by: Callable[[Bools], Floats],
+    *,
+    seed: int = 0,
+    splits: int = 200,
+) -> Floats:
+    """By how much a choice flatters the score of each image, estimated by choosing on half of the groups.
+
+    The groups are split at random into halves A and B, and each half chooses. An image of A contributes its score
+    at A's choice minus its score at B's choice: what it gains by having had part in the choice. An image of B
+    contributes the other way round. The result is the mean over many splits; its mean over images estimates by how
+    much the score of what was chosen is too high.
+
+    The choice is made with half of the groups. Fewer images choose worse and flatter more, so the estimate is
+    rather too large than too small for a choice made with all of them.
+
+    Parameters
+    ----------
+    groups : sequence of str
+        Group of every image.
+    scores_chosen_by : callable
+        Makes the choice by some images, ``(N,)`` bool, and gives the score of every image at it, ``(N,)``.
+    seed, splits : int
+        Of the random halves.
+
+    Returns
+    -------
+    (N,) float64 ndarray
+        nan where there are fewer than two groups, as nothing can be split.
+    """
+    numbers = np.unique(list(groups), return_inverse=True)[1]
+    if len(numbers) == 0 or numbers.max() == 0:
+        return np.full(len(numbers), np.nan)
+    found = np.zeros(len(numbers))
+    for half in _halves(int(numbers.max()) + 1, splits, seed):
+        first = half[numbers]
+        gain = scores_chosen_by(first) - scores_chosen_by(~first)
+        found += np.where(first, gain, -gain)
+    return found / splits
 
 
 def _score_table(evaluations: pd.DataFrame, value: str) -> pd.DataFrame:
@@ -102,13 +143,3 @@ def _halves(n_groups: int, splits: int, seed: int) -> NDArray[np.bool_]:
     ranks = np.tile(np.arange(n_groups), (splits, 1))
     rng = generator(seed, "selection_bias")
     return np.asarray(rng.permuted(ranks, axis=1) < n_groups // 2, dtype=np.bool_)
-
-
-def _optimism(
-    scores: NDArray[np.float64], choice: NDArray[np.float64], first: NDArray[np.bool_]
-) -> NDArray[np.float64]:
-    """Mean contribution of each image, ``(N,)``, from scores and what chooses ``(E, N)`` and halves ``(S, N)``."""
-    own = np.argmax(first @ choice.T, axis=1)  # within a half, the largest sum is the largest mean
-    other = np.argmax(~first @ choice.T, axis=1)
-    gain = scores[own] - scores[other]
-    return np.asarray(np.where(first, gain, -gain).mean(axis=0), dtype=np.float64)

@@ -188,6 +188,12 @@ class ThresholdScores:
         """Score of one image at one setting, whatever the grid is; nothing is kept."""
         return float(self._score(name, [mask])[0][-1])
 
+    def each(self, mask: MaskConfig, title: str | None = None) -> Floats:
+        """Score of every image at one setting, whatever the grid is, with progress under a title; nothing is kept."""
+        return np.array(
+            list(self._over_images(lambda name: self.once(name, mask), self.images.ids, title))
+        )
+
     def _over_images(
         self, task: Callable[[str], Any], names: Sequence[str], title: str | None
     ) -> Iterable[Any]:

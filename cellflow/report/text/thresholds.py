@@ -63,6 +63,8 @@ def calibration_text(result: Calibration) -> str:
         lines.append(f"Written: {run.thresholds}, {run.cv}, {run.calibration}")
     if result.ensemble is not None:
         lines.append(f"\nensemble: {thresholds_text(result.ensemble)}")
+        if result.ensemble.facts.get("member_choice"):
+            lines.append(choice_text(result.ensemble.facts["member_choice"]))
         lines.append(f"Written: {result.record}")
     return "\n".join(lines)
 
@@ -85,6 +87,21 @@ def thresholds_text(thresholds: Thresholds) -> str:
         )
     if thresholds.facts.get("diameters"):
         lines.append(diameters_text(thresholds.facts["diameters"]))
+    return "\n".join(lines)
+
+
+def choice_text(choice: Mapping[str, Any]) -> str:
+    """Members that were kept and left out, with the score after each, and what choosing flatters."""
+    taken = zip(choice["kept"], choice["scores"], strict=True)
+    lines = [
+        f"  {'with' if place else 'kept'} {name}: {score:.4f}"
+        for place, (name, score) in enumerate(taken)
+    ]
+    out = ", ".join(choice["left_out"])
+    lines.append(f"  left out: {out or 'none'}; all together: {choice['every']:.4f}")
+    bias = choice["selection_bias"]
+    flatters = "not known of one group" if bias is None else f"{bias:.4f}"
+    lines.append(f"  how much this choice flatters these scores: {flatters}")
     return "\n".join(lines)
 
 
