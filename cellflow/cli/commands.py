@@ -76,7 +76,11 @@ def _folds(config: configs.FoldsConfig) -> None:
 
 
 def _train(config: configs.TrainConfig) -> None:
-    from cellflow.report.text.training import training_plan_text, training_text
+    from cellflow.report.text.training import (
+        final_training_text,
+        training_plan_text,
+        training_text,
+    )
 
     if config.dry_run:
         from cellflow.engine.training.training_plan import plan_training
@@ -86,7 +90,8 @@ def _train(config: configs.TrainConfig) -> None:
     from cellflow.engine.runs.next_command import after_training
     from cellflow.engine.training.train import train
 
-    say(training_text(train(config)))
+    done = train(config)
+    say(final_training_text(done, config.name) if config.is_final else training_text(done))
     say(after_training(config))
 
 

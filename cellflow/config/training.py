@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -198,11 +198,12 @@ class TrainConfig:
     >>> check_config(TrainConfig(fold=("first",)))
     Traceback (most recent call last):
         ...
-    cellflow.errors.ConfigError: --fold takes fold numbers or all, found first
+    cellflow.errors.ConfigError: --fold takes fold numbers, all or none, found first
     """
 
     fold: tuple[str, ...] = ("all",)
-    """Folds to validate on, each with a model trained on the rest: 2, or 0 1 2, or all."""
+    """Folds to validate on, each with a model trained on the rest: 2, or 0 1 2, or all. none: one network on all images
+    that are not reserved, as run NAME-final; the folds of NAME vouch for it, and it takes their thresholds."""
     data: Annotated[Path, tyro.conf.arg(aliases=["--dir"])] = Path("cellflow-data")
     """Dataset folder with folds.csv."""
     recipe: Literal["cellpose", "auto"] = "cellpose"
@@ -250,12 +251,22 @@ class TrainConfig:
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
 
+    @property
+    def is_final(self) -> bool:
+        """Whether it is one network on all images, which no fold validates."""
+        return self.fold == ("none",)
+
+    def of_fold(self, fold: int) -> TrainConfig:
+        """The same for one of its folds."""
+        return self if self.is_final else replace(self, fold=(str(fold),))
+
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
         found = []
-        if not self.fold or any(part != "all" and not is_number(part) for part in self.fold):
+        numbers = [part for part in self.fold if part != "all"]
+        if not self.fold or not (self.is_final or all(map(is_number, numbers))):
             found.append(
-                f"--fold takes fold numbers or all, found {' '.join(self.fold) or 'nothing'}"
+                f"--fold takes fold numbers, all or none, found {' '.join(self.fold) or 'nothing'}"
             )
         if self.debug and self.dry_run:
             found.append("--debug and --dry_run exclude each other; give one of them")

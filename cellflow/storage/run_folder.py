@@ -15,7 +15,17 @@ from cellflow.errors import RunError
 from cellflow.storage.atomic import restore_folder, write_text
 from cellflow.storage.records import load_yaml
 
-__all__ = ["FoldFolder", "RunFolder", "debug_name", "ensemble_record", "find_run", "former_hashes"]
+__all__ = [
+    "FoldFolder",
+    "RunFolder",
+    "debug_name",
+    "ensemble_record",
+    "final_name",
+    "find_run",
+    "former_hashes",
+    "is_final_record",
+    "vouching_folder",
+]
 
 _SECTIONS = ("model", "optim", "sampling", "mask")
 """Groups of settings in the config of a record."""
@@ -232,13 +242,28 @@ def _restored(run: RunFolder) -> RunFolder:
     return run
 
 
-SUFFIX = "-debug"
-"""Ending of the names of debug runs."""
+DEBUG, FINAL = "-debug", "-final"
+"""Endings of the names of debug runs, and of runs of one network on all images."""
 
 
 def debug_name(name: str) -> str:
     """What the debug run of an experiment is called."""
-    return name if name.endswith(SUFFIX) else name + SUFFIX
+    return name if name.endswith(DEBUG) else name + DEBUG
+
+
+def final_name(name: str) -> str:
+    """What the run of one network on all images is called, beside the run whose folds vouch for it."""
+    return name if name.endswith(FINAL) else name + FINAL
+
+
+def is_final_record(record: Mapping[str, Any] | None) -> bool:
+    """Whether a run, by its record, is one network on all images, of which no score is honest."""
+    return record is not None and record["config"].get("final") is True
+
+
+def vouching_folder(run: RunFolder) -> RunFolder:
+    """Where the run lies whose folds vouch for a final one."""
+    return RunFolder(run.path.parent / run.name.removesuffix(FINAL))
 
 
 def ensemble_record(ensembles_dir: Path, names: Iterable[str]) -> Path:

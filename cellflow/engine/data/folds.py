@@ -221,6 +221,8 @@ def wanted_folds(asked: tuple[str, ...], there: list[int], dataset: Dataset) -> 
     """The folds that `--fold` names, among those that validate; refused if one of them does not exist."""
     if "all" in asked:
         return there
+    if asked == ("none",):  # one network, which is kept as that of the first
+        return there[:1]
     wanted = sorted({int(part) for part in asked})
     missing = [fold for fold in wanted if fold not in there]
     if missing:

@@ -30,7 +30,7 @@ from cellflow.storage.atomic import atomic_folder, write_json
 from cellflow.storage.hashing import hash_file, hash_json
 from cellflow.storage.plain_values import plain
 from cellflow.storage.records import dict_or_empty, read_json
-from cellflow.storage.run_folder import RunFolder
+from cellflow.storage.run_folder import RunFolder, is_final_record
 
 __all__ = ["explorer_facts", "fellow_runs", "run_explorer"]
 
@@ -94,6 +94,8 @@ def explorer_facts(
     """
     if not run.scores.is_file():
         text = f"No out-of-fold predictions yet. Make them with: cellflow oof {run_word(run)}"
+        if run.exists() and is_final_record(run.read_record()):
+            text = "There are no out-of-fold predictions: this network has seen all images."
         return ExplorerFacts((), notes=[("note", text)])
     again = f"Make it again with: cellflow oof {run_word(run)}"
     scores = read_table(run.scores, ["id", "fold", "score"], remedy=again)

@@ -10,7 +10,7 @@ from typing import Any
 from cellflow.engine.runs.next_command import train_command
 from cellflow.errors import CellflowError
 from cellflow.storage.config_file import read_config_file
-from cellflow.storage.run_folder import SUFFIX, RunFolder, ensemble_record
+from cellflow.storage.run_folder import DEBUG, RunFolder, ensemble_record
 
 __all__ = ["again_commands", "use_commands"]
 
@@ -79,7 +79,7 @@ def _with_settings(command: str, run: Path, settings: Path, data: Path) -> str:
 
 def _free_name(run: RunFolder) -> str:
     """A name that no run has; that of a debug run, which a training would give it, stays one."""
-    stem = run.name.removesuffix(SUFFIX)
+    stem = run.name.removesuffix(DEBUG)
     ends = itertools.chain(["-again"], (f"-again-{n}" for n in itertools.count(2)))
     names = (stem + end + run.name[len(stem) :] for end in ends)
     return next(name for name in names if not (run.path.parent / name).exists())

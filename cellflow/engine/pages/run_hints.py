@@ -13,7 +13,7 @@ from cellflow.errors import CellflowError
 from cellflow.numeric.bootstrap import MIN_GROUPS
 from cellflow.report.pages.run_facts import FoldFacts, Hint, RunFacts, ThresholdFacts
 from cellflow.storage.records import number_or_none
-from cellflow.storage.run_folder import RunFolder
+from cellflow.storage.run_folder import RunFolder, is_final_record, vouching_folder
 
 __all__ = ["COSTLY", "FAR_BELOW", "LARGE_BIAS", "OVERFIT", "run_hints"]
 
@@ -58,7 +58,13 @@ def _of_the_state(run: RunFolder, state: RunState, facts: RunFacts) -> Iterator[
     if left:
         yield "warning", _unfinished(run, left, facts.folds)
         return
-    if facts.scores is None and state.record is not None:
+    if is_final_record(state.record):
+        yield (
+            "note",
+            "This network has seen all images of its dataset, so no score of it is honest, and those while training "
+            f"least of all. The folds of run {vouching_folder(run).name!r} vouch for it.",
+        )
+    elif facts.scores is None and state.record is not None:
         yield (
             "note",
             "There are no out-of-fold predictions yet, so no honest score: scores while training are of "

@@ -145,8 +145,8 @@ def _check_honest(teachers: Teachers, fold: int) -> None:
         found = member.facts.get("fold")
         if is_final_model(member.facts):
             raise LeakError(
-                f"{member.name} cannot make targets for fold {fold}: it learnt from models that have seen all "
-                "images of its dataset (cellflow distil --final).",
+                f"{member.name} cannot make targets for fold {fold}: it has seen all images of its dataset, itself "
+                "or through its teachers.",
                 expected=fold, found=ALL,
             )  # fmt: skip
         if found != fold:

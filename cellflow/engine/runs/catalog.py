@@ -21,7 +21,7 @@ from cellflow.engine.runs.state import (
 )
 from cellflow.errors import DataError
 from cellflow.storage.locks import is_locked
-from cellflow.storage.run_folder import RunFolder
+from cellflow.storage.run_folder import RunFolder, is_final_record
 
 __all__ = ["find_runs", "is_trained_now", "list_runs"]
 
@@ -97,6 +97,8 @@ def _row(run: RunFolder) -> dict[str, Any]:
     labels = run_labels(run, metadata)
     cv = overall_cv(run) if state.predicted else {}
     scores = [fold.score for fold in state.folds if fold.score is not None]
+    if is_final_record(state.record):  # those of images that it was trained on
+        scores = []
     return {
         "name": run.name,
         "status": _status(run, state),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from cellflow.config import MaskConfig
+from cellflow.config import MaskConfig, config_differences
 from cellflow.config.shared import Policy
 from cellflow.engine.runs.next_command import named_folds, run_word, train_command
 from cellflow.engine.runs.run_records import (
@@ -30,7 +30,7 @@ from cellflow.nn.checkpoint import load_model_file
 from cellflow.storage.hashing import hash_file, hash_json
 from cellflow.storage.locks import is_locked
 from cellflow.storage.records import dict_or_empty
-from cellflow.storage.run_folder import RunFolder, former_hashes
+from cellflow.storage.run_folder import RunFolder, former_hashes, is_final_record, vouching_folder
 
 __all__ = [
     "check_has_honest_score",
@@ -43,6 +43,7 @@ __all__ = [
     "run_folds",
     "run_mask",
     "run_policy",
+    "vouching_run",
     "warn_of_old_masks",
 ]
 
@@ -122,19 +123,42 @@ def model_facts(path: Path) -> dict[str, Any]:
 
 
 def is_final_model(facts: Mapping[str, Any]) -> bool:
-    """Whether a model, by what is stored with it, learnt from models that have seen all images."""
-    return dict_or_empty(facts.get("targets")).get("part") == ALL
+    """Whether a model, by what is stored with it, has seen all images, or learnt from models that have."""
+    return facts.get("final") is True or dict_or_empty(facts.get("targets")).get("part") == ALL
 
 
 def check_has_honest_score(path: Path) -> None:
     """Refuse a model for which no image of its dataset is one that it never saw."""
     if is_final_model(model_facts(path)):
         raise LeakError(
-            f"{path} learnt from models that have seen all images of its dataset (cellflow distil --final), so no "
-            "prediction of these images is out of fold. Use it for new images; for an honest score distil without "
-            "--final.",
+            f"{path} has seen all images of its dataset, itself (cellflow train --fold none) or through its teachers "
+            "(cellflow distil --final), so no prediction of these images is out of fold. Use it for new images; the "
+            "honest score is that of the folds, trained with --fold all or distilled without --final.",
             path=path,
         )
+
+
+def vouching_run(run: RunFolder) -> RunFolder | None:
+    """The run whose folds vouch for one network on all images: of the same settings, data and split, beside it.
+
+    None where the run is no such network, or that one is not there; a warning says what differs.
+    """
+    record = run.read_record()
+    if not is_final_record(record):
+        return None
+    found = vouching_folder(run)
+    if found.path == run.path or not found.exists():
+        return None
+    other = found.read_record()
+    differ = [key for key in ("data_hash", "folds_hash") if record[key] != other[key]]
+    differ += config_differences(other["config"], {**record["config"], "final": None})
+    if differ:
+        _log.warning(
+            "run %r does not vouch for %r, so its thresholds are not used: %s",
+            found.name, run.name, "; ".join(differ),
+        )  # fmt: skip
+        return None
+    return found
 
 
 def misfits(facts: Mapping[str, Any], fold: int, record: Mapping[str, Any]) -> list[str]:

@@ -46,6 +46,8 @@ def identity(config: TrainConfig) -> dict[str, Any]:
         del plain["pseudo"], plain["pseudo_weight"]
     else:
         plain["pseudo"] = TargetFolder.open(config.pseudo).identity
+    if config.is_final:
+        plain["final"] = True
     name = config.model.pretrained_model
     if name.lower() != "none":
         plain["model"]["pretrained_model"] = start_identity(name, download=config.download)

@@ -11,7 +11,7 @@ from cellflow.engine.runs.run_records import select_metric_of
 from cellflow.engine.runs.state import run_state
 from cellflow.errors import ConfigError
 from cellflow.storage.config_file import read_config_file
-from cellflow.storage.run_folder import RunFolder, debug_name
+from cellflow.storage.run_folder import RunFolder, debug_name, final_name
 
 __all__ = [
     "after_calibration",
@@ -31,10 +31,13 @@ def run_word(run: RunFolder) -> str:
 
 def after_training(config: TrainConfig) -> str:
     """What comes after a training: the folds of the run that are left, or its out-of-fold predictions."""
-    name = debug_name(config.name) if config.debug else config.name
-    run = RunFolder(config.runs_dir / name)
+    name = final_name(config.name) if config.is_final else config.name
+    run = RunFolder(config.runs_dir / (debug_name(name) if config.debug else name))
     folds = run_state(run).folds
     left = [fold.fold for fold in folds if not fold.complete]
+    if config.is_final:
+        unfinished = " --unfinished" if left else ""
+        return f"Next: cellflow predict FOLDER --model {run_word(run)}{unfinished}; FOLDER holds new images"
     if not left:
         return f"Next: cellflow oof {run_word(run)}"
     settings = shlex.quote(str(run.settings("train")))

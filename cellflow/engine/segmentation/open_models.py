@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from cellflow.config import MaskConfig, MaskOverrides
 from cellflow.config.shared import POLICIES, Policy
-from cellflow.engine.runs.contents import check_models, run_mask, run_policy
+from cellflow.engine.runs.contents import check_models, run_mask, run_policy, vouching_run
 from cellflow.engine.runs.model_files import find_model_files
 from cellflow.engine.runs.next_command import run_word
 from cellflow.engine.runs.thresholds import Thresholds, read_thresholds
@@ -300,7 +300,13 @@ def _calibrated(
             return found
         _log.warning("%s was calibrated for other members and is not used", record)
     run = sources[0].run
-    if len(sources) > 1 or run is None or not run.thresholds.exists():
+    if len(sources) > 1 or run is None:
+        return None
+    vouching = vouching_run(run)
+    if vouching is not None and vouching.thresholds.exists():
+        source = f"those of single models of run {vouching.name}, whose folds vouch for this one"
+        return dataclasses.replace(read_thresholds(vouching.thresholds), source=source)
+    if not run.thresholds.exists():
         return None
     found = read_thresholds(run.thresholds)
     if {member.hash for member in members} <= set(found.members):
@@ -331,15 +337,17 @@ def _of_training(
             f"cellflow calibrate {' '.join(map(run_word, runs))}; or say which ones to use: "
             "--cellprob_threshold, --flow_threshold, --min_size and so on."
         )
-    policies = {
-        run_policy(run, list(map(hash_file, source.files)))
-        for source in sources
-        if (run := source.run)
-    }
+    policies = {_policy(source.run, source.files) for source in sources if source.run}
     policy, diameter = policies.pop() if len(policies) == 1 else ("dataset", None)
     if policies:
         _log.warning("the runs chose different diameter policies; that of the data set is used")
     return Thresholds(masks[0], source=NOT_CALIBRATED, policy=policy, diameter=diameter)
+
+
+def _policy(run: RunFolder, files: Sequence[Path]) -> tuple[Policy, float | None]:
+    """Where diameters come from, as the out-of-fold pass of the run, or of one that vouches for it, found best."""
+    vouching = vouching_run(run)
+    return run_policy(vouching) if vouching else run_policy(run, list(map(hash_file, files)))
 
 
 def check_type(cell_type: str | None, opened: Opened) -> str:

@@ -65,9 +65,7 @@ def train_on_workers(
     ):
         rounds = math.ceil(len(folds) / max(1, scheduler.workers))
         settings = _for_workers(config, budget.part(rounds).left)
-        tasks = {
-            f"fold {fold}": (train, replace(settings, fold=(str(fold),)), shared) for fold in folds
-        }
+        tasks = {f"fold {fold}": (train, settings.of_fold(fold), shared) for fold in folds}
         try:
             outcome = _run(scheduler, tasks, needs_gpu=config.runtime.device != "cpu")
         except BaseException:

@@ -25,7 +25,7 @@ from cellflow.engine.training.sample_cache import (
 )
 from cellflow.errors import DataError, LeakError
 from cellflow.io.dataset import Dataset
-from cellflow.io.target_folder import TargetFolder
+from cellflow.io.target_folder import ALL, TargetFolder
 from cellflow.storage.sizes import few_text, plural
 
 __all__ = [
@@ -72,6 +72,12 @@ def check_targets(config: TrainConfig, dataset: Dataset, wanted: list[int]) -> N
             f"--pseudo {targets.path} is for one final network: its teachers have seen the images of all folds. "
             "Train it as one, such as --fold 0.",
             path=targets.path, expected=1, found=len(wanted),
+        )  # fmt: skip
+    if config.is_final and not targets.is_final:
+        raise DataError(
+            f"--fold none learns from all images, but --pseudo {targets.path} has other targets for each fold. Make "
+            "one set with all models: cellflow distil RUN --final.",
+            path=targets.path, expected=[ALL], found=targets.parts,
         )  # fmt: skip
     known = dict(zip(dataset.images["pixel_hash"], dataset.ids, strict=True))
     for fold in wanted:
@@ -163,7 +169,9 @@ def target_facts(config: TrainConfig, fold: int) -> dict[str, str]:
 
 
 def is_final(config: TrainConfig) -> bool:
-    """Whether a training is that of a network whose teachers have seen all images, so that no score is honest."""
+    """Whether a training is that of a network that sees all images, or whose teachers have: no score is honest."""
+    if config.is_final:
+        return True
     return config.pseudo is not None and TargetFolder.open(config.pseudo).is_final
 
 

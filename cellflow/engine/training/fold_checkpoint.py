@@ -85,6 +85,7 @@ class FoldCheckpoint:
         self.origin |= {"samples_hash": ids_hash(trained_on)}
         taught = target_facts(config, fold)
         self.origin |= {"targets": taught} if taught else {}
+        self.origin |= {"final": True} if config.is_final else {}
         self._config_hash = hash_json(identity["config"])
         self._writes, self._lease = machine.ranks.first, lease
         self._saved_at, self.seconds = time.monotonic(), 0.0

@@ -115,7 +115,7 @@ def _start(
 ) -> _Child:
     runtime = replace(config.runtime, device=device)
     budget = f"{max(1.0, seconds):.0f}s" if math.isfinite(seconds) else None
-    of_fold = replace(config, fold=(str(fold),), runtime=runtime, time_budget=budget)
+    of_fold = replace(config.of_fold(fold), runtime=runtime, time_budget=budget)
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_work, args=(train, of_fold, theirs, messages))

@@ -189,6 +189,11 @@ class Progress:
             self.best_value = value
         return better
 
+    def take(self, score: float, epoch: float, weights: str, value: float) -> None:
+        """Take an evaluation whatever came before."""
+        self.best_value = -1.0
+        self.consider(score, epoch, weights, value)
+
     def to_dict(self) -> dict[str, Any]:
         """Python primitives only."""
         plain = {item.name: getattr(self, item.name) for item in fields(self)}

@@ -23,6 +23,7 @@ from cellflow.engine.training.cluster_folds import train_on_workers
 from cellflow.engine.training.crops import FoldSamples, fold_samples
 from cellflow.engine.training.debug_run import debug_config
 from cellflow.engine.training.extra_images import check_targets, is_final
+from cellflow.engine.training.final_network import final_config, fit_final_styles
 from cellflow.engine.training.fold_result import FoldResult, copy_best, finished_without_state
 from cellflow.engine.training.fold_trainer import FoldTrainer
 from cellflow.engine.training.parallel_folds import devices_for, train_side_by_side
@@ -87,6 +88,8 @@ def train(config: TrainConfig) -> list[FoldResult]:
     if config.dry_run:
         raise ConfigError("A dry run trains nothing; its plan comes from plan_training(config).")
     config = settled_config(config)
+    if config.is_final:
+        config = final_config(config)
     if config.debug:
         config = debug_config(config)
     machine = _own_machine(config)
@@ -238,6 +241,8 @@ def _train_fold(job: Job, fold: int, budget: Budget, trackers: Trackers) -> Fold
                 "fold %d is complete: best score %.4f at epoch %g of %g, %s",
                 fold, result.best_score, result.best_epoch, result.epochs, files.best,
             )  # fmt: skip
+            if job.config.is_final and job.machine.ranks.first:
+                fit_final_styles(files, training.ids, job.dataset, job.machine)
     return result
 
 

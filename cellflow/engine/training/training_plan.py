@@ -17,6 +17,7 @@ from cellflow.engine.runtime.machine import Machine, choose_machine
 from cellflow.engine.segmentation.member import Member
 from cellflow.engine.training.crops import fold_samples, make_crops, make_sampler
 from cellflow.engine.training.extra_images import check_targets
+from cellflow.engine.training.final_network import final_config
 from cellflow.engine.training.recipe import settled_config
 from cellflow.engine.training.start_network import check_crop_side, start_stepper
 from cellflow.engine.training.trainable import check_trainable
@@ -96,6 +97,8 @@ def plan_training(config: TrainConfig) -> Plan:
     """
     check_config(config)
     config = settled_config(config)
+    if config.is_final:
+        config = final_config(config)
     machine = choose_machine(config.runtime)
     dataset = Dataset.open(config.data)
     split = load_folds(dataset)

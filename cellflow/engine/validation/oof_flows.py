@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cellflow.config import CalibrateConfig, MaskConfig
 from cellflow.config.shared import Policy
 from cellflow.engine.runs.contents import (
+    check_has_honest_score,
     check_models,
     read_table,
     run_dataset,
@@ -59,6 +60,8 @@ class OofRun:
         dataset = run_dataset(run, config.data)
         folds = run_folds(run, dataset)
         models = check_models(run, unfinished=config.unfinished)
+        for path in models.values():
+            check_has_honest_score(path)
         if not run.scores.exists():
             raise RunError(
                 f"Run {run.name!r} has no out-of-fold flows. Make them: cellflow oof {run_word(run)}"

@@ -24,6 +24,7 @@ from cellflow.io.tables import read_rows
 from cellflow.numeric.labels import labels_from_instances
 from cellflow.numeric.rle import instances_from_rles, rles_from_labels
 from cellflow.storage.records import read_json
+from cellflow.storage.run_folder import is_final_record
 from cellflow.storage.sizes import few_text
 
 __all__ = ["check_oof"]
@@ -47,6 +48,8 @@ class _Oof(NamedTuple):
 def check_oof(files: RunFiles) -> str:
     """Check the rows of flows, masks, predictions and scores; what was looked at, in words."""
     run = files.run
+    if not run.oof.exists() and is_final_record(files.record):
+        return "none, as its network has seen all images"
     if not run.oof.exists():
         files.note("oof", f"no out-of-fold predictions yet: cellflow oof {run_word(run)}")
         return "none yet"

@@ -9,7 +9,7 @@ from cellflow.config.metrics import SELECT_NAMES
 from cellflow.report.text.table import named_lines
 from cellflow.storage.sizes import duration_text
 
-__all__ = ["TIME_IS_UP", "training_plan_text", "training_text"]
+__all__ = ["TIME_IS_UP", "final_training_text", "training_plan_text", "training_text"]
 
 TIME_IS_UP = "Time is up. The same command goes on."
 
@@ -53,6 +53,17 @@ def training_text(folds: Sequence[Fold]) -> str:
     if not all(fold.finished for fold in folds):
         lines.append(TIME_IS_UP)
     return "\n".join(lines)
+
+
+def final_training_text(folds: Sequence[Fold], vouching: str) -> str:
+    """How the training of one network on all images ended, and which run has the score that stands for it."""
+    (fold,) = folds
+    if not fold.finished:
+        return TIME_IS_UP
+    return (
+        f"One network on all images, as it is after epoch {fold.best_epoch:g}. No image is left to score it on: the "
+        f"folds of run {vouching} vouch for it."
+    )
 
 
 def training_plan_text(plan: Any) -> str:

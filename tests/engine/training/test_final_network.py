@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from cellflow import RunsConfig, cli, distil, list_runs
+from cellflow.config import (
+    CalibrateConfig,
+    DistilConfig,
+    GridConfig,
+    OofConfig,
+    RuntimeConfig,
+    TrainConfig,
+    VerifyConfig,
+    check_config,
+)
+from cellflow.engine.runs.contents import model_facts
+from cellflow.engine.runs.sample_list import TRAINS, read_sample_list
+from cellflow.engine.runtime.machine import Machine
+from cellflow.engine.segmentation.open_models import open_models
+from cellflow.engine.segmentation.styles import read_style_models
+from cellflow.engine.training.train import train
+from cellflow.engine.validation.calibrate import calibrate
+from cellflow.engine.validation.oof import oof
+from cellflow.engine.validation.verify import verify
+from cellflow.errors import ConfigError, LeakError
+from cellflow.io.dataset import Dataset
+from cellflow.io.fold_table import RESERVED
+from cellflow.nn.precision import choose_device
+from cellflow.storage.hashing import hash_file
+from cellflow.storage.run_folder import RunFolder
+
+CPU = RuntimeConfig(device="cpu", amp="off")
+
+
+def test_none_stands_alone() -> None:
+    with pytest.raises(ConfigError, match="found 0 none"):
+        check_config(TrainConfig(fold=("0", "none")))
+    check_config(TrainConfig(fold=("none",)))
+
+
+@pytest.fixture
+def calibrated(predicted: TrainConfig, tmp_path: Path) -> TrainConfig:
+    """A run of two folds with thresholds."""
+    grid = GridConfig(0.0, 1.0, 2, flow_thresholds=(0.0,), min_sizes=(15,), extras=False)
+    places = {"runs_dir": predicted.runs_dir, "ensembles_dir": tmp_path / "ensembles"}
+    calibrate(CalibrateConfig(runs=("tiny",), grid=grid, runtime=CPU, **places))
+    return predicted
+
+
+def test_a_network_on_all_images_takes_what_its_folds_found(
+    calibrated: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folds = RunFolder(calibrated.runs_dir / "tiny")
+    before = {path: hash_file(path) for path in folds.path.rglob("*.*") if path.is_file()}
+    command = f"train --config {folds.settings('train')} --fold none --runs_dir {folds.path.parent}"
+    with pytest.raises(SystemExit) as caught:
+        cli.main(command.split())
+    assert not caught.value.code
+    text = capsys.readouterr()
+    assert "the folds of run tiny vouch for it" in text.out
+    assert "tiny-final" in text.out.splitlines()[-1] and "predict" in text.out.splitlines()[-1]
+    assert {path: hash_file(path) for path in before} == before
+
+    run, dataset = RunFolder(calibrated.runs_dir / "tiny-final"), Dataset.open(calibrated.data)
+    files = run.fold(0)
+    roles, split = read_sample_list(files.samples), dataset.folds()
+    assert set(roles[split.index[split != RESERVED]]) == {TRAINS}
+    facts = model_facts(files.best)
+    assert facts["final"] is True
+    assert facts["epoch"] == calibrated.optim.n_epochs
+    assert read_style_models(files.styles).model_hash == hash_file(files.best)
+
+    machine = Machine(choose_device("cpu"))
+    places = {"runs_dir": calibrated.runs_dir, "ensembles_dir": tmp_path / "ensembles"}
+    opened = open_models(["tiny-final"], machine, **places)
+    assert "of run tiny" in opened.thresholds.source
+    assert opened.thresholds.shared == open_models(["tiny"], machine, **places).thresholds.shared
+    assert len(opened.members) == 1
+    by_file = open_models([str(files.best)], machine, **places)
+    assert by_file.thresholds == opened.thresholds
+
+    with pytest.raises(LeakError, match="--fold all"):
+        oof(OofConfig(run="tiny-final", runs_dir=calibrated.runs_dir, runtime=CPU))
+    with pytest.raises(LeakError, match="--fold all"):
+        calibrate(CalibrateConfig(runs=("tiny-final",), runs_dir=calibrated.runs_dir))
+    with pytest.raises(LeakError, match="tiny-final fold 0 cannot make targets"):
+        distil(DistilConfig(runs=("tiny-final",), name="s", runs_dir=calibrated.runs_dir))
+    found = verify(VerifyConfig(run.path))
+    assert found.problems == 0 and not found.findings
+    row = list_runs(RunsConfig(runs_dir=calibrated.runs_dir)).set_index("name").loc["tiny-final"]
+    assert row["status"] == "trained" and pd.isna(row["best_val"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["report", str(run.path)])
+    assert not caught.value.code
+    assert "no score of it is honest" in run.report.read_text()
+
+    # the same command again has nothing to do
+    state = hash_file(files.best), files.styles.stat().st_mtime_ns
+    assert train(replace(calibrated, fold=("none",)))[0].finished == "epochs"
+    assert (hash_file(files.best), files.styles.stat().st_mtime_ns) == state
+
+
+def test_debug_and_plan_have_names_of_their_own(
+    tiny_config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (
+        f"train --data {tiny_config.data} --name x --runs_dir {tmp_path} --fold none --device cpu"
+    )
+    for more, name in (("--debug", "x-final-debug"), ("--dry_run", "x-final_batch.png")):
+        with pytest.raises(SystemExit) as caught:
+            cli.main([*words.split(), more])
+        assert not caught.value.code
+        assert name in capsys.readouterr().out
+        assert (tmp_path / name).exists()
+
+
+def test_a_worker_trains_the_same(tiny_config: TrainConfig) -> None:
+    final = replace(tiny_config, fold=("none",))
+    assert final.of_fold(0).is_final
+    assert tiny_config.of_fold(1).fold == ("1",)
+
+
+def test_the_policy_is_that_of_the_folds(copied: TrainConfig, tmp_path: Path) -> None:
+    oof(OofConfig(run="tiny", runs_dir=copied.runs_dir, policy="image", runtime=CPU))
+    train(replace(copied, fold=("none",)))
+    machine = Machine(choose_device("cpu"))
+    opened = open_models(["tiny-final"], machine, runs_dir=copied.runs_dir)
+    assert opened.policy == "image"
+    assert opened.members[0].styles is not None
+
+
+def test_folds_of_other_settings_do_not_vouch(
+    calibrated: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = replace(calibrated.optim, n_epochs=calibrated.optim.n_epochs - 1)
+    train(replace(calibrated, fold=("none",), optim=other))
+    with caplog.at_level(logging.WARNING):
+        opened = open_models(
+            ["tiny-final"], Machine(choose_device("cpu")), runs_dir=calibrated.runs_dir
+        )
+    assert "'tiny' does not vouch for 'tiny-final'" in caplog.text
+    assert "n_epochs" in caplog.text
+    assert "not calibrated" in opened.thresholds.source
+
+
+def test_without_folds_there_are_the_thresholds_of_the_training(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    short = replace(tiny_config.optim, n_epochs=1)
+    train(replace(tiny_config, runs_dir=tmp_path, fold=("none",), optim=short))
+    opened = open_models(["tiny-final"], Machine(choose_device("cpu")), runs_dir=tmp_path)
+    assert "not calibrated" in opened.thresholds.source
