@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 from cellflow import __version__
 from cellflow.engine.model_exports.job import ModelExportJob
+from cellflow.engine.runs.contents import vouching_run
 from cellflow.engine.runs.thresholds import read_thresholds
 from cellflow.io.model_archive import write_archive
 from cellflow.report.text.model_card import model_card
@@ -44,8 +45,9 @@ def export_archive(job: ModelExportJob, path: Path) -> list[Path]:
         card = Path(scratch) / "README.md"
         write_text(card, model_card(job.facts, _USAGE.format(file=path.name, version=__version__)))
         files = {"README.md": card, copy.record_path.name: copy.record_path} | _files(job)
-        if job.run.oof_record.is_file():
-            passed = read_json(job.run.oof_record) or {}
+        made = (vouching_run(job.run) or job.run).oof_record
+        if made.is_file():
+            passed = read_json(made) or {}
             write_json(copy.oof_record, {key: passed[key] for key in passed if key != "machine"})
             files[copy.oof_record.relative_to(copy.path).as_posix()] = copy.oof_record
         facts = {
@@ -68,6 +70,9 @@ def _files(job: ModelExportJob) -> dict[str, Path]:
     for fold in job.members:
         paths += [run.fold(fold).best, run.fold(fold).styles]
     found = {path.relative_to(run.path).as_posix(): path for path in paths if path.is_file()}
+    keeper = vouching_run(run)
+    if keeper is not None and keeper.thresholds.is_file():
+        found[keeper.thresholds.name] = keeper.thresholds
     return found | _calibration(job)
 
 

@@ -13,7 +13,7 @@ import torch
 
 from cellflow.config.model_export import ModelExportConfig
 from cellflow.engine.data.folds import image_groups
-from cellflow.engine.runs.contents import check_models, run_dataset
+from cellflow.engine.runs.contents import check_models, run_dataset, vouching_run
 from cellflow.engine.runs.identity import versions
 from cellflow.engine.runs.metadata import build_metadata
 from cellflow.engine.runs.state import lenient_table
@@ -25,7 +25,7 @@ from cellflow.errors import DataError, RunError
 from cellflow.report.text.model_card import ModelFacts, model_card
 from cellflow.storage.atomic import write_text
 from cellflow.storage.records import number_or_none
-from cellflow.storage.run_folder import RunFolder, find_run
+from cellflow.storage.run_folder import RunFolder, find_run, is_final_record
 
 __all__ = ["ModelExportJob", "open_job"]
 
@@ -84,8 +84,9 @@ def open_job(config: ModelExportConfig) -> ModelExportJob:
 
 
 def _facts(run: RunFolder, opened: Opened, config: ModelExportConfig) -> ModelFacts:
-    record, metadata = run.read_record(), build_metadata(run, ensembles_dir=config.ensembles_dir)
-    predicted = _predicted_counts(run) if metadata["cv"] is not None else {}
+    record, scored = run.read_record(), vouching_run(run) or run
+    metadata = build_metadata(scored, ensembles_dir=config.ensembles_dir)
+    predicted = _predicted_counts(scored) if metadata["cv"] is not None else {}
     first = opened.members[0]
     start = str(record["config"].get("model", {}).get("pretrained_model", "none"))
     return ModelFacts(
@@ -108,6 +109,7 @@ def _facts(run: RunFolder, opened: Opened, config: ModelExportConfig) -> ModelFa
         versions={**versions(), **{"network trained with": _text(record.get("versions"))}},
         authors=config.author,
         license=config.license,
+        is_final=is_final_record(record),
     )
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from cellflow.engine.runs.contents import vouching_run
 from cellflow.engine.runs.metadata import read_metadata
 from cellflow.engine.runs.next_command import run_word
 from cellflow.engine.runs.thresholds import read_thresholds
@@ -49,6 +50,10 @@ def run_files(
     if flows:
         paths += _present(_all_in(run.flows), run.flows, "--flows", f"cellflow oof {run_word(run)}")
     found = {path.relative_to(run.path).as_posix(): path for path in paths if path.is_file()}
+    keeper = vouching_run(run)
+    if keeper is not None:  # they go with the network, which cannot have its own
+        own = (keeper.thresholds, keeper.oof_record)
+        found |= {path.relative_to(keeper.path).as_posix(): path for path in own if path.is_file()}
     record = ensemble_record(ensembles_dir, [run.name])
     if record.is_file() and _belongs(record, models.values()):
         found[f"ensembles/{run.name}/{record.name}"] = record

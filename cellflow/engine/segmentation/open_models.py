@@ -25,7 +25,13 @@ from cellflow.io.model_archive import is_archive, unpacked_archive
 from cellflow.numeric.averaging import VARIANTS, Variant
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.records import dict_or_empty
-from cellflow.storage.run_folder import FoldFolder, RunFolder, ensemble_record, find_run
+from cellflow.storage.run_folder import (
+    FoldFolder,
+    RunFolder,
+    ensemble_record,
+    find_run,
+    is_final_record,
+)
 from cellflow.style_models import StyleModels
 from cellflow.types import one_line
 
@@ -302,13 +308,14 @@ def _calibrated(
     run = sources[0].run
     if len(sources) > 1 or run is None:
         return None
-    vouching = vouching_run(run)
-    if vouching is not None and vouching.thresholds.exists():
-        source = f"those of single models of run {vouching.name}, whose folds vouch for this one"
-        return dataclasses.replace(read_thresholds(vouching.thresholds), source=source)
-    if not run.thresholds.exists():
+    is_final = is_final_record(run.read_record())
+    keeper = vouching_run(run) or run
+    if not keeper.thresholds.exists():
         return None
-    found = read_thresholds(run.thresholds)
+    found = read_thresholds(keeper.thresholds)
+    if is_final:
+        source = f"{found.source}, whose folds vouch for this network"
+        return dataclasses.replace(found, source=source)
     if {member.hash for member in members} <= set(found.members):
         return dataclasses.replace(found, source=SINGLE_MODELS if several else found.source)
     _log.warning("%s was made with other models and is not used", run.thresholds)
@@ -346,8 +353,9 @@ def _of_training(
 
 def _policy(run: RunFolder, files: Sequence[Path]) -> tuple[Policy, float | None]:
     """Where diameters come from, as the out-of-fold pass of the run, or of one that vouches for it, found best."""
-    vouching = vouching_run(run)
-    return run_policy(vouching) if vouching else run_policy(run, list(map(hash_file, files)))
+    if is_final_record(run.read_record()):
+        return run_policy(vouching_run(run) or run)  # published ones have it with them
+    return run_policy(run, list(map(hash_file, files)))
 
 
 def check_type(cell_type: str | None, opened: Opened) -> str:

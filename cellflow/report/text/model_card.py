@@ -68,6 +68,8 @@ class ModelFacts:
         What made it.
     authors, license : sequence of str, str
         Who made it, and what may be done with it.
+    is_final : bool
+        Whether it is one network on all images, so that scores are those of the folds that vouch for it.
     """
 
     name: str
@@ -89,6 +91,7 @@ class ModelFacts:
     versions: Mapping[str, str] = field(default_factory=dict)
     authors: Sequence[str] = ()
     license: str = ""
+    is_final: bool = False
 
     @property
     def description(self) -> str:
@@ -138,11 +141,10 @@ def _what(facts: ModelFacts) -> dict[str, str]:
     counts = [f"{facts.trained_on[key]:,} {key}" for key in _COUNTS if key in facts.trained_on]
     told = facts.diameter
     found = f"{told:g} pixels for all images" if told else _POLICIES.get(facts.policy, facts.policy)
+    left_out = "none was left out" if facts.is_final else "each model without those of its fold"
     lines = {
         "folds": f"{', '.join(map(str, facts.folds))} of {facts.folds_of_run}",
-        "trained on": f"{', '.join(counts)}; each model without those of its fold"
-        if counts
-        else "not known",
+        "trained on": f"{', '.join(counts)}; {left_out}" if counts else "not known",
         "started from": facts.start,
         "channels": f"{first}; {second}",
         "diameter of the training cells": f"{facts.diameters} pixels (mean of each fold)",
@@ -157,6 +159,8 @@ def _what(facts: ModelFacts) -> dict[str, str]:
 
 
 def _validation(facts: ModelFacts) -> str:
+    if facts.is_final and not facts.cv:
+        return "It has seen all its images, so no score of it is known, nor are its folds' here."
     if not facts.cv:
         return "Not cross-validated: nothing is known of how well it does."
     values = {key: math.nan if value is None else value for key, value in facts.cv.items()}
@@ -177,6 +181,11 @@ def _validation(facts: ModelFacts) -> str:
 
 def _predicted(facts: ModelFacts) -> str:
     """Which images the scores are of; of a holdout, and of a run that is half-way, not all."""
+    if facts.is_final:
+        return (
+            "This network has seen all images, so no score of it is known; these are of models of the same settings, "
+            "each on images that it never saw."
+        )
     known = facts.trained_on.get("images")
     if facts.predicted in (None, known):
         return "Every training image was predicted by the model that never saw it."

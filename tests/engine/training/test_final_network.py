@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +14,14 @@ from cellflow.config import (
     CalibrateConfig,
     DistilConfig,
     GridConfig,
+    ModelExportConfig,
     OofConfig,
     RuntimeConfig,
     TrainConfig,
     VerifyConfig,
     check_config,
 )
+from cellflow.engine.model_exports.export_model import export_model
 from cellflow.engine.runs.contents import model_facts
 from cellflow.engine.runs.sample_list import TRAINS, read_sample_list
 from cellflow.engine.runtime.machine import Machine
@@ -98,6 +102,22 @@ def test_a_network_on_all_images_takes_what_its_folds_found(
         cli.main(["report", str(run.path)])
     assert not caught.value.code
     assert "no score of it is honest" in run.report.read_text()
+
+    # what leaves without the folds keeps what they found
+    archive = tmp_path / "final.zip"
+    export_model(
+        ModelExportConfig(run=str(run.path), to="archive", ensembles_dir=tmp_path, out=archive)
+    )
+    with zipfile.ZipFile(archive) as file:
+        card = file.read("README.md").decode()
+    assert "none was left out" in card
+    assert "these are of models of the same settings" in card
+    shutil.move(folds.path, tmp_path / "elsewhere")
+    alone = open_models([str(archive)], machine, **places).thresholds
+    assert (alone.shared, alone.policy) == (opened.thresholds.shared, opened.thresholds.policy)
+    assert "vouch" in alone.source
+
+    shutil.move(tmp_path / "elsewhere", folds.path)
 
     # the same command again has nothing to do
     state = hash_file(files.best), files.styles.stat().st_mtime_ns
