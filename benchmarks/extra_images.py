@@ -10,8 +10,9 @@ with a true cell above 0.5 and 0.75).
 
 `compare` trains all folds of `--data` for each seed: `base`; `longer`, the same with the steps of the next;
 `pseudo`, with a round of `base` on the images of `--images`; `student`, distilled from `base` fold by fold, with
-those images; `final`, one network distilled from all members. Settings are `--adam --schedule cosine`, those of
-`--bsize` and `--epochs`. All are scored at the thresholds of the training on `--test`, which has none of these
+those images; `final`, one network distilled from all members; those that `--runs` names. Settings are `--recipe
+auto`, those of `--bsize`, `--batch_size` and `--epochs`; `--width 0.25` trains networks of a quarter of the U-Net's
+feature maps. All are scored at the thresholds of the training on `--test`, which has none of these
 images: the mean of the single models, and the ensemble. Printed is a Markdown table with differences from `base`
 (single or ensemble) over images and seeds, 95 % intervals from a bootstrap over images. What is there in `--work`
 is not made again.
@@ -25,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from demo_seeds import narrowed
 
 import cellflow
 from cellflow.config import (
@@ -38,6 +40,7 @@ from cellflow.config import (
 from cellflow.engine.runtime.machine import choose_machine
 from cellflow.engine.segmentation.open_models import open_models
 from cellflow.engine.segmentation.segmenter import Segmenter
+from cellflow.engine.training import start_network
 from cellflow.io.dataset import Dataset
 from cellflow.io.images import read_labels
 from cellflow.numeric.bootstrap import bootstrap_mean
@@ -47,6 +50,7 @@ from cellflow.numeric.score import competition_score
 LIMITS = [(0, 0), (0.4, 0.5), (0.6, 0.7), (0.7, 0.8), (0.8, 0.9)]
 """Confidence and agreement."""
 RUNTIME = RuntimeConfig()
+RUNS = ("longer", "pseudo", "student", "final")
 
 
 def show_labels(folder: Path, truth: Path) -> None:
@@ -81,12 +85,8 @@ def train_all(options: argparse.Namespace, seed: int) -> dict[str, Path]:
         name="base",
         seed=seed,
         eval_every=max(1, options.epochs // 5),
-        optim=OptimConfig(
-            optimizer="adamw",
-            schedule="cosine",
-            n_epochs=options.epochs,
-            batch_size=options.batch_size,
-        ),
+        recipe="auto",
+        optim=OptimConfig(n_epochs=options.epochs, batch_size=options.batch_size),
         sampling=SamplingConfig(bsize=options.bsize, min_train_masks=options.min_train_masks),
         runtime=RUNTIME,
     )
@@ -104,9 +104,13 @@ def train_all(options: argparse.Namespace, seed: int) -> dict[str, Path]:
             )
         )
     longer = round(options.epochs * (1 + weight))
-    cellflow.train(replace(base, name="longer", optim=replace(base.optim, n_epochs=longer)))
-    cellflow.train(replace(base, name="pseudo", pseudo=rounds / "one", pseudo_weight=weight))
+    if "longer" in options.runs:
+        cellflow.train(replace(base, name="longer", optim=replace(base.optim, n_epochs=longer)))
+    if "pseudo" in options.runs:
+        cellflow.train(replace(base, name="pseudo", pseudo=rounds / "one", pseudo_weight=weight))
     for name, final in (("student", False), ("final", True)):
+        if name not in options.runs:
+            continue
         cellflow.distil(
             DistilConfig(
                 runs=("base",),
@@ -119,7 +123,7 @@ def train_all(options: argparse.Namespace, seed: int) -> dict[str, Path]:
                 runtime=RUNTIME,
             )
         )
-    return {name: runs_dir / name for name in ("base", "longer", "pseudo", "student", "final")}
+    return {name: runs_dir / name for name in ("base", *options.runs)}
 
 
 def score(run: Path, test: Dataset) -> pd.DataFrame:
@@ -163,7 +167,8 @@ def compare(options: argparse.Namespace) -> None:
                 f"({gain.low:+.4f} to {gain.high:+.4f}) |"
             )
     single, ensemble = (means["base"][what].mean() for what in ("single", "ensemble"))
-    for name in ("student", "final") if ensemble > single else ():
+    students = [name for name in ("student", "final") if name in means]
+    for name in students if ensemble > single else ():
         part = (means[name]["single"].mean() - single) / (ensemble - single)
         print(f"\n{name}: {part:.0%} of what the ensemble gains over the mean single model")
 
@@ -180,6 +185,10 @@ def main() -> None:
         trained.add_argument(flag, type=Path, required=True)
     trained.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     trained.add_argument("--weight", type=float, default=0.5)
+    trained.add_argument("--runs", nargs="+", default=RUNS, choices=RUNS)
+    trained.add_argument(
+        "--width", type=float, default=1.0, help="part of the U-Net's feature maps"
+    )
     for flag, value in (
         ("--epochs", 70),
         ("--bsize", 224),
@@ -190,8 +199,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.command == "labels":
         show_labels(options.round, options.truth)
-    else:
-        compare(options)
+        return
+    if options.width != 1:
+        start_network.DEFAULT = narrowed(options.width)
+    compare(options)
 
 
 if __name__ == "__main__":
