@@ -38,6 +38,8 @@ napoleon_use_ivar = True
 napoleon_use_rtype = False
 
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
 
@@ -60,7 +62,16 @@ def short_signature(
     return ("(...)", "") if settings or name.endswith("MaskOverrides") else None
 
 
+def whole_sentences(
+    app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]
+) -> None:
+    """Keep napoleon from taking what stands before a colon in the words of a setting for its type."""
+    if what == "attribute":
+        lines.insert(0, "")
+
+
 def setup(app: Any) -> None:
-    """Connect both."""
+    """Connect them."""
+    app.connect("autodoc-process-docstring", whole_sentences, priority=400)
     app.connect("source-read", whole_file)
     app.connect("autodoc-process-signature", short_signature)

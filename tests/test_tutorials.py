@@ -23,7 +23,13 @@ SECONDS = (
     *("--n_epochs", "3", "--eval_every", "3", "--bsize", "64", "--batch_size", "2"),
     *("--min_train_masks", "1", *CPU),
 )
-SHORTER = {"train": SECONDS, "oof": CPU, "calibrate": CPU, "ensemble": CPU, "predict": CPU}
+SHORTER = {
+    "train": SECONDS,
+    "oof": (*CPU, "--policy", "dataset"),
+    "calibrate": (*CPU, "--n_thresholds", "3", "--no_extras"),
+    "ensemble": CPU,
+    "predict": CPU,
+}
 """What is added to the commands of a page, and all in which they differ from what a reader types."""
 TYPES = {"round": "shsy5y", "spindle": "astro", "spread": "cort"}
 
