@@ -24,6 +24,7 @@ source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 myst_heading_anchors = 4
 default_role = "code"
 highlight_language = "none"
+smartquotes = False  # two hyphens are those of a flag
 
 autodoc_default_options = {
     "members": True,
@@ -62,16 +63,25 @@ def short_signature(
     return ("(...)", "") if settings or name.endswith("MaskOverrides") else None
 
 
-def whole_sentences(
-    app: Any, what: str, name: str, value: Any, options: Any, lines: list[str]
-) -> None:
+class WholeSentences:
     """Keep napoleon from taking what stands before a colon in the words of a setting for its type."""
-    if what == "attribute":
-        lines.insert(0, "")
+
+    def keep(self, app: Any, what: str, name: str, value: Any, options: Any, lines: Any) -> None:
+        """Before napoleon."""
+        self.lines = list(lines)
+
+    def put_back(
+        self, app: Any, what: str, name: str, value: Any, options: Any, lines: Any
+    ) -> None:
+        """After it."""
+        if what == "attribute":
+            lines[:] = self.lines
 
 
 def setup(app: Any) -> None:
     """Connect them."""
-    app.connect("autodoc-process-docstring", whole_sentences, priority=400)
+    sentences = WholeSentences()
+    app.connect("autodoc-process-docstring", sentences.keep, priority=400)
+    app.connect("autodoc-process-docstring", sentences.put_back, priority=600)
     app.connect("source-read", whole_file)
     app.connect("autodoc-process-signature", short_signature)

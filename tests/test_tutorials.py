@@ -68,8 +68,7 @@ def test_kaggle(
     run_page(
         ROOT / "docs" / "tutorial-kaggle.md",
         capsys,
-        SHORTER
-        | {"train": (*SECONDS, "--diam_mean", "17"), "publish": ("--wheels", "none")},
+        SHORTER | {"train": (*SECONDS, "--diam_mean", "17"), "publish": ("--wheels", "none")},
     )
     submission = pd.read_csv(tmp_path / "predictions" / "exp" / "submission.csv")
     assert list(submission) == ["id", "predicted"]
