@@ -24,7 +24,6 @@ source_suffix = {".md": "markdown", ".rst": "restructuredtext"}
 myst_heading_anchors = 4
 default_role = "code"
 highlight_language = "none"
-smartquotes = False  # two hyphens are those of a flag
 
 autodoc_default_options = {
     "members": True,
@@ -63,8 +62,8 @@ def short_signature(
     return ("(...)", "") if settings or name.endswith("MaskOverrides") else None
 
 
-class WholeSentences:
-    """Keep napoleon from taking what stands before a colon in the words of a setting for its type."""
+class Settings:
+    """The words of a setting as they are: napoleon would take what stands before a colon for its type."""
 
     def keep(self, app: Any, what: str, name: str, value: Any, options: Any, lines: Any) -> None:
         """Before napoleon."""
@@ -73,15 +72,15 @@ class WholeSentences:
     def put_back(
         self, app: Any, what: str, name: str, value: Any, options: Any, lines: Any
     ) -> None:
-        """After it."""
+        """After it; flags are code, in which two hyphens stay two."""
         if what == "attribute":
-            lines[:] = self.lines
+            lines[:] = [re.sub(r"(?<![\w`-])(--\w+)", r"``\1``", line) for line in self.lines]
 
 
 def setup(app: Any) -> None:
     """Connect them."""
-    sentences = WholeSentences()
-    app.connect("autodoc-process-docstring", sentences.keep, priority=400)
-    app.connect("autodoc-process-docstring", sentences.put_back, priority=600)
+    settings = Settings()
+    app.connect("autodoc-process-docstring", settings.keep, priority=400)
+    app.connect("autodoc-process-docstring", settings.put_back, priority=600)
     app.connect("source-read", whole_file)
     app.connect("autodoc-process-signature", short_signature)

@@ -17,6 +17,7 @@ from cellflow import cli, errors
 from cellflow.cli import console
 from cellflow.cli.meant import flags_of
 from cellflow.cli.parsing import parse
+from cellflow.config import check_config
 
 DOCS = ROOT / "docs"
 PAGES = [*sorted(DOCS.glob("*.md")), ROOT / "README.md"]
@@ -119,7 +120,7 @@ def test_what_others_call_it() -> None:
         for text in (text for cell in row[1:] for text in code(cell)):
             if text.startswith("cellflow "):
                 (words,) = Typed(text, "coming-from.md").commands
-                parse(words[1], words[2:], config=cli.COMMANDS[words[1]].config)
+                check_config(parse(words[1], words[2:], config=cli.COMMANDS[words[1]].config))
                 parsed += 1
             elif text.startswith("--"):
                 name = text.split()[0][2:]
@@ -127,6 +128,7 @@ def test_what_others_call_it() -> None:
     assert parsed > 50
 
 
+@pytest.mark.slow
 def test_every_flag_of_cellpose_has_its_row() -> None:
     upstream = pytest.importorskip("cellpose.cli")
     train = pytest.importorskip("cellpose.train")
