@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all test-browser check bench clean
+.PHONY: demo test test-all test-browser check docs bench clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -41,6 +41,16 @@ check: .venv/ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+.venv/docs-ready: .venv/ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group docs
+	touch $@
+
+# The site, in build/docs. A warning is an error, and so is a page that would fetch something.
+FETCHES := <(script|img|iframe|source)[^>]*src="(https?:)?//|<link[^>]*href="(https?:)?//|@import|url\(["']?(https?:)?//
+docs: .venv/docs-ready
+	$(BIN)/python -m sphinx -q -W --keep-going -d build/doctrees docs build/docs
+	! grep -rEno --include='*.html' --include='*.css' '$(subst ','\'',$(FETCHES))' build/docs
 
 bench: .venv/ready
 	$(BIN)/python benchmarks/bench.py

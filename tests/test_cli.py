@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from cellflow import cli
+from cellflow.cli.parsing import parse
 from cellflow.config import (
     CalibrateConfig,
     ChainConfig,
@@ -19,6 +20,7 @@ from cellflow.config import (
     OofConfig,
     OptimConfig,
     OutputConfig,
+    PredictConfig,
     TrainConfig,
     check_config,
     config_differences,
@@ -96,6 +98,12 @@ def test_hyphens_underscores_and_cellpose_names(monkeypatch: pytest.MonkeyPatch)
     assert config.mask.cellprob_threshold == -1
     assert config.fold == ("0", "1")
     assert parsed(monkeypatch, "--init", "x").model.pretrained_model == "x"
+
+
+@pytest.mark.parametrize("flag", ["--model", "--pretrained_model", "--pretrained-model"])
+def test_the_model_of_a_prediction_by_cellposes_name(flag: str) -> None:
+    config = parse("predict", ["images", flag, "cyto3"], config=PredictConfig)
+    assert config.model == "cyto3"
 
 
 def test_all_problems_at_once() -> None:

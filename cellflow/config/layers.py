@@ -111,7 +111,10 @@ def settings_of(cls: type[Any]) -> dict[str, Setting]:
         plain = get_args(hint)[0] if notes else hint
         names = [item.name]
         for note in notes:
-            names += [alias.lstrip("-") for alias in getattr(note, "aliases", None) or ()]
+            names += [
+                alias.lstrip("-").replace("-", "_")
+                for alias in getattr(note, "aliases", None) or ()
+            ]
         if dataclasses.is_dataclass(plain):
             for name, place in settings_of(typing.cast("type[Any]", plain)).items():
                 found[name] = dataclasses.replace(place, path=(item.name, *place.path))

@@ -230,7 +230,7 @@ class SegmentationConfig:
     """What `predict` and `ensemble` share."""
 
     images: tuple[Path, ...]
-    """Images, folders of images, datasets, patterns in quotes ('a/*.tif'), or text files with one path a line."""
+    """Images, folders of images, datasets, patterns in quotes (`'a/*.tif'`), or text files with one path a line."""
     runs_dir: Path = Path("runs")
     """Folder that holds all runs."""
     ensembles_dir: Path = Path("ensembles")
@@ -271,7 +271,7 @@ class EnsembleConfig(SegmentationConfig):
     """
 
     images: tuple[Path, ...]
-    """Images, folders of images, datasets, patterns in quotes ('a/*.tif'), or text files with one path a line."""
+    """Images, folders of images, datasets, patterns in quotes (`'a/*.tif'`), or text files with one path a line."""
     runs: Annotated[tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="[RUN ...]")] = ()
     """Run folders, names, archives, model files, or models of Cellpose's by name, such as cyto3; without any the
     newest run. All folds of all of them are members. RUN@TYPE joins only for images of that cell type."""
@@ -298,8 +298,8 @@ class PredictConfig(SegmentationConfig):
     images: Annotated[
         tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="PATH [PATH ...]")
     ]
-    """Images, folders of images, datasets, patterns in quotes ('a/*.tif'), or text files with one path a line."""
-    model: Annotated[str | None, tyro.conf.arg(aliases=["--pretrained_model"])] = None
+    """Images, folders of images, datasets, patterns in quotes (`'a/*.tif'`), or text files with one path a line."""
+    model: Annotated[str | None, tyro.conf.arg(aliases=["--pretrained-model"])] = None
     """Run by name or folder; archive of a run; model file of cellflow or Cellpose 3; a model of Cellpose's by name,
     such as cyto3, fetched once; without it the newest run."""
 

@@ -29,7 +29,7 @@ class SuggestConfig:
     run: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="[RUN]")] = None
     """Run by name or folder, archive or model file; without it the newest run. All folds look at the images."""
     images: tuple[Path, ...]
-    """Images, folders of images, datasets, patterns in quotes ('a/*.tif'), or text files with one path a line."""
+    """Images, folders of images, datasets, patterns in quotes (`'a/*.tif'`), or text files with one path a line."""
     n: Annotated[int, COUNT] = 20
     """Images to suggest. The first ones are the same whatever this number is."""
     data: Annotated[Path | None, tyro.conf.arg(aliases=["--dir"])] = None

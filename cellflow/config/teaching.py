@@ -42,7 +42,7 @@ class PseudoConfig:
     """Runs by name or folder, all of one split; without any the newest. What a fold is to learn from is labelled by the
     models of that fold alone, one a run: the others have seen the images that it validates on."""
     images: tuple[Path, ...]
-    """Images, folders of images, datasets, patterns in quotes ('a/*.tif'), or text files with one path a line. Those
+    """Images, folders of images, datasets, patterns in quotes (`'a/*.tif'`), or text files with one path a line. Those
     of the runs' dataset, in whatever form, are left out."""
     name: Annotated[str | None, FOLDER_NAME] = None
     """Name of the round; without it round1, or the next number that is free."""
