@@ -53,9 +53,8 @@ def main() -> None:
         path = averaged(paths, Path(folder) / "mean.pt")
         mean = score([load_member(path, "mean", machine)], test)
     each = " ".join(f"{value:.4f}" for value in single)
-    print(
-        f"single {sum(single) / len(single):.4f} ({each}), ensemble {score(members, test):.4f}, mean weights {mean:.4f}"
-    )
+    print(f"single {sum(single) / len(single):.4f} ({each})")
+    print(f"ensemble {score(members, test):.4f}, mean of the weights {mean:.4f}")
 
 
 if __name__ == "__main__":
