@@ -296,6 +296,11 @@ def _checks(config: configs.ChecksConfig) -> None:
     from cellflow.report.text.checks import checks_text
 
     checks = run_checks(config)
+    if config.report:
+        from cellflow.engine.runtime.fault_report import fault_report
+
+        say(fault_report(checks))
+        return
     say(json.dumps(checks.to_dict(), indent=2) if config.json else checks_text(checks.rows))
     if not checks.ok:
         fail("something is not as it must be, see above")

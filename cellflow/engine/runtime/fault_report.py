@@ -1,0 +1,77 @@
+"""One text about a machine that a person can paste into an issue."""
+
+from __future__ import annotations
+
+import getpass
+import importlib.metadata
+import os
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+from cellflow.engine.runtime.machine_checks import Checks
+from cellflow.report.text.checks import checks_text
+
+__all__ = ["fault_report", "without_names"]
+
+VARIABLES = ("CELLFLOW_", "CUDA_", "GLIBC_", "KMP_", "MKL_", "NUMBA_", "OMP_", "PYTORCH_", "TORCH_")
+"""How the names of variables begin that change what cellflow does."""
+_HARMLESS = re.compile(
+    r"[\d.,:-]{1,12}|on|off|yes|no|true|false|auto|torch|openvino|cpu|cuda|mps", re.I
+)
+_PATH = re.compile(r"(?<![\w<:/])~?/(?!/)[^\s,;'\"()]+")
+
+
+def fault_report(checks: Checks) -> str:
+    """What `run_checks` found, versions of all packages, and variables, as a Markdown block without names.
+
+    Examples
+    --------
+    >>> from cellflow import ChecksConfig, run_checks
+    >>> from cellflow.engine.runtime.fault_report import fault_report
+    >>> text = fault_report(run_checks(ChecksConfig()))
+    >>> str(Path.home()) in text or str(Path.cwd()) in text
+    False
+    """
+    parts = [
+        without_names(checks_text(checks.rows)),
+        "packages: " + ", ".join(f"{name} {version}" for name, version in _packages()),
+        "variables: " + (", ".join(_variables(os.environ)) or "none that count"),
+    ]
+    return "\n".join(["```", *parts, "```"])
+
+
+def without_names(text: str) -> str:
+    """A text with `<path>`, `<user>` and `<host>` where such a thing was named."""
+    with suppress(OSError, RuntimeError):
+        for folder in (Path.cwd(), Path.home()):  # blanks in them would end a path too early
+            if len(folder.parts) > 1:
+                text = text.replace(str(folder), "/~")
+    text = _PATH.sub("<path>", text)
+    names = {"<host>": socket.gethostname(), "<user>": ""}
+    with suppress(OSError, KeyError):  # a container without an entry for its user
+        names["<user>"] = getpass.getuser()
+    for sign, name in names.items():
+        if len(name) > 1:
+            text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", sign, text)
+    return text
+
+
+def _packages() -> Iterator[tuple[str, str]]:
+    """What cellflow needs or can use, with the version that is installed."""
+    names = {Requirement(text).name for text in importlib.metadata.requires("cellflow") or ()}
+    for name in sorted(names - {"cellflow"}, key=str.lower):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            yield name, importlib.metadata.version(name)
+
+
+def _variables(environ: Mapping[str, str]) -> Iterator[str]:
+    """Variables that count, with values that are numbers or words of a switch; of others only that they are set."""
+    for name in sorted(environ):
+        if name.startswith(VARIABLES):
+            value = environ[name]
+            yield f"{name}={value}" if _HARMLESS.fullmatch(value) else f"{name} is set"

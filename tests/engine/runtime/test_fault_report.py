@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import getpass
+import socket
+from pathlib import Path
+
+import pytest
+
+from cellflow import cli
+from cellflow.config import check_config
+from cellflow.config.host import ChecksConfig
+from cellflow.engine.runtime.fault_report import without_names
+from cellflow.errors import ConfigError
+
+
+def test_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "Jane Doe, private"
+    place.mkdir()
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("HOME", str(tmp_path / "jane"))
+    monkeypatch.setenv("CELLFLOW_ENGINE", "torch")
+    monkeypatch.setenv("CELLFLOW_TOKEN", "s3cr3t-value")
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789")
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["checks", "--report"])
+    assert not caught.value.code
+    text = capsys.readouterr().out
+    assert text.startswith("```") and text.rstrip().endswith("```")
+    for found in ("cellflow", "torch 2", "numpy", "tyro", "CELLFLOW_ENGINE=torch"):
+        assert found in text
+    assert "CELLFLOW_TOKEN is set" in text
+    for private in ("Jane", "jane", "s3cr3t", "0123456789", "private", str(tmp_path)):
+        assert private not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("tcp://HOST:PORT, https://x.org/a", "tcp://HOST:PORT, https://x.org/a"),
+        ("in /home/jo/x.csv, line 3", "in <path>, line 3"),
+        ("~/secret/x", "<path>"),
+        ("1/3 folds, a/b", "1/3 folds, a/b"),
+    ],
+)
+def test_paths(text: str, left: str) -> None:
+    assert without_names(text) == left
+
+
+def test_people_and_hosts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(getpass, "getuser", lambda: "jane")
+    monkeypatch.setattr(socket, "gethostname", lambda: "lab-pc")
+    assert without_names("jane at lab-pc, janet") == "<user> at <host>, janet"
+
+
+def test_one_form() -> None:
+    with pytest.raises(ConfigError, match="exclude each other"):
+        check_config(ChecksConfig(json=True, report=True))
