@@ -299,7 +299,7 @@ def _checks(config: configs.ChecksConfig) -> None:
     if config.report:
         from cellflow.engine.runtime.fault_report import fault_report
 
-        say(fault_report(checks))
+        say(fault_report(checks_text(checks.rows)))
         return
     say(json.dumps(checks.to_dict(), indent=2) if config.json else checks_text(checks.rows))
     if not checks.ok:
