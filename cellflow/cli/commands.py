@@ -87,11 +87,16 @@ def _train(config: configs.TrainConfig) -> None:
 
         say(training_plan_text(plan_training(config)))
         return
-    from cellflow.engine.runs.next_command import after_training
+    from cellflow.engine.runs.contents import vouching_run
+    from cellflow.engine.runs.next_command import after_training, trained_run
     from cellflow.engine.training.train import train
 
     done = train(config)
-    say(final_training_text(done, config.name) if config.is_final else training_text(done))
+    if config.is_final:
+        vouching = vouching_run(trained_run(config))
+        say(final_training_text(done, None if vouching is None else vouching.name))
+    else:
+        say(training_text(done))
     say(after_training(config))
 
 
@@ -300,8 +305,8 @@ def _checks(config: configs.ChecksConfig) -> None:
         from cellflow.engine.runtime.fault_report import fault_report
 
         say(fault_report(checks_text(checks.rows)))
-        return
-    say(json.dumps(checks.to_dict(), indent=2) if config.json else checks_text(checks.rows))
+    else:
+        say(json.dumps(checks.to_dict(), indent=2) if config.json else checks_text(checks.rows))
     if not checks.ok:
         fail("something is not as it must be, see above")
 

@@ -263,7 +263,8 @@ def is_final_record(record: Mapping[str, Any] | None) -> bool:
 
 def vouching_folder(run: RunFolder) -> RunFolder:
     """Where the run lies whose folds vouch for a final one."""
-    return RunFolder(run.path.parent / run.name.removesuffix(FINAL))
+    stem = run.name.removesuffix(DEBUG)
+    return RunFolder(run.path.parent / (stem.removesuffix(FINAL) + run.name[len(stem) :]))
 
 
 def ensemble_record(ensembles_dir: Path, names: Iterable[str]) -> Path:

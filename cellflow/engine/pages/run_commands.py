@@ -10,7 +10,7 @@ from typing import Any
 from cellflow.engine.runs.next_command import train_command
 from cellflow.errors import CellflowError
 from cellflow.storage.config_file import read_config_file
-from cellflow.storage.run_folder import DEBUG, RunFolder, ensemble_record
+from cellflow.storage.run_folder import DEBUG, FINAL, RunFolder, ensemble_record, is_final_record
 
 __all__ = ["again_commands", "use_commands"]
 
@@ -40,7 +40,8 @@ def again_commands(run: RunFolder, record: dict[str, Any]) -> Commands:
     other = run.path.parent / name
     commands = _data_commands(data)
     train = train_command(run, None, name=name, runs_dir=run.path.parent, data=data)
-    commands.append(("train all folds, under another name", train))
+    what = "it" if is_final_record(record) else "all folds"
+    commands.append((f"train {what}, under another name", train))
     steps = {
         "oof": "predict every image with the fold that never saw it",
         "calibrate": "fit thresholds",
@@ -78,8 +79,8 @@ def _with_settings(command: str, run: Path, settings: Path, data: Path) -> str:
 
 
 def _free_name(run: RunFolder) -> str:
-    """A name that no run has; that of a debug run, which a training would give it, stays one."""
-    stem = run.name.removesuffix(DEBUG)
+    """A name that no run has; endings that a training gives, as to debug runs, stay."""
+    stem = run.name.removesuffix(DEBUG).removesuffix(FINAL)
     ends = itertools.chain(["-again"], (f"-again-{n}" for n in itertools.count(2)))
     names = (stem + end + run.name[len(stem) :] for end in ends)
     return next(name for name in names if not (run.path.parent / name).exists())

@@ -7,13 +7,14 @@ from typing import Any
 
 import pandas as pd
 
+from cellflow.engine.runs.contents import vouching_run
 from cellflow.engine.runs.next_command import named_folds, run_word, train_command
 from cellflow.engine.runs.state import RunState
 from cellflow.errors import CellflowError
 from cellflow.numeric.bootstrap import MIN_GROUPS
 from cellflow.report.pages.run_facts import FoldFacts, Hint, RunFacts, ThresholdFacts
 from cellflow.storage.records import number_or_none
-from cellflow.storage.run_folder import RunFolder, is_final_record, vouching_folder
+from cellflow.storage.run_folder import RunFolder, is_final_record
 
 __all__ = ["COSTLY", "FAR_BELOW", "LARGE_BIAS", "OVERFIT", "run_hints"]
 
@@ -62,7 +63,7 @@ def _of_the_state(run: RunFolder, state: RunState, facts: RunFacts) -> Iterator[
         yield (
             "note",
             "This network has seen all images of its dataset, so no score of it is honest, and those while training "
-            f"least of all. The folds of run {vouching_folder(run).name!r} vouch for it.",
+            f"least of all. {_vouching_text(run)}",
         )
     elif facts.scores is None and state.record is not None:
         yield (
@@ -81,6 +82,13 @@ def _of_the_state(run: RunFolder, state: RunState, facts: RunFacts) -> Iterator[
             "note",
             f"Thresholds are those of the training. Next: cellflow calibrate {run_word(run)}",
         )
+
+
+def _vouching_text(run: RunFolder) -> str:
+    vouching = vouching_run(run)
+    if vouching is None:
+        return "No run beside it with the same settings vouches for it."
+    return f"The folds of run {vouching.name!r} vouch for it."
 
 
 def _unfinished(run: RunFolder, left: Sequence[int], folds: Sequence[FoldFacts]) -> str:

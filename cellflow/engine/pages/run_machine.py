@@ -9,7 +9,7 @@ import pandas as pd
 
 from cellflow.config import config_to_dict
 from cellflow.config.recipes import plain_training
-from cellflow.engine.runs.identity import with_later_settings
+from cellflow.engine.runs.run_records import with_later_settings
 from cellflow.report.pages.run_facts import FoldFacts
 from cellflow.storage.plain_values import flatten
 from cellflow.storage.records import dict_or_empty, number_or_none

@@ -18,6 +18,7 @@ from cellflow.engine.runs.run_records import (
     read_fold_summary,
     read_oof_record,
     select_metric_of,
+    with_later_settings,
 )
 from cellflow.engine.runs.state import TEXT_COLUMNS
 from cellflow.engine.runs.thresholds import mask_from_dict
@@ -151,7 +152,8 @@ def vouching_run(run: RunFolder) -> RunFolder | None:
         return None
     other = found.read_record()
     differ = [key for key in ("data_hash", "folds_hash") if record[key] != other[key]]
-    differ += config_differences(other["config"], {**record["config"], "final": None})
+    own = {**with_later_settings(record["config"]), "final": None}
+    differ += config_differences(with_later_settings(other["config"]), own)
     if differ:
         _log.warning(
             "run %r does not vouch for %r, so its thresholds are not used: %s",

@@ -14,6 +14,7 @@ from cellflow.config import TrainConfig, config_differences, config_to_dict
 from cellflow.engine.data.folds import copy_folds
 from cellflow.engine.runs.lengthen import check_length, lengthen
 from cellflow.engine.runs.next_command import named_folds, train_command
+from cellflow.engine.runs.run_records import with_later_settings
 from cellflow.engine.runs.start_file import start_hashes, start_identity
 from cellflow.errors import RunError
 from cellflow.io.dataset import Dataset
@@ -21,7 +22,7 @@ from cellflow.io.target_folder import TargetFolder
 from cellflow.storage.records import dict_or_empty
 from cellflow.storage.run_folder import RunFolder
 
-__all__ = ["check_run", "free_name", "identity", "open_run", "versions", "with_later_settings"]
+__all__ = ["check_run", "free_name", "identity", "open_run", "versions"]
 
 _NOT_IDENTITY = (
     "fold", "data", "recipe", "name", "runs_dir", "savedir", "time_budget", "scheduler", "download",
@@ -52,11 +53,6 @@ def identity(config: TrainConfig) -> dict[str, Any]:
     if name.lower() != "none":
         plain["model"]["pretrained_model"] = start_identity(name, download=config.download)
     return plain
-
-
-def with_later_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of a record, with what runs from before a setting existed did."""
-    return {"select_metric": "competition", **config}
 
 
 def check_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> None:

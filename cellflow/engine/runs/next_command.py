@@ -11,7 +11,7 @@ from cellflow.engine.runs.run_records import select_metric_of
 from cellflow.engine.runs.state import run_state
 from cellflow.errors import ConfigError
 from cellflow.storage.config_file import read_config_file
-from cellflow.storage.run_folder import RunFolder, debug_name, final_name
+from cellflow.storage.run_folder import RunFolder, debug_name, final_name, is_final_record
 
 __all__ = [
     "after_calibration",
@@ -20,6 +20,7 @@ __all__ = [
     "calibrate_command",
     "run_word",
     "train_command",
+    "trained_run",
 ]
 
 
@@ -29,10 +30,15 @@ def run_word(run: RunFolder) -> str:
     return shlex.quote(run.name if usual.path.resolve() == run.path.resolve() else str(run.path))
 
 
+def trained_run(config: TrainConfig) -> RunFolder:
+    """Where a training writes."""
+    name = final_name(config.name) if config.is_final else config.name
+    return RunFolder(config.runs_dir / (debug_name(name) if config.debug else name))
+
+
 def after_training(config: TrainConfig) -> str:
     """What comes after a training: the folds of the run that are left, or its out-of-fold predictions."""
-    name = final_name(config.name) if config.is_final else config.name
-    run = RunFolder(config.runs_dir / (debug_name(name) if config.debug else name))
+    run = trained_run(config)
     folds = run_state(run).folds
     left = [fold.fold for fold in folds if not fold.complete]
     if config.is_final:
@@ -87,6 +93,8 @@ def train_command(run: RunFolder, folds: Iterable[int] | None, **changes: object
     except ConfigError:
         known = {}
     flags: dict[str, object] = {"fold": "all" if folds is None else " ".join(map(str, folds))}
+    if is_final_record(record):
+        flags["fold"] = "none"
     if {run.name, known.get("name", "exp")} != {"exp"}:
         flags["name"] = run.name
     flags |= {key: value for key, value in changes.items() if key == "name"}

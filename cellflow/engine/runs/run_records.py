@@ -18,6 +18,7 @@ __all__ = [
     "read_fold_summary",
     "read_oof_record",
     "select_metric_of",
+    "with_later_settings",
 ]
 
 
@@ -99,3 +100,8 @@ def find_oof_record(run: RunFolder) -> OofRecord | None:
         return read_oof_record(run)
     except (OSError, ValueError):
         return None
+
+
+def with_later_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a record, with what runs from before a setting existed did."""
+    return {"select_metric": "competition", **config}

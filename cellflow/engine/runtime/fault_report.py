@@ -18,9 +18,16 @@ __all__ = ["fault_report", "without_names"]
 VARIABLES = ("CELLFLOW_", "CUDA_", "GLIBC_", "KMP_", "MKL_", "NUMBA_", "OMP_", "PYTORCH_", "TORCH_")
 """How the names of variables begin that change what cellflow does."""
 _HARMLESS = re.compile(
-    r"[\d.,:-]{1,12}|on|off|yes|no|true|false|auto|torch|openvino|cpu|cuda|mps", re.I
+    r"\d{1,4}(,\d{1,4})*|\d{1,4}\.\d{1,3}|on|off|yes|no|true|false|auto|torch|openvino|cpu|cuda|mps",
+    re.IGNORECASE,
 )
-_PATH = re.compile(r"(?<![\w<:/])~?/(?!/)[^\s,;'\"()]+")
+_SECRET = re.compile("TOKEN|KEY|SECRET|PASS|USER", re.IGNORECASE)
+# over blanks and commas as long as a separator follows in the line: too much is better than too little
+_PATH = re.compile(
+    r"(?<![\w</])~?/(?!/)(?:[^\n'\"]*/)?[^\s,;'\"()]*"
+    r"|(?<!\w)(?:[A-Za-z]:\\|\\\\)(?:[^\n'\"]*\\)?[^\s,;'\"()]*"
+)
+_DEVICE = re.compile(r"\b(GPU|MIG)-[0-9a-f-]{8,}")
 
 
 def fault_report(checks: str) -> str:
@@ -45,7 +52,7 @@ def without_names(text: str) -> str:
         for folder in (Path.cwd(), Path.home()):  # blanks in them would end a path too early
             if len(folder.parts) > 1:
                 text = text.replace(str(folder), "/~")
-    text = _PATH.sub("<path>", text)
+    text = _DEVICE.sub("<device>", _PATH.sub("<path>", text))
     names = {"<host>": socket.gethostname(), "<user>": ""}
     with suppress(OSError, KeyError):  # a container without an entry for its user
         names["<user>"] = getpass.getuser()
@@ -68,4 +75,5 @@ def _variables(environ: Mapping[str, str]) -> Iterator[str]:
     for name in sorted(environ):
         if name.startswith(VARIABLES):
             value = environ[name]
-            yield f"{name}={value}" if _HARMLESS.fullmatch(value) else f"{name} is set"
+            is_shown = _HARMLESS.fullmatch(value) and not _SECRET.search(name)
+            yield f"{name}={value}" if is_shown else f"{name} is set"

@@ -148,7 +148,9 @@ def open_models(
         find = partial(
             _find, runs_dir=runs_dir, unfinished=unfinished, download=download, folds=folds
         )
-        sources = [find(name, archives) for name in names or (None,)]
+        named = [find(name, archives) for name in names or (None,)]
+        records = _ensemble_records(named, ensembles_dir) if together and calibrated else []
+        sources = _that_earned(named, records)
         members = tuple(
             member for source in sources for member in _members(source, machine, channels)
         )
@@ -156,13 +158,11 @@ def open_models(
         found = None
         if calibrated:
             several = together and (len(members) > 1 or foreign)
-            records = _ensemble_records(sources, ensembles_dir) if together and not foreign else []
-            members = _that_earned(members, records)
-            found = _calibrated(sources, members, records, several=several)
+            found = _calibrated(sources, members, [] if foreign else records, several=several)
         thresholds = (found or _of_training(sources, members, given)).override(given)
     average = cast("Variant", thresholds.facts.get("average", "plain"))
     return Opened(
-        "+".join(source.name for source in sources),
+        "+".join(source.name for source in named),
         members,
         thresholds,
         thresholds.policy if thresholds.policy in POLICIES else "dataset",
@@ -280,19 +280,22 @@ def _check_types(members: tuple[Member, ...]) -> None:
             )
 
 
-def _that_earned(members: tuple[Member, ...], records: list[Path]) -> tuple[Member, ...]:
-    """Without the members of runs that ``calibrate --greedy`` left out."""
+def _that_earned(sources: list[_Source], records: list[Path]) -> list[_Source]:
+    """Without the runs that ``calibrate --greedy`` left out; all where some are for one type only."""
+    if any(source.only_type for source in sources):
+        return sources
     for record in records:
         found = read_thresholds(record)
-        choice = dict_or_empty(found.facts.get("member_choice"))
-        kept = tuple(member for member in members if member.hash in found.members)
-        if choice.get("left_out") and sorted(item.hash for item in kept) == sorted(found.members):
-            names = ", ".join(map(str, choice["left_out"]))
+        out = dict_or_empty(found.facts.get("member_choice")).get("left_out") or []
+        kept = [source for source in sources if source.name not in out]
+        hashes = sorted(hash_file(path) for source in kept for path in source.files)
+        if out and hashes == sorted(found.members):
             _log.info(
-                "%s: left out of the ensemble, as it does not raise its score (%s)", names, record
-            )
+                "%s: left out of the ensemble, as it does not raise its score (%s)",
+                ", ".join(map(str, out)), record,
+            )  # fmt: skip
             return kept
-    return members
+    return sources
 
 
 def _calibrated(
@@ -308,14 +311,11 @@ def _calibrated(
     run = sources[0].run
     if len(sources) > 1 or run is None:
         return None
-    is_final = is_final_record(run.read_record())
-    keeper = vouching_run(run) or run
-    if not keeper.thresholds.exists():
+    if is_final_record(run.read_record()):
+        return _vouched(run)
+    if not run.thresholds.exists():
         return None
-    found = read_thresholds(keeper.thresholds)
-    if is_final:
-        source = f"{found.source}, whose folds vouch for this network"
-        return dataclasses.replace(found, source=source)
+    found = read_thresholds(run.thresholds)
     if {member.hash for member in members} <= set(found.members):
         return dataclasses.replace(found, source=SINGLE_MODELS if several else found.source)
     _log.warning("%s was made with other models and is not used", run.thresholds)
@@ -353,9 +353,33 @@ def _of_training(
 
 def _policy(run: RunFolder, files: Sequence[Path]) -> tuple[Policy, float | None]:
     """Where diameters come from, as the out-of-fold pass of the run, or of one that vouches for it, found best."""
-    if is_final_record(run.read_record()):
-        return run_policy(vouching_run(run) or run)  # published ones have it with them
-    return run_policy(run, list(map(hash_file, files)))
+    if not is_final_record(run.read_record()):
+        return run_policy(run, list(map(hash_file, files)))
+    vouching = vouching_run(run)
+    if vouching is not None and vouching.oof_record.exists():
+        return run_policy(vouching, _fold_hashes(vouching))
+    return run_policy(run)  # of a published one, which has it with it
+
+
+def _vouched(run: RunFolder) -> Thresholds | None:
+    """Thresholds of the run whose folds vouch for a final network; else those that were published with it."""
+    vouching = vouching_run(run)
+    found = None
+    if vouching is not None and vouching.thresholds.exists():
+        found = read_thresholds(vouching.thresholds)
+        if set(found.members) != _fold_hashes(vouching):
+            _log.warning("%s was made with other models and is not used", vouching.thresholds)
+            found = None
+    if found is None and run.thresholds.exists():
+        found = read_thresholds(run.thresholds)
+    if found is None:
+        return None
+    return dataclasses.replace(found, source=f"{found.source}, whose folds vouch for this network")
+
+
+def _fold_hashes(run: RunFolder) -> set[str]:
+    """Hashes of the best models of a run's folds."""
+    return {hash_file(files.best) for files in run.fold_folders() if files.best.is_file()}
 
 
 def check_type(cell_type: str | None, opened: Opened) -> str:

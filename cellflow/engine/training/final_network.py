@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from cellflow.config import TrainConfig
 from cellflow.engine.runs.run_records import read_fold_summary
+from cellflow.engine.runs.sample_list import TRAINS, read_sample_list
 from cellflow.engine.runtime.machine import Machine
 from cellflow.engine.segmentation.member import load_member
 from cellflow.engine.segmentation.styles import (
@@ -34,6 +34,8 @@ def final_config(config: TrainConfig) -> TrainConfig:
     """A final network's config under the name of its own run; what its folds say of its length is warned of."""
     folds = vouching_folder(RunFolder(config.runs_dir / config.name))
     _warn_of_length(folds, config.optim.n_epochs)
+    if config.optim.patience:
+        _log.warning("--patience has no effect on a final network, of which no score is honest")
     return replace(config, name=final_name(config.name))
 
 
@@ -48,17 +50,13 @@ def _warn_of_length(run: RunFolder, n_epochs: int) -> None:
         )  # fmt: skip
 
 
-def fit_final_styles(
-    files: FoldFolder, names: Sequence[str], dataset: Dataset, machine: Machine
-) -> None:
+def fit_final_styles(files: FoldFolder, dataset: Dataset, machine: Machine) -> None:
     """Fit what tells cell types and diameters of new images, unless that was done, as no out-of-fold pass does it.
 
     Parameters
     ----------
     files : FoldFolder
-        With the network.
-    names : sequence of str
-        Ids of its training images.
+        With the network, and the list of its images.
     dataset : Dataset
         Images and cells.
     machine : Machine
@@ -69,6 +67,8 @@ def fit_final_styles(
             return
     except (OSError, CheckpointError):
         pass
+    roles = read_sample_list(files.samples)
+    names = [str(name) for name in roles.index[roles == TRAINS]]
     models = fit_style_models(load_member(files.best, "final", machine), dataset, names)
     if models is not None:
         write_style_models(files.styles, models)

@@ -15,7 +15,6 @@ from cellflow.engine.runtime.time_budget import Budget
 from cellflow.engine.segmentation.member import Member
 from cellflow.engine.segmentation.scoring import mean_score
 from cellflow.engine.training.crops import FoldSamples, make_crops, make_sampler
-from cellflow.engine.training.extra_images import is_final
 from cellflow.engine.training.fold_checkpoint import FoldCheckpoint
 from cellflow.engine.training.fold_log import log_epoch, log_position, step_bar
 from cellflow.engine.training.fold_pictures import FoldPictures
@@ -250,9 +249,8 @@ class FoldTrainer:
         loss = self.validator.loss(self.stepper.net)
         progress = self.progress
         progress.evaluations += rows
-        if is_final(
-            self.config
-        ):  # it has seen these images: what comes last is best, averaged if it can be
+        if self.config.is_final:
+            # it has seen these images: what comes last is best, averaged if it can be
             last = list(scores)[-1]
             progress.take(scores[last], epoch, last, values[last])
         else:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from cellflow.config import TrainConfig, chosen
+from cellflow.engine.runs.contents import is_final_model
 from cellflow.engine.runs.start_file import start_file
 from cellflow.engine.runtime.machine import Machine
 from cellflow.engine.training.sample_cache import CachedSamples
@@ -87,9 +88,11 @@ def _start_network(
     else:
         path, net, facts = start_model(config, origin["fold"])
         same = {key for key, value in origin.items() if facts.get(key) == value}
-        if "data_hash" in same and not {"fold", "folds_hash"} <= same:
+        elsewhere = is_final_model(facts) or not {"fold", "folds_hash"} <= same
+        if "data_hash" in same and elsewhere and not config.is_final:
+            fold = "none" if is_final_model(facts) else facts.get("fold")
             raise LeakError(
-                f"{path} was trained on this dataset with another validation fold ({facts.get('fold')}), "
+                f"{path} was trained on this dataset with another validation fold ({fold}), "
                 f"so it has seen images that fold {origin['fold']} validates on. Start from another model."
             )
     if model.channels[1] and net.channels < 2:

@@ -34,7 +34,7 @@ from cellflow.errors import ConfigError
 from cellflow.io.dataset import Dataset
 from cellflow.nn.ranks import join_ranks, ranks_asked
 from cellflow.storage.leases import Lease, hold_lease
-from cellflow.storage.run_folder import RunFolder
+from cellflow.storage.run_folder import FoldFolder, RunFolder
 from cellflow.tracking import NO_TRACKERS, Trackers, open_trackers
 
 __all__ = ["train"]
@@ -222,6 +222,7 @@ def _train_fold(job: Job, fold: int, budget: Budget, trackers: Trackers) -> Fold
             if job.machine.ranks.first:
                 copy_best(job.config, fold, files.best)
             _log.info("fold %d is complete: best score %.4f, %s", fold, done.best_score, files.best)
+            _fit_styles(job, files)
             return done
         samples = _samples(job, fold)
         training, validation = samples.training, samples.validation
@@ -241,9 +242,14 @@ def _train_fold(job: Job, fold: int, budget: Budget, trackers: Trackers) -> Fold
                 "fold %d is complete: best score %.4f at epoch %g of %g, %s",
                 fold, result.best_score, result.best_epoch, result.epochs, files.best,
             )  # fmt: skip
-            if job.config.is_final and job.machine.ranks.first:
-                fit_final_styles(files, training.ids, job.dataset, job.machine)
+            _fit_styles(job, files)
     return result
+
+
+def _fit_styles(job: Job, files: FoldFolder) -> None:
+    """Of a final network, for which no out-of-fold pass does it."""
+    if job.config.is_final and job.machine.ranks.first:
+        fit_final_styles(files, job.dataset, job.machine)
 
 
 def _sole_trainer(job: Job, fold: int) -> AbstractContextManager[Lease | None]:

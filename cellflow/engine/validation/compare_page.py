@@ -10,10 +10,9 @@ import pandas as pd
 
 from cellflow.config import CompareConfig
 from cellflow.engine.runs.contents import run_dataset
-from cellflow.engine.runs.identity import with_later_settings
 from cellflow.engine.runs.metadata import read_metadata
 from cellflow.engine.runs.next_command import run_word
-from cellflow.engine.runs.run_records import find_oof_record
+from cellflow.engine.runs.run_records import find_oof_record, with_later_settings
 from cellflow.engine.runs.state import lenient_table, overall_cv, run_created, run_state
 from cellflow.engine.validation.compare_runs import Comparison, compare_runs
 from cellflow.errors import CellflowError

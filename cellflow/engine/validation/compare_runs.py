@@ -12,9 +12,8 @@ import pandas as pd
 from cellflow.config import ScoreConfig, check_config, config_differences
 from cellflow.config.catalog import CompareConfig
 from cellflow.engine.runs.contents import read_table
-from cellflow.engine.runs.identity import with_later_settings
 from cellflow.engine.runs.next_command import calibrate_command, run_word
-from cellflow.engine.runs.run_records import OofRecord, find_oof_record
+from cellflow.engine.runs.run_records import OofRecord, find_oof_record, with_later_settings
 from cellflow.engine.runs.state import RunState, is_debug, run_state
 from cellflow.engine.validation.metric_scores import metric_columns, metric_names
 from cellflow.engine.validation.score_masks import score_masks

@@ -48,7 +48,7 @@ class _Oof(NamedTuple):
 def check_oof(files: RunFiles) -> str:
     """Check the rows of flows, masks, predictions and scores; what was looked at, in words."""
     run = files.run
-    if not run.oof.exists() and is_final_record(files.record):
+    if is_final_record(files.record):
         return "none, as its network has seen all images"
     if not run.oof.exists():
         files.note("oof", f"no out-of-fold predictions yet: cellflow oof {run_word(run)}")

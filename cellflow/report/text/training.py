@@ -55,14 +55,17 @@ def training_text(folds: Sequence[Fold]) -> str:
     return "\n".join(lines)
 
 
-def final_training_text(folds: Sequence[Fold], vouching: str) -> str:
-    """How the training of one network on all images ended, and which run has the score that stands for it."""
+def final_training_text(folds: Sequence[Fold], vouching: str | None) -> str:
+    """How the training of one network on all images ended, and which run, if any, has the score that stands for it."""
     (fold,) = folds
     if not fold.finished:
         return TIME_IS_UP
+    whose = f"the folds of run {vouching} vouch for it"
+    if vouching is None:
+        whose = "for a score train folds with the same settings, --fold all"
     return (
-        f"One network on all images, as it is after epoch {fold.best_epoch:g}. No image is left to score it on: the "
-        f"folds of run {vouching} vouch for it."
+        f"One network on all images, as it is after epoch {fold.best_epoch:g}. No image is left to score it on: "
+        f"{whose}."
     )
 
 

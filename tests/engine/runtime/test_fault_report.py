@@ -21,7 +21,8 @@ def test_from_the_command_line(
     monkeypatch.chdir(place)
     monkeypatch.setenv("HOME", str(tmp_path / "jane"))
     monkeypatch.setenv("CELLFLOW_ENGINE", "torch")
-    monkeypatch.setenv("CELLFLOW_TOKEN", "s3cr3t-value")
+    monkeypatch.setenv("CELLFLOW_TOKEN", "1234")
+    monkeypatch.setenv("CUDA_HOST", "10.0.12.5")
     monkeypatch.setenv("WANDB_API_KEY", "0123456789")
     with pytest.raises(SystemExit) as caught:
         cli.main(["checks", "--report"])
@@ -31,7 +32,7 @@ def test_from_the_command_line(
     for found in ("cellflow", "torch 2", "numpy", "tyro", "CELLFLOW_ENGINE=torch"):
         assert found in text
     assert "CELLFLOW_TOKEN is set" in text
-    for private in ("Jane", "jane", "s3cr3t", "0123456789", "private", str(tmp_path)):
+    for private in ("Jane", "jane", "=1234", "10.0.12.5", "0123456789", "private", str(tmp_path)):
         assert private not in text
 
 
@@ -41,6 +42,11 @@ def test_from_the_command_line(
         ("tcp://HOST:PORT, https://x.org/a", "tcp://HOST:PORT, https://x.org/a"),
         ("in /home/jo/x.csv, line 3", "in <path>, line 3"),
         ("~/secret/x", "<path>"),
+        ("at /data/plate 7/a.tif, line 2", "at <path>, line 2"),
+        ("/mnt/My Lab (old)/x.tif", "<path>"),
+        (r"C:\Users\jane\my data\x.tif, y", "<path>, y"),
+        (r"\\server\share\x", "<path>"),
+        ("CUDA_VISIBLE_DEVICES='GPU-0a1b2c3d-1111'", "CUDA_VISIBLE_DEVICES='<device>'"),
         ("1/3 folds, a/b", "1/3 folds, a/b"),
     ],
 )

@@ -14,6 +14,7 @@ from cellflow.config import (
     CalibrateConfig,
     DistilConfig,
     GridConfig,
+    ModelConfig,
     ModelExportConfig,
     OofConfig,
     RuntimeConfig,
@@ -22,7 +23,9 @@ from cellflow.config import (
     check_config,
 )
 from cellflow.engine.model_exports.export_model import export_model
-from cellflow.engine.runs.contents import model_facts
+from cellflow.engine.publishing.published_files import run_files
+from cellflow.engine.runs.contents import model_facts, vouching_run
+from cellflow.engine.runs.next_command import train_command
 from cellflow.engine.runs.sample_list import TRAINS, read_sample_list
 from cellflow.engine.runtime.machine import Machine
 from cellflow.engine.segmentation.open_models import open_models
@@ -31,7 +34,7 @@ from cellflow.engine.training.train import train
 from cellflow.engine.validation.calibrate import calibrate
 from cellflow.engine.validation.oof import oof
 from cellflow.engine.validation.verify import verify
-from cellflow.errors import ConfigError, LeakError
+from cellflow.errors import ConfigError, LeakError, RunError
 from cellflow.io.dataset import Dataset
 from cellflow.io.fold_table import RESERVED
 from cellflow.nn.precision import choose_device
@@ -103,6 +106,13 @@ def test_a_network_on_all_images_takes_what_its_folds_found(
     assert not caught.value.code
     assert "no score of it is honest" in run.report.read_text()
 
+    published = run_files(run, {0: files.best}, ensembles_dir=tmp_path)
+    assert published["thresholds.json"] == folds.thresholds
+    run.oof.mkdir()
+    shutil.copyfile(published["oof/oof.json"], run.oof_record)  # as it lies in a published run
+    assert verify(VerifyConfig(run.path)).problems == 0
+    shutil.rmtree(run.oof)
+
     # what leaves without the folds keeps what they found
     archive = tmp_path / "final.zip"
     export_model(
@@ -152,6 +162,59 @@ def test_the_policy_is_that_of_the_folds(copied: TrainConfig, tmp_path: Path) ->
     opened = open_models(["tiny-final"], machine, runs_dir=copied.runs_dir)
     assert opened.policy == "image"
     assert opened.members[0].styles is not None
+
+
+def test_no_fold_starts_from_a_network_that_has_seen_all(
+    copied: TrainConfig, tmp_path: Path
+) -> None:
+    train(replace(copied, fold=("none",)))
+    start = ModelConfig(pretrained_model=str(copied.runs_dir / "tiny-final" / "fold_0" / "best.pt"))
+    with pytest.raises(LeakError, match="another validation fold"):
+        train(replace(copied, name="other", fold=("0",), model=start))
+    short = replace(copied.optim, n_epochs=1)
+    train(replace(copied, name="other", fold=("none",), model=start, optim=short))
+
+
+def test_advice_trains_the_final_network(
+    copied: TrainConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    late = replace(copied, fold=("none",), time_budget="0.001s")
+    assert not train(late)[0].finished
+    run = RunFolder(copied.runs_dir / "tiny-final")
+    assert "--fold none" in train_command(run, [0])
+    with pytest.raises(RunError, match="--fold none"):
+        open_models(["tiny-final"], Machine(choose_device("cpu")), runs_dir=copied.runs_dir)
+
+
+def test_thresholds_of_replaced_folds_are_not_taken(
+    calibrated: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    train(replace(calibrated, fold=("none",)))
+    folds = RunFolder(calibrated.runs_dir / "tiny")
+    shutil.copyfile(folds.fold(1).best, folds.fold(0).best)
+    machine = Machine(choose_device("cpu"))
+    opened = open_models(["tiny-final"], machine, runs_dir=calibrated.runs_dir)
+    assert "was made with other models" in caplog.text
+    assert "not calibrated" in opened.thresholds.source
+
+
+def test_styles_that_a_kill_prevented_are_made_later(copied: TrainConfig) -> None:
+    train(replace(copied, fold=("none",)))
+    files = RunFolder(copied.runs_dir / "tiny-final").fold(0)
+    files.styles.unlink()
+    files.last.unlink()  # as cellflow prune does
+    train(replace(copied, fold=("none",)))
+    assert files.styles.is_file()
+
+
+def test_a_run_from_before_a_setting_vouches(calibrated: TrainConfig) -> None:
+    train(replace(calibrated, fold=("none",)))
+    run = RunFolder(calibrated.runs_dir / "tiny")
+    record = run.read_record()
+    del record["config"]["select_metric"]
+    run.write_record(record)
+    found = vouching_run(RunFolder(calibrated.runs_dir / "tiny-final"))
+    assert found is not None and found.name == "tiny"
 
 
 def test_folds_of_other_settings_do_not_vouch(

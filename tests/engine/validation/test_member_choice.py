@@ -19,10 +19,13 @@ from cellflow.config import (
 )
 from cellflow.engine.prediction.ensemble import ensemble
 from cellflow.engine.runs.thresholds import read_thresholds
+from cellflow.engine.runtime.machine import Machine
+from cellflow.engine.segmentation.open_models import open_models
 from cellflow.engine.validation.member_choice import MIN_GAIN, choose_members
 from cellflow.errors import ConfigError
 from cellflow.io.dataset import Dataset
 from cellflow.io.flow_store import FlowStore
+from cellflow.nn.precision import choose_device
 from cellflow.numeric.dynamics import FLOW_SCALE
 from cellflow.numeric.targets import labels_to_flows
 from cellflow.storage.hashing import hash_file
@@ -155,4 +158,19 @@ def test_runs_that_harm_are_left_out_of_the_ensemble(
     )
     result = ensemble(config)
     assert result.members == 2 * len(names)
+    assert result.folder.name == "second+tiny"
+    opened = open_models(
+        ["second", "tiny"],
+        Machine(choose_device("cpu")),
+        runs_dir=two_runs.runs_dir,
+        ensembles_dir=tmp_path / "ensembles",
+    )
+    assert {member.hash for member in opened.members} == set(hashes)
+    typed = open_models(
+        ["second@round", "tiny"],
+        Machine(choose_device("cpu")),
+        runs_dir=two_runs.runs_dir,
+        ensembles_dir=tmp_path / "ensembles",
+    )
+    assert len(typed.members) == 4  # who asks for a run for one type gets it
     assert not result.failed
