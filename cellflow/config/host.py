@@ -12,8 +12,11 @@ class ChecksConfig:
     Examples
     --------
     >>> from cellflow import ChecksConfig
-    >>> ChecksConfig(json=True)
-    ChecksConfig(json=True)
+    >>> from cellflow.config import check_config
+    >>> check_config(ChecksConfig(json=True, report=True))
+    Traceback (most recent call last):
+        ...
+    cellflow.errors.ConfigError: --json and --report exclude each other; give one of them
     """
 
     json: bool = False

@@ -157,7 +157,7 @@ def test_a_final_student_learns_from_all_and_has_no_honest_score(
     assert not cellflow.verify(VerifyConfig(result.run.path)).problems
     with pytest.raises(LeakError, match="no prediction of these images is out of fold"):
         cellflow.oof(OofConfig(str(result.run.path), runtime=CPU))
-    with pytest.raises(LeakError, match="have seen all images"):
+    with pytest.raises(LeakError, match="has seen all images"):
         pseudo(PseudoConfig(runs=(str(result.run.path),), images=images, out=tmp_path, runtime=CPU))
     with pytest.raises(cellflow.CellflowError, match="one final network"):
         cellflow.train(
