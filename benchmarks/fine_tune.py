@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="file to start from")
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--images", type=int, nargs="+", default=[5, 10, 20])
-    parser.add_argument("--tests", type=int, default=40)
+    parser.add_argument("--tests", type=int, default=16)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     options = parser.parse_args()
