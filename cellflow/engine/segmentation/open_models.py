@@ -13,13 +13,14 @@ from typing import Any, cast
 
 from cellflow.config import MaskConfig, MaskOverrides
 from cellflow.config.shared import POLICIES, Policy
-from cellflow.engine.runs.contents import check_models, run_mask, run_policy, vouching_run
+from cellflow.engine.runs.contents import check_models, run_mask
 from cellflow.engine.runs.model_files import find_model_files
 from cellflow.engine.runs.next_command import run_word
 from cellflow.engine.runs.thresholds import Thresholds, read_thresholds
 from cellflow.engine.runtime.machine import Machine
 from cellflow.engine.segmentation.member import Member, load_member
 from cellflow.engine.segmentation.styles import read_style_models
+from cellflow.engine.segmentation.vouched import policy_of, vouched_thresholds
 from cellflow.errors import CheckpointError, DataError, FoldError, RunError
 from cellflow.io.model_archive import is_archive, unpacked_archive
 from cellflow.numeric.averaging import VARIANTS, Variant
@@ -312,7 +313,7 @@ def _calibrated(
     if len(sources) > 1 or run is None:
         return None
     if is_final_record(run.read_record()):
-        return _vouched(run)
+        return vouched_thresholds(run)
     if not run.thresholds.exists():
         return None
     found = read_thresholds(run.thresholds)
@@ -344,42 +345,11 @@ def _of_training(
             f"cellflow calibrate {' '.join(map(run_word, runs))}; or say which ones to use: "
             "--cellprob_threshold, --flow_threshold, --min_size and so on."
         )
-    policies = {_policy(source.run, source.files) for source in sources if source.run}
+    policies = {policy_of(source.run, source.files) for source in sources if source.run}
     policy, diameter = policies.pop() if len(policies) == 1 else ("dataset", None)
     if policies:
         _log.warning("the runs chose different diameter policies; that of the data set is used")
     return Thresholds(masks[0], source=NOT_CALIBRATED, policy=policy, diameter=diameter)
-
-
-def _policy(run: RunFolder, files: Sequence[Path]) -> tuple[Policy, float | None]:
-    """Where diameters come from, as the out-of-fold pass of the run, or of one that vouches for it, found best."""
-    if not is_final_record(run.read_record()):
-        return run_policy(run, list(map(hash_file, files)))
-    vouching = vouching_run(run)
-    if vouching is not None and vouching.oof_record.exists():
-        return run_policy(vouching, _fold_hashes(vouching))
-    return run_policy(run)  # of a published one, which has it with it
-
-
-def _vouched(run: RunFolder) -> Thresholds | None:
-    """Thresholds of the run whose folds vouch for a final network; else those that were published with it."""
-    vouching = vouching_run(run)
-    found = None
-    if vouching is not None and vouching.thresholds.exists():
-        found = read_thresholds(vouching.thresholds)
-        if set(found.members) != _fold_hashes(vouching):
-            _log.warning("%s was made with other models and is not used", vouching.thresholds)
-            found = None
-    if found is None and run.thresholds.exists():
-        found = read_thresholds(run.thresholds)
-    if found is None:
-        return None
-    return dataclasses.replace(found, source=f"{found.source}, whose folds vouch for this network")
-
-
-def _fold_hashes(run: RunFolder) -> set[str]:
-    """Hashes of the best models of a run's folds."""
-    return {hash_file(files.best) for files in run.fold_folders() if files.best.is_file()}
 
 
 def check_type(cell_type: str | None, opened: Opened) -> str:
