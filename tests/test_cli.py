@@ -237,7 +237,7 @@ def test_a_config_file_that_does_not_fit(
     for words, message in (
         (["--config", str(path)], "epochs: no such setting; did you mean n_epochs?"),
         (["--config"], "--config takes a YAML file"),
-        (["--config", str(tmp_path / "none")], "cannot be read"),
+        (["--config", str(tmp_path / "none")], "there is no such file"),
     ):
         with pytest.raises(SystemExit) as caught:
             cli.run_command("train", words)

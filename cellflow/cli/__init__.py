@@ -61,7 +61,7 @@ def run_command(name: str, words: Sequence[str], *, prog: str | None = None) -> 
     try:
         command.run(parse(name, words, config=command.config, prog=prog))
     except ConfigError as error:
-        fail(str(error), EXIT_USAGE)
+        fail(f"{error}\nAll flags: {prog or f'cellflow {name}'} --help", EXIT_USAGE)
     except CellflowError as error:
         fail(str(error))
     except _Terminated:

@@ -55,7 +55,7 @@ def parse(
     for path in files:
         default = with_settings(default, read_config_file(path, name), f"--config {path}")
     words = _optimizer_flags(rest) if config in _TRAINING else rest
-    check_words(name, words, default)
+    words = check_words(name, words, default)
     return tyro.cli(
         config,
         prog=prog or f"cellflow {name}",

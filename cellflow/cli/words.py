@@ -22,8 +22,8 @@ __all__ = ["check_words"]
 _TRUTH_VALUES = ("true", "false", "yes", "no", "on", "off", "0", "1")
 
 
-def check_words(command: str, words: Sequence[str], default: Any) -> None:
-    """Check the flags and arguments of a command.
+def check_words(command: str, words: Sequence[str], default: Any) -> list[str]:
+    """Check the flags and arguments of a command, and put them in an order that a parser takes.
 
     Parameters
     ----------
@@ -34,6 +34,11 @@ def check_words(command: str, words: Sequence[str], default: Any) -> None:
     default : dataclass instance
         Its settings without the words; what must be given is `tyro.MISSING`.
 
+    Returns
+    -------
+    list of str
+        All arguments, wherever they stood, and then the flags with their values.
+
     Raises
     ------
     ConfigError
@@ -41,9 +46,9 @@ def check_words(command: str, words: Sequence[str], default: Any) -> None:
         and arguments that are missing or too many.
     """
     if {"-h", "--help"} & set(words):
-        return
+        return list(words)
     flags, problems = flags_of(type(default)), list[str]()
-    loose, given = list[str](), set[str]()
+    loose, flagged, given = list[str](), list[str](), set[str]()
     left = list(words)
     while left and left[0] != "--":
         word = left.pop(0)
@@ -61,11 +66,12 @@ def check_words(command: str, words: Sequence[str], default: Any) -> None:
         given.add(setting.path[0])
         values = [value] if equals else _take(left, setting.hint)
         problems += _value_problems(flag, setting.hint, values)
+        flagged += [word] if equals else [flag, *values]
     loose += left[1:]  # what follows a --
     problems += _argument_problems(command, loose, given, default, known=not problems)
     if problems:
-        text = str(ConfigError.from_problems(problems))
-        raise ConfigError(f"{text}\nAll flags: cellflow {command} --help")
+        raise ConfigError.from_problems(problems)
+    return [*flagged, "--", *loose] if any(map(_is_flag, loose)) else [*loose, *flagged]
 
 
 def _is_flag(word: str) -> bool:
@@ -106,11 +112,11 @@ def _value_problems(flag: str, hint: Any, values: list[str]) -> list[str]:
     if not values:
         return [f"{flag} takes {_kind(hint)}, found nothing"]
     item = get_args(hint)[0] if get_origin(hint) is tuple else hint
-    return [
-        f"{flag} takes {expected}, found {text!r}"
-        for text in values
-        if (expected := _expected(item, text))
-    ]
+    wrong = {text: expected for text in values if (expected := _expected(item, text))}
+    parts = [part for text in values for part in text.split(",")]
+    if wrong and item is not hint and not any(_expected(item, part) for part in parts):
+        return [f"{flag} takes values with blanks between them: {flag} {' '.join(parts)}"]
+    return [f"{flag} takes {expected}, found {text!r}" for text, expected in wrong.items()]
 
 
 def _expected(hint: Any, text: str) -> str:
@@ -167,10 +173,20 @@ def _argument_problems(
     names = " ".join(name.upper() for name in places)
     if len(loose) > len(places) and not lists and known:
         takes = f"{names} and flags" if places else "flags only"
-        return [f"cellflow {command} takes {takes}, found {' '.join(loose)}"]
+        is_flag = loose[0].replace("-", "_") in flags_of(type(default))
+        meant = f"; did you mean --{' '.join(loose)}?" if is_flag else ""
+        return [f"cellflow {command} takes {takes}, found {' '.join(loose)}{meant}"]
     missing = [name for name in needed if name in places][len(loose) :]
-    flags = [f"--{name}" for name in needed if name not in places]
+    flags = [name for name in needed if name not in places]
     if not (missing or flags) or not known:
         return []
-    wanted = ", ".join([*(name.upper() for name in missing), *flags])
-    return [f"{wanted} must be given: cellflow {command}{f' {names}' if names else ''} ..."]
+    hints = {name: item.hint for name, item in flags_of(type(default)).items()}
+    wanted = ", ".join([*(name.upper() for name in missing), *(f"--{name}" for name in flags)])
+    words = [names, *(f"--{name} {_example(hints[name])}" for name in flags)]
+    return [f"{wanted} must be given: cellflow {command} {' '.join(filter(None, words))}"]
+
+
+def _example(hint: Any) -> str:
+    """What stands for the value of a flag: its choices, else that one is wanted."""
+    plain = _without_none(hint)
+    return "|".join(map(str, get_args(plain))) if get_origin(plain) is Literal else "..."

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import tyro
 
+from cellflow.config.also_called import also_called
 from cellflow.errors import ConfigError
 
 __all__ = ["Setting", "blank_config", "check_complete", "close_to", "settings_of", "with_settings"]
@@ -88,6 +89,10 @@ def _instead(name: str, places: Mapping[str, Setting]) -> str:
         item = get_args(place.hint)[0] if get_origin(place.hint) is tuple else None
         if get_origin(item) is Literal and name in get_args(item):
             return f"; {name} is one of the list {'.'.join(place.path)} now, as in {place.path[-1]}: [{name}]"
+    for text in also_called(name):
+        ours, _, value = text.partition(" ")
+        if ours in places:
+            return f"; did you mean {ours}{f': {value}' if value else ''}?"
     near = close_to(name, places)
     return f"; did you mean {near}?" if near else ""
 

@@ -198,7 +198,7 @@ class TrainConfig:
     >>> check_config(TrainConfig(fold=("first",)))
     Traceback (most recent call last):
         ...
-    cellflow.errors.ConfigError: --fold takes fold numbers, all or none, found first
+    cellflow.errors.ConfigError: --fold takes fold numbers (such as 2, or 0 1), all or none, found first
     """
 
     fold: tuple[str, ...] = ("all",)
@@ -266,7 +266,8 @@ class TrainConfig:
         numbers = [part for part in self.fold if part != "all"]
         if not self.fold or not (self.is_final or all(map(is_number, numbers))):
             found.append(
-                f"--fold takes fold numbers, all or none, found {' '.join(self.fold) or 'nothing'}"
+                "--fold takes fold numbers (such as 2, or 0 1), all or none, found "
+                f"{' '.join(self.fold) or 'nothing'}"
             )
         if self.debug and self.dry_run:
             found.append("--debug and --dry_run exclude each other; give one of them")

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
+from cellflow.storage.nearby import nearby
 
 
 @contextmanager
@@ -39,6 +40,8 @@ def damage_told(path: Path, kind: str, place: str = "") -> Iterator[None]:
 
 def unreadable(path: Path, error: Exception) -> DataError:
     """The error of a place that the system does not let read."""
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"{path}: there is no such file.{nearby(path)}", path=path)
     reason = getattr(error, "strerror", None) or error
     return DataError(f"{path}: cannot be read ({reason}).", path=path)
 

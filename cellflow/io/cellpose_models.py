@@ -173,6 +173,11 @@ def _refuse(name: str, path: Path, folder: Path) -> NoReturn:
                 f"{name} is {what}. cellflow takes Cellpose's U-Nets, such as cyto3 and nuclei, and "
                 "files of models that were trained from them."
             )
+    inside = sorted(path.glob("*.pt"))
+    if inside:
+        raise CheckpointError(
+            f"{path} is a folder. Give a model file in it: {inside[0]}", path=path
+        )
     places = {str(place): None for place in (path, folder / name)}
     parts = [item.name for start in places for item in _numbered(Path(start)) if item.is_file()]
     there = [item.name for item in folder.glob("[!.]*") if item.suffix not in _NO_MODELS]

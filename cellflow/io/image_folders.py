@@ -9,6 +9,7 @@ from cellflow.errors import DataError
 from cellflow.io._damage import unreadable
 from cellflow.io._ome_zarr import images_in
 from cellflow.io._zarr_metadata import is_zarr
+from cellflow.storage.nearby import nearby
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -109,8 +110,8 @@ def _in_zarr(path: Path) -> list[Path]:
 def _items(folder: Path) -> Iterator[Path]:
     """What lies in a folder and is not hidden."""
     if not folder.is_dir():
-        what = "a file" if folder.exists() else "nothing there"
-        raise DataError(f"{folder}: expected a folder of images, found {what}.", path=folder)
+        what = "a file." if folder.exists() else f"nothing there.{nearby(folder)}"
+        raise DataError(f"{folder}: expected a folder of images, found {what}", path=folder)
     try:
         yield from (item for item in folder.iterdir() if item.name[0] != ".")
     except OSError as error:

@@ -210,7 +210,10 @@ def read_masks(
         )
         raise DataError(text, path=path, found=pixels.shape)
     if pixels.dtype.kind == "f" and not np.array_equal(pixels, np.rint(pixels)):
-        text = f"{path}: expected whole numbers as labels, found fractions."
+        text = (
+            f"{path}: expected whole numbers as labels, found fractions. Export the labels themselves, "
+            "neither scaled nor smoothed."
+        )
         raise DataError(text, path=path, found=pixels.dtype)
     masks = pixels.astype(np.int64)
     if masks.size and masks.min() < 0:

@@ -41,6 +41,7 @@ _MAX_NAMED = 10
 _ALSO_CALLED = {
     "id": ("imageid", "image_id", "image", "img", "filename", "file_name", "file"),
     "annotation": (
+        "mask",
         "encodedpixels",
         "encoded_pixels",
         "rle",
@@ -152,14 +153,19 @@ def whole_number(text: str) -> int | None:
 
 
 def _separator(path: Path, required: tuple[str, ...]) -> str:
-    """What separates the columns: commas, unless the header has the required columns with another."""
+    """What separates the columns: commas, unless the header has the required columns with another.
+
+    Where it has them with none, what makes the most columns of it: a message shows their names.
+    """
+    columns = {}
     for separator, words in _SEPARATORS.items():
         header = {name.strip() for name in next(_read(path, separator), (1, []))[1]}
         if header >= set(required):
             if separator != ",":
                 _log.info("%s: columns are separated by %s", path, words)
             return separator
-    return ","
+        columns[separator] = len(header)
+    return max(columns, key=lambda separator: columns[separator])
 
 
 def _check_header(
@@ -194,9 +200,8 @@ def _advice(header: list[str], missing: list[str], options: Mapping[str, str]) -
 
 def _meant(header: list[str], name: str) -> str:
     """The column that other programs and competitions call so; NAME where there is none."""
-    return next(
-        (column for column in header if column.casefold() in _ALSO_CALLED.get(name, ())), "NAME"
-    )
+    also = _ALSO_CALLED.get(name, ())
+    return next((column for column in header if column.casefold() in also), "NAME")
 
 
 def _read(path: Path, separator: str, *, exact: bool = False) -> Iterator[tuple[int, list[str]]]:

@@ -168,7 +168,9 @@ def _read(path: Path) -> dict[str, Any]:
     except Exception:  # of any kind: what torch and its unpickler raise depends on the damage
         # torch's own text is long, and advises to load the file unsafely
         raise CheckpointError(
-            f"{path} cannot be read as a model file: {_what_it_is(path)}.", path=path
+            f"{path} cannot be read as a model file: {_what_it_is(path)}. Give another file, "
+            "or copy or download it again.",
+            path=path,
         ) from None
     if not isinstance(state, dict):
         raise CheckpointError(

@@ -11,9 +11,10 @@ import yaml
 from cellflow.config import config_to_dict
 from cellflow.errors import ConfigError
 from cellflow.storage.atomic import write_text
+from cellflow.storage.nearby import nearby
 from cellflow.storage.secrets import redact
 
-__all__ = ["read_config_file", "write_config_file"]
+__all__ = ["read_config_file", "read_yaml", "write_config_file", "yaml_kind"]
 
 COMMAND = "command"
 """Key of the command that the settings are for; a file without it fits any."""
@@ -34,14 +35,11 @@ def read_config_file(path: Path, command: str) -> dict[str, Any]:
     ConfigError
         If the file cannot be read or is for another command.
     """
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"--config {path} cannot be read: {error}", path=path) from None
+    found = read_yaml(path, f"--config {path}")
     if not isinstance(found, dict):
         text = (
             f"--config {path}: expected lines of NAME: VALUE, such as n_epochs: 100, found "
-            f"{type(found).__name__}"
+            f"{yaml_kind(found)}"
         )
         raise ConfigError(text, path=path, expected=dict, found=type(found))
     if "data_hash" in found and "config" in found:
@@ -55,6 +53,24 @@ def read_config_file(path: Path, command: str) -> dict[str, Any]:
         text = f"--config {path} is for cellflow {made_for}, not for cellflow {command}"
         raise ConfigError(text, path=path, expected=command, found=made_for)
     return {str(key): value for key, value in found.items()}
+
+
+def read_yaml(path: Path, named: str) -> Any:
+    """Read what a YAML file holds; of a file that is none, a ConfigError says so of what is `named`."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{named}: there is no such file.{nearby(path)}", path=path) from None
+    except OSError as error:
+        raise ConfigError(f"{named} cannot be read: {error.strerror}", path=path) from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{named} is no YAML: {error}", path=path) from None
+
+
+def yaml_kind(value: object) -> str:
+    """What a value of a YAML file is, in words."""
+    kinds = {dict: "lines of NAME: VALUE", list: "a list", str: "a text", type(None): "nothing"}
+    return kinds.get(type(value), f"the value {value}")
 
 
 def write_config_file(path: Path, command: str, config: Any) -> None:

@@ -228,7 +228,7 @@ def wanted_folds(asked: tuple[str, ...], there: list[int], dataset: Dataset) -> 
     if missing:
         raise FoldError(
             f"--fold {' '.join(map(str, missing))}: {dataset.folds_path} has the folds "
-            f"{' '.join(map(str, there))}.",
+            f"{' '.join(map(str, there))}. Give one of these, or --fold all.",
             path=dataset.folds_path,
             expected=there,
             found=missing,

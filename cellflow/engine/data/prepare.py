@@ -33,6 +33,7 @@ from cellflow.numeric.near_copies import fingerprint
 from cellflow.storage.atomic import atomic_folder, restore_folder, what_stands
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_array
+from cellflow.storage.nearby import nearby
 from cellflow.storage.sizes import few_text
 from cellflow.types import Instances
 
@@ -189,13 +190,13 @@ def _check_source(config: PrepareConfig) -> None:
 
 
 def _no_source(source: Path) -> DataError:
-    found = "nothing there"
+    found, remedy = "nothing there", nearby(source)
     if source.is_symlink():
-        found = "a link that leads nowhere"
+        found, remedy = "a link that leads nowhere", " Name the folder itself."
     elif source.exists():
-        folder = shlex.quote(str(source.parent))
-        found = f"a file. Name the folder it lies in: cellflow prepare {folder}"
-    text = f"{source}: expected a folder of annotated images, found {found}."
+        found = "a file"
+        remedy = f" Name the folder it lies in: cellflow prepare {shlex.quote(str(source.parent))}"
+    text = f"{source}: expected a folder of annotated images, found {found}.{remedy}"
     return DataError(text, path=source, found=found)
 
 

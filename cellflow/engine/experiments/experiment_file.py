@@ -23,12 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cellflow.config import ChainConfig, check_config
 from cellflow.config.layers import blank_config, check_complete, with_settings
 from cellflow.environment.config_defaults import with_host_defaults
 from cellflow.errors import ConfigError
+from cellflow.storage.config_file import read_yaml, yaml_kind
 
 __all__ = ["Experiment", "read_experiments"]
 
@@ -62,7 +61,7 @@ def read_experiments(path: Path, *, debug: bool = False) -> list[Experiment]:
     defaults, grid = (_mapping(content.get(part), part, path) for part in ("defaults", "grid"))
     listed = content.get("experiments") or [{}]
     if not isinstance(listed, list):
-        raise ConfigError(f"{path}: experiments must be a list, found {type(listed).__name__}")
+        raise ConfigError(f"{path}: experiments must be a list, found {yaml_kind(listed)}")
     found, problems, names = list[Experiment](), list[str](), list[str]()
     for number, item in enumerate(listed, 1):
         try:
@@ -126,11 +125,7 @@ def _in_name(value: Any) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from None
-    content = _mapping(content, "the file", path)
+    content = _mapping(read_yaml(path, str(path)), "the file", path)
     unknown = sorted(set(content) - set(_PARTS))
     if unknown or not content:
         raise ConfigError(
@@ -145,6 +140,6 @@ def _mapping(value: Any, what: str, path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(value, dict):
         raise ConfigError(
-            f"{path}: {what} must have lines of NAME: VALUE, found {type(value).__name__}"
+            f"{path}: {what} must have lines of NAME: VALUE, found {yaml_kind(value)}"
         )
     return {str(key).replace("-", "_"): item for key, item in value.items()}

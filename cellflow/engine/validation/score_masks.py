@@ -37,6 +37,7 @@ from cellflow.io.pixel_limit import at_most
 from cellflow.io.source import Source
 from cellflow.report.comparison import Comparison
 from cellflow.storage.atomic import write_csv
+from cellflow.storage.nearby import nearby
 from cellflow.storage.run_folder import RunFolder, find_run
 from cellflow.storage.sizes import few_text
 from cellflow.types import Instances
@@ -226,7 +227,8 @@ def _find(name: str, config: ScoreConfig) -> _Side:
     try:
         run = RunFolder(path) if RunFolder(path).exists() else find_run(name, config.runs_dir)
     except RunError as error:
-        raise RunError(f"{name}: there is no such folder or CSV. {error}") from None
+        there = nearby(path)
+        raise RunError(f"{name}: there is no such folder or CSV.{there} {error}") from None
     masks = run.oof / "masks"
     if not masks.is_dir():
         raise RunError(

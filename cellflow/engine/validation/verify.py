@@ -12,6 +12,7 @@ from cellflow.engine.validation.verify_run import verify_run
 from cellflow.errors import ConfigError, DataError
 from cellflow.io.pixel_limit import at_most
 from cellflow.storage.atomic import write_csv
+from cellflow.storage.nearby import nearby
 from cellflow.storage.run_folder import RunFolder, find_run
 
 __all__ = ["verify"]
@@ -77,7 +78,7 @@ def _verify(config: VerifyConfig) -> Verification:
         known = sorted(path.parent.name for path in config.runs_dir.glob("*/config.yaml"))
         raise DataError(
             f"{place}: expected a folder of annotated images, a dataset folder, or a run, found nothing there. "
-            f"Runs in {config.runs_dir}: {', '.join(known) or 'none'}.",
+            f"Runs in {config.runs_dir}: {', '.join(known) or 'none'}.{nearby(place)}",
             path=place,
             expected=known,
         )

@@ -19,6 +19,7 @@ from cellflow.io.image_folders import SLIDE_FILES, SLIDE_SUFFIXES
 from cellflow.io.images import IMAGE_SUFFIXES, list_images
 from cellflow.io.places import OUTPUT_ENDINGS, RESULTS, tell_of_passed_over
 from cellflow.io.source import FileImage, Source, by_id
+from cellflow.storage.nearby import nearby
 from cellflow.storage.sizes import few_text, plural
 
 __all__ = ["LIST_SUFFIX", "ImageFiles", "ImageSearch", "folder_of", "image_id", "is_image_file"]
@@ -73,7 +74,9 @@ class ImageSearch:
             raise DataError(_nothing_there(source), path=source)
         found = glob(str(source), recursive=True)  # noqa: PTH207 - it takes absolute patterns
         files = _matching(map(Path, sorted(found)))
-        return self.without_outputs(_some(files, f"{source}: no images fit this pattern"))[0]
+        return self.without_outputs(
+            _some(files, f"{source}: no images fit this pattern", nearby(source))
+        )[0]
 
     def folder(self, folder: Path) -> list[Path]:
         """The image files of a folder, and of its sub-folders where they are wanted."""
@@ -216,11 +219,11 @@ def _is_file(path: Path) -> bool:
     return False
 
 
-def _some(paths: list[Path], missing: str) -> list[Path]:
-    """The paths, if there are any."""
+def _some(paths: list[Path], missing: str, there: str = "") -> list[Path]:
+    """The paths, if there are any; else what is missing is said, and what is there."""
     if not paths:
         endings = ", ".join(ending.lstrip(".") for ending in IMAGE_SUFFIXES)
-        raise DataError(f"{missing} ({endings}, OME-Zarr, slides such as svs and ndpi).")
+        raise DataError(f"{missing} ({endings}, OME-Zarr, slides such as svs and ndpi).{there}")
     return paths
 
 
@@ -237,7 +240,7 @@ def _nothing_there(source: Path) -> str:
     return (
         f"{source}: no such file or folder. Expected images: a dataset, a folder, a file, a pattern in "
         f"quotes, or a list of files ({LIST_SUFFIX}). Models are named with --model (cellflow predict), or "
-        "before --images (cellflow ensemble)."
+        f"before --images (cellflow ensemble).{nearby(source)}"
     )
 
 

@@ -287,9 +287,13 @@ def _nothing_found(folder: Path, folders: _Folders, found: _Pairing) -> str:
         expected = f"NAME{found.mask_filter}.EXT" if found.images else f"NAME{found.img_filter}.EXT"
         place = folders.masks if found.images else folders.images
         count = len({image.id for image in there})
+        advice = _ADVICE
+        if found.images:
+            predict = f"cellflow predict {quote(str(folder))} --model cyto3"
+            advice += f" To segment images that have no annotation: {predict}"
         return (
             f"{folder}: {plural(count, noun)} ({few_text([image.path.name for image in there])}) but no "
-            f"{missing}; expected {expected} in {place}.{_hidden(place)}{hint or _ADVICE}"
+            f"{missing}; expected {expected} in {place}.{_hidden(place)}{hint or advice}"
         )
     return (
         f"{folder}: no annotated images found. Looked for train.csv with train/ (Kaggle layout), "
