@@ -179,7 +179,12 @@ class KaggleDatasets:
         found: dict[str, Owned] = {}
         with self._quiet("list your datasets"):
             for page in range(1, _MOST_PAGES):
-                listed = self._api.with_retry(self._api.dataset_list)(mine=True, page=page) or []
+                listed = (
+                    self._api.with_retry(self._api.dataset_list, max_retries=3)(
+                        mine=True, page=page
+                    )
+                    or []
+                )
                 new = [self._owned(item) for item in listed if item.ref not in found]
                 if not new:
                     break
@@ -198,7 +203,8 @@ class KaggleDatasets:
         with self._quiet(f"read {name} of {reference}"):
             try:
                 with self._api.build_kaggle_client() as client:
-                    ask = self._api.with_retry(client.datasets.dataset_api_client.download_dataset)
+                    download = client.datasets.dataset_api_client.download_dataset
+                    ask = self._api.with_retry(download, max_retries=3)
                     content = b""
                     for part in ask(request).iter_content(2**16):
                         content += part

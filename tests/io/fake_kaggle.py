@@ -142,7 +142,7 @@ class FakeKaggle:
         return (code, {"status": "READY"}) if code == 200 else (code, found)
 
     def _ListDatasets(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
-        assert body["group"] == "MY", body
+        assert body["group"] == "DATASET_SELECTION_GROUP_MY", body
         start = (body.get("page", 1) - 1) * self.page
         listed = [
             {

@@ -75,7 +75,7 @@ def plan_datasets(
         by = owned.get(_published(run)) if run is not None and here else None
         why_not = _why_not(kaggle, dataset, metadata, by, here=here)
         if why_not:
-            alone.add(dataset.reference, why_not)
+            alone.add(f"{dataset.url}/settings", why_not)
         elif metadata.get("debug") is True:
             why = f"of a debug run; {_lost(dataset)}"
             items.append(DatasetItem(f"dataset {dataset.title}", dataset.url, why, dataset))

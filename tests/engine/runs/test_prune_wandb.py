@@ -19,7 +19,7 @@ from cellflow.config import TrackingConfig, TrainConfig, config_to_dict
 from cellflow.config.catalog import PruneConfig
 from cellflow.engine.runs.prune import plan_prune, prune
 from cellflow.storage.run_folder import RunFolder
-from cellflow.tracking import open_trackers
+from cellflow.tracking import open_trackers, read_journal
 
 HERE, GONE, OTHER = "0" * 12, "1" * 12, "2" * 12
 """What ids begin with: of the run that is on this disk, and of runs that are not."""
@@ -98,6 +98,8 @@ def test_records_of_a_debug_run_as_the_tracker_makes_them(
     (mine := run.path / "wandb" / "offline-run-20260101_000000-abcd1234").mkdir()
     ids = server.ids()
 
+    assert "d" in [run.config.get("data_hash") for run in server.projects[PROJECT].values()]
+
     code, said = command(capsys, "--wandb")
     assert code == 0 and "Nothing was removed" in said
     assert said.count("of a debug run; its curves") == said.count("recorded offline for wandb") == 2
@@ -109,6 +111,14 @@ def test_records_of_a_debug_run_as_the_tracker_makes_them(
     assert set(server.deleted) == {(id, True) for id in ids}
     assert [folder.exists() for folder in folders] == [False, False]
     assert mine.exists() and run.fold(0).best.exists()
+
+
+def test_a_training_tells_trackers_what_it_learns_from(trained: TrainConfig) -> None:
+    """Without that, a later record of the same settings may be one of other images."""
+    run = RunFolder(trained.runs_dir / trained.name)
+    starts = [event["start"] for event in read_journal(run.journal) if event["event"] == "start"]
+    hashes = {name: run.read_record()[name] for name in ("data_hash", "folds_hash")}
+    assert len(starts) == 2 and all(start | hashes == start for start in starts)
 
 
 def test_a_fold_that_was_recorded_again(
