@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from fake_wandb import KEY, FakeRun, FakeWandb
-from wandb_file import read_wandb
+from wandb_file import recorded
 
 from cellflow.cli import main
 from cellflow.config import TrackingConfig, TrainConfig, config_to_dict
@@ -89,9 +89,7 @@ def test_records_of_a_debug_run_as_the_tracker_makes_them(
         trackers.finish({"experiment": "exp-debug", "debug": True, "status": "trained"})
     folders = sorted((run.path / "wandb").glob("offline-run-*"))
     assert len(folders) == 2
-    for folder in folders:
-        (file,) = folder.glob("*.wandb")
-        found = read_wandb(file)
+    for found in recorded(run.path):
         made = found.run
         group = {"group": made.run_group, "jobType": made.job_type}
         server.add(PROJECT, made.run_id, made.display_name, config=found.config, **group)
