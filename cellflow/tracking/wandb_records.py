@@ -102,7 +102,7 @@ class WandbRecords:
         """ENTITY/PROJECT, of the key's own entity where none is given."""
         if entity is None:
             with self._calls("ask for the key's entity"):
-                entity = self._api.default_entity
+                entity = self._api.default_entity or self.user
         return f"{entity}/{name}"
 
     def list(self, project: str) -> list[WandbRecord]:

@@ -55,6 +55,8 @@ class FakeKaggle:
         What `CreateDataset`, `CreateDatasetVersion` and `DeleteDataset` say instead of doing it.
     page : int
         Datasets on a page.
+    lists_versions : bool
+        Whether a list says how many versions there are.
     before : dict of str to callable
         What happens on the server just before a method is answered.
     """
@@ -65,6 +67,7 @@ class FakeKaggle:
         self.failures: dict[str, list[int]] = {}
         self.refusal = ""
         self.page = 2
+        self.lists_versions = True
         self.before: dict[str, Any] = {}
         self._blobs: dict[str, tuple[str, bytes]] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
@@ -149,7 +152,7 @@ class FakeKaggle:
                 "ref": reference,
                 "title": found.title,
                 "isPrivate": found.private,
-                "currentVersionNumber": len(found.versions),
+                "currentVersionNumber": len(found.versions) if self.lists_versions else 0,
                 "kernelCount": found.notebooks,
                 "lastUpdated": found.updated,
             }

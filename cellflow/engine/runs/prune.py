@@ -9,7 +9,7 @@ import shutil
 import stat
 import time
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
@@ -204,8 +204,7 @@ def _plan_remote(
     return tuple(items)
 
 
-def _remove_remote(items: Iterable[Remote], kept: list[str]) -> tuple[Remote, ...]:
-    items = tuple(items)
+def _remove_remote(items: Sequence[Remote], kept: list[str]) -> tuple[Remote, ...]:
     records = remove_records([item for item in items if isinstance(item, RecordItem)], kept)
     datasets = remove_datasets([item for item in items if isinstance(item, DatasetItem)], kept)
     return (*records, *datasets)

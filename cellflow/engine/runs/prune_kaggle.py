@@ -59,14 +59,15 @@ def plan_datasets(
     runs = {run.name: run for run in chosen}
     kaggle = KaggleDatasets()
     alone = LeftAlone()
-    items = []
+    items: list[DatasetItem] = []
+    older: list[str] = []
     owned = {dataset.reference: dataset for dataset in kaggle.owned()}
     for dataset in owned.values():
         metadata = _metadata(kaggle, dataset, dataset.version)
         if metadata is None:
-            alone.add(
-                dataset.reference, "as nothing in them says that cellflow published a run there"
-            )
+            if all_names:
+                why = "as nothing in them says that cellflow published a run there"
+                alone.add(dataset.reference, why)
             continue
         run = runs.get(metadata["experiment"])
         if run is None and not all_names:
@@ -75,35 +76,42 @@ def plan_datasets(
         by = owned.get(_published(run)) if run is not None and here else None
         why_not = _why_not(kaggle, dataset, metadata, by, here=here)
         if why_not:
-            alone.add(f"{dataset.url}/settings", why_not)
+            alone.add(dataset.reference, why_not)
         elif metadata.get("debug") is True:
             why = f"of a debug run; {_lost(dataset)}"
             items.append(DatasetItem(f"dataset {dataset.title}", dataset.url, why, dataset))
         elif run is not None and by is not None and by != dataset:
             items.append(_superseded(dataset, metadata, run, by))
-    return items, alone.texts(f"of your {plural(len(owned), 'dataset')} on Kaggle")
+        elif dataset.version > 1:
+            older.append(_older_versions(dataset))
+    return items, [*alone.texts(f"of your {plural(len(owned), 'dataset')} on Kaggle"), *older]
 
 
 def remove_datasets(items: Sequence[DatasetItem], kept: list[str]) -> list[DatasetItem]:
     """Remove datasets of a plan; those that have changed since are left alone. Adds to `kept` what is, and why."""
     if not items:
         return []
+    kaggle = KaggleDatasets()
     removed: list[DatasetItem] = []
-    try:
-        kaggle = KaggleDatasets()
-        for item in items:
-            by, now = item.by, kaggle.owned()
-            moved = by is not None and (
-                by not in now or item.run is None or _published(item.run) != by.reference
-            )
-            if moved or item.dataset not in now:
+    for item in items:
+        try:
+            if _is_as_listed(item, kaggle.owned()):
+                kaggle.delete(item.dataset.reference)
+                removed.append(item)
+            else:
                 kept.append(f"{item.url} is left alone: it has changed since it was listed")
-                continue
-            kaggle.delete(item.dataset.reference)
-            removed.append(item)
-    except CellflowError as error:
-        kept.append(str(error))
+        except CellflowError as error:
+            kept.append(str(error))
     return removed
+
+
+def _is_as_listed(item: DatasetItem, now: Sequence[Owned]) -> bool:
+    """Whether a dataset, and what supersedes it, are what they were."""
+    by = item.by
+    superseded = by is None or (
+        by in now and item.run is not None and _published(item.run) == by.reference
+    )
+    return superseded and item.dataset in now
 
 
 def _why_not(
@@ -116,8 +124,7 @@ def _why_not(
         if by is None or by.updated < dataset.updated:
             return "as nothing here says where their runs have been published since"
         if by == dataset:
-            old = "as the newest of their runs, of which Kaggle's client cannot delete older versions alone"
-            return old if dataset.version > 1 else ""
+            return ""
     if dataset.notebooks:
         return "as notebooks read them"
     if not _same_in_all_versions(kaggle, dataset, metadata):
@@ -133,9 +140,17 @@ def _superseded(dataset: Owned, metadata: _Facts, run: RunFolder, by: Owned) -> 
     return DatasetItem(f"dataset {dataset.title}", dataset.url, why, dataset, run, by)
 
 
+def _older_versions(dataset: Owned) -> str:
+    count = plural(dataset.version - 1, "older version")
+    return (
+        f"{dataset.url} has {count}, left alone: Kaggle's client cannot delete single versions. The page of the "
+        f"whole dataset's settings is {dataset.url}/settings"
+    )
+
+
 def _lost(dataset: Owned) -> str:
     seen = "private" if dataset.private else "public"
-    return f"{seen}, {plural(max(1, dataset.version), 'version')}; what reads it finds it no more"
+    return f"{seen}, {plural(dataset.version, 'version')}; what reads it finds it no more"
 
 
 def _metadata(kaggle: KaggleDatasets, dataset: Owned, version: int) -> _Facts | None:

@@ -115,18 +115,18 @@ def remove_records(items: Sequence[RecordItem], kept: list[str]) -> list[RecordI
     """Remove records of a plan; those that have changed since are left alone. Adds to `kept` what is, and why."""
     if not items:
         return []
-    removed = []
-    try:
-        wandb = WandbRecords()
-        for item in items:
-            now = [wandb.look(record) for record in (item.record, item.by) if record is not None]
-            if now != [record for record in (item.record, item.by) if record is not None]:
+    wandb = WandbRecords()
+    removed: list[RecordItem] = []
+    for item in items:
+        listed = [record for record in (item.record, item.by) if record is not None]
+        try:
+            if [wandb.look(record) for record in listed] == listed:
+                wandb.remove(item.record, models=item.by is None)
+                removed.append(item)
+            else:
                 kept.append(f"{item.url} is left alone: it has changed since it was listed")
-                continue
-            wandb.remove(item.record, models=item.by is None)
-            removed.append(item)
-    except CellflowError as error:
-        kept.append(str(error))
+        except CellflowError as error:
+            kept.append(str(error))
     return removed
 
 
@@ -196,12 +196,12 @@ def _superseded(
     own: Sequence[_Own], here: set[str], wandb: WandbRecords, alone: LeftAlone
 ) -> Iterator[RecordItem]:
     """Records of folds for which there is a later one that has all their epochs."""
-    for item in own:
+    folds = [item for item in own if item.fold is not None]
+    for item in folds:
         later = [
             other
-            for other in own
-            if item.fold is not None
-            and other.can_replace(item)
+            for other in folds
+            if other.can_replace(item)
             # what a run of this disk is recorded in goes on there: another run's record is none of it
             and (item.uid not in here or other.uid == item.uid)
         ]

@@ -161,6 +161,17 @@ def test_what_is_left_alone(
     assert why in said and "ada/exp-0-3" in said
 
 
+def test_versions_that_the_list_does_not_tell(
+    server: FakeKaggle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.lists_versions = False
+    a_dataset(server, "mine-and-debug", facts("mine"), facts(debug=True))
+    a_dataset(server, "only-debug", facts(debug=True))
+    code, said = command(capsys, "--kaggle", "--yes")
+    assert code == 0 and "not every version" in said
+    assert list(server.datasets) == ["ada/mine-and-debug"]
+
+
 @pytest.mark.parametrize("published", [None, "ada/gone", "ada/exp-0-4/versions/2", "bob/exp-0-4"])
 def test_where_nothing_says_what_is_newer(
     server: FakeKaggle, capsys: pytest.CaptureFixture[str], published: str | None
@@ -179,7 +190,7 @@ def test_older_versions_are_for_people(
     a_dataset(server, "exp-0-4", facts(), facts())
     code, said = command(capsys, "--kaggle", "--yes")
     assert code == 0 and server.datasets
-    assert "cannot delete older versions alone" in said
+    assert "has 1 older version, left alone" in said
     assert "https://www.kaggle.com/datasets/ada/exp-0-4/settings" in said
 
 

@@ -92,11 +92,13 @@ def test_records_of_a_debug_run_as_the_tracker_makes_them(
     for found in recorded(run.path):
         made = found.run
         group = {"group": made.run_group, "jobType": made.job_type}
-        server.add(PROJECT, made.run_id, made.display_name, config=found.config, **group)
+        parts = {"config": found.config, "summary": found.summary}
+        server.add(PROJECT, made.run_id, made.display_name, **parts, **group)
     (mine := run.path / "wandb" / "offline-run-20260101_000000-abcd1234").mkdir()
     ids = server.ids()
 
-    assert "d" in [run.config.get("data_hash") for run in server.projects[PROJECT].values()]
+    record = server.projects[PROJECT][f"{HERE}-fold_0"]
+    assert (record.config["data_hash"], record.summary["finished"]) == ("d", "epochs")
 
     code, said = command(capsys, "--wandb")
     assert code == 0 and "Nothing was removed" in said
@@ -120,8 +122,9 @@ def test_a_training_tells_trackers_what_it_learns_from(trained: TrainConfig) -> 
 
 
 def test_a_fold_that_was_recorded_again(
-    server: FakeWandb, capsys: pytest.CaptureFixture[str]
+    server: FakeWandb, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")  # of what is recorded; this asks all the same
     a_run()
     old = a_fold(server, GONE, 1, state="crashed", summary={}, epochs=[1, 2])
     a_fold(server, HERE, 2)
