@@ -194,7 +194,7 @@ def _plan_remote(
     every = not config.runs
     items: list[Remote] = []
     if config.wandb:
-        records, alone = plan_records(chosen, everything, all_names=every)
+        records, alone = plan_records(chosen, [*everything, *chosen], all_names=every)
         items += records
         kept += alone
     if config.kaggle:

@@ -71,13 +71,9 @@ class _Own:
 
     def can_replace(self, other: _Own) -> bool:
         """Whether it is a later record of the same training, to its end; its epochs are not looked at."""
-        return (
-            self.complete
-            and self.record.created > other.record.created
-            and "data_hash"
-            in self.settings  # records without it do not say what they were trained on
-            and self.settings == other.settings
-        )
+        later = self.complete and self.record.created > other.record.created
+        # records without a hash do not say what they were trained on
+        return later and "data_hash" in self.settings and self.settings == other.settings
 
 
 def plan_records(
@@ -85,7 +81,7 @@ def plan_records(
 ) -> tuple[list[RecordItem], list[str]]:
     """Records that can go, of the projects that the chosen runs were recorded in, and what is left alone.
 
-    `everything` are all runs of the folder. Unless `all_names`, only records of runs called as those chosen are listed.
+    `everything` are all runs that are known here. Unless `all_names`, only records of runs called as those chosen are listed.
 
     Raises
     ------
