@@ -81,7 +81,8 @@ def plan_records(
 ) -> tuple[list[RecordItem], list[str]]:
     """Records that can go, of the projects that the chosen runs were recorded in, and what is left alone.
 
-    `everything` are all runs that are known here. Unless `all_names`, only records of runs called as those chosen are listed.
+    `everything` are all runs that are known here. Unless `all_names`, only records of runs called as those chosen are
+    listed.
 
     Raises
     ------
