@@ -288,12 +288,12 @@ def _prune(config: configs.PruneConfig) -> None:
     from cellflow.report.text.prune import prune_text, removed_text
 
     plan = plan_prune(config)
-    say(prune_text(plan.items, plan.kept))
+    say(prune_text(plan.items, plan.kept, plan.remote))
     if not config.yes:
         say("Nothing was removed; --yes removes it.")
         return
     result = prune(plan)
-    say(removed_text(result.bytes, result.kept))
+    say(removed_text(result.bytes, result.kept, result.remote))
 
 
 def _checks(config: configs.ChecksConfig) -> None:

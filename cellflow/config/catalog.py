@@ -66,7 +66,7 @@ class CompareConfig:
 
 @dataclass(frozen=True)
 class PruneConfig:
-    """Show what is redundant in runs, and with --yes remove it. Best models and tables always stay.
+    """Show what is redundant in runs, and with --yes remove it. Best models and tables of runs always stay.
 
     Examples
     --------
@@ -96,6 +96,12 @@ class PruneConfig:
     """Out-of-fold flows. cellflow calibrate needs them: it would take cellflow oof first."""
     debug_runs: bool = False
     """Whole runs that were made with --debug."""
+    wandb: bool = False
+    """Records in wandb too, in the projects that runs of RUNS_DIR were recorded in: those of debug runs, and those
+    of folds that were recorded again later, with all their epochs. Needs WANDB_API_KEY."""
+    kaggle: bool = False
+    """Your datasets on Kaggle too: those that debug runs were published as, and those whose run was published
+    again under another name. Needs a key of Kaggle."""
 
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""

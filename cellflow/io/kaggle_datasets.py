@@ -21,7 +21,7 @@ from typing import Any
 from cellflow.errors import CellflowError
 from cellflow.storage.atomic import write_json
 
-__all__ = ["Existing", "KaggleDatasets"]
+__all__ = ["Existing", "KaggleDatasets", "Owned"]
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +32,9 @@ NO_KEY = (
     "file kaggle.json into ~/.kaggle."
 )
 _SECRETS = ("KAGGLE_KEY", "KAGGLE_API_TOKEN")
+_MOST_PAGES = 1000
+_MOST_BYTES = 2**24
+"""What is read at most of a text."""
 _LICENSE = "unknown"
 """What a dataset says of its license until a person says more on the site."""
 
@@ -52,6 +55,37 @@ class Existing:
     private: bool
 
 
+@dataclass(frozen=True)
+class Owned:
+    """A dataset of the owner of the key; equal to a later look where nothing has changed.
+
+    Attributes
+    ----------
+    reference, title : str
+        OWNER/SLUG, and its name.
+    version : int
+        Its newest version, counted from 1.
+    private : bool
+        Whether only its owner sees it.
+    notebooks : int
+        Notebooks that read it, as Kaggle counts them.
+    updated : str
+        When it was last changed.
+    """
+
+    reference: str
+    title: str
+    version: int
+    private: bool
+    notebooks: int
+    updated: str
+
+    @property
+    def url(self) -> str:
+        """Its page."""
+        return f"https://www.kaggle.com/datasets/{self.reference}"
+
+
 class KaggleDatasets:
     """Kaggle's datasets, as the owner of a key.
 
@@ -67,7 +101,7 @@ class KaggleDatasets:
             try:
                 from kaggle.api.kaggle_api_extended import KaggleApi
             except ImportError:
-                text = f"Publishing needs Kaggle's client. Install it with: {INSTALL}"
+                text = f"This needs Kaggle's client. Install it with: {INSTALL}"
                 raise CellflowError(text) from None
             api = KaggleApi()
             try:
@@ -139,6 +173,82 @@ class KaggleDatasets:
                 str(folder), message, quiet=_is_silent(), dir_mode="zip"
             )
         return self._address(answer, reference)
+
+    def owned(self) -> list[Owned]:
+        """All datasets of the owner of the key, by their references. Raises as `find`."""
+        found: dict[str, Owned] = {}
+        with self._quiet("list your datasets"):
+            for page in range(1, _MOST_PAGES):
+                listed = (
+                    self._api.with_retry(self._api.dataset_list, max_retries=3)(
+                        mine=True, page=page
+                    )
+                    or []
+                )
+                new = [self._owned(item) for item in listed if item.ref not in found]
+                if not new:
+                    break
+                found.update((item.reference, item) for item in new)
+        mine = f"{self.user}/"
+        return [found[name] for name in sorted(found) if name.startswith(mine)]
+
+    def read_text(self, reference: str, version: int, name: str) -> str | None:
+        """A small text file of a version of a dataset, None where it is not there or not small. Raises as `find`."""
+        from kagglesdk.datasets.types.dataset_api_service import ApiDownloadDatasetRequest
+        from requests import HTTPError
+
+        request = ApiDownloadDatasetRequest()
+        request.owner_slug, request.dataset_slug = reference.split("/")
+        request.dataset_version_number, request.file_name = version, name
+        with self._quiet(f"read {name} of {reference}"):
+            try:
+                with self._api.build_kaggle_client() as client:
+                    download = client.datasets.dataset_api_client.download_dataset
+                    ask = self._api.with_retry(download, max_retries=3)
+                    content = b""
+                    for part in ask(request).iter_content(2**16):
+                        content += part
+                        if len(content) > _MOST_BYTES:
+                            return None
+            except HTTPError as error:
+                if error.response is not None and error.response.status_code in (403, 404):
+                    return None
+                raise
+        return content.decode("utf-8", "replace")
+
+    def delete(self, reference: str) -> None:
+        """Delete a dataset with all its versions; Kaggle's client cannot delete a single one. Raises as `find`."""
+        with self._quiet(f"delete {reference}"):
+            try:
+                from kagglesdk.datasets.types.dataset_api_service import ApiDeleteDatasetRequest
+            except ImportError:
+                raise CellflowError(
+                    f"The installed client of Kaggle cannot delete {reference}. Install a newer one with: "
+                    "pip install --upgrade kaggle"
+                ) from None
+            request = ApiDeleteDatasetRequest()
+            request.owner_slug, request.dataset_slug = reference.split("/")
+            with self._api.build_kaggle_client() as client:
+                # not the client's dataset_delete, which does not look at the answer
+                answer = client.datasets.dataset_api_client.delete_dataset(request)
+            if answer.error:
+                raise CellflowError(
+                    f"Kaggle did not delete {reference}. It says: {self._clean(answer.error)}"
+                )
+
+    def _owned(self, item: Any) -> Owned:
+        version = item.current_version_number
+        if not version:  # not every list has it
+            existing = self.find(item.ref)
+            version = 1 if existing is None else existing.version
+        return Owned(
+            reference=str(item.ref),
+            title=str(item.title),
+            version=int(version),
+            private=bool(item.is_private),
+            notebooks=int(item.kernel_count or 0),
+            updated=str(item.last_updated),
+        )
 
     def _describe(self, folder: Path, reference: str, title: str) -> None:
         facts = {"id": reference, "title": title, "licenses": [{"name": _LICENSE}]}

@@ -42,8 +42,8 @@ class Tracker:
     def start_fold(self, fold: int, start: Mapping[str, Any]) -> None:
         """A fold starts, or goes on after a stop.
 
-        `start` has experiment, config, training, validation, host, environment, comment, started, and
-        under `trackers` the links of trackers that came before.
+        `start` has experiment, config, data_hash, folds_hash, network, training, validation, host, environment,
+        comment, started, and under `trackers` the links of trackers that came before.
         """
 
     def log_epoch(self, fold: int, row: Mapping[str, float]) -> None:

@@ -88,8 +88,7 @@ class WandbTracker(Tracker):
 
     def start_fold(self, fold: int, start: Mapping[str, Any]) -> None:
         """Open the wandb run of a fold, with the training's config."""
-        known = ("training", "validation", "environment", "host", "comment")
-        config = dict(start.get("config") or {}) | _facts(start, known)
+        config = dict(start.get("config") or {}) | _facts(start, _START_FACTS)
         self._starts[_key(fold)] = config | {"experiment": self._experiment, "fold": fold}
         self._run(_key(fold))
 
@@ -283,6 +282,10 @@ def unpatched() -> Iterator[None]:
                 os.environ[name] = old
 
 
+_START_FACTS = (
+    "training", "validation", "data_hash", "folds_hash", "environment", "host", "comment",
+)  # fmt: skip
+"""What of the start of a fold is config in wandb."""
 _FACTS = (
     "experiment", "comment", "environment", "host", "versions", "data", "split", "policy",
     "config_hash", "debug",

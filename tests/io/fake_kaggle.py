@@ -1,4 +1,4 @@
-"""A small Kaggle on this machine: what its official client needs to make datasets.
+"""A small Kaggle on this machine: what its official client needs to make, list, read and delete datasets.
 
 The client's paths and JSON are those of kaggle 2.2.5: every call is a POST of JSON to
 ``/v1/SERVICE/METHOD``, files are PUT to an address that a call has given. Archives of folders are
@@ -36,6 +36,8 @@ class FakeDataset:
     private: bool
     license: str
     versions: list[Version] = field(default_factory=list)
+    notebooks: int = 0
+    updated: str = "2026-01-01T00:00:00Z"
 
 
 class FakeKaggle:
@@ -50,7 +52,13 @@ class FakeKaggle:
     failures : dict of str to list of int
         Status codes that the next calls of a method answer with.
     refusal : str
-        What `CreateDataset` and `CreateDatasetVersion` say instead of taking it.
+        What `CreateDataset`, `CreateDatasetVersion` and `DeleteDataset` say instead of doing it.
+    page : int
+        Datasets on a page.
+    lists_versions : bool
+        Whether a list says how many versions there are.
+    before : dict of str to callable
+        What happens on the server just before a method is answered.
     """
 
     def __init__(self) -> None:
@@ -58,6 +66,9 @@ class FakeKaggle:
         self.calls: list[str] = []
         self.failures: dict[str, list[int]] = {}
         self.refusal = ""
+        self.page = 2
+        self.lists_versions = True
+        self.before: dict[str, Any] = {}
         self._blobs: dict[str, tuple[str, bytes]] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
@@ -103,8 +114,10 @@ class FakeKaggle:
 
     # ---- what the client calls -----------------------------------------------------------------
 
-    def answer(self, method: str, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    def answer(self, method: str, body: dict[str, Any]) -> tuple[int, dict[str, Any] | bytes]:
         self.calls.append(method)
+        if method in self.before:
+            self.before[method]()
         if self.failures.get(method):
             code = self.failures[method].pop(0)
             return code, {"code": code, "message": f"{method} failed on purpose"}
@@ -130,6 +143,35 @@ class FakeKaggle:
     def _GetDatasetStatus(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         code, found = self._GetDataset(body)
         return (code, {"status": "READY"}) if code == 200 else (code, found)
+
+    def _ListDatasets(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        assert body["group"] == "DATASET_SELECTION_GROUP_MY", body
+        start = (body.get("page", 1) - 1) * self.page
+        listed = [
+            {
+                "ref": reference,
+                "title": found.title,
+                "isPrivate": found.private,
+                "currentVersionNumber": len(found.versions) if self.lists_versions else 0,
+                "kernelCount": found.notebooks,
+                "lastUpdated": found.updated,
+            }
+            for reference, found in list(self.datasets.items())[start : start + self.page]
+        ]
+        return 200, {"datasets": listed}
+
+    def _DownloadDataset(self, body: dict[str, Any]) -> tuple[int, dict[str, Any] | bytes]:
+        found = self.datasets[f"{body['ownerSlug']}/{body['datasetSlug']}"]
+        files = found.versions[body["datasetVersionNumber"] - 1].files
+        if body["fileName"] not in files:
+            return 404, {"code": 404, "message": "Not found"}
+        return 200, files[body["fileName"]]
+
+    def _DeleteDataset(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        if self.refusal:
+            return 200, {"error": self.refusal}
+        del self.datasets[f"{body['ownerSlug']}/{body['datasetSlug']}"]
+        return 200, {"error": ""}
 
     def _StartBlobUpload(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         assert body["type"] == "DATASET"
@@ -194,7 +236,9 @@ def _handler(kaggle: FakeKaggle) -> type[BaseHTTPRequestHandler]:
             allowed = method == "IntrospectToken" or self.headers.get("Authorization") in known
             refused = 401, {"code": 401, "message": "Unauthenticated"}
             code, answer = kaggle.answer(method, body) if allowed else refused
-            self._send(code, json.dumps(answer).encode())
+            is_file = isinstance(answer, bytes)
+            content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+            self._send(code, content, "application/octet-stream" if is_file else "application/json")
 
         def do_PUT(self) -> None:
             length = self.headers.get("Content-Length")
@@ -213,9 +257,9 @@ def _handler(kaggle: FakeKaggle) -> type[BaseHTTPRequestHandler]:
             self.rfile.readline()
             return b"".join(parts)
 
-        def _send(self, code: int, content: bytes) -> None:
+        def _send(self, code: int, content: bytes, kind: str = "application/json") -> None:
             self.send_response(code)
-            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)

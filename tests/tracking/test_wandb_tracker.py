@@ -5,14 +5,13 @@ import math
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from wandb_file import Recorded, read_wandb
+from wandb_file import recorded
 
 from cellflow.config.tracking import TrackingConfig
 from cellflow.tracking.wandb_tracker import WandbTracker
@@ -30,17 +29,6 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def tracker(folder: Path, **config: Any) -> WandbTracker:
     settings = TrackingConfig(wandb=True, wandb_project="project", **config)
     return WandbTracker(settings, folder, experiment="exp", uid="u1")
-
-
-def recorded(folder: Path) -> list[Recorded]:
-    """What each offline folder of a run holds, oldest first, once wandb has written all of it."""
-    paths = sorted(folder.glob("wandb/offline-run-*/*.wandb"))
-    for _ in range(1200):  # a minute, on a machine that does much else
-        found = [read_wandb(path) for path in paths]
-        if all(item.exit_code is not None for item in found):
-            break
-        time.sleep(0.05)
-    return found
 
 
 def test_fold_is_recorded_with_everything(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,17 @@ class Recorded:
     metrics: dict[str, str] = field(default_factory=dict)
     artifacts: list[Any] = field(default_factory=list)
     exit_code: int | None = None
+
+
+def recorded(folder: Path) -> list[Recorded]:
+    """What each offline folder of a run holds, oldest first, once wandb has written all of it."""
+    paths = sorted(folder.glob("wandb/offline-run-*/*.wandb"))
+    for _ in range(1200):  # a minute, on a machine that does much else
+        found = [read_wandb(path) for path in paths]
+        if all(item.exit_code is not None for item in found):
+            break
+        time.sleep(0.05)
+    return found
 
 
 def read_wandb(path: Path) -> Recorded:

@@ -9,7 +9,7 @@ import shutil
 import stat
 import time
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
@@ -19,6 +19,14 @@ from typing import Literal
 from cellflow.config.catalog import PruneConfig
 from cellflow.config.checks import check_config
 from cellflow.engine.runs.catalog import find_runs, is_trained_now
+from cellflow.engine.runs.prune_kaggle import DatasetItem, plan_datasets, remove_datasets
+from cellflow.engine.runs.prune_remote import Remote
+from cellflow.engine.runs.prune_wandb import (
+    RecordItem,
+    offline_records,
+    plan_records,
+    remove_records,
+)
 from cellflow.engine.runs.state import RunState, is_debug, run_state
 from cellflow.errors import RunError
 from cellflow.storage.locks import hold_lock, is_locked
@@ -30,7 +38,7 @@ __all__ = ["PrunePlan", "PruneResult", "Redundant", "plan_prune", "prune"]
 LEFTOVER_SECONDS = 3600.0
 """A temporary file that nothing has written to for so long is taken for one that a killed process left."""
 
-Kind = Literal["leftover", "state", "flows", "cache", "debug"]
+Kind = Literal["leftover", "state", "flows", "cache", "record", "debug"]
 
 _LEFTOVER = re.compile(
     r"\.[0-9a-f]{8}\.tmp(\.[^.]+)?|\.(?P<target>.+)\.[0-9a-f]{8}\.(tmp|old|lock)"
@@ -41,6 +49,7 @@ _NAMES: dict[Kind, re.Pattern[str]] = {
     "state": re.compile(r"(last|good)\.pt"),
     "flows": re.compile(r"flows\.zarr"),
     "cache": re.compile(r"cache"),
+    "record": re.compile(r"offline-run-.+"),
     "debug": re.compile(r".+"),
 }
 """What is removed must be called so, whatever a plan says."""
@@ -58,7 +67,7 @@ class Redundant:
         Its size.
     why : str
         Why it is redundant, and what is lost with it.
-    kind : {"leftover", "state", "flows", "cache", "debug"}
+    kind : {"leftover", "state", "flows", "cache", "record", "debug"}
         What it is. Of a cache only the samples go.
     root : Path
         Folder that it lies in, with no link on the way.
@@ -77,10 +86,11 @@ class Redundant:
 @one_line
 @dataclass(frozen=True)
 class PrunePlan:
-    """What can go, and what is left alone and why."""
+    """What can go of this disk and, where it was asked for, elsewhere; and what is left alone and why."""
 
     items: tuple[Redundant, ...]
     kept: tuple[str, ...]
+    remote: tuple[Remote, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -91,10 +101,11 @@ class PrunePlan:
 @one_line
 @dataclass(frozen=True)
 class PruneResult:
-    """What was removed, and what was not and why."""
+    """What was removed from this disk and elsewhere, and what was not and why."""
 
     removed: tuple[Redundant, ...]
     kept: tuple[str, ...]
+    remote: tuple[Remote, ...] = ()
 
     @property
     def bytes(self) -> int:
@@ -105,12 +116,15 @@ class PruneResult:
 def plan_prune(config: PruneConfig) -> PrunePlan:
     """Find what is redundant; nothing is changed.
 
-    Runs that are being trained or not trained to their end, damaged ones, and links are left alone.
+    Runs that are being trained or not trained to their end, damaged ones, and links are left alone. Only with
+    ``wandb`` or ``kaggle`` is anything asked on the network.
 
     Raises
     ------
     ConfigError, RunError
         If a run is named twice or unknown.
+    CellflowError
+        If wandb or Kaggle is to be asked and cannot be.
 
     Examples
     --------
@@ -140,13 +154,15 @@ def plan_prune(config: PruneConfig) -> PrunePlan:
         items += _caches(finished, [*everything, *chosen], kept)
     for folder in (config.ensembles_dir, config.predictions_dir):
         items += _leftovers(folder, None)
-    return PrunePlan(tuple(items), tuple(kept))
+    remote = _plan_remote(config, chosen, everything, kept)
+    return PrunePlan(tuple(items), tuple(kept), remote)
 
 
 def prune(plan: PrunePlan) -> PruneResult:
     """Remove what a plan lists. What has changed since in a way that matters is left alone.
 
-    The folds of a run are locked meanwhile, so no training can begin on it.
+    What is elsewhere goes first: files of the run may be all that says where it is. The folds of a run are
+    locked while its files go, so no training can begin on it.
 
     Examples
     --------
@@ -157,6 +173,7 @@ def prune(plan: PrunePlan) -> PruneResult:
     """
     removed: list[Redundant] = []
     kept: list[str] = []
+    gone = _remove_remote(plan.remote, kept)
     for run, items in groupby(plan.items, key=lambda item: item.run):
         with ExitStack() as stack:
             try:
@@ -167,7 +184,30 @@ def prune(plan: PrunePlan) -> PruneResult:
                     removed.append(item)
             except (OSError, RunError) as error:
                 kept.append(str(error))
-    return PruneResult(tuple(removed), tuple(kept))
+    return PruneResult(tuple(removed), tuple(kept), gone)
+
+
+def _plan_remote(
+    config: PruneConfig, chosen: list[RunFolder], everything: list[RunFolder], kept: list[str]
+) -> tuple[Remote, ...]:
+    """What can go beyond this disk, where that is asked for."""
+    every = not config.runs
+    items: list[Remote] = []
+    if config.wandb:
+        records, alone = plan_records(chosen, [*everything, *chosen], all_names=every)
+        items += records
+        kept += alone
+    if config.kaggle:
+        datasets, alone = plan_datasets(chosen, all_names=every)
+        items += datasets
+        kept += alone
+    return tuple(items)
+
+
+def _remove_remote(items: Sequence[Remote], kept: list[str]) -> tuple[Remote, ...]:
+    records = remove_records([item for item in items if isinstance(item, RecordItem)], kept)
+    datasets = remove_datasets([item for item in items if isinstance(item, DatasetItem)], kept)
+    return (*records, *datasets)
 
 
 def _why_not(run: RunFolder, state: RunState) -> str:
@@ -191,6 +231,10 @@ def _of_run(run: RunFolder, state: RunState, config: PruneConfig) -> Iterator[Re
         yield Redundant(root, _bytes(root), why, "debug", root.parent, root)
         return
     yield from _leftovers(root, root)
+    if config.wandb and is_debug(state.record or {}):
+        why = "recorded offline for wandb, of a debug run: `wandb sync` has nothing to upload without it"
+        for path in filter(lambda path: _inside(path, root), offline_records(run)):
+            yield Redundant(path, _bytes(path), why, "record", root, root)
     if config.states:
         why = "training state of a finished fold: without it the fold cannot be trained further, and need not be"
         for files in (run.fold(fold.fold) for fold in state.folds):

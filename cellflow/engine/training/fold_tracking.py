@@ -56,12 +56,14 @@ class FoldTracking:
         """The fold starts or goes on, with so many training images and a network of that title."""
         if not self._trackers:
             return
-        host = read_json(run.environment) or {}
+        host, record = read_json(run.environment) or {}, run.read_record()
         self._trackers.start_fold(
             self._fold,
             {
                 "experiment": run.name,
                 "config": config_to_dict(config),
+                "data_hash": record["data_hash"],
+                "folds_hash": record["folds_hash"],
                 "network": network,
                 "training": training,
                 "validation": len(self._validation),
