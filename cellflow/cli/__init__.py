@@ -35,9 +35,12 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     if words[0] in ("--version", "-V"):
         say(f"cellflow {version('cellflow')}")
         sys.exit(0)
-    if words[0] not in COMMANDS:
+    if words[0] == "--completion":
+        _complete(words[1:])
+    name = words[0].replace("_", "-")
+    if name not in COMMANDS:
         fail(unknown_command(words), EXIT_USAGE)
-    run_command(words[0], words[1:])
+    run_command(name, words[1:])
     sys.exit(0)
 
 
@@ -88,6 +91,17 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
     raise _Terminated
 
 
+def _complete(words: list[str]) -> NoReturn:
+    """Write the script with which a shell completes commands and flags."""
+    from cellflow.cli.completion import SHELLS, completion_script
+
+    if len(words) != 1 or words[0] not in SHELLS:
+        found = " ".join(words) or "nothing"
+        fail(f"--completion takes one of {', '.join(SHELLS)}, found {found}", EXIT_USAGE)
+    say(completion_script(words[0]))
+    sys.exit(0)
+
+
 def _overview() -> str:
     lines = [
         "usage: cellflow COMMAND [OPTIONS]",
@@ -99,8 +113,9 @@ def _overview() -> str:
         lines.append(f"  {name:15} {(command.config.__doc__ or '').splitlines()[0]}")
     lines += [
         "",
-        "cellflow COMMAND --help lists the options; hyphens and underscores are equal in flags.",
+        "cellflow COMMAND --help lists the options; hyphens and underscores are equal.",
         "--config FILE.yaml takes them from a file.",
+        "cellflow --version; cellflow --completion bash (zsh, fish) prints what completes all this in a shell.",
     ]
     return "\n".join(lines)
 

@@ -16,7 +16,7 @@ from cellflow.environment.config_defaults import with_host_defaults
 from cellflow.errors import ConfigError
 from cellflow.storage.config_file import read_config_file
 
-__all__ = ["parse"]
+__all__ = ["parse", "taken_out"]
 
 _TRAINING = (configs.TrainConfig, configs.ChainConfig)
 """Settings that take --sgd, --adam and --SGD."""
@@ -62,8 +62,15 @@ def parse(
         description=f"{_in_words(config)}\n\n{_NOTE}",
         default=default,
         args=words,
+        use_underscores=True,
         config=(tyro.conf.OmitArgPrefixes,),
     )
+
+
+def taken_out(config: type[Any]) -> dict[str, Any]:
+    """Flags that are no settings, with the types of their values: they are taken out of the words first."""
+    switch = tyro.conf.FlagCreatePairsOff[bool]
+    return {"config": Path} | ({"sgd": switch, "adam": switch} if config in _TRAINING else {})
 
 
 def _in_words(config: type[Any]) -> str:
