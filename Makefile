@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-all test-browser check docs bench clean
+.PHONY: demo test test-all test-browser test-package check docs bench clean
 
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -25,16 +25,24 @@ PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 \
 
 # Minutes. What takes long and is tested in the small as well (marked slow) is left to test-all.
 test: .venv/ready
-	$(PYTEST) -m "not slow and not browser"
+	$(PYTEST) -m "not slow and not browser and not package"
 
 test-all: .venv/ready
-	$(PYTEST) -m "not browser"
+	$(PYTEST) -m "not browser and not package"
 
 # Pages, opened in a real browser: Debian's chromium, or the one that CHROMIUM names.
 CHROMIUM ?= $(shell command -v chromium chromium-browser google-chrome | head -n 1)
 test-browser: .venv/ready
 	$(if $(CHROMIUM),,apt-get update -qq && apt-get install -qq --yes chromium >/dev/null)
 	CHROMIUM=$(CHROMIUM) $(PYTEST) -m browser tests/browser
+
+.venv/package-ready: .venv/ready
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group package
+	touch $@
+
+# The Dockerfile, linted, and its steps outside of Docker: the wheel in an empty environment does the whole job.
+test-package: .venv/package-ready
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m package tests/package
 
 check: .venv/ready
 	$(BIN)/ruff check .

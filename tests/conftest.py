@@ -34,6 +34,7 @@ os.environ.setdefault("CELLFLOW_ENGINE", "torch")
 sys.path.insert(0, str(Path(__file__).parent))  # model_server, narrow
 sys.path.insert(0, str(Path(__file__).parent / "storage"))  # faults
 sys.path.insert(0, str(Path(__file__).parent / "io"))  # fake_kaggle, zarr_files
+sys.path.insert(0, str(Path(__file__).parent / "package"))  # docker_steps
 sys.path.insert(0, str(Path(__file__).parent / "tracking"))  # fake_wandb, wandb_file
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

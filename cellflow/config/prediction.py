@@ -299,7 +299,7 @@ class PredictConfig(SegmentationConfig):
         tyro.conf.Positional[tuple[Path, ...]], tyro.conf.arg(metavar="PATH [PATH ...]")
     ]
     """Images, folders of images, datasets, patterns in quotes (`'a/*.tif'`), or text files with one path a line."""
-    model: Annotated[str | None, tyro.conf.arg(aliases=["--pretrained-model"])] = None
+    model: Annotated[str | None, tyro.conf.arg(aliases=["--pretrained_model"])] = None
     """Run by name or folder; archive of a run; model file of cellflow or Cellpose 3; a model of Cellpose's by name,
     such as cyto3, fetched once; without it the newest run."""
 
