@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pytest
 
 from cellflow import cli
 
-__all__ = ["ROOT", "Typed", "blocks", "commands", "run_page"]
+__all__ = ["ROOT", "Reader", "Typed", "blocks", "commands", "run_page"]
 
 ROOT = Path(__file__).resolve().parents[1]
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -61,35 +61,72 @@ def commands(text: str, where: str) -> list[Typed]:
     return typed
 
 
-def run_page(
-    page: Path, capsys: pytest.CaptureFixture[str], shorter: Mapping[str, Sequence[str]]
-) -> None:
-    """Run the console and Python blocks of a page in the working folder, in order.
+@dataclass(frozen=True)
+class Reader:
+    """How a page is read: what stands in for what a test cannot have or wait for.
+
+    Attributes
+    ----------
+    shorter : dict of str to sequence of str
+        Flags to add to each cellflow command of that name; they replace those that it has.
+    words : dict of str to str
+        Words that are typed differently.
+    names : dict of str to Any
+        What the Python of the page finds there.
+    before : dict of str to callable
+        What the reader does between two commands: before one that begins so.
+    passed_over : sequence of str
+        Commands, by their first words, that are not run.
+    """
+
+    shorter: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    words: Mapping[str, str] = field(default_factory=dict)
+    names: Mapping[str, Any] = field(default_factory=dict)
+    before: Mapping[str, Callable[[], None]] = field(default_factory=dict)
+    passed_over: Sequence[str] = ()
+
+    def command(self, words: list[str]) -> list[str]:
+        """What is run of what is typed."""
+        name, *rest = [self.words.get(word, _at_home(word)) for word in words[1:]]
+        more = list(self.shorter.get(name, ()))
+        replaced = {word for word in more if word.startswith("--")}
+        kept, drop = list[str](), False
+        for word in rest:
+            drop = word in replaced if word.startswith("--") else drop
+            kept += [] if drop else [word]
+        return [name, *kept, *more]
+
+
+def _at_home(word: str) -> str:
+    """A word as a shell hands it over: with ~ for the home folder."""
+    return str(Path(word).expanduser()) if word.startswith("~") else word
+
+
+def run_page(page: Path, capsys: pytest.CaptureFixture[str], reader: Reader) -> int:
+    """Run the console and Python blocks of a page in the working folder, in order; how many commands were run.
 
     What a page shows below a command must be lines of what it prints, in that order; ``...`` stands for anything.
-
-    Parameters
-    ----------
-    page : Path
-    capsys : pytest fixture
-    shorter : dict of str to sequence of str
-        Flags to add to each cellflow command of that name.
+    A block of YAML that begins with its name in a comment is written to that file.
     """
-    names: dict[str, Any] = {"__name__": page.stem}
+    names: dict[str, Any] = {"__name__": page.stem, **reader.names}
+    count = 0
     for language, text, where in blocks(page):
         if language == "python":
             exec(compile(text, where, "exec"), names)
+        elif language == "yaml" and (named := re.match(r"# (\S+\.yaml)\n", text)):
+            Path(named[1]).write_text(text)
         elif language == "console":
             for typed in commands(text, where):
-                said = "\n".join(_said(words, capsys, shorter, typed) for words in typed.commands)
+                if typed.text.startswith(tuple(reader.passed_over)):
+                    continue
+                said = "\n".join(_said(words, capsys, reader, typed) for words in typed.commands)
                 _check_shown(typed, said)
+                count += len(typed.commands)
+    return count
 
 
 def _said(
-    words: list[str],
-    capsys: pytest.CaptureFixture[str],
-    shorter: Mapping[str, Sequence[str]],
-    typed: Typed,
+    words: list[str], capsys: pytest.CaptureFixture[str], reader: Reader, typed: Typed
 ) -> str:
     """Run one command, which must end well; what it has written to both streams."""
     if words[0] in _LOOKS:
@@ -97,9 +134,12 @@ def _said(
         assert done.returncode == 0, f"{typed.where}: {typed.text}\n{done.stderr}"
         return done.stdout
     assert words[0] == "cellflow", f"{typed.where}: {typed.text}: what is this?"
+    for start, act in reader.before.items():
+        if " ".join(words[1:]).startswith(start):
+            act()
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
-        cli.main([*words[1:], *shorter.get(words[1], ())])
+        cli.main(reader.command(words))
     streams = capsys.readouterr()
     assert not end.value.code, f"{typed.where}: {typed.text}\n{streams.err}"
     return streams.err + streams.out

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from page_blocks import ROOT, Typed, blocks, commands, run_page
+from page_blocks import ROOT, Reader, Typed, blocks, commands, run_page
 
 import cellflow
 from cellflow import cli, errors
@@ -165,15 +165,15 @@ def test_a_page_that_shows_what_is_not_printed(
     monkeypatch.chdir(tmp_path)
     page = tmp_path / "page.md"
     page.write_text("```console\n$ cellflow --version\ncellflow ...\n```\n")
-    run_page(page, capsys, {})
+    run_page(page, capsys, Reader())
     page.write_text("```console\n$ cellflow --version\nCellpose ...\n```\n")
     with pytest.raises(
         AssertionError, match=r"line 1: cellflow --version\nshows 'Cellpose \.\.\.'"
     ):
-        run_page(page, capsys, {})
+        run_page(page, capsys, Reader())
     page.write_text("```console\n$ cellflow train --no_such_flag\n```\n")
     with pytest.raises(AssertionError, match="has no such flag"):
-        run_page(page, capsys, {})
+        run_page(page, capsys, Reader())
 
 
 def test_citation_and_license() -> None:

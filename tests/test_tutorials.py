@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from narrow import NarrowUNet
-from page_blocks import ROOT, run_page
+from page_blocks import ROOT, Reader, run_page
 from skimage.io import imsave
 
 from cellflow import rle_encode
@@ -68,7 +68,9 @@ def test_kaggle(
     run_page(
         ROOT / "docs" / "tutorial-kaggle.md",
         capsys,
-        SHORTER | {"train": (*SECONDS, "--diam_mean", "17"), "publish": ("--wheels", "none")},
+        Reader(
+            SHORTER | {"train": (*SECONDS, "--diam_mean", "17"), "publish": ("--wheels", "none")}
+        ),
     )
     submission = pd.read_csv(tmp_path / "predictions" / "exp" / "submission.csv")
     assert list(submission) == ["id", "predicted"]
@@ -92,7 +94,7 @@ def test_folder(
     save_model_file(tmp_path / "models" / "cyto3", NarrowUNet.build(seed=0), {})
     monkeypatch.setenv("CELLPOSE_LOCAL_MODELS_PATH", str(tmp_path / "models"))
     monkeypatch.chdir(tmp_path)
-    run_page(ROOT / "docs" / "tutorial-folder.md", capsys, SHORTER)
+    run_page(ROOT / "docs" / "tutorial-folder.md", capsys, Reader(SHORTER))
     result = tmp_path / "predictions" / "mine"
     for item in made(3, seed=6):
         for file in ("masks/{}.tif", "outlines/{}.png", "rois/{}_rois.zip", "geojson/{}.geojson"):
