@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,8 +21,10 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 TESTS = HERE.parent / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "storage")]
-from faults import Steps, counted
+from faults import Steps, counted  # noqa: E402
 
+SAID, COUNTED, HIT = "said.txt", "steps.json", "hit.txt"
+"""What is kept of a command, beside its folder."""
 PATIENCE = 300.0
 FULL = ("write", "mkdir", "sendfile", "fsync")
 """Steps that a full disk refuses; what only removes or renames it does not."""
@@ -55,6 +58,8 @@ class Ended:
     seconds: float
     steps: list[str]
     said: str
+    hit: str
+    """Where in the package it was killed or the disk failed, as far as that is known."""
 
     @property
     def killed(self) -> bool:
@@ -85,8 +90,8 @@ def start_server(*preload: str) -> None:
 
 def run(words: Sequence[str], folder: Path, fault: Fault | None = None) -> Ended:
     """Run a command in a folder; what it says, and how many steps it took, is kept beside that."""
-    log, steps = folder.with_name("said.txt"), folder.with_name("steps.json")
-    for path in (log, steps):
+    log, steps, hit = (folder.with_name(name) for name in (SAID, COUNTED, HIT))
+    for path in (log, steps, hit):
         path.unlink(missing_ok=True)
     fault = fault or Fault()
     context = multiprocessing.get_context("forkserver")
@@ -105,14 +110,15 @@ def run(words: Sequence[str], folder: Path, fault: Fault | None = None) -> Ended
         process.kill()
         raise SystemExit(f"cellflow {' '.join(words)} did not end in {PATIENCE:g} seconds")
     names = json.loads(steps.read_text()) if steps.exists() else []
-    return Ended(process.exitcode, seconds, names, log.read_text(errors="replace"))
+    where = hit.read_text() if hit.exists() else ""
+    return Ended(process.exitcode, seconds, names, log.read_text(errors="replace"), where)
 
 
 def _child(words: tuple[str, ...], folder: Path, fault: Fault, started: Connection) -> None:
     """A command, as a process of its own would run it."""
     from cellflow.cli import main
 
-    log = os.open(folder.with_name("said.txt"), os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    log = os.open(folder.with_name(SAID), os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(log, stream)
     sys.stdout, sys.stderr = (os.fdopen(n, "w", buffering=1, closefd=False) for n in (1, 2))
@@ -122,25 +128,36 @@ def _child(words: tuple[str, ...], folder: Path, fault: Fault, started: Connecti
         folder.with_name(place).mkdir(exist_ok=True)
     tempfile.tempdir = None
     started.send("go")
-    with _faulty(fault) as steps:
+    with _faulty(fault, folder.with_name(HIT)) as steps:
         try:
             main(words)
         finally:
             names = list(steps.names)
             steps.at = None
-            folder.with_name("steps.json").write_text(json.dumps(names))
+            folder.with_name(COUNTED).write_text(json.dumps(names))
+
+
+def _place() -> str:
+    """The innermost line of the package that is at work, apart from how it writes."""
+    for frame in reversed(traceback.extract_stack()):
+        name = frame.filename.rpartition("/cellflow/")[2]
+        if name != frame.filename and not name.startswith("storage/"):
+            return f"in {name}:{frame.lineno}; "
+    return ""
 
 
 @contextmanager
-def _faulty(fault: Fault) -> Iterator[Steps]:
-    """What is to happen at a step happens there."""
+def _faulty(fault: Fault, hit: Path) -> Iterator[Steps]:
+    """What is to happen at a step happens there; the place is kept in a file."""
+    places, write = os.open(hit, os.O_CREAT | os.O_WRONLY), os.write
 
-    def act() -> None:
+    def act(*path: object) -> None:
+        write(places, _place().encode())
         if fault.code is None:
             os.kill(os.getpid(), signal.SIGKILL)
         else:
-            raise OSError(fault.code, os.strerror(fault.code))
+            raise OSError(fault.code, os.strerror(fault.code), *map(str, path))
 
     steps = (Full if fault.code == errno.ENOSPC else Steps)(fault.step)
-    with counted(steps, act, files=True):
+    with counted(steps, act, files=True, named=True):
         yield steps

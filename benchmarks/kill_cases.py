@@ -28,10 +28,10 @@ TRAINING = (
     "--adam", "--schedule", "constant", "--learning_rate", "1e-5", "--batch_size", "2", "--bsize", "64",
     "--min_train_masks", "1", "--eval_every", "1",
 )  # fmt: skip
-TRAIN = ("train", "--fold", "all", "--init", "spots.pt", *TRAINING, *RUNTIME)
+TRAIN = ("train", "--init", "spots.pt", *TRAINING, *RUNTIME)
 SEASON = """
-defaults: {data: cellflow-data, pretrained_model: unet.pt, learning_rate: 1e-5, optimizer: adamw, batch_size: 2, bsize: 64,
-  min_train_masks: 1, n_epochs: 1, device: cpu, amp: 'off', threads: 1, policy: dataset}
+defaults: {data: cellflow-data, pretrained_model: unet.pt, learning_rate: 1e-5, optimizer: adamw, batch_size: 2,
+  bsize: 64, min_train_masks: 1, n_epochs: 1, device: cpu, amp: 'off', threads: 1, policy: dataset}
 experiments: [{name: first}, {name: second, seed: 1}]
 """
 
@@ -77,7 +77,7 @@ STEPS = {
     "start": (),
     "prepare": ("prepare", "source", "--table", "source/table.csv"),
     "folds": ("folds", "--k", "2"),
-    "train": (*TRAIN, "--n_epochs", "1"),
+    "train": (*TRAIN, "--fold", "all", "--n_epochs", "1"),
     "oof": ("oof", "exp", "--policy", "dataset", *RUNTIME),
     "calibrate": ("calibrate", "exp", *RUNTIME),
 }
@@ -89,19 +89,19 @@ CASES = {
         Case("prepare --overwrite", ("prepare", "source", "--overwrite"), "folds"),
         Case("folds", STEPS["folds"], "prepare"),
         Case("folds --overwrite", ("folds", "--k", "3", "--overwrite"), "folds"),
-        Case("train", STEPS["train"], "folds", 2.0),
-        Case("train, longer", (*TRAIN, "--n_epochs", "2"), "calibrate"),
-        Case("oof", STEPS["oof"], "train"),
-        Case("oof again", ("oof", "exp", "--policy", "image", *RUNTIME), "calibrate"),
-        Case("calibrate", STEPS["calibrate"], "oof"),
+        Case("train", (*TRAIN, "--fold", "0", "--n_epochs", "1"), "folds", 0.6),
+        Case("train, longer", (*TRAIN, "--fold", "0", "--n_epochs", "2"), "calibrate", 0.3),
+        Case("oof", STEPS["oof"], "train", 0.6),
+        Case("oof again", ("oof", "exp", "--policy", "image", *RUNTIME), "calibrate", 0.4),
+        Case("calibrate", STEPS["calibrate"], "oof", 0.25),
         Case("predict", ("predict", "new", "--model", "exp", "--export", "masks", "cells", "submission", "outlines",
                          "geojson", "coco", *RUNTIME), "calibrate"),
         Case("ensemble", ("ensemble", "exp", "--images", "new", "--name", "all", *RUNTIME), "calibrate"),
         Case("report", ("report", "exp"), "calibrate"),
         Case("pseudo", ("pseudo", "exp", "--images", "new", "--name", "round1", *RUNTIME), "calibrate"),
-        Case("distil", ("distil", "exp", "--name", "student", "--n-epochs", "1", *RUNTIME), "calibrate"),
+        Case("distil", ("distil", "exp", "--name", "student", "--n-epochs", "1", *RUNTIME), "calibrate", 0.25),
         Case("export", ("export", "exp", "--to", "archive"), "calibrate"),
-        Case("queue", ("queue", "season.yaml"), "folds", 0.2),
+        Case("queue", ("queue", "season.yaml"), "folds", 0.06),
     )
 }  # fmt: skip
 
@@ -114,7 +114,9 @@ def write_source(folder: Path) -> None:
     for name in ("source/images", "source/masks", "new"):
         (folder / name).mkdir(parents=True)
     rows, rng = [], np.random.default_rng(0)
-    for number, item in enumerate(synthetic_dataset(IMAGES + NEW, shape=SHAPE, seed=5, per_group=1)):
+    for number, item in enumerate(
+        synthetic_dataset(IMAGES + NEW, shape=SHAPE, seed=5, per_group=1)
+    ):
         bright = 30 + 150 * gaussian_filter((item.labels > 0).astype(float), 1.5)
         image = (bright + rng.normal(0, 3, SHAPE)).round().astype("uint8")
         if number >= IMAGES:
@@ -122,7 +124,9 @@ def write_source(folder: Path) -> None:
             continue
         imsave(folder / "source/images" / f"{item.id}.png", image, check_contrast=False)
         write_labels(folder / "source/masks" / f"{item.id}.tif", item.labels)
-        rows.append({"id": item.id, "cell_type": ("round", "flat")[number % 2], "group": item.group})
+        rows.append(
+            {"id": item.id, "cell_type": ("round", "flat")[number % 2], "group": item.group}
+        )
     pd.DataFrame(rows).to_csv(folder / "source/table.csv", index=False)
     torch.manual_seed(0)
     save_model_file(folder / "spots.pt", Spots(17.0), {})

@@ -1,25 +1,30 @@
 """Commands that are killed, or whose disk fails, and that are called again: do they end as if nothing had happened?
 
-    python benchmarks/kills.py FOLDER [--kills 500] [--failing 40] [--tmpfs 4] [--seed 1] [--commands train oof ...]
+    python benchmarks/kills.py FOLDER [--kills 500] [--failing 40] [--full 4] [--seed 1] [--commands train oof ...]
 
-Each command that writes is called on small made-up data in ``FOLDER/work``, again and again from the same state: it is
-killed (SIGKILL) at a random moment of its time or at a random step that changes the disk (a write, sync, rename,
-removal, new folder); with ``--failing`` such a step fails instead (EIO once; ENOSPC from there on, as on a full disk),
-and with ``--tmpfs`` the folder is a file system of its own that is really full. What can be read then must be whole.
-The same command again must leave what an undisturbed one leaves, to the byte but for times, and nothing else.
+Each command that writes is called on small made-up data in ``FOLDER/work``, again and again from the same state:
+
+- ``--kills``: killed (SIGKILL), so often over all, in turn at a random moment of its time and at a random step that
+  changes the disk: a write, sync, rename, removal, new folder.
+- ``--failing``: so many of those steps, or all where there are fewer, fail instead, in turn with EIO, once, and with
+  ENOSPC, from there on.
+- ``--full``: on a file system of its own (a tmpfs, which only root may mount) that is full after so many shares of what
+  the command writes.
+
+What can be read then must be whole, and a failure of the disk must be said with the name of a file. The same command
+again must leave what an undisturbed one leaves, to the byte but for times, and nothing else.
 """
 
 from __future__ import annotations
 
 import argparse
 import errno
-import json
+import os
 import re
 import shutil
-import sys
-import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,151 +32,26 @@ from typing import Any
 import forked
 import kill_cases
 import numpy as np
-import pandas as pd
-import same_runs
-import tifffile
-import yaml
 from forked import Ended, Fault
 from kill_cases import CASES, Case
-from skimage.io import imread
+from kill_checks import differences, files_of, unreadable
 
-from cellflow.io.flow_store import FlowStore
-from cellflow.nn.checkpoint import load_state
-from cellflow.storage.locks import is_locked
-from cellflow.tracking import read_journal
-
-OF_THE_DAY = re.compile(
-    r'20\d\d-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+)?)?( UTC|\+00:00)?|"(seconds|free_disk)": ([\d.]+|\{[^}]*\})'
-)
-"""Times in pages and records."""
-NAMED_ONLY = ("said.txt", "log.txt", ".lock", "history.png", "tracking.json", "environment.json")
-"""Files that are only to be there: they say when, where and how fast."""
-FAILED = re.compile(r"cellflow: (.*)", re.DOTALL)
-EXISTS = "exists already"
-"""What commands that replace nothing say when the one that was killed had got to its end."""
+ROOM = 256 << 20
+PAGE = 4096
+NAMED = re.compile(r"cellflow: .*(/|cellflow-data|exp\.zip)")
+"""The last words of a command, with the name of a file or folder."""
+EXISTS = re.compile("(exists|is there) already")
+"""What a command that replaces nothing says if the one that was killed had got to its end."""
+KINDS = ("differing", "leftover", "lock", "unreadable", "silent")
 
 
 @dataclass
 class Trial:
-    """A command that was disturbed, and what was wrong then."""
+    """A command that was disturbed; what was wrong then, each beginning with one of `KINDS`."""
 
     case: str
     fault: str
     wrong: list[str] = field(default_factory=list)
-
-
-# What is compared
-
-
-def content(path: Path) -> Any:
-    """What is compared of a file."""
-    if path.name in NAMED_ONLY or path.suffix == ".log":
-        return None
-    if path.name == "events.jsonl":
-        return what_happened(path)
-    if path.name in ("metadata.json", "queue.json", "report.html"):
-        return OF_THE_DAY.sub("", path.read_text())
-    return same_runs.content(path)
-
-
-def what_happened(path: Path) -> list[str]:
-    """Epochs and ends of a journal, each once, however often a fold was started."""
-    rows = [event for event in read_journal(path) if event["event"] in ("epoch", "end")]
-    ends = {event["fold"]: event for event in rows if event["event"] == "end"}
-    epochs = [event for event in rows if event["event"] == "epoch"]
-    found = [same_runs.without_times(event | {"time": 0}) for event in (*ends.values(), *epochs)]
-    return sorted(json.dumps(event, sort_keys=True) for event in found)
-
-
-def files_of(work: Path) -> dict[str, Any]:
-    """Everything in a folder: files with what is compared of them, and empty folders."""
-    found: dict[str, Any] = {}
-    for path in sorted(work.rglob("*")):
-        name = str(path.relative_to(work))
-        if path.is_file():
-            found[name] = content(path)
-        elif not any(path.iterdir()):
-            found[name + "/"] = None
-    return found
-
-
-def differences(work: Path, expected: dict[str, Any]) -> list[str]:
-    """In what a folder is not as it should be."""
-    found = files_of(work)
-    extra = sorted(found.keys() - expected.keys())
-    wrong = [f"{'lock' if '.lock' in name else 'leftover'}: {name}" for name in extra]
-    wrong += [f"differing: {name} is missing" for name in sorted(expected.keys() - found.keys())]
-    both = sorted(found.keys() & expected.keys())
-    wrong += [
-        f"differing: {name}{where(found[name], expected[name])}"
-        for name in both
-        if not same_runs.is_same(found[name], expected[name])
-    ]
-    return wrong + [f"lock: {path} is held" for path in work.rglob(".*lock*") if is_locked(path)]
-
-
-def where(found: Any, expected: Any) -> str:
-    """Where two texts begin to differ."""
-    if not (isinstance(found, str | bytes) and isinstance(expected, type(found))):
-        return ""
-    pairs = zip(found, expected, strict=False)
-    at = next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(found), len(expected)))
-    parts = [text[max(0, at - 60) : at + 60] for text in (found, expected)]
-    return f": {parts[0]!r} instead of {parts[1]!r}"
-
-
-# What must be whole at any moment
-
-
-def _read_csv(path: Path) -> None:
-    pd.read_csv(path)
-
-
-def _read_zip(path: Path) -> None:
-    with zipfile.ZipFile(path) as archive:
-        assert archive.testzip() is None
-
-
-def _read_page(path: Path) -> None:
-    assert path.read_text().rstrip().endswith("</html>")
-
-
-READERS: dict[str, Callable[[Path], Any]] = {
-    ".json": lambda path: json.loads(path.read_text()),
-    ".geojson": lambda path: json.loads(path.read_text()),
-    ".yaml": lambda path: yaml.safe_load(path.read_text()),
-    ".jsonl": read_journal,
-    ".csv": _read_csv,
-    ".pt": load_state,
-    ".tif": tifffile.imread,
-    ".png": imread,
-    ".zip": _read_zip,
-    ".html": _read_page,
-}
-
-
-def unreadable(work: Path) -> list[str]:
-    """Artefacts that are there and cannot be read; hidden ones are nobody's yet."""
-    wrong = []
-    for path in sorted(work.rglob("*")):
-        inside = path.relative_to(work).parts
-        if any(part.startswith(".") or part.endswith(".zarr") for part in inside[:-1]):
-            continue
-        if inside[-1].startswith(".") or (path.is_dir() and path.suffix != ".zarr"):
-            continue
-        try:
-            if path.suffix == ".zarr":
-                store = FlowStore(path)
-                for name in store:
-                    store.read(name)
-            elif path.suffix in READERS:
-                READERS[path.suffix](path)
-        except Exception as error:  # whatever a reader may say
-            wrong.append(f"unreadable: {path.relative_to(work)}: {error!r:.200}")
-    return wrong
-
-
-# What is done
 
 
 @dataclass
@@ -189,57 +69,100 @@ class Bench:
 
     def fresh(self, case: Case) -> None:
         """Put the folder into the state that a command finds."""
-        shutil.rmtree(self.work, ignore_errors=True)
-        shutil.copytree(self.folder / "before" / case.finds, self.work)
+        for path in self.work.iterdir() if self.work.exists() else ():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.copytree(self.folder / "before" / case.finds, self.work, dirs_exist_ok=True)
 
     def undisturbed(self, case: Case) -> None:
-        """Run a command twice: what differs between two of them would be no one's fault."""
+        """Run a command twice, which must leave the same."""
         for _ in range(2):
             self.fresh(case)
             ended = forked.run(case.words, self.work)
             if ended.code:
                 raise SystemExit(f"cellflow {' '.join(case.words)} failed:\n{ended.said}")
-            if wrong := differences(self.work, self.expected.get(case.name, files_of(self.work))):
+            found = files_of(self.work)
+            if wrong := differences(self.work, self.expected.get(case.name, found)):
                 raise SystemExit(f"{case.name}, undisturbed: {'; '.join(wrong)}")
-            self.expected[case.name], self.ended[case.name] = files_of(self.work), ended
+            self.expected[case.name], self.ended[case.name] = found, ended
 
-    def disturb(self, case: Case, fault: Fault) -> Trial | None:
-        """Call a command to which something happens, then again; None where it had ended before."""
+    def kill(self, case: Case, fault: Fault) -> bool:
+        """Kill a command and call it again; whether it was killed, and had not ended before."""
         self.fresh(case)
-        trial, expected = Trial(case.name, str(fault)), self.expected[case.name]
         ended = forked.run(case.words, self.work, fault)
-        if fault.code is None and not ended.killed:
-            return None
-        if fault.code is not None:
-            trial.wrong += self.loudness(ended, expected)
-        self.finish(case, trial)
-        return trial
+        if ended.killed:
+            self.look(case, Trial(case.name, f"{fault} {ended.hit}"))
+        return ended.killed
 
-    def finish(self, case: Case, trial: Trial) -> None:
-        """Look at what is there, call the command again, and look again."""
+    def fail(self, case: Case, fault: Fault) -> None:
+        """Let the disk fail under a command, and call it again."""
+        self.fresh(case)
+        ended = forked.run(case.words, self.work, fault)
+        self.look(case, Trial(case.name, f"{fault} {ended.hit}", self.silence(case, ended)))
+
+    def look(self, case: Case, trial: Trial) -> None:
+        """See what there is, call the command again, and see what there is then."""
         trial.wrong += unreadable(self.work)
+        self.make_room()
         again = forked.run(case.words, self.work)
-        if again.code and EXISTS not in again.said:
+        if again.code and not EXISTS.search(again.said):
             trial.wrong.append(f"differing: ended with {again.code}: {last_words(again.said)}")
         trial.wrong += differences(self.work, self.expected[case.name])
         if trial.wrong:
             kept = self.folder / "wrong" / str(len(self.trials))
             shutil.copytree(self.work, kept / "work")
             shutil.copy(self.folder / "said.txt", kept)
+            print(f"{case.name}, {trial.fault}: {'; '.join(trial.wrong)}", flush=True)
         self.trials.append(trial)
 
-    def loudness(self, ended: Ended, expected: dict[str, Any]) -> list[str]:
+    def silence(self, case: Case, ended: Ended) -> list[str]:
         """What is wrong with how a failure of the disk was told."""
         if "Traceback" in ended.said:
             return [f"silent: a traceback: {last_words(ended.said)}"]
-        if ended.code == 0:  # it could do without, and must then be complete or say what lacks
-            lacks = differences(self.work, expected)
-            told = "could not" in ended.said or "space" in ended.said or "error" in ended.said
-            return [f"silent: {line}" for line in lacks if not told]
-        said = FAILED.findall(ended.said)
-        if not said or "/" not in said[-1]:
-            return [f"silent: no file is named: {last_words(ended.said)}"]
-        return []
+        if ended.code:
+            named = NAMED.search(ended.said)
+            return [] if named else [f"silent: no file is named: {last_words(ended.said)}"]
+        # It could do without what failed, which lacks then, or was only to be removed.
+        lacks = differences(self.work, self.expected[case.name])
+        told = re.search("could not be|did not record", ended.said)
+        return [f"silent: {line}" for line in lacks if not told and not line.startswith("lock")]
+
+    @contextmanager
+    def own_disk(self) -> Iterator[None]:
+        """Work on a file system of its own."""
+        options = ["-t", "tmpfs", "-o", f"size={ROOM}", "cellflow-kills", str(self.work)]
+        subprocess.run(["mount", *options], check=True, capture_output=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["umount", str(self.work)], check=True)
+
+    def make_room(self, left: int | None = None) -> None:
+        """Leave so much room on a disk of our own, by default plenty; other disks stay as they are."""
+        if self.work.is_mount():
+            facts = os.statvfs(self.work)
+            used = (facts.f_blocks - facts.f_bfree) * facts.f_frsize
+            size = ROOM if left is None else used + left
+            options = ["-o", f"remount,size={size}", str(self.work)]
+            subprocess.run(["mount", *options], check=True)
+
+    def fill(self, case: Case, count: int) -> None:
+        """Call a command on a disk that is full after so many shares of what it writes."""
+        self.fresh(case)
+        before = size_of(self.work)
+        forked.run(case.words, self.work)
+        needed = max(PAGE, size_of(self.work) - before)
+        for share in range(count):
+            self.make_room()
+            self.fresh(case)
+            left = needed * share // count // PAGE * PAGE
+            self.make_room(left)
+            ended = forked.run(case.words, self.work)
+            self.look(case, Trial(case.name, f"{left} bytes left", self.silence(case, ended)))
+
+
+def size_of(folder: Path) -> int:
+    """Bytes that files take, in whole pages."""
+    return sum(-(-path.stat().st_size // PAGE) * PAGE for path in folder.rglob("*"))
 
 
 def last_words(text: str) -> str:
@@ -247,49 +170,87 @@ def last_words(text: str) -> str:
     return " | ".join(text.strip().splitlines()[-3:])[-600:]
 
 
-def kill_faults(bench: Bench, case: Case, rng: np.random.Generator) -> Iterator[Fault]:
+def kill_faults(ended: Ended, rng: np.random.Generator) -> Iterator[Fault]:
     """Kills at random moments and at random steps, in turn."""
-    ended = bench.ended[case.name]
     while True:
         yield Fault(seconds=float(rng.uniform(0, ended.seconds)))
         yield Fault(step=int(rng.integers(1, len(ended.steps) + 1)))
 
 
-def disk_faults(bench: Bench, case: Case, count: int) -> Iterator[Fault]:
+def disk_faults(ended: Ended, count: int) -> Iterator[Fault]:
     """Failures of every step, or of so many spread over all."""
-    steps = len(bench.ended[case.name].steps)
-    for number, at in enumerate(sorted(set(np.linspace(1, steps, min(count, steps)).round().astype(int).tolist()))):
-        yield Fault(step=at, code=(errno.ENOSPC, errno.EIO)[number % 2])
+    places = np.linspace(1, len(ended.steps), min(count, len(ended.steps)))
+    for number, place in enumerate(places.round().astype(int).tolist()):
+        yield Fault(step=place, code=(errno.ENOSPC, errno.EIO)[number % 2])
+
+
+def kill_all(bench: Bench, cases: Sequence[Case], count: int, seed: int) -> None:
+    """So many kills over all commands, by their shares."""
+    ends = np.cumsum([case.share for case in cases])
+    numbers = np.diff(np.round(count * ends / ends[-1]).astype(int), prepend=0).tolist()
+    for case, wanted in zip(cases, numbers, strict=True):
+        faults = kill_faults(
+            bench.ended[case.name], np.random.default_rng([seed, *case.name.encode()])
+        )
+        hits = 0
+        while hits < wanted:
+            hits += bench.kill(case, next(faults))
+
+
+def table(title: str, trials: Sequence[Trial]) -> str:
+    """The trials by command, as a table of Markdown."""
+    lines = [f"| command | {title} | equal | {' | '.join(KINDS)} |", "| --- |" + " ---: |" * 7]
+    for name in [*dict.fromkeys(trial.case for trial in trials), "all"]:
+        mine = [trial for trial in trials if name in (trial.case, "all")]
+        counts = [sum(any(w.startswith(kind) for w in t.wrong) for t in mine) for kind in KINDS]
+        numbers = [len(mine), sum(not trial.wrong for trial in mine), *counts]
+        lines.append(f"| {name} | {' | '.join(map(str, numbers))} |")
+    return "\n".join(lines)
+
+
+def report(bench: Bench, title: str) -> int:
+    """Print what became of the trials, which are done with then; how many were wrong."""
+    wrong = sum(bool(trial.wrong) for trial in bench.trials)
+    print(table(title, bench.trials), "\n", flush=True)
+    bench.trials.clear()
+    return wrong
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--kills", type=int, default=500)
-    parser.add_argument("--failing", type=int, default=0)
+    parser.add_argument("--failing", type=int, default=40)
+    parser.add_argument("--full", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--commands", nargs="+", default=list(CASES), choices=list(CASES))
     args = parser.parse_args()
-    forked.start_server("warm")
     args.folder.mkdir(parents=True)
+    forked.start_server("warm")
     cases = [CASES[name] for name in args.commands]
-    bench = Bench(args.folder.resolve())
+    bench, wrong = Bench(args.folder.resolve()), 0
     kill_cases.make_states(bench.folder, [case.finds for case in cases])
-    rng = np.random.default_rng(args.seed)
     for case in cases:
         bench.undisturbed(case)
-        print(case.name, round(bench.ended[case.name].seconds, 2), len(bench.ended[case.name].steps), flush=True)
-        faults = kill_faults(bench, case, rng)
-        n = 0
-        for fault in faults:
-            if n >= args.kills / len(cases): break
-            t = bench.disturb(case, fault)
-            if t is not None:
-                n += 1
-                if t.wrong: print("   ", t.fault, t.wrong, flush=True)
-        for fault in disk_faults(bench, case, args.failing) if args.failing else ():
-            t = bench.disturb(case, fault)
-            if t.wrong: print("   ", t.fault, t.wrong, flush=True)
+    if args.kills:
+        kill_all(bench, cases, args.kills, args.seed)
+        wrong += report(bench, "kills")
+    if args.failing:
+        for case in cases:
+            for fault in disk_faults(
+                bench.ended[case.name], round(args.failing * min(1, case.share))
+            ):
+                bench.fail(case, fault)
+        wrong += report(bench, "failures")
+    if args.full:
+        try:
+            with bench.own_disk():
+                for case in cases:
+                    bench.fill(case, args.full)
+            wrong += report(bench, "full disks")
+        except (OSError, subprocess.CalledProcessError) as error:
+            print(f"No disk was filled: a tmpfs could not be mounted ({error}).")
+    raise SystemExit(wrong > 0)
 
 
 if __name__ == "__main__":

@@ -46,8 +46,13 @@ class Steps:
 
 
 @contextmanager
-def counted(steps: Steps, act: Callable[[], None], *, files: bool = False) -> Iterator[Steps]:
-    """Call `act` in place of each step that is due; what Python writes to `files` counts too."""
+def counted(
+    steps: Steps, act: Callable[..., None], *, files: bool = False, named: bool = False
+) -> Iterator[Steps]:
+    """Call `act` in place of each step that is due; what Python writes to `files` counts too.
+
+    It gets the path of what is made, renamed or removed if it is to be `named`.
+    """
 
     def patched(name: str) -> Callable[..., Any]:
         real = getattr(os, name)
@@ -55,7 +60,7 @@ def counted(steps: Steps, act: Callable[[], None], *, files: bool = False) -> It
         @wraps(real)
         def step(*args: Any, **options: Any) -> Any:
             if steps.due(name):
-                act()
+                act(*args[: named and not isinstance(args[0], int)])
             return real(*args, **options)
 
         return step
@@ -102,14 +107,14 @@ def _opening(steps: Steps, act: Callable[[], None]) -> Callable[..., Any]:
 
 @contextmanager
 def failing(
-    at: int | None, code: int = errno.ENOSPC, *, last: int | None = None
+    at: int | None, code: int = errno.ENOSPC, *, last: int | None = None, files: bool = False
 ) -> Iterator[Steps]:
     """Step `at` fails (those up to `last`, where that is given)."""
 
     def fail() -> None:
         raise OSError(code, os.strerror(code))
 
-    with counted(Steps(at, last), fail) as steps:
+    with counted(Steps(at, last), fail, files=files) as steps:
         yield steps
 
 
