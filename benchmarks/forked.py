@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from pathlib import Path
+from unittest import mock
 
 HERE = Path(__file__).resolve().parent
 TESTS = HERE.parent / "tests"
@@ -80,12 +81,11 @@ class Full(Steps):
 
 def start_server(*preload: str) -> None:
     """Start what commands are forked from, with modules that it imports; more than once changes nothing."""
-    os.environ.update(SETTINGS)
-    places = [str(place) for place in (HERE, TESTS, TESTS / "storage")]
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join([*places, *filter(None, [before])])
-    forkserver.set_forkserver_preload(list(preload))
-    forkserver.ensure_running()
+    places = [HERE, TESTS, TESTS / "storage", *filter(None, [os.environ.get("PYTHONPATH")])]
+    path = os.pathsep.join(map(str, places))
+    with mock.patch.dict(os.environ, SETTINGS, PYTHONPATH=path):
+        forkserver.set_forkserver_preload(list(preload))
+        forkserver.ensure_running()
 
 
 def run(words: Sequence[str], folder: Path, fault: Fault | None = None) -> Ended:
@@ -116,7 +116,12 @@ def run(words: Sequence[str], folder: Path, fault: Fault | None = None) -> Ended
 
 def _child(words: tuple[str, ...], folder: Path, fault: Fault, started: Connection) -> None:
     """A command, as a process of its own would run it."""
+    os.environ.update(SETTINGS)
+    import kill_cases
+
     from cellflow.cli import main
+
+    kill_cases.know_spots()
 
     log = os.open(folder.with_name(SAID), os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     for stream in (1, 2):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,21 +50,24 @@ def what_happened(path: Path) -> list[str]:
     return sorted(json.dumps(event, sort_keys=True) for event in found)
 
 
-def files_of(work: Path) -> dict[str, Any]:
-    """Everything in a folder: files with what is compared of them, and empty folders."""
+def files_of(work: Path, of_the_day: Sequence[str] = ()) -> dict[str, Any]:
+    """Everything in a folder: files with what is compared of them, and empty folders.
+
+    Of files with the names `of_the_day` it is only that they are there.
+    """
     found: dict[str, Any] = {}
     for path in sorted(work.rglob("*")):
         name = str(path.relative_to(work))
         if path.is_file():
-            found[name] = content(path)
+            found[name] = None if path.name in of_the_day else content(path)
         elif not any(path.iterdir()):
             found[name + "/"] = None
     return found
 
 
-def differences(work: Path, expected: dict[str, Any]) -> list[str]:
+def differences(work: Path, expected: dict[str, Any], of_the_day: Sequence[str] = ()) -> list[str]:
     """In what a folder is not as it should be."""
-    found = files_of(work)
+    found = files_of(work, of_the_day)
     extra = sorted(found.keys() - expected.keys())
     wrong = [f"{'lock' if '.lock' in name else 'leftover'}: {name}" for name in extra]
     wrong += [f"differing: {name} is missing" for name in sorted(expected.keys() - found.keys())]

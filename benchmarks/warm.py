@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
@@ -10,6 +11,7 @@ from contextlib import redirect_stderr, redirect_stdout, suppress
 from pathlib import Path
 
 import kill_cases
+import kill_checks  # noqa: F401
 import tqdm
 
 from cellflow.cli import main
@@ -22,6 +24,7 @@ def run_all() -> None:
     with tempfile.TemporaryDirectory() as folder, Path(os.devnull).open("w") as nowhere:
         os.chdir(folder)
         os.environ["CELLFLOW_CACHE_DIR"] = folder
+        kill_cases.know_spots()
         kill_cases.write_source(Path(folder))
         steps = [words for words in kill_cases.STEPS.values() if words]
         cases = [case.words for name, case in kill_cases.CASES.items() if name in kill_cases.WARM]
@@ -32,6 +35,8 @@ def run_all() -> None:
     logger = logging.getLogger("cellflow")
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
+    gc.collect()
+    gc.freeze()  # a collection in a forked process would copy all that was loaded here
 
 
 if "multiprocessing.forkserver" in " ".join(sys.orig_argv):
