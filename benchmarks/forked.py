@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ from faults import Steps, counted  # noqa: E402
 
 SAID, COUNTED, HIT = "said.txt", "steps.json", "hit.txt"
 """What is kept of a command, beside its folder."""
-PATIENCE = 300.0
+PATIENCE = 120.0
 FULL = ("write", "mkdir", "sendfile", "fsync")
 """Steps that a full disk refuses; what only removes or renames it does not."""
 SETTINGS = {
@@ -118,8 +119,13 @@ def _child(words: tuple[str, ...], folder: Path, fault: Fault, started: Connecti
     """A command, as a process of its own would run it."""
     os.environ.update(SETTINGS)
     import kill_cases
+    import tqdm
 
     from cellflow.cli import main
+
+    tqdm.tqdm.set_lock(
+        threading.RLock()
+    )  # its own is shared by all forks, and a kill may leave it held
 
     kill_cases.know_spots()
 

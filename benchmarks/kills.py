@@ -19,10 +19,12 @@ from __future__ import annotations
 
 import argparse
 import errno
+import math
 import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -191,17 +193,30 @@ def disk_faults(ended: Ended, count: int) -> Iterator[Fault]:
         yield Fault(step=place, code=(errno.ENOSPC, errno.EIO)[number % 2])
 
 
-def kill_all(bench: Bench, cases: Sequence[Case], count: int, seed: int) -> None:
-    """So many kills over all commands, by their shares."""
+def kill_all(
+    bench: Bench, cases: Sequence[Case], count: int, seed: int, seconds: float = math.inf
+) -> None:
+    """So many kills over all commands, by their shares, as far as the time goes."""
     ends = np.cumsum([case.share for case in cases])
-    numbers = np.diff(np.round(count * ends / ends[-1]).astype(int), prepend=0).tolist()
-    for case, wanted in zip(cases, numbers, strict=True):
-        faults = kill_faults(
-            bench.ended[case.name], np.random.default_rng([seed, *case.name.encode()])
-        )
-        hits = 0
-        while hits < wanted:
-            hits += bench.kill(case, next(faults))
+    numbers = np.diff(np.round(count * ends / ends[-1]).astype(int), prepend=0)
+    rng, until = np.random.default_rng(seed), time.monotonic() + seconds
+    faults = [kill_faults(bench.ended[case.name], rng) for case in cases]
+    for turn in rng.permutation(np.repeat(np.arange(len(cases)), numbers)):
+        while time.monotonic() < until and not bench.kill(cases[turn], next(faults[turn])):
+            pass
+
+
+def fail_all(bench: Bench, cases: Sequence[Case], count: int, seconds: float = math.inf) -> None:
+    """Failures of so many steps of every command, in any order, as far as the time goes."""
+    until = time.monotonic() + seconds
+    faults = [
+        (case, fault)
+        for case in cases
+        for fault in disk_faults(bench.ended[case.name], math.ceil(count * case.share))
+    ]
+    for place in np.random.default_rng(0).permutation(len(faults)):
+        if time.monotonic() < until:
+            bench.fail(*faults[place])
 
 
 def table(title: str, trials: Sequence[Trial]) -> str:
@@ -229,6 +244,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=500)
     parser.add_argument("--failing", type=int, default=40)
     parser.add_argument("--full", type=int, default=4)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="of kills, and of failures")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--commands", nargs="+", default=list(CASES), choices=list(CASES))
     args = parser.parse_args()
@@ -240,14 +256,10 @@ def main() -> None:
     for case in cases:
         bench.undisturbed(case)
     if args.kills:
-        kill_all(bench, cases, args.kills, args.seed)
+        kill_all(bench, cases, args.kills, args.seed, 60 * args.minutes)
         wrong += report(bench, "kills")
     if args.failing:
-        for case in cases:
-            for fault in disk_faults(
-                bench.ended[case.name], round(args.failing * min(1, case.share))
-            ):
-                bench.fail(case, fault)
+        fail_all(bench, cases, args.failing, 60 * args.minutes)
         wrong += report(bench, "failures")
     if args.full:
         with bench.own_disk() as mounted:

@@ -24,9 +24,7 @@ def disturbed(folder: Path, names: Sequence[str], count: int) -> kills.Bench:
     for case in cases:
         bench.undisturbed(case)
     kills.kill_all(bench, cases, count * len(cases), seed=3)
-    for case in cases:
-        for fault in kills.disk_faults(bench.ended[case.name], count):
-            bench.fail(case, fault)
+    kills.fail_all(bench, cases, count)
     return bench
 
 
