@@ -23,7 +23,8 @@ from cellflow.tracking import read_journal
 __all__ = ["differences", "files_of", "unreadable"]
 
 OF_THE_DAY = re.compile(
-    r'20\d\d-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+)?)?( UTC|\+00:00)?|"(seconds|free_disk)": ([\d.]+|\{[^}]*\})'
+    r"20\d\d-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+)?)?( UTC|\+00:00)?"
+    r'|"(seconds|free_disk|commit|dirty)": ([\d.]+|\{[^}]*\}|"\w*"|\w+)'
 )
 """Times in pages and records."""
 NAMED_ONLY = ("said.txt", "log.txt", ".lock", "history.png", "tracking.json", "environment.json")
