@@ -18,6 +18,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -52,9 +53,11 @@ _PATIENCE, _PAUSE = 2.0, 0.01
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder; it becomes `path` on success and vanishes on failure.
 
-    Folders that are made for it vanish on failure too, as long as nothing else is in them.
+    Folders that are made for it vanish on failure too, as long as nothing else is in them. What killed
+    processes left in the folder goes first.
     """
     path = Path(path)
+    _clear(os.path.abspath(path.parent))  # noqa: PTH100  # resolving costs a look at every parent
     with (
         _told_of(path),
         made_folder(path.parent),
@@ -136,6 +139,12 @@ def remove_leftovers(folder: Path) -> None:
                 with abandoned(path, found[1]) as free, suppress(OSError):
                     if free:
                         path.unlink()
+
+
+@cache
+def _clear(folder: str) -> None:
+    """Remove leftovers, once a process: a folder may hold many thousand files."""
+    remove_leftovers(Path(folder))
 
 
 def what_stands(path: Path) -> str:

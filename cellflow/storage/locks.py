@@ -66,7 +66,7 @@ def hold_lock(path: Path, what: str, *, wait: bool = False) -> Iterator[None]:
     lock = _file_lock(path, timeout=_PATIENCE)
     try:
         _acquire(lock, what, wait=wait)
-        with suppress(PermissionError):  # Windows lets nobody write or read what is locked
+        with suppress(OSError):  # Windows lets nobody write what is locked, a full disk nothing
             path.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
     except Timeout:
         holder = ""

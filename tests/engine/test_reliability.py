@@ -8,9 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from faults import failing, hidden, killed
+from faults import failing, hidden, killed, write_folder
 
-from cellflow.config import EnsembleConfig, OofConfig, OutputConfig, RuntimeConfig, TrainConfig
+import cellflow
+from cellflow.config import (
+    EnsembleConfig,
+    ModelExportConfig,
+    OofConfig,
+    OutputConfig,
+    PseudoConfig,
+    RuntimeConfig,
+    TrainConfig,
+)
 from cellflow.engine.prediction.ensemble import ensemble
 from cellflow.engine.runs.contents import read_table
 from cellflow.engine.training.train import train
@@ -54,6 +63,30 @@ def test_oof_that_is_killed_or_fails_keeps_the_old_one(copied: TrainConfig) -> N
     oof(oof_config(copied, "image"))
     check_oof(copied, {"image"})
     assert [name for name in hidden(run.path) if ".lock" not in name] == []
+
+
+@pytest.mark.parametrize("command", ["pseudo", "export"])
+def test_what_was_written_whole_is_there_and_nothing_else(
+    trained: TrainConfig, tmp_path: Path, command: str
+) -> None:
+    """A kill after the last rename leaves a lock file without a holder."""
+    out = tmp_path / "place" / "name"
+    with failing(None) as steps:
+        write_folder(tmp_path / "other", "x")
+    assert killed(steps.count, write_folder, out, "x")
+    assert len(hidden(out.parent)) == 1
+    config: PseudoConfig | ModelExportConfig
+    if command == "pseudo":
+        config = PseudoConfig(
+            runs=(trained.name,), images=(trained.data,), name="name", out=out.parent
+        )
+    else:
+        config = ModelExportConfig(run=trained.name, to="cellpose", out=out)
+    with pytest.raises(DataError, match="already"):
+        getattr(cellflow, "export_model" if command == "export" else command)(
+            replace(config, runs_dir=trained.runs_dir)
+        )
+    assert hidden(out.parent) == []
 
 
 def test_a_damaged_state_does_not_cost_the_best_model(copied: TrainConfig) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import errno
+import io
 import multiprocessing
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache, wraps
 from multiprocessing import forkserver
 from pathlib import Path
@@ -45,8 +46,13 @@ class Steps:
 
 
 @contextmanager
-def counted(steps: Steps, act: Callable[[], None]) -> Iterator[Steps]:
-    """Call `act` in place of each step that is due."""
+def counted(
+    steps: Steps, act: Callable[..., None], *, files: bool = False, named: bool = False
+) -> Iterator[Steps]:
+    """Call `act` in place of each step that is due; what Python writes to `files` counts too.
+
+    It gets the path of what is made, renamed or removed if it is to be `named`.
+    """
 
     def patched(name: str) -> Callable[..., Any]:
         real = getattr(os, name)
@@ -54,25 +60,61 @@ def counted(steps: Steps, act: Callable[[], None]) -> Iterator[Steps]:
         @wraps(real)
         def step(*args: Any, **options: Any) -> Any:
             if steps.due(name):
-                act()
+                act(*args[: named and not isinstance(args[0], int)])
             return real(*args, **options)
 
         return step
 
-    with mock.patch.multiple(os, **{name: patched(name) for name in STEPS}):
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.multiple(os, **{name: patched(name) for name in STEPS}))
+        if files:
+            opened = _opening(steps, act)
+            stack.enter_context(mock.patch("io.open", opened))  # pathlib's
+            stack.enter_context(mock.patch("builtins.open", opened))
         yield steps
+
+
+def _opening(steps: Steps, act: Callable[[], None]) -> Callable[..., Any]:
+    """`open`, for files each write to which is a step; of one that is due half is written."""
+    real = io.open
+
+    class File(io.FileIO):
+        def write(self, data: Any) -> int:
+            if steps.due("write"):
+                super().write(memoryview(data).cast("B")[: memoryview(data).nbytes // 2])
+                act()
+            return super().write(data)
+
+    @wraps(real)
+    def opened(
+        file: Any, mode: str = "r", buffering: int = -1, encoding: str | None = None,
+        errors: str | None = None, newline: str | None = None, closefd: bool = True, opener: Any = None,
+    ) -> Any:  # fmt: skip
+        if not set(mode) & set("wax+"):
+            return real(file, mode, buffering, encoding, errors, newline, closefd, opener)
+        raw = File(file, mode.replace("b", "").replace("t", ""), closefd, opener)
+        if buffering == 0:
+            return raw
+        binary = io.BufferedRandom(raw) if "+" in mode else io.BufferedWriter(raw)
+        if "b" in mode:
+            return binary
+        text = io.TextIOWrapper(binary, encoding, errors, newline, line_buffering=buffering == 1)
+        text.mode = mode
+        return text
+
+    return opened
 
 
 @contextmanager
 def failing(
-    at: int | None, code: int = errno.ENOSPC, *, last: int | None = None
+    at: int | None, code: int = errno.ENOSPC, *, last: int | None = None, files: bool = False
 ) -> Iterator[Steps]:
     """Step `at` fails (those up to `last`, where that is given)."""
 
     def fail() -> None:
         raise OSError(code, os.strerror(code))
 
-    with counted(Steps(at, last), fail) as steps:
+    with counted(Steps(at, last), fail, files=files) as steps:
         yield steps
 
 

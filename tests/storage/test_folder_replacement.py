@@ -146,6 +146,15 @@ def test_killed_at_any_step(tmp_path: Path, old: bool) -> None:
     assert at > 9
 
 
+def test_the_next_file_in_a_folder_takes_what_killed_ones_left_along(tmp_path: Path) -> None:
+    write_text(tmp_path / "before" / "a.txt", "x")
+    shutil.copytree(tmp_path / "before", tmp_path / "out")
+    assert killed(2, write_text, tmp_path / "out" / "a.txt", "new")
+    assert len(hidden(tmp_path / "out")) == 1
+    write_text(tmp_path / "out" / "b.txt", "x")
+    assert names(tmp_path / "out") == ["a.txt", "b.txt"]
+
+
 @pytest.mark.slow
 def test_an_empty_folder_is_not_taken_for_the_new_one(tmp_path: Path) -> None:
     out = tmp_path / "out"

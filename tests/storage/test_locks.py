@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from faults import failing
 
 from cellflow.errors import RunError
 from cellflow.storage import locks
@@ -42,6 +43,13 @@ def test_another_process_is_refused_until_the_first_ends(tmp_path: Path) -> None
     assert not is_locked(path)
     with hold_lock(path, "It"):
         assert is_locked(path)
+
+
+def test_a_full_disk_still_locks(tmp_path: Path) -> None:
+    """Whoever holds it is not written down then."""
+    with failing(2, files=True) as steps, hold_lock(tmp_path / ".lock", "It"):
+        assert steps.hit == "write"
+        assert is_locked(tmp_path / ".lock")
 
 
 @pytest.mark.parametrize("code", [errno.ENOSYS, errno.EOPNOTSUPP])

@@ -15,7 +15,7 @@ from cellflow.engine.model_exports.cellpose import export_cellpose
 from cellflow.engine.model_exports.job import ModelExportJob, open_job
 from cellflow.engine.model_exports.onnx import export_onnx
 from cellflow.errors import DataError
-from cellflow.storage.atomic import atomic_folder
+from cellflow.storage.atomic import atomic_folder, restore_folder
 from cellflow.types import one_line
 
 __all__ = ["TARGETS", "ModelExport", "export_model"]
@@ -78,6 +78,7 @@ def export_model(config: ModelExportConfig) -> ModelExport:
     check_config(config)
     job = open_job(config)
     path = config.out or _default_path(job)
+    restore_folder(path)
     if path.exists() and not config.overwrite:
         raise DataError(
             f"{path} is there already. Choose another --out, or add --overwrite to replace it.",

@@ -130,15 +130,24 @@ class ExplorerSource:
         return hash_json(parts)
 
     def make(self, name: str, number: int, key: str, folder: Path) -> MadeImage:
-        """Write the files of an image into a folder; what is damaged is told, and nothing written."""
-        try:
-            return self._make(name, number, key, folder)
-        except (OSError, CellflowError) as error:
-            for path in folder.glob(f"{number}[._]*"):
-                path.unlink()
-            return MadeImage(problem=str(error))
+        """Write the files of an image into a folder; what is damaged is told, and nothing written.
 
-    def _make(self, name: str, number: int, key: str, folder: Path) -> MadeImage:
+        Raises
+        ------
+        OSError
+            If they cannot be written.
+        """
+        files: dict[str, bytes] = {}
+        try:
+            made = self._make(name, number, key, files)
+        except (OSError, CellflowError) as error:
+            return MadeImage(problem=str(error))
+        for file, data in files.items():
+            (folder / file).write_bytes(data)
+        return made
+
+    def _make(self, name: str, number: int, key: str, files: dict[str, bytes]) -> MadeImage:
+        """Put what the files of an image hold into a dictionary, by their names."""
         labels = None if self.masks is None else read_labels(self._mask_path(name))
         truth = None if self.dataset is None else self.dataset.instances(name)
         if truth is not None and labels is not None and truth.shape != labels.shape:
@@ -148,20 +157,19 @@ class ExplorerSource:
             )
         errors = None if truth is None or labels is None else cell_errors(truth, labels)
         script = image_script(number, key, _rings_of(truth), _rings_of(labels), errors)
-        (folder / f"{number}.js").write_text(script, encoding="utf-8")
+        files[f"{number}.js"] = script.encode()
         layers, size, first = [], None, None
         for layer, pixels, full in self._pictures(name):
             layers.append(layer)
             size, first = size or full, pixels if first is None else first
-            path = folder / picture_name(number, layer)
-            path.write_bytes(_within(pixels, _BYTES[layer] / self.count))
+            files[picture_name(number, layer)] = _within(pixels, _BYTES[layer] / self.count)
         if labels is not None:
             size = labels.shape[0], labels.shape[1]
             first = _silhouette(labels, self.side) if first is None else first
         if size is None or first is None:
             raise DataError("Neither its image nor its prediction is there.")
         small = picture_bytes(shrunk(first, THUMBNAIL), quality=_SMALL_QUALITY)
-        (folder / picture_name(number, "thumb")).write_bytes(small)
+        files[picture_name(number, "thumb")] = small
         return MadeImage(size, tuple(layers), None if errors is None else errors.counts)
 
     def _pictures(self, name: str) -> Iterator[tuple[str, Pixels, tuple[int, int]]]:

@@ -23,6 +23,7 @@ from cellflow.io.source import SourceImage
 from cellflow.numeric.averaging import average_flows
 from cellflow.numeric.near_copies import fingerprint, near_copies
 from cellflow.numeric.suggestion import disagreement_of_labels, doubt_of_flows
+from cellflow.storage.atomic import restore_folder
 from cellflow.storage.hashing import hash_array
 
 __all__ = ["Known", "Look", "Screened", "check_free", "known_images", "look_at", "screen"]
@@ -73,7 +74,8 @@ class Look:
 
 
 def check_free(folder: Path, *, overwrite: bool) -> None:
-    """Refuse a folder for results that is there already."""
+    """Refuse a folder for results that is there already; what a killed command had moved away is back then."""
+    restore_folder(folder)
     if folder.exists() and not overwrite:
         raise DataError(
             f"{folder} exists already. Give another --name, or --overwrite to replace it.",

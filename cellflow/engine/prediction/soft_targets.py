@@ -22,7 +22,7 @@ from cellflow.io.pixel_limit import at_most
 from cellflow.io.source import SourceImage
 from cellflow.io.target_folder import ALL, TargetFolder, TargetWriter, part_of
 from cellflow.numeric.labels import median_diameter
-from cellflow.storage.atomic import atomic_folder
+from cellflow.storage.atomic import atomic_folder, restore_folder
 from cellflow.storage.records import read_json
 
 __all__ = ["FlowTargets", "write_flow_targets"]
@@ -52,6 +52,7 @@ def write_flow_targets(config: DistilConfig) -> FlowTargets:
             unfinished=config.unfinished, final=config.final,
         )  # fmt: skip
         folder, record = config.out / config.name, _record(config, teachers, images)
+        restore_folder(folder)
         stands = read_json(folder / "targets.json")
         if stands is not None and all(stands.get(key) == value for key, value in record.items()):
             TargetFolder.open(folder)  # says what is wrong with it, if anything

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cellflow.storage.secrets import RedactSecrets
 
 __all__ = ["kept_warnings", "log_to", "log_to_console"]
 
+_log = logging.getLogger(__name__)
 _LOGGER = "cellflow"
 _CONSOLE = "cellflow-console"
 
@@ -34,10 +35,10 @@ def log_to_console() -> None:
 def log_to(path: Path) -> Iterator[None]:
     """Append everything cellflow logs to a file while the context lasts; it and its folder are made when missing.
 
-    Secrets of the environment are replaced by stars.
+    Secrets of the environment are replaced by stars. Where the file takes no more, that is said once.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _LogFile(path, encoding="utf-8")
     _add(handler, "%(asctime)s %(levelname)s %(message)s")
     try:
         yield
@@ -61,6 +62,22 @@ def kept_warnings() -> Iterator[list[str]]:
     finally:
         readers.removeHandler(handler)
         readers.propagate = propagate
+
+
+class _LogFile(logging.FileHandler):
+    """A file that may fail, as on a full disk: what needs the disk more says so, and ends the command."""
+
+    _failed = False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        if not self._failed:
+            self._failed = True
+            error = sys.exc_info()[1]
+            _log.warning("%s lacks lines that could not be written: %s", self.baseFilename, error)
+
+    def close(self) -> None:
+        with suppress(OSError):  # what could not be written before cannot be now
+            super().close()
 
 
 class _Keeper(logging.Handler):

@@ -124,6 +124,8 @@ class FoldTrainer:
                 self.tracking.start(
                     self.config, self.run, len(self.training), self.stepper.net.title
                 )
+                if self.progress.history:  # a kill may have come between the state and the trackers
+                    self._track_evaluation()
                 self._train()
             except Interrupted:
                 self._save()
@@ -270,8 +272,11 @@ class FoldTrainer:
         self._save()
         if self.progress.best_epoch == epoch:
             self.checkpoint.save_best(self.stepper, self.progress)
-        self.tracking.evaluation(self.progress.history[-1], self.progress.evaluations)
+        self._track_evaluation()
         self.pictures.curves(self.progress)
+
+    def _track_evaluation(self) -> None:
+        self.tracking.evaluation(self.progress.history[-1], self.progress.evaluations)
 
     def _member(self, net: Network) -> Member:
         model, name = self.config.model, f"{self.run.name} fold {self.fold}"

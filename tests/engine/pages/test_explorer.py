@@ -11,6 +11,7 @@ import imagecodecs
 import numpy as np
 import pandas as pd
 import pytest
+from faults import failing
 from planted_run import dataset_of, run_of, squares
 
 from cellflow.engine.pages.explorer import explorer_facts, fellow_runs, run_explorer
@@ -171,6 +172,19 @@ def test_a_damaged_mask_spoils_one_image_only(predicted):
     assert "expected a label map of 96 x 112" in problems[3]
     assert facts.notes == [("warning", "3 of 6 images cannot be shown; each says why.")]
     assert not list(run.report_files.glob("2*"))
+
+
+def test_a_full_disk_is_no_damage_of_an_image(predicted):
+    """It was told on the page alone, and the next page took it over."""
+    run = of(predicted)
+    shutil.rmtree(run.report_files)
+    with failing(None, files=True) as steps:
+        run_explorer(run)
+    shutil.rmtree(run.report_files)
+    at = steps.names.index("write") + 1
+    with failing(at, files=True), pytest.raises(OSError, match="No space left"):
+        run_explorer(run)
+    assert [item.problem for item in run_explorer(run).images] == [""] * 6
 
 
 def test_ids_of_a_changed_table_lead_nowhere(predicted):

@@ -158,6 +158,19 @@ def test_a_failure_closes_the_file(tmp_path: Path) -> None:
     assert LOGGER.handlers == before
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which Linux has")
+def test_a_full_disk_is_said_once_and_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = replace_stderr(monkeypatch)
+    log_to_console()
+    with log_to(Path("/dev/full")):
+        LOG.info("one")
+        LOG.info("two")
+    one, lacks, two = console.getvalue().splitlines()
+    assert (one, two) == ("one", "two")
+    assert lacks.startswith("/dev/full lacks lines that could not be written: ")
+    assert "No space left on device" in lacks
+
+
 def test_spawned_processes_speak_once(tmp_path: Path) -> None:
     """As folds side by side do it: a file of their own, and their records through a queue to here."""
     (tmp_path / "program.py").write_text(SPAWNING)

@@ -28,6 +28,7 @@ from cellflow.nn.step import Stepper, StepResult
 from cellflow.report.text.training import training_text
 from cellflow.storage import locks
 from cellflow.storage.run_folder import FoldFolder, RunFolder
+from cellflow.tracking import read_journal
 
 
 def fold_files(config: TrainConfig, fold: int = 0) -> FoldFolder:
@@ -329,6 +330,23 @@ def test_leftovers_of_a_kill_are_removed(copied: TrainConfig) -> None:
     leftover.write_bytes(b"half a state")
     train(replace(copied, fold=("0",)))
     assert not leftover.exists()
+
+
+def test_an_epoch_that_a_kill_kept_from_the_journal_comes_with_the_next_start(
+    copied: TrainConfig,
+) -> None:
+    """The state is saved before trackers are told, which may take long."""
+    run = RunFolder(copied.runs_dir / copied.name)
+    lines = run.journal.read_text().splitlines(keepends=True)
+    *_, last = (place for place, line in enumerate(lines) if '"event": "epoch"' in line)
+    epoch = json.loads(lines[last])
+    run.journal.write_text("".join(lines[:last]))
+    train(copied)
+    known = [event for event in read_journal(run.journal) if event["event"] == "epoch"]
+    assert [event | {"time": ""} for event in known if event["row"] == epoch["row"]] == [
+        epoch | {"time": ""}
+    ]
+    assert len(known) == 2 * (copied.optim.n_epochs)
 
 
 def test_history_table_and_log_agree(trained: TrainConfig) -> None:
