@@ -6,9 +6,9 @@
 
 The readers and their files are those of ``tests/storage/readers.py``, the damages those of ``tests/storage/fuzz.py``;
 the first case is the file with a tail of zeros of 3 GB. Processes read them, many cases each; one that crashes, or
-reads for more than 5 seconds, is ended and replaced. Wrong is an error that is not one of cellflow's or does not
-name the file, a crash, a case of more than 5 seconds, and more than 1 GB of memory on top of what the process held
-before. ``--only`` repeats one case; the damaged file stays. ``--atheris`` (``pip install atheris``) lets libFuzzer
+reads for more than 5 seconds of its own time, or 30 on the clock, is ended and replaced. Wrong is an error that is
+not one of cellflow's or does not name the file, a crash, a case of more than 5 seconds, and more than 1 GB of memory
+on top of what the process held before. ``--only`` repeats one case; the damaged file stays. ``--atheris`` (``pip install atheris``) lets libFuzzer
 choose the bytes of one reader, by the lines of Python that they reach.
 """
 
@@ -32,10 +32,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 sys.path[:0] = [str(TESTS / "storage"), str(TESTS / "io")]
 
-SECONDS, MEGABYTES = 5.0, 1000.0
+SECONDS, CLOCK, MEGABYTES = 5.0, 30.0, 1000.0
 ROOM = 6 * 2**30
 """Bytes of addresses that a process gets beyond those it starts with: what claims more fails at once."""
 TAIL = 3 * 10**9
@@ -117,12 +119,14 @@ def work(name: str, seed: int, first: int, to: Connection) -> None:
         for number in range(first, 2**40):
             with cases.laid(number):
                 peak_from_here()
-                before, started, wrong, whole = memory("VmRSS"), time.monotonic(), "", False
+                before, started, wrong, whole = memory("VmRSS"), time.process_time(), "", False
                 try:
                     whole = check(cases.reader, cases.place)
                 except WrongError as error:
                     wrong = str(error)
-                to.send((number, whole, time.monotonic() - started, memory("VmHWM") - before, wrong))
+                to.send(
+                    (number, whole, time.process_time() - started, memory("VmHWM") - before, wrong)
+                )
 
 
 def scratch() -> str | None:
@@ -133,7 +137,7 @@ def scratch() -> str | None:
 def fuzz(name: str, options: argparse.Namespace) -> Tally:
     """Run the cases of one reader until its time or their number is over."""
     tally, spent, following = Tally(name), 0.0, 0
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
     while spent < options.seconds and tally.cases < options.cases:
         receiver, sender = context.Pipe(duplex=False)
         process = context.Process(target=work, args=(name, options.seed, following, sender))
@@ -147,7 +151,9 @@ def fuzz(name: str, options: argparse.Namespace) -> Tally:
             process.join()
             raise SystemExit(f"{name}: a process ended with {process.exitcode}") from None
         started = time.monotonic()
-        following = _watch(tally, receiver, process, following, started + options.seconds - spent, options)
+        following = _watch(
+            tally, receiver, process, following, started + options.seconds - spent, options
+        )
         spent += time.monotonic() - started
         process.kill()
         process.join()
@@ -155,13 +161,18 @@ def fuzz(name: str, options: argparse.Namespace) -> Tally:
 
 
 def _watch(
-    tally: Tally, receiver: Connection, process: Any, following: int, until: float, options: argparse.Namespace
+    tally: Tally,
+    receiver: Connection,
+    process: Any,
+    following: int,
+    until: float,
+    options: argparse.Namespace,
 ) -> int:
     """Take the results of a process until it ends, hangs, or the time is over; the case to go on with."""
     repeat = f"--readers {tally.name!r} --seed {options.seed} --only"
     while time.monotonic() < until and tally.cases < options.cases:
         try:
-            answered = receiver.poll(SECONDS)
+            answered = _answered(receiver, process.pid)
             result = receiver.recv() if answered else None
         except EOFError:
             process.join()
@@ -185,6 +196,21 @@ def _watch(
     return following
 
 
+def _answered(receiver: Connection, pid: int) -> bool:
+    """Whether a process answers before its time is over."""
+    until = time.monotonic() + CLOCK
+    try:
+        busy = psutil.Process(pid).cpu_times()
+        limit = busy.user + busy.system + SECONDS
+        while not receiver.poll(1.0):
+            busy = psutil.Process(pid).cpu_times()
+            if busy.user + busy.system > limit or time.monotonic() > until:
+                return False
+    except psutil.NoSuchProcess:  # its end is read from the pipe
+        pass
+    return True
+
+
 def repeat(name: str, seed: int, number: int) -> None:
     """Read one case in this process, with the whole of the error."""
     from readers import check
@@ -201,11 +227,16 @@ def guided(name: str, seconds: float) -> None:
     """Let libFuzzer choose the bytes of the first file of a reader; it ends where something is wrong."""
     import atheris
 
-    with atheris.instrument_imports(include=["cellflow", "json", "csv", "pickletools", "roifile", "zipfile"]):
+    with atheris.instrument_imports(
+        include=["cellflow", "json", "csv", "pickletools", "roifile", "zipfile"]
+    ):
         from readers import READERS, check
 
     logging.disable()
-    reader, folder = READERS[name], Path(tempfile.mkdtemp(prefix="cellflow-atheris-", dir=scratch()))
+    reader, folder = (
+        READERS[name],
+        Path(tempfile.mkdtemp(prefix="cellflow-atheris-", dir=scratch())),
+    )
     place = reader.make(folder)
     path = reader.files(place)[0]
     corpus = Path(tempfile.mkdtemp(prefix="cellflow-corpus-", dir=scratch()))
@@ -215,19 +246,28 @@ def guided(name: str, seconds: float) -> None:
         path.write_bytes(data)
         check(reader, place)
 
-    flags = [f"-max_total_time={seconds:g}", "-timeout=5", "-rss_limit_mb=2000", "-print_final_stats=1"]
+    flags = [
+        f"-max_total_time={seconds:g}",
+        "-timeout=5",
+        "-rss_limit_mb=2000",
+        "-print_final_stats=1",
+    ]
     atheris.Setup([sys.argv[0], *flags, "-max_len=20000", str(corpus)], one)
     atheris.Fuzz()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=20.0, help="for each reader")
     parser.add_argument("--cases", type=int, default=100_000, help="at most, for each reader")
     parser.add_argument("--jobs", type=int, default=2, help="readers at a time")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", type=int, help="repeat this case")
-    parser.add_argument("--atheris", action="store_true", help="guided by the lines that are reached")
+    parser.add_argument(
+        "--atheris", action="store_true", help="guided by the lines that are reached"
+    )
     parser.add_argument("--readers", nargs="*", help="those whose names begin so; all without it")
     options = parser.parse_args(argv)
     from readers import READERS
@@ -240,6 +280,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.atheris:
         guided(names[0], options.seconds)
         return 0
+    multiprocessing.set_forkserver_preload(["readers", "fuzz"])  # which take seconds to import
     with ThreadPoolExecutor(options.jobs) as pool:
         tallies = list(pool.map(lambda name: fuzz(name, options), names))
     print("| reader | cases | refused | read | slowest, s | memory, MB | findings |")

@@ -11,6 +11,7 @@ import yaml
 from cellflow.config import config_to_dict
 from cellflow.errors import ConfigError
 from cellflow.storage.atomic import write_text
+from cellflow.storage.records import load_yaml
 from cellflow.storage.secrets import redact
 
 __all__ = ["read_config_file", "write_config_file"]
@@ -35,8 +36,8 @@ def read_config_file(path: Path, command: str) -> dict[str, Any]:
         If the file cannot be read or is for another command.
     """
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        found = load_yaml(path)
+    except (OSError, ValueError) as error:
         raise ConfigError(f"--config {path} cannot be read: {error}", path=path) from None
     if not isinstance(found, dict):
         text = (

@@ -125,7 +125,7 @@ def damage(data: bytes, rng: np.random.Generator) -> bytes:
         return unpack(data, rng)
     for _ in range(int(rng.choice([1, 1, 1, 2, 3]))):
         way = _swell if rng.random() < 0.03 else WAYS[int(rng.integers(len(WAYS)))]
-        data = bytes(way(bytearray(data), rng))
+        data = bytes(way(bytearray(data or bytes(1)), rng))
     return data
 
 

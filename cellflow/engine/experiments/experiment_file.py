@@ -23,12 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cellflow.config import ChainConfig, check_config
 from cellflow.config.layers import blank_config, check_complete, with_settings
 from cellflow.environment.config_defaults import with_host_defaults
 from cellflow.errors import ConfigError
+from cellflow.storage.records import load_yaml
 
 __all__ = ["Experiment", "read_experiments"]
 
@@ -127,8 +126,8 @@ def _in_name(value: Any) -> str:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        content = load_yaml(path)
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read: {error}") from None
     content = _mapping(content, "the file", path)
     unknown = sorted(set(content) - set(_PARTS))
