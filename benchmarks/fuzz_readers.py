@@ -8,8 +8,9 @@ The readers and their files are those of ``tests/storage/readers.py``, the damag
 the first case is the file with a tail of zeros of 3 GB. Processes read them, many cases each; one that crashes, or
 reads for more than 5 seconds of its own time, or 30 on the clock, is ended and replaced. Wrong is an error that is
 not one of cellflow's or does not name the file, a crash, a case of more than 5 seconds, and more than 1 GB of memory
-on top of what the process held before. ``--only`` repeats one case; the damaged file stays. ``--atheris`` (``pip install atheris``) lets libFuzzer
-choose the bytes of one reader, by the lines of Python that they reach.
+on top of what the process held before. ``--only`` repeats one case; the
+damaged file stays. ``--atheris`` (``pip install atheris``) lets libFuzzer choose the bytes of one reader, by the lines
+of Python that they reach.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import logging
 import multiprocessing
 import os
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -100,7 +102,7 @@ class Cases:
         path.write_bytes(self.files[path])
 
 
-def work(name: str, seed: int, first: int, to: Connection) -> None:
+def work(name: str, seed: int, first: int, to: Connection, folder: Path) -> None:
     """Read case after case, until the process is ended."""
     from readers import WrongError, check
 
@@ -109,24 +111,21 @@ def work(name: str, seed: int, first: int, to: Connection) -> None:
     os.dup2(null, 1)
     logging.disable()
     warnings.simplefilter("ignore")
-    with tempfile.TemporaryDirectory(dir=scratch()) as folder:
-        cases = Cases(name, seed, Path(folder))
-        if not check(cases.reader, cases.place):
-            raise SystemExit(f"{name}: the valid file is not read")
-        room = int(memory("VmSize") * 2**20) + ROOM
-        resource.setrlimit(resource.RLIMIT_AS, (room, room))
-        to.send(None)
-        for number in range(first, 2**40):
-            with cases.laid(number):
-                peak_from_here()
-                before, started, wrong, whole = memory("VmRSS"), time.process_time(), "", False
-                try:
-                    whole = check(cases.reader, cases.place)
-                except WrongError as error:
-                    wrong = str(error)
-                to.send(
-                    (number, whole, time.process_time() - started, memory("VmHWM") - before, wrong)
-                )
+    cases = Cases(name, seed, folder)
+    if not check(cases.reader, cases.place):
+        raise SystemExit(f"{name}: the valid file is not read")
+    room = int(memory("VmSize") * 2**20) + ROOM
+    resource.setrlimit(resource.RLIMIT_AS, (room, room))
+    to.send(None)
+    for number in range(first, 2**40):
+        with cases.laid(number):
+            peak_from_here()
+            before, started, wrong, whole = memory("VmRSS"), time.process_time(), "", False
+            try:
+                whole = check(cases.reader, cases.place)
+            except WrongError as error:
+                wrong = str(error)
+            to.send((number, whole, time.process_time() - started, memory("VmHWM") - before, wrong))
 
 
 def scratch() -> str | None:
@@ -140,7 +139,8 @@ def fuzz(name: str, options: argparse.Namespace) -> Tally:
     context = multiprocessing.get_context("forkserver")
     while spent < options.seconds and tally.cases < options.cases:
         receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=work, args=(name, options.seed, following, sender))
+        folder = Path(tempfile.mkdtemp(prefix="cellflow-fuzz-", dir=scratch()))
+        process = context.Process(target=work, args=(name, options.seed, following, sender, folder))
         process.start()
         sender.close()
         try:
@@ -157,6 +157,7 @@ def fuzz(name: str, options: argparse.Namespace) -> Tally:
         spent += time.monotonic() - started
         process.kill()
         process.join()
+        shutil.rmtree(folder)
     return tally
 
 

@@ -82,3 +82,19 @@ def test_a_journal(tmp_path: Path) -> None:
     odd = json.dumps({"event": "epoch", "fold": [0], "row": {"epoch": {"a": 1}}})
     path.write_text("\n".join([good, "[" * 20_000, odd, odd, good]))
     assert [event["fold"] for event in read_journal(path)] == [[0], 0]
+
+
+def test_a_grid_without_end_and_hundreds_of_experiments(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    values = ", ".join(map(str, range(1, 60)))
+    path.write_text(
+        "grid:\n" + "".join(f"  {name}: [{values}]\n" for name in ("seed", "k", "bsize"))
+    )
+    with pytest.raises(ConfigError, match=r"a\.yaml: grid makes 205,379 experiments"):
+        read_experiments(path)
+    path.write_text(
+        "experiments:\n" + "".join(f"  - {{name: a{n}, seed: {n}}}\n" for n in range(400))
+    )
+    started = time.process_time()
+    assert len(read_experiments(path)) == 400
+    assert time.process_time() - started < 3
