@@ -53,7 +53,7 @@ def row(name: str, steps: list[int], sizes: list[float]) -> str:
         for d, s in zip(np.array_split(done, BLOCKS), np.array_split(size, BLOCKS), strict=True)
     ]
     fit = linregress([d / 1000 for d, _ in means], [s for _, s in means])
-    half = float(t.ppf(0.975, BLOCKS - 2)) * fit.stderr
+    half = float(np.nan_to_num(t.ppf(0.975, BLOCKS - 2) * fit.stderr))  # nan where nothing changes
     start, end = size[:FEW].mean(), size[-FEW:].mean()
     slope = f"{fit.slope:+.2f} ({fit.slope - half:+.2f} to {fit.slope + half:+.2f})"
     return f"| {name} | {steps[-1]:,} | {start:.1f} | {end:.1f} | {end - start:+.1f} | {slope} |"

@@ -229,7 +229,7 @@ def guided(name: str, seconds: float) -> None:
     import atheris
 
     with atheris.instrument_imports(
-        include=["cellflow", "json", "csv", "pickletools", "roifile", "zipfile"]
+        include=["cellflow.io", "json", "csv", "pickletools", "roifile", "zipfile"]
     ):
         from readers import READERS, check
 
@@ -271,15 +271,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--readers", nargs="*", help="those whose names begin so; all without it")
     options = parser.parse_args(argv)
+    if options.atheris:  # which sees what is imported from here on
+        guided(options.readers[0], options.seconds)
+        return 0
     from readers import READERS
 
     wanted = tuple(options.readers or [""])
     names = [name for name in READERS if name.startswith(wanted)]
     if options.only is not None:
         repeat(names[0], options.seed, options.only)
-        return 0
-    if options.atheris:
-        guided(names[0], options.seconds)
         return 0
     multiprocessing.set_forkserver_preload(["readers", "fuzz"])  # which take seconds to import
     with ThreadPoolExecutor(options.jobs) as pool:
