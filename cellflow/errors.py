@@ -21,8 +21,20 @@ __all__ = [
 ]
 
 
+_LONGEST = 1500
+"""Characters of a line of a message."""
+
+
+def _readable(line: str) -> str:
+    half = _LONGEST // 2
+    return line if len(line) <= _LONGEST else f"{line[:half]} ... {line[-half:]}"
+
+
 class CellflowError(Exception):
     """Base of every error that cellflow raises on purpose; the command line prints it without a traceback.
+
+    Of a line of more than 1,500 characters the middle is left out: what a message quotes comes from files, and a
+    damaged one may hold a word of any length.
 
     Attributes
     ----------
@@ -54,7 +66,7 @@ class CellflowError(Exception):
         expected: object = None,
         found: object = None,
     ):
-        super().__init__(message)
+        super().__init__("\n".join(map(_readable, message.split("\n"))))
         self.path, self.line, self.id = path, line, id
         self.expected, self.found = expected, found
 

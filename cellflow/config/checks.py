@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
@@ -86,7 +87,8 @@ def check_config(config: Any) -> None:
 
 def _problems(config: Any) -> list[str]:
     """What breaks a rule of its field, what the config itself finds, and the same of its groups."""
-    hints = get_type_hints(type(config), include_extras=True)
+    cls: Any = type(config)  # mypy takes no class for hashable
+    hints = _hints(cls)
     values = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
     found = [
         problem
@@ -102,6 +104,11 @@ def _problems(config: Any) -> list[str]:
         if dataclasses.is_dataclass(value)
         for problem in _problems(value)
     ]
+
+
+@cache
+def _hints(cls: Any) -> Mapping[str, Any]:
+    return get_type_hints(cls, include_extras=True)
 
 
 def chosen(value: T | None) -> T:

@@ -9,6 +9,7 @@ import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -106,8 +107,14 @@ class Setting:
     positional: bool = False
 
 
-def settings_of(cls: type[Any]) -> dict[str, Setting]:
+def settings_of(cls: type[Any]) -> Mapping[str, Setting]:
     """Settings by flag name, those of groups inside too; groups by the names of their fields."""
+    known: Any = cls  # mypy takes no class for hashable
+    return _settings_of(known)
+
+
+@cache  # files of experiments have hundreds of layers
+def _settings_of(cls: Any) -> Mapping[str, Setting]:
     found: dict[str, Setting] = {}
     hints = typing.get_type_hints(cls, include_extras=True)
     for item in dataclasses.fields(cls):
@@ -129,7 +136,7 @@ def settings_of(cls: type[Any]) -> dict[str, Setting]:
 
 
 def _flat(
-    values: Mapping[str, Any], places: dict[str, Setting], path: tuple[str, ...]
+    values: Mapping[str, Any], places: Mapping[str, Setting], path: tuple[str, ...]
 ) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Names with their values; sections opened."""
     for key, value in values.items():

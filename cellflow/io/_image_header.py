@@ -27,7 +27,7 @@ _SIGNATURES = {
     **dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "TIFF"),
     **dict.fromkeys(_jpeg2000.SIGNATURES, "JPEG 2000"),
 }
-_SIGNATURE_BYTES = 12
+SIGNATURE_BYTES = 12
 """By which the kind of a file is known."""
 _PICTURES: dict[str, Callable[[BytesIO], ImageFile]] = {
     "PNG": PngImageFile,
@@ -66,7 +66,7 @@ class Claim(NamedTuple):
 
 def kind_of(data: bytes) -> str | None:
     """PNG, JPEG, BMP, TIFF, JPEG 2000 or WebP by its signature; None for anything else."""
-    if data.startswith(b"RIFF") and data[8:_SIGNATURE_BYTES] == b"WEBP":
+    if data.startswith(b"RIFF") and data[8:SIGNATURE_BYTES] == b"WEBP":
         return "WebP"
     return next((kind for mark, kind in _SIGNATURES.items() if data.startswith(mark)), None)
 
@@ -74,7 +74,7 @@ def kind_of(data: bytes) -> str | None:
 def kind_of_file(path: Path) -> str | None:
     """As `kind_of`, of a file of which no more than that is read."""
     with path.open("rb") as file:
-        return kind_of(file.read(_SIGNATURE_BYTES))
+        return kind_of(file.read(SIGNATURE_BYTES))
 
 
 def open_picture(data: bytes, kind: str) -> ImageFile:
@@ -116,6 +116,25 @@ def refuse_swollen(claimed: Claim, size: int, packing: str) -> None:
             f"{LARGEST // 2**30} GiB are read. Cut it into parts."
         )
         raise DataError(text, expected=LARGEST, found=claimed.unpacked)
+
+
+def refuse_padded(start: bytes, size: int, kind: str) -> None:
+    """Refuse a file that is larger than the image it begins with, before memory is taken for all of it.
+
+    A ValueError tells of it. `start` is what any image's header lies in.
+    """
+    if kind == "WebP":
+        needs = int.from_bytes(start[4:8], "little") + 8
+    elif kind == "JPEG 2000":
+        found = _jpeg2000.read_header(start)
+        needs = found.height * found.width * found.channels * (1 + found.bits // 8)
+    else:
+        with open_picture(start, kind) as picture:
+            needs = claim(picture, start, kind).unpacked
+    if size > 2 * needs + SMALL:
+        raise ValueError(
+            f"its {size:,} bytes are more than its pixels can take, {needs:,} unpacked"
+        )
 
 
 def refuse_animation(picture: ImageFile) -> None:

@@ -15,6 +15,7 @@ from tifffile import COMPRESSION, PHOTOMETRIC
 
 from cellflow.errors import DataError
 from cellflow.io import _image_header as header
+from cellflow.io._tiff_chain import refuse_torn_chain
 from cellflow.io.pixel_limit import refuse_large
 from cellflow.storage.sizes import few_text
 
@@ -122,6 +123,7 @@ def is_in_several_files(path: Path) -> bool:
 @contextmanager
 def open_plane(path: Path) -> Iterator[Plane]:
     """The one image of a file, of which nothing but the tags has been read; the file is open until then."""
+    refuse_torn_chain(path)
     with tifffile.TiffFile(path) as tiff:
         series = _only_series(tiff)
         page = series.keyframe

@@ -113,6 +113,8 @@ def array_facts(path: Path) -> ArrayFacts:
         prefix, separator = _names_of_chunks(found.get("chunk_key_encoding"))
     elif (path / ".zarray").is_file():
         found = _load(path / ".zarray")
+        if (path / ".zattrs").is_file():
+            _refuse_large(path / ".zattrs")  # zarr reads it too
         chunks, kind = found["chunks"], found["dtype"]
         codecs = [*(found.get("filters") or []), found.get("compressor")]
         prefix, separator = "", str(found.get("dimension_separator") or ".")
@@ -187,8 +189,7 @@ def _at_the_end(codec: Any) -> bool:
 
 def _load(path: Path) -> dict[str, Any]:
     """A JSON file that holds an object; ValueError for anything else."""
-    if path.stat().st_size > _LARGEST_JSON:
-        raise ValueError(f"{path.name} has {path.stat().st_size:,} bytes")
+    _refuse_large(path)
     try:
         found = json.loads(path.read_bytes())
     except RecursionError as error:
@@ -196,6 +197,12 @@ def _load(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{path.name} holds no object")
     return found
+
+
+def _refuse_large(path: Path) -> None:
+    size = path.stat().st_size
+    if size > _LARGEST_JSON:
+        raise ValueError(f"{path.name} has {size:,} bytes")
 
 
 def _lengths(values: Any) -> tuple[int, ...]:

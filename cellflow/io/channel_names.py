@@ -11,6 +11,7 @@ import tifffile
 
 from cellflow.io import _image_header as header
 from cellflow.io import _ome_zarr
+from cellflow.io._tiff_chain import refuse_torn_chain
 from cellflow.io._zarr_metadata import is_zarr
 
 __all__ = ["join_names", "read_channel_names", "split_names"]
@@ -35,6 +36,7 @@ def read_channel_names(path: Path) -> tuple[str, ...]:
         if is_zarr(Path(path)):
             names = _ome_zarr.channel_names(Path(path))
         elif header.kind_of_file(Path(path)) == "TIFF":
+            refuse_torn_chain(path)
             with tifffile.TiffFile(path) as tiff:
                 names = _of_tiff(tiff)
     names = tuple(" ".join(name.split()) for name in names)  # ImageJ's may have several lines

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from cellflow.errors import DataError
+from cellflow.storage.records import LARGEST
 
 __all__ = ["FlowStore"]
 
@@ -43,6 +44,7 @@ class FlowStore:
             text = f"No flows at {self.path}. Make them with: cellflow oof"
             raise DataError(text, path=self.path)
         with self._damage_told():
+            _check_metadata(self.path)
             self._root = zarr.open_group(self.path, mode=_MODES[mode])
 
     def __len__(self) -> int:
@@ -54,6 +56,8 @@ class FlowStore:
 
     def __iter__(self) -> Iterator[str]:
         with self._damage_told():
+            for folder in self.path.iterdir():
+                _check_metadata(folder)
             return iter(sorted(key.removeprefix(".") for key in self._root.array_keys()))
 
     def write(
@@ -103,11 +107,14 @@ class FlowStore:
             raise ValueError("expected one chunk for the whole image, found another number")
         if array.nbytes > _LARGEST_RATIO * array.nbytes_stored():
             raise ValueError(f"{array.shape} claims more than the file holds")
+        if array.nbytes_stored() > 2 * array.nbytes + LARGEST:
+            raise ValueError(f"{array.shape} is stored in {array.nbytes_stored():,} bytes")
 
     def _array(self, name: str) -> zarr.Array[Any]:
         if name not in self:
             text = f"No flows of image {name!r} in {self.path}, which has {len(self)} images."
             raise DataError(text, path=self.path, id=name)
+        _check_metadata(self.path / _key(name))
         array = self._root[_key(name)]
         if not isinstance(array, zarr.Array):
             raise ValueError(f"expected an array, found {type(array).__name__}")
@@ -125,6 +132,14 @@ class FlowStore:
             why = f"{type(error).__name__}: {error}".splitlines()[0][:200]
             text = f"{self.path} is damaged{where} ({why}). Make it again with: cellflow oof"
             raise DataError(text, path=self.path, id=name or None) from error
+
+
+def _check_metadata(folder: Path) -> None:
+    """Refuse what zarr would read whole, whatever its size."""
+    file = folder / "zarr.json"
+    size = file.stat().st_size if file.is_file() else 0
+    if size > LARGEST:
+        raise ValueError(f"{file.name} has {size:,} bytes")
 
 
 def _key(name: str) -> str:

@@ -101,8 +101,7 @@ def image_shape(path: Path) -> tuple[int, ...]:
     if is_zarr(path):
         with damage_told(path, _ZARR):
             return _ome_zarr.read_shape(path)
-    data = _read_bytes(path)
-    kind = _kind_of(data, path)
+    data, kind = _read_bytes(path)
     with damage_told(path, kind):
         if kind == "TIFF":
             return _tiff.read_shape(path)
@@ -122,8 +121,7 @@ def _read(path: Path, *, indices: bool, most: int | None) -> NDArray[Any]:
     if is_zarr(path):
         with damage_told(path, _ZARR):
             return _checked(_ome_zarr.read_pixels(path, most), path)
-    data = _read_bytes(path)
-    kind = _kind_of(data, path)
+    data, kind = _read_bytes(path)
     with damage_told(path, kind):
         if indices and _is_lossy(path, data, kind):
             raise DataError(
@@ -321,9 +319,22 @@ def read_labels(path: Path, *, max_pixels: int | None = None) -> NDArray[np.int3
     return read_masks(path, max_pixels=max_pixels).astype(np.int32)
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(path: Path) -> tuple[bytes, str]:
+    """What is in a file, and its kind; of a TIFF, which is read part by part, no more than tells that."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            start = file.read(header.SIGNATURE_BYTES)
+            kind = _kind_of(start, path)
+            if kind == "TIFF":
+                return start, kind
+            start += file.read(header.SMALL)
+            size = path.stat().st_size
+            if size <= len(start):
+                return start, kind
+            with damage_told(path, kind):
+                header.refuse_padded(start, size, kind)
+            file.seek(0)
+            return file.read(), kind
     except OSError as error:
         raise unreadable(path, error) from error
 

@@ -14,6 +14,7 @@ import tifffile
 from cellflow.config.prediction import SENSIBLE_PIXELS
 from cellflow.io import _ome_zarr
 from cellflow.io._image_header import kind_of_file
+from cellflow.io._tiff_chain import refuse_torn_chain
 from cellflow.io._zarr_metadata import is_zarr
 
 __all__ = ["MICROMETRES_PER_CM", "PixelSize", "read_pixel_size", "sensible_pixel_size"]
@@ -76,6 +77,7 @@ def read_pixel_size(path: Path) -> PixelSize | None:
             scale = _ome_zarr.read_scale(Path(path)) or []
             return sensible_pixel_size(*(size * _micrometres(unit) for size, unit in scale))
         if kind_of_file(Path(path)) == "TIFF":
+            refuse_torn_chain(path)
             with tifffile.TiffFile(path) as tiff:
                 return _from_ome(tiff.ome_metadata) or _from_tags(tiff)
     return None

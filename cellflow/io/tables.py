@@ -11,8 +11,8 @@ import gzip
 import io
 import logging
 import re
-import sys
 import zlib
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +29,9 @@ from cellflow.storage.sizes import plural
 
 __all__ = ["Row", "find_table", "read_frame", "read_rows", "whole_number"]
 
-csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the runs of one large cell are a long field
+LONGEST = 2**26
+"""Characters of a line, and of a field: the runs of one large cell are long, and damage may have no end of line."""
+csv.field_size_limit(LONGEST)
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +40,8 @@ _UNNAMED = re.compile(r"(Unnamed: [\d.]+(_level_\d+)?)?")
 """Columns without a name, and what pandas calls them: most often an index that was saved with a table."""
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?")
 _MAX_NAMED = 10
+_PADDING = 512
+"""Zeros that no gzip ends in, but one that was written to a disk without its content."""
 _ALSO_CALLED = {
     "id": ("imageid", "image_id", "image", "img", "filename", "file_name", "file"),
     "annotation": (
@@ -180,7 +184,7 @@ def _check_header(
         )
         raise DataError(text, path=path, line=1, expected=required, found=tuple(header))
     named = [name for name in header if not _UNNAMED.fullmatch(name)]
-    twice = sorted({name for name in named if named.count(name) > 1})
+    twice = sorted(name for name, count in Counter(named).items() if count > 1)
     if twice:
         text = f"{path} line 1: the column {', '.join(twice)} is there more than once. Rename or remove one."
         raise DataError(text, path=path, line=1, found=twice)
@@ -209,7 +213,7 @@ def _read(path: Path, separator: str, *, exact: bool = False) -> Iterator[tuple[
     line = 1
     try:
         with _open_text(path) as file:
-            reader = csv.reader(file, delimiter=separator)
+            reader = csv.reader(_lines(file), delimiter=separator)
             for values in reader:
                 if len(values) == 1 or any(value.strip() for value in values):
                     yield line, values if exact else [value.strip() for value in values]
@@ -223,16 +227,39 @@ def _read(path: Path, separator: str, *, exact: bool = False) -> Iterator[tuple[
         raise DataError(text, path=path, line=line) from error
 
 
+def _lines(file: TextIO) -> Iterator[str]:
+    """Lines of a text, none of which is longer than any row."""
+    while line := file.readline(LONGEST + 1):
+        if len(line) > LONGEST:
+            raise csv.Error(f"a line of more than {LONGEST:,} characters")
+        yield line
+
+
 @contextmanager
 def _open_bytes(path: Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
     with path.open("rb") as plain:
         if plain.read(2) == b"\x1f\x8b":
-            plain.seek(0)
+            _refuse_padding(path, plain)
             with gzip.open(plain) as unpacked:
                 yield unpacked
         else:
             plain.seek(0)
             yield plain
+
+
+def _refuse_padding(path: Path, packed: io.BufferedReader) -> None:
+    """Refuse zeros behind a gzip, which the library passes over one at a time, for minutes if they are many.
+
+    The file stands at its start afterwards.
+    """
+    size = packed.seek(0, io.SEEK_END)
+    packed.seek(max(0, size - _PADDING))
+    end = packed.read()
+    if len(end) == _PADDING and not any(end):
+        raise DataError(
+            f"{path}: a gzip that ends in zeros; it was cut off. Copy it again.", path=path
+        )
+    packed.seek(0)
 
 
 @contextmanager

@@ -14,7 +14,13 @@ from typing import Any
 
 import yaml
 
-__all__ = ["dict_or_empty", "load_json", "load_yaml", "number_or_none", "read_json"]
+__all__ = ["LARGEST", "dict_or_empty", "load_json", "load_yaml", "number_or_none", "read_json"]
+
+
+LARGEST = 2**26
+"""Bytes of a JSON file that is read: none that cellflow writes comes near, and a damaged one may have any size."""
+_LARGEST_YAML = 2**22
+"""Of YAML, whose parser takes a minute for so many: the settings of a command that was given thousands of files."""
 
 
 def load_json(path: Path, *, parse_constant: Callable[[str], Any] | None = None) -> Any:
@@ -25,9 +31,9 @@ def load_json(path: Path, *, parse_constant: Callable[[str], Any] | None = None)
     OSError
         If it cannot be read.
     ValueError
-        If it is not UTF-8 or not JSON, or is nested too deeply.
+        If it is not UTF-8 or not JSON, is nested too deeply, or larger than any record.
     """
-    text = path.read_text(encoding="utf-8")
+    text = _read_text(path, LARGEST)
     try:
         return json.loads(text, parse_constant=parse_constant)
     except RecursionError:
@@ -42,9 +48,9 @@ def load_yaml(path: Path) -> Any:
     OSError
         If it cannot be read.
     ValueError
-        If it is not UTF-8 or not YAML, or is nested too deeply.
+        If it is not UTF-8 or not YAML, is nested too deeply, or larger than any settings.
     """
-    text = path.read_text(encoding="utf-8")
+    text = _read_text(path, _LARGEST_YAML)
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -61,6 +67,13 @@ def read_json(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None
+
+
+def _read_text(path: Path, most: int) -> str:
+    size = path.stat().st_size
+    if size > most:
+        raise ValueError(f"it has {size:,} bytes, at most {most:,} are read")
+    return path.read_text(encoding="utf-8")
 
 
 def dict_or_empty(value: Any) -> dict[str, Any]:

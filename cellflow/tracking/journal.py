@@ -34,6 +34,10 @@ def locked(file: IO[Any]) -> Iterator[None]:
     yield
 
 
+_LONGEST = 2**24
+"""Bytes of a line; a longer one is damaged."""
+
+
 class Journal(Tracker):
     """Appends events to a file. Several processes may share it.
 
@@ -98,10 +102,10 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     Lines that are not whole are left out. Without a file there are no events.
     """
     events: list[dict[str, Any]] = []
-    with suppress(FileNotFoundError):
-        for line in path.read_bytes().split(b"\n"):
-            with suppress(ValueError):
-                event = json.loads(line)
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        while line := file.readline(_LONGEST):
+            with suppress(ValueError, RecursionError):
+                event = json.loads(line) if len(line) < _LONGEST else None
                 if isinstance(event, dict) and "event" in event:
                     events.append(event)
     last = {_epoch_key(event): place for place, event in enumerate(events)}
@@ -112,10 +116,10 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _epoch_key(event: dict[str, Any]) -> tuple[Any, Any] | None:
+def _epoch_key(event: dict[str, Any]) -> tuple[str, str] | None:
     if event["event"] != "epoch" or not isinstance(event.get("row"), dict):
         return None
-    return event.get("fold"), event["row"].get("epoch")
+    return repr(event.get("fold")), repr(event["row"].get("epoch"))
 
 
 def _main_facts(metadata: Mapping[str, Any]) -> dict[str, Any]:

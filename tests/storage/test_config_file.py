@@ -24,7 +24,7 @@ def test_written_settings_are_read_back(tmp_path: Path) -> None:
     [
         ("command: oof\nrun: a\n", "is for cellflow oof, not for cellflow train"),
         ("- a\n- b\n", "expected lines of NAME: VALUE"),
-        ("a: [", "is no YAML"),
+        ("a: [", "cannot be read"),
         ("", "expected lines"),
         ("data_hash: x\nconfig: {}\n", "train.yaml"),
     ],

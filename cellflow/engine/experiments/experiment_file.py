@@ -17,7 +17,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,8 @@ from cellflow.storage.config_file import read_yaml, yaml_kind
 
 __all__ = ["Experiment", "read_experiments"]
 
+_MOST = 10_000
+"""Experiments that a grid makes."""
 _PARTS = ("defaults", "experiments", "grid")
 
 
@@ -63,6 +67,7 @@ def read_experiments(path: Path, *, debug: bool = False) -> list[Experiment]:
     if not isinstance(listed, list):
         raise ConfigError(f"{path}: experiments must be a list, found {yaml_kind(listed)}")
     found, problems, names = list[Experiment](), list[str](), list[str]()
+    plain = with_host_defaults(blank_config(ChainConfig), "run")
     for number, item in enumerate(listed, 1):
         try:
             own = _mapping(item, f"experiment {number}", path)
@@ -75,10 +80,10 @@ def read_experiments(path: Path, *, debug: bool = False) -> list[Experiment]:
             layers = (defaults, own, values)
             names.append(_name(layers, suffix))
             try:
-                found.append(_experiment(layers, names[-1], path, debug))
+                found.append(_experiment(plain, layers, names[-1], path, debug))
             except ConfigError as error:
                 problems.append(str(error))
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         problems.append(
             f"{path}: the names of experiments must differ, found {', '.join(twice)} more than once"
@@ -94,10 +99,9 @@ def _name(layers: tuple[dict[str, Any], ...], suffix: str) -> str:
 
 
 def _experiment(
-    layers: tuple[dict[str, Any], ...], name: str, path: Path, debug: bool
+    config: ChainConfig, layers: tuple[dict[str, Any], ...], name: str, path: Path, debug: bool
 ) -> Experiment:
     source = f"{path}: experiment {name}"
-    config = with_host_defaults(blank_config(ChainConfig), "run")
     for layer in (*layers, {"name": name}, {"debug": True} if debug else {}):
         config = with_settings(config, layer, source)
     check_complete(config, source)
@@ -115,6 +119,9 @@ def _combinations(grid: Mapping[str, Any], path: Path) -> Iterator[tuple[dict[st
             raise ConfigError(
                 f"{path}: grid wants a list of values, such as {key}: [1, 2], found {values!r}"
             )
+    count = math.prod(map(len, grid.values()))
+    if count > _MOST:
+        raise ConfigError(f"{path}: grid makes {count:,} experiments, at most {_MOST:,} are read")
     for choice in itertools.product(*grid.values()):
         parts = [f"_{key}-{_in_name(value)}" for key, value in zip(grid, choice, strict=True)]
         yield dict(zip(grid, choice, strict=True)), "".join(parts)

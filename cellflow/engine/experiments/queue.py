@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import logging
 import os
 import signal
@@ -11,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -30,6 +28,7 @@ from cellflow.storage.atomic import write_json
 from cellflow.storage.config_file import write_config_file
 from cellflow.storage.hashing import hash_json
 from cellflow.storage.locks import hold_lock, is_locked
+from cellflow.storage.records import dict_or_empty, number_or_none, read_json
 from cellflow.storage.run_folder import RunFolder, debug_name
 from cellflow.types import one_line
 
@@ -154,9 +153,8 @@ class _Queue:
         self._folder, self._experiments = folder, experiments
         self._path = folder / "queue.json"
         self._states: dict[str, dict[str, Any]] = {}
-        with suppress(OSError, ValueError):
-            found = json.loads(self._path.read_text(encoding="utf-8"))["experiments"]
-            self._states = {str(name): dict(state) for name, state in found.items()}
+        states = dict_or_empty(dict_or_empty(read_json(self._path)).get("experiments"))
+        self._states = {name: state for name, state in states.items() if isinstance(state, dict)}
 
     def is_done(self, experiment: Experiment) -> bool:
         """Whether it was done with these very settings, and its run is still there."""
@@ -167,7 +165,7 @@ class _Queue:
     def run(self, experiment: Experiment) -> None:
         """Run an experiment to its end, however it ends; an interruption of the queue stops it."""
         started = time.monotonic()
-        before = float(self._states.get(experiment.name, {}).get("seconds", 0.0))
+        before = number_or_none(self._states.get(experiment.name, {}).get("seconds")) or 0.0
         self._keep(experiment, RUNNING, before, "")
         status, message = STOPPED, ""
         try:

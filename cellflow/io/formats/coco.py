@@ -310,7 +310,7 @@ def _files_in(folder: Path) -> list[Path]:
     """Files of annotations in a folder, else in its folder ``annotations``; lists of results do not count."""
     for place in (folder, folder / "annotations"):
         files = sorted(place.glob("*.[jJ][sS][oO][nN]")) if place.is_dir() else []
-        found = [path for path in files if _is_annotations(path)]
+        found = [path for path in files if path.name != "zarr.json" and _is_annotations(path)]
         if found:
             return found
     return []

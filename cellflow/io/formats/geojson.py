@@ -44,6 +44,8 @@ _GEOJSON = re.compile(
     rb'"type"\s*:\s*"(Feature(Collection)?|(Multi)?Polygon)"|"(images|annotations|categories)"\s*:\s*[\[{]'
 )
 """What GeoJSON begins with, and COCO."""
+_LARGE, _END = 2**26, 4096
+"""Bytes of a file whose end is looked at first, and of that end."""
 _CELLS = ("cell", "detection")
 _NO_CELLS = {"tile": "tile", "tmacore": "TMA core", "root": "root object"}
 """Objects that are no cells, and what they are called."""
@@ -213,6 +215,7 @@ def _geometry(outline: Outline) -> dict[str, Any]:
 def _features(path: Path) -> Iterator[Any]:
     """The features of a file, whatever they are wrapped in."""
     try:
+        _refuse_unended(path)
         content = json.loads(path.read_bytes())
     except OSError as error:
         raise unreadable(path, error) from error
@@ -233,6 +236,16 @@ def _features(path: Path) -> Iterator[Any]:
         f"{_what_is(content)}. In QuPath: File > Export objects as GeoJSON.",
         path=path,
     )
+
+
+def _refuse_unended(path: Path) -> None:
+    """Refuse a large file that does not end as JSON does, before memory is taken for all of it."""
+    size = path.stat().st_size
+    if size > _LARGE:
+        with path.open("rb") as file:
+            file.seek(size - _END)
+            if not file.read().rstrip().endswith((b"]", b"}")):
+                raise ValueError(f"its {size:,} bytes do not end in a bracket")
 
 
 def _what_is(content: Any) -> str:

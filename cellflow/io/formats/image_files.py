@@ -26,6 +26,8 @@ __all__ = ["LIST_SUFFIX", "ImageFiles", "ImageSearch", "folder_of", "image_id", 
 
 LIST_SUFFIX = ".txt"
 MAX_PROBLEMS = 20
+_LONGEST_LIST = 2**26
+"""Bytes of a list of images."""
 HINT_LEVELS = 2
 """How deep sub-folders are searched for images that --recursive would take."""
 FOLDER_JOINT = "__"
@@ -253,6 +255,10 @@ def _counted(paths: list[Path], folder: Path) -> str:
 def _read_list(source: Path) -> list[Path]:
     """The files that a list names, in its order."""
     try:
+        size = source.stat().st_size
+        if size > _LONGEST_LIST:
+            text = f"{source}: {size:,} bytes are no list of images, of which at most {_LONGEST_LIST:,} are read."
+            raise DataError(text, path=source, expected=_LONGEST_LIST, found=size)
         lines = source.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:
         raise unreadable(source, error) from error

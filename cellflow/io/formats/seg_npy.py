@@ -8,6 +8,7 @@ a file asks for beyond these ends in a `DataError`.
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import pickletools
 import re
@@ -76,6 +77,10 @@ def read_seg_npy(path: Path) -> NDArray[np.int64]:
     try:
         if path.stat().st_size > _LARGEST:
             raise DataError(f"{path}: larger than {_LARGEST // 2**30} GiB.", path=path)
+        if not _ends(path):
+            raise DataError(
+                f"{path}: it has no end; it was cut off. Save it again in Cellpose.", path=path
+            )
         data = path.read_bytes()
     except OSError as error:
         raise unreadable(path, error) from error
@@ -164,6 +169,14 @@ def _label_map(path: Path, masks: Any) -> NDArray[np.int64]:
     if lowest < -1:
         raise DataError(f"{path}: expected labels of 0 and more, found {lowest}.", path=path)
     return labels - lowest if lowest == -1 else labels  # Cellpose 0 called the background -1
+
+
+def _ends(path: Path) -> bool:
+    """Whether the last byte is that of a pickle: a look that costs nothing, before a file of any size is read."""
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 1))
+        return file.read() == pickle.STOP
 
 
 def _few_keys(values: Any) -> str:

@@ -42,35 +42,50 @@ def count_wholes(images: pd.DataFrame, group: str | None) -> int:
     return len({id(whole) for whole in of.values()})
 
 
+def random_split(seed: int) -> tuple[pd.DataFrame, FoldsConfig, pd.Series, str | None] | None:
+    """Images, how they are to be split, their folds and the column of groups; None where that was refused."""
+    rng = np.random.default_rng(seed)
+    images = random_images(rng)
+    config = FoldsConfig(
+        split="holdout" if rng.random() < 0.2 else "kfold",
+        k=int(rng.integers(2, 6)),
+        seed=seed,
+        group="id" if rng.random() < 0.2 else None,
+        calibration=float(rng.choice([0.0, 0.15])),
+    )
+    try:
+        folds, group, _ = split_dataset(config, Dataset(Path("nowhere"), images, {}))
+    except FoldError:
+        return None
+    return images, config, folds, group
+
+
+def check_split(
+    images: pd.DataFrame, config: FoldsConfig, folds: pd.Series, group: str | None
+) -> None:
+    """Disjoint, complete, groups and other forms of an image whole, nothing leaks."""
+    wanted = {0, 1} if config.split == "holdout" else set(range(config.k))
+    assert list(folds.index) == list(images.index)  # each image once
+    assert set(folds) - {-1} == wanted
+    assert (-1 in set(folds)) == bool(config.calibration)
+    assert find_leaks(images, folds, group) == {}
+    if count_wholes(images, group) >= len(wanted):
+        for name, first in images[NEAR_COPY].items():
+            assert not first or folds[name] == folds[first], (config.seed, name)
+    if group is not None and (images["group"] != "").any():
+        named = images[images["group"] != ""]
+        assert folds[named.index].groupby(named["group"]).nunique().max() == 1
+
+
 def test_random_splits_are_disjoint_complete_and_leak_nothing():
     until, made, refused, seed = time.monotonic() + SECONDS, 0, 0, 0
     while time.monotonic() < until:
         seed += 1
-        rng = np.random.default_rng(seed)
-        images = random_images(rng)
-        config = FoldsConfig(
-            split="holdout" if rng.random() < 0.2 else "kfold",
-            k=int(rng.integers(2, 6)),
-            seed=seed,
-            group="id" if rng.random() < 0.2 else None,
-            calibration=float(rng.choice([0.0, 0.15])),
-        )
-        try:
-            folds, group, _ = split_dataset(config, Dataset(Path("nowhere"), images, {}))
-        except FoldError:
+        split = random_split(seed)
+        if split is None:
             refused += 1
             continue
         made += 1
-        wanted = {0, 1} if config.split == "holdout" else set(range(config.k))
-        assert list(folds.index) == list(images.index)  # each image once
-        assert set(folds) - {-1} == wanted
-        assert (-1 in set(folds)) == bool(config.calibration)
-        assert find_leaks(images, folds, group) == {}
-        if count_wholes(images, group) >= len(wanted):
-            for name, first in images[NEAR_COPY].items():
-                assert not first or folds[name] == folds[first], (seed, name)
-        if group is not None:
-            named = images[images["group"] != ""]
-            assert folds[named.index].groupby(named["group"]).nunique().max() == 1
+        check_split(*split)
     assert made > 5 * refused
     assert made >= 20

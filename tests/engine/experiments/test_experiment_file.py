@@ -63,7 +63,7 @@ def test_a_grid_alone(tmp_path: Path) -> None:
         ("experiments: [{name: a, sed: 1}]", "experiment a has settings that do not fit"),
         ("experiments: [{name: a, n_epochs: 0}]", "experiment a: --n_epochs must be at least 1"),
         ("experiments: [{name: a/b}]", "--name may have letters"),
-        ("experiments: [", "is no YAML"),
+        ("experiments: [", "cannot be read"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, text: str, words: str) -> None:
