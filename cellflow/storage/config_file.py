@@ -12,6 +12,7 @@ from cellflow.config import config_to_dict
 from cellflow.errors import ConfigError
 from cellflow.storage.atomic import write_text
 from cellflow.storage.nearby import nearby
+from cellflow.storage.records import load_yaml
 from cellflow.storage.secrets import redact
 
 __all__ = ["read_config_file", "read_yaml", "write_config_file", "yaml_kind"]
@@ -58,12 +59,12 @@ def read_config_file(path: Path, command: str) -> dict[str, Any]:
 def read_yaml(path: Path, named: str) -> Any:
     """Read what a YAML file holds; of a file that is none, a ConfigError says so of what is `named`."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return load_yaml(path)
     except FileNotFoundError:
         raise ConfigError(f"{named}: there is no such file.{nearby(path)}", path=path) from None
     except OSError as error:
         raise ConfigError(f"{named} cannot be read: {error.strerror}", path=path) from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except ValueError as error:
         raise ConfigError(f"{named} is no YAML: {error}", path=path) from None
 
 
