@@ -97,6 +97,12 @@ def test_dataset() -> None:
     )
 
 
+def test_images_without_a_group_count_as_groups_of_their_own() -> None:
+    images = pd.DataFrame({"well": ["A", "A", "", ""]}).assign(n_instances=1, height=8, width=8)
+    text = dataset_text(images.assign(channels=1), "well")
+    assert "3 groups (well), 2 images without one" in text
+
+
 def test_queue_checks_and_prune() -> None:
     table = pd.DataFrame(
         {"name": ["a"], "minutes": [float("nan")], "cv_raw": [0.25], "log": ["x.log"]}
