@@ -170,7 +170,7 @@ def _choose(
     np.add.at(counts, (groups, strata), 1)
     order = rng.permutation(np.unique(groups))
     missing = share * counts.sum(axis=0)
-    chosen = []
+    chosen: list[int] = []
     for candidate in order:
         left = missing - counts[candidate]
         if (left**2).sum() < (missing**2).sum() and len(chosen) < len(order) - 1:

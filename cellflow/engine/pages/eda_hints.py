@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import pandas as pd
 
@@ -255,8 +256,13 @@ def _repeating(found: Gathered) -> list[str]:
     ]
 
 
-def _holdout(found: Gathered, table: pd.DataFrame, seed: int) -> Iterator[Hint]:
+def _holdout(found: Gathered, table: pd.DataFrame, facts: Mapping[str, Any]) -> Iterator[Hint]:
     """Of a holdout, whose two parts are meant to differ in size; `table`: images by type and fold."""
+    group = shlex.quote(str(facts.get("group") or "id"))
+    again = (
+        f"cellflow folds --data {found.place} --split holdout --holdout {facts.get('holdout', 0.2)} --group {group} "
+        f"--calibration {facts.get('calibration', 0)} --seed {int(facts.get('seed', 0)) + 1} --overwrite"
+    )
     validates = table[0] if 0 in table else table.sum(axis=1) * 0
     trains = table.sum(axis=1) - validates
     yield good("Folds", f"A holdout: {validates.sum()} images validate, {trains.sum()} train.")
@@ -267,7 +273,7 @@ def _holdout(found: Gathered, table: pd.DataFrame, seed: int) -> Iterator[Hint]:
                 "Types that lack in a fold",
                 f"No image of {few_text(lacking)} {word}. Another seed may spread types better, where there are "
                 "several groups of each.",
-                f"cellflow folds --data {found.place} --split holdout --seed {seed + 1} --overwrite",
+                again,
             )
 
 
@@ -286,7 +292,7 @@ def _folds(found: Gathered) -> Iterator[Hint]:
     table = pd.crosstab(inside["cell_type"], inside["fold"].astype(int))
     facts = read_fold_facts(found.dataset.folds_path)
     if facts.get("split") == "holdout":
-        yield from _holdout(found, table, int(facts.get("seed", 0)))
+        yield from _holdout(found, table, facts)
         return
     lacking = {
         type_text(kind): [str(fold) for fold in table.columns if not table.at[kind, fold]]

@@ -285,7 +285,7 @@ def _leave_copies(found: Screened, looks: dict[str, Look], chosen: list[str]) ->
 
 
 def _typed(config: SuggestConfig) -> str:
-    """The command as it may be typed again, with --overwrite."""
+    """The command as it may be typed again, where --overwrite is added."""
     usual = SuggestConfig(images=config.images)
     flags = {
         "--data": config.data, "--name": config.name, "--diameter": config.diameter,

@@ -33,9 +33,9 @@ def dataset_text(images: pd.DataFrame, group: str | None) -> str:
         if 0 < len(known) < len(images):
             parts.append(f"{plural(len(images) - len(known), 'image')} without a type")
     if group is not None:
-        named = images[group][images[group] != ""]
-        alone = len(images) - len(named)  # an image without a group stands for itself
-        parts.append(f"{plural(named.nunique() + alone, 'group')} ({group})")
+        groups = images[group][images[group] != ""]
+        alone = len(images) - len(groups)  # an image without a group stands for itself
+        parts.append(f"{plural(groups.nunique() + alone, 'group')} ({group})")
         if alone:
             parts.append(f"{plural(alone, 'image')} without one")
     sizes = images[["height", "width"]].sort_values(["height", "width"]).drop_duplicates()
