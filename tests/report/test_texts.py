@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from cellflow.report.text.dataset import dataset_text
 from cellflow.report.text.prediction import prediction_text
 from cellflow.report.text.prune import removed_text
 from cellflow.report.text.queue import queue_text
+from cellflow.report.text.score import metrics_text
 from cellflow.report.text.table import number, text_table
 from cellflow.report.text.training import training_text
 
@@ -95,6 +97,20 @@ def test_dataset() -> None:
         "2 images, 3 cells, 1 image without cells, 1 cell type (round 1), 1 image without a type, "
         "1 group (well), 8 x 9 to 16 x 9 pixels (height x width)"
     )
+
+
+def test_images_without_a_group_count_as_groups_of_their_own() -> None:
+    images = pd.DataFrame({"well": ["A", "A", "", ""]}).assign(n_instances=1, height=8, width=8)
+    text = dataset_text(images.assign(channels=1), "well")
+    assert "3 groups (well), 2 images without one" in text
+
+
+def test_a_difference_that_is_not_known_is_a_dash() -> None:
+    """Such as that of `sq`, where no predicted cell pairs with a true one."""
+    row = {"metric": "sq", "scope": "overall", "name": "all", "images": 2, "verdict": ""}
+    numbers = ("mean", "low", "high", "pooled", "mean_versus", "pooled_versus", "difference")
+    unknown = dict.fromkeys((*numbers, "difference_low", "difference_high"), math.nan)
+    assert "nan" not in metrics_text(pd.DataFrame([row | unknown]))
 
 
 def test_queue_checks_and_prune() -> None:

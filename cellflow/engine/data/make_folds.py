@@ -165,15 +165,15 @@ def _whole_groups(images: pd.DataFrame, group: str | None) -> NDArray[np.int64]:
 def _choose(
     groups: NDArray[np.int64], strata: NDArray[np.int64], share: float, rng: np.random.Generator
 ) -> NDArray[np.bool_]:
-    """Choose whole groups that hold about a share of the images of every stratum."""
+    """Choose whole groups that hold about a share of the images of every stratum; of several one is left."""
     counts = np.zeros((groups.max() + 1, strata.max() + 1))
     np.add.at(counts, (groups, strata), 1)
     order = rng.permutation(np.unique(groups))
     missing = share * counts.sum(axis=0)
-    chosen = []
+    chosen: list[int] = []
     for candidate in order:
         left = missing - counts[candidate]
-        if (left**2).sum() < (missing**2).sum():
+        if (left**2).sum() < (missing**2).sum() and len(chosen) < len(order) - 1:
             chosen.append(candidate)
             missing = left
     if not chosen:  # every group is larger than what is asked for

@@ -32,7 +32,7 @@ from cellflow.numeric.mask_checks import without_repeats
 from cellflow.numeric.near_copies import fingerprint, near_copies
 from cellflow.numeric.shared_pixels import Marks, overlaps, window_marks
 from cellflow.storage.hashing import hash_array
-from cellflow.storage.sizes import plural
+from cellflow.storage.sizes import flag_text, plural
 from cellflow.types import Instances
 
 __all__ = ["verify_data"]
@@ -235,6 +235,8 @@ def _reading_flags(config: ReadingConfig) -> str:
         value = getattr(config, item.name)
         if item.name != "source" and value != getattr(usual, item.name):
             words = value if isinstance(value, tuple) else (value,)
-            text = "" if value is True else " " + shlex.join(map(str, words))
-            flags += f" --{item.name}{text}"
+            text = shlex.join(map(str, words))
+            flags += " " + (
+                f"--{item.name}" if value is True else flag_text(f"--{item.name}", text)
+            )
     return flags

@@ -86,7 +86,8 @@ def export_model(config: ModelExportConfig) -> ModelExport:
         )
     if config.to == ARCHIVE:
         if path.is_dir():
-            raise DataError(f"{path}: expected a file to write, found a folder.", path=path)
+            text = f"{path}: expected a file to write, found a folder. Choose another --out."
+            raise DataError(text, path=path)
         files = export_archive(job, path)
     else:
         files = _into_folder(job, path)

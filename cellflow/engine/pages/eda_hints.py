@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import pandas as pd
 
@@ -13,6 +14,7 @@ from cellflow.config import FoldsConfig, MaskConfig, SamplingConfig
 from cellflow.engine.data.findings import Finding
 from cellflow.engine.pages.eda_odd import spread_of
 from cellflow.io.dataset import Dataset
+from cellflow.io.fold_table import read_fold_facts
 from cellflow.report.pages.eda import Hint
 from cellflow.storage.sizes import few_text, plural, type_text
 from cellflow.types import shorten
@@ -209,15 +211,18 @@ def _rare_types(found: Gathered) -> Iterator[Hint]:
 
 def _groups(found: Gathered) -> Iterator[Hint]:
     images = found.images
+    if len(images) == 1:
+        return
     if found.group is not None:
         sizes = images["group"].value_counts()
         k = FoldsConfig().k
         if len(sizes) < k:
+            apart = f"--group id --k {min(k, len(images))}"  # one group cannot be split
             yield warning(
                 "Few groups",
                 f"{plural(len(sizes), 'group')} ({found.group}) make at most as many folds; the default is {k}. "
                 "Images of one group stay in one fold.",
-                f"cellflow folds --data {found.place} --k {max(2, len(sizes))}",
+                f"cellflow folds --data {found.place} {f'--k {len(sizes)}' if len(sizes) > 1 else apart}",
             )
         else:
             yield good(
@@ -225,8 +230,6 @@ def _groups(found: Gathered) -> Iterator[Hint]:
                 f"{plural(len(sizes), 'group')} ({found.group}), {_range(sizes)} images each. "
                 "cellflow folds keeps each in one fold, so that no model is scored on what it has seen.",
             )
-        return
-    if len(images) == 1:
         return
     others = _repeating(found)
     text = (
@@ -253,6 +256,27 @@ def _repeating(found: Gathered) -> list[str]:
     ]
 
 
+def _holdout(found: Gathered, table: pd.DataFrame, facts: Mapping[str, Any]) -> Iterator[Hint]:
+    """Of a holdout, whose two parts are meant to differ in size; `table`: images by type and fold."""
+    group = shlex.quote(str(facts.get("group") or "id"))
+    again = (
+        f"cellflow folds --data {found.place} --split holdout --holdout {facts.get('holdout', 0.2)} --group {group} "
+        f"--calibration {facts.get('calibration', 0)} --seed {int(facts.get('seed', 0)) + 1} --overwrite"
+    )
+    validates = table[0] if 0 in table else table.sum(axis=1) * 0
+    trains = table.sum(axis=1) - validates
+    yield good("Folds", f"A holdout: {validates.sum()} images validate, {trains.sum()} train.")
+    for word, counts in (("validates", validates), ("trains", trains)):
+        lacking = [type_text(kind) for kind in table.index if not counts[kind]]
+        if lacking:
+            yield warning(
+                "Types that lack in a fold",
+                f"No image of {few_text(lacking)} {word}. Another seed may spread types better, where there are "
+                "several groups of each.",
+                again,
+            )
+
+
 def _folds(found: Gathered) -> Iterator[Hint]:
     folds = found.images["fold"]
     if folds.isna().all():
@@ -266,6 +290,10 @@ def _folds(found: Gathered) -> Iterator[Hint]:
         return
     inside = found.images[folds >= 0]
     table = pd.crosstab(inside["cell_type"], inside["fold"].astype(int))
+    facts = read_fold_facts(found.dataset.folds_path)
+    if facts.get("split") == "holdout":
+        yield from _holdout(found, table, facts)
+        return
     lacking = {
         type_text(kind): [str(fold) for fold in table.columns if not table.at[kind, fold]]
         for kind in table.index

@@ -54,13 +54,18 @@ def again_commands(run: RunFolder, record: dict[str, Any]) -> Commands:
 
 
 def _data_commands(data: Path) -> Commands:
-    """What made the dataset, where its settings are there."""
-    steps = {"prepare": "make the dataset, where it is gone", "folds": "split it"}
-    return [
-        (what, f"cellflow {command} --config {shlex.quote(str(data / f'{command}.yaml'))}")
-        for command, what in steps.items()
-        if (data / f"{command}.yaml").is_file()
-    ]
+    """What made the dataset, where its settings are there; these hold its folder as it was typed."""
+    steps = {
+        "prepare": ("make the dataset, where it is gone", "--out"),
+        "folds": ("split it", "--data"),
+    }
+    found = []
+    for command, (what, flag) in steps.items():
+        settings = data / f"{command}.yaml"
+        if settings.is_file():
+            words = ["cellflow", command, "--config", str(settings), flag, str(data)]
+            found.append((what, shlex.join(words)))
+    return found
 
 
 def _with_settings(command: str, run: Path, settings: Path, data: Path) -> str:

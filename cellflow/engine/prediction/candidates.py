@@ -73,10 +73,22 @@ class Look:
     shape: tuple[int, int]
 
 
-def check_free(folder: Path, *, overwrite: bool) -> None:
-    """Refuse a folder for results that is there already; what a killed command had moved away is back then."""
+def check_free(folder: Path, mark: str, *, overwrite: bool) -> None:
+    """Refuse a folder for results that is there already; what a killed command had moved away is back then.
+
+    With `overwrite` an empty one, and an earlier result, known by its file `mark`, may be replaced; nothing else.
+    """
     restore_folder(folder)
-    if folder.exists() and not overwrite:
+    if not folder.exists():
+        return
+    is_empty = folder.is_dir() and not any(folder.iterdir())
+    if not (is_empty or (folder / mark).is_file()):
+        raise DataError(
+            f"{folder}: expected nothing, or an earlier result (with {mark}), found something else, which is not "
+            "replaced. Give another --name.",
+            path=folder, expected=mark,
+        )  # fmt: skip
+    if not overwrite:
         raise DataError(
             f"{folder} exists already. Give another --name, or --overwrite to replace it.",
             path=folder,

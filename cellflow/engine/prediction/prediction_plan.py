@@ -71,7 +71,7 @@ def _measure(config: EnsembleConfig) -> PredictionPlan:
     job = open_ensemble(config)
     done = {path.stem for path in (job.folder / "masks").glob("*.tif")}
     done |= {path.parent.name for path in (job.folder / SLIDES).glob(f"*/{RECORD}")}
-    done &= job.images.keys()
+    done &= set() if config.output.overwrite else job.images.keys()
     # those that are done come last: they are timed where none of the others can be used
     slides = {name for name, image in job.images.items() if is_slide(image, config.slides)}
     names = sorted(job.images, key=lambda name: (name in done, name not in slides))

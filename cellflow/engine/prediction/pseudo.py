@@ -97,7 +97,7 @@ def pseudo(config: PseudoConfig) -> PseudoResult:
 
 def _pseudo(config: PseudoConfig) -> PseudoResult:
     folder = config.out / (config.name or free_name(config.out, "round", 1))
-    check_free(folder, overwrite=config.overwrite)
+    check_free(folder, "targets.json", overwrite=config.overwrite)
     images = find_images(config.images, **config.files.search)
     machine = choose_machine(config.runtime)
     teachers = find_teachers(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cellflow.config import DistilConfig
-from cellflow.engine.prediction.candidates import Screened, known_images, screen
+from cellflow.engine.prediction.candidates import Screened, check_free, known_images, screen
 from cellflow.engine.prediction.teachers import Teachers, find_teachers
 from cellflow.engine.runs.identity import versions
 from cellflow.engine.runtime.machine import choose_machine
@@ -58,12 +58,13 @@ def write_flow_targets(config: DistilConfig) -> FlowTargets:
             TargetFolder.open(folder)  # says what is wrong with it, if anything
             _log.info("%s: the targets are there", folder)
             return FlowTargets(folder, teachers, {}, {})
-        if folder.exists() and not config.overwrite:
+        if stands is not None and not config.overwrite:
             raise DataError(
                 f"{folder} has targets of other teachers or images. Give another --name, or --overwrite to "
                 "replace them.",
                 path=folder,
             )
+        check_free(folder, "targets.json", overwrite=config.overwrite)
         found = screen(images, known_images(teachers.dataset)) if images else Screened()
         with atomic_folder(folder, replace=config.overwrite) as new:
             writer = TargetWriter(new, "flows")
@@ -97,12 +98,13 @@ def _teach_others(
     for name in follow(found.ids, "teaching, other images"):
         try:
             pixels = images[name].pixels()
-            marks = writer.add_image(images[name], pixels)
-            for part, segmenter in segmenters.items():
-                made = _taught(segmenter, pixels)
-                writer.add_flows(part, name, **made, pixel_hash=marks, annotated=False)
+            taught = {part: _taught(segmenter, pixels) for part, segmenter in segmenters.items()}
         except (DataError, NotFiniteError) as error:
             found.failed[name] = str(error)
+            continue
+        marks = writer.add_image(images[name], pixels)
+        for part, made in taught.items():  # in all parts or in none
+            writer.add_flows(part, name, **made, pixel_hash=marks, annotated=False)
 
 
 def _taught(segmenter: Segmenter, pixels: Any) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from cellflow.numeric.suggestion import (
 )
 from cellflow.storage.atomic import atomic_folder
 from cellflow.storage.run_folder import RunFolder, find_run
-from cellflow.storage.sizes import few_lines, plural
+from cellflow.storage.sizes import few_lines, flag_text, plural
 from cellflow.types import one_line
 
 __all__ = ["SuggestResult", "suggest"]
@@ -118,7 +118,7 @@ def suggest(config: SuggestConfig) -> SuggestResult:
 def _suggest(config: SuggestConfig) -> SuggestResult:
     job = open_ensemble(_as_ensemble(config))
     folder = config.out / (config.name or job.opened.name)
-    check_free(folder, overwrite=config.overwrite)
+    check_free(folder, "suggest.csv", overwrite=config.overwrite)
     dataset, reserved = _annotated(config)
     known = known_images(dataset, job.segmenter, reserved)
     found = screen(job.images, known)
@@ -285,15 +285,20 @@ def _leave_copies(found: Screened, looks: dict[str, Look], chosen: list[str]) ->
 
 
 def _typed(config: SuggestConfig) -> str:
-    """The command as it may be typed again."""
+    """The command as it may be typed again, where --overwrite is added."""
+    usual = SuggestConfig(images=config.images)
     flags = {
         "--data": config.data, "--name": config.name, "--diameter": config.diameter,
+        "--runs_dir": None if config.runs_dir == usual.runs_dir else config.runs_dir,
+        "--out": None if config.out == usual.out else config.out,
         "--unfinished": config.unfinished or None, "--recursive": config.files.recursive or None,
         "--img_filter": config.files.img_filter or None,
     }  # fmt: skip
     words = ["suggest", *([config.run] if config.run else []), "--images", *map(str, config.images)]
     words += ["--n", str(config.n)]
-    for flag, value in flags.items():
-        if value is not None:
-            words += [flag] if value is True else [flag, str(value)]
-    return shlex.join(["cellflow", *words])
+    given = {flag: value for flag, value in flags.items() if value is not None}
+    more = [
+        flag if value is True else flag_text(flag, shlex.quote(str(value)))
+        for flag, value in given.items()
+    ]
+    return " ".join([shlex.join(["cellflow", *words]), *more])

@@ -38,10 +38,11 @@ def run_files(
     """Files of a run by their names in the published folder.
 
     `models` are the best of every fold; thresholds for all of them together may lie in `ensembles_dir`. Training state
-    and out-of-fold flows go too where they are asked for, and are refused where they are not there.
+    and out-of-fold flows go too where they are asked for, and are refused where they are not there. Metadata, which
+    name the host, go as `public_records` has them.
     """
     paths = [
-        run.record_path, run.folds, run.folds.with_suffix(".json"), run.metadata, run.cv, run.thresholds,
+        run.record_path, run.folds, run.folds.with_suffix(".json"), run.cv, run.thresholds,
         run.oof_record, run.scores, run.oof / "predictions.csv", run.oof / "cell_types.csv",
         *_all_in(run.calibration),
     ]  # fmt: skip

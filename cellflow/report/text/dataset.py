@@ -33,7 +33,11 @@ def dataset_text(images: pd.DataFrame, group: str | None) -> str:
         if 0 < len(known) < len(images):
             parts.append(f"{plural(len(images) - len(known), 'image')} without a type")
     if group is not None:
-        parts.append(f"{plural(images[group].nunique(), 'group')} ({group})")
+        groups = images[group][images[group] != ""]
+        alone = len(images) - len(groups)  # an image without a group stands for itself
+        parts.append(f"{plural(groups.nunique() + alone, 'group')} ({group})")
+        if alone:
+            parts.append(f"{plural(alone, 'image')} without one")
     sizes = images[["height", "width"]].sort_values(["height", "width"]).drop_duplicates()
     ends = [f"{row.height} x {row.width}" for row in sizes.iloc[[0, -1]].itertuples()]
     parts.append(f"{' to '.join(dict.fromkeys(ends))} pixels (height x width)")

@@ -109,7 +109,7 @@ def _metric_differences(table: pd.DataFrame) -> str:
     rows = [["VERSUS", "mean", "pooled", "difference", "95 % interval", "verdict"]]
     for row in table.to_dict("records"):
         means = [number(row["mean_versus"]), number(row["pooled_versus"])]
-        means.append(f"{row['difference']:+.4f}")
+        means.append(number(row["difference"], sign="+"))
         means.append(interval(row["difference_low"], row["difference_high"], "+"))
         rows.append([_metric_name(row), *means, row["verdict"] or "-"])
     return text_table(rows)

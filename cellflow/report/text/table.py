@@ -39,9 +39,9 @@ def key_text(meanings: Mapping[str, str]) -> str:
     return "\n".join(f"{name:<10}{text}" for name, text in meanings.items())
 
 
-def number(value: float, digits: int = 4) -> str:
+def number(value: float, digits: int = 4, sign: str = "") -> str:
     """A number, or a dash where it is not known."""
-    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+    return "-" if math.isnan(value) else f"{value:{sign}.{digits}f}"
 
 
 def interval(low: float, high: float, sign: str = "") -> str:

@@ -173,6 +173,12 @@ def test_holdout(tmp_path: Path) -> None:
     assert validation_folds(tmp_path, read_fold_table(tmp_path / "folds.csv", dataset.ids)) == [0]
 
 
+def test_a_large_holdout_leaves_a_group_to_train_on(tmp_path: Path) -> None:
+    """Two wells and --holdout 0.8: both would be nearer to that share than one, and nothing would train."""
+    dataset = make_dataset(tmp_path / "data", 20, {"group": np.arange(20) // 10})
+    assert split(dataset, split="holdout", holdout=0.8).value_counts().to_dict() == {0: 10, 1: 10}
+
+
 def test_table_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     dataset = make_dataset(tmp_path / "data", 12, {"cell_type": ["astro", "cort"] * 6})
     with caplog.at_level(logging.INFO):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 from zarr_files import write_image
 
+from cellflow import cli
 from cellflow.config import PrepareConfig, VerifyConfig
 from cellflow.engine.data.prepare import prepare
 from cellflow.engine.validation.verify import verify
@@ -97,6 +99,15 @@ def test_flags_without_a_use_are_refused(
 def test_options_are_those_of_prepare() -> None:
     usual = vars(PrepareConfig(Path()))
     assert {name for form in FORMATS for name in form.heeds} <= usual.keys()
+
+
+def test_the_next_command_takes_an_ending_with_a_hyphen(tmp_path: Path) -> None:
+    picture(tmp_path / "s" / "a.png")
+    picture(tmp_path / "s" / "a-mask.png")
+    command = verify(VerifyConfig(tmp_path / "s", mask_filter="-mask")).next
+    with pytest.raises(SystemExit) as end:
+        cli.main([*shlex.split(command)[1:], "--out", str(tmp_path / "out")])
+    assert not end.value.code
 
 
 def test_coco_takes_the_images_with_the_ending(

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from blobs import seeing_run
+from blobs import Blobs, seeing_run
 from scipy.special import expit
 from skimage.io import imsave
 
@@ -26,16 +26,20 @@ from cellflow.config import (
     TrainConfig,
     VerifyConfig,
 )
+from cellflow.engine.prediction.candidates import Screened
 from cellflow.engine.prediction.pseudo import pseudo
+from cellflow.engine.prediction.soft_targets import _teach_others
 from cellflow.engine.runtime.machine import choose_machine
-from cellflow.engine.segmentation.member import load_member
+from cellflow.engine.segmentation.member import Member, load_member
 from cellflow.engine.segmentation.segmenter import FLIPS, Segmenter
 from cellflow.engine.training.crops import fold_samples
 from cellflow.errors import LeakError
 from cellflow.io.dataset import Dataset
-from cellflow.io.target_folder import TargetFolder
+from cellflow.io.image_source import find_images
+from cellflow.io.target_folder import TargetFolder, TargetWriter
 from cellflow.nn.checkpoint import load_model_file
 from cellflow.nn.loss import segmentation_loss
+from cellflow.nn.runners import TorchRunner
 from cellflow.numeric.dynamics import FLOW_SCALE
 from cellflow.storage.run_folder import RunFolder
 from cellflow.synthetic import synthetic_dataset
@@ -132,6 +136,25 @@ def test_each_fold_has_a_student_of_its_own_models_alone(
     assert not cellflow.verify(VerifyConfig(Path("runs/student"))).problems
     with pytest.raises(SystemExit, match="0"):
         cli.main(words)  # goes on; here nothing is left to do
+
+
+def test_an_image_that_one_teacher_refuses_is_in_no_part(tmp_path: Path) -> None:
+    (item,) = synthetic_dataset(1, shape=(64, 64), seed=78)
+    imsave(tmp_path / "one.png", item.image, check_contrast=False)
+    images, broken = find_images(tmp_path / "one.png"), Blobs()
+    torch.nn.init.constant_(broken.layer.weight, torch.nan)
+    segmenters = {
+        f"fold_{fold}": Segmenter([Member("net", TorchRunner(net), 0, 0, 12.0, 12.0)], MaskConfig())
+        for fold, net in enumerate((Blobs(), broken))
+    }
+    found = Screened(ids=["one"])
+    (tmp_path / "targets").mkdir()
+    writer = TargetWriter(tmp_path / "targets", "flows")
+    _teach_others(images, found, segmenters, writer)
+    writer.finish({}, {part: {} for part in segmenters}, found.failed)
+    targets = TargetFolder.open(tmp_path / "targets")
+    assert list(found.failed) == ["one"]
+    assert [len(targets.table(part)) for part in segmenters] == [0, 0]
 
 
 @pytest.mark.slow

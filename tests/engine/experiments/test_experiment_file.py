@@ -64,6 +64,7 @@ def test_a_grid_alone(tmp_path: Path) -> None:
         ("experiments: [{name: a, n_epochs: 0}]", "experiment a: --n_epochs must be at least 1"),
         ("experiments: [{name: a/b}]", "--name may have letters"),
         ("experiments: [", "cannot be read"),
+        ("experiments: [{name: a, comment: 2026-13-01}]", "cannot be read"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, text: str, words: str) -> None:

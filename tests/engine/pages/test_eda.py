@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +179,23 @@ def test_bad_masks_overlaps_and_evil_ids(tmp_path: Path, capsys) -> None:
     text = shown(found.page)
     assert "<img src=x" not in text and "&lt;img src=x" in text
     assert any(hint.about == "Few groups" for hint in found.hints)
+
+
+def test_a_holdout_is_not_taken_for_folds_that_are_uneven(typed: Path) -> None:
+    assert cellflow("folds", "--data", typed, "--split", "holdout") == 0
+    hints = {hint.about: hint for hint in eda(EdaConfig(typed)).hints}
+    assert "Uneven folds" not in hints
+    assert hints["Folds"].text == "A holdout: 4 images validate, 16 train."
+    lacks = hints["Types that lack in a fold"]  # all large cells are in one group
+    assert lacks.text.startswith("No image of large validates.")
+    assert cellflow(*shlex.split(lacks.command)[1:]) == 0
+
+
+def test_one_group_is_told_with_a_command_that_runs(tmp_path: Path) -> None:
+    images = {f"i{n}": (picture(cells_of(8, seed=n), n), cells_of(8, seed=n)) for n in range(6)}
+    data = prepared(write(tmp_path / "source", images), group=dict.fromkeys(images, "w"))
+    (hint,) = (item for item in eda(EdaConfig(data)).hints if item.about == "Few groups")
+    assert cellflow(*shlex.split(hint.command)[1:]) == 0
 
 
 def test_one_image_without_cells(tmp_path: Path) -> None:

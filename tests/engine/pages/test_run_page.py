@@ -20,6 +20,7 @@ from cellflow.cli.parsing import parse
 from cellflow.config import (
     CalibrateConfig,
     EnsembleConfig,
+    FoldsConfig,
     GridConfig,
     OofConfig,
     OutputConfig,
@@ -28,6 +29,7 @@ from cellflow.config import (
 )
 from cellflow.config.recipes import CELLPOSE, filled
 from cellflow.engine.pages import run_hints
+from cellflow.engine.pages.run_commands import _data_commands
 from cellflow.engine.pages.run_page import gather_run
 from cellflow.engine.pages.run_thresholds import swing
 from cellflow.engine.pages.watch_run import watch_run
@@ -303,6 +305,14 @@ def test_commands_of_the_page_are_understood(
     )
     assert Path(parsed["oof"].run).name == "tiny-again" and parsed["oof"].policy == "dataset"
     assert parsed["predict"].model == str(folder(predicted).path.resolve())
+
+
+def test_the_dataset_of_the_page_is_found_from_any_folder(tmp_path: Path) -> None:
+    """Its settings hold its folder as it was typed."""
+    (tmp_path / "folds.yaml").write_text("command: folds\ndata: cellflow-data\n")
+    ((_, line),) = _data_commands(tmp_path)
+    words = shlex.split(line)[1:]
+    assert parse(words[0], words[1:], config=FoldsConfig).data == tmp_path
 
 
 @pytest.mark.slow

@@ -358,6 +358,8 @@ def test_a_dry_run_where_only_damaged_images_are_left(trained: TrainConfig, fold
     plan = plan_prediction(config)
     assert (plan.images, plan.done) == (3, 2)
     assert plan.seconds > 0
+    anew = replace(config, output=replace(config.output, overwrite=True))
+    assert plan_prediction(anew).done == 0  # all of it would be made again
     with pytest.raises(DataError, match="none of 1 images can be used"):
         plan_prediction(replace(config, images=folder / "cut.png"))
 

@@ -224,6 +224,11 @@ def test_runs_of_other_splits_and_rounds_that_are_there_are_refused(
     )
     with pytest.raises(DataError, match="exists already"):
         cellflow.pseudo(replace(config, name="round1"))
+    with pytest.raises(DataError, match="expected nothing, or an earlier result"):
+        cellflow.pseudo(
+            replace(config, out=unlabelled.parent, name=unlabelled.name, overwrite=True)
+        )
+    assert len(list(unlabelled.iterdir())) == 5
     other = copied.runs_dir / "other"
     shutil.copytree(copied.runs_dir / "tiny", other)
     run = RunFolder(other)

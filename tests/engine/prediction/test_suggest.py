@@ -200,6 +200,20 @@ def test_a_network_without_styles_chooses_by_doubt(
     assert "This network has no styles" in page and "Map of styles" not in page
 
 
+def test_only_an_earlier_result_is_replaced(
+    predicted_once: TrainConfig, pool: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(pool, tmp_path / "mine")
+    config = config_of(predicted_once, pool, tmp_path, name="mine", overwrite=True, n=1)
+    with pytest.raises(DataError, match="expected nothing, or an earlier result"):
+        suggest(config)
+    assert len(list((tmp_path / "mine").iterdir())) == len(list(pool.iterdir()))
+    shutil.rmtree(tmp_path / "mine")
+    for _ in range(2):
+        page = suggest(config).page.read_text("utf-8")
+        assert f"--out {tmp_path}" in page and f"--runs_dir {predicted_once.runs_dir}" in page
+
+
 def test_what_cannot_be(predicted_once: TrainConfig, pool: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -437,3 +437,13 @@ def test_what_is_private_stays_here(
     metadata = json.loads((folder / "metadata.json").read_text())
     assert metadata["host"]["cores"] == 2 and metadata["trackers"] == {}
     jsonschema.validate(metadata, schema())
+
+
+def test_metadata_that_cannot_be_read_are_not_sent_as_they_are(
+    run: RunFolder, config: PublishConfig
+) -> None:
+    """Such as those of a later version: what in them is private is not known."""
+    facts = {"format": "cellflow-metadata", "version": 99, "host": {"hostname": "annas-laptop"}}
+    run.metadata.write_text(json.dumps(facts))
+    plan = publish(replace(config, title="My cells", dry_run=True))
+    assert "config.yaml" in names(plan) and "metadata.json" not in names(plan)
