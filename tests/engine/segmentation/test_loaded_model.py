@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -284,3 +285,13 @@ def test_diameters_that_are_none(tiny: Model, diameter: Any) -> None:
             call(image, diameter=diameter)
     with pytest.raises(DataError, match="batch_size: expected 1 or more, found 0"):
         tiny.eval(image, batch_size=0)
+
+
+def test_rounds_that_cannot_be(tiny: Model) -> None:
+    with pytest.raises(DataError, match="diameter_rounds: expected 0 or more, found -1"):
+        tiny.predict(IMAGE, diameter_rounds=-1)
+    with pytest.raises(DataError, match="diameter_rounds: the diameter is given, 20 pixels"):
+        tiny.predict(IMAGE, diameter=20, diameter_rounds=2)
+    given = dataclasses.replace(tiny, opened=dataclasses.replace(tiny.opened, diameter=18.0))
+    with pytest.raises(DataError, match="diameter_rounds: the diameter is given, 18 pixels"):
+        given.predict(IMAGE, diameter_rounds=2)
