@@ -17,6 +17,7 @@ from skimage.io import imread
 
 from cellflow.config import ModelConfig, OofConfig, TrainConfig
 from cellflow.engine.runtime.machine import Machine
+from cellflow.engine.training import cluster_folds
 from cellflow.engine.training import parallel_folds as side_by_side
 from cellflow.engine.training.parallel_folds import devices_for, train_side_by_side
 from cellflow.engine.training.train import train
@@ -340,6 +341,14 @@ def test_leftovers_of_a_kill_are_removed(copied: TrainConfig) -> None:
     leftover.write_bytes(b"half a state")
     train(replace(copied, fold=("0",)))
     assert not leftover.exists()
+
+
+def test_a_folder_called_none_is_no_model_for_workers(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(config.model.pretrained_model).mkdir()
+    assert cluster_folds._for_workers(config, math.inf).model == config.model
 
 
 def test_advice_quotes_a_path_with_blanks(copied: TrainConfig) -> None:
