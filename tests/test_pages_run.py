@@ -35,6 +35,7 @@ NEW = ("new_images", "images", "unlabelled", "day1", "never_seen/images")
 OTHERS = (
     "cellflow demo",
     "cellflow predict slide.svs",
+    "cellflow train --fold all --chan Cyto",
     *("make", "source", "pip", "docker", "napari", "dask", "export", "python"),
     "CUDA_VISIBLE_DEVICES",
 )
@@ -86,24 +87,27 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return here
 
 
+def typed(*words: str) -> None:
+    """Run a command of cellflow, which must end well."""
+    with pytest.raises(SystemExit) as end:
+        cli.main(words)
+    assert not end.value.code
+
+
 @pytest.fixture(scope="module")
-def run(sources: Path) -> Path:
-    """A run of `cellflow-data`, calibrated, that stands under every name that a page wants."""
+def runs(sources: Path) -> Path:
+    """Folder of `cellflow-data` and three runs of it, calibrated, which stand under the names that a page wants."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(sources.parent)
         data = Path("cellflow-data")
         table = sources / "my_images" / "table.csv"
         cellflow.prepare(PrepareConfig(source=sources / "my_images", out=data, table=table))
         cellflow.make_folds(FoldsConfig(data=data, k=2, group="well"))
-        for words in (
-            ["train", "--name", "exp", "--adam", *SECONDS],
-            ["oof", "exp", *SHORTER["oof"]],
-            ["calibrate", "exp", *SHORTER["calibrate"]],
-        ):
-            with pytest.raises(SystemExit) as end:
-                cli.main(words)
-            assert not end.value.code
-    return sources.parent / "runs" / "exp"
+        for seed in "012":
+            typed("train", "--name", seed, "--seed", seed, "--adam", *SECONDS)
+            typed("oof", seed, *SHORTER["oof"])
+            typed("calibrate", seed, *SHORTER["calibrate"])
+    return sources.parent
 
 
 @pytest.fixture
@@ -117,7 +121,7 @@ class Page:
     """A page, what is there when it is opened, and how it is read."""
 
     name: str
-    runs: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()  # of seeds 0, 1 and 2
     data: tuple[str, ...] = ()
     reader: Reader | None = None
     least: int = 1
@@ -135,6 +139,24 @@ def without_folds() -> None:
     """Another way to split is for another dataset."""
     for path in Path("cellflow-data").glob("folds.*"):
         path.unlink()
+
+
+def trained_and_predicted() -> None:
+    """Both runs whose scores are compared."""
+    for name in ("mine", "fine"):
+        typed("oof", name, *SHORTER["oof"])
+
+
+def all_folds_of_adam() -> None:
+    if Path("runs/adam/oof").is_dir():
+        return
+    typed("train", "--config", "runs/adam/train.yaml", "--fold", "all")
+    typed("oof", "adam", *SHORTER["oof"])
+
+
+def predictions_of_two() -> None:
+    for model, name in (("a", "mine"), ("b", "theirs")):
+        typed("predict", "my_data", "--model", model, "--name", name, *CPU)
 
 
 def values() -> dict[str, Any]:
@@ -161,14 +183,17 @@ BETWEEN = {
     "prepare my_data --audit": marked_list,
     "prepare cellflow-data --audit": marked_list,
     "folds --k 5": without_folds,
+    "score runs/mine": trained_and_predicted,
+    "compare baseline adam": all_folds_of_adam,
+    "score predictions/mine --truth my_data": predictions_of_two,
 }
-READ = Reader(MORE, {"local:4": "local:1"}, before=BETWEEN, passed_over=OTHERS)
+READ = Reader(MORE, {"local:4": "local:1", "5": "3"}, before=BETWEEN, passed_over=OTHERS)
 PAGES = [
     Page("README", runs=("baseline", "adam"), reader=replace(READ, names=values()), least=25),
     Page("docs/index"),
     Page("docs/coming-from", reader=replace(READ, words={"FOLDER": "my_images"})),
-    Page("docs/honest-cv", runs=("baseline", "adam", "mine"), data=("cellflow-data",)),
-    Page("docs/experiments", runs=("baseline", "adam"), data=("cellflow-data",)),
+    Page("docs/honest-cv", runs=("baseline", "adam"), data=("cellflow-data",)),
+    Page("docs/experiments", runs=("baseline",), data=("cellflow-data",)),
     Page("docs/prediction", runs=("a", "b"), data=("my_data",)),
     Page("docs/training", runs=(), data=("cellflow-data",)),
     Page("docs/slides", runs=("exp",)),
@@ -182,7 +207,7 @@ PAGES = [
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_page(
     page: Page,
-    run: Path,
+    runs: Path,
     sources: Path,
     kaggle: FakeKaggle,
     tmp_path: Path,
@@ -191,10 +216,10 @@ def test_page(
 ) -> None:
     here = tmp_path / "here"
     shutil.copytree(sources, here)
-    for name in page.runs:
-        shutil.copytree(run, here / "runs" / name)
+    for seed, name in enumerate(page.runs):
+        shutil.copytree(runs / "runs" / str(seed), here / "runs" / name)
     for name in page.data:
-        shutil.copytree(run.parents[1] / "cellflow-data", here / name)
+        shutil.copytree(runs / "cellflow-data", here / name)
     kaggle.point_client(monkeypatch, here / "home")
     monkeypatch.setenv("CELLPOSE_LOCAL_MODELS_PATH", str(here / "models"))
     monkeypatch.chdir(here)

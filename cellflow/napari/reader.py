@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cellflow.engine.prediction.result_record import RECORD
 from cellflow.engine.runs.contents import run_dataset
+from cellflow.engine.runs.next_command import run_word
 from cellflow.errors import DataError
 from cellflow.io.image_source import find_images
 from cellflow.io.images import read_labels
@@ -86,7 +87,7 @@ def _read_run(run: RunFolder) -> list[LayerData]:
     """Image, true cells and out-of-fold cells of a run."""
     masks = run.oof / "masks"
     if not masks.is_dir():
-        text = f"{run.path}: expected out-of-fold predictions, found none. Make them with: cellflow oof {run.name}"
+        text = f"{run.path}: expected out-of-fold predictions, found none. Make them with: cellflow oof {run_word(run)}"
         raise DataError(text, path=run.path)
     dataset = run_dataset(run, None)
     ids = [name for name in dataset.ids if (masks / f"{name}.tif").is_file()]

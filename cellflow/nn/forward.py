@@ -1,4 +1,4 @@
-"""From an image to flows: normalise, rescale, tile, run the network, average, scale back."""
+"""From a normalised image to flows: rescale, tile, run the network, average, scale back."""
 
 from __future__ import annotations
 

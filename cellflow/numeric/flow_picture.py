@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cellflow.errors import DataError
+
 __all__ = ["flow_picture"]
 
 _LOWER, _UPPER = 1, 99
@@ -34,6 +36,8 @@ def flow_picture(flow: Any) -> NDArray[np.uint8]:
         If there are not two components.
     """
     field = np.asarray(flow, np.float32)
+    if not field.ndim or len(field) != 2:
+        raise DataError(f"flow: expected shape (2, ...), found {field.shape}")
     length = np.sqrt(np.sum(field**2, axis=0))
     if not length.size:
         return np.zeros((*length.shape, 3), np.uint8)

@@ -223,6 +223,10 @@ class _Grid:
         self.flow = np.array([t or 0.0 for t in flow], dtype=np.float64)
         self.size = np.array(list(size), dtype=np.float64)
         self.shape = len(self.cellprob), len(self.flow), len(self.size)
+        names = ("cellprob_thresholds", "flow_thresholds", "min_sizes")
+        for name, count in zip(names, self.shape, strict=True):
+            if not count:
+                raise DataError(f"{name}: expected at least one value, found none")
         self.checks = bool((self.flow > 0).any())
         limits = np.where(self.flow > 0, self.flow, np.inf).astype(np.float32)
         self._limits, self._flow_place = np.unique(limits, return_inverse=True)

@@ -61,7 +61,7 @@ def load_yaml(path: Path) -> Any:
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object, with numbers that JSON does not know as None; None where there is no such file."""
+    """A JSON object, with numbers that JSON does not know as None; None where there is none that can be read."""
     try:
         found = load_json(path, parse_constant=lambda _: None)
     except (OSError, ValueError):

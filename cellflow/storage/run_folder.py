@@ -13,6 +13,7 @@ import yaml
 
 from cellflow.errors import RunError
 from cellflow.storage.atomic import restore_folder, write_text
+from cellflow.storage.hashing import hash_bytes
 from cellflow.storage.records import load_yaml
 
 __all__ = [
@@ -24,12 +25,15 @@ __all__ = [
     "find_run",
     "former_hashes",
     "is_final_record",
+    "joined_name",
     "vouching_folder",
 ]
 
 _SECTIONS = ("model", "optim", "sampling", "mask")
 """Groups of settings in the config of a record."""
 _MAX_FOLDS = 10_000
+_LONGEST = 200
+"""Bytes of a name that is joined of several: file systems take 255, with what is added while it is written."""
 _RECORD = {"data": str, "data_hash": str, "folds_hash": str, "folds": list, "config": dict}
 """What a record holds at least, and of which type."""
 
@@ -269,4 +273,13 @@ def vouching_folder(run: RunFolder) -> RunFolder:
 
 def ensemble_record(ensembles_dir: Path, names: Iterable[str]) -> Path:
     """File with the members of an ensemble and the thresholds calibrated for them, in any order."""
-    return ensembles_dir / "+".join(sorted(names)) / "ensemble.json"
+    return ensembles_dir / joined_name(sorted(names)) / "ensemble.json"
+
+
+def joined_name(names: Iterable[str], sign: str = "+") -> str:
+    """Names of runs as one that a file or folder can have: of many the first, and a hash of all."""
+    whole = sign.join(names)
+    if len(whole.encode()) <= _LONGEST:
+        return whole
+    end = f"_{hash_bytes(whole.encode())[:8]}"
+    return whole.encode()[: _LONGEST - len(end)].decode(errors="ignore") + end

@@ -149,7 +149,7 @@ def test_a_run(predicted: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader, "MOST", 1)
     assert len(read(str(folder))) == 3
     shutil.move(predicted.runs_dir / predicted.name / "oof" / "masks", folder / "away")
-    with pytest.raises(DataError, match=f"cellflow oof {predicted.name}"):
+    with pytest.raises(DataError, match=f"cellflow oof {predicted.runs_dir / predicted.name}"):
         read(str(folder))
 
 

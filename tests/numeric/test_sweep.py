@@ -117,3 +117,10 @@ def test_filters_equal_single_calls(cells):
         assert counts.value("competition") == competition_score(cells.labels, labels).mean
         pq = segmentation_metrics(cells.labels, labels, metrics=["pq"]).mean["pq"]
         assert counts.value("pq") == pq
+
+
+@pytest.mark.parametrize("name", sorted(GRID))
+def test_a_grid_without_values(name):
+    field = np.zeros((2, 8, 9), np.float32)
+    with pytest.raises(DataError, match=f"{name}: expected at least one value"):
+        sweep(field, field[0], np.zeros((8, 9), np.int32), **GRID | {name: []})

@@ -95,7 +95,8 @@ class Model:
         diameter : float, optional
             Cell diameter in pixels; by default what the model's policy says.
         diameter_rounds : int
-            Times that the image may be predicted again at the diameter of the cells found, until that rests.
+            Times that the image may be predicted again at the diameter of the cells found, until that rests; not
+            beside a diameter that is given, or that the thresholds were calibrated for.
         cell_type : str
             Cell type; by default told from the image, where the model knows types.
         tta : bool
@@ -115,9 +116,11 @@ class Model:
         DataError
             If the image is not of that shape, cannot be read, lacks a channel, or holds NaN.
         """
+        given = _positive("diameter", diameter) or self.opened.diameter
+        _check_rounds(diameter_rounds, given)
         segmenter = dataclasses.replace(
             self._segmenter(MaskOverrides(cellprob_threshold, flow_threshold, min_size, niter)),
-            diameter=_positive("diameter", diameter) or self.opened.diameter,
+            diameter=given,
             rounds=diameter_rounds,
             cell_type=check_type(cell_type, self.opened),
             flips=FLIPS if tta else ("",),
@@ -316,6 +319,17 @@ def _positive(name: str, value: Any) -> float | None:
     if not 0 <= number < math.inf:
         raise DataError(f"{name}: expected a number above 0 or None, found {value!r}")
     return number or None
+
+
+def _check_rounds(rounds: int, diameter: float | None) -> None:
+    """Refuse rounds that would be left out without a word."""
+    if rounds < 0:
+        raise DataError(f"diameter_rounds: expected 0 or more, found {rounds}")
+    if rounds and diameter is not None:
+        raise DataError(
+            f"diameter_rounds: the diameter is given, {diameter:g} pixels, by you or by the thresholds that were "
+            "calibrated for it, and stays as it is. Leave diameter_rounds out."
+        )
 
 
 def load_model(

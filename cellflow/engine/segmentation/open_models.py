@@ -32,6 +32,7 @@ from cellflow.storage.run_folder import (
     ensemble_record,
     find_run,
     is_final_record,
+    joined_name,
 )
 from cellflow.style_models import StyleModels
 from cellflow.types import one_line
@@ -52,7 +53,7 @@ class Opened:
     Attributes
     ----------
     name : str
-        Names of the runs or files, joined by +.
+        Names of the runs or files, joined by + (`joined_name`).
     members : tuple of Member
         All of them.
     thresholds : Thresholds
@@ -163,7 +164,7 @@ def open_models(
         thresholds = (found or _of_training(sources, members, given)).override(given)
     average = cast("Variant", thresholds.facts.get("average", "plain"))
     return Opened(
-        "+".join(source.name for source in named),
+        joined_name(source.name for source in named),
         members,
         thresholds,
         thresholds.policy if thresholds.policy in POLICIES else "dataset",

@@ -125,8 +125,8 @@ def _weights(opened: Opened, foreign: int) -> list[float]:
     unknown = [member.name for member, score in pairs if not score >= 0]
     if unknown or not sum(opened.scores):
         raise RunError(
-            f"--weights cv needs a cross-validation score of every member; {unknown[0] if unknown else 'none'}"
-            " has one above 0. Use --weights equal."
+            "--weights cv needs a cross-validation score of every member, and one above 0; "
+            f"{f'{unknown[0]} has none' if unknown else 'all are 0'}. Use --weights equal."
         )
     scores = list(opened.scores)
     return scores + [sum(scores) / len(scores)] * foreign

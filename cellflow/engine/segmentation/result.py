@@ -1,4 +1,4 @@
-"""What is predicted for an image, and the mask step that live and stored flows share."""
+"""What is predicted for an image."""
 
 from __future__ import annotations
 

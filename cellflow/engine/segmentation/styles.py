@@ -86,7 +86,7 @@ def fit_style_models(
     batch_size : int
         Tiles per network call.
     check : callable, optional
-        Called before every image. What it raises ends the fit.
+        Called before every image of `names`. What it raises ends the fit.
 
     Raises
     ------

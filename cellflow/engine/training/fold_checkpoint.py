@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import shutil
 import socket
 import time
@@ -264,7 +265,8 @@ class FoldCheckpoint:
             return (
                 f"The best model so far is whole in {self.files.best}: use it with --model, or go on from "
                 f"it in another run: the same command with --name NEW --pretrained_model "
-                f"{self.files.best}, and without --diam_mean. {anew} with that model, and repeat the command."
+                f"{shlex.quote(str(self.files.best))}, and without --diam_mean. {anew} with that model, and "
+                "repeat the command."
             )
         return f"{anew}, and repeat the command."
 

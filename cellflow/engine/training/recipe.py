@@ -75,7 +75,8 @@ def auto_recipe(config: TrainConfig) -> Mapping[str, Any]:
     size = config.optim.batch_size or _batch_size(crops, config.optim.n_epochs)
     steps = config.optim.n_epochs * -(-crops // size)
     diameters = dataset.images["median_diameter"].to_numpy(dtype=float)
-    spread = float(np.std(np.log(diameters[diameters > 0])))
+    known = diameters[diameters > 0]
+    spread = float(np.std(np.log(known))) if len(known) else 0.0
     scale = "image" if spread > SPREAD else "dataset"
     schedule = config.optim.schedule or "constant"
     return {

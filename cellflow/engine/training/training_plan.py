@@ -19,7 +19,11 @@ from cellflow.engine.training.crops import fold_samples, make_crops, make_sample
 from cellflow.engine.training.extra_images import check_targets
 from cellflow.engine.training.final_network import final_config
 from cellflow.engine.training.recipe import settled_config
-from cellflow.engine.training.start_network import check_crop_side, start_stepper
+from cellflow.engine.training.start_network import (
+    check_crop_side,
+    is_pretrained,
+    start_stepper,
+)
 from cellflow.engine.training.trainable import check_trainable
 from cellflow.engine.training.validator import Validator
 from cellflow.io.dataset import Dataset
@@ -47,7 +51,7 @@ class Plan:
     crop_seconds, step_seconds : float
         Time for the crops of one step, and for the whole step with them.
     evaluation_seconds : float
-        Time for one evaluation.
+        Time for one evaluation, of averaged weights too where there are any.
     memory_bytes : int
         Peak memory: of the GPU where one is used, else of this process; 0 where it cannot be told.
     state_bytes : int
@@ -134,12 +138,12 @@ def plan_training(config: TrainConfig) -> Plan:
         validation=len(validation),
         steps_per_epoch=len(sampler),
         epochs=epochs,
-        evaluations=-(-epochs // every),
+        evaluations=-(-epochs // every) + is_pretrained(config),  # that of the start model first
         crop_seconds=crop_seconds,
         step_seconds=max(compute_seconds, crop_seconds / machine.workers)
         if machine.workers
         else compute_seconds + crop_seconds,
-        evaluation_seconds=validator.estimate(member),
+        evaluation_seconds=validator.estimate(member) * len(stepper.networks),
         memory_bytes=_peak_memory(machine),
         state_bytes=_state_bytes(stepper),
         picture=picture,

@@ -70,8 +70,11 @@ class Validator:
         # of the images, from one evaluation to the next
         self._ready: dict[str, Ready] = {}
         self._truth = lru_cache(KEPT_TRUTHS)(dataset.instances)
-        step = -(-len(training.ids) // STYLED)
-        self.styled = training.ids[::step] if config.eval_diameter == "image" else []
+        # images without cells say nothing of the diameter, and by themselves give no estimate at all
+        cells = dataset.images["n_instances"]
+        with_cells = [name for name in training.ids if cells[name]]
+        step = max(1, -(-len(with_cells) // STYLED))
+        self.styled = with_cells[::step] if config.eval_diameter == "image" else []
 
     @property
     def share(self) -> Sequence[str]:

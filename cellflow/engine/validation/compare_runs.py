@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from cellflow.engine.runs.state import RunState, is_debug, run_state
 from cellflow.engine.validation.metric_scores import metric_columns, metric_names
 from cellflow.engine.validation.score_masks import score_masks
 from cellflow.engine.validation.score_result import ScoreResult, mean_row
-from cellflow.errors import ConfigError
+from cellflow.errors import ConfigError, RunError
 from cellflow.storage.atomic import write_csv
 from cellflow.storage.run_folder import RunFolder, find_run
 
@@ -142,16 +143,29 @@ class _Side:
         other = made is None or made.mask != record["config"].get("mask")
         if run.scores.exists():
             again = f"Make it again with: cellflow oof {run_word(run)}"
-            scores = read_table(run.scores, _NEEDED, remedy=again).set_index("id")
+            scores = _by_image(run.scores, _NEEDED, again)
         if scores is not None and state.calibrated:
             again = f"Make it again with: {calibrate_command(run)}"
             columns = ["id", "score", "cross_fitted"]
-            rows = read_table(run.calibration / "scores.csv", columns, remedy=again).set_index("id")
+            rows = _by_image(run.calibration / "scores.csv", columns, again)
             cross_fitted = rows["cross_fitted"]
             if other:  # calibration has scored the pass at the thresholds of the training too
                 precision = {key: np.nan for key in ("ap50", "ap75")}
                 scores, other = scores.assign(score=rows["score"], **precision), False
         return cls(run, name, record, state, made, scores, cross_fitted, other)
+
+
+def _by_image(path: Path, columns: list[str], remedy: str) -> pd.DataFrame:
+    """A table of a run with a row per image, by id."""
+    table = read_table(path, columns, remedy=remedy)
+    twice = table["id"][table["id"].duplicated()]
+    if len(twice):
+        name = str(twice.iloc[0])
+        raise RunError(
+            f"{path}: expected one row for each image, found two of {name!r}. {remedy}",
+            path=path, id=name,
+        )  # fmt: skip
+    return table.set_index("id")
 
 
 def _more_metrics(config: CompareConfig, a: _Side, b: _Side) -> ScoreResult:

@@ -204,8 +204,9 @@ def _new_pass(job: OofJob, policies: Sequence[Policy]) -> tuple[pd.DataFrame, pd
         log_recognition(scores)
         write_json(folder / "oof.json", _record(job, choice))
         cv = cross_validation(scores, selected_by=run_select_metric(run))
-        write_csv(run.cv, cv)  # before the folder: whoever finds that takes the pass for done
-    run.thresholds.unlink(missing_ok=True)  # they were fitted on other flows
+        # before the folder: whoever finds that takes the pass for done, and the thresholds for fitted on it
+        write_csv(run.cv, cv)
+        run.thresholds.unlink(missing_ok=True)
     return scores, cv
 
 

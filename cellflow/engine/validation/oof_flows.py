@@ -145,8 +145,12 @@ def check_same_data(parts: Sequence[OofRun]) -> None:
                 )
         given = [item.diameter or item.policy for item in (parts[0], part)]
         if given[0] != given[1]:
+            first = parts[0]
+            flag = (
+                f"--diameter {first.diameter:g}" if first.diameter else f"--policy {first.policy}"
+            )
             raise RunError(
                 f"Runs {parts[0].run.name!r} and {part.run.name!r} have out-of-fold flows with different "
-                f"diameters: {given[0]} and {given[1]}. Make both with one policy, such as: "
-                f"cellflow oof {run_word(part.run)} --policy {parts[0].policy}"
+                f"diameters: {given[0]} and {given[1]}. Make both in one way, such as: "
+                f"cellflow oof {run_word(part.run)} {flag}"
             )

@@ -9,7 +9,7 @@ from cellflow.config import ReportConfig, check_config
 from cellflow.engine.pages.run_page import write_run_page
 from cellflow.engine.pages.watch_run import wait_for_run, watch_run
 from cellflow.engine.validation.compare_page import write_compare_page
-from cellflow.storage.run_folder import RunFolder, find_run
+from cellflow.storage.run_folder import RunFolder, find_run, joined_name
 
 __all__ = ["write_report"]
 
@@ -67,5 +67,5 @@ def _write(run: RunFolder, config: ReportConfig, refresh: float | None) -> Path:
 def _compare_path(config: ReportConfig, runs: list[RunFolder]) -> Path:
     if config.out is not None:
         return config.out
-    name = "-".join(run.path.resolve().name for run in runs)
-    return runs[0].path.parent / f"compare-{name[:120]}.html"
+    name = joined_name((run.path.resolve().name for run in runs), "-")
+    return runs[0].path.parent / f"compare-{name}.html"

@@ -185,7 +185,7 @@ def _check_samples(files: RunFiles, fold: int) -> list[str] | None:
         return None
     trained = [str(image) for image in roles.index[roles == TRAINS]]
     final = is_final_model(files.facts.get(fold, {}))
-    _forbidden(files, None if final else fold, trained)
+    _forbidden(files, fold, trained, final=final)
     if known is not None and known != ids_hash(trained):
         files.wrong("other model", name, "best.pt was trained on other images than are listed here")
     if not final:  # what validates it trains it too
@@ -193,11 +193,11 @@ def _check_samples(files: RunFiles, fold: int) -> list[str] | None:
     return trained
 
 
-def _forbidden(files: RunFiles, fold: int | None, trained: list[str]) -> None:
-    """Images that a fold's model was trained on and must not have seen."""
+def _forbidden(files: RunFiles, fold: int, trained: list[str], *, final: bool) -> None:
+    """Images that a fold's model was trained on and must not have seen: of a final one only those reserved."""
     for name in trained:
         there = files.folds.get(name)
-        if there in (fold, RESERVED):
+        if there == RESERVED or (there == fold and not final):
             where = "reserved" if there == RESERVED else f"in fold {fold}"
             files.wrong(
                 "seen in training", name, f"it is {where}, and fold {fold} was trained on it"

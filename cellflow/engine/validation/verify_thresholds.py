@@ -133,6 +133,11 @@ def _check_cv(files: RunFiles, scores: pd.DataFrame | None) -> None:
     found = _read(files, "cv.csv", ["scope", "name", *_MEANS])
     if scores is None or found is None:
         return
+    twice = found[found.duplicated(["scope", "name"])]
+    if len(twice):
+        which = " ".join(twice[["scope", "name"]].iloc[0])
+        files.wrong("other result", "cv.csv", f"has more than one row of {which}")
+        return
     expected = cross_validation(scores).set_index(["scope", "name"])
     rows = found.set_index(["scope", "name"])
     for key, row in expected.iterrows():

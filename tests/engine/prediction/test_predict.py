@@ -441,7 +441,7 @@ def test_weights_by_cross_validation(trained: TrainConfig, folder: Path, shared:
         record = json.loads((ensemble(config).folder / "prediction.json").read_text())
         assert record["identity"]["weights"] == pytest.approx(scores)
     foreign = replace(config, runs=("tiny", str(shared / "models" / "usiigaci_unet")))
-    with pytest.raises(RunError, match="--weights cv needs a cross-validation score"):
+    with pytest.raises(RunError, match=r"cross-validation score .*; \S+usiigaci_unet has none"):
         ensemble(foreign)
 
 

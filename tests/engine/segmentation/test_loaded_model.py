@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from cellflow.engine.segmentation.loaded_model import Model
 from cellflow.errors import CellflowError, DataError
 from cellflow.io.images import read_image
 from cellflow.nn.checkpoint import save_model_file
+from cellflow.storage.atomic import write_json
+from cellflow.storage.run_folder import ensemble_record
 from cellflow.synthetic import synthetic_dataset
 
 cellpose_models = Oracle("models")
@@ -284,3 +287,32 @@ def test_diameters_that_are_none(tiny: Model, diameter: Any) -> None:
             call(image, diameter=diameter)
     with pytest.raises(DataError, match="batch_size: expected 1 or more, found 0"):
         tiny.eval(image, batch_size=0)
+
+
+def test_rounds_that_cannot_be(tiny: Model) -> None:
+    with pytest.raises(DataError, match="diameter_rounds: expected 0 or more, found -1"):
+        tiny.predict(IMAGE, diameter_rounds=-1)
+    with pytest.raises(DataError, match="diameter_rounds: the diameter is given, 20 pixels"):
+        tiny.predict(IMAGE, diameter=20, diameter_rounds=2)
+    given = dataclasses.replace(tiny, opened=dataclasses.replace(tiny.opened, diameter=18.0))
+    with pytest.raises(DataError, match="diameter_rounds: the diameter is given, 18 pixels"):
+        given.predict(IMAGE, diameter_rounds=2)
+
+
+def test_names_of_many_models_make_one_of_a_folder(tmp_path: Path) -> None:
+    """Of an ensemble's calibration, and of its predictions."""
+    paths = [tmp_path / f"{letter * 90}.pt" for letter in "abc"]
+    for seed, path in enumerate(paths):
+        save_model_file(path, NarrowUNet.build(diam_mean=17.0, seed=seed).eval(), {})
+    settings: dict[str, Any] = {"device": "cpu", "amp": "off", "ensembles_dir": tmp_path}
+    names = [
+        cellflow.load_model(given, **settings).opened.name
+        for given in (paths, paths[::-1], paths[:1])
+    ]
+    for name in names:
+        (tmp_path / name).mkdir()  # all differ
+    assert names[0].startswith(f"{'a' * 90}+{'b' * 90}+") and names[2] == "a" * 90
+    stems = [path.stem for path in paths]
+    record = ensemble_record(tmp_path, stems)
+    assert record == ensemble_record(tmp_path, stems[::-1]) != ensemble_record(tmp_path, stems[1:])
+    write_json(record, {})

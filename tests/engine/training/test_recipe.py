@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -141,3 +142,12 @@ def test_the_recipe_of_a_chain_does_not_change_once_its_folds_are_there(
     before = settled_config(config)
     assert cellflow("folds", "--data", str(data), "--k", "2") == 0
     assert settled_config(config) == before
+
+
+def test_auto_of_images_without_cells_warns_of_nothing(tiny_data: Path, tmp_path: Path) -> None:
+    """What is wrong with them is told once the images are looked at."""
+    data = with_diameters(tiny_data, tmp_path / "none", [0.0] * 6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        settled = settled_config(TrainConfig(data=data, recipe="auto"))
+    assert (settled.sampling.rescale, settled.eval_diameter) == ("dataset", "dataset")

@@ -17,12 +17,13 @@ from skimage.io import imread
 
 from cellflow.config import ModelConfig, OofConfig, TrainConfig
 from cellflow.engine.runtime.machine import Machine
+from cellflow.engine.training import cluster_folds
 from cellflow.engine.training import parallel_folds as side_by_side
 from cellflow.engine.training.parallel_folds import devices_for, train_side_by_side
 from cellflow.engine.training.train import train
 from cellflow.engine.training.training_plan import plan_training
 from cellflow.engine.validation.oof import oof
-from cellflow.errors import CellflowError, ConfigError, DataError, RunError
+from cellflow.errors import CellflowError, CheckpointError, ConfigError, DataError, RunError
 from cellflow.nn.checkpoint import load_model_file, load_state
 from cellflow.nn.step import Stepper, StepResult
 from cellflow.report.text.training import training_text
@@ -275,6 +276,17 @@ def test_recipes_change_the_training(trained: TrainConfig, config: TrainConfig) 
         assert not torch.equal(load_state(fold_files(own).last)["net"]["output.2.weight"], plain)
 
 
+def test_a_plan_counts_all_evaluations(trained: TrainConfig, tmp_path: Path) -> None:
+    """That of the start model, and those of averaged weights beside the weights."""
+    start = str(fold_files(trained).best)
+    config = replace(trained, name="plan", runs_dir=tmp_path, fold=("0",))
+    plain = plan_training(config)
+    model = replace(config.model, diam_mean=None, pretrained_model=start)
+    more = replace(config, model=model, optim=replace(config.optim, ema=0.9))
+    plan = plan_training(more)
+    assert (plain.evaluations, plan.evaluations) == (2, 3)
+
+
 @pytest.mark.usefixtures("full_width")
 def test_dry_run(config: TrainConfig) -> None:
     plan = plan_training(replace(config, dry_run=True))
@@ -347,6 +359,23 @@ def test_an_epoch_that_a_kill_kept_from_the_journal_comes_with_the_next_start(
         epoch | {"time": ""}
     ]
     assert len(known) == 2 * (copied.optim.n_epochs)
+
+
+def test_a_folder_called_none_is_no_model_for_workers(
+    config: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(config.model.pretrained_model).mkdir()
+    assert cluster_folds._for_workers(config, math.inf).model == config.model
+
+
+def test_advice_quotes_a_path_with_blanks(copied: TrainConfig) -> None:
+    folder = copied.runs_dir.rename(copied.runs_dir.with_name("my runs"))
+    config = replace(copied, runs_dir=folder, fold=("0",))
+    fold_files(config).last.write_bytes(b"damaged")
+    with pytest.raises(CheckpointError) as caught:
+        train(config)
+    assert f"--pretrained_model '{fold_files(config).best}', and" in str(caught.value)
 
 
 def test_history_table_and_log_agree(trained: TrainConfig) -> None:

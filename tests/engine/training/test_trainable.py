@@ -102,6 +102,14 @@ def test_what_is_well_is_trained(few: TrainConfig) -> None:
     assert (plan.training, plan.validation) == (2, 2)
 
 
+def test_a_training_image_without_cells_tells_no_diameter(few: TrainConfig) -> None:
+    """That of which the time of an evaluation is estimated may be one."""
+    bring(few.data, [1, 0, 1, 0])
+    sampling = SamplingConfig(bsize=64, min_train_masks=0)
+    plan = plan_training(replace(few, sampling=sampling, eval_diameter="image"))
+    assert (plan.training, plan.evaluation_seconds > 0) == (2, True)
+
+
 @pytest.fixture
 def split(tiny_data: Path, tiny_config: TrainConfig, tmp_path: Path) -> ChainConfig:
     """A chain on data that is split in two folds, by group."""

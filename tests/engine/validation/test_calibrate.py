@@ -32,6 +32,7 @@ from cellflow.engine.segmentation.open_models import open_models
 from cellflow.engine.training.train import train
 from cellflow.engine.validation.calibrate import calibrate
 from cellflow.engine.validation.oof import oof
+from cellflow.engine.validation.oof_flows import OofRun, check_same_data
 from cellflow.engine.validation.threshold_scores import CalibrationImages
 from cellflow.engine.validation.threshold_search import ThresholdSearch
 from cellflow.errors import DataError, RunError
@@ -43,6 +44,7 @@ from cellflow.numeric.dynamics import FLOW_SCALE
 from cellflow.numeric.labels import instances_from_labels
 from cellflow.numeric.score import competition_score
 from cellflow.numeric.targets import labels_to_flows
+from cellflow.storage import atomic
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.run_folder import RunFolder
 from cellflow.synthetic import synthetic_dataset
@@ -403,6 +405,18 @@ def test_runs_with_other_diameters_are_not_mixed(two_runs: TrainConfig, tmp_path
         calibrate(calibration(two_runs, tmp_path, "tiny", "second"))
 
 
+def test_what_makes_the_diameters_of_two_runs_one(two_runs: TrainConfig, tmp_path: Path) -> None:
+    config = calibration(two_runs, tmp_path)
+    tiny, second = (OofRun.open(run_of(two_runs, name), config) for name in ("tiny", "second"))
+    given = replace(tiny, diameter=20.0)
+    with pytest.raises(RunError, match=r"20.0 and dataset.* cellflow oof \S+second --diameter 20$"):
+        check_same_data([given, second])
+    with pytest.raises(
+        RunError, match=r"dataset and 20.0.* cellflow oof \S+tiny --policy dataset$"
+    ):
+        check_same_data([second, given])
+
+
 @pytest.mark.slow
 def test_a_given_diameter_travels_with_the_thresholds(copied: TrainConfig, tmp_path: Path) -> None:
     oof(OofConfig(run="tiny", runs_dir=copied.runs_dir, diameter=20.0, runtime=CPU))
@@ -443,6 +457,25 @@ def test_out_of_fold_passes_compare_policies(copied: TrainConfig) -> None:
     before = result.run.fold(0).styles.stat().st_mtime_ns
     oof(OofConfig(run="tiny", runs_dir=copied.runs_dir, policy="dataset", runtime=CPU))
     assert result.run.fold(0).styles.stat().st_mtime_ns == before
+
+
+def test_thresholds_of_an_old_pass_do_not_outlive_it(
+    predicted: TrainConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever ends the command as soon as the new pass is in place."""
+    run, swap = run_of(predicted), atomic._swap_in
+    run.thresholds.write_text("{}")
+
+    def swap_and_end(parts: Any, path: Path) -> None:
+        swap(parts, path)
+        if path == run.oof:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(atomic, "_swap_in", swap_and_end)
+    with pytest.raises(KeyboardInterrupt):
+        oof(OofConfig(run="tiny", runs_dir=predicted.runs_dir, diameter=20.0, runtime=CPU))
+    assert json.loads(run.oof_record.read_text())["diameter"] == 20.0
+    assert not run.thresholds.exists()
 
 
 def test_one_diameter_for_all(copied: TrainConfig) -> None:

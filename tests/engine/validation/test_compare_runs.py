@@ -241,6 +241,16 @@ def test_what_cannot_be_compared(pair: tuple[RunFolder, RunFolder]) -> None:
         compared(pair)
 
 
+@pytest.mark.parametrize("file", ["oof/scores.csv", "calibration/scores.csv"])
+def test_an_image_with_two_scores(pair: tuple[RunFolder, RunFolder], file: str) -> None:
+    rewritten(pair[1].path / file, lambda rows: pd.concat([rows, rows.iloc[:1]]))
+    name = scores_of(pair[0])["id"].iloc[0]
+    with pytest.raises(
+        RunError, match=rf"{file}: expected one row for each image, found two of '{name}'"
+    ):
+        compared(pair)
+
+
 def test_runs_of_one_name_are_told_apart(pair: tuple[RunFolder, RunFolder], tmp_path: Path) -> None:
     other = shutil.copytree(pair[1].path, tmp_path / "other" / "a")
     result = compare_runs(CompareConfig("a", str(other), runs_dir=pair[0].path.parent))

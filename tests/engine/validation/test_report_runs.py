@@ -13,6 +13,7 @@ from cellflow import CompareConfig, ReportConfig, compare_runs, write_report
 from cellflow.cli import run_command
 from cellflow.config import TrainConfig
 from cellflow.engine.validation.compare_page import _largest
+from cellflow.engine.validation.report_runs import _compare_path
 from cellflow.errors import ConfigError
 from cellflow.storage.run_folder import RunFolder
 
@@ -22,6 +23,14 @@ def differ(run: RunFolder) -> None:
     scores = pd.read_csv(run.scores, dtype={"id": str}, keep_default_na=False)
     scores["score"] = [0.1 * (place + 1) for place in range(len(scores))]
     scores.to_csv(run.scores, index=False)
+
+
+def test_a_page_of_runs_with_long_names_has_one_that_a_disk_takes(tmp_path: Path) -> None:
+    runs = [RunFolder(tmp_path / (letter * 60)) for letter in "日月火"]
+    for some in (runs, runs[::-1]):
+        path = _compare_path(ReportConfig(()), some)
+        assert not path.exists() and path.parent == tmp_path
+        path.touch()
 
 
 def test_two_runs_side_by_side(two_runs: TrainConfig, capsys: pytest.CaptureFixture[str]) -> None:

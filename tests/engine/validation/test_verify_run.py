@@ -15,10 +15,13 @@ import zarr
 import cellflow
 from cellflow import cli
 from cellflow.config import CalibrateConfig, GridConfig, MaskConfig, TrainConfig, VerifyConfig
+from cellflow.engine.runs.sample_list import TRAINS
 from cellflow.engine.runs.state import TEXT_COLUMNS
 from cellflow.engine.segmentation.mask_step import make_labels
 from cellflow.engine.segmentation.scoring import score_row
+from cellflow.engine.validation import verify_run
 from cellflow.engine.validation.oof_tables import OofImage, predictions_table
+from cellflow.engine.validation.run_files import RunFiles
 from cellflow.engine.validation.verify import verify
 from cellflow.io.dataset import Dataset
 from cellflow.io.flow_store import FlowStore
@@ -278,6 +281,11 @@ def test_a_changed_mean_is_named(run: RunFolder):
     assert set(found(run)) == {("other result", "cv.csv")}
 
 
+def test_a_mean_that_is_there_twice_is_named(run: RunFolder):
+    change(run.cv, lambda rows: pd.concat([rows, rows.iloc[-1:]]))
+    assert found(run) == [("other result", "cv.csv")]
+
+
 def test_a_mask_that_was_painted_over_is_named(run: RunFolder):
     path = sorted((run.oof / "masks").iterdir())[2]
     labels = read_labels(path)
@@ -344,6 +352,18 @@ def test_the_list_of_a_training_is_that_of_its_split(trained: TrainConfig):
         roles = read_frame(run.fold(fold).samples, text=TEXT).set_index("id")["role"]
         assert (roles == "validate").equals(folds == fold)
         assert set(roles) == {"train", "validate"}
+
+
+def test_what_a_final_network_must_not_have_seen(tmp_path: Path):
+    files = RunFiles(
+        RunFolder(tmp_path), {}, pd.Series({"a": 0, "b": -1}), facts={0: {"final": True}}
+    )
+    write_csv(
+        files.run.fold(0).samples, pd.DataFrame({"id": ["a", "b", "gone"], "role": [TRAINS] * 3})
+    )
+    assert verify_run._check_samples(files, 0) == ["a", "b", "gone"]
+    reasons = [(item.id, item.reason) for item in files.findings]
+    assert reasons == [("b", "it is reserved, and fold 0 was trained on it")]
 
 
 def test_an_unknown_place_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
