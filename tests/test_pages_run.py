@@ -36,10 +36,19 @@ OTHERS = (
     "cellflow demo",
     "cellflow predict slide.svs",
     "cellflow train --fold all --chan Cyto",
+    "cellflow pseudo RUN",
     *("make", "source", "pip", "docker", "napari", "dask", "export", "python"),
     "CUDA_VISIBLE_DEVICES",
 )
 """What pages name and has tests elsewhere, or is not ours."""
+
+
+SEASON = """
+defaults: {data: cellflow-data}
+experiments:
+  - name: one
+  - {name: two, optimizer: adamw}
+"""
 
 
 def write_sources(here: Path) -> None:
@@ -76,7 +85,9 @@ def write_sources(here: Path) -> None:
     (here / "tissue.geojson").write_text(json.dumps(feature))
     (here / "models").mkdir()
     save_model_file(here / "models" / "cyto3", NarrowUNet.build(seed=0), {})
-    shutil.copyfile(here / "my_images" / "images" / f"{item.id}.png", here / "image.png")
+    shutil.copyfile(here / "new_images" / f"{item.id}.png", here / "image.png")
+    shutil.copyfile(here / "plate.tif", here / "nice.tif")
+    (here / "season.yaml").write_text(SEASON)
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +203,7 @@ PAGES = [
     Page("README", runs=("baseline", "adam"), reader=replace(READ, names=values()), least=25),
     Page("docs/index"),
     Page("docs/coming-from", reader=replace(READ, words={"FOLDER": "my_images"})),
-    Page("docs/honest-cv", runs=("baseline", "adam"), data=("cellflow-data",)),
+    Page("docs/honest-cv", runs=("baseline", "adam", "mine"), data=("cellflow-data",)),
     Page("docs/experiments", runs=("baseline",), data=("cellflow-data",)),
     Page("docs/prediction", runs=("a", "b"), data=("my_data",)),
     Page("docs/training", runs=(), data=("cellflow-data",)),
