@@ -47,6 +47,10 @@ EXISTS = re.compile("(exists|is there) already")
 KINDS = ("differing", "leftover", "lock", "unreadable", "silent")
 
 
+PICTURES = re.compile(r"differing: \S+/(val|train)_batch\w*\.png\b")
+"""A training does without them where the disk is full, and says so."""
+
+
 @dataclass
 class Trial:
     """A command that was disturbed; what was wrong then, each beginning with one of `KINDS`."""
@@ -97,7 +101,7 @@ class Bench:
         self.fresh(case)
         ended = forked.run(case.words, self.work, fault)
         if ended.killed:
-            self.look(case, Trial(case.name, f"{fault} {ended.hit}"))
+            self.look(case, Trial(case.name, f"{fault} {ended.hit}"), spared=None)
         return ended.killed
 
     def fail(self, case: Case, fault: Fault) -> None:
@@ -106,14 +110,15 @@ class Bench:
         ended = forked.run(case.words, self.work, fault)
         self.look(case, Trial(case.name, f"{fault} {ended.hit}", self.silence(case, ended)))
 
-    def look(self, case: Case, trial: Trial) -> None:
-        """See what there is, call the command again, and see what there is then."""
+    def look(self, case: Case, trial: Trial, spared: re.Pattern[str] | None = PICTURES) -> None:
+        """See what there is, call the command again, and see what there is then but for what may lack."""
         trial.wrong += unreadable(self.work)
         self.make_room()
         again = forked.run(case.words, self.work)
         if again.code and not EXISTS.search(again.said):
             trial.wrong.append(f"differing: ended with {again.code}: {last_words(again.said)}")
-        trial.wrong += self.differences(case)
+        wrong = self.differences(case)
+        trial.wrong += [line for line in wrong if spared is None or not spared.match(line)]
         if trial.wrong:
             kept = self.folder / "wrong" / str(len(self.trials))
             shutil.copytree(self.work, kept / "work")

@@ -327,14 +327,12 @@ def _read_bytes(path: Path) -> tuple[bytes, str]:
             kind = _kind_of(start, path)
             if kind == "TIFF":
                 return start, kind
-            start += file.read(header.SMALL)
             size = path.stat().st_size
-            if size <= len(start):
-                return start, kind
-            with damage_told(path, kind):
-                header.refuse_padded(start, size, kind)
-            file.seek(0)
-            return file.read(), kind
+            if size > header.SMALL:
+                with damage_told(path, kind):
+                    start += file.read(header.SMALL)
+                    header.refuse_padded(start, size, kind)
+            return start + file.read(), kind
     except OSError as error:
         raise unreadable(path, error) from error
 

@@ -339,4 +339,4 @@ def test_more_pixels_than_are_allowed(tmp_path: Path) -> None:
 def test_a_plain_array_and_no_file(tmp_path: Path) -> None:
     np.save(tmp_path / "a_seg.npy", LABELS)
     assert "in place of a dictionary" in refused(tmp_path / "a_seg.npy")
-    assert "cannot be read" in refused(tmp_path / "b_seg.npy")
+    assert "there is no such file" in refused(tmp_path / "b_seg.npy")

@@ -30,6 +30,8 @@ __all__ = ["SEG_ENDING", "read_seg_npy", "seg_files", "write_seg_npy"]
 
 SEG_ENDING = "_seg"
 """Ending of the name, before ``.npy``."""
+_SMALL = 2**26
+"""Bytes that are read without a look at the end."""
 _LARGEST = 2**34
 """Bytes of a file that is read whole."""
 _REFUSED = {
@@ -172,11 +174,11 @@ def _label_map(path: Path, masks: Any) -> NDArray[np.int64]:
 
 
 def _ends(path: Path) -> bool:
-    """Whether the last byte is that of a pickle: a look that costs nothing, before a file of any size is read."""
+    """Whether a large file ends as a pickle does: a look that costs nothing, before all of it is read."""
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - 1))
-        return file.read() == pickle.STOP
+        return size <= _SMALL or file.read() == pickle.STOP
 
 
 def _few_keys(values: Any) -> str:

@@ -139,7 +139,7 @@ def test_an_interruption_leaves_nothing_behind(local: Scheduler, tmp_path: Path)
         local.run(scheduled.leave_slowly, tasks, title="slow", on_done=interrupt)
     client = local.client  # type: ignore[attr-defined]
     wait_for(lambda: client.run_on_scheduler(lambda dask_scheduler: not dask_scheduler.tasks))
-    time.sleep(0.5)  # a worker may begin what it holds until it hears of the end
+    time.sleep(1.5)  # a worker may begin what it holds until it hears of the end
     started = len(scheduled.notes(tmp_path, "started"))
     time.sleep(1.0)
     assert len(scheduled.notes(tmp_path, "started")) == started < len(tasks)
