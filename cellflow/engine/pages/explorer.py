@@ -26,7 +26,7 @@ from cellflow.io.dataset import Dataset
 from cellflow.io.flow_store import FlowStore
 from cellflow.report.pages.explorer import ExplorerFacts, ExplorerImage
 from cellflow.report.pages.picture import address_of
-from cellflow.storage.atomic import atomic_folder, write_json
+from cellflow.storage.atomic import atomic_folder, restore_folder, write_json
 from cellflow.storage.hashing import hash_file, hash_json
 from cellflow.storage.plain_values import plain
 from cellflow.storage.records import dict_or_empty, read_json
@@ -244,6 +244,7 @@ class _Folder:
 
     def write(self, names: Sequence[str]) -> list[_Entry]:
         """Make the files of all images that were not made before."""
+        restore_folder(self.path)  # also where nothing is written below
         old = self._read()
         keys = [self.source.key(name) for name in names]
         if list(old) == keys and all(self._stands(entry) for entry in old.values()):

@@ -11,7 +11,7 @@ import imagecodecs
 import numpy as np
 import pandas as pd
 import pytest
-from faults import failing
+from faults import failing, hidden
 from planted_run import dataset_of, run_of, squares
 
 from cellflow.engine.pages.explorer import explorer_facts, fellow_runs, run_explorer
@@ -185,6 +185,17 @@ def test_a_full_disk_is_no_damage_of_an_image(predicted):
     with failing(at, files=True), pytest.raises(OSError, match="No space left"):
         run_explorer(run)
     assert [item.problem for item in run_explorer(run).images] == [""] * 6
+
+
+def test_what_a_kill_left_goes_though_no_image_has_changed(small):
+    """A kill while the old files were removed, after the new had taken their place."""
+    run_explorer(small)
+    left = small.path / f".{small.report_files.name}.98785d40.old"
+    left.mkdir()
+    (left / "1_flow.webp").touch()
+    left.with_suffix(".lock").touch()
+    run_explorer(small)
+    assert hidden(small.path) == []
 
 
 def test_ids_of_a_changed_table_lead_nowhere(predicted):
