@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "atomic_folder",
     "atomic_path",
+    "is_temporary",
     "made_folder",
     "remove_leftovers",
     "restore_folder",
@@ -128,6 +129,11 @@ def restore_folder(path: Path) -> None:
             with abandoned(item.lock, item.token) as free:
                 if free:
                     _remove_parts(item, path)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file is called as the temporary ones of `atomic_path`."""
+    return _FILE.fullmatch(name) is not None
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from cellflow.config import config_differences
 from cellflow.engine.exports import EXPORTS
 from cellflow.errors import DataError
-from cellflow.storage.atomic import write_json
+from cellflow.storage.atomic import is_temporary, write_json
 from cellflow.storage.records import load_json
 
 __all__ = ["RECORD", "ResultRecord"]
@@ -96,10 +96,15 @@ class ResultRecord:
 
 
 def check_place(folder: Path, *, ignored: AbstractSet[str]) -> None:
-    """Refuse what is no folder, or holds files but no record of a prediction; `ignored` files say nothing."""
+    """Refuse what is no folder, or holds files but no record of a prediction.
+
+    Files that are `ignored` say nothing, and neither do those of a write that was killed, as that of the record
+    itself may have been.
+    """
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder}: expected a folder for the results, found a file.", path=folder)
-    there = {item.name for item in folder.iterdir()} - ignored if folder.is_dir() else set()
+    names = {item.name for item in folder.iterdir()} if folder.is_dir() else set()
+    there = {name for name in names - ignored if not is_temporary(name)}
     if there and _read(folder / RECORD) is None:
         raise DataError(_not_ours(folder), path=folder)
 

@@ -619,6 +619,14 @@ def test_a_folder_of_something_else_is_never_touched(
     assert not (path / ".lock").exists()
 
 
+def test_a_kill_before_there_was_a_record_leaves_nothing_foreign(tmp_path: Path) -> None:
+    path = tmp_path / "result"
+    path.mkdir()
+    (path / ".98788c80.tmp.json").touch()
+    predict(path)
+    assert [item.name for item in path.glob(".*")] == [".lock"]
+
+
 def test_a_file_in_the_place_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "result").write_text("x")
     with pytest.raises(DataError, match="found a file"):
