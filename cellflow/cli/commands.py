@@ -89,12 +89,15 @@ def _train(config: configs.TrainConfig) -> None:
         return
     from cellflow.engine.runs.contents import vouching_run
     from cellflow.engine.runs.next_command import after_training, trained_run
+    from cellflow.engine.runs.state import run_state
     from cellflow.engine.training.train import train
 
     done = train(config)
     if config.is_final:
         vouching = vouching_run(trained_run(config))
-        say(final_training_text(done, None if vouching is None else vouching.name))
+        name = None if vouching is None else vouching.name
+        complete = vouching is not None and run_state(vouching).complete
+        say(final_training_text(done, name, complete=complete))
     else:
         say(training_text(done))
     say(after_training(config))

@@ -72,15 +72,27 @@ def _same_cause(one: tuple[str, str], other: tuple[str, str]) -> bool:
     """Whether two messages, each with the name it is about, say the same of two names."""
     words, others = one[0].split(), other[0].split()
     return len(words) == len(others) and all(
-        a == b or _without(a, one[1]) == _without(b, other[1])
+        a == b
+        or _without(a, one[1]) == _without(b, other[1])
+        or _numberless(b) in _renamed(a, one[1], other[1])
         for a, b in zip(words, others, strict=True)
     )
+
+
+def _renamed(word: str, name: str, other: str) -> set[str]:
+    """A word with one place of a name taken by another: ``exp_a/a.png`` holds ``a`` twice, and names it once."""
+    places = [found.start() for found in re.finditer(re.escape(name), word)] if name else []
+    return {_numberless(word[:place] + other + word[place + len(name) :]) for place in places}
 
 
 def _without(word: str, name: str) -> str:
     """A word without numbers and without a name, unless that is part of a longer name."""
     if name:
         word = re.sub(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])", "<>", word)
+    return _numberless(word)
+
+
+def _numberless(word: str) -> str:
     return re.sub(r"[0-9]+", "#", word)
 
 

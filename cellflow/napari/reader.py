@@ -65,18 +65,19 @@ def cell_features(cells: pd.DataFrame) -> pd.DataFrame:
 def _read_prediction(folder: Path) -> list[LayerData]:
     """Image and cells of a prediction, with the cell table where it was written."""
     record = read_json(folder / RECORD) or {}
-    ids = list(dict_or_empty(record.get("cells")))
-    if not (folder / "masks").is_dir():
+    masks = folder / "masks"
+    if not masks.is_dir():
         raise DataError(
             f"{folder}: expected label maps in masks/, found none. Add them: cellflow predict ... --export "
             "masks",
             path=folder,
         )
+    ids = [str(name) for name in dict_or_empty(record.get("cells"))]
     images, table = _images(folder, record), _cell_table(folder)
     return _layers(
-        ids,
+        ids or sorted(path.stem for path in masks.glob("*.tif")),
         image=lambda name: images[name].pixels() if name in images else None,
-        cells=lambda name: read_labels(folder / "masks" / f"{name}.tif"),
+        cells=lambda name: read_labels(masks / f"{name}.tif"),
         channels=lambda name: images[name].channel_names(),
         table=table,
         where=folder,

@@ -1,4 +1,4 @@
-"""What lies where somebody named a file or folder that is not there."""
+"""What lies where somebody named a file or folder that is not there, and names for what goes beside one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from shlex import quote
 
 from cellflow.storage.sizes import few_text
 
-__all__ = ["nearby"]
+__all__ = ["beside", "nearby"]
 
 _CLOSE = 0.6
 """How alike two names must be for one to be a slip of the other, 1 being equal."""
@@ -42,3 +42,10 @@ def nearby(path: Path) -> str:
         return f" Did you mean {quote(str(found))}?"
     where = "Here" if missing.parent == Path() else f"In {missing.parent}"
     return f" {where} there is: {few_text(item.name for item in items)}." if items else ""
+
+
+def beside(folder: Path, ending: str) -> str:
+    """A folder's name with an ending, as it is typed; ``.`` and ``..`` have names of their own for that."""
+    if folder.name in ("", ".."):
+        folder = folder.resolve()
+    return quote(f"{folder}{ending}")

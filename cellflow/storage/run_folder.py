@@ -148,7 +148,9 @@ class RunFolder:
 
     def fold_folders(self) -> list[FoldFolder]:
         """Folders of folds that are there, whatever the record says."""
-        return [FoldFolder(path) for path in sorted(self.path.glob("fold_*")) if path.is_dir()]
+        found = [path for path in self.path.glob("fold_*") if path.is_dir()]
+        found.sort(key=lambda path: (len(path.name), path.name))  # fold_10 after fold_2
+        return [FoldFolder(path) for path in found]
 
     def exists(self) -> bool:
         """Whether a run has a record here."""
@@ -220,7 +222,7 @@ def find_run(name: str | None, runs_dir: Path, *, begun: bool = True) -> RunFold
     RunError
         If there is no such run; the message lists those there are.
     """
-    known = sorted(runs_dir.glob("*/config.yaml"), key=lambda path: path.stat().st_mtime)
+    known = sorted(runs_dir.glob("*/config.yaml"), key=_modified)
     if name is None:
         known = [path for path in known if not begun or RunFolder(path.parent).has_progress()]
         if not known:
@@ -238,6 +240,14 @@ def find_run(name: str | None, runs_dir: Path, *, begun: bool = True) -> RunFold
         f"{', '.join(names) or 'none'}.{meant}"
     )
     raise RunError(text, path=runs_dir, expected=names, found=name)
+
+
+def _modified(path: Path) -> float:
+    """When a file was written; 0 where it went since it was listed."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0
 
 
 def _restored(run: RunFolder) -> RunFolder:

@@ -128,6 +128,11 @@ def test_a_prediction_whose_images_are_gone(
     assert {kind for _, _, kind in layers} == {"labels"} and len(layers) == 6
     assert not any("features" in settings for _, settings, _ in layers)
     assert "/not/there" in caplog.text and "is not where it was" in caplog.text
+    record = json.loads((folder / "prediction.json").read_text())
+    (folder / "prediction.json").write_text(json.dumps({**record, "cells": None}))
+    assert [settings["name"] for _, settings, _ in read(str(folder))] == [
+        settings["name"] for _, settings, _ in layers
+    ]
     shutil.rmtree(folder / "masks")
     with pytest.raises(DataError, match="--export masks"):
         read(str(folder))

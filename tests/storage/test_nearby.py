@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from cellflow.storage.nearby import nearby
+from cellflow.storage.nearby import beside, nearby
 
 
 @pytest.fixture(autouse=True)
@@ -36,3 +36,10 @@ def test_of_an_empty_folder_and_of_absolute_paths(tmp_path: Path) -> None:
     assert nearby(Path("runs/exp")) == ""
     assert nearby(tmp_path / "run") == f" Did you mean {tmp_path / 'runs'}?"
     assert nearby(Path("../elsewhere/x")) != ""
+
+
+def test_a_folder_beside_this_one_has_a_name(tmp_path: Path) -> None:
+    assert beside(Path("layout"), "-fixed") == "layout-fixed"
+    assert beside(Path("my cells/"), "-fixed") == "'my cells-fixed'"
+    assert beside(Path(), "-fixed") == f"{tmp_path}-fixed"
+    assert beside(Path("layout/.."), "-fixed") == f"{tmp_path}-fixed"

@@ -32,6 +32,7 @@ from cellflow.numeric.mask_checks import without_repeats
 from cellflow.numeric.near_copies import fingerprint, near_copies
 from cellflow.numeric.shared_pixels import Marks, overlaps, window_marks
 from cellflow.storage.hashing import hash_array
+from cellflow.storage.nearby import beside
 from cellflow.storage.sizes import flag_text, plural
 from cellflow.types import Instances
 
@@ -220,7 +221,7 @@ def _next(config: VerifyConfig, dataset: Dataset | None, findings: tuple[Finding
     if dataset is None:
         return f"cellflow prepare {place}{_reading_flags(config)}{fix}"
     if fix:
-        return f"cellflow prepare {place}{fix} --out {shlex.quote(f'{config.source}-fixed')}"
+        return f"cellflow prepare {place}{fix} --out {beside(config.source, '-fixed')}"
     if not dataset.folds_path.exists():
         return f"cellflow folds --data {place}"
     if any(item.kind == "over several folds" for item in findings):

@@ -282,7 +282,7 @@ class _Folder:
                 path=self.path,
             )
         entries = {}
-        with suppress(KeyError, TypeError, AttributeError):
+        with suppress(LookupError, TypeError, ValueError, AttributeError, OverflowError):
             for item in dict_or_empty(facts).get("images", []):
                 made = MadeImage(**item["made"])
                 made = dataclasses.replace(

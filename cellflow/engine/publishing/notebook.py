@@ -56,7 +56,7 @@ def write_notebook(config: NotebookConfig) -> Path:
     models = check_models(run, unfinished=config.unfinished, partial=config.unfinished)
     text = notebook_text(_cells(config, run, list(models.values())))
     path = config.out or Path(f"{run.name}-kaggle.ipynb")
-    if path.exists() and not config.overwrite and path.read_text(encoding="utf-8") != text:
+    if path.exists() and not config.overwrite and path.read_bytes() != text.encode():
         raise DataError(
             f"{path} is there already and says something else. Choose another --out, or add --overwrite "
             "to replace it."

@@ -32,7 +32,7 @@ from cellflow.errors import CheckpointError, RunError
 from cellflow.storage.atomic import write_json
 from cellflow.storage.hashing import hash_file, hash_json
 from cellflow.storage.records import dict_or_empty, number_or_none, read_json
-from cellflow.storage.run_folder import RunFolder
+from cellflow.storage.run_folder import RunFolder, is_final_record
 
 __all__ = ["FORMAT", "VERSION", "build_metadata", "read_metadata", "schema", "write_metadata"]
 
@@ -121,7 +121,7 @@ def _model(run: RunFolder, state: RunState, hashes: Mapping[int, str | None]) ->
             "fold": fold.fold,
             "file": run.fold(fold.fold).best.relative_to(run.path).as_posix(),
             "hash": hashes.get(fold.fold),
-            "score": fold.score,
+            "score": None if is_final_record(state.record) else fold.score,
             "epoch": fold.epoch,
             "epochs": fold.epochs,
             "finished": fold.finished,

@@ -101,7 +101,7 @@ def predict_slide(
         known = read_json(folder / RECORD)
         if known is not None:
             _check_same(job, known, identity)
-            if not known.get("failed"):
+            if not known.get("failed") and type(known.get("cells")) is int:
                 _log.info("%s is there", folder)
                 return _result(folder, known)
         plan = _begin(job, identity, make_plan)

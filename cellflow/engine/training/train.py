@@ -221,7 +221,7 @@ def _train_fold(job: Job, fold: int, budget: Budget, trackers: Trackers) -> Fold
         if done is not None:
             if job.machine.ranks.first:
                 copy_best(job.config, fold, files.best)
-            _log.info("fold %d is complete: best score %.4f, %s", fold, done.best_score, files.best)
+            _say_complete(job, done, files)
             _fit_styles(job, files)
             return done
         samples = _samples(job, fold)
@@ -238,12 +238,19 @@ def _train_fold(job: Job, fold: int, budget: Budget, trackers: Trackers) -> Fold
         )  # fmt: skip
         result = trainer.fit()
         if result.finished:
-            _log.info(
-                "fold %d is complete: best score %.4f at epoch %g of %g, %s",
-                fold, result.best_score, result.best_epoch, result.epochs, files.best,
-            )  # fmt: skip
+            _say_complete(job, result, files)
             _fit_styles(job, files)
     return result
+
+
+def _say_complete(job: Job, done: FoldResult, files: FoldFolder) -> None:
+    if job.config.is_final:  # its scores are those of images that it was trained on
+        _log.info("complete after epoch %g, %s", done.best_epoch, files.best)
+        return
+    _log.info(
+        "fold %d is complete: best score %.4f at epoch %g of %g, %s",
+        done.fold, done.best_score, done.best_epoch, done.epochs, files.best,
+    )  # fmt: skip
 
 
 def _fit_styles(job: Job, files: FoldFolder) -> None:

@@ -15,6 +15,7 @@ from cellflow.io.dataset import Dataset
 from cellflow.numeric.labels import labels_from_instances
 from cellflow.report.overlays import grey_or_rgb
 from cellflow.report.pages.audit_page import Card, write_audit_page
+from cellflow.storage.nearby import beside
 from cellflow.storage.run_folder import RunFolder
 from cellflow.types import Instances
 
@@ -70,7 +71,7 @@ def write_page_of(
             "columns": COLUMNS,
             "data_hash": dataset.hash,
             "apply": f"cellflow prepare {shlex.quote(str(dataset.path))} --audit audit-list.csv --out "
-            f"{shlex.quote(f'{dataset.path}-audited')}",
+            f"{beside(dataset.path, '-audited')}",
         },
     )
 

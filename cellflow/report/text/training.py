@@ -55,12 +55,19 @@ def training_text(folds: Sequence[Fold]) -> str:
     return "\n".join(lines)
 
 
-def final_training_text(folds: Sequence[Fold], vouching: str | None) -> str:
-    """How the training of one network on all images ended, and which run, if any, has the score that stands for it."""
+def final_training_text(
+    folds: Sequence[Fold], vouching: str | None, *, complete: bool = True
+) -> str:
+    """How the training of one network on all images ended, and which run, if any, has the score that stands for it.
+
+    `complete` says whether all folds of that run are trained.
+    """
     (fold,) = folds
     if not fold.finished:
         return TIME_IS_UP
     whose = f"the folds of run {vouching} vouch for it"
+    if vouching is not None and not complete:
+        whose = f"the folds of run {vouching} are to vouch for it, and not all are trained yet"
     if vouching is None:
         whose = "for a score train folds with the same settings, --fold all"
     return (

@@ -125,7 +125,12 @@ def test_a_damaged_index_is_made_anew_and_a_foreign_folder_stays(predicted):
     run = of(predicted)
     dataset = run_dataset(run, None)
     first = explorer_facts(run, dataset)
-    for damage in ('{"images": [{"key": 1}]}', '{"images": 5}', '{"images": [7]}', "{}"):
+    damaged = ('{"images": [{"key": 1}]}', '{"images": 5}', '{"images": [7]}', "{}")
+    damaged += tuple(
+        f'{{"images": [{{"key": "k", "number": {number}, "made": {{"size": {size}}}}}]}}'
+        for number, size in (('"x"', "[1, 2]"), ("1e999", "[1, 2]"), ("1", "[1]"))
+    )
+    for damage in damaged:
         (run.report_files / "index.json").write_text(damage)
         assert explorer_facts(run, dataset) == first
     shutil.rmtree(run.report_files)

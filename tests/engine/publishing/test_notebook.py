@@ -145,10 +145,11 @@ def test_it_is_a_notebook_of_plain_python(config: NotebookConfig) -> None:
 def test_written_again_only_when_asked(config: NotebookConfig, tmp_path: Path) -> None:
     path = write_notebook(config)
     assert write_notebook(config) == path  # the same is no change
-    path.write_text("mine")
-    with pytest.raises(DataError, match="--overwrite"):
-        write_notebook(config)
-    assert path.read_text() == "mine"
+    for mine in (b"mine", b"\xff\xfe not UTF-8"):
+        path.write_bytes(mine)
+        with pytest.raises(DataError, match="--overwrite"):
+            write_notebook(config)
+        assert path.read_bytes() == mine
     write_notebook(replace(config, overwrite=True))
     assert json.loads(path.read_text())["nbformat"] == 4
 

@@ -196,3 +196,10 @@ def test_no_runs(runs_dir: Path) -> None:
         listed(runs_dir / "none")
     with pytest.raises(ConfigError, match="--most must not be negative"):
         listed(runs_dir, most=-1)
+
+
+def test_folds_are_in_the_order_of_their_numbers(runs_dir: Path) -> None:
+    run = RunFolder(runs_dir / "exp")
+    for fold in (10, 2, 0):
+        run.fold(fold).path.mkdir(parents=True)
+    assert [files.path.name for files in run.fold_folders()] == ["fold_0", "fold_2", "fold_10"]

@@ -204,6 +204,11 @@ def test_a_region_of_interest_alone_is_segmented(slide, undisturbed):
     record = json.loads((part.folder / "slide.json").read_text())
     assert record["tiles"] == record["tiles_run"] > 0
 
+    del record["cells"]  # a record that is damaged is no result
+    (part.folder / "slide.json").write_text(json.dumps(record))
+    assert slide.segment("b", block=256, roi="100,50,250,200").slides["mosaic"] == part
+    np.testing.assert_array_equal(labels_of(part.folder), labels)
+
 
 @pytest.mark.slow
 def test_an_empty_background_is_passed_over(slide, tmp_path, caplog):

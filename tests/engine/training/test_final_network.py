@@ -25,6 +25,7 @@ from cellflow.config import (
 from cellflow.engine.model_exports.export_model import export_model
 from cellflow.engine.publishing.published_files import run_files
 from cellflow.engine.runs.contents import model_facts, vouching_run
+from cellflow.engine.runs.metadata import read_metadata
 from cellflow.engine.runs.next_command import train_command
 from cellflow.engine.runs.sample_list import TRAINS, read_sample_list
 from cellflow.engine.runtime.machine import Machine
@@ -70,6 +71,7 @@ def test_a_network_on_all_images_takes_what_its_folds_found(
     assert not caught.value.code
     text = capsys.readouterr()
     assert "the folds of run tiny vouch for it" in text.out
+    assert "complete after epoch" in text.err and "best score" not in text.err
     assert "tiny-final" in text.out.splitlines()[-1] and "predict" in text.out.splitlines()[-1]
     assert {path: hash_file(path) for path in before} == before
 
@@ -79,6 +81,7 @@ def test_a_network_on_all_images_takes_what_its_folds_found(
     assert set(roles[split.index[split != RESERVED]]) == {TRAINS}
     facts = model_facts(files.best)
     assert facts["final"] is True
+    assert [fold["score"] for fold in read_metadata(run)["model"]["folds"]] == [None]
     assert facts["epoch"] == calibrated.optim.n_epochs
     assert read_style_models(files.styles).model_hash == hash_file(files.best)
 
@@ -173,6 +176,18 @@ def test_no_fold_starts_from_a_network_that_has_seen_all(
         train(replace(copied, name="other", fold=("0",), model=start))
     short = replace(copied.optim, n_epochs=1)
     train(replace(copied, name="other", fold=("none",), model=start, optim=short))
+
+
+def test_folds_that_are_not_all_trained_do_not_vouch_yet(
+    copied: TrainConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folds = RunFolder(copied.runs_dir / "tiny")
+    folds.fold(1).best.unlink()
+    command = f"train --config {folds.settings('train')} --fold none --runs_dir {copied.runs_dir}"
+    with pytest.raises(SystemExit) as caught:
+        cli.main(command.split())
+    assert not caught.value.code
+    assert "are to vouch for it, and not all are trained yet" in capsys.readouterr().out
 
 
 def test_advice_trains_the_final_network(
