@@ -13,6 +13,7 @@ import pandas as pd
 import same_runs
 import tifffile
 import yaml
+import zarr
 from skimage.io import imread
 
 from cellflow.io.flow_store import FlowStore
@@ -37,7 +38,7 @@ def content(path: Path) -> Any:
         return None
     if path.name == "events.jsonl":
         return what_happened(path)
-    if path.name in ("metadata.json", "queue.json", "report.html"):
+    if path.suffix == ".html" or path.name in ("metadata.json", "queue.json", "slide.json"):
         return OF_THE_DAY.sub("", path.read_text())
     return same_runs.content(path)
 
@@ -105,6 +106,17 @@ def _read_zip(path: Path) -> None:
         assert archive.testzip() is None
 
 
+def _read_zarr(path: Path) -> None:
+    """Flows of images, or the labels of a slide: all that is there, as blocks not done yet are empty."""
+    if path.name == "labels.zarr":
+        for _, array in zarr.open_group(path, mode="r").arrays():
+            array[:]
+        return
+    store = FlowStore(path)
+    for name in store:
+        store.read(name)
+
+
 def _read_page(path: Path) -> None:
     assert path.read_text().rstrip().endswith("</html>")
 
@@ -134,9 +146,7 @@ def unreadable(work: Path) -> list[str]:
             continue
         try:
             if path.suffix == ".zarr":
-                store = FlowStore(path)
-                for name in store:
-                    store.read(name)
+                _read_zarr(path)
             elif path.suffix in READERS:
                 READERS[path.suffix](path)
         except Exception as error:  # whatever a reader may say

@@ -102,6 +102,7 @@ def predict_slide(
         if known is not None:
             _check_same(job, known, identity)
             if not known.get("failed") and type(known.get("cells")) is int:
+                shutil.rmtree(folder / ".blocks", ignore_errors=True)  # if a kill came before that
                 _log.info("%s is there", folder)
                 return _result(folder, known)
         plan = _begin(job, identity, make_plan)

@@ -204,6 +204,10 @@ def test_a_region_of_interest_alone_is_segmented(slide, undisturbed):
     record = json.loads((part.folder / "slide.json").read_text())
     assert record["tiles"] == record["tiles_run"] > 0
 
+    (part.folder / ".blocks" / "flows").mkdir(parents=True)  # as a kill at the very end leaves it
+    assert slide.segment("b", block=256, roi="100,50,250,200").slides["mosaic"] == part
+    assert not (part.folder / ".blocks").exists()
+
     del record["cells"]  # a record that is damaged is no result
     (part.folder / "slide.json").write_text(json.dumps(record))
     assert slide.segment("b", block=256, roi="100,50,250,200").slides["mosaic"] == part
