@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
+
 import cellflow
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -77,8 +79,16 @@ class Settings:
             lines[:] = [re.sub(r"(?<![\w`-])(--\w+)", r"``\1``", line) for line in self.lines]
 
 
+def plain_paths(app: Any, tree: nodes.document) -> None:
+    """A default that is a path is one on every system."""
+    for text in list(tree.findall(nodes.Text)):
+        if "PosixPath(" in text:
+            text.parent.replace(text, nodes.Text(text.replace("PosixPath(", "Path(")))
+
+
 def setup(app: Any) -> None:
     """Connect them."""
+    app.connect("doctree-read", plain_paths)
     settings = Settings()
     app.connect("autodoc-process-docstring", settings.keep, priority=400)
     app.connect("autodoc-process-docstring", settings.put_back, priority=600)
