@@ -282,12 +282,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         repeat(names[0], options.seed, options.only)
         return 0
     multiprocessing.set_forkserver_preload(["readers", "fuzz"])  # which take seconds to import
-    with ThreadPoolExecutor(options.jobs) as pool:
-        tallies = list(pool.map(lambda name: fuzz(name, options), names))
+    tallies = []
     print("| reader | cases | refused | read | slowest, s | memory, MB | findings |")
     print("|---|---|---|---|---|---|---|")
-    for tally in tallies:
-        print(tally.row())
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for tally in pool.map(lambda name: fuzz(name, options), names):
+            tallies.append(tally)
+            print(tally.row(), flush=True)
     total = sum(tally.cases for tally in tallies)
     print(f"\n{total:,} cases of {len(tallies)} readers, seed {options.seed}")
     for tally in tallies:
