@@ -43,6 +43,8 @@ SECONDS, CLOCK, MEGABYTES = 5.0, 30.0, 1000.0
 ROOM = 6 * 2**30
 """Bytes of addresses that a process gets beyond those it starts with: what claims more fails at once."""
 TAIL = 3 * 10**9
+WATCHED = ("cellflow.io", "cellflow.storage")
+"""Whose lines guide atheris."""
 START = 60.0
 """Seconds in which a process starts."""
 
@@ -228,9 +230,12 @@ def guided(name: str, seconds: float) -> None:
     """Let libFuzzer choose the bytes of the first file of a reader; it ends where something is wrong."""
     import atheris
 
-    with atheris.instrument_imports(
-        include=["cellflow.io", "json", "csv", "pickletools", "roifile", "zipfile"]
-    ):
+    root = Path(__file__).resolve().parents[1]
+    paths = [path.relative_to(root).with_suffix("") for path in root.glob("cellflow/**/*.py")]
+    modules = [".".join(path.parts).removesuffix(".__init__") for path in paths]
+    others = [item for item in modules if not item.startswith(WATCHED)]  # numba takes no counters
+    packages = ["cellflow", "json", "csv", "pickletools", "roifile", "zipfile", "yaml"]
+    with atheris.instrument_imports(include=packages, exclude=others):
         from readers import READERS, check
 
     logging.disable()
