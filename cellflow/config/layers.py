@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -195,15 +194,11 @@ def _plain(hint: Any, value: Any) -> Any:
     if hint is bool and isinstance(value, bool):
         return value
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int and number and math.isfinite(value) and value == int(value):
+    if hint is int and number and (isinstance(value, int) or value.is_integer()):
         return int(value)
-    if hint is float and number:
-        return float(value)
-    if hint is float and isinstance(value, str):  # YAML reads 1e-5 as a text
-        try:
+    if hint is float and (number or isinstance(value, str)):  # YAML reads 1e-5 as a text
+        with suppress(ValueError, OverflowError):
             return float(value)
-        except ValueError:
-            pass
     if hint is str and (number or isinstance(value, str)):
         return str(value)
     if hint is Path and isinstance(value, str | Path):

@@ -16,6 +16,7 @@ from cellflow.io.images import image_shape
 from cellflow.io.json_entries import read_entries
 from cellflow.io.pixel_limit import refuse_large
 from cellflow.io.problems import Problems
+from cellflow.storage.records import number_or_none
 from cellflow.storage.sizes import few_text, plural, size_text
 from cellflow.types import shorten
 
@@ -240,8 +241,8 @@ def _declared_shape(entry: dict[str, Any], path: Path | None) -> tuple[int, int]
 
 def _score(value: Any) -> float:
     """A finite number, NaN where it is none."""
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and abs(value) < math.inf else math.nan
+    number = number_or_none(value) if isinstance(value, int | float) else None
+    return math.nan if number is None else number
 
 
 def _whole(value: Any) -> int:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 from cellflow.io import _image_header as header
-from cellflow.io._zarr_chunks import check_chunks
+from cellflow.io._zarr_chunks import check_chunks, chunks_there
 from cellflow.io._zarr_metadata import ArrayFacts, array_facts, attributes, inside, is_zarr
 from cellflow.io.pixel_limit import refuse_large
 from cellflow.storage.hashing import hash_json
@@ -28,6 +28,8 @@ _SERIES = "bioformats2raw.layout"
 """Attribute of a group of several images, whose names are 0, 1, 2 ..."""
 _IMPLIED_AXES = "tczyx"
 """Of versions before axes had names."""
+_MANY, _SPARSE = 2_000, 4
+"""Of more chunks than these, and so many times those that are there, no more than these are looked for."""
 _MUCH_LARGER = 4
 """Chunks are unpacked whole; one that is so many times the image, and larger than `header.SMALL`, is refused."""
 
@@ -96,13 +98,27 @@ def read_pixels(path: Path, most: int | None = None) -> NDArray[Any]:
     header.refuse_swollen(header.Claim(facts.bytes, 0), 0, "zarr")
     if facts.chunk_bytes > max(header.SMALL, _MUCH_LARGER * facts.bytes):
         raise ValueError(f"its chunks claim {facts.chunk_bytes / 2**20:,.0f} MiB each")
-    if not check_chunks(image.array, image.group, facts) and image.group.parent.name != LABELS:
+    there = check_chunks(image.array, image.group, facts)
+    if not there and image.group.parent.name != LABELS:
         _log.warning(
             "%s: none of its chunks is there, so every pixel has the fill value. Unless it is meant to be "
             "empty, copy it again.",
             path,
         )
-    return read_part(image, [slice(None)] * len(image.order))
+    array = open_array(image)
+    if math.prod(facts.counts) > max(_MANY, _SPARSE * there):
+        array = _only_chunks_there(image, array)
+    return read_part(image, [slice(None)] * len(image.order), array)
+
+
+def _only_chunks_there(image: Level, array: Any) -> NDArray[Any]:
+    """An array of which most chunks are not there: zarr looks for each of them, however many a damaged shape claims."""
+    whole = np.full(array.shape, array.fill_value or 0, array.dtype)
+    for chunk in chunks_there(image.array, image.facts):
+        sides = zip(chunk, image.facts.chunks, strict=True)
+        place = tuple(slice(at * side, (at + 1) * side) for at, side in sides)
+        whole[place] = array[place]
+    return whole
 
 
 def read_part(image: Level, part: Sequence[slice], array: Any = None) -> NDArray[Any]:

@@ -26,12 +26,12 @@ _ENTRY, _CHECKSUM, _NO_PIECE = 16, 4, 2**64 - 1
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
 
-def check_chunks(array: Path, group: Path, facts: ArrayFacts) -> bool:
-    """Look at the files of an array before any of them is unpacked; returns whether there is one.
+def check_chunks(array: Path, group: Path, facts: ArrayFacts) -> int:
+    """Look at the files of an array before any of them is unpacked; returns how many there are.
 
     A link that leads out of its group is a DataError, a file that is or unpacks to more than its chunk a ValueError.
     """
-    found, top = False, Path(os.path.realpath(group))
+    found, top = 0, Path(os.path.realpath(group))
     for place, folders, files in os.walk(array):
         for name in (*folders, *files):
             path = Path(place, name)
@@ -39,7 +39,7 @@ def check_chunks(array: Path, group: Path, facts: ArrayFacts) -> bool:
                 raise _led_out(name)
         for name in files:
             if _is_chunk(name):
-                found = True
+                found += 1
                 _refuse_swollen(Path(place, name), facts)
     return found
 
@@ -56,6 +56,20 @@ def check_chunk(array: Path, group: Path, facts: ArrayFacts, place: Sequence[int
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(group)):
         raise _led_out(name)
     _refuse_swollen(path, facts)
+
+
+def chunks_there(array: Path, facts: ArrayFacts) -> Iterator[tuple[int, ...]]:
+    """Chunks that have a file, by their number along each axis; names that are none of the array's are passed over."""
+    counts = facts.counts
+    for place, _, files in os.walk(array):
+        for name in files:
+            text = Path(place, name).relative_to(array).as_posix()
+            numbers = text.removeprefix(facts.prefix).split(facts.separator)
+            if text.startswith(facts.prefix) and len(numbers) == len(counts):
+                with suppress(ValueError):
+                    chunk = tuple(map(int, numbers))
+                    if all(0 <= at < count for at, count in zip(chunk, counts, strict=True)):
+                        yield chunk
 
 
 def has_chunks(array: Path) -> bool:

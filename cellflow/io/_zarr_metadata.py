@@ -66,6 +66,11 @@ class ArrayFacts(NamedTuple):
         """Of one piece in memory."""
         return math.prod(self.chunks) * self.dtype.itemsize
 
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Chunks along each axis."""
+        return tuple(-(-size // chunk) for size, chunk in zip(self.shape, self.chunks, strict=True))
+
     def chunk_name(self, place: Sequence[int]) -> str:
         """File of a chunk in the folder of the array, by its number along each axis."""
         return self.prefix + self.separator.join(map(str, place))

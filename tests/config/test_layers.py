@@ -93,6 +93,7 @@ def test_later_layers_go_on_top_and_leave_the_rest() -> None:
         ({"optim": 3}, "optim: expected"),
         ({"n_epochs": None}, "n_epochs: expected a whole number, found None"),
         ({"n_epochs": [1]}, "n_epochs: expected a whole number"),
+        ({"learning_rate": 10**400}, "learning_rate: expected a number, found 1000"),
     ],
 )
 def test_what_does_not_fit_is_named(values: dict[str, Any], words: str) -> None:
@@ -126,6 +127,10 @@ def test_what_must_be_given_is_missing_until_it_is() -> None:
     full = with_settings(blank, {"images": "i"}, "file")
     check_complete(full, "experiment a")
     assert full == dataclasses.replace(EnsembleConfig(images=Path("i")))
+
+
+def test_a_whole_number_of_any_size_is_one() -> None:
+    assert with_settings(TrainConfig(), {"seed": 10**400}, "file").seed == 10**400
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan")])

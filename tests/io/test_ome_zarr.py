@@ -339,6 +339,15 @@ def test_chunks_that_are_not_there(tmp_path: Path, caplog: pytest.LogCaptureFixt
     assert "a.zarr: none of its chunks is there" in caplog.text
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_of_many_chunks_those_that_are_there_are_read(tmp_path: Path, version: str) -> None:
+    pixels = np.zeros((2, 800, 803), np.uint16)
+    pixels[:, 400:407, 130:150] = SEVEN[:2, :7, :20]
+    pixels[1, 799, 802] = 7
+    path = write_image(tmp_path / "a.zarr", pixels, "cyx", version=version, levels=1)
+    assert np.array_equal(read_image(path), pixels.transpose(1, 2, 0))
+
+
 DAMAGES = {
     "no array": lambda p: (p / "0" / "zarr.json").unlink(),
     "no json": lambda p: (p / "0" / "zarr.json").write_text("{"),

@@ -85,7 +85,8 @@ def _number(data: bytearray, rng: np.random.Generator) -> bytearray:
     digits = [place for place, byte in enumerate(data[:5000]) if 48 <= byte < 58]
     if digits:
         place = digits[int(rng.integers(len(digits)))]
-        data[place : place + 1] = b"9" * int(rng.integers(1, 15))
+        count = 400 if rng.random() < 0.1 else int(rng.integers(1, 15))  # 400: no float64
+        data[place : place + 1] = b"9" * count
     return data
 
 
