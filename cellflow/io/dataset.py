@@ -284,7 +284,7 @@ class DatasetWriter:
         """Write the tables and ``dataset.json``; `copies` are images of which the first form is another."""
         if copies:
             self._rows = [row | {NEAR_COPY: copies.get(row["id"], "")} for row in self._rows]
-        table = pd.DataFrame(self._rows).sort_values("id").fillna({})
+        table = pd.DataFrame(self._rows).sort_values("id")
         write_csv(self._folder / "images.csv", table)
         with (self._folder / "instances.csv").open("w", encoding="utf-8", newline="") as file:
             writer = csv_writer(file)
