@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from cellflow.cli import main
-from cellflow.config import OptimConfig, SamplingConfig, TrainConfig
+from cellflow.config import ModelConfig, OptimConfig, SamplingConfig, TrainConfig
 from cellflow.engine.training.recipe import settled_config
 from cellflow.errors import ConfigError
 from cellflow.storage.run_folder import RunFolder
@@ -89,6 +89,20 @@ def test_auto_takes_crops_at_the_scale_of_prediction(tiny_data: Path, tmp_path: 
         settled = settled_config(TrainConfig(data=data, recipe="auto"))
         scales[name] = settled.sampling.rescale, settled.eval_diameter
     assert scales == {"like": ("dataset", "dataset"), "apart": ("image", "image")}
+
+
+def test_auto_goes_on_from_a_model_at_a_lower_rate(tiny_data: Path) -> None:
+    def rate(**settings: object) -> float:
+        model = ModelConfig(pretrained_model="some_model")
+        optim = OptimConfig(**settings)  # type: ignore[arg-type]
+        config = TrainConfig(data=tiny_data, recipe="auto", model=model, optim=optim)
+        return settled_config(config).optim.peak_learning_rate
+
+    assert rate() == 0.001
+    assert rate(learning_rate=0.004) == 0.004
+    assert rate(optimizer="sgd") == 0.2
+    fresh = settled_config(TrainConfig(data=tiny_data, recipe="auto"))
+    assert fresh.optim.peak_learning_rate == 0.005
 
 
 def test_settings_that_do_not_go_with_the_recipe_are_refused(tiny_data: Path) -> None:
