@@ -17,6 +17,7 @@ from cellflow.io.tables import read_rows, whole_number
 from cellflow.storage.atomic import write_csv, write_json
 from cellflow.storage.hashing import hash_bytes
 from cellflow.storage.records import load_json
+from cellflow.types import shorten
 
 __all__ = ["RESERVED", "fold_table_hash", "read_fold_facts", "read_fold_table", "write_fold_table"]
 
@@ -66,19 +67,19 @@ def read_fold_table(path: Path, ids: Sequence[str] | None = None) -> pd.Series[i
         for row in read_rows(path, ("id", "fold"))[1]:
             image_id, fold = row.values["id"], whole_number(row.values["fold"])
             if known is not None and image_id not in known:
-                problems.append(f"line {row.line}: unknown id {image_id!r}; remove the row")
+                problems.append(f"line {row.line}: unknown id {_quoted(image_id)}; remove the row")
             elif image_id in folds:
-                problems.append(f"line {row.line}: the id {image_id!r} has a row already")
+                problems.append(f"line {row.line}: the id {_quoted(image_id)} has a row already")
             elif fold is None or fold < RESERVED:
                 problems.append(
                     f"line {row.line}: expected a fold number (0, 1, ... or -1 for reserved), "
-                    f"found {row.values['fold']!r}"
+                    f"found {_quoted(row.values['fold'], 40)}"
                 )
             folds.setdefault(image_id, RESERVED if fold is None else fold)
     except DataError as error:
         raise FoldError(str(error), **error.facts) from error
     problems += [
-        f"the image {image_id!r} has no row; give it a fold, or -1 to keep it out of all"
+        f"the image {_quoted(image_id)} has no row; give it a fold, or -1 to keep it out of all"
         for image_id in sorted((known or set()) - folds.keys())
     ]
     if not problems:
@@ -194,6 +195,11 @@ def _numbering_problems(found: set[int]) -> list[str]:
         "expected at least two folds, numbered 0, 1, ... without leaving one out; "
         f"found {', '.join(map(str, folds)) or 'none'}"
     ]
+
+
+def _quoted(text: str, length: int = 80) -> str:
+    """A value in quotes, short enough for a list of many."""
+    return shorten(repr(text), length)
 
 
 def _joined(path: Path, problems: list[str]) -> str:

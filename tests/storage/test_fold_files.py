@@ -16,7 +16,7 @@ from faults import failing, killed
 from cellflow.config import FoldsConfig
 from cellflow.engine.data.folds import check_leaks, load_folds
 from cellflow.engine.data.make_folds import make_folds
-from cellflow.errors import LeakError
+from cellflow.errors import FoldError, LeakError
 from cellflow.io.dataset import Dataset, DatasetWriter
 from cellflow.io.fold_table import (
     read_fold_facts,
@@ -135,3 +135,14 @@ def test_facts_of_another_table_are_known(whole: Path, tmp_path: Path) -> None:
     # replaced with a kill before the table: it is as it was, facts that do not fit and all
     write_fold_table(path, read_fold_table(path), {"group": "day"})
     assert read_fold_facts(path)["group"] == "day"
+
+
+def test_what_is_wrong_fits_a_screen(tmp_path: Path) -> None:
+    path = tmp_path / "folds.csv"
+    rows = [f"{'x' * 5_000}{number},{'9' * 5_000}" for number in range(30)]
+    path.write_text("\n".join(["id,fold", *rows]))
+    for ids in (["a"], None):
+        with pytest.raises(FoldError) as caught:
+            read_fold_table(path, ids)
+        assert len(str(caught.value)) < 3_000
+        assert "and 1" in str(caught.value)  # more problems than are shown
