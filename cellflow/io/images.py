@@ -50,7 +50,6 @@ _log = logging.getLogger(__name__)
 _DECODERS = {
     "PNG": imagecodecs.png_decode,
     "JPEG": imagecodecs.jpeg8_decode,
-    "BMP": imagecodecs.bmp_decode,
     "JPEG 2000": imagecodecs.jpeg2k_decode,
     "WebP": imagecodecs.webp_decode,
 }
@@ -138,8 +137,12 @@ def _read(path: Path, *, indices: bool, most: int | None) -> NDArray[Any]:
             refuse_large((picture.height, picture.width), most)
             header.refuse_animation(picture)
             how = header.orientation(picture, data)
-            plain = indices and picture.mode == "P"
-            pixels = np.asarray(picture) if plain else _decode(data, kind, path)
+            if indices and picture.mode == "P":
+                pixels = np.asarray(picture)
+            elif kind == "BMP":  # of a damaged one the decoder of imagecodecs reads on in memory
+                pixels = np.asarray(picture if picture.mode == "L" else picture.convert("RGB"))
+            else:
+                pixels = _decode(data, kind, path)
         return _checked(header.turn(pixels, how), path)
 
 

@@ -95,6 +95,18 @@ def test_a_palette_in_a_bmp(tmp_path: Path) -> None:
     assert np.array_equal(read_masks(path), LABELS)
 
 
+@pytest.mark.parametrize("length", [51, 2_000, 32_818, 65_330, 10**7, 2**31 - 1])
+@pytest.mark.parametrize("place", [18, 22])
+def test_a_bmp_that_claims_more_pixels_than_it_has(tmp_path: Path, place: int, length: int) -> None:
+    """The decoder of imagecodecs read on in memory, and the process died."""
+    data = bytearray(imagecodecs.bmp_encode(RNG.integers(0, 256, (40, 50, 3), dtype=np.uint8)))
+    data[place : place + 4] = length.to_bytes(4, "little")
+    path = tmp_path / "a.bmp"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"a\.bmp"):
+        read_image(path)
+
+
 @pytest.mark.parametrize("packing", [None, "zlib", "lzw", "packbits", "zstd", "jpeg"])
 @pytest.mark.parametrize("tile", [None, (16, 16)])
 @pytest.mark.parametrize("missing", [1, 20, 200])
