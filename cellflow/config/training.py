@@ -206,9 +206,9 @@ class TrainConfig:
     that are not reserved, as run NAME-final; the folds of NAME vouch for it, and it takes their thresholds."""
     data: Annotated[Path, tyro.conf.arg(aliases=["--dir"])] = Path("cellflow-data")
     """Dataset folder with folds.csv."""
-    recipe: Literal["cellpose", "auto"] = "cellpose"
+    recipe: Literal["cellpose", "auto"] | None = None
     """What a training does where no other setting says so. cellpose: what Cellpose does. auto: what suits the dataset
-    and the number of epochs, see docs/training.md; it is kept in the run's settings."""
+    and the number of epochs, see docs/training.md. Without it what the run was started with; cellpose for a new one."""
     name: Annotated[str, FOLDER_NAME] = "exp"
     """Name of the run. The same command again resumes it; another setting under a used name is refused."""
     runs_dir: Path = Path("runs")

@@ -62,7 +62,7 @@ def learning_rate_at(
         rates = cellpose_schedule(n_epochs, peak, from_zero=schedule == "cellpose")
         return float(rates[step // steps_per_epoch])
     total = n_epochs * steps_per_epoch
-    rise = round((WARMUP[schedule] if warmup is None else warmup) * total)
+    rise = _rise(schedule, warmup, total)
     if step < rise:
         return peak * (step + 1) / rise
     if schedule == "constant":
@@ -78,7 +78,7 @@ def same_rates(
     *,
     schedule: str,
     peak: float,
-    warmup: float | None = None,
+    warmup: tuple[float | None, float | None] = (None, None),
 ) -> bool:
     """Whether the first epochs of trainings of two lengths have the same learning rates in every step.
 
@@ -88,8 +88,10 @@ def same_rates(
         How many of the first, at most as many as each training has.
     before, after : int
         Epochs of the two trainings.
-    schedule, peak, warmup
+    schedule, peak
         As in `learning_rate_at`.
+    warmup : tuple of float or None
+        That of each.
     """
     if not epochs or before == after:
         return True
@@ -97,7 +99,20 @@ def same_rates(
         first, second = (cellpose_schedule(length, peak)[:epochs] for length in (before, after))
         return bool(np.array_equal(first, second))
     # The others rise over a share of all steps, and cosine falls over the rest.
-    return schedule == "constant" and not (WARMUP[schedule] if warmup is None else warmup)
+    rises = [
+        _share(schedule, share) * length
+        for share, length in zip(warmup, (before, after), strict=True)
+    ]
+    return schedule == "constant" and math.isclose(*rises, abs_tol=1e-9)
+
+
+def _share(schedule: str, warmup: float | None) -> float:
+    return WARMUP[schedule] if warmup is None else warmup
+
+
+def _rise(schedule: str, warmup: float | None, total: int) -> int:
+    """Steps over which a training rises; the same for shares of two lengths that differ by rounding only."""
+    return math.floor(_share(schedule, warmup) * total + 0.5 + 1e-6)
 
 
 def cellpose_schedule(n_epochs: int, peak: float, *, from_zero: bool = True) -> NDArray[np.float64]:

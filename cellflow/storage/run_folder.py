@@ -23,6 +23,7 @@ __all__ = [
     "ensemble_record",
     "final_name",
     "find_run",
+    "first_length",
     "former_hashes",
     "is_final_record",
     "joined_name",
@@ -208,9 +209,21 @@ def _record_problem(record: Any) -> str:
 
 def former_hashes(record: Mapping[str, Any]) -> list[str]:
     """Hashes of the configs that a run had before it was lengthened, from its record."""
+    return [str(item.get("config_hash")) for item in _former(record)]
+
+
+def first_length(record: Mapping[str, Any]) -> int | None:
+    """Epochs that a run was started for at first, whatever it was lengthened to since."""
+    lengths = [item.get("n_epochs") for item in _former(record)]
+    lengths.append(record["config"].get("optim", {}).get("n_epochs"))
+    return lengths[0] if type(lengths[0]) is int else None
+
+
+def _former(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """What a run was before each time that it was lengthened."""
     former = record.get("lengthened")
     items = former if isinstance(former, list) else []
-    return [str(item.get("config_hash")) for item in items if isinstance(item, dict)]
+    return [item for item in items if isinstance(item, dict)]
 
 
 def find_run(name: str | None, runs_dir: Path, *, begun: bool = True) -> RunFolder:

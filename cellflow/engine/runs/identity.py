@@ -12,7 +12,7 @@ from typing import Any
 
 from cellflow.config import TrainConfig, config_differences, config_to_dict
 from cellflow.engine.data.folds import copy_folds
-from cellflow.engine.runs.lengthen import check_length, lengthen
+from cellflow.engine.runs.lengthen import check_length, is_of_length, lengthen
 from cellflow.engine.runs.next_command import named_folds, train_command
 from cellflow.engine.runs.run_records import with_later_settings
 from cellflow.engine.runs.start_file import start_hashes, start_identity
@@ -22,7 +22,7 @@ from cellflow.io.target_folder import TargetFolder
 from cellflow.storage.records import dict_or_empty
 from cellflow.storage.run_folder import RunFolder
 
-__all__ = ["check_run", "free_name", "identity", "open_run", "versions"]
+__all__ = ["check_run", "free_name", "identity", "is_begun", "open_run", "versions"]
 
 _NOT_IDENTITY = (
     "fold", "data", "recipe", "name", "runs_dir", "savedir", "time_budget", "scheduler", "download",
@@ -67,7 +67,7 @@ def check_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> None:
         setting only where `check_length` says why they cannot be trained.
     """
     run = RunFolder(config.runs_dir / config.name)
-    if not _is_begun(run):
+    if not is_begun(run):
         return
     old, record = run.read_record(), _new_record(config, dataset, folds)
     changes = config_differences(with_later_settings(old["config"]), record["config"])
@@ -76,9 +76,8 @@ def check_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> None:
     if old["folds_hash"] != record["folds_hash"]:
         changes.append(f"folds.csv: not the split the run was started with, which is {run.folds}")
     changes += _other_starts(run, old, record)
-    length = old["config"].get("optim", {}).get("n_epochs")
-    if len(changes) == 1 and isinstance(length, int) and length != config.optim.n_epochs:
-        _check_change_of_length(run, config, length)
+    if is_of_length(changes) and isinstance(old["config"]["optim"].get("n_epochs"), int):
+        _check_change_of_length(run, config, old["config"]["optim"])
     elif changes:
         raise RunError(
             f"The run {config.name!r} in {run.path} was started with something else (old -> new):\n"
@@ -92,7 +91,7 @@ def open_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> RunFold
     """Start the run that a config names, or continue it, for more epochs where the config wants it; see `check_run`."""
     run = RunFolder(config.runs_dir / config.name)
     check_run(config, dataset, folds)
-    if not _is_begun(run):
+    if not is_begun(run):
         record = _new_record(config, dataset, folds)
         run.path.mkdir(parents=True, exist_ok=True)
         copy_folds(dataset, run.path)
@@ -106,7 +105,7 @@ def open_run(config: TrainConfig, dataset: Dataset, folds: list[int]) -> RunFold
     return run
 
 
-def _is_begun(run: RunFolder) -> bool:
+def is_begun(run: RunFolder) -> bool:
     """Whether there is a run to be continued."""
     return run.exists() and run.has_progress()
 
@@ -150,10 +149,10 @@ def _record_starts(run: RunFolder, config: TrainConfig, folds: list[int]) -> Non
         run.write_record(record | {"starts": starts})
 
 
-def _check_change_of_length(run: RunFolder, config: TrainConfig, before: int) -> None:
+def _check_change_of_length(run: RunFolder, config: TrainConfig, optim: Mapping[str, Any]) -> None:
     """Where a run cannot go on to another last epoch, say what starts another one from its models."""
-    after = config.optim.n_epochs
-    reason = check_length(run, config.optim, before)
+    before, after = optim["n_epochs"], config.optim.n_epochs
+    reason = check_length(run, config.optim, optim)
     if not reason:
         return
     stem = run.name.rstrip("0123456789") or run.name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -17,19 +17,35 @@ from cellflow.storage.locks import hold_lock
 from cellflow.storage.records import read_json
 from cellflow.storage.run_folder import FoldFolder, RunFolder
 
-__all__ = ["check_length", "lengthen"]
+__all__ = ["at_length", "check_length", "is_of_length", "lengthen"]
+
+_LENGTH = {"optim.n_epochs", "optim.warmup"}
+"""Settings in which a run may differ from what it was."""
 
 
-def check_length(run: RunFolder, optim: OptimConfig, n_epochs: int) -> str:
+def at_length(settings: Mapping[str, Any], before: int, after: int) -> dict[str, Any]:
+    """Settings for more epochs than they were made for: the warm-up, which is a share, takes as many as before."""
+    share = settings.get("warmup")
+    rises = {"warmup": share * before / after} if share and before < after else {}
+    return {**settings, **rises}
+
+
+def is_of_length(changes: Sequence[str]) -> bool:
+    """Whether lines of `config_differences` are of nothing but the number of epochs, and the share of the warm-up."""
+    names = {line.partition(":")[0] for line in changes}
+    return "optim.n_epochs" in names and names <= _LENGTH
+
+
+def check_length(run: RunFolder, optim: OptimConfig, before: Mapping[str, Any]) -> str:
     """Why a run cannot go on to another last epoch; empty where it can.
 
     It can where the new length gives every epoch that any of its folds has trained the learning rates it
     had: what comes out is then what a run of the new length would have given. The schedules cellpose and
     step are alike for all lengths up to 100 epochs and, up to the halvings, for longer ones; constant
-    without a warm-up is alike for all; cosine for none. `optim` has the new length; `n_epochs` is the last epoch
-    that the run was started for.
+    whose warm-up takes as many epochs is alike for all; cosine for none. `optim` has the new length; `before` is the
+    same part of the run's record.
     """
-    trained = _trained(run)
+    trained, n_epochs = _trained(run), before["n_epochs"]
     if optim.n_epochs < n_epochs:
         done = max((epochs for _, epochs, _ in trained), default=0)
         return (
@@ -42,7 +58,8 @@ def check_length(run: RunFolder, optim: OptimConfig, n_epochs: int) -> str:
             )
         alike = same_rates(
             epochs, n_epochs, optim.n_epochs,
-            schedule=chosen(optim.schedule), peak=optim.peak_learning_rate, warmup=optim.warmup,
+            schedule=chosen(optim.schedule), peak=optim.peak_learning_rate,
+            warmup=(before.get("warmup"), optim.warmup),
         )  # fmt: skip
         if not alike:
             return (

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from cellflow.config import TrainConfig, check_config
+from cellflow.config.layers import with_settings
 from cellflow.config.recipes import CELLPOSE, filled
+from cellflow.engine.runs.identity import is_begun
+from cellflow.engine.runs.lengthen import at_length
 from cellflow.engine.training.trainable import with_channel_numbers
 from cellflow.io.dataset import Dataset
 from cellflow.nn.ranks import ranks_asked
+from cellflow.storage.plain_values import flatten
+from cellflow.storage.run_folder import RunFolder, debug_name, final_name, first_length
 
 __all__ = ["auto_recipe", "settled_config"]
 
 _log = logging.getLogger(__name__)
 
+DEFAULT = "cellpose"
+"""Recipe of a new run for which none is named."""
+DECIDED = (*CELLPOSE, "learning_rate", "warmup")
+"""Settings that recipes decide."""
 FEW_STEPS = 500
 """A training of fewer steps of `CELLPOSE`'s batch takes twice as many of half of it."""
 AVERAGED = 0.2
@@ -35,17 +45,65 @@ SPREAD = 0.4
 def settled_config(config: TrainConfig) -> TrainConfig:
     """A config with nothing left open: channels are numbers, and its recipe says what it does not.
 
+    A recipe chooses once, for the number of epochs that a run is started for. Where none is named, a run that has
+    begun goes on as it was started, whatever its recipe was.
+
     Raises
     ------
     ConfigError
         If a name is not that of one channel, or settings do not go with what the recipe says.
     DataError
         If the recipe looks at the dataset and it cannot be read.
+    RunError
+        If the run has begun and its record cannot be read.
     """
     config = with_channel_numbers(config)
-    recipe = CELLPOSE if config.recipe == "cellpose" else auto_recipe(config)
+    begun = _begun(config)
+    if config.recipe is None and begun is not None:
+        recipe = _as_begun(config, begun)
+    elif (config.recipe or DEFAULT) == "cellpose":
+        recipe = CELLPOSE
+    else:
+        recipe = _auto_of_start(config, begun)
+        _say(config, recipe)
     settled = filled(config, recipe)
     check_config(settled)
+    return settled
+
+
+def _begun(config: TrainConfig) -> RunFolder | None:
+    """The run that a config names, or else the one whose folds vouch for it, where that has begun."""
+    names = [final_name(config.name), config.name] if config.is_final else [config.name]
+    names = [debug_name(name) for name in names] if config.debug else names
+    runs = [RunFolder(config.runs_dir / name) for name in names]
+    return next((run for run in runs if is_begun(run)), None)
+
+
+def _as_begun(config: TrainConfig, run: RunFolder) -> Mapping[str, Any]:
+    """What a recipe would decide, as it is in a run that has begun."""
+    was = dict(flatten(run.read_record()["config"]))
+    known = {name.rpartition(".")[2]: value for name, value in was.items()}
+    names = [name for name in (*DECIDED, "n_epochs") if name in known]
+    there = with_settings(
+        TrainConfig(), {name: known[name] for name in names}, str(run.record_path)
+    )
+    everything = {**vars(there), **vars(there.sampling), **vars(there.optim)}
+    kept = {name: everything[name] for name in names}
+    return at_length({**CELLPOSE, **kept}, there.optim.n_epochs, config.optim.n_epochs)
+
+
+def _auto_of_start(config: TrainConfig, run: RunFolder | None) -> Mapping[str, Any]:
+    """What `auto` chose when the run was started, for more epochs where it is lengthened."""
+    before = run and first_length(run.read_record())
+    if not before:
+        return auto_recipe(config)
+    started = replace(config, optim=replace(config.optim, n_epochs=before))
+    return at_length(auto_recipe(started), before, config.optim.n_epochs)
+
+
+def _say(config: TrainConfig, recipe: Mapping[str, Any]) -> None:
+    """Log what a recipe fills in; one process speaks for all."""
+    settled = filled(config, recipe)
     groups = [(config, settled), (config.optim, settled.optim), (config.sampling, settled.sampling)]
     words = [
         f"--{name} {getattr(after, name)}"
@@ -53,10 +111,8 @@ def settled_config(config: TrainConfig) -> TrainConfig:
         for name in recipe
         if getattr(before, name, 0) is None and getattr(after, name) is not None
     ]
-    first = ranks_asked()[1] == 0  # one process speaks for all
-    if config.recipe != "cellpose" and words and first:
-        _log.info("recipe %s: %s", config.recipe, " ".join(words))
-    return settled
+    if words and ranks_asked()[1] == 0:
+        _log.info("recipe %s: %s", config.recipe or DEFAULT, " ".join(words))
 
 
 def auto_recipe(config: TrainConfig) -> Mapping[str, Any]:

@@ -185,30 +185,33 @@ def test_not_while_a_fold_is_trained(short: TrainConfig) -> None:
 
 @pytest.mark.parametrize("schedule", ["cellpose", "step", "constant", "cosine"])
 @pytest.mark.parametrize("warmup", [None, 0.0, 0.1])
+@pytest.mark.parametrize("as_long", [False, True])
 @pytest.mark.parametrize(
     ("before", "after"), [(30, 60), (5, 12), (100, 200), (200, 300), (90, 120), (400, 500), (7, 7)]
 )
 def test_same_rates_are_the_rates(
-    schedule: str, warmup: float | None, before: int, after: int
+    schedule: str, warmup: float | None, as_long: bool, before: int, after: int
 ) -> None:
-    """Against the learning rate of every step."""
+    """Against the learning rate of every step; `as_long`: of a warm-up of as many steps."""
     steps = 3
     for epochs in (1, 5, before // 2, before):
-        found = same_rates(epochs, before, after, schedule=schedule, peak=0.2, warmup=warmup)
+        shares = warmup, (warmup * before / after if warmup and as_long else warmup)
+        found = same_rates(epochs, before, after, schedule=schedule, peak=0.2, warmup=shares)
         rates = [
             [
                 learning_rate_at(
                     step, schedule=schedule, peak=0.2, n_epochs=length, steps_per_epoch=steps,
-                    warmup=warmup,
+                    warmup=share,
                 )
                 for step in range(epochs * steps)
             ]
-            for length in (before, after)
+            for length, share in zip((before, after), shares, strict=True)
         ]  # fmt: skip
         if found:
             assert rates[0] == rates[1]
         elif schedule in ("cellpose", "step"):
             assert rates[0] != rates[1]
+        assert found or schedule != "constant" or (warmup and not as_long)
 
 
 def test_the_first_epochs_of_cellpose_are_alike() -> None:

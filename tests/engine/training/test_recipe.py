@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import re
 import shutil
 import warnings
 from dataclasses import replace
@@ -14,6 +16,7 @@ import yaml
 from cellflow.cli import main
 from cellflow.config import ModelConfig, OptimConfig, SamplingConfig, TrainConfig
 from cellflow.engine.training.recipe import settled_config
+from cellflow.engine.training.train import train
 from cellflow.errors import ConfigError
 from cellflow.storage.run_folder import RunFolder
 
@@ -140,10 +143,56 @@ def test_a_run_of_the_recipe_from_files_to_files(
 
     assert cellflow(*words, "--recipe", "auto") == 0  # what is finished is not trained again
     assert cellflow("train", "--config", str(run.settings("train")), "--fold", "0") == 0
+    assert cellflow(*words) == 0  # what is not said is as it was begun
     assert run.fold(0).history.read_bytes() == history
     capsys.readouterr()
-    assert cellflow(*words) != 0
+    assert cellflow(*words, "--recipe", "cellpose") != 0
     assert "optim.optimizer: adamw -> sgd" in capsys.readouterr().err
+
+    # for more epochs its settings stay what they are, and its warm-up takes as many
+    words[words.index("--n_epochs") + 1] = "5"
+    for recipe in (["--recipe", "auto"], []):
+        assert cellflow(*words, *recipe) == 0
+        longer = run.read_record()["config"]["optim"]
+        assert longer["ema"] == optim["ema"]
+        assert longer["warmup"] == pytest.approx(0.1 * 3 / 5)
+    kept = pd.read_csv(run.fold(0).history, index_col="epoch")
+    before = pd.read_csv(io.BytesIO(history), index_col="epoch")
+    assert list(kept.index) == [1, 2, 3, 4, 5]
+    assert (kept["train_loss"][:3] == before["train_loss"]).all()
+    words[words.index("--n_epochs") + 1] = "7"  # a second time
+    assert cellflow(*words, "--recipe", "auto") == 0
+    assert run.read_record()["config"]["optim"]["warmup"] == pytest.approx(0.1 * 3 / 7)
+
+
+def test_a_run_goes_on_as_it_was_begun_whatever_is_left_open(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    """Cellpose's recipe too, and what its owner gave; a new name has a new choice."""
+    given = OptimConfig(optimizer="adamw", batch_size=3, n_epochs=1, ema=0.5, schedule="step")
+    begun = replace(tiny_config, runs_dir=tmp_path, fold=("0",), recipe="cellpose", optim=given)
+    train(begun)
+    again = replace(begun, recipe=None, optim=OptimConfig(n_epochs=1))
+    settled = settled_config(again)
+    assert settled == replace(settled_config(begun), recipe=None)
+    (result,) = train(again)
+    assert result.finished == "epochs"
+    final = settled_config(replace(again, fold=("none",)))
+    assert (final.optim, final.sampling) == (settled.optim, settled.sampling)
+    other = settled_config(replace(again, name="other", optim=OptimConfig(n_epochs=3)))
+    assert (other.optim.ema, other.optim.batch_size) != (0.5, 3)
+
+
+def test_a_begun_run_of_which_the_record_is_damaged(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    config = replace(tiny_config, runs_dir=tmp_path, fold=("0",))
+    train(replace(config, optim=replace(config.optim, n_epochs=1)))
+    record = RunFolder(tmp_path / config.name).record_path
+    text = record.read_text()
+    record.write_text(re.sub("batch_size: .*", "batch_size: many", text))
+    with pytest.raises(ConfigError, match=f"{record}(.|\n)*batch_size: expected .*'many'"):
+        train(replace(config, optim=OptimConfig(n_epochs=1)))
 
 
 def test_the_recipe_of_a_chain_does_not_change_once_its_folds_are_there(
