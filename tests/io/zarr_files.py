@@ -75,7 +75,8 @@ def write_image(
         place = path / "labels" / name
         facts = multiscales("yx", **{"image-label": {"source": {"image": "../../"}}})
         write_group(place, facts, version)
-        write_array(place / "0", label_map, version)
+        sides = {"chunks": options["chunks"][-2:]} if "chunks" in options else {}
+        write_array(place / "0", label_map, version, **sides)
     return path
 
 

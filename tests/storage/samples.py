@@ -96,13 +96,14 @@ TIFFS: dict[str, tuple[Any, dict[str, Any]]] = {
                                       "metadata": {"axes": "CYX", "unit": "um", "Labels": ["a", "b"]}}),
     "palette": (SMOOTH, {"photometric": "palette", "colormap": RNG.integers(0, 2**16, (3, 256), dtype=np.uint16)}),
 }  # fmt: skip
-SHARDS = {"shards": (2, 32, 32), "chunks": (1, 16, 16)}
+SHARDS = {"shards": (2, 32, 64), "chunks": (1, 32, 32)}
 ZARR_METADATA = {"0.5": "**/zarr.json", "0.4": "**/.z*"}
 
 
 def zarr(version: str, folder: Path, **options: Any) -> Path:
     pixels = np.stack([GREY, GREY[::-1]])
     names, labels = ("a", "b"), {"cells": LABELS.astype(np.uint16)}
+    options = {"chunks": (2, 32, 32)} | options  # few, so that cases take little time
     return zarr_files.write_image(
         folder / "a.zarr", pixels, version=version, names=names, labels=labels, levels=1, **options
     )
