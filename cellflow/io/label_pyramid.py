@@ -15,6 +15,7 @@ from zarr.codecs import BloscCodec
 
 from cellflow.io._ngff import VERSION, image_attributes
 from cellflow.io.pixel_size import PixelSize
+from cellflow.storage.atomic import naming
 from cellflow.types import Box
 
 __all__ = ["LabelPyramid", "create_label_pyramid", "level_shapes"]
@@ -64,17 +65,18 @@ def create_label_pyramid(
     if image is not None:
         facts["source"] = {"image": str(image)}
     attributes = image_attributes(name, "yx", len(shapes), pixel_size, **{"image-label": facts})
-    zarr.create_group(path, attributes=attributes, overwrite=True)
-    for number, level in enumerate(shapes):
-        zarr.create_array(
-            path / str(number),
-            shape=level,
-            chunks=(chunk, chunk),
-            dtype=np.min_scalar_type(largest),
-            fill_value=0,
-            compressors=BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
-            dimension_names=["y", "x"],
-        )
+    with naming(path):
+        zarr.create_group(path, attributes=attributes, overwrite=True)
+        for number, level in enumerate(shapes):
+            zarr.create_array(
+                path / str(number),
+                shape=level,
+                chunks=(chunk, chunk),
+                dtype=np.min_scalar_type(largest),
+                fill_value=0,
+                compressors=BloscCodec(cname="zstd", clevel=3, shuffle="shuffle"),
+                dimension_names=["y", "x"],
+            )
     return LabelPyramid(path)
 
 
@@ -108,7 +110,8 @@ class LabelPyramid:
     def write(self, box: Box, labels: NDArray[Any], level: int = 0) -> None:
         """Write the labels of a box."""
         array = self._level(level)
-        array[box.slices] = labels.astype(array.dtype, copy=False)
+        with naming(self.path):
+            array[box.slices] = labels.astype(array.dtype, copy=False)
 
     def remove_leftovers(self) -> None:
         """Remove the parts of chunks that writers have left which were killed; there must be none at work."""

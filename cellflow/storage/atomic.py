@@ -35,6 +35,7 @@ __all__ = [
     "atomic_path",
     "is_temporary",
     "made_folder",
+    "naming",
     "remove_leftovers",
     "restore_folder",
     "scratch_folder",
@@ -60,7 +61,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path = Path(path)
     _clear(os.path.abspath(path.parent))  # noqa: PTH100  # resolving costs a look at every parent
     with (
-        _told_of(path),
+        naming(path),
         made_folder(path.parent),
         owned_file(lambda token: path.with_name(f".{token}.tmp{path.suffix}")) as (temporary, _),
     ):
@@ -91,7 +92,7 @@ def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
     if path.exists() and not replace:
         text = f"{path} exists already. Choose another folder, or add --overwrite to replace it."
         raise DataError(text, path=path)
-    with _told_of(path), made_folder(path.parent), _writing(path) as parts:
+    with naming(path), made_folder(path.parent), _writing(path) as parts:
         parts.new.mkdir()
         yield parts.new
         for item in [*parts.new.rglob("*"), parts.new]:
@@ -104,7 +105,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     """Yield a folder beside `path`, on its disk, that is gone in the end; at the next call after a kill."""
     path = Path(os.path.realpath(path))  # a link stays, and "." has a name
     restore_folder(path)
-    with _told_of(path), _writing(path) as parts:
+    with naming(path), _writing(path) as parts:
         parts.new.mkdir()
         yield parts.new
 
@@ -267,8 +268,8 @@ def _swap_in(parts: _Parts, path: Path) -> None:
 
 
 @contextmanager
-def _told_of(path: Path) -> Iterator[None]:
-    """Errors name the target, which people know, and not the temporary file."""
+def naming(path: Path) -> Iterator[None]:
+    """Errors of the disk name the target, which people know, where they name no file or a temporary one."""
     try:
         yield
     except OSError as error:

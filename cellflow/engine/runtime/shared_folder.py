@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cellflow.engine.runtime.tasks import Scheduler
 from cellflow.errors import RunError
-from cellflow.storage.atomic import remove_leftovers
+from cellflow.storage.atomic import naming, remove_leftovers
 from cellflow.storage.locks import owned_file
 
 __all__ = ["SharedFolder", "shared_folder"]
@@ -55,7 +55,10 @@ def shared_folder(scheduler: Scheduler, folder: Path) -> Iterator[SharedFolder]:
     """Check that all workers see a folder that is there; give tasks what comes out, for workers that come later."""
     folder = folder.resolve()
     remove_leftovers(folder)
-    with owned_file(lambda token: SharedFolder(folder, token).file) as (file, token):
+    with (
+        naming(folder),
+        owned_file(lambda token: SharedFolder(folder, token).file) as (file, token),
+    ):
         shared = SharedFolder(folder, token)
         try:
             file.write_text(token, encoding="utf-8")

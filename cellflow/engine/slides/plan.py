@@ -18,10 +18,12 @@ from cellflow.io.pixel_size import PixelSize
 from cellflow.numeric.normalize import Scaling, scale_channels, select_channels
 from cellflow.storage.records import read_json
 
-__all__ = ["PLAN", "SlidePlan", "read_plan"]
+__all__ = ["BLOCKS", "PLAN", "SlidePlan", "read_plan"]
 
-PLAN = ".blocks/plan.json"
-"""File of the plan in the folder of a slide; without it what else lies in ``.blocks`` means nothing."""
+BLOCKS = ".blocks"
+"""Folder of what blocks leave while a slide is under way, in the folder of the slide."""
+PLAN = f"{BLOCKS}/plan.json"
+"""File of the plan; without it what else lies there means nothing."""
 
 
 @dataclass(frozen=True)

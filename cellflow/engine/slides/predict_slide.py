@@ -21,7 +21,7 @@ from cellflow.engine.slides.cell_steps import check_owned, find_cells, find_ends
 from cellflow.engine.slides.flow_step import make_flows
 from cellflow.engine.slides.label_step import LABELS, write_labels, write_level
 from cellflow.engine.slides.plan import PLAN, SlidePlan, read_plan
-from cellflow.engine.slides.store import STEPS, SlideStore
+from cellflow.engine.slides.store import STEPS, SlideStore, remove_blocks
 from cellflow.engine.slides.table_step import CELLS, OUTLINES, join_tables, measure_owned
 from cellflow.engine.slides.work import SlideJob
 from cellflow.errors import DataError, RunError
@@ -102,7 +102,7 @@ def predict_slide(
         if known is not None:
             _check_same(job, known, identity)
             if not known.get("failed") and type(known.get("cells")) is int:
-                shutil.rmtree(folder / ".blocks", ignore_errors=True)  # if a kill came before that
+                remove_blocks(folder)  # if a kill came before that
                 _log.info("%s is there", folder)
                 return _result(folder, known)
         plan = _begin(job, identity, make_plan)
@@ -116,8 +116,8 @@ def _clear(folder: Path) -> None:
     """Remove all; what says how the rest was made first, so that no later command goes on with a part of it."""
     for name in (RECORD, PLAN):
         (folder / name).unlink(missing_ok=True)
-    for name in (LABELS, ".blocks"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    shutil.rmtree(folder / LABELS, ignore_errors=True)
+    remove_blocks(folder)
     for name in (CELLS, OUTLINES):
         (folder / name).unlink(missing_ok=True)
 

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import shutil
 from collections.abc import Iterable
 from functools import cached_property
@@ -25,11 +26,14 @@ from zarr.codecs import BloscCodec
 
 from cellflow.engine.runtime.tasks import is_cancelled
 from cellflow.engine.slides.blocks import BlockGrid
+from cellflow.engine.slides.plan import BLOCKS, PLAN
 from cellflow.errors import DataError, RunError
-from cellflow.storage.atomic import atomic_path, remove_leftovers
+from cellflow.storage.atomic import atomic_path, naming, remove_leftovers
 from cellflow.types import Box
 
-__all__ = ["NOTHING", "STEPS", "SlideStore"]
+__all__ = ["NOTHING", "STEPS", "SlideStore", "remove_blocks"]
+
+_log = logging.getLogger(__name__)
 
 NOTHING = -1000.0
 """Logit where nothing was computed: background, whatever the thresholds."""
@@ -50,7 +54,7 @@ class SlideStore:
     """Arrays and records of a slide's blocks."""
 
     def __init__(self, folder: Path, grid: BlockGrid) -> None:
-        self.path = folder / ".blocks"
+        self.path = folder / BLOCKS
         self.grid = grid
 
     def create(self) -> None:
@@ -59,15 +63,17 @@ class SlideStore:
         for name, (before, dtype, fill) in _ARRAYS.items():
             if (self._array_path(name) / "zarr.json").is_file():
                 continue
-            zarr.create_array(
-                self._array_path(name),
-                shape=(*before, *self.grid.shape),
-                chunks=(*before, side, side),
-                dtype=dtype,
-                fill_value=fill,
-                compressors=BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"),
-                overwrite=True,
-            )
+            path = self._array_path(name)
+            with naming(path):
+                zarr.create_array(
+                    path,
+                    shape=(*before, *self.grid.shape),
+                    chunks=(*before, side, side),
+                    dtype=dtype,
+                    fill_value=fill,
+                    compressors=BloscCodec(cname="lz4", clevel=5, shuffle="shuffle"),
+                    overwrite=True,
+                )
 
     def _array_path(self, name: str) -> Path:
         return self.path / f"{name}.zarr"
@@ -79,7 +85,8 @@ class SlideStore:
     def write(self, name: str, box: Box, values: NDArray[Any]) -> None:
         """Write a box of an array that no other block writes to."""
         array = self._arrays[name]
-        array[(..., *box.slices)] = values.astype(array.dtype, copy=False)
+        with naming(self._array_path(name)):
+            array[(..., *box.slices)] = values.astype(array.dtype, copy=False)
 
     def read(self, name: str, box: Box) -> NDArray[Any]:
         """Read a box of an array, in its own type."""
@@ -148,5 +155,14 @@ class SlideStore:
 
     def remove(self) -> None:
         """Remove all of it; the plan first, without which the rest means nothing."""
-        (self.path / "plan.json").unlink(missing_ok=True)
-        shutil.rmtree(self.path, ignore_errors=True)
+        (self.path.parent / PLAN).unlink(missing_ok=True)
+        remove_blocks(self.path.parent)
+
+
+def remove_blocks(folder: Path) -> None:
+    """Remove what blocks have left in a slide's folder; what cannot be removed is told."""
+    path = folder / BLOCKS
+    if path.exists():
+        shutil.rmtree(path, ignore_errors=True)
+        if path.exists():
+            _log.warning("%s could not be removed; nothing needs it any more", path)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
+import resource
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -23,7 +28,9 @@ from cellflow.engine.slides.blocks import BlockGrid
 from cellflow.engine.slides.store import SlideStore
 from cellflow.errors import DataError, RunError
 from cellflow.io.images import read_image, write_labels
+from cellflow.io.label_pyramid import create_label_pyramid
 from cellflow.io.large import coarse_pixels, open_large_image
+from cellflow.types import Box
 
 SCRIPT = Path(__file__).resolve().parents[3] / "benchmarks" / "faults.py"
 THRESHOLDS = ("--cellprob_threshold", "-1", "--flow_threshold", "2", "--min_size", "5")
@@ -64,6 +71,38 @@ def test_what_nobody_waits_for_any_more_is_not_noted(tmp_path):
     assert store.done("flows") == set()
     store.save("flows", "0_0")
     assert store.done("flows") == {"0_0"}
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    """The system's own limit stands in for a full disk: a write beyond it really fails, and names no file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_array(tmp_path):
+    """zarr's own errors of writing have none."""
+    grid, box = BlockGrid((300, 300), 256), Box(0, 256, 0, 256)
+    values = np.random.default_rng(0).normal(size=(2, 256, 256))
+    store, path = SlideStore(tmp_path, grid), tmp_path / "labels.zarr"
+    with files_of_at_most(50):
+        with pytest.raises(OSError, match=re.escape(str(store.path / "flow.zarr"))):
+            store.create()
+        with pytest.raises(OSError, match=re.escape(str(path))):
+            create_label_pyramid(path, grid.shape, chunk=256, largest=9)
+    store.create()
+    labels = create_label_pyramid(path, grid.shape, chunk=256, largest=9)
+    with files_of_at_most(1000):
+        with pytest.raises(OSError, match=re.escape(str(store.path / "flow.zarr"))):
+            store.write("flow", box, values)
+        with pytest.raises(OSError, match=re.escape(str(path))):
+            labels.write(box, np.random.default_rng(0).integers(0, 9, (256, 256)))
 
 
 @pytest.mark.slow
