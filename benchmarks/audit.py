@@ -127,6 +127,7 @@ def train(folder: Path, epochs: int, seed: int) -> None:
             name="planted",
             seed=seed,
             eval_every=epochs,
+            recipe="cellpose",
             model=ModelConfig(diam_mean=15.0),
             optim=OptimConfig(optimizer="adamw", schedule="cosine", n_epochs=epochs, batch_size=4),
             sampling=SamplingConfig(bsize=96, min_train_masks=1, rescale="dataset"),

@@ -5,9 +5,10 @@
 
 SOURCE has `images/`, `masks/` and `classes.csv`; images of the class `--kind` are used. The same `--tests` of them are
 scored in all trainings; of the others as many as `--images` says train, chosen by the seed, fewer among more. After
-`--` come settings of `cellflow train` as `name=value,name=value`; `scratch` among them starts from new weights
-instead of the model. Every training takes `--steps` steps of 8 crops, or the same crops in smaller batches, and is
-evaluated at quarters of them; epoch 0 is the model itself. What is trained is not trained again.
+`--` come settings of `cellflow train` as `name=value,name=value`, on top of Cellpose's recipe or `recipe=NAME`;
+`scratch` among them starts from new weights instead of the model. Every training takes `--steps` steps of 8 crops, or
+the same crops in smaller batches, and is evaluated at quarters of them; epoch 0 is the model itself. What is trained
+is not trained again.
 
 Printed is a Markdown table of mean scores by the part of the training that is done: of the average of the weights
 where there is one, from which nothing was chosen. `against start` is the difference of the last to epoch 0, with
@@ -73,6 +74,7 @@ def config_of(options: argparse.Namespace, recipe: str, count: int, seed: int) -
         runs_dir=options.work / "runs",
         seed=seed,
         eval_every=1,
+        recipe="cellpose",
     )
     words = [word for word in recipe.split(",") if word != "scratch"]
     given = {

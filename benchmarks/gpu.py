@@ -171,6 +171,7 @@ def part_precision(options: argparse.Namespace, machine: Machine, folder: Path) 
     for name in (*amps(machine.device), "all"):
         config = TrainConfig(
             data=dataset.path, name=f"amp_{name}", runs_dir=runs, eval_every=4, sampling=SamplingConfig(bsize=64),
+            recipe="cellpose",
             fold=("all",) if name == "all" else ("0",), optim=OptimConfig(n_epochs=4, batch_size=4),
             runtime=RuntimeConfig(device=options.device, amp="auto" if name == "all" else name),
         )  # fmt: skip
@@ -216,7 +217,7 @@ def part_fold(options: argparse.Namespace, machine: Machine, folder: Path) -> No
     make_folds(FoldsConfig(data=dataset.path))
     print("| run | folds | seconds | best score |\n|---|---|---|---|")
     config = TrainConfig(
-        data=dataset.path, name="fold", runs_dir=folder / "runs", fold=("0",),
+        data=dataset.path, name="fold", runs_dir=folder / "runs", fold=("0",), recipe="cellpose",
         time_budget=f"{options.seconds}s", eval_every=50, optim=OptimConfig(n_epochs=2000),
         runtime=RuntimeConfig(device=options.device),
     )  # fmt: skip

@@ -4,14 +4,14 @@
         "" recipe=auto optimizer=adamw,schedule=cosine,intensity=1
     python benchmarks/recipes.py ... --all optimizer=adamw --screen schedule=step/cosine intensity=0/1
 
-A recipe is a list of settings of `cellflow train` as `name=value,name=value`; an empty one has none, and the first
-is what the others are compared with; `--all` has settings of all of them. Every recipe is trained on every fold
-with every seed through `cellflow.train`, evaluated at the end only, and scored as the last epoch's weights (their
-moving average, where the recipe has one) score the fold's validation images, from which nothing was chosen. A
-training that is there is not done again. Printed is a Markdown table: mean score, mean difference to the first
-recipe with its 95 % interval, and the difference of each training. The interval resamples images (whole groups),
-each with the mean over its seeds; so it says what other images would give. Differences of single trainings say what
-another seed would.
+A recipe is a list of settings of `cellflow train` as `name=value,name=value`, on top of Cellpose's recipe or that of
+`recipe=NAME`; an empty one has none, and the first is what the others are compared with; `--all` has settings of all
+of them. Every recipe is trained on every fold with every seed through `cellflow.train`, evaluated at the end only,
+and scored as the last epoch's weights (their moving average, where the recipe has one) score the fold's validation
+images, from which nothing was chosen. A training that is there is not done again. Printed is a Markdown table: mean
+score, mean difference to the first recipe with its 95 % interval, and the difference of each training. The interval
+resamples images (whole groups), each with the mean over its seeds; so it says what other images would give.
+Differences of single trainings say what another seed would.
 
 `--screen` makes recipes of its own: up to 8 settings with two values each in 16 trainings a fold and seed, a
 fractional factorial design in which no main effect is mixed with another or with an interaction of two. Printed are
@@ -68,6 +68,7 @@ def config_of(options: argparse.Namespace, training: Trained) -> TrainConfig:
         runs_dir=options.work,
         seed=training.seed,
         eval_every=options.epochs,
+        recipe="cellpose",
     )
     config = replace(config, optim=replace(config.optim, n_epochs=options.epochs))
     given = {}

@@ -150,6 +150,7 @@ def stand_in(folder: Path) -> Path:
         cellflow.train(
             TrainConfig(
                 data=folder / "data", fold="0", name="stand_in", runs_dir=folder / "runs", eval_every=200,
+                recipe="cellpose",
                 model=ModelConfig(pretrained_model=str(untrained)),
                 optim=OptimConfig(optimizer="adamw", schedule="cosine", n_epochs=200, batch_size=4),
                 sampling=SamplingConfig(bsize=96), runtime=CPU,

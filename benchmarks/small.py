@@ -38,6 +38,7 @@ def small_training(
         name="small",
         fold=("0",),
         eval_every=2,
+        recipe="cellpose",
         model=ModelConfig(diam_mean=17.0),
         optim=OptimConfig(optimizer="adamw", schedule="cosine", n_epochs=4, batch_size=2),
         sampling=SamplingConfig(bsize=64, min_train_masks=1),

@@ -2,11 +2,11 @@
 
     python benchmarks/snapshots.py --data DATASET --work FOLDER --fold 0 -- recipe=auto schedule=cosine,recipe=auto
 
-Each recipe (settings of `cellflow train` as `name=value,name=value`) is trained once on the fold, with states kept at
-the half, two thirds, five sixths and the end of its epochs. Printed are mean scores of the fold's validation images,
-from which nothing is chosen: of the weights after each of these, of the mean flows of the last two, three and four,
-and the same of the moving average of the weights, where the recipe has one. `--width 0.25` trains
-networks of a quarter of the U-Net's feature maps.
+Each recipe (settings of `cellflow train` as `name=value,name=value`, on top of Cellpose's recipe or `recipe=NAME`) is
+trained once on the fold, with states kept at the half, two thirds, five sixths and the end of its epochs. Printed are
+mean scores of the fold's validation images, from which nothing is chosen: of the weights after each of these, of the
+mean flows of the last two, three and four, and the same of the moving average of the weights, where the recipe has
+one. `--width 0.25` trains networks of a quarter of the U-Net's feature maps.
 """
 
 from __future__ import annotations
@@ -117,6 +117,7 @@ def main() -> None:
         config = TrainConfig(
             data=options.data, fold=(str(options.fold),), runs_dir=options.work,
             name=recipe.replace("=", "-").replace(",", "_"), eval_every=options.epochs,
+            recipe="cellpose",
         )  # fmt: skip
         given = {
             key: yaml.safe_load(text)

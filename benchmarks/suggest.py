@@ -148,6 +148,7 @@ def training(args: argparse.Namespace, name: str, data: Path, fold: str, seed: i
         save_model_file(start, UNet(DIAMETER, widths=args.widths), {"chan": 0, "chan2": 0})
     return TrainConfig(
         data=data, name=name, runs_dir=args.work / "runs", fold=(fold,), seed=seed, eval_every=10,
+        recipe="cellpose",
         model=ModelConfig(pretrained_model=str(start)),
         optim=OptimConfig(optimizer="adamw", schedule="cosine", n_epochs=10, batch_size=4),
         sampling=SamplingConfig(nimg_per_epoch=4 * per_epoch, bsize=112, min_train_masks=1),

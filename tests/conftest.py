@@ -153,6 +153,7 @@ def tiny_config(tiny_data: Path) -> TrainConfig:
         runs_dir=tiny_data.parent / "runs",
         name="tiny",
         eval_every=2,
+        recipe="cellpose",
         model=ModelConfig(diam_mean=17.0),
         optim=OptimConfig(optimizer="adamw", schedule="cosine", n_epochs=3, batch_size=2),
         sampling=SamplingConfig(bsize=64, min_train_masks=1),

@@ -35,7 +35,7 @@ def filled(config: TrainConfig, recipe: Mapping[str, Any]) -> TrainConfig:
 
 
 def plain_training() -> TrainConfig:
-    """What a training does where nothing is set: what a run did otherwise is worth showing."""
+    """What a training does under Cellpose's recipe where nothing is set: what a run did otherwise is worth showing."""
     return filled(TrainConfig(), CELLPOSE)
 
 

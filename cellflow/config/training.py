@@ -102,7 +102,7 @@ class OptimConfig:
     """
 
     optimizer: Literal["sgd", "adamw"] | None = None
-    """Also as --sgd, --adam, and Cellpose's --SGD 0|1. Without it what the --recipe says; Cellpose's: sgd."""
+    """Also as --sgd, --adam, and Cellpose's --SGD 0|1. Without it what the --recipe says: adamw, or Cellpose's sgd."""
     learning_rate: Annotated[float | None, POSITIVE] = None
     """Highest learning rate; without it 0.2 for sgd and 0.005 for adamw."""
     schedule: Literal["cellpose", "step", "cosine", "constant"] | None = None
@@ -207,8 +207,9 @@ class TrainConfig:
     data: Annotated[Path, tyro.conf.arg(aliases=["--dir"])] = Path("cellflow-data")
     """Dataset folder with folds.csv."""
     recipe: Literal["cellpose", "auto"] | None = None
-    """What a training does where no other setting says so. cellpose: what Cellpose does. auto: what suits the dataset
-    and the number of epochs, see docs/training.md. Without it what the run was started with; cellpose for a new one."""
+    """What a training does where no other setting says so. cellpose: what Cellpose does. auto: AdamW and what suits the
+    dataset and the number of epochs, see docs/training.md; with --sgd the same as cellpose. Without it what the run
+    was started with; auto for a new one."""
     name: Annotated[str, FOLDER_NAME] = "exp"
     """Name of the run. The same command again resumes it; another setting under a used name is refused."""
     runs_dir: Path = Path("runs")

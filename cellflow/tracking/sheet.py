@@ -134,7 +134,7 @@ def _model(config: Mapping[str, Any], network: Any) -> str:
 
 
 def _configuration(config: Mapping[str, Any]) -> str:
-    """What differs from the defaults, as flags are named."""
+    """What differs from Cellpose's recipe and the other defaults, as flags are named."""
     usual = dict(flatten(config_to_dict(plain_training())))
     shown = {name: value for name, value in config.items() if name not in _NOT_SHOWN}
     given = [
@@ -142,7 +142,7 @@ def _configuration(config: Mapping[str, Any]) -> str:
         for name, value in flatten(shown)
         if value is not None and usual.get(name) != value
     ]
-    return (", ".join(given) or "defaults")[:_LONGEST]
+    return (", ".join(given) or "Cellpose's recipe")[:_LONGEST]
 
 
 def _wandb_link(facts: Mapping[str, Any], which: str) -> str | None:

@@ -158,6 +158,7 @@ def _recipe(config: DemoConfig, data: Path, runs_dir: Path) -> TrainConfig:
         runs_dir=runs_dir,
         seed=config.seed,
         eval_every=max(1, config.n_epochs // 2),
+        recipe="cellpose",
         model=ModelConfig(diam_mean=17.0),
         optim=OptimConfig(
             optimizer="adamw", schedule="cosine", n_epochs=config.n_epochs, batch_size=4

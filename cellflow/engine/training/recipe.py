@@ -24,8 +24,6 @@ __all__ = ["auto_recipe", "settled_config"]
 
 _log = logging.getLogger(__name__)
 
-DEFAULT = "cellpose"
-"""Recipe of a new run for which none is named."""
 DECIDED = (*CELLPOSE, "learning_rate", "warmup")
 """Settings that recipes decide."""
 FEW_STEPS = 500
@@ -46,7 +44,8 @@ def settled_config(config: TrainConfig) -> TrainConfig:
     """A config with nothing left open: channels are numbers, and its recipe says what it does not.
 
     A recipe chooses once, for the number of epochs that a run is started for. Where none is named, a run that has
-    begun goes on as it was started, whatever its recipe was.
+    begun goes on as it was started, whatever its recipe was; a new one takes `auto`, which with SGD is Cellpose's:
+    what else it would choose was found with AdamW.
 
     Raises
     ------
@@ -61,7 +60,7 @@ def settled_config(config: TrainConfig) -> TrainConfig:
     begun = _begun(config)
     if config.recipe is None and begun is not None:
         recipe = _as_begun(config, begun)
-    elif (config.recipe or DEFAULT) == "cellpose":
+    elif config.recipe == "cellpose" or config.optim.optimizer == "sgd":
         recipe = CELLPOSE
     else:
         recipe = _auto_of_start(config, begun)
@@ -112,7 +111,7 @@ def _say(config: TrainConfig, recipe: Mapping[str, Any]) -> None:
         if getattr(before, name, 0) is None and getattr(after, name) is not None
     ]
     if words and ranks_asked()[1] == 0:
-        _log.info("recipe %s: %s", config.recipe or DEFAULT, " ".join(words))
+        _log.info("recipe auto: %s", " ".join(words))
 
 
 def auto_recipe(config: TrainConfig) -> Mapping[str, Any]:
@@ -140,7 +139,7 @@ def auto_recipe(config: TrainConfig) -> Mapping[str, Any]:
     from_model = config.model.pretrained_model.lower() != "none"
     return {
         "optimizer": "adamw",
-        "learning_rate": FINE if from_model and config.optim.optimizer != "sgd" else None,
+        "learning_rate": FINE if from_model else None,
         "schedule": schedule,
         "warmup": 0.1 if schedule == "constant" else None,
         "ema": round(min(LONGEST, max(0.5, 1 - 1 / (AVERAGED * steps))), 4),

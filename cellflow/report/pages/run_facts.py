@@ -108,7 +108,7 @@ class RunFacts:
     machine, time : sequence of mapping
         Rows of the hardware, and of the time of every fold.
     changed, settings : sequence of mapping
-        Rows of settings that are not the default, and of all: name, value, default.
+        Rows of settings that differ from Cellpose's recipe and the other defaults, and of all: name, value, default.
     again, use : sequence of (str, str)
         What a command does, and the command: to make the run again, and to predict with it.
     data, word : str

@@ -50,7 +50,9 @@ def test_cellpose_s_recipe_is_cellpose_s(tiny_data: Path) -> None:
 def test_what_is_given_stays_under_every_recipe(
     tiny_data: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    optim = OptimConfig(optimizer="sgd", schedule="cosine", ema=0.0, batch_size=3)
+    optim = OptimConfig(
+        optimizer="adamw", learning_rate=0.2, schedule="cosine", ema=0.0, batch_size=3
+    )
     sampling = SamplingConfig(rescale="image", targets="recompute", intensity=0.5)
     config = TrainConfig(
         data=tiny_data, recipe="auto", optim=optim, sampling=sampling, eval_diameter="image"
@@ -63,6 +65,19 @@ def test_what_is_given_stays_under_every_recipe(
         settled_config(replace(config, eval_diameter=None))
     assert "recipe auto: --eval_diameter dataset" in caplog.text
     assert "--optimizer" not in caplog.text
+
+
+def test_a_new_run_takes_auto_and_with_sgd_what_cellpose_does(tiny_data: Path) -> None:
+    plain = TrainConfig(data=tiny_data)
+    assert settled_config(plain).optim == settled_config(replace(plain, recipe="auto")).optim
+    assert settled_config(plain).optim.schedule == "constant"
+    adam = replace(plain, optim=OptimConfig(optimizer="adamw"))  # --adam
+    assert settled_config(adam) == settled_config(plain)
+    sgd = replace(plain, optim=OptimConfig(optimizer="sgd"))  # --sgd
+    of_cellpose = settled_config(replace(plain, recipe="cellpose"))
+    for recipe in (None, "auto", "cellpose"):
+        settled = settled_config(replace(sgd, recipe=recipe))
+        assert replace(settled, recipe="cellpose") == of_cellpose
 
 
 def test_auto_averages_more_weights_and_takes_whole_batches_in_long_trainings(
@@ -192,7 +207,7 @@ def test_a_begun_run_of_which_the_record_is_damaged(
     text = record.read_text()
     record.write_text(re.sub("batch_size: .*", "batch_size: many", text))
     with pytest.raises(ConfigError, match=f"{record}(.|\n)*batch_size: expected .*'many'"):
-        train(replace(config, optim=OptimConfig(n_epochs=1)))
+        train(replace(config, recipe=None, optim=OptimConfig(n_epochs=1)))
 
 
 def test_the_recipe_of_a_chain_does_not_change_once_its_folds_are_there(
