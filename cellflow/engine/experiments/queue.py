@@ -85,7 +85,7 @@ def run_queue(config: QueueConfig) -> QueueResult:
     >>> from pathlib import Path
     >>> from cellflow import QueueConfig, run_queue
     >>> file = Path("season.yaml")
-    >>> _ = file.write_text("experiments: [{name: sgd}, {name: adam, optimizer: adamw}]")
+    >>> _ = file.write_text("experiments: [{name: sgd, optimizer: sgd}, {name: adam, optimizer: adamw}]")
     >>> result = run_queue(QueueConfig(file, dry_run=True))
     >>> result.table[["name", "status"]]
        name   status

@@ -87,12 +87,12 @@ def train(config: TrainConfig) -> list[FoldResult]:
     check_config(config)
     if config.dry_run:
         raise ConfigError("A dry run trains nothing; its plan comes from plan_training(config).")
+    machine = _own_machine(config)  # a slip in its flags is told before one in the data
     config = settled_config(config)
     if config.is_final:
         config = final_config(config)
     if config.debug:
         config = debug_config(config)
-    machine = _own_machine(config)
     with join_ranks(machine.device) as ranks:
         machine = replace(machine, ranks=ranks)
         if not ranks.first:

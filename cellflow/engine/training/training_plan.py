@@ -100,10 +100,10 @@ def plan_training(config: TrainConfig) -> Plan:
         What `train` would raise before it starts.
     """
     check_config(config)
+    machine = choose_machine(config.runtime)
     config = settled_config(config)
     if config.is_final:
         config = final_config(config)
-    machine = choose_machine(config.runtime)
     dataset = Dataset.open(config.data)
     split = load_folds(dataset)
     folds = wanted_folds(config.fold, validation_folds(dataset, split), dataset)
