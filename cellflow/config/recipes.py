@@ -20,7 +20,7 @@ CELLPOSE: Mapping[str, Any] = {
     "targets": "warp",
     "eval_diameter": "dataset",
 }
-"""Cellpose's own, exactly. These are the settings that a recipe decides."""
+"""Cellpose's own, exactly."""
 
 Config = TypeVar("Config")
 

@@ -149,7 +149,7 @@ def chain_problems(config: ChainConfig) -> list[str]:
     """
     training, problems = config.train, list[str]()
     try:
-        training = settled_config(training)
+        training = settled_config(training, say=False)
     except CellflowError as error:
         return [str(error)]
     if training.debug:  # which leaves no image out

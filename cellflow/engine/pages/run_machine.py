@@ -88,7 +88,7 @@ def _column(table: pd.DataFrame, name: str) -> pd.Series[float]:
 
 
 def setting_rows(record: Mapping[str, Any]) -> list[Row]:
-    """Every setting of the record, with its default."""
+    """Every setting of the record, with what Cellpose's recipe takes, or else the default."""
     config = dict_or_empty(record.get("config"))
     if not config:
         return []

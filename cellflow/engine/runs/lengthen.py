@@ -14,20 +14,18 @@ from cellflow.nn.optim import same_rates
 from cellflow.storage.atomic import write_json
 from cellflow.storage.hashing import hash_json
 from cellflow.storage.locks import hold_lock
-from cellflow.storage.records import read_json
+from cellflow.storage.records import number_or_none, read_json
 from cellflow.storage.run_folder import FoldFolder, RunFolder
 
-__all__ = ["at_length", "check_length", "is_of_length", "lengthen"]
+__all__ = ["check_length", "is_of_length", "lengthen", "warmup_at"]
 
 _LENGTH = {"optim.n_epochs", "optim.warmup"}
-"""Settings in which a run may differ from what it was."""
+"""Settings that change where a run is lengthened."""
 
 
-def at_length(settings: Mapping[str, Any], before: int, after: int) -> dict[str, Any]:
-    """Settings for more epochs than they were made for: the warm-up, which is a share, takes as many as before."""
-    share = settings.get("warmup")
-    rises = {"warmup": share * before / after} if share and before < after else {}
-    return {**settings, **rises}
+def warmup_at(share: float | None, before: int, after: int) -> float | None:
+    """The warm-up of a run that is lengthened: a share of more epochs, it takes as many of them as before."""
+    return round(share * before / after, 12) if share and before < after else share
 
 
 def is_of_length(changes: Sequence[str]) -> bool:
@@ -40,8 +38,8 @@ def check_length(run: RunFolder, optim: OptimConfig, before: Mapping[str, Any]) 
     """Why a run cannot go on to another last epoch; empty where it can.
 
     It can where the new length gives every epoch that any of its folds has trained the learning rates it
-    had: what comes out is then what a run of the new length would have given. The schedules cellpose and
-    step are alike for all lengths up to 100 epochs and, up to the halvings, for longer ones; constant
+    had: what comes out is then what a run of the new length and the same settings would have given. The schedules
+    cellpose and step are alike for all lengths up to 100 epochs and, up to the halvings, for longer ones; constant
     whose warm-up takes as many epochs is alike for all; cosine for none. `optim` has the new length; `before` is the
     same part of the run's record.
     """
@@ -59,12 +57,13 @@ def check_length(run: RunFolder, optim: OptimConfig, before: Mapping[str, Any]) 
         alike = same_rates(
             epochs, n_epochs, optim.n_epochs,
             schedule=chosen(optim.schedule), peak=optim.peak_learning_rate,
-            warmup=(before.get("warmup"), optim.warmup),
+            warmup=(number_or_none(before.get("warmup")), optim.warmup),
         )  # fmt: skip
         if not alike:
             return (
-                f"fold {fold} has trained {epochs} epochs with learning rates that the schedule "
-                f"{optim.schedule} gives a run of {n_epochs} epochs; one of {optim.n_epochs} has others"
+                f"fold {fold} has trained {epochs} epochs with learning rates that the schedule {optim.schedule}"
+                f"{f' with --warmup {optim.warmup}' if optim.warmup else ''} gives a run of {n_epochs} epochs; one of "
+                f"{optim.n_epochs} has others"
             )
     return ""
 

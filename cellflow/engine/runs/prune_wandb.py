@@ -28,8 +28,8 @@ _ID = re.compile(r"(?P<uid>[0-9a-f]{12})-(?P<key>fold_(?P<fold>\d+)|run)(-offlin
 _OFFLINE = re.compile(rf"offline-run-\d{{8}}_\d{{6}}-{_ID.pattern}")
 """Folders in which wandb records without network."""
 _OF_THE_COMMAND = (
-    "comment", "host", "environment", "runs_dir", "savedir", "time_budget", "scheduler", "download", "dry_run",
-    "runtime", "tracking",
+    "comment", "host", "environment", "runs_dir", "savedir", "recipe", "time_budget", "scheduler", "download",
+    "dry_run", "runtime", "tracking",
 )  # fmt: skip
 """Parts of a fold's config that may differ between two records of the same training."""
 

@@ -55,13 +55,11 @@ def shared_folder(scheduler: Scheduler, folder: Path) -> Iterator[SharedFolder]:
     """Check that all workers see a folder that is there; give tasks what comes out, for workers that come later."""
     folder = folder.resolve()
     remove_leftovers(folder)
-    with (
-        naming(folder),
-        owned_file(lambda token: SharedFolder(folder, token).file) as (file, token),
-    ):
+    with owned_file(lambda token: SharedFolder(folder, token).file) as (file, token):
         shared = SharedFolder(folder, token)
         try:
-            file.write_text(token, encoding="utf-8")
+            with naming(folder):
+                file.write_text(token, encoding="utf-8")
             seen = scheduler.everywhere(shared.is_seen)
             blind = [worker for worker, sees in seen.items() if sees is not True]
             if blind:

@@ -20,7 +20,7 @@ from cellflow.engine.slides.cell_list import join_cells, number_cells
 from cellflow.engine.slides.cell_steps import check_owned, find_cells, find_ends
 from cellflow.engine.slides.flow_step import make_flows
 from cellflow.engine.slides.label_step import LABELS, write_labels, write_level
-from cellflow.engine.slides.plan import PLAN, SlidePlan, read_plan
+from cellflow.engine.slides.plan import BLOCKS, PLAN, SlidePlan, read_plan
 from cellflow.engine.slides.store import STEPS, SlideStore, remove_blocks
 from cellflow.engine.slides.table_step import CELLS, OUTLINES, join_tables, measure_owned
 from cellflow.engine.slides.work import SlideJob
@@ -116,8 +116,9 @@ def _clear(folder: Path) -> None:
     """Remove all; what says how the rest was made first, so that no later command goes on with a part of it."""
     for name in (RECORD, PLAN):
         (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / LABELS, ignore_errors=True)
-    remove_blocks(folder)
+    shutil.rmtree(folder / LABELS, ignore_errors=True)  # is written anew
+    if (folder / BLOCKS).exists():
+        shutil.rmtree(folder / BLOCKS)  # blocks that stayed would pass for done
     for name in (CELLS, OUTLINES):
         (folder / name).unlink(missing_ok=True)
 

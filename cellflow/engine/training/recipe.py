@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -13,12 +14,16 @@ from cellflow.config import TrainConfig, check_config
 from cellflow.config.layers import with_settings
 from cellflow.config.recipes import CELLPOSE, filled
 from cellflow.engine.runs.identity import is_begun
-from cellflow.engine.runs.lengthen import at_length
+from cellflow.engine.runs.lengthen import warmup_at
+from cellflow.engine.runs.next_command import trained_run
 from cellflow.engine.training.trainable import with_channel_numbers
+from cellflow.errors import ConfigError
 from cellflow.io.dataset import Dataset
 from cellflow.nn.ranks import ranks_asked
+from cellflow.storage.config_file import read_config_file
 from cellflow.storage.plain_values import flatten
-from cellflow.storage.run_folder import RunFolder, debug_name, final_name, first_length
+from cellflow.storage.records import dict_or_empty
+from cellflow.storage.run_folder import RunFolder, first_length, vouching_folder
 
 __all__ = ["auto_recipe", "settled_config"]
 
@@ -40,12 +45,19 @@ SPREAD = 0.4
 """Standard deviation of the log diameter of images from which each is evaluated at its own."""
 
 
-def settled_config(config: TrainConfig) -> TrainConfig:
+def settled_config(config: TrainConfig, *, say: bool = True) -> TrainConfig:
     """A config with nothing left open: channels are numbers, and its recipe says what it does not.
 
     A recipe chooses once, for the number of epochs that a run is started for. Where none is named, a run that has
-    begun goes on as it was started, whatever its recipe was; a new one takes `auto`, which with SGD is Cellpose's:
-    what else it would choose was found with AdamW.
+    begun goes on as it was started, whatever its recipe was, and a final network takes what its folds have; any other
+    takes `auto`, which with SGD is Cellpose's: what else it would choose was found with AdamW.
+
+    Parameters
+    ----------
+    config : TrainConfig
+        Settings.
+    say : bool
+        Log what `auto` has filled in.
 
     Raises
     ------
@@ -57,57 +69,85 @@ def settled_config(config: TrainConfig) -> TrainConfig:
         If the run has begun and its record cannot be read.
     """
     config = with_channel_numbers(config)
-    begun = _begun(config)
-    if config.recipe is None and begun is not None:
-        recipe = _as_begun(config, begun)
+    own = trained_run(config)
+    begun = own if is_begun(own) else None
+    model = begun or _folds_of(config, own)
+    if config.recipe is None and model is not None:
+        settled = replace(filled(config, _as_in(model, config)), recipe=_recipe_of(model))
     elif config.recipe == "cellpose" or config.optim.optimizer == "sgd":
-        recipe = CELLPOSE
+        settled = replace(filled(config, CELLPOSE), recipe=config.recipe or "cellpose")
     else:
-        recipe = _auto_of_start(config, begun)
-        _say(config, recipe)
-    settled = filled(config, recipe)
+        settled = replace(filled(config, _auto_of_start(config, begun)), recipe="auto")
+        if say:
+            _say(config, settled)
+    if begun is not None and not config.debug:
+        settled = _with_its_warmup(settled, begun)
     check_config(settled)
     return settled
 
 
-def _begun(config: TrainConfig) -> RunFolder | None:
-    """The run that a config names, or else the one whose folds vouch for it, where that has begun."""
-    names = [final_name(config.name), config.name] if config.is_final else [config.name]
-    names = [debug_name(name) for name in names] if config.debug else names
-    runs = [RunFolder(config.runs_dir / name) for name in names]
-    return next((run for run in runs if is_begun(run)), None)
+def _folds_of(config: TrainConfig, own: RunFolder) -> RunFolder | None:
+    """The run whose folds vouch for a final network, unless its optimizer or schedule is another."""
+    folds = vouching_folder(own)
+    if not config.is_final or not is_begun(folds):
+        return None
+    was = dict_or_empty(folds.read_record()["config"].get("optim"))
+    given = {"optimizer": config.optim.optimizer, "schedule": config.optim.schedule}
+    alike = all(value in (None, was.get(name)) for name, value in given.items())
+    return folds if alike else None
 
 
-def _as_begun(config: TrainConfig, run: RunFolder) -> Mapping[str, Any]:
-    """What a recipe would decide, as it is in a run that has begun."""
+def _as_in(run: RunFolder, config: TrainConfig) -> Mapping[str, Any]:
+    """What a recipe would decide, as it is in a run; what depends on another optimizer or schedule stays open."""
     was = dict(flatten(run.read_record()["config"]))
     known = {name.rpartition(".")[2]: value for name, value in was.items()}
-    names = [name for name in (*DECIDED, "n_epochs") if name in known]
-    there = with_settings(
-        TrainConfig(), {name: known[name] for name in names}, str(run.record_path)
-    )
+    names = [name for name in DECIDED if name in known]
+    source = str(run.record_path)
+    there = with_settings(TrainConfig(), {name: known[name] for name in names}, source)
     everything = {**vars(there), **vars(there.sampling), **vars(there.optim)}
-    kept = {name: everything[name] for name in names}
-    return at_length({**CELLPOSE, **kept}, there.optim.n_epochs, config.optim.n_epochs)
+    kept = {**CELLPOSE, **{name: everything[name] for name in names}}
+    if config.optim.optimizer not in (None, kept["optimizer"]):
+        kept["learning_rate"] = None
+    if config.optim.schedule not in (None, kept["schedule"]):
+        kept["warmup"] = None
+    return kept
+
+
+def _recipe_of(run: RunFolder) -> Literal["cellpose", "auto"]:
+    """The recipe by which a run was started, as far as its settings tell."""
+    with suppress(ConfigError):
+        if read_config_file(run.settings("train"), "train").get("recipe") == "auto":
+            return "auto"
+    return "cellpose"
 
 
 def _auto_of_start(config: TrainConfig, run: RunFolder | None) -> Mapping[str, Any]:
     """What `auto` chose when the run was started, for more epochs where it is lengthened."""
-    before = run and first_length(run.read_record())
+    before = run and not config.debug and first_length(run.read_record())
     if not before:
         return auto_recipe(config)
     started = replace(config, optim=replace(config.optim, n_epochs=before))
-    return at_length(auto_recipe(started), before, config.optim.n_epochs)
+    recipe = dict(auto_recipe(started))
+    return recipe | {"warmup": warmup_at(recipe["warmup"], before, config.optim.n_epochs)}
 
 
-def _say(config: TrainConfig, recipe: Mapping[str, Any]) -> None:
-    """Log what a recipe fills in; one process speaks for all."""
-    settled = filled(config, recipe)
+def _with_its_warmup(config: TrainConfig, run: RunFolder) -> TrainConfig:
+    """A config that gives a run more epochs, with a warm-up of as many as it had: as a share, that is a smaller one."""
+    was = dict_or_empty(run.read_record()["config"].get("optim"))
+    before, share = was.get("n_epochs"), config.optim.warmup
+    if type(before) is not int or share is None or share != was.get("warmup"):
+        return config
+    optim = replace(config.optim, warmup=warmup_at(share, before, config.optim.n_epochs))
+    return replace(config, optim=optim)
+
+
+def _say(config: TrainConfig, settled: TrainConfig) -> None:
+    """Log what `auto` has filled in; one process speaks for all."""
     groups = [(config, settled), (config.optim, settled.optim), (config.sampling, settled.sampling)]
     words = [
         f"--{name} {getattr(after, name)}"
         for before, after in groups
-        for name in recipe
+        for name in DECIDED
         if getattr(before, name, 0) is None and getattr(after, name) is not None
     ]
     if words and ranks_asked()[1] == 0:

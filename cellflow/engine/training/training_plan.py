@@ -96,7 +96,7 @@ def plan_training(config: TrainConfig) -> Plan:
 
     Raises
     ------
-    ConfigError, DataError, FoldError, CheckpointError
+    ConfigError, DataError, FoldError, RunError, CheckpointError
         What `train` would raise before it starts.
     """
     check_config(config)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 import shutil
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from cellflow.cli import main
 from cellflow.config import ModelConfig, OptimConfig, SamplingConfig, TrainConfig
 from cellflow.engine.training.recipe import settled_config
 from cellflow.engine.training.train import train
-from cellflow.errors import ConfigError
+from cellflow.errors import ConfigError, RunError
 from cellflow.storage.run_folder import RunFolder
 
 
@@ -189,13 +188,73 @@ def test_a_run_goes_on_as_it_was_begun_whatever_is_left_open(
     train(begun)
     again = replace(begun, recipe=None, optim=OptimConfig(n_epochs=1))
     settled = settled_config(again)
-    assert settled == replace(settled_config(begun), recipe=None)
+    assert settled == settled_config(begun)
+    assert settled.recipe == "cellpose"
     (result,) = train(again)
     assert result.finished == "epochs"
-    final = settled_config(replace(again, fold=("none",)))
-    assert (final.optim, final.sampling) == (settled.optim, settled.sampling)
     other = settled_config(replace(again, name="other", optim=OptimConfig(n_epochs=3)))
     assert (other.optim.ema, other.optim.batch_size) != (0.5, 3)
+    assert other.recipe == "auto"
+
+
+def test_a_final_network_takes_what_its_folds_have_unless_it_is_another(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    folds = replace(
+        tiny_config, runs_dir=tmp_path, fold=("0",), recipe=None, optim=OptimConfig(n_epochs=3)
+    )
+    train(folds)
+    final = replace(folds, fold=("none",))
+    assert settled_config(final).optim == settled_config(folds).optim
+    assert settled_config(replace(final, name="tiny-final")).optim == settled_config(folds).optim
+    sgd = settled_config(replace(final, optim=OptimConfig(optimizer="sgd", n_epochs=3)))
+    assert (sgd.optim.schedule, sgd.optim.ema, sgd.recipe) == ("cellpose", 0.0, "cellpose")
+    cosine = settled_config(replace(final, optim=OptimConfig(schedule="cosine", n_epochs=3)))
+    assert cosine.optim.warmup is None
+    longer = replace(final, recipe="auto", optim=OptimConfig(n_epochs=5))
+    (first,) = train(longer)
+    assert train(longer) == [first]
+
+
+def test_another_schedule_of_a_begun_run_is_refused_by_its_name(
+    tiny_config: TrainConfig, tmp_path: Path
+) -> None:
+    begun = replace(
+        tiny_config, runs_dir=tmp_path, fold=("0",), recipe=None, optim=OptimConfig(n_epochs=3)
+    )
+    train(begun)
+    with pytest.raises(RunError, match="schedule: constant -> cellpose") as error:
+        train(replace(begun, optim=OptimConfig(n_epochs=3, schedule="cellpose")))
+    assert "ema" not in str(error.value)
+
+
+def test_a_debug_run_of_auto_goes_on(tiny_config: TrainConfig, tmp_path: Path) -> None:
+    """Its epochs are not those that its settings were chosen for."""
+    config = replace(tiny_config, runs_dir=tmp_path, fold=("0",), debug=True, optim=OptimConfig())
+    for recipe in (None, "auto"):
+        named = replace(config, name=f"of_{recipe}", recipe=recipe)
+        assert train(named) == train(named)
+
+
+def test_the_settings_of_a_run_serve_for_more_epochs(
+    tiny_config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = replace(
+        tiny_config, runs_dir=tmp_path, fold=("0",), recipe=None, optim=OptimConfig(n_epochs=3)
+    )
+    train(begun)
+    run = RunFolder(tmp_path / "tiny")
+    words = ["train", "--config", str(run.settings("train")), "--n_epochs", "4"]
+    assert cellflow(*words) == 0, capsys.readouterr().err
+    assert len(pd.read_csv(run.fold(0).history)) == 4
+    # of the same learning rates as before, unless one asks for others
+    words[-1] = "6"
+    assert cellflow(*words, "--warmup", "0.5") != 0
+    assert "with --warmup 0.5 gives a run of 4 epochs" in capsys.readouterr().err
+    text = run.record_path.read_text()
+    run.record_path.write_text(re.sub("warmup: .*", "warmup: many", text))
+    assert cellflow(*words) != 0
+    assert "Traceback" not in capsys.readouterr().err
 
 
 def test_a_begun_run_of_which_the_record_is_damaged(
@@ -206,26 +265,5 @@ def test_a_begun_run_of_which_the_record_is_damaged(
     record = RunFolder(tmp_path / config.name).record_path
     text = record.read_text()
     record.write_text(re.sub("batch_size: .*", "batch_size: many", text))
-    with pytest.raises(ConfigError, match=f"{record}(.|\n)*batch_size: expected .*'many'"):
+    with pytest.raises(ConfigError, match=f"{record}(.|\\n)*batch_size: expected .*'many'"):
         train(replace(config, recipe=None, optim=OptimConfig(n_epochs=1)))
-
-
-def test_the_recipe_of_a_chain_does_not_change_once_its_folds_are_there(
-    tiny_data: Path, tmp_path: Path
-) -> None:
-    """Folds are made after the recipe is applied, and the same command must go on."""
-    data = tmp_path / "data"
-    shutil.copytree(tiny_data, data, ignore=shutil.ignore_patterns("folds.*"))
-    config = TrainConfig(data=data, recipe="auto", optim=OptimConfig(n_epochs=70))
-    before = settled_config(config)
-    assert cellflow("folds", "--data", str(data), "--k", "2") == 0
-    assert settled_config(config) == before
-
-
-def test_auto_of_images_without_cells_warns_of_nothing(tiny_data: Path, tmp_path: Path) -> None:
-    """What is wrong with them is told once the images are looked at."""
-    data = with_diameters(tiny_data, tmp_path / "none", [0.0] * 6)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        settled = settled_config(TrainConfig(data=data, recipe="auto"))
-    assert (settled.sampling.rescale, settled.eval_diameter) == ("dataset", "dataset")
