@@ -3,7 +3,7 @@
 # For machines without a GPU, a third of the size: --build-arg TORCH_INDEX=ADDRESS of an index of CPU builds.
 #
 #   docker build -t cellflow .
-#   docker run --rm --gpus all --user "$(id -u):$(id -g)" -v "$PWD:/work" cellflow train --fold 2 --sgd
+#   docker run --rm --gpus all --user "$(id -u):$(id -g)" -v "$PWD:/work" cellflow train --fold 2
 #
 # `make test-package` lints it and takes its steps outside of Docker.
 ARG PYTHON=3.12

@@ -104,13 +104,14 @@ class OptimConfig:
     optimizer: Literal["sgd", "adamw"] | None = None
     """Also as --sgd, --adam, and Cellpose's --SGD 0|1. Without it what the --recipe says: adamw, or Cellpose's sgd."""
     learning_rate: Annotated[float | None, POSITIVE] = None
-    """Highest learning rate; without it 0.2 for sgd and 0.005 for adamw."""
+    """Highest learning rate; without it 0.2 for sgd and 0.005 for adamw, under --recipe auto 0.001 from a model."""
     schedule: Literal["cellpose", "step", "cosine", "constant"] | None = None
     """cellpose: up from 0 over 10 epochs, halved 10 times near the end. step: the same, but its first epoch
     learns too. cosine: up, then down to 1 %. constant: up, then the same. Without it what the --recipe
     says; Cellpose's: cellpose."""
     warmup: Annotated[float | None, SHARE] = None
-    """Share of the steps over which cosine and constant rise; without it 0.05 for cosine, 0 for constant."""
+    """Share of the steps over which cosine and constant rise; without it 0.05 for cosine, 0 for constant, and 0.1 for
+    the constant one of --recipe auto."""
     weight_decay: Annotated[float, NOT_NEGATIVE] = 1e-5
     """Weight decay."""
     momentum: Annotated[float | None, SHARE] = None
