@@ -10,6 +10,7 @@ from typing import Any
 import tyro
 
 from cellflow import config as configs
+from cellflow.cli.help_texts import with_flowing_texts
 from cellflow.cli.words import check_words
 from cellflow.config.layers import blank_config, with_settings
 from cellflow.environment.config_defaults import with_host_defaults
@@ -56,10 +57,14 @@ def parse(
         default = with_settings(default, read_config_file(path, name), f"--config {path}")
     words = _optimizer_flags(rest) if config in _TRAINING else rest
     words = check_words(name, words, default)
+    description = f"{_in_words(config)}\n\n{_NOTE}"
+    if {"-h", "--help"} & set(words):  # after which the program ends
+        default = with_flowing_texts(default)
+        config = type(default)
     return tyro.cli(
         config,
         prog=prog or f"cellflow {name}",
-        description=f"{_in_words(config)}\n\n{_NOTE}",
+        description=description,
         default=default,
         args=words,
         use_underscores=True,

@@ -1,0 +1,44 @@
+"""Settings as their help shows them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any, get_type_hints
+
+import docstring_parser
+import tyro
+
+__all__ = ["with_flowing_texts"]
+
+
+def with_flowing_texts(config: Any) -> Any:
+    """A twin of a config, for its help: each text is one paragraph, of which tyro keeps the line breaks of the source.
+
+    Parameters
+    ----------
+    config : dataclass
+        Settings, and groups of settings.
+
+    Returns
+    -------
+    dataclass
+        Of another type, with the same names, types and values.
+    """
+    cls = type(config)
+    hints = get_type_hints(cls, include_extras=True)
+    texts = dict[str, str | None]()
+    for kind in reversed(cls.__mro__[:-1]):
+        found = docstring_parser.parse_from_object(kind).params
+        texts |= {item.arg_name: item.description for item in found}
+    values, fields = dict[str, Any](), list[tuple[str, Any]]()
+    for name in (item.name for item in dataclasses.fields(cls)):
+        value, hint, text = getattr(config, name), hints[name], texts.get(name)
+        if dataclasses.is_dataclass(value):
+            value = with_flowing_texts(value)
+            hint = type(value)
+        elif text:
+            hint = Annotated[hint, tyro.conf.arg(help=" ".join(text.split()))]
+        values[name] = value
+        fields.append((name, hint))
+    twin = dataclasses.make_dataclass(cls.__name__, fields, namespace={"__doc__": cls.__doc__})
+    return twin(**values)
