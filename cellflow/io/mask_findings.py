@@ -17,6 +17,9 @@ from cellflow.types import Instances
 
 __all__ = ["MaskReview", "check_label_map", "looks_like_label_map", "read_label_map"]
 
+_TONES = 16
+"""Values that a picture has at least; a map of fewer that a model made is a bad prediction."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -30,7 +33,8 @@ def read_label_map(
     path : Path
         The file.
     predicted : bool
-        Whether a model made it: one cell around everything is then a bad answer, and no wrong file.
+        Whether a model made it: one cell around everything, or a few that crumble, are then a bad answer, and no
+        wrong file.
     colours : bool
         Whether each colour of a picture is a cell.
 
@@ -57,7 +61,7 @@ def check_label_map(
         raise DataError(
             _background_text(path, facts), path=path, expected=0, found=facts.background
         )
-    if facts.is_picture:
+    if facts.is_picture and not (predicted and facts.n_values < _TONES):
         raise DataError(
             f"{path}: expected a label map (0 is background, each cell has a number of its own), found a "
             f"picture: {facts.n_values} values in {facts.parts.n_parts} separate parts, of which "

@@ -170,7 +170,8 @@ def test_ctrl_c_saves_every_fold(
     ours = replace(long(config), runs_dir=tmp_path, scheduler=cluster.scheduler_address)
     words = [
         *("train", "--data", str(ours.data), "--runs_dir", str(tmp_path), "--init"),
-        *(ours.model.pretrained_model, "--adam", "--schedule", "cosine", "--n_epochs", "5"),
+        *(ours.model.pretrained_model, "--recipe", "cellpose", "--adam"),
+        *("--schedule", "cosine", "--n_epochs", "5"),
         *("--batch_size", "2", "--bsize", "64", "--min_train_masks", "1", "--eval_every", "2"),
         *("--device", "cpu", "--amp", "off", "--threads", "1", "--scheduler", str(ours.scheduler)),
     ]

@@ -285,6 +285,21 @@ def test_an_image_without_a_group_stands_for_itself(
     assert groups.to_dict() == expected
 
 
+def test_crumbled_cells_of_a_bad_model_are_scored(
+    good: Path, dataset: Dataset, tmp_path: Path
+) -> None:
+    """As a network predicts them after a few steps: three labels, side by side in specks; no truth is like that."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(1, 4, dataset.labels(dataset.ids[0]).shape).astype(np.int32)
+    labels[:, ::3] = 0
+    bad = saved(tmp_path / "bad", {name: dataset.labels(name) for name in dataset.ids})
+    write_labels(bad / f"{dataset.ids[0]}.tif", labels)
+    result = score_masks(ScoreConfig(pred=str(bad), truth=dataset.path))
+    assert result.images.set_index("id").at[dataset.ids[0], "score"] == 0
+    with pytest.raises(DataError, match="found a picture"):
+        score_masks(ScoreConfig(pred=str(good), truth=bad))
+
+
 def test_sizes_that_do_not_fit(poor: Path, dataset: Dataset, tmp_path: Path) -> None:
     name = dataset.ids[3]
     saved(poor, {name: np.eye(50, dtype=int)})
