@@ -63,7 +63,11 @@ def draw_run_page(
         "prediction_table": _prediction_table(facts) if facts.predictions else None,
         "machine_table": Table("Machine of the last training", _PAIR, facts.machine),
         "time_table": _time_table(facts),
-        "changed_table": Table("Settings that are not the usual ones", _SETTINGS, facts.changed),
+        "changed_table": Table(
+            "Settings that differ from Cellpose's recipe and the other defaults",
+            _SETTINGS,
+            facts.changed,
+        ),
         "settings_table": Table("All settings", _SETTINGS, facts.settings),
         "explorer": None,
     }
@@ -81,7 +85,7 @@ _PAIR = [Column("name", "What"), Column("value", "Value")]
 _SETTINGS = [
     Column("name", "Setting"),
     Column("value", "Value"),
-    Column("default", "Usual", says="of Cellpose's recipe, else the default"),
+    Column("default", "Cellpose's, or default"),
 ]
 
 
