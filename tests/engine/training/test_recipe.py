@@ -36,6 +36,15 @@ def with_diameters(data: Path, folder: Path, diameters: list[float]) -> Path:
     return folder
 
 
+@pytest.fixture
+def begun(tiny_config: TrainConfig, tmp_path: Path) -> TrainConfig:
+    """A fold that was trained for three epochs, by the recipe of a new run."""
+    config = replace(tiny_config, runs_dir=tmp_path, fold=("0",), recipe=None)
+    config = replace(config, optim=OptimConfig(n_epochs=3))
+    train(config)
+    return config
+
+
 def test_cellpose_s_recipe_is_cellpose_s(tiny_data: Path) -> None:
     settled = settled_config(TrainConfig(data=tiny_data, recipe="cellpose"))
     optim, sampling = settled.optim, settled.sampling
@@ -198,15 +207,11 @@ def test_a_run_goes_on_as_it_was_begun_whatever_is_left_open(
 
 
 def test_a_final_network_takes_what_its_folds_have_unless_it_is_another(
-    tiny_config: TrainConfig, tmp_path: Path
+    begun: TrainConfig,
 ) -> None:
-    folds = replace(
-        tiny_config, runs_dir=tmp_path, fold=("0",), recipe=None, optim=OptimConfig(n_epochs=3)
-    )
-    train(folds)
-    final = replace(folds, fold=("none",))
-    assert settled_config(final).optim == settled_config(folds).optim
-    assert settled_config(replace(final, name="tiny-final")).optim == settled_config(folds).optim
+    final = replace(begun, fold=("none",))
+    assert settled_config(final).optim == settled_config(begun).optim
+    assert settled_config(replace(final, name="tiny-final")).optim == settled_config(begun).optim
     sgd = settled_config(replace(final, optim=OptimConfig(optimizer="sgd", n_epochs=3)))
     assert (sgd.optim.schedule, sgd.optim.ema, sgd.recipe) == ("cellpose", 0.0, "cellpose")
     cosine = settled_config(replace(final, optim=OptimConfig(schedule="cosine", n_epochs=3)))
@@ -216,13 +221,7 @@ def test_a_final_network_takes_what_its_folds_have_unless_it_is_another(
     assert train(longer) == [first]
 
 
-def test_another_schedule_of_a_begun_run_is_refused_by_its_name(
-    tiny_config: TrainConfig, tmp_path: Path
-) -> None:
-    begun = replace(
-        tiny_config, runs_dir=tmp_path, fold=("0",), recipe=None, optim=OptimConfig(n_epochs=3)
-    )
-    train(begun)
+def test_another_schedule_of_a_begun_run_is_refused_by_its_name(begun: TrainConfig) -> None:
     with pytest.raises(RunError, match="schedule: constant -> cellpose") as error:
         train(replace(begun, optim=OptimConfig(n_epochs=3, schedule="cellpose")))
     assert "ema" not in str(error.value)
@@ -237,13 +236,9 @@ def test_a_debug_run_of_auto_goes_on(tiny_config: TrainConfig, tmp_path: Path) -
 
 
 def test_the_settings_of_a_run_serve_for_more_epochs(
-    tiny_config: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    begun: TrainConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    begun = replace(
-        tiny_config, runs_dir=tmp_path, fold=("0",), recipe=None, optim=OptimConfig(n_epochs=3)
-    )
-    train(begun)
-    run = RunFolder(tmp_path / "tiny")
+    run = RunFolder(begun.runs_dir / begun.name)
     words = ["train", "--config", str(run.settings("train")), "--n_epochs", "4"]
     assert cellflow(*words) == 0, capsys.readouterr().err
     assert len(pd.read_csv(run.fold(0).history)) == 4
