@@ -137,8 +137,9 @@ class Validator:
         return ranks.gather(rows)
 
     def estimate(self, member: Member) -> float:
-        """Seconds that an evaluation will take, from one image."""
+        """Seconds that an evaluation will take, from one image, after what only the first one takes."""
         member.runner.prepare()
+        score_images(self._segmenter(member, self.styled[:1]), self.dataset, self.ids[:1])
         started = time.monotonic()
         segmenter = self._segmenter(member, self.styled[:1])
         styled = (time.monotonic() - started) * len(self.styled)
