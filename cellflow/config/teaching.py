@@ -108,6 +108,9 @@ class DistilConfig:
     """Replace earlier targets of this name."""
     n_epochs: Annotated[int | None, COUNT] = None
     """Epochs of the student; without it as many as its first teacher's. All other settings are those of that run."""
+    pretrained_model: Annotated[str | None, tyro.conf.arg(aliases=["--init"])] = None
+    """Model to start from, as in `train`; none: from new weights. Without it the first run's model of that fold, at a
+    fifth of the rate that it was trained at."""
     seed: Annotated[int | None, SEED] = None
     """Seed of the student; without it that of its first teacher."""
     pseudo_weight: Annotated[float, POSITIVE] = 0.5

@@ -72,15 +72,19 @@ class ModelConfig:
             raise ConfigError(f"--chan {chan} --chan2 {chan2}: expected numbers, found a name.")
         return chan, chan2
 
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether training starts from a model file, or from the models of a run."""
+        return self.pretrained_model.lower() != "none"
+
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
         found = []
         if self.chan == 0 and self.chan2 != 0:
             found.append("--chan2 needs --chan too, 1 or more: grey images have no second channel")
-        pretrained = self.pretrained_model.lower() != "none"
-        if self.diam_mean is not None and pretrained:
+        if self.diam_mean is not None and self.is_pretrained:
             found.append("--diam_mean cannot be chosen for a pretrained model: it brings its own")
-        if self.freeze_encoder and not pretrained:
+        if self.freeze_encoder and not self.is_pretrained:
             found.append("--freeze_encoder needs --pretrained_model: new weights must be trained")
         return found
 

@@ -38,7 +38,7 @@ from cellflow.engine.runs.tracked_command import tracked
 from cellflow.engine.training.debug_run import debug_config
 from cellflow.engine.training.fold_result import FoldResult
 from cellflow.engine.training.recipe import settled_config
-from cellflow.engine.training.start_network import is_pretrained, start_model
+from cellflow.engine.training.start_network import start_model
 from cellflow.engine.training.train import train
 from cellflow.engine.training.trainable import check_trainable
 from cellflow.engine.validation.calibrate import CalibrationResult, calibrate
@@ -163,7 +163,7 @@ def chain_problems(config: ChainConfig) -> list[str]:
     others: list[Callable[[], object]] = []
     if config.images:
         others.append(partial(find_images, config.images, **config.files.search, log=None))
-    if is_pretrained(training):
+    if training.model.is_pretrained:
         others.append(partial(_check_start, training, folds))
     for check in others:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cellflow.config import DistilConfig, TrainConfig, check_config
+from cellflow.config import DistilConfig, ModelConfig, TrainConfig, check_config
 from cellflow.config.layers import blank_config, with_settings
 from cellflow.engine.prediction.soft_targets import FlowTargets, write_flow_targets
 from cellflow.engine.training.fold_result import FoldResult
@@ -17,6 +17,9 @@ from cellflow.storage.run_folder import RunFolder
 from cellflow.types import one_line
 
 __all__ = ["DistilResult", "distil"]
+
+GENTLER = 0.2
+"""Part of its teacher's learning rate for a student that starts from a model where its teacher did not."""
 
 
 @one_line
@@ -48,6 +51,8 @@ class DistilResult:
 
 def distil(config: DistilConfig) -> DistilResult:
     """Train one network on the averaged flows of several, with the settings that the first run was trained with.
+
+    It starts from the first run's model, of the same fold, and learns from there what all say.
 
     For each fold the teachers are the models of that fold alone, one a run, each at four flips: all others have seen
     the images that the fold validates on, and so would the student, at second hand. Its out-of-fold score is
@@ -90,9 +95,12 @@ def _training(config: DistilConfig, targets: FlowTargets) -> TrainConfig:
     folds = sorted(
         int(part.removeprefix("fold_")) for part in targets.teachers.opened if part != ALL
     )
+    model = _start(plain.model, config.pretrained_model or str(teacher.path))
     optim = plain.optim
     if config.n_epochs is not None:
         optim = replace(optim, n_epochs=config.n_epochs)
+    if model.is_pretrained and not plain.model.is_pretrained:
+        optim = replace(optim, learning_rate=GENTLER * optim.peak_learning_rate)
     return replace(
         plain,
         fold=tuple(map(str, folds or [min(teacher.read_record()["folds"])])),
@@ -104,6 +112,14 @@ def _training(config: DistilConfig, targets: FlowTargets) -> TrainConfig:
         time_budget=config.time_budget,
         pseudo=targets.folder,
         pseudo_weight=config.pseudo_weight,
+        model=model,
         optim=optim,
         runtime=config.runtime,
     )
+
+
+def _start(teacher: ModelConfig, start: str) -> ModelConfig:
+    """The student's network: channels of its teacher, weights of the model to start from."""
+    if start.lower() == "none":
+        return replace(teacher, pretrained_model="none", freeze_encoder=False)
+    return replace(teacher, pretrained_model=start, diam_mean=None)

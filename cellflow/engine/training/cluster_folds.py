@@ -14,7 +14,6 @@ from cellflow.engine.runtime.shared_folder import SharedFolder, shared_folder
 from cellflow.engine.runtime.time_budget import Budget
 from cellflow.engine.training.fold_process import Train, train_below
 from cellflow.engine.training.fold_result import FoldResult
-from cellflow.engine.training.start_network import is_pretrained
 from cellflow.errors import CellflowError
 from cellflow.storage.locks import is_locked
 from cellflow.storage.run_folder import RunFolder
@@ -96,7 +95,7 @@ def _run(
 def _for_workers(config: TrainConfig, seconds: float) -> TrainConfig:
     """The config with paths that mean the same in every working folder, and a fold's share of the time."""
     model, start = config.model, Path(config.model.pretrained_model)
-    if is_pretrained(config) and start.exists():
+    if config.model.is_pretrained and start.exists():
         model = replace(model, pretrained_model=str(start.resolve()))
     return replace(
         config,

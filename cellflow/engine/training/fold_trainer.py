@@ -27,7 +27,7 @@ from cellflow.engine.training.progress import (
     seconds_left,
     value_column,
 )
-from cellflow.engine.training.start_network import is_pretrained, start_stepper
+from cellflow.engine.training.start_network import start_stepper
 from cellflow.engine.training.validator import Validator
 from cellflow.errors import CellflowError, NotFiniteError
 from cellflow.io.dataset import Dataset
@@ -142,7 +142,7 @@ class FoldTrainer:
 
     def _train(self) -> None:
         progress = self.progress
-        if is_pretrained(self.config) and not (progress.history or progress.step):
+        if self.config.model.is_pretrained and not (progress.history or progress.step):
             # Epoch 0: a training that ends below its start model is then seen for what it is.
             self._keep_evaluation(0, EpochSums().row() | self._evaluate(0))
         if not progress.finished:  # for the time that is left, and for what is kept of a budget

@@ -176,10 +176,9 @@ def auto_recipe(config: TrainConfig) -> Mapping[str, Any]:
     spread = float(np.std(np.log(known))) if len(known) else 0.0
     scale = "image" if spread > SPREAD else "dataset"
     schedule = config.optim.schedule or "constant"
-    from_model = config.model.pretrained_model.lower() != "none"
     return {
         "optimizer": "adamw",
-        "learning_rate": FINE if from_model else None,
+        "learning_rate": FINE if config.model.is_pretrained else None,
         "schedule": schedule,
         "warmup": 0.1 if schedule == "constant" else None,
         "ema": round(min(LONGEST, max(0.5, 1 - 1 / (AVERAGED * steps))), 4),

@@ -20,15 +20,10 @@ from cellflow.nn.optim import make_optimizer
 from cellflow.nn.precision import choose_layout, set_layout
 from cellflow.nn.step import Stepper
 
-__all__ = ["check_crop_side", "is_pretrained", "start_model", "start_stepper"]
+__all__ = ["check_crop_side", "start_model", "start_stepper"]
 
 DEFAULT_DIAMETER = 30.0
 """Diameter in pixels that a new network works at, as Cellpose's cyto models do."""
-
-
-def is_pretrained(config: TrainConfig) -> bool:
-    """Whether training starts from a model file, or from the models of a run."""
-    return config.model.pretrained_model.lower() != "none"
 
 
 def start_model(config: TrainConfig, fold: int) -> tuple[Path, Network, dict[str, Any]]:
@@ -62,7 +57,7 @@ def check_crop_side(config: TrainConfig, fold: int) -> None:
     CheckpointError
         If the model file to start from cannot be used.
     """
-    net = start_model(config, fold)[1] if is_pretrained(config) else DEFAULT
+    net = start_model(config, fold)[1] if config.model.is_pretrained else DEFAULT
     side, step = config.sampling.bsize, net.crop_multiple
     if side % step:
         below = side - side % step
@@ -83,7 +78,7 @@ def _start_network(
     takes its statistics over all of them.
     """
     model = config.model
-    if not is_pretrained(config):
+    if not model.is_pretrained:
         net = DEFAULT.build(diam_mean=model.diam_mean or DEFAULT_DIAMETER, seed=config.seed)
     else:
         path, net, facts = start_model(config, origin["fold"])

@@ -28,7 +28,7 @@ from cellflow.engine.training.fold_result import FoldResult, copy_best, finished
 from cellflow.engine.training.fold_trainer import FoldTrainer
 from cellflow.engine.training.parallel_folds import devices_for, train_side_by_side
 from cellflow.engine.training.recipe import settled_config
-from cellflow.engine.training.start_network import check_crop_side, is_pretrained
+from cellflow.engine.training.start_network import check_crop_side
 from cellflow.engine.training.trainable import check_trainable
 from cellflow.errors import ConfigError
 from cellflow.io.dataset import Dataset
@@ -196,7 +196,7 @@ def _open(config: TrainConfig, machine: Machine, where: str | None = None) -> Jo
     used = dataset.images.loc[split.index[split >= 0], "channels"]
     warn_of_grey(used.to_dict(), *config.model.channels)
     warn_of_mean(used.to_dict(), config.model.channels[0])
-    if is_pretrained(config):
+    if config.model.is_pretrained:
         name = config.model.pretrained_model
         files = [start_file(name, fold, download=config.download) for fold in wanted]
         _log.info("starting from %s", ", ".join(map(str, dict.fromkeys(files))))

@@ -21,7 +21,6 @@ from cellflow.engine.training.final_network import final_config
 from cellflow.engine.training.recipe import settled_config
 from cellflow.engine.training.start_network import (
     check_crop_side,
-    is_pretrained,
     start_stepper,
 )
 from cellflow.engine.training.trainable import check_trainable
@@ -138,7 +137,8 @@ def plan_training(config: TrainConfig) -> Plan:
         validation=len(validation),
         steps_per_epoch=len(sampler),
         epochs=epochs,
-        evaluations=-(-epochs // every) + is_pretrained(config),  # that of the start model first
+        evaluations=-(-epochs // every)
+        + config.model.is_pretrained,  # that of the start model first
         crop_seconds=crop_seconds,
         step_seconds=max(compute_seconds, crop_seconds / machine.workers)
         if machine.workers

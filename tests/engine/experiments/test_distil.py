@@ -41,6 +41,7 @@ from cellflow.nn.checkpoint import load_model_file
 from cellflow.nn.loss import segmentation_loss
 from cellflow.nn.runners import TorchRunner
 from cellflow.numeric.dynamics import FLOW_SCALE
+from cellflow.storage.hashing import hash_file
 from cellflow.storage.run_folder import RunFolder
 from cellflow.synthetic import synthetic_dataset
 
@@ -123,6 +124,12 @@ def test_each_fold_has_a_student_of_its_own_models_alone(
     assert output.grad is not None
     assert output.grad.abs().max() < 1e-6
 
+    # it goes on from the first run's model of the same fold, more gently
+    made = student.read_record()
+    assert made["starts"] == {str(fold): hash_file(teachers[0].fold(fold).best) for fold in (0, 1)}
+    assert made["config"]["optim"]["learning_rate"] == pytest.approx(0.001)
+    assert pd.read_csv(student.fold(0).evaluations)["epoch"][0] == 0
+
     # a run like any other
     assert load_model_file(student.fold(1).best).facts["targets"]["part"] == "fold_1"
     scores = cellflow.oof(OofConfig("student", policy="dataset", runtime=CPU)).scores
@@ -169,9 +176,15 @@ def test_a_final_student_learns_from_all_and_has_no_honest_score(
     result = cellflow.distil(config)
     (teacher_0, teacher_1) = TargetFolder.open(result.targets).teachers("all")
     assert (teacher_0.fold, teacher_1.fold) == (0, 1)
-    assert result.run.read_record()["folds"] == [0]
+    record = result.run.read_record()
+    assert record["folds"] == [0]
+    assert record["starts"] == {"0": teacher_0.hash}
     roles = pd.read_csv(result.run.fold(0).samples)["role"]
     assert list(roles) == ["train"] * 6
+    with pytest.raises(cellflow.CellflowError, match="pretrained_model"):
+        cellflow.distil(replace(config, pretrained_model="none"))
+    new = cellflow.distil(replace(config, pretrained_model="none", name="new"))
+    assert "starts" not in new.run.read_record()
     images = tuple(sorted((seeing.data / "images").iterdir())[:1])
     predicted = cellflow.predict(
         PredictConfig(images=images, model=str(result.run.path), runtime=CPU)
