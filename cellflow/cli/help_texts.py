@@ -14,6 +14,8 @@ __all__ = ["with_flowing_texts"]
 def with_flowing_texts(config: Any) -> Any:
     """A twin of a config, for its help: each text is one paragraph, of which tyro keeps the line breaks of the source.
 
+    What has no default, or nothing as one, is said to be required or optional.
+
     Parameters
     ----------
     config : dataclass
@@ -37,8 +39,18 @@ def with_flowing_texts(config: Any) -> Any:
             value = with_flowing_texts(value)
             hint = type(value)
         elif text:
-            hint = Annotated[hint, tyro.conf.arg(help=" ".join(text.split()))]
+            hint = Annotated[
+                hint,
+                tyro.conf.arg(help=" ".join(text.split()), help_behavior_hint=_necessity(value)),
+            ]
         values[name] = value
         fields.append((name, hint))
     twin = dataclasses.make_dataclass(cls.__name__, fields, namespace={"__doc__": cls.__doc__})
     return twin(**values)
+
+
+def _necessity(value: Any) -> str | None:
+    """What the help says in place of a default that has no words."""
+    if value is tyro.MISSING:
+        return "(required)"
+    return "(optional)" if value is None or value == () else None
