@@ -108,8 +108,8 @@ def train_all(options: argparse.Namespace, seed: int) -> dict[str, Path]:
         cellflow.train(replace(base, name="longer", optim=replace(base.optim, n_epochs=longer)))
     if "pseudo" in options.runs:
         cellflow.train(replace(base, name="pseudo", pseudo=rounds / "one", pseudo_weight=weight))
-    for name, final in (("student", False), ("final", True)):
-        if name not in options.runs:
+    for final in (False, True):
+        if ("final" if final else "student") not in options.runs:
             continue
         cellflow.distil(
             DistilConfig(
@@ -117,13 +117,14 @@ def train_all(options: argparse.Namespace, seed: int) -> dict[str, Path]:
                 runs_dir=runs_dir,
                 images=(options.images,),
                 out=rounds,
-                name=name,
+                name="student",
                 final=final,
                 pseudo_weight=weight,
                 runtime=RUNTIME,
             )
         )
-    return {name: runs_dir / name for name in ("base", *options.runs)}
+    folders = {"final": "student-final"}
+    return {name: runs_dir / folders.get(name, name) for name in ("base", *options.runs)}
 
 
 def score(run: Path, test: Dataset) -> pd.DataFrame:

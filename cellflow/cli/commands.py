@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,28 +76,29 @@ def _folds(config: configs.FoldsConfig) -> None:
 
 
 def _train(config: configs.TrainConfig) -> None:
-    from cellflow.report.text.training import (
-        final_training_text,
-        training_plan_text,
-        training_text,
-    )
-
     if config.dry_run:
         from cellflow.engine.training.training_plan import plan_training
+        from cellflow.report.text.training import training_plan_text
 
         say(training_plan_text(plan_training(config)))
         return
+    from cellflow.engine.training.train import train
+
+    _say_trained(config, train(config), "train folds with the same settings, --fold all")
+
+
+def _say_trained(config: configs.TrainConfig, done: Sequence[Any], instead: str) -> None:
+    """How a training ended, and what is next; `instead` says what has a score where a final network has none."""
     from cellflow.engine.runs.contents import vouching_run
     from cellflow.engine.runs.next_command import after_training, trained_run
     from cellflow.engine.runs.state import run_state
-    from cellflow.engine.training.train import train
+    from cellflow.report.text.training import final_training_text, training_text
 
-    done = train(config)
     if config.is_final:
         vouching = vouching_run(trained_run(config))
         name = None if vouching is None else vouching.name
         complete = vouching is not None and run_state(vouching).complete
-        say(final_training_text(done, name, complete=complete))
+        say(final_training_text(done, name, complete=complete, instead=instead))
     else:
         say(training_text(done))
     say(after_training(config))
@@ -242,18 +243,10 @@ def _pseudo(config: configs.PseudoConfig) -> None:
 
 def _distil(config: configs.DistilConfig) -> None:
     from cellflow.engine.experiments.distil import distil
-    from cellflow.engine.runs.next_command import after_training, run_word
-    from cellflow.report.text.training import training_text
 
     result = distil(config)
-    say(training_text(result.folds))
     say(f"Targets: {result.targets}")
-    if config.final:
-        say(
-            f"Next: cellflow predict FOLDER --model {run_word(result.run)}; FOLDER holds new images"
-        )
-    else:
-        say(after_training(result.training))
+    _say_trained(result.training, result.folds, "teach each fold its own, without --final")
     if result.failed:
         name, why = next(iter(result.failed.items()))
         fail(f"{plural(len(result.failed), 'image')} could not be used, such as {name}: {why}")

@@ -98,10 +98,11 @@ class DistilConfig:
     """Images without annotation to learn from as well: folders, files, patterns in quotes, or text files with one path
     a line."""
     name: Annotated[str, FOLDER_NAME] = "student"
-    """Name of the student's run, and of its targets."""
+    """Name of the student's run, and of its targets; with --final NAME-final."""
     final: bool = False
-    """Train one network on all images, taught by all folds of all runs. It is for new images only: no score on the
-    dataset is honest, and none is made."""
+    """Train one network on all images, taught by all folds of all runs, as run NAME-final. It is for new images only:
+    no score on the dataset is honest, and none is made; the students of each fold, NAME, vouch for it if there are
+    any."""
     out: Path = Path("distilled")
     """Folder for targets: OUT/NAME/fold_0/flows.zarr and others."""
     overwrite: bool = False

@@ -8,6 +8,7 @@ from pathlib import Path
 from cellflow.config import DistilConfig, ModelConfig, TrainConfig, check_config
 from cellflow.config.layers import blank_config, with_settings
 from cellflow.engine.prediction.soft_targets import FlowTargets, write_flow_targets
+from cellflow.engine.runs.next_command import trained_run
 from cellflow.engine.training.fold_result import FoldResult
 from cellflow.engine.training.train import train
 from cellflow.errors import RunError
@@ -56,8 +57,9 @@ def distil(config: DistilConfig) -> DistilResult:
 
     For each fold the teachers are the models of that fold alone, one a run, each at four flips: all others have seen
     the images that the fold validates on, and so would the student, at second hand. Its out-of-fold score is
-    therefore as honest as theirs. A final student has all members as teachers and learns from all images; no
-    score of it is honest, and none is made. The same call goes on where it stopped.
+    therefore as honest as theirs. A final student, run NAME-final, has all members as teachers and learns from all
+    images; no score of it is honest, and none is made. The students of each fold vouch for it, if they are there. The
+    same call goes on where it stopped.
 
     Raises
     ------
@@ -77,8 +79,9 @@ def distil(config: DistilConfig) -> DistilResult:
     targets = write_flow_targets(config)
     training = _training(config, targets)
     folds = train(training)
-    run = RunFolder(training.runs_dir / training.name)
-    return DistilResult(run, targets.folder, folds, training, targets.left_out, targets.failed)
+    return DistilResult(
+        trained_run(training), targets.folder, folds, training, targets.left_out, targets.failed
+    )
 
 
 def _training(config: DistilConfig, targets: FlowTargets) -> TrainConfig:
@@ -92,9 +95,8 @@ def _training(config: DistilConfig, targets: FlowTargets) -> TrainConfig:
         )
     settings = read_config_file(teacher.settings("train"), "train")
     plain = with_settings(blank_config(TrainConfig), settings, str(teacher.settings("train")))
-    folds = sorted(
-        int(part.removeprefix("fold_")) for part in targets.teachers.opened if part != ALL
-    )
+    parts = targets.teachers.opened
+    folds = () if ALL in parts else sorted(int(part.removeprefix("fold_")) for part in parts)
     model = _start(plain.model, config.pretrained_model or str(teacher.path))
     optim = plain.optim
     if config.n_epochs is not None:
@@ -103,7 +105,7 @@ def _training(config: DistilConfig, targets: FlowTargets) -> TrainConfig:
         optim = replace(optim, learning_rate=GENTLER * optim.peak_learning_rate)
     return replace(
         plain,
-        fold=tuple(map(str, folds or [min(teacher.read_record()["folds"])])),
+        fold=tuple(map(str, folds)) or ("none",),
         data=targets.teachers.dataset.path,
         name=config.name,
         runs_dir=config.runs_dir,

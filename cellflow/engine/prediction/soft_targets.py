@@ -24,6 +24,7 @@ from cellflow.io.target_folder import ALL, TargetFolder, TargetWriter, part_of
 from cellflow.numeric.labels import median_diameter
 from cellflow.storage.atomic import atomic_folder, restore_folder
 from cellflow.storage.records import read_json
+from cellflow.storage.run_folder import final_name
 
 __all__ = ["FlowTargets", "write_flow_targets"]
 
@@ -51,7 +52,8 @@ def write_flow_targets(config: DistilConfig) -> FlowTargets:
             config.runs, config.runs_dir, choose_machine(config.runtime), data=config.data,
             unfinished=config.unfinished, final=config.final,
         )  # fmt: skip
-        folder, record = config.out / config.name, _record(config, teachers, images)
+        folder = config.out / (final_name(config.name) if config.final else config.name)
+        record = _record(config, teachers, images)
         restore_folder(folder)
         stands = read_json(folder / "targets.json")
         if stands is not None and all(stands.get(key) == value for key, value in record.items()):

@@ -152,8 +152,11 @@ def vouching_run(run: RunFolder) -> RunFolder | None:
         return None
     other = found.read_record()
     differ = [key for key in ("data_hash", "folds_hash") if record[key] != other[key]]
+    theirs = with_later_settings(other["config"])
     own = {**with_later_settings(record["config"]), "final": None}
-    differ += config_differences(with_later_settings(other["config"]), own)
+    if {"pseudo"} <= own.keys() & theirs.keys():  # of students: each fold's teachers, and all
+        own["pseudo"] = theirs["pseudo"]
+    differ += config_differences(theirs, own)
     if differ:
         _log.warning(
             "run %r does not vouch for %r, so its thresholds are not used: %s",

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from cellflow.config import TrainConfig, chosen
-from cellflow.engine.training.extra_images import extra_samples, is_final, taught_samples
+from cellflow.engine.training.extra_images import extra_samples, taught_samples
 from cellflow.engine.training.sample_cache import CachedSamples, cache_samples
 from cellflow.engine.training.trainable import enough_cells, training_ids, validation_ids
 from cellflow.errors import DataError
@@ -53,7 +53,7 @@ def fold_samples(
             "fold %d: %d of %d training images have fewer than %d cells and are left out (--min_train_masks)",
             fold, others - len(enough), others, config.sampling.min_train_masks,
         )  # fmt: skip
-    if is_final(config):
+    if config.is_final:
         _log.warning("fold %d: its images train too, so no score of this network is honest", fold)
         enough = sorted(enough + enough_cells(config, dataset, validation_ids(fold, folds)))
     chan, chan2 = config.model.channels

@@ -32,7 +32,6 @@ __all__ = [
     "NO_SAMPLES",
     "check_targets",
     "extra_samples",
-    "is_final",
     "target_facts",
     "taught_samples",
 ]
@@ -67,11 +66,11 @@ def check_targets(config: TrainConfig, dataset: Dataset, wanted: list[int]) -> N
         return
     targets = TargetFolder.open(config.pseudo)
     split = dataset.folds_hash()
-    if targets.is_final and len(wanted) > 1:
+    if targets.is_final and not config.is_final:
         raise DataError(
-            f"--pseudo {targets.path} is for one final network: its teachers have seen the images of all folds. "
-            "Train it as one, such as --fold 0.",
-            path=targets.path, expected=1, found=len(wanted),
+            f"--pseudo {targets.path} is for one network on all images: its teachers have seen those of all folds. "
+            "Train it with --fold none.",
+            path=targets.path, expected=("none",), found=config.fold,
         )  # fmt: skip
     if config.is_final and not targets.is_final:
         raise DataError(
@@ -166,13 +165,6 @@ def target_facts(config: TrainConfig, fold: int) -> dict[str, str]:
     targets = TargetFolder.open(config.pseudo)
     part = targets.part(fold)
     return {"name": targets.name, "kind": targets.kind, "part": part, "hash": targets.hash(part)}
-
-
-def is_final(config: TrainConfig) -> bool:
-    """Whether a training is that of a network that sees all images, or whose teachers have: no score is honest."""
-    if config.is_final:
-        return True
-    return config.pseudo is not None and TargetFolder.open(config.pseudo).is_final
 
 
 class _Job(NamedTuple):

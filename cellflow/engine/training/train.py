@@ -22,7 +22,7 @@ from cellflow.engine.segmentation.channels import warn_of_grey, warn_of_mean
 from cellflow.engine.training.cluster_folds import train_on_workers
 from cellflow.engine.training.crops import FoldSamples, fold_samples
 from cellflow.engine.training.debug_run import debug_config
-from cellflow.engine.training.extra_images import check_targets, is_final
+from cellflow.engine.training.extra_images import check_targets
 from cellflow.engine.training.final_network import final_config, fit_final_styles
 from cellflow.engine.training.fold_result import FoldResult, copy_best, finished_without_state
 from cellflow.engine.training.fold_trainer import FoldTrainer
@@ -186,7 +186,7 @@ def _open(config: TrainConfig, machine: Machine, where: str | None = None) -> Jo
     check_targets(config, dataset, wanted)
     check_crop_side(config, wanted[0])
     if machine.ranks.first:
-        run = open_run(config, dataset, wanted if is_final(config) else there)
+        run = open_run(config, dataset, wanted if config.is_final else there)
     machine.ranks.wait()
     run = RunFolder(config.runs_dir / config.name)
     _log.info(

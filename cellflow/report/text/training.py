@@ -56,11 +56,11 @@ def training_text(folds: Sequence[Fold]) -> str:
 
 
 def final_training_text(
-    folds: Sequence[Fold], vouching: str | None, *, complete: bool = True
+    folds: Sequence[Fold], vouching: str | None, *, complete: bool = True, instead: str
 ) -> str:
     """How the training of one network on all images ended, and which run, if any, has the score that stands for it.
 
-    `complete` says whether all folds of that run are trained.
+    `complete` says whether all folds of that run are trained, `instead` how to get a score where there is none.
     """
     (fold,) = folds
     if not fold.finished:
@@ -69,7 +69,7 @@ def final_training_text(
     if vouching is not None and not complete:
         whose = f"the folds of run {vouching} are to vouch for it, and not all are trained yet"
     if vouching is None:
-        whose = "for a score train folds with the same settings, --fold all"
+        whose = f"for a score {instead}"
     return (
         f"One network on all images, as it is after epoch {fold.best_epoch:g}. No image is left to score it on: "
         f"{whose}."

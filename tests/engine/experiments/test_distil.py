@@ -60,7 +60,10 @@ def seeing(trained: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.mark.slow
 def test_each_fold_has_a_student_of_its_own_models_alone(
-    seeing: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    seeing: TrainConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (item,) = synthetic_dataset(1, shape=(96, 112), seed=78)
@@ -143,6 +146,12 @@ def test_each_fold_has_a_student_of_its_own_models_alone(
     assert not cellflow.verify(VerifyConfig(Path("runs/student"))).problems
     with pytest.raises(SystemExit, match="0"):
         cli.main(words)  # goes on; here nothing is left to do
+    capsys.readouterr()
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([*words, "--final"])
+    said = capsys.readouterr().out
+    assert "the folds of run student vouch for it" in said
+    assert "best score" not in said
 
 
 def test_an_image_that_one_teacher_refuses_is_in_no_part(tmp_path: Path) -> None:
@@ -174,11 +183,13 @@ def test_a_final_student_learns_from_all_and_has_no_honest_score(
         out=tmp_path / "distilled", runtime=CPU,
     )  # fmt: skip
     result = cellflow.distil(config)
+    assert result.run.name == result.targets.name == "student-final"
     (teacher_0, teacher_1) = TargetFolder.open(result.targets).teachers("all")
     assert (teacher_0.fold, teacher_1.fold) == (0, 1)
     record = result.run.read_record()
     assert record["folds"] == [0]
     assert record["starts"] == {"0": teacher_0.hash}
+    assert result.folds[0].best_epoch == 2  # the last, whatever it scores on what it has seen
     roles = pd.read_csv(result.run.fold(0).samples)["role"]
     assert list(roles) == ["train"] * 6
     with pytest.raises(cellflow.CellflowError, match="pretrained_model"):
@@ -195,7 +206,7 @@ def test_a_final_student_learns_from_all_and_has_no_honest_score(
         cellflow.oof(OofConfig(str(result.run.path), runtime=CPU))
     with pytest.raises(LeakError, match="has seen all images"):
         pseudo(PseudoConfig(runs=(str(result.run.path),), images=images, out=tmp_path, runtime=CPU))
-    with pytest.raises(cellflow.CellflowError, match="one final network"):
+    with pytest.raises(cellflow.CellflowError, match="--fold none"):
         cellflow.train(
             replace(seeing, name="two", runs_dir=tmp_path / "runs", pseudo=result.targets)
         )
