@@ -31,7 +31,13 @@ from cellflow.nn.checkpoint import load_model_file
 from cellflow.storage.hashing import hash_file, hash_json
 from cellflow.storage.locks import is_locked
 from cellflow.storage.records import dict_or_empty
-from cellflow.storage.run_folder import RunFolder, former_hashes, is_final_record, vouching_folder
+from cellflow.storage.run_folder import (
+    RunFolder,
+    final_name,
+    former_hashes,
+    is_final_record,
+    vouching_folder,
+)
 
 __all__ = [
     "check_has_honest_score",
@@ -154,7 +160,7 @@ def vouching_run(run: RunFolder) -> RunFolder | None:
     differ = [key for key in ("data_hash", "folds_hash") if record[key] != other[key]]
     theirs = with_later_settings(other["config"])
     own = {**with_later_settings(record["config"]), "final": None}
-    if {"pseudo"} <= own.keys() & theirs.keys():  # of students: each fold's teachers, and all
+    if _is_one_distillation(own.get("pseudo"), theirs.get("pseudo")):
         own["pseudo"] = theirs["pseudo"]
     differ += config_differences(theirs, own)
     if differ:
@@ -164,6 +170,12 @@ def vouching_run(run: RunFolder) -> RunFolder | None:
         )  # fmt: skip
         return None
     return found
+
+
+def _is_one_distillation(final: str | None, folds: str | None) -> bool:
+    """Whether two runs, by the targets in their records, are the students NAME-final and NAME."""
+    names = [(text or "").rpartition(" ")[0] for text in (final, folds)]
+    return all(names) and names[0] == final_name(names[1])
 
 
 def misfits(facts: Mapping[str, Any], fold: int, record: Mapping[str, Any]) -> list[str]:

@@ -137,8 +137,8 @@ def plan_training(config: TrainConfig) -> Plan:
         validation=len(validation),
         steps_per_epoch=len(sampler),
         epochs=epochs,
-        evaluations=-(-epochs // every)
-        + config.model.is_pretrained,  # that of the start model first
+        # that of the start model first
+        evaluations=-(-epochs // every) + config.model.is_pretrained,
         crop_seconds=crop_seconds,
         step_seconds=max(compute_seconds, crop_seconds / machine.workers)
         if machine.workers

@@ -29,6 +29,7 @@ from cellflow.config import (
 from cellflow.engine.prediction.candidates import Screened
 from cellflow.engine.prediction.pseudo import pseudo
 from cellflow.engine.prediction.soft_targets import _teach_others
+from cellflow.engine.runs.contents import vouching_run
 from cellflow.engine.runtime.machine import choose_machine
 from cellflow.engine.segmentation.member import Member, load_member
 from cellflow.engine.segmentation.segmenter import FLIPS, Segmenter
@@ -152,6 +153,10 @@ def test_each_fold_has_a_student_of_its_own_models_alone(
     said = capsys.readouterr().out
     assert "the folds of run student vouch for it" in said
     assert "best score" not in said
+    record = student.read_record()
+    record["config"]["pseudo"] = "round1 (0123)"  # taught by something else
+    student.write_record(record)
+    assert vouching_run(RunFolder(Path("runs/student-final"))) is None
 
 
 def test_an_image_that_one_teacher_refuses_is_in_no_part(tmp_path: Path) -> None:
