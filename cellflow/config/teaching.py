@@ -110,8 +110,8 @@ class DistilConfig:
     n_epochs: Annotated[int | None, COUNT] = None
     """Epochs of the student; without it as many as its first teacher's. All other settings are those of that run."""
     pretrained_model: Annotated[str | None, tyro.conf.arg(aliases=["--init"])] = None
-    """Model to start from, as in `train`; none: from new weights. Without it the first run's model of that fold, at a
-    fifth of the rate that it was trained at."""
+    """Model to start from, as in `train`; none: from new weights. Without it the first run's model of that fold. From a
+    model the learning rate is a fifth of the first run's, unless that started from one itself."""
     seed: Annotated[int | None, SEED] = None
     """Seed of the student; without it that of its first teacher."""
     pseudo_weight: Annotated[float, POSITIVE] = 0.5
@@ -134,7 +134,8 @@ class DistilConfig:
 
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
-        if any(Path(run).name == self.name for run in self.runs):
+        own = f"{self.name.removesuffix('-final')}-final" if self.final else self.name
+        if any(Path(run).name == own for run in self.runs):
             return [
                 f"--name {self.name} is one of the runs that teach; the student needs a name of its own"
             ]

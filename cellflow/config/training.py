@@ -237,7 +237,8 @@ class TrainConfig:
     state; the same command goes on from there."""
     pseudo: Path | None = None
     """Train on images without annotation too: a folder that cellflow pseudo or distil wrote. Each fold takes what the
-    models of the same fold made of them, which have not seen its validation images."""
+    models of the same fold made of them, which have not seen its validation images; targets of distil --final are for
+    --fold none."""
     pseudo_weight: Annotated[float, POSITIVE] = 0.5
     """How often images without annotation are drawn, all of them together, for each time that annotated ones are. They
     come on top: 0.5 makes an epoch half as long again."""

@@ -128,8 +128,13 @@ class TargetFolder:
 
     @property
     def identity(self) -> str:
-        """Name and content, in a line."""
-        return f"{self.name} ({hash_json({part: self.hash(part) for part in self.parts})})"
+        """Name and content, in a line; of flows also whose they are, and on what images beside the annotated ones."""
+        text = f"{self.name} ({hash_json({part: self.hash(part) for part in self.parts})})"
+        if self.kind != "flows":
+            return text
+        others = dict_or_empty(self._facts.get("fingerprints"))
+        images = f", {len(others)} other images {hash_json(others)}" if others else ""
+        return f"{text} by {' '.join(map(str, self._facts.get('runs', [])))}{images}"
 
     def hash(self, part: str) -> str:
         """Hash of a part: changes with any image and any target."""

@@ -9,6 +9,7 @@ from cellflow.config import DistilConfig, ModelConfig, TrainConfig, check_config
 from cellflow.config.layers import blank_config, with_settings
 from cellflow.engine.prediction.soft_targets import FlowTargets, write_flow_targets
 from cellflow.engine.runs.next_command import trained_run
+from cellflow.engine.runs.start_file import start_identity
 from cellflow.engine.training.fold_result import FoldResult
 from cellflow.engine.training.train import train
 from cellflow.errors import RunError
@@ -19,8 +20,8 @@ from cellflow.types import one_line
 
 __all__ = ["DistilResult", "distil"]
 
-GENTLER = 0.2
-"""Part of its teacher's learning rate for a student that starts from a model where its teacher did not."""
+GENTLER = 5
+"""How much lower than its teacher's the learning rate of a student is that starts from a model where that did not."""
 
 
 @one_line
@@ -76,6 +77,8 @@ def distil(config: DistilConfig) -> DistilResult:
     ('runs/student', [0, 1])
     """
     check_config(config)
+    if config.pretrained_model not in (None, "none"):
+        start_identity(str(config.pretrained_model))  # a slip is told before hours of teaching
     targets = write_flow_targets(config)
     training = _training(config, targets)
     folds = train(training)
@@ -90,19 +93,22 @@ def _training(config: DistilConfig, targets: FlowTargets) -> TrainConfig:
     if not teacher.settings("train").is_file():
         raise RunError(
             f"{teacher.settings('train')} is gone, so the settings to train the student with are not known. Train "
-            f"it with: cellflow train --name {config.name} --pseudo {targets.folder}",
+            f"it with: cellflow train --name {config.name} --pseudo {targets.folder} --pretrained_model "
+            f"{teacher.path}{' --fold none' if config.final else ''}",
             path=teacher.settings("train"),
         )
     settings = read_config_file(teacher.settings("train"), "train")
     plain = with_settings(blank_config(TrainConfig), settings, str(teacher.settings("train")))
     parts = targets.teachers.opened
     folds = () if ALL in parts else sorted(int(part.removeprefix("fold_")) for part in parts)
-    model = _start(plain.model, config.pretrained_model or str(teacher.path))
+    model = _start(plain.model, config.pretrained_model or _first_teacher(targets))
     optim = plain.optim
     if config.n_epochs is not None:
         optim = replace(optim, n_epochs=config.n_epochs)
     if model.is_pretrained and not plain.model.is_pretrained:
-        optim = replace(optim, learning_rate=GENTLER * optim.peak_learning_rate)
+        optim = replace(optim, learning_rate=optim.peak_learning_rate / GENTLER)
+    if plain.model.is_pretrained and not model.is_pretrained:
+        optim = replace(optim, learning_rate=None)
     return replace(
         plain,
         fold=tuple(map(str, folds)) or ("none",),
@@ -118,6 +124,14 @@ def _training(config: DistilConfig, targets: FlowTargets) -> TrainConfig:
         optim=optim,
         runtime=config.runtime,
     )
+
+
+def _first_teacher(targets: FlowTargets) -> str:
+    """The first run, whose models of each fold teach that fold; for a final student the first of its models."""
+    run, parts = targets.teachers.runs[0], targets.teachers.opened
+    if ALL not in parts:
+        return str(run.path)
+    return str(run.fold(parts[ALL].members[0].facts["fold"]).best)
 
 
 def _start(teacher: ModelConfig, start: str) -> ModelConfig:

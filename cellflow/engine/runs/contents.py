@@ -161,7 +161,7 @@ def vouching_run(run: RunFolder) -> RunFolder | None:
     theirs = with_later_settings(other["config"])
     own = {**with_later_settings(record["config"]), "final": None}
     if _is_one_distillation(own.get("pseudo"), theirs.get("pseudo")):
-        own["pseudo"] = theirs["pseudo"]
+        own |= {"pseudo": theirs["pseudo"], "model": _with_start_of(theirs["model"], own["model"])}
     differ += config_differences(theirs, own)
     if differ:
         _log.warning(
@@ -173,9 +173,17 @@ def vouching_run(run: RunFolder) -> RunFolder | None:
 
 
 def _is_one_distillation(final: str | None, folds: str | None) -> bool:
-    """Whether two runs, by the targets in their records, are the students NAME-final and NAME."""
-    names = [(text or "").rpartition(" ")[0] for text in (final, folds)]
-    return all(names) and names[0] == final_name(names[1])
+    """Whether two runs, by the targets in their records, are the students NAME-final and NAME of the same runs."""
+    (own, _, rest), (name, _, others) = ((text or "").partition(" (") for text in (final, folds))
+    teachers = rest.partition(") by ")[2]
+    return bool(teachers) and (own, teachers) == (final_name(name), others.partition(") by ")[2])
+
+
+def _with_start_of(folds: Mapping[str, Any], final: Mapping[str, Any]) -> dict[str, Any]:
+    """Model settings of a final student: from a teacher on it starts with one of the models, each fold with its own."""
+    starts = [str(one["pretrained_model"]) for one in (final, folds)]
+    taught = starts[0].startswith("best.pt (") and starts[1].startswith("run ")
+    return {**final, **({"pretrained_model": starts[1]} if taught else {})}
 
 
 def misfits(facts: Mapping[str, Any], fold: int, record: Mapping[str, Any]) -> list[str]:

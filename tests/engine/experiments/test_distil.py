@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +35,7 @@ from cellflow.engine.runtime.machine import choose_machine
 from cellflow.engine.segmentation.member import Member, load_member
 from cellflow.engine.segmentation.segmenter import FLIPS, Segmenter
 from cellflow.engine.training.crops import fold_samples
-from cellflow.errors import LeakError
+from cellflow.errors import CheckpointError, LeakError
 from cellflow.io.dataset import Dataset
 from cellflow.io.image_source import find_images
 from cellflow.io.target_folder import TargetFolder, TargetWriter
@@ -154,9 +155,12 @@ def test_each_fold_has_a_student_of_its_own_models_alone(
     assert "the folds of run student vouch for it" in said
     assert "best score" not in said
     record = student.read_record()
-    record["config"]["pseudo"] = "round1 (0123)"  # taught by something else
-    student.write_record(record)
-    assert vouching_run(RunFolder(Path("runs/student-final"))) is None
+    own = record["config"]["pseudo"]
+    for other in ("round1 (0123)", "student (0123)", own.replace("by tiny more", "by tiny third")):
+        assert other != own
+        record["config"]["pseudo"] = other  # taught by something else
+        student.write_record(record)
+        assert vouching_run(RunFolder(Path("runs/student-final"))) is None
 
 
 def test_an_image_that_one_teacher_refuses_is_in_no_part(tmp_path: Path) -> None:
@@ -193,14 +197,22 @@ def test_a_final_student_learns_from_all_and_has_no_honest_score(
     assert (teacher_0.fold, teacher_1.fold) == (0, 1)
     record = result.run.read_record()
     assert record["folds"] == [0]
-    assert record["starts"] == {"0": teacher_0.hash}
+    assert record["config"]["model"]["pretrained_model"] == f"best.pt ({teacher_0.hash})"
     assert result.folds[0].best_epoch == 2  # the last, whatever it scores on what it has seen
     roles = pd.read_csv(result.run.fold(0).samples)["role"]
     assert list(roles) == ["train"] * 6
     with pytest.raises(cellflow.CellflowError, match="pretrained_model"):
         cellflow.distil(replace(config, pretrained_model="none"))
     new = cellflow.distil(replace(config, pretrained_model="none", name="new"))
-    assert "starts" not in new.run.read_record()
+    assert new.run.read_record()["config"]["model"]["pretrained_model"] == "none"
+    part = shutil.copytree(seeing.runs_dir / "tiny", tmp_path / "part")
+    (part / "fold_0" / "best.pt").unlink()
+    rest = cellflow.distil(replace(config, runs=(str(part),), name="rest"))
+    start = rest.run.read_record()["config"]["model"]["pretrained_model"]
+    assert start == f"best.pt ({teacher_1.hash})"
+    with pytest.raises(CheckpointError, match="cyt3"):
+        cellflow.distil(replace(config, pretrained_model="cyt3", name="slip"))
+    assert not (tmp_path / "distilled" / "slip-final").exists()
     images = tuple(sorted((seeing.data / "images").iterdir())[:1])
     predicted = cellflow.predict(
         PredictConfig(images=images, model=str(result.run.path), runtime=CPU)
