@@ -35,6 +35,7 @@ from cellflow.errors import CheckpointError, DataError, RunError
 from cellflow.io.dataset import Dataset
 from cellflow.io.foreign_flows import read_foreign_flows
 from cellflow.io.images import read_image, read_labels
+from cellflow.nn.checkpoint import load_model_file, save_model_file
 from cellflow.nn.forward import image_to_flows
 from cellflow.nn.runners import TorchRunner
 from cellflow.numeric.averaging import average_flows
@@ -426,20 +427,24 @@ def test_foreign_flows_are_brought_to_scale(tmp_path: Path) -> None:
     assert (read_foreign_flows(tmp_path / "a.npz")[0] == cellflow.FLOW_SCALE).all()
 
 
-def test_weights_by_cross_validation(trained: TrainConfig, folder: Path, shared: Path) -> None:
+def test_weights_by_cross_validation(
+    trained: TrainConfig, folder: Path, shared: Path, tmp_path: Path
+) -> None:
+    run = RunFolder(shutil.copytree(trained.runs_dir / "tiny", tmp_path / "runs" / "tiny"))
+    scores = [0.2, 0.6]  # trained for three epochs, it has none
+    for fold, score in enumerate(scores):
+        net, facts = load_model_file(run.fold(fold).best)
+        save_model_file(run.fold(fold).best, net, facts | {"score": score})
     config = EnsembleConfig(
         images=folder,
         runs=("tiny",),
-        runs_dir=trained.runs_dir,
+        runs_dir=tmp_path / "runs",
         weights="cv",
         output=OutputConfig(out=folder.parent / "weighted"),
         runtime=CPU,
     )
-    run = RunFolder(trained.runs_dir / "tiny")
-    scores = [json.loads(run.fold(fold).summary.read_text())["best_score"] for fold in (0, 1)]
-    if sum(scores):
-        record = json.loads((ensemble(config).folder / "prediction.json").read_text())
-        assert record["identity"]["weights"] == pytest.approx(scores)
+    record = json.loads((ensemble(config).folder / "prediction.json").read_text())
+    assert record["identity"]["weights"] == pytest.approx(scores)
     foreign = replace(config, runs=("tiny", str(shared / "models" / "usiigaci_unet")))
     with pytest.raises(RunError, match=r"cross-validation score .*; \S+usiigaci_unet has none"):
         ensemble(foreign)
