@@ -15,7 +15,7 @@ from cellflow.engine.training.train import train
 from cellflow.errors import RunError
 from cellflow.io.target_folder import ALL
 from cellflow.storage.config_file import read_config_file
-from cellflow.storage.run_folder import RunFolder
+from cellflow.storage.run_folder import RunFolder, find_run
 from cellflow.types import one_line
 
 __all__ = ["DistilResult", "distil"]
@@ -79,12 +79,23 @@ def distil(config: DistilConfig) -> DistilResult:
     check_config(config)
     if config.pretrained_model not in (None, "none"):
         start_identity(str(config.pretrained_model))  # a slip is told before hours of teaching
+    _check_not_debug(find_run(config.runs[0] if config.runs else None, config.runs_dir))
     targets = write_flow_targets(config)
     training = _training(config, targets)
     folds = train(training)
     return DistilResult(
         trained_run(training), targets.folder, folds, training, targets.left_out, targets.failed
     )
+
+
+def _check_not_debug(teacher: RunFolder) -> None:
+    """Refuse a run whose settings are those of a trial, before its models teach."""
+    if teacher.read_record()["config"].get("debug"):
+        raise RunError(
+            f"{teacher.path} is a debug run, trained for a minute on a few images. Distil a run that was trained "
+            "without --debug.",
+            path=teacher.path,
+        )
 
 
 def _training(config: DistilConfig, targets: FlowTargets) -> TrainConfig:

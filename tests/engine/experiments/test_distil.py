@@ -35,7 +35,7 @@ from cellflow.engine.runtime.machine import choose_machine
 from cellflow.engine.segmentation.member import Member, load_member
 from cellflow.engine.segmentation.segmenter import FLIPS, Segmenter
 from cellflow.engine.training.crops import fold_samples
-from cellflow.errors import CheckpointError, LeakError
+from cellflow.errors import CheckpointError, LeakError, RunError
 from cellflow.io.dataset import Dataset
 from cellflow.io.image_source import find_images
 from cellflow.io.target_folder import TargetFolder, TargetWriter
@@ -161,6 +161,17 @@ def test_each_fold_has_a_student_of_its_own_models_alone(
         record["config"]["pseudo"] = other  # taught by something else
         student.write_record(record)
         assert vouching_run(RunFolder(Path("runs/student-final"))) is None
+
+
+def test_a_debug_run_does_not_teach(trained: TrainConfig, tmp_path: Path) -> None:
+    run = RunFolder(shutil.copytree(trained.runs_dir / "tiny", tmp_path / "runs" / "tiny"))
+    record = run.read_record()
+    record["config"]["debug"] = True
+    run.write_record(record)
+    config = DistilConfig(runs=("tiny",), runs_dir=tmp_path / "runs", out=tmp_path / "out")
+    with pytest.raises(RunError, match="is a debug run"):
+        cellflow.distil(config)
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_image_that_one_teacher_refuses_is_in_no_part(tmp_path: Path) -> None:
