@@ -16,12 +16,15 @@ import tyro
 
 from cellflow.config.also_called import also_called
 from cellflow.errors import ConfigError
+from cellflow.types import shorten
 
 __all__ = ["Setting", "blank_config", "check_complete", "close_to", "settings_of", "with_settings"]
 
 Config = TypeVar("Config")
 CLOSE = 0.7
 """Words are taken for slips of each other from this share of common letters (difflib's ratio)."""
+_LETTERS = 200
+"""Of what a message quotes of a file, in which a word may have any length."""
 _YAML_WORDS = {False: ("off", "no"), True: ("on", "yes")}
 """Words that YAML takes for a truth value."""
 
@@ -71,12 +74,14 @@ def with_settings(config: Config, values: Mapping[str, Any], source: str) -> Con
     for name, value in _flat(values, places, ()):
         place = places.get(name[-1])
         if place is None or (len(name) > 1 and place.path != name):
-            problems.append(f"{'.'.join(name)}: no such setting{_instead(name[-1], places)}")
+            words = shorten(".".join(name), _LETTERS)
+            problems.append(f"{words}: no such setting{_instead(name[-1], places)}")
             continue
         try:
             changes[place.path] = _convert(place.hint, value)
         except ValueError as error:
-            problems.append(f"{'.'.join(name)}: expected {error}, found {value!r}")
+            given = shorten(repr(value), _LETTERS)
+            problems.append(f"{'.'.join(name)}: expected {error}, found {given}")
     if problems:
         lines = "\n".join(f"  - {problem}" for problem in problems)
         raise ConfigError(f"{source} has settings that do not fit:\n{lines}")

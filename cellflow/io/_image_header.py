@@ -8,6 +8,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.BmpImagePlugin import BmpImageFile
@@ -135,6 +136,13 @@ def refuse_padded(start: bytes, size: int, kind: str) -> None:
         raise ValueError(
             f"its {size:,} bytes are more than its pixels can take, {needs:,} unpacked"
         )
+
+
+def stored(picture: ImageFile) -> NDArray[Any]:
+    """Pixels as they lie in the file, indices of a palette too; Pillow makes zeros of a PNG that has none."""
+    if not picture.tile:
+        raise ValueError("it has no pixels")
+    return np.asarray(picture)
 
 
 def refuse_animation(picture: ImageFile) -> None:

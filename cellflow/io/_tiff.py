@@ -139,11 +139,14 @@ def open_plane(path: Path) -> Iterator[Plane]:
             text = f"a TIFF in {page.photometric.name} colours; save it as grey or RGB."
             raise DataError(text, path=path, found=page.photometric.name)
         indexed = page.photometric == PHOTOMETRIC.PALETTE and page.colormap is not None
+        indexed = indexed and not tiff.is_imagej  # where it only colours the display
+        if indexed and (page.colormap.ndim != 2 or len(page.colormap) != 3):
+            raise ValueError(f"its palette has {page.colormap.size:,} numbers")
         yield Plane(
             series,
             _order(series.axes, series.shape),
             page,
-            indexed and not tiff.is_imagej,  # where it only colours the display
+            indexed,
             _has_alpha(page),
             header.known_orientation(page.tags.valueof(header.ORIENTATION, 1)),
         )

@@ -138,7 +138,7 @@ def _read(path: Path, *, indices: bool, most: int | None) -> NDArray[Any]:
             header.refuse_animation(picture)
             how = header.orientation(picture, data)
             if indices and picture.mode == "P":
-                pixels = np.asarray(picture)
+                pixels = header.stored(picture)
             elif kind == "BMP":  # of a damaged one the decoder of imagecodecs reads on in memory
                 pixels = np.asarray(picture if picture.mode == "L" else picture.convert("RGB"))
             else:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cellflow.errors import RleError
+from cellflow.errors import DataError
 from cellflow.numeric._runs import offsets_of, part_of_runs, parts_of, runs_in_rows
 from cellflow.numeric.labels import check_labels, instances_from_labels
 from cellflow.numeric.rle import instances_from_rles
@@ -178,7 +178,7 @@ def order_of_rles(images: Iterable[tuple[Sequence[str], tuple[int, int]]]) -> Li
     telling = ((rles, shape) for rles, shape in images if any(rles) and shape[0] != shape[1])
     row_major = column_major = 0
     for rles, shape in islice(telling, _MAX_IMAGES):
-        with suppress(RleError):
+        with suppress(DataError):
             row_major += len(parts_of(instances_from_rles(rles, shape, "C"))[1])
             column_major += len(parts_of(instances_from_rles(rles, shape, "F"))[1])
     return "F" if 0 < 2 * column_major <= row_major else "C"

@@ -30,6 +30,8 @@ Order = Literal["C", "F"]
 Ints = NDArray[np.int64]
 
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
+_MOST_PIXELS = 2**62
+"""With which sums of places and lengths stay within int64."""
 _PLAIN = re.compile(r"[0-9 ]*")
 
 
@@ -173,7 +175,10 @@ def _check_order(order: str) -> Order:
 def _check_shape(shape: Sequence[int]) -> tuple[int, int]:
     if len(shape) != 2 or min(shape) < 0:
         raise DataError(f"shape: expected (H, W), found {tuple(shape)}")
-    return int(shape[0]), int(shape[1])
+    height, width = int(shape[0]), int(shape[1])
+    if height * width > _MOST_PIXELS:
+        raise DataError(f"shape: no image has {height} x {width} pixels")
+    return height, width
 
 
 def _parse(rle: Any, shape: tuple[int, int], where: str) -> tuple[Ints, Ints]:

@@ -85,6 +85,36 @@ def test_a_palette_of_8_bits(tmp_path: Path) -> None:
     assert np.array_equal(read_image(path), colours[LABELS])
 
 
+@pytest.mark.parametrize("count", [3 * 256 + 128, 200])
+def test_a_palette_that_is_no_table_of_colours(tmp_path: Path, count: int) -> None:
+    """Its indices came out as an image of one channel, where the header has three."""
+    path = tmp_path / "a.tif"
+    values = RNG.integers(0, 2**16, count, dtype=np.uint16)
+    more = [(320, "H", count, tuple(values.tolist()), True)]
+    tifffile.imwrite(path, LABELS, metadata=None, extratags=more)
+    data = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tiff:
+        data[tiff.pages[0].tags[262].valueoffset] = 3  # photometric: palette
+    path.write_bytes(data)
+    for read in (read_image, image_shape, read_masks):
+        with pytest.raises(DataError, match=r"a\.tif: .*palette"):
+            read(path)
+
+
+def test_a_palette_png_without_pixels(tmp_path: Path) -> None:
+    """Of a file cut into its header alone Pillow gives zeros: a label map without a cell."""
+    path = tmp_path / "a.png"
+    picture = Image.fromarray(LABELS)
+    picture.putpalette(RNG.integers(0, 256, 768).tolist())
+    picture.save(path)
+    data = path.read_bytes()
+    start = data.index(b"IDAT") - 4
+    path.write_bytes(data[:start] + data[data.index(b"IEND") - 4 :])
+    for read in (read_image, read_masks):
+        with pytest.raises(DataError, match=r"a\.png: damaged or truncated PNG file"):
+            read(path)
+
+
 def test_a_palette_in_a_bmp(tmp_path: Path) -> None:
     path = tmp_path / "a.bmp"
     picture = Image.fromarray(LABELS)

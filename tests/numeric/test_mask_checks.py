@@ -132,6 +132,7 @@ def test_order_is_told_by_compactness() -> None:
         image = rles_from_labels(cells, order), cells.shape  # type: ignore[arg-type]
         assert order_of_rles([(["1 999999"], (9, 5)), ([""], (9, 5)), image]) == order  # type: ignore[list-item]
     assert order_of_rles([]) == "C"
+    assert order_of_rles([(["1 3"], (2**40, 2**30))]) == "C", "no image has a size like that"
     square = rles_from_labels(discs((128, 128)), "F"), (128, 128)
     assert order_of_rles([square]) == "C", "a square image says nothing"
 

@@ -30,11 +30,15 @@ from cellflow.config.layers import blank_config, check_complete, with_settings
 from cellflow.environment.config_defaults import with_host_defaults
 from cellflow.errors import ConfigError
 from cellflow.storage.config_file import read_yaml, yaml_kind
+from cellflow.storage.sizes import few_lines
+from cellflow.types import shorten
 
 __all__ = ["Experiment", "read_experiments"]
 
 _MOST = 10_000
 """Experiments that a grid makes."""
+_TOLD, _LETTERS = 10, 100
+"""Problems that a message lists; letters of a name in it."""
 _PARTS = ("defaults", "experiments", "grid")
 
 
@@ -89,8 +93,15 @@ def read_experiments(path: Path, *, debug: bool = False) -> list[Experiment]:
             f"{path}: the names of experiments must differ, found {', '.join(twice)} more than once"
         )
     if problems:
-        raise ConfigError.from_problems(list(dict.fromkeys(problems)))
+        raise _all_of(list(dict.fromkeys(problems)))
     return found
+
+
+def _all_of(problems: list[str]) -> ConfigError:
+    """One error of all, of which the first are told: a grid has the same in every experiment."""
+    if len(problems) == 1:
+        return ConfigError(problems[0])
+    return ConfigError(f"{len(problems)} problems:\n{few_lines(problems, _TOLD)}")
 
 
 def _name(layers: tuple[dict[str, Any], ...], suffix: str) -> str:
@@ -101,7 +112,7 @@ def _name(layers: tuple[dict[str, Any], ...], suffix: str) -> str:
 def _experiment(
     config: ChainConfig, layers: tuple[dict[str, Any], ...], name: str, path: Path, debug: bool
 ) -> Experiment:
-    source = f"{path}: experiment {name}"
+    source = f"{path}: experiment {shorten(name, _LETTERS)}"
     for layer in (*layers, {"name": name}, {"debug": True} if debug else {}):
         config = with_settings(config, layer, source)
     check_complete(config, source)

@@ -19,6 +19,7 @@ from cellflow.io import places
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.formats.label_maps import refuse_single_map
 from cellflow.io.images import IMAGE_SUFFIXES, image_shape, list_images
+from cellflow.io.pixel_limit import refuse_large
 from cellflow.io.source import FileImage, Shape, Source, SourceImage, by_id, match_id
 from cellflow.io.tables import Row, read_rows, whole_number
 from cellflow.numeric.mask_checks import order_of_rles
@@ -145,6 +146,9 @@ class _Cells:
                     text = f" (image {self.image_id}): {single}. Correct or remove the row."
                     raise self._error(RleError, row, text) from error
             raise
+        except DataError as error:
+            text = f" (image {self.image_id}): {error}. Correct the table."
+            raise self._error(DataError, self.rows[0], text) from error
 
     def _check_sizes(self, size: Shape) -> None:
         """Refuse rows that say another size than the image, or than the first row."""
@@ -249,13 +253,12 @@ def _check_images(
 def _sized(
     cells: dict[str, _Cells], files: dict[str, FileImage] | None
 ) -> Iterator[tuple[list[str], Shape]]:
-    """Runs and sizes; what is wrong with an image that cannot be read is reported later."""
+    """Runs and sizes; what is wrong with an image or a size that cannot be read is reported later."""
     for name, of_image in cells.items():
-        if files is None:
-            yield of_image.rles, of_image.size
-            continue
         with suppress(DataError):
-            height, width = image_shape(files[name].path)[:2]
+            shape = of_image.size if files is None else image_shape(files[name].path)
+            height, width = shape[:2]
+            refuse_large((height, width))
             yield of_image.rles, (height, width)
 
 

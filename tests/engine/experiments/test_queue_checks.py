@@ -84,3 +84,17 @@ def test_all_that_is_wrong_in_a_file(tmp_path: Path) -> None:
     for part in ("sed: no such setting", "--n_epochs must be at least 1", "experiment 3 must have",
                  "k: expected a whole number", "found c more than once"):  # fmt: skip
         assert part in str(caught.value)
+
+
+def test_what_is_wrong_stays_short(tmp_path: Path) -> None:
+    """One long word in a grid is in the name of every experiment, and so was in every problem."""
+    path = tmp_path / "season.yaml"
+    word = "x" * 900
+    path.write_text(f"grid: {{learning_rate: [{word}, 0.1], {word}: [1], seed: {list(range(40))}}}")
+    with pytest.raises(ConfigError) as caught:
+        read_experiments(path)
+    text = str(caught.value)
+    assert text.startswith("80 problems:") and "and 70 more" in text
+    assert "expected a number, found 'xxx" in text and "no such setting" in text
+    assert len(text) < 9000
+    assert max(map(len, text.splitlines())) < 400 + len(str(path))
