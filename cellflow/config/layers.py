@@ -23,8 +23,8 @@ __all__ = ["Setting", "blank_config", "check_complete", "close_to", "settings_of
 Config = TypeVar("Config")
 CLOSE = 0.7
 """Words are taken for slips of each other from this share of common letters (difflib's ratio)."""
-_LETTERS = 200
-"""Of what a message quotes of a file, in which a word may have any length."""
+_LETTERS, _TOLD = 200, 20
+"""Of what a message quotes of a file, in which a word may have any length; problems that it lists."""
 _YAML_WORDS = {False: ("off", "no"), True: ("on", "yes")}
 """Words that YAML takes for a truth value."""
 
@@ -75,7 +75,8 @@ def with_settings(config: Config, values: Mapping[str, Any], source: str) -> Con
         place = places.get(name[-1])
         if place is None or (len(name) > 1 and place.path != name):
             words = shorten(".".join(name), _LETTERS)
-            problems.append(f"{words}: no such setting{_instead(name[-1], places)}")
+            hint = _instead(name[-1], places) if len(problems) < _TOLD else ""
+            problems.append(f"{words}: no such setting{hint}")
             continue
         try:
             changes[place.path] = _convert(place.hint, value)
@@ -83,7 +84,8 @@ def with_settings(config: Config, values: Mapping[str, Any], source: str) -> Con
             given = shorten(repr(value), _LETTERS)
             problems.append(f"{'.'.join(name)}: expected {error}, found {given}")
     if problems:
-        lines = "\n".join(f"  - {problem}" for problem in problems)
+        lines = "\n".join(f"  - {problem}" for problem in problems[:_TOLD])
+        lines += f"\n  and {len(problems) - _TOLD} more" * (len(problems) > _TOLD)
         raise ConfigError(f"{source} has settings that do not fit:\n{lines}")
     return _replace(config, changes)
 

@@ -14,8 +14,9 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -290,8 +291,8 @@ def _not_text(path: Path, error: UnicodeDecodeError) -> str:
     """Say which line is in another encoding."""
     if error.encoding not in ("utf-8", "utf-8-sig"):
         return f"{path}: damaged UTF-16 text ({error.reason}). Save the table as CSV UTF-8."
-    with _open_bytes(path) as file:
-        for number, line in enumerate(file, 1):
+    with suppress(OSError, EOFError, zlib.error), _open_bytes(path) as file:
+        for number, line in enumerate(iter(partial(file.readline, LONGEST), b""), 1):
             try:
                 line.decode("utf-8")
             except UnicodeDecodeError as found:

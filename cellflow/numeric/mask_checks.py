@@ -40,7 +40,7 @@ MANY_PARTS = 3
 """Parts that could be cells, from which on one label is hardly one cell."""
 _MANY_LABELS = 20
 """Where there are so many labels, two parts in most of them are reported as well: numbers used twice."""
-_MAX_IMAGES = 20
+_MAX_IMAGES, _MAX_RLES = 20, 1000
 _REUSED, _ALL_SPECKS = 1.5, 0.9
 """Parts a value from which on numbers come again, and a share of specks that no cells have: of the small
 cells of a label map that was made smaller, each has its own number, and half are larger than a speck."""
@@ -167,15 +167,17 @@ def order_of_rles(images: Iterable[tuple[Sequence[str], tuple[int, int]]]) -> Li
     ----------
     images : iterable of (sequence of str, tuple of int)
         The strings of each image and its ``(H, W)``. Square images say nothing, since their cells are as
-        compact one way as the other, and wrong strings are passed over; the first `_MAX_IMAGES` others
-        are looked at.
+        compact one way as the other, and wrong strings are passed over; of the first `_MAX_IMAGES` others
+        the first `_MAX_RLES` each are looked at.
 
     Returns
     -------
     "C" or "F"
         Column-major only where it at least halves the parts.
     """
-    telling = ((rles, shape) for rles, shape in images if any(rles) and shape[0] != shape[1])
+    telling = (
+        (rles[:_MAX_RLES], shape) for rles, shape in images if any(rles) and shape[0] != shape[1]
+    )
     row_major = column_major = 0
     for rles, shape in islice(telling, _MAX_IMAGES):
         with suppress(DataError):

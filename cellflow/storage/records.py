@@ -19,8 +19,9 @@ __all__ = ["LARGEST", "dict_or_empty", "load_json", "load_yaml", "number_or_none
 
 LARGEST = 2**26
 """Bytes of a JSON file that is read: none that cellflow writes comes near, and a damaged one may have any size."""
-_LARGEST_YAML = 2**22
-"""Of YAML, whose parser takes a minute for so many: the settings of a command that was given thousands of files."""
+_LARGEST_YAML, _MOST_ITEMS = 2**22, 50_000
+"""Of YAML, whose parser takes seconds for so many lines and items: the settings of a command that was given thousands
+of files. (The one in C is ten times as fast, and dies of deep nesting.)"""
 
 
 def load_json(path: Path, *, parse_constant: Callable[[str], Any] | None = None) -> Any:
@@ -51,6 +52,9 @@ def load_yaml(path: Path) -> Any:
         If it is not UTF-8 or not YAML, is nested too deeply, or larger than any settings.
     """
     text = _read_text(path, _LARGEST_YAML)
+    items = sum(map(text.count, "\n,[{"))
+    if items > _MOST_ITEMS:
+        raise ValueError(f"it has {items:,} lines and items, at most {_MOST_ITEMS:,} are read")
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -168,3 +168,13 @@ def test_text_where_a_number_belongs(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_whole_numbers(text: str, number: int | None) -> None:
     assert whole_number(text) == number
+
+
+def test_a_gzip_that_is_neither_text_nor_whole(tmp_path: Path) -> None:
+    """What looked for the line of the odd byte met the wrong sum in its turn."""
+    path = tmp_path / "train.csv.gz"
+    data = bytearray(gzip.compress(b"id,annotation\na,1 2\n\xff\xfe," + b"x" * 100))
+    data[-8:-4] = b"abcd"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"train\.csv\.gz"):
+        read_rows(path, ("id",))

@@ -84,13 +84,24 @@ def test_a_journal(tmp_path: Path) -> None:
     assert [event["fold"] for event in read_journal(path)] == [[0], 0]
 
 
+def test_yaml_of_more_lines_than_a_parser_takes(tmp_path: Path) -> None:
+    """A block repeated to 1 MiB, as damage does it, was parsed for 6 seconds."""
+    path = tmp_path / "a.yaml"
+    for text in ("- a: 1\n" * 50_001, "x: [" + "1," * 50_001 + "]"):
+        path.write_text(text)
+        with pytest.raises(
+            ConfigError, match=r"a\.yaml cannot be read.*lines and items, at most 50,000"
+        ):
+            read_experiments(path)
+
+
 def test_a_grid_without_end_and_hundreds_of_experiments(tmp_path: Path) -> None:
     path = tmp_path / "a.yaml"
     values = ", ".join(map(str, range(1, 60)))
     path.write_text(
         "grid:\n" + "".join(f"  {name}: [{values}]\n" for name in ("seed", "k", "bsize"))
     )
-    with pytest.raises(ConfigError, match=r"a\.yaml: grid makes 205,379 experiments"):
+    with pytest.raises(ConfigError, match=r"a\.yaml: found 205,379 experiments"):
         read_experiments(path)
     path.write_text(
         "experiments:\n" + "".join(f"  - {{name: a{n}, seed: {n}}}\n" for n in range(400))

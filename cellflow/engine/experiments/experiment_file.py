@@ -35,10 +35,10 @@ from cellflow.types import shorten
 
 __all__ = ["Experiment", "read_experiments"]
 
-_MOST = 10_000
-"""Experiments that a grid makes."""
-_TOLD, _LETTERS = 10, 100
-"""Problems that a message lists; letters of a name in it."""
+_MOST = 2_000
+"""Experiments of a file."""
+_ENOUGH, _TOLD, _LETTERS = 50, 10, 100
+"""Problems with which reading ends; those that a message lists; letters of a name in it."""
 _PARTS = ("defaults", "experiments", "grid")
 
 
@@ -73,14 +73,16 @@ def read_experiments(path: Path, *, debug: bool = False) -> list[Experiment]:
     found, problems, names = list[Experiment](), list[str](), list[str]()
     plain = with_host_defaults(blank_config(ChainConfig), "run")
     for number, item in enumerate(listed, 1):
+        if len(problems) >= _ENOUGH:
+            break
         try:
             own = _mapping(item, f"experiment {number}", path)
             both = {**grid, **_mapping(own.pop("grid", None), f"grid of experiment {number}", path)}
-            combinations = list(_combinations(both, path))
+            combinations = list(_combinations(both, path, len(names)))
         except ConfigError as error:
             problems.append(str(error))
             continue
-        for values, suffix in combinations:
+        for values, suffix in itertools.takewhile(lambda _: len(problems) < _ENOUGH, combinations):
             layers = (defaults, own, values)
             names.append(_name(layers, suffix))
             try:
@@ -101,7 +103,8 @@ def _all_of(problems: list[str]) -> ConfigError:
     """One error of all, of which the first are told: a grid has the same in every experiment."""
     if len(problems) == 1:
         return ConfigError(problems[0])
-    return ConfigError(f"{len(problems)} problems:\n{few_lines(problems, _TOLD)}")
+    more = " or more" if len(problems) >= _ENOUGH else ""
+    return ConfigError(f"{len(problems)}{more} problems:\n{few_lines(problems, _TOLD)}")
 
 
 def _name(layers: tuple[dict[str, Any], ...], suffix: str) -> str:
@@ -123,16 +126,18 @@ def _experiment(
     return Experiment(name, config)
 
 
-def _combinations(grid: Mapping[str, Any], path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+def _combinations(
+    grid: Mapping[str, Any], path: Path, before: int
+) -> Iterator[tuple[dict[str, Any], str]]:
     """Every choice of one value per setting, and what it adds to the name."""
     for key, values in grid.items():
         if not isinstance(values, list) or not values:
             raise ConfigError(
                 f"{path}: grid wants a list of values, such as {key}: [1, 2], found {values!r}"
             )
-    count = math.prod(map(len, grid.values()))
+    count = before + math.prod(map(len, grid.values()))
     if count > _MOST:
-        raise ConfigError(f"{path}: grid makes {count:,} experiments, at most {_MOST:,} are read")
+        raise ConfigError(f"{path}: found {count:,} experiments, at most {_MOST:,} are read")
     for choice in itertools.product(*grid.values()):
         parts = [f"_{key}-{_in_name(value)}" for key, value in zip(grid, choice, strict=True)]
         yield dict(zip(grid, choice, strict=True)), "".join(parts)

@@ -94,7 +94,28 @@ def test_what_is_wrong_stays_short(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read_experiments(path)
     text = str(caught.value)
-    assert text.startswith("80 problems:") and "and 70 more" in text
+    assert text.startswith("50 or more problems:") and "and 40 more" in text
     assert "expected a number, found 'xxx" in text and "no such setting" in text
     assert len(text) < 9000
     assert max(map(len, text.splitlines())) < 400 + len(str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("grid: {seed: [" + "1, " * 2001 + "]}", "found 2,001 experiments, at most 2,000 are read"),
+        ("experiments:\n" + "- {data: d}\n" * 9000, "found 2,001 experiments"),
+        ("defaults: {" + ", ".join(f"x{i}: 1" for i in range(900)) + "}\ngrid: {seed: [" + "1, " * 900 + "]}",
+         "x0: no such setting"),
+    ],
+)  # fmt: skip
+def test_a_file_of_thousands_is_refused_in_no_time(
+    tmp_path: Path, content: str, message: str
+) -> None:
+    """A near name was looked for 900 times in each of 900 experiments, for minutes."""
+    path = tmp_path / "season.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        read_experiments(path)
+    assert message in str(caught.value)
+    assert len(str(caught.value)) < 9000
