@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 from cellflow.errors import ConfigError
+from cellflow.types import shorten
 
+_LETTERS = 200
+"""Of a value in a message."""
 T = TypeVar("T")
 
 
@@ -29,7 +32,7 @@ class Rule:
         """What is wrong with the value of a setting."""
         values = value if isinstance(value, tuple) else (value,)
         return [
-            f"--{name} {self.words}, found {item!r}"
+            f"--{name} {self.words}, found {shorten(repr(item), _LETTERS)}"
             for item in values
             if item is not None and not self.fits(item)
         ]
@@ -55,9 +58,15 @@ CHANNEL = Rule(
     lambda value: bool(value.strip()) if isinstance(value, str) else value >= 0,
 )
 NOT_EMPTY = Rule("must not be empty; leave it out instead", lambda value: value.strip() != "")
+_LONGEST_NAME = 200
+"""Bytes: file systems take 255, and names of folders that are replaced have some more around them."""
 FOLDER_NAME = Rule(
-    "may have letters, digits and . _ + -",
-    lambda value: bool(re.fullmatch(r"[\w.+][\w.+-]*", value) and value.strip(".")),
+    f"may have letters, digits and . _ + -, {_LONGEST_NAME} at most",
+    lambda value: bool(
+        re.fullmatch(r"[\w.+][\w.+-]*", value)
+        and value.strip(".")
+        and len(value.encode()) <= _LONGEST_NAME
+    ),
 )
 
 SCHEDULER = Rule(

@@ -21,6 +21,7 @@ from cellflow.config import (
     PrepareConfig,
     ScoreConfig,
     TrainConfig,
+    check_config,
     config_to_dict,
 )
 from cellflow.config.layers import blank_config, check_complete, with_settings
@@ -137,3 +138,14 @@ def test_a_whole_number_of_any_size_is_one() -> None:
 def test_no_whole_number(value: float) -> None:
     with pytest.raises(ConfigError, match="n_epochs: expected a whole number"):
         with_settings(TrainConfig(), {"n_epochs": value}, "file")
+
+
+@pytest.mark.parametrize(
+    "name", ["a/b", "..", "", "x" * 201, "\N{LATIN SMALL LETTER E WITH ACUTE}" * 101]
+)
+def test_names_that_no_folder_can_have(name: str) -> None:
+    """A grid of many settings makes long ones, of which file systems take 255 bytes."""
+    check_config(TrainConfig(data=Path("data"), name="x" * 200))
+    with pytest.raises(ConfigError, match=r"--name may have .* 200 at most, found") as caught:
+        check_config(TrainConfig(data=Path("data"), name=name))
+    assert len(str(caught.value)) < 400
