@@ -43,6 +43,7 @@ def test_no_default_is_empty(name: str) -> None:
     said = " ".join(" ".join(shown(name)).split())
     assert "(default: )" not in said
     assert "(default: None)" not in said
+    assert "None}" not in said and "{None" not in said
     assert name != "predict" or "text files with one path a line. (required)" in said
     assert name != "oof" or "without it the newest run. (optional)" in said
 
@@ -57,3 +58,17 @@ def test_texts_of_a_parent_class_are_there() -> None:
     said = " ".join(" ".join(shown("prepare")).split())
     assert "--colours, --no_colours (default" not in said
     assert "--max_pixels INT (default" not in said
+
+
+def test_what_a_setting_takes() -> None:
+    said = " ".join(" ".join(shown("train")).split())
+    for words in (
+        "--threads INT ",
+        "--savedir PATH ",
+        "--optimizer {sgd,adamw} ",
+        "--diam_mean FLOAT ",
+    ):
+        assert words in said
+    said = " ".join(" ".join(shown("predict")).split())
+    assert "--diameter FLOAT|STR " in said and "--chan INT|STR " in said
+    assert "[RUN]" in " ".join(shown("oof"))
