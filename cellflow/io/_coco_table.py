@@ -13,7 +13,7 @@ from typing import Any
 from cellflow.errors import DataError
 from cellflow.io._coco_segments import read_segment
 from cellflow.io.images import image_shape
-from cellflow.io.json_entries import read_entries
+from cellflow.io.json_entries import is_list, read_entries
 from cellflow.io.pixel_limit import refuse_large
 from cellflow.io.problems import Problems
 from cellflow.storage.records import number_or_none
@@ -27,6 +27,7 @@ _LARGE = 100_000_000
 _LONGEST_NAME = 1024
 """Bytes of the name of an image with its folders."""
 _CROWD = "marked as iscrowd and left out: crowds are no single cells"
+_ALL_CROWDS = "marked as iscrowd, as everything in this file: taken for single cells"
 _NO_MASK = "without a mask (a box at most) and left out"
 _NO_PIXEL = "left out, for they cover no pixel of their image"
 _OUTSIDE = "reach out of their image, where they are cut off"
@@ -64,7 +65,9 @@ class CocoTable:
         self._told: dict[str, list[str]] = {}
         self._seen: set[int | str] = set()
         self._refused: set[int | str] = set()
-        self._count = 0
+        self._count, self._has_cells = 0, False
+        self._crowds: list[tuple[ListedImage, str, dict[str, Any]]] = []
+        """Those of a file in which no single cell has been found."""
 
     @property
     def has_scores(self) -> bool:
@@ -89,6 +92,11 @@ class CocoTable:
             for section, entry in read_entries(self.path):
                 if section == "annotations":
                     self._add_annotation(entry)
+        crowds, self._crowds = self._crowds, []
+        if crowds:  # as some programs mark whatever was drawn with a brush
+            self._told[_ALL_CROWDS] = self._told.pop(_CROWD)
+            for image, name, entry in crowds:
+                self._add_cell(image, name, {**entry, "iscrowd": 0})
         for reason, names in self._told.items():
             text = "%s: %s %s: %s."
             _log.warning(text, self.path, plural(len(names), "annotation"), reason, few_text(names))
@@ -104,9 +112,8 @@ class CocoTable:
         early = False
         for section, entry in read_entries(self.path):
             if section == "":
-                self.is_list = True
                 if not self.images:
-                    return False
+                    break
                 self._add_annotation(entry)
             elif section == "annotations":
                 early |= not self.images
@@ -114,6 +121,7 @@ class CocoTable:
                     self._add_annotation(entry)
             else:
                 self._take(section, entry)
+        self.is_list = is_list(self.path)
         return early
 
     def _take(self, section: str, entry: Any) -> None:
@@ -191,6 +199,8 @@ class CocoTable:
         short = f"{name} of {image.file_name}"
         if str(entry.get("iscrowd") or 0) != "0":
             self._told.setdefault(_CROWD, []).append(short)
+            if not self._has_cells:
+                self._crowds.append((image, name, entry))
             return
         if not segmentation:
             self._told.setdefault(_NO_MASK, []).append(short)
@@ -207,6 +217,7 @@ class CocoTable:
             return
         if segment.outside:
             self._told.setdefault(_OUTSIDE, []).append(short)
+        self._has_cells, self._crowds = True, []
         image.cells.append(segment.counts)
         image.scores.append(_score(entry.get("score")))
         category = entry.get("category_id")

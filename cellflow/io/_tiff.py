@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from tifffile import COMPRESSION, PHOTOMETRIC
+from tifffile import COMPRESSION, PHOTOMETRIC, PLANARCONFIG
 
 from cellflow.errors import DataError
 from cellflow.io import _image_header as header
@@ -213,9 +213,16 @@ def _order(axes: str, shape: tuple[int, ...]) -> list[int]:
 
 
 def _has_alpha(page: Any) -> bool:
-    """Whether the last sample of a TIFF page is alpha (1 associated, 2 unassociated)."""
+    """Whether the last sample of a TIFF page is alpha (1 associated, 2 unassociated).
+
+    tifffile marks the fourth channel of any array so, and with it scikit-image. Those of planes that lie one after
+    another, of real numbers, and of 16 bits where tifffile wrote them, are channels of a microscope.
+    """
     extra = tuple(getattr(page, "extrasamples", ()))
-    return bool(extra) and int(extra[-1]) in (1, 2) and int(page.samplesperpixel) in (2, 4)
+    if not extra or int(extra[-1]) not in (1, 2) or int(page.samplesperpixel) not in (2, 4):
+        return False
+    whole = page.dtype.kind == "u" and not (page.dtype.itemsize > 1 and page.is_shaped)
+    return bool(whole and page.planarconfig == PLANARCONFIG.CONTIG)
 
 
 def _colours(colormap: Any, indices: NDArray[Any]) -> NDArray[np.uint8]:

@@ -201,6 +201,12 @@ def read_masks(
     pixels = _read(path, indices=True, most=max_pixels)
     if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
         pixels = pixels[..., 0]
+    if pixels.ndim == 3 and pixels.shape[2] == 2:
+        text = (
+            f"{path}: expected a label map with one number per pixel, found 2 channels. Save the one with "
+            "the cells as a file of its own."
+        )
+        raise DataError(text, path=path, found=pixels.shape)
     if pixels.ndim == 3 and colours:
         with damage_told(path, "picture"):
             return _labels_of_picture(path, pixels)

@@ -12,7 +12,7 @@ from cellflow.errors import DataError
 from cellflow.io._damage import unreadable
 from cellflow.storage.sizes import size_text
 
-__all__ = ["read_entries"]
+__all__ = ["is_list", "read_entries"]
 
 _CHUNK = 1 << 20
 _LONGEST = 1 << 28
@@ -67,6 +67,12 @@ def read_entries(path: Path) -> Iterator[tuple[str, Any]]:
                         path=path) from error  # fmt: skip
     except OSError as error:
         raise unreadable(path, error) from error
+
+
+def is_list(path: Path) -> bool:
+    """Whether a JSON file that can be read is a list, an empty one too."""
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        return _Text(path, file).peek() == "["
 
 
 class _Text:

@@ -20,6 +20,9 @@ __all__ = ["MaskReview", "check_label_map", "looks_like_label_map", "read_label_
 _TONES = 16
 """Values that a picture has at least; a map of fewer that a model made is a bad prediction."""
 
+_REGION = 0.9
+"""Share of an image that no cell has where there are others."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -105,12 +108,15 @@ class MaskReview:
         self._facts: dict[str, PartFacts] = {}
         self._shares: dict[str, float] = {}
         self._repeats: dict[str, int] = {}
+        self._regions: list[str] = []
 
     def add(self, image_id: str, instances: Instances) -> Instances:
         """Look at one image; returns its cells, each once."""
         single = without_repeats(instances)
         self._facts[image_id] = part_facts(single)
         self._shares[image_id] = single.areas.sum() / max(1, single.shape[0] * single.shape[1])
+        if len(single) > 1 and single.areas.max() >= _REGION * single.shape[0] * single.shape[1]:
+            self._regions.append(image_id)
         if len(single) < len(instances):
             self._repeats[image_id] = len(instances) - len(single)
         return single
@@ -132,6 +138,12 @@ class MaskReview:
                 "Each is counted once; remove the repeated rows.",
                 *(plural(sum(self._repeats.values()), "repeat"), len(self._repeats), len(facts)),
                 few_text([f"{name} ({count})" for name, count in self._repeats.items()]),
+            )
+        if self._regions:
+            _log.warning(
+                "One object covers nearly all of the image, and others lie in it: in %d of %d images (%s). If it is "
+                "the outline of a region, and no cell, remove it: it leaves no background.",
+                *(len(self._regions), len(facts), few_text(self._regions)),
             )
         if facts and not with_cells:
             text = "No image has a cell: the masks of all %d images are empty. Check that these are the masks."

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
@@ -289,8 +290,12 @@ def _wrong_name(image_id: str) -> str | None:
 
 
 def match_id(text: str, known: Iterable[str]) -> str | None:
-    """Find an id of a table among the images' ids; `NAME.png` is taken for `NAME`."""
-    if text in known:
-        return text
-    stem, suffix = Path(text).stem, Path(text).suffix.lower()
-    return stem if suffix in (*IMAGE_SUFFIXES, ".zarr") and stem in known else None
+    """Find an id of a table among the images' ids; `NAME.png` is taken for `NAME`, in either form of Unicode."""
+    path = PureWindowsPath(text)  # which takes the separators of every system
+    stem = path.stem if path.suffix.lower() in (*IMAGE_SUFFIXES, ".zarr") else text
+    for name in (text, stem):
+        for form in ("NFC", "NFD"):  # as Excel and macOS write letters with accents
+            for found in (name, normalize(form, name)):
+                if found in known:
+                    return found
+    return None

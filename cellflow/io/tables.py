@@ -39,6 +39,7 @@ _log = logging.getLogger(__name__)
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _UNNAMED = re.compile(r"(Unnamed: [\d.]+(_level_\d+)?)?")
 """Columns without a name, and what pandas calls them: most often an index that was saved with a table."""
+_SEP = re.compile(r"sep=.?", re.IGNORECASE)
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}(\.0*)?")
 _MAX_NAMED = 10
 _PADDING = 512
@@ -216,6 +217,9 @@ def _read(path: Path, separator: str, *, exact: bool = False) -> Iterator[tuple[
         with _open_text(path) as file:
             reader = csv.reader(_lines(file), delimiter=separator)
             for values in reader:
+                if line == 1 and _SEP.fullmatch(separator.join(values)):
+                    line = 2
+                    continue  # what tells Excel the separator
                 if len(values) == 1 or any(value.strip() for value in values):
                     yield line, values if exact else [value.strip() for value in values]
                 line = reader.line_num + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from typing import Any
 
@@ -36,9 +37,11 @@ def duration_text(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def flag_text(flag: str, value: str) -> str:
-    """A flag with its value as it can be typed: a value that begins with a hyphen needs an equals sign."""
-    return f"{flag}{'=' if value.startswith('-') else ' '}{value}"
+def flag_text(flag: str, *values: str) -> str:
+    """A flag with its values as they can be typed: in quotes where a shell needs them, a first one that begins with a
+    hyphen behind an equals sign.
+    """
+    return f"{flag}{'=' if values[0].startswith('-') else ' '}{shlex.join(values)}"
 
 
 def type_text(cell_type: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from contextlib import suppress
 from typing import Any
@@ -21,7 +22,7 @@ from cellflow.io.dataset import NEAR_COPY, Dataset
 from cellflow.io.fold_table import RESERVED, fold_table_hash, read_fold_facts, write_fold_table
 from cellflow.storage.atomic import remove_leftovers
 from cellflow.storage.config_file import write_config_file
-from cellflow.storage.sizes import type_text
+from cellflow.storage.sizes import few_text, type_text
 
 __all__ = ["make_folds", "split_dataset"]
 
@@ -79,6 +80,8 @@ def make_folds(config: FoldsConfig) -> pd.DataFrame:
     if config.overwrite or not _is_there(dataset, result, facts):
         write_fold_table(dataset.folds_path, result, facts)
     write_config_file(dataset.folds_path.with_suffix(".yaml"), "folds", config)
+    for column in dict.fromkeys(name for name in (group, stratify) if name is not None):
+        _tell_of_like_values(dataset.images[column].astype(str), column)
     _log_table(dataset.images, result, group, stratify)
     return result.rename_axis("id").reset_index()
 
@@ -112,6 +115,21 @@ def _codes(images: pd.DataFrame, column: str | None) -> NDArray[np.int64]:
     if column is None:
         return np.zeros(len(images), np.int64)
     return np.asarray(pd.factorize(images[column].astype(str), sort=True)[0], dtype=np.int64)
+
+
+def _tell_of_like_values(values: pd.Series[str], column: str) -> None:
+    """Warn of values that may be one: wells A01 and a1 would be two groups, which may lie in two folds."""
+    alike: dict[str, list[str]] = {}
+    for value in sorted(set(values) - {""}):
+        plain = re.sub(r"(?<!\d)0+(?=\d)", "", "".join(value.casefold().split()))
+        alike.setdefault(plain, []).append(value)
+    several = [" and ".join(map(repr, names)) for names in alike.values() if len(names) > 1]
+    if several:
+        _log.warning(
+            "Column %s: %s differ in capitals, blanks or zeros only, and count as different. If they mean the same, "
+            "write them alike in the table, prepare again and make the folds again.",
+            *(column, few_text(several)),
+        )
 
 
 def _groups_for(images: pd.DataFrame, group: str | None, needed: int) -> NDArray[np.int64]:

@@ -236,8 +236,6 @@ def _reading_flags(config: ReadingConfig) -> str:
         value = getattr(config, item.name)
         if item.name != "source" and value != getattr(usual, item.name):
             words = value if isinstance(value, tuple) else (value,)
-            text = shlex.join(map(str, words))
-            flags += " " + (
-                f"--{item.name}" if value is True else flag_text(f"--{item.name}", text)
-            )
+            flag = f"--{item.name}"
+            flags += " " + (flag if value is True else flag_text(flag, *map(str, words)))
     return flags

@@ -297,8 +297,5 @@ def _typed(config: SuggestConfig) -> str:
     words = ["suggest", *([config.run] if config.run else []), "--images", *map(str, config.images)]
     words += ["--n", str(config.n)]
     given = {flag: value for flag, value in flags.items() if value is not None}
-    more = [
-        flag if value is True else flag_text(flag, shlex.quote(str(value)))
-        for flag, value in given.items()
-    ]
+    more = [flag if value is True else flag_text(flag, str(value)) for flag, value in given.items()]
     return " ".join([shlex.join(["cellflow", *words]), *more])

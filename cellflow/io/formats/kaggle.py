@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Literal
 
 from cellflow.errors import DataError, RleError
@@ -88,6 +88,10 @@ class KaggleTable(SourceFormat):
                 _log.warning(
                     "%s: the runs go column by column: %s. They are read so%s.", table, why, way_out
                 )
+            elif files is not None and _all_square(cells, files):
+                text = "%s: all images are square, so that nothing tells whether runs go row by row or column by "
+                text += "column. They are read row by row; if cells lie elsewhere than in the images, add %s."
+                _log.warning(text, table, "--rle_order F")
         kept = _columns_of_images(table, columns, by_image, options)
         images: dict[str, SourceImage] = {}
         for name, rows in sorted(by_image.items()):
@@ -211,11 +215,19 @@ def _rows(
     needed = (ids, cells, *sizes) if files is None else (ids, cells)
     columns, rows = read_rows(table, needed, options=flags if files is not None else {})
     by_image: Rows = {}
+    folders: dict[str, str] = {}
     for row in map(_with_our_sizes, rows) if bowl else rows:
         text = row.values[ids]
         image_id = text if files is None else match_id(text, files)
         if image_id is not None:
             by_image.setdefault(image_id, []).append(row)
+            first = folders.setdefault(image_id, text)
+            if PureWindowsPath(first).parent != PureWindowsPath(text).parent:
+                options.problems.add(
+                    f"{table} line {row.line}: {first!r} above and {text!r} here are both the image {image_id!r}. Give "
+                    "images of different folders different names.",
+                    text,
+                )
             continue
         options.problems.add(
             f"{table} line {row.line}: unknown id {text!r}: there is no "
@@ -268,12 +280,18 @@ def _likely_order(
     """The order of the runs, and why it is column by column."""
     if order_of_rles(_sized(cells, files)) == "F":
         return "F", "read row by row, most cells fall to pieces"
-    if bowl and all(height == width for _, (height, width) in _sized(cells, files)):
+    if bowl and _all_square(cells, files):
         return (
             "F",
             "so do the Data Science Bowl's, and where all images are square nothing else tells",
         )
     return "C", ""
+
+
+def _all_square(cells: dict[str, _Cells], files: dict[str, FileImage] | None) -> bool:
+    """Whether there are cells, and all of them in images that are as high as wide."""
+    shapes = [shape for rles, shape in _sized(cells, files) if rles]
+    return bool(shapes) and all(height == width for height, width in shapes)
 
 
 def _columns_of_images(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from shlex import quote
+from unicodedata import normalize
 
 from cellflow.errors import DataError
 from cellflow.io import places
@@ -143,8 +144,11 @@ def _pairing(folders: _Folders, mask_filter: str, img_filter: str) -> _Pairing:
 
 
 def _id_among(ids: set[str], name: str) -> str:
-    """The id of a label map; that of ``NAME.ome.tif`` may be called NAME."""
-    return name + _OME if name not in ids and name + _OME in ids else name
+    """The id of a label map; that of ``NAME.ome.tif`` may be called NAME, and accents be written otherwise."""
+    for found in (name, name + _OME, normalize("NFC", name), normalize("NFD", name)):
+        if found in ids:
+            return found
+    return name
 
 
 def _split_paired(files: list[Path], mask_filter: str) -> tuple[list[Path], list[Path]]:
