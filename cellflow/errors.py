@@ -25,9 +25,12 @@ _LONGEST = 1500
 """Characters of a line of a message."""
 
 
-def _readable(line: str) -> str:
-    half = _LONGEST // 2
-    return line if len(line) <= _LONGEST else f"{line[:half]} ... {line[-half:]}"
+def shorten(text: str, length: int) -> str:
+    """A text, its middle left out where it is longer than `length`."""
+    if len(text) <= length:
+        return text
+    half = (length - 3) // 2
+    return f"{text[:half]}...{text[half + 3 - length :]}"
 
 
 class CellflowError(Exception):
@@ -66,7 +69,7 @@ class CellflowError(Exception):
         expected: object = None,
         found: object = None,
     ):
-        super().__init__("\n".join(map(_readable, message.split("\n"))))
+        super().__init__("\n".join(shorten(line, _LONGEST) for line in message.split("\n")))
         self.path, self.line, self.id = path, line, id
         self.expected, self.found = expected, found
 

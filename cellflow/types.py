@@ -10,20 +10,14 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cellflow.errors import shorten
+
 __all__ = ["Box", "Instances", "Score", "one_line", "shorten"]
 
 Class = TypeVar("Class", bound=type)
 LINE = 118
 """Characters that the representation of a result takes at most."""
 _ITEM, _FEW = 40, 12
-
-
-def shorten(text: str, length: int) -> str:
-    """A text, its middle left out where it is longer than `length`."""
-    if len(text) <= length:
-        return text
-    half = (length - 3) // 2
-    return f"{text[:half]}...{text[half + 3 - length :]}"
 
 
 def one_line(cls: Class) -> Class:

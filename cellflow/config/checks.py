@@ -10,8 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
-from cellflow.errors import ConfigError
-from cellflow.types import shorten
+from cellflow.errors import ConfigError, shorten
 
 _LETTERS = 200
 """Of a value in a message."""

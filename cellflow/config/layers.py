@@ -15,8 +15,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 import tyro
 
 from cellflow.config.also_called import also_called
-from cellflow.errors import ConfigError
-from cellflow.types import shorten
+from cellflow.errors import ConfigError, shorten
 
 __all__ = ["Setting", "blank_config", "check_complete", "close_to", "settings_of", "with_settings"]
 

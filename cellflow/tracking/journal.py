@@ -104,6 +104,8 @@ def read_journal(path: Path) -> list[dict[str, Any]]:
     events: list[dict[str, Any]] = []
     with suppress(FileNotFoundError), path.open("rb") as file:
         while line := file.readline(_LONGEST):
+            if len(line) == _LONGEST == line.count(0):
+                break  # a disk that lost what was written last: there may be gigabytes of zeros
             with suppress(ValueError, RecursionError):
                 event = json.loads(line) if len(line) < _LONGEST else None
                 if isinstance(event, dict) and "event" in event:
