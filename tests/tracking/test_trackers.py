@@ -268,7 +268,9 @@ def test_everything_at_once_and_no_secret_in_any_file(
             trackers.finish(metadata)
             links = trackers.links()
         rows = sheets.records()
-    assert not caplog.messages
+    assert not [
+        item for item in caplog.records if item.name.startswith("cellflow")
+    ]  # wandb has its own
     assert sorted(links) == ["sheet", "wandb"] and sorted(links["wandb"]) == ["fold_0", "run"]
     assert json.loads((tmp_path / "tracking.json").read_text())["links"] == links
     assert [row["fold"] for row in rows] == [0, "all"]
