@@ -88,8 +88,8 @@ def test_accents_in_both_forms_of_unicode(tmp_path: Path, image: str, mask: str)
 def test_groups_that_are_written_in_two_ways(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    wells = ["A01", "a01", "A1", "B10", "B1 0", "B100"]
-    for number in range(6):
+    wells = ["A01", "a01", "A1", "B10", "B1 0", "B100", "0.05", "0.5"]
+    for number in range(len(wells)):
         pair(tmp_path, f"i{number}")
         tifffile.imwrite(tmp_path / "images" / f"i{number}.tif", IMAGE + np.uint8(number))
     table = tmp_path / "t.csv"

@@ -121,7 +121,7 @@ def _tell_of_like_values(values: pd.Series[str], column: str) -> None:
     """Warn of values that may be one: wells A01 and a1 would be two groups, which may lie in two folds."""
     alike: dict[str, list[str]] = {}
     for value in sorted(set(values) - {""}):
-        plain = re.sub(r"(?<!\d)0+(?=\d)", "", "".join(value.casefold().split()))
+        plain = re.sub(r"(?<![\d.])0+(?=\d)", "", "".join(value.casefold().split()))
         alike.setdefault(plain, []).append(value)
     several = [" and ".join(map(repr, names)) for names in alike.values() if len(names) > 1]
     if several:
