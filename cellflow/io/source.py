@@ -25,7 +25,7 @@ from cellflow.io.problems import Problems
 from cellflow.numeric.labels import labels_from_instances
 from cellflow.types import Instances
 
-__all__ = ["FileImage", "Source", "SourceImage", "by_id", "check_ids", "match_id"]
+__all__ = ["FileImage", "Source", "SourceImage", "by_id", "check_ids", "known_name", "match_id"]
 
 Shape = tuple[int, int]
 
@@ -292,10 +292,11 @@ def _wrong_name(image_id: str) -> str | None:
 def match_id(text: str, known: Iterable[str]) -> str | None:
     """Find an id of a table among the images' ids; `NAME.png` is taken for `NAME`, in either form of Unicode."""
     path = PureWindowsPath(text)  # which takes the separators of every system
-    stem = path.stem if path.suffix.lower() in (*IMAGE_SUFFIXES, ".zarr") else text
-    for name in (text, stem):
-        for form in ("NFC", "NFD"):  # as Excel and macOS write letters with accents
-            for found in (name, normalize(form, name)):
-                if found in known:
-                    return found
-    return None
+    is_file = path.suffix.lower() in (*IMAGE_SUFFIXES, ".zarr")
+    return known_name(text, known) or (known_name(path.stem, known) if is_file else None)
+
+
+def known_name(name: str, known: Iterable[str]) -> str | None:
+    """The one of `known` that is `name`, written as it is or with accents as Excel (NFC) or macOS (NFD) has them."""
+    forms = name, normalize("NFC", name), normalize("NFD", name)
+    return next((form for form in forms if form in known), None)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from shlex import quote
-from unicodedata import normalize
 
 from cellflow.errors import DataError
 from cellflow.io import places
@@ -17,7 +16,7 @@ from cellflow.io.formats.seg_npy import SEG_ENDING
 from cellflow.io.images import IMAGE_SUFFIXES, is_zarr, list_images, passed_over
 from cellflow.io.mask_findings import looks_like_label_map
 from cellflow.io.problems import Problems
-from cellflow.io.source import FileImage, Shape, Source, SourceImage, by_id
+from cellflow.io.source import FileImage, Shape, Source, SourceImage, by_id, known_name
 from cellflow.numeric.labels import instances_from_labels
 from cellflow.storage.sizes import few_text, flag_text, plural
 from cellflow.types import Instances
@@ -145,10 +144,7 @@ def _pairing(folders: _Folders, mask_filter: str, img_filter: str) -> _Pairing:
 
 def _id_among(ids: set[str], name: str) -> str:
     """The id of a label map; that of ``NAME.ome.tif`` may be called NAME, and accents be written otherwise."""
-    for found in (name, name + _OME, normalize("NFC", name), normalize("NFD", name)):
-        if found in ids:
-            return found
-    return name
+    return known_name(name, ids) or known_name(name + _OME, ids) or name
 
 
 def _split_paired(files: list[Path], mask_filter: str) -> tuple[list[Path], list[Path]]:
