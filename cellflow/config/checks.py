@@ -60,7 +60,7 @@ NOT_EMPTY = Rule("must not be empty; leave it out instead", lambda value: value.
 _LONGEST_NAME = 200
 """Bytes: file systems take 255, and names of folders that are replaced have some more around them."""
 FOLDER_NAME = Rule(
-    f"may have letters, digits and . _ + -, {_LONGEST_NAME} at most",
+    f"may have letters, digits and . _ + -, {_LONGEST_NAME} bytes at most",
     lambda value: bool(
         re.fullmatch(r"[\w.+][\w.+-]*", value)
         and value.strip(".")

@@ -146,6 +146,6 @@ def test_no_whole_number(value: float) -> None:
 def test_names_that_no_folder_can_have(name: str) -> None:
     """A grid of many settings makes long ones, of which file systems take 255 bytes."""
     check_config(TrainConfig(data=Path("data"), name="x" * 200))
-    with pytest.raises(ConfigError, match=r"--name may have .* 200 at most, found") as caught:
+    with pytest.raises(ConfigError, match=r"--name may have .* 200 bytes at most, found") as caught:
         check_config(TrainConfig(data=Path("data"), name=name))
     assert len(str(caught.value)) < 400

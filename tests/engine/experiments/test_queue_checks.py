@@ -112,7 +112,7 @@ def test_what_is_wrong_stays_short(tmp_path: Path) -> None:
 def test_a_file_of_thousands_is_refused_in_no_time(
     tmp_path: Path, content: str, message: str
 ) -> None:
-    """A near name was looked for 900 times in each of 900 experiments, for minutes."""
+    """A near name was looked for 900 times in each of 900 experiments."""
     path = tmp_path / "season.yaml"
     path.write_text(content)
     with pytest.raises(ConfigError) as caught:
