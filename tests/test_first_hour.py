@@ -80,7 +80,10 @@ WORDS = [
     ("train fold 2", "did you mean --fold 2?"),
     ("train --batch_size 0", "--batch_size must be at least 1, found 0"),
     ("train --device gpu", "--device must be auto, cpu, cuda, cuda:N or mps, found 'gpu'"),
-    ("train --name a/b", "--name may have letters, digits and . _ + -, 200 bytes at most, found 'a/b'"),
+    (
+        "train --name a/b",
+        "--name may have letters, digits and . _ + -, 200 bytes at most, found 'a/b'",
+    ),
     ("train --chan 0 --chan2 2", "--chan2 needs --chan too, 1 or more"),
     ("train --time_budget soon", "such as 8h, 90m, 1h30m or 45s, found soon"),
     ("train --config mine.yaml", "--config mine.yaml: there is no such file. Here there is: data"),
