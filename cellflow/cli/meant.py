@@ -54,6 +54,7 @@ _NOTES = {
     "no_npy no_masks no_cells no_submission no_outlines":
         "--export names all that is written",
     "no_norm norm_percentile normalize": "images are always brought to their percentiles 1 and 99",
+    "snapshots snapshot swa": "states of one training gain nothing over the moving average of its weights, --ema",
     "transformer": "the network is Cellpose 3's U-Net",
     "exclude_on_edges": "cells at the border are kept",
 }  # fmt: skip

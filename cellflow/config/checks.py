@@ -57,6 +57,10 @@ CHANNEL = Rule(
     lambda value: bool(value.strip()) if isinstance(value, str) else value >= 0,
 )
 NOT_EMPTY = Rule("must not be empty; leave it out instead", lambda value: value.strip() != "")
+NAME_FILTER = Rule(
+    "must be an ending, or have one * for the id and something around it",
+    lambda value: value.count("*") <= 1 and value != "*" and not {"/", "\\"} & set(value),
+)
 _LONGEST_NAME = 200
 """Bytes: file systems take 255, and names of folders that are replaced have some more around them."""
 FOLDER_NAME = Rule(

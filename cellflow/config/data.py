@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from cellflow.config.checks import COUNT, SEED
+from cellflow.config.checks import COUNT, NAME_FILTER, SEED
 from cellflow.config.shared import MAX_PIXELS
 
 Fix = Literal["fill", "largest", "split", "keep"]
@@ -28,10 +28,12 @@ class ReadingConfig:
     """Folder of label maps, when it is not SOURCE/masks."""
     images: Path | None = None
     """Folder of the images, where annotations do not lie beside them."""
-    mask_filter: str = "_masks"
-    """Ending of mask file names when images and masks share one folder, as in Cellpose; _seg for NAME_seg.npy."""
-    img_filter: str = ""
-    """Ending of image file names that is no part of the id, as in Cellpose; images without it are left out."""
+    mask_filter: Annotated[str, NAME_FILTER] = "_masks"
+    """Ending of mask file names when images and masks share one folder, as in Cellpose; _seg for NAME_seg.npy.
+    With a * for the id it says what comes before it too: 'mask_*'."""
+    img_filter: Annotated[str, NAME_FILTER] = ""
+    """Ending of image file names that is no part of the id, as in Cellpose, or 'img_*' with a * for the id; images
+    without it are left out."""
     colours: bool = False
     """Take pictures as label maps in which each cell has a colour of its own."""
     rle_order: Literal["auto", "C", "F"] = "auto"

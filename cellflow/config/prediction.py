@@ -13,6 +13,7 @@ from cellflow.config.checks import (
     COUNT,
     DIAMETER,
     FOLDER_NAME,
+    NAME_FILTER,
     NOT_NEGATIVE,
     POSITIVE,
     SEED,
@@ -93,8 +94,9 @@ class FilesConfig:
 
     recursive: bool = False
     """Take the images of sub-folders too; their ids have the folders in front: day1__a for day1/a.tif."""
-    img_filter: str = ""
-    """Ending of the names of images, as in Cellpose: of a_img.tif with _img, whose id is a."""
+    img_filter: Annotated[str, NAME_FILTER] = ""
+    """Ending of the names of images, as in Cellpose: of a_img.tif with _img, whose id is a; or 'img_*' with a * for
+    the id."""
     pixel_size: Annotated[float | None, PIXEL_SIZE] = None
     """Micrometres per pixel of all images, for label maps and tables; without it what the files say."""
     max_pixels: Annotated[int, COUNT] = MAX_PIXELS

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from cellflow.config.checks import COUNT
+from cellflow.config.checks import COUNT, NAME_FILTER
 from cellflow.config.metrics import MetricWord
 from cellflow.config.shared import MAX_PIXELS
 
@@ -44,11 +44,14 @@ class ScoreConfig:
     """Accept masks that lack images of the truth, and score those there are."""
     runs_dir: Path = Path("runs")
     """Folder that holds all runs."""
-    mask_filter: str = ""
-    """Ending of the names of label maps after the id, when it is not _masks or _cp_masks; for PRED, --versus
-    and --truth alike, wherever a name has it."""
+    mask_filter: Annotated[str, NAME_FILTER] = ""
+    """Ending of the names of label maps after the id, when it is not _masks or _cp_masks, or 'mask_*' with a * for
+    the id; for PRED, --versus and --truth alike, wherever a name has it."""
     colours: bool = False
     """Take pictures as label maps in which each cell has a colour of its own."""
+    rle_order: Literal["auto", "C", "F"] = "auto"
+    """Order of the runs in tables: C row by row, F column by column; auto takes that of compact cells where the table
+    says how large images are, else C."""
     outlines: bool = False
     """Pictures of truth and PRED over each image, the worst first: RANK_SCORE_ID.png, and the worst ones on
     one sheet, worst.png."""

@@ -60,5 +60,7 @@ def check_numbers(pixels: NDArray[Any], path: Path, place: str = "") -> NDArray[
         text = f"{where}: expected whole or real numbers, found {pixels.dtype}."
         raise DataError(text, path=path, found=pixels.dtype)
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
-        raise DataError(f"{where}: holds values that are not finite (NaN or infinity).", path=path)
+        count = int((~np.isfinite(pixels)).sum())
+        text = f"{where}: {count:,} of {pixels.size:,} values are not finite (NaN or infinity). Write numbers there, "
+        raise DataError(f"{text}0 for the background of masks, and save the file again.", path=path)
     return pixels

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from cellflow.errors import DataError, FoldError
+from cellflow.io.source import match_id
 from cellflow.io.tables import read_rows, whole_number
 from cellflow.storage.atomic import write_csv, write_json
 from cellflow.storage.hashing import hash_bytes
@@ -67,7 +68,9 @@ def read_fold_table(path: Path, ids: Sequence[str] | None = None) -> pd.Series[i
         for row in read_rows(path, ("id", "fold"))[1]:
             image_id, fold = row.values["id"], whole_number(row.values["fold"])
             if known is not None and image_id not in known:
-                problems.append(f"line {row.line}: unknown id {_quoted(image_id)}; remove the row")
+                meant = match_id(image_id, known)
+                advice = "remove the row" if meant is None else f"write {_quoted(meant)}"
+                problems.append(f"line {row.line}: unknown id {_quoted(image_id)}; {advice}")
             elif image_id in folds:
                 problems.append(f"line {row.line}: the id {_quoted(image_id)} has a row already")
             elif fold is None or fold < RESERVED:

@@ -64,6 +64,12 @@ def check_label_map(
         raise DataError(
             _background_text(path, facts), path=path, expected=0, found=facts.background
         )
+    if facts.void and not predicted:
+        raise DataError(
+            f"{path}: the value {facts.void} lies around the cells (numbers from 1 on), as a border or as pixels to "
+            "be left out; it would be a cell. Set these pixels to 0, or to the numbers of the cells.",
+            path=path, expected=0, found=facts.void,
+        )  # fmt: skip
     if facts.is_picture and not (predicted and facts.n_values < _TONES):
         raise DataError(
             f"{path}: expected a label map (0 is background, each cell has a number of its own), found a "
@@ -131,7 +137,6 @@ class MaskReview:
         """
         facts = self._facts
         with_cells = [name for name, fact in facts.items() if fact.n_cells]
-        merged = [name for name in with_cells if facts[name].holds_many_cells_in_one]
         if self._repeats:
             _log.warning(
                 "The same cell more than once, in exactly the same pixels: %s in %d of %d images (%s). "
@@ -152,6 +157,25 @@ class MaskReview:
         if points:
             text = "Most cells are points of 1 or 2 pixels in %d of %d images (%s). Give masks of whole cells."
             _log.warning(text, len(points), len(facts), few_text(points))
+        if not self.warn_of_parts(way_out) and self._one_cell_each(with_cells):
+            _log.warning(
+                "Every image has exactly one cell (%d of %d images have any). If the masks show foreground and "
+                "background only, number the cells first: each needs a number of its own. %s",
+                *(len(with_cells), len(facts), way_out),
+            )
+
+    def warn_of_parts(self, way_out: str) -> bool:
+        """Log one line for images whose labels hold many cells each; whether there are any."""
+        facts = self._facts
+        with_cells = [fact for fact in facts.values() if fact.n_cells]
+        single = all(
+            fact.n_cells == 1 for fact in with_cells
+        )  # of foreground two parts tell enough
+        merged = [
+            name
+            for name, fact in facts.items()
+            if fact.holds_many_cells_in_one or (single and fact.n_split)
+        ]
         if merged:
             _log.warning(
                 "In %d of %d images labels lie in many separate parts, so that many cells count as one: "
@@ -161,12 +185,7 @@ class MaskReview:
                 few_text([f"{name} ({self._parts_text(name)})" for name in merged]),
                 way_out,
             )
-        elif self._one_cell_each(with_cells):
-            _log.warning(
-                "Every image has exactly one cell (%d of %d images have any). If the masks show foreground and "
-                "background only, number the cells first: each needs a number of its own. %s",
-                *(len(with_cells), len(facts), way_out),
-            )
+        return bool(merged)
 
     def _one_cell_each(self, names: list[str]) -> bool:
         """Whether all have one cell, and are so many, or the cell in such parts, that it may be foreground."""

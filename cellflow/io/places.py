@@ -8,6 +8,7 @@ from pathlib import Path
 from shlex import quote
 
 from cellflow.errors import DataError
+from cellflow.io.file_names import id_of
 from cellflow.io.images import IMAGE_SUFFIXES, list_images, passed_over
 from cellflow.io.tables import find_table
 from cellflow.storage.sizes import few_text, plural
@@ -37,7 +38,7 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-IMAGE_FOLDERS = ("images", "image")
+IMAGE_FOLDERS = ("images", "image", "imagestr")
 OUTPUT_ENDINGS = ("_flows", "_masks", "_cp_masks", "_cp_output", "_cp_outlines", "_seg")
 """Endings of names of files that Cellpose writes beside an image."""
 CELLPOSE_MASKS = ("_cp_masks", "_masks")
@@ -48,7 +49,7 @@ _OUTLINES, _CP_MASKS = "_outlines", "_cp_masks"
 MASK_ENDINGS = (*CELLPOSE_MASKS, "_mask", "_labels", "_label", "-labels", "-label")
 IMAGE_ENDINGS = ("", "_image", "_img")
 """Endings of names that people give label maps, and the images beside them."""
-MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation")
+MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation", "labelstr")
 _KAGGLE = {"train.csv": ("train",), "stage1_train_labels.csv": ("stage1_train",)}
 """Tables of competitions, of Sartorius first and then of the Data Science Bowl, and the folder of their images."""
 TABLE, KAGGLE_FOLDERS = next(iter(_KAGGLE.items()))
@@ -158,8 +159,10 @@ def has_label_maps(folder: Path, mask_filter: str = "") -> bool:
     each cell. Formats that say less of cells leave such a folder to those that read these.
     """
     stems = [path.stem for path in list_images(folder)]
-    endings = (*CELLPOSE_MASKS, mask_filter) if mask_filter else CELLPOSE_MASKS
-    if any(stem.endswith(endings) for stem in stems) or paired_ending(stems):
+    kinds = filter(None, (*CELLPOSE_MASKS, mask_filter))
+    if any(id_of(stem, kind) is not None for kind in kinds for stem in stems):
+        return True
+    if paired_ending(stems):
         return True
     inside = folders_in(folder)
     masks = [path for path in inside if path.name.lower() in MASK_FOLDERS]
@@ -189,12 +192,21 @@ def without_outline_pictures(paths: Iterable[Path]) -> list[Path]:
 def where_else(folder: Path) -> str:
     """A sentence with the command for the data set that lies around or in a folder; empty without one."""
     parent = folder.resolve().parent
-    for path in (parent, *folders_in(folder)[:_MAX_LOOKED_AT]):
-        if _is_layout(path):
-            if path == parent and folder.name not in ("", ".."):
-                path = folder.parent
-            return f" {path} looks like the data set: cellflow prepare {quote(str(path))}"
-    return ""
+    if _is_layout(parent):
+        path = folder.parent if folder.name not in ("", "..") else parent
+        return f" {path} looks like the data set: cellflow prepare {quote(str(path))}"
+    found = [path for path in folders_in(folder)[:_MAX_LOOKED_AT] if _is_layout(path)]
+    found.sort(key=lambda path: not path.name.lower().startswith("train"))  # test/ is no help
+    if not found:
+        return ""
+    command = f"cellflow prepare {quote(str(found[0]))}"
+    if len(found) == 1:
+        return f" {found[0]} looks like the data set: {command}"
+    names = few_text([path.name for path in found])
+    return (
+        f" {plural(len(found), 'folder')} in it look like data sets ({names}); prepare the one to train on: "
+        f"{command}"
+    )
 
 
 def _is_layout(folder: Path) -> bool:

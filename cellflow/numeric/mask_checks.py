@@ -52,6 +52,9 @@ _CRUMBLED = 3
 _CRUMBLED_CONTACT = 0.03
 """So too where there are so many parts for each label and for each part that could be a cell, from this
 contact on: label maps whose outlines alone were smoothed. Those made by hand have 1.3 parts a label at most."""
+_VOID = (255, 65535)
+_VOID_TOUCHES = 0.75
+"""Values for pixels that no cell has and that are no background, and the share of all cells that lie beside them."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,8 @@ class MapFacts:
         A value besides 0 that lies all around as only a background does; 0 if there is none.
     background_share : float
         Its share of the image.
+    void : int
+        255 or 65535 where that lies around cells with numbers from 1 on, as pixels to be left out are marked; else 0.
     """
 
     n_values: int
@@ -111,6 +116,7 @@ class MapFacts:
     contact: float
     background: int
     background_share: float
+    void: int
 
     @property
     def is_picture(self) -> bool:
@@ -157,7 +163,7 @@ def map_facts(labels: Any) -> MapFacts:
     parts = part_facts(instances_from_labels(array))
     background = _background(array)
     share = float((array == background).mean())
-    return MapFacts(parts.n_cells, parts, _contact(array), background, share)
+    return MapFacts(parts.n_cells, parts, _contact(array), background, share, _void(array))
 
 
 def order_of_rles(images: Iterable[tuple[Sequence[str], tuple[int, int]]]) -> Literal["C", "F"]:
@@ -221,6 +227,19 @@ def _contact(array: NDArray[Any]) -> float:
     touches[:, :-1] |= inside[:, 1:] & (array[:, 1:] != array[:, :-1])
     touches[:-1] |= inside[1:] & (array[1:] != array[:-1])
     return float((touches & inside).sum() / max(1, inside.sum()))
+
+
+def _void(array: NDArray[Any]) -> int:
+    """The largest value of 8 or 16 bits where most cells, numbered without larger gaps, touch it; else 0."""
+    value = int(array.max(initial=0))
+    if value not in _VOID:
+        return 0
+    others = np.unique(array[(array != value) & (array != 0)])
+    if len(others) < 2 or others[-1] > 2 * len(others):
+        return 0
+    around = ndimage.binary_dilation(array == value, np.ones((3, 3)))
+    touched = np.isin(others, array[around]).sum()
+    return value if _VOID_TOUCHES * len(others) <= touched else 0
 
 
 def _background(array: NDArray[Any]) -> int:

@@ -233,7 +233,7 @@ def test_folders_in_front_of_names_tell_images_apart(tmp_path: Path) -> None:
         tmp_path, table(listed, [cell(1, 0, [SQUARE])]), **dict(zip("abc", names, strict=True))
     )
     assert run(file).ids == ["b", "day1__a", "day2__a"]
-    assert run(file, img_filter="a").ids == ["day1__", "day2__"]
+    assert run(file, img_filter="a").ids == ["day1__a", "day2__a"]
 
 
 def test_sections_in_any_order_and_annotations_by_their_id(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unicodedata import normalize
@@ -14,8 +16,9 @@ import tifffile
 from PIL import Image
 
 from cellflow import FoldsConfig, PrepareConfig, ScoreConfig, make_folds, prepare, score_masks
-from cellflow.errors import CellflowError, DataError
+from cellflow.errors import CellflowError, DataError, FoldError
 from cellflow.io.dataset import Dataset
+from cellflow.io.fold_table import read_fold_table
 from cellflow.io.images import image_shape, read_image, read_masks
 from cellflow.numeric.rle import rles_from_labels
 
@@ -171,3 +174,106 @@ def test_two_channels_are_no_colours(tmp_path: Path) -> None:
     for colours in (False, True):
         with pytest.raises(DataError, match=r"found 2 channels\. Save the one with the cells"):
             read_masks(path, colours=colours)
+
+
+@pytest.mark.parametrize("void", [255, 65535])
+def test_pixels_around_cells_that_are_to_be_left_out(tmp_path: Path, void: int) -> None:
+    """As in Pascal VOC: 255 is neither an object nor background."""
+    pair(tmp_path, "a")
+    rings = np.zeros(LABELS.shape, bool)
+    rings[8:27, 8:27] = rings[38:62, 48:77] = True
+    marked = np.where(rings & (LABELS == 0), void, LABELS).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "masks" / "a.tif", marked)
+    with pytest.raises(DataError, match=f"the value {void} lies around the cells"):
+        prepared(tmp_path)
+    few = LABELS.copy()
+    few[26:30, 10:25] = void  # a cell that was given this number, far from most others
+    tifffile.imwrite(tmp_path / "masks" / "a.tif", few)
+    assert len(prepared(tmp_path).instances("a")) == 3
+
+
+def test_predictions_that_are_foreground(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pair(tmp_path / "t", "a")
+    pair(tmp_path / "f", "a")
+    config = ScoreConfig(str(tmp_path / "f" / "masks"), truth=tmp_path / "t" / "masks")
+    with caplog.at_level(logging.WARNING):
+        score_masks(config)
+        assert not caplog.text
+        tifffile.imwrite(tmp_path / "f" / "masks" / "a.tif", np.uint8(255) * (LABELS > 0))
+        score_masks(config)
+    assert (
+        "many cells count as one" in caplog.text and f"prediction is {config.pred}" in caplog.text
+    )
+
+
+def test_predictions_that_go_column_by_column(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair(tmp_path, "a")
+    rows = [f"a,{rle}" for rle in rles_from_labels(LABELS, "F")]
+    (tmp_path / "s.csv").write_text("\n".join(["id,predicted", *rows]))
+    config = ScoreConfig(str(tmp_path / "s.csv"), truth=tmp_path / "masks")
+    with caplog.at_level(logging.WARNING):
+        assert list(score_masks(config).images["score"]) == [0]
+    assert "column by column, add --rle_order F" in caplog.text
+    found = score_masks(replace(config, rle_order="F"))
+    assert list(found.images["score"]) == [1]
+
+
+@pytest.mark.parametrize("mark", ["-1", "nan", "NaN", "None", "null", "[]", '""', " "])
+def test_marks_for_no_cell(tmp_path: Path, mark: str) -> None:
+    (tmp_path / "train").mkdir()
+    for number, name in enumerate("ab"):
+        Image.fromarray(IMAGE + np.uint8(number)).save(tmp_path / "train" / f"{name}.png")
+    cells = [f"a,{rle}" for rle in rles_from_labels(LABELS)]
+    (tmp_path / "train.csv").write_text("\n".join(["id,annotation", *cells, f"b,{mark}"]))
+    found = prepared(tmp_path)
+    assert [len(found.instances(name)) for name in found.ids] == [2, 0]
+
+
+def test_names_of_files_in_tables(tmp_path: Path) -> None:
+    pair(tmp_path, "a")
+    pair(tmp_path, "b")
+    cells = [f"{name}.png,{rle},72,100" for name in "ab" for rle in rles_from_labels(LABELS)]
+    truth = tmp_path / "truth.csv"
+    truth.write_text("\n".join(["id,annotation,height,width", *cells]))
+    config = ScoreConfig(str(tmp_path / "masks"), truth=truth)
+    assert list(score_masks(config).images["id"]) == ["a", "b"]
+    folds = prepared(tmp_path).path / "folds.csv"
+    folds.write_text("id,fold\na.tif,0\nb.tif,1\n")
+    with pytest.raises(FoldError, match=r"line 2: unknown id 'a\.tif'; write 'a'"):
+        read_fold_table(folds, ["a", "b"])
+
+
+@pytest.mark.parametrize("name", ["A.PNG", "a", "sub/a.Png"])
+def test_names_of_images_in_coco_files(tmp_path: Path, name: str) -> None:
+    Image.fromarray(IMAGE).save(tmp_path / "a.png")
+    content = coco([0, 0])
+    content["images"][0]["file_name"] = name
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    assert len(prepared(tmp_path).instances(prepared(tmp_path, overwrite=True).ids[0])) == 2
+
+
+def test_numbers_that_are_none(tmp_path: Path) -> None:
+    pair(tmp_path, "a")
+    masks = np.where(LABELS == 0, np.nan, LABELS).astype(np.float32)
+    tifffile.imwrite(tmp_path / "masks" / "a.tif", masks)
+    with pytest.raises(
+        DataError, match=r"6,475 of 7,200 values are not finite .* 0 for the backgr"
+    ):
+        prepared(tmp_path)
+
+
+def test_the_folder_above_train_and_test(tmp_path: Path) -> None:
+    for part in ("test", "train"):
+        pair(tmp_path / "one" / part, "a")
+        for kind in ("images", "masks"):
+            place = tmp_path / "other" / kind / part
+            place.mkdir(parents=True)
+            shutil.copy(tmp_path / "one" / part / kind / "a.tif", place)
+    with pytest.raises(
+        DataError, match=r"2 folders in it look like .*: cellflow prepare \S+/train$"
+    ):
+        prepared(tmp_path / "one")
+    with pytest.raises(DataError, match=r"images/train --masks \S+/masks/train --out train-data"):
+        prepared(tmp_path / "other")

@@ -85,19 +85,32 @@ def check_names(masks: Source, truth: Source, names: Names, *, subset: bool) -> 
 
 
 def _ending_hint(masks: Source, truth: Source, names: Names) -> str:
-    """What to type where the names of one side are those of the other with one more ending."""
-    of_masks = _common_ending(names.only_predicted, names.only_true)
-    if of_masks:
-        return _advice("the masks", of_masks, masks.ending, masks.kind)
-    of_truth = _common_ending(names.only_true, names.only_predicted)
-    return _advice("the truth", of_truth, truth.ending, truth.kind) if of_truth else ""
+    """What to type where the names of one side are those of the other with something more before or behind them."""
+    sides = (
+        ("the masks", masks, names.only_predicted, names.only_true),
+        ("the truth", truth, names.only_true, names.only_predicted),
+    )
+    for side, source, longer, shorter in sides:
+        ending, start = _common_ending(longer, shorter), _common_start(longer, shorter)
+        text = f"The names of {side}"
+        if ending:
+            text += f" end in {ending!r} beyond those of the other side"
+            return _advice(text, ending + source.ending, source.kind)
+        if start:
+            text += f" have {start!r} before those of the other side"
+            return _advice(text, f"{start}*{source.ending}", source.kind)
+    return ""
 
 
-def _advice(side: str, ending: str, known: str, kind: str) -> str:
-    text = f"The names of {side} end in {ending!r} beyond those of the other side"
+def _advice(text: str, name_filter: str, kind: str) -> str:
     if kind.startswith("label maps"):
-        return f"{text}: add {flag_text('--mask_filter', ending)}{known}"
+        return f"{text}: add {flag_text('--mask_filter', name_filter)}"
     return f"{text}: write the same names on both sides."
+
+
+def _common_start(longer: Iterable[str], shorter: Iterable[str]) -> str:
+    """What most of some names have before others; empty where there is none."""
+    return _common_ending([name[::-1] for name in longer], [name[::-1] for name in shorter])[::-1]
 
 
 def _common_ending(longer: Iterable[str], shorter: Iterable[str]) -> str:

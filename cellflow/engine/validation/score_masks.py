@@ -31,20 +31,24 @@ from cellflow.io.formats import ReadOptions, read_source
 from cellflow.io.formats.base import Use
 from cellflow.io.formats.dataset_folder import dataset_source
 from cellflow.io.formats.label_maps import LabelMaps
+from cellflow.io.formats.submission import SubmissionTable
 from cellflow.io.image_source import ImageReaders, find_images
 from cellflow.io.mask_findings import MaskReview
 from cellflow.io.pixel_limit import at_most
 from cellflow.io.source import Source
+from cellflow.numeric.labels import instances_from_labels
 from cellflow.report.comparison import Comparison
 from cellflow.storage.atomic import write_csv
 from cellflow.storage.nearby import nearby
 from cellflow.storage.run_folder import RunFolder, find_run
-from cellflow.storage.sizes import few_text
+from cellflow.storage.sizes import few_text, flag_text
 from cellflow.types import Instances
 
 __all__ = ["ScoreResult", "score_masks"]
 
 _log = logging.getLogger(__name__)
+
+_ORDER_HINT = " If its runs go column by column, add --rle_order F."
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,11 @@ class _Side:
     def with_confidences(self, wanted: bool) -> _Side:
         """The same, with how sure it is of its cells."""
         return replace(self, confidences=Confidences.of_source(self.masks)) if wanted else self
+
+    @property
+    def has_runs(self) -> bool:
+        """Whether its cells are run lengths of a table."""
+        return self.masks.layout == SubmissionTable.name
 
     def __str__(self) -> str:
         return str(self.masks.path)
@@ -186,13 +195,15 @@ def _score_masks(config: ScoreConfig) -> ScoreResult:
     metrics = MetricScores(metric_names(config.metrics), config.max_dets)
     sides = [side.with_confidences(metrics.needs_confidences) for side in sides]
     pictures = _Pictures.plan(config, sides[0], truth, names, part) if config.outlines else None
-    rows, review = [], MaskReview()
+    rows, review, answers = [], MaskReview(), MaskReview()
     for name, ids in follow(names.items(), "score", brief=True):
         cells = review.add(name, truth.images[name].instances())
         pair = _predicted(truth, cells, sides, name, ids, part)
+        answers.add(name, instances_from_labels(pair[0][0]))
         cells = part.cells(name, cells)
         rows.append({"id": name} | _scores(cells, pair) | metrics.add(name, cells, pair))
     review.warn(f"The truth is {truth.path}; `cellflow prepare --split` makes parts cells.")
+    answers.warn_of_parts(f"The prediction is {sides[0]}.{_ORDER_HINT * sides[0].has_runs}")
     images = images.merge(pd.DataFrame(rows), on="id", validate="one_to_one")
     if config.out is not None:
         write_csv(config.out, images)
@@ -214,6 +225,7 @@ def _options(use: Use, config: ScoreConfig) -> ReadOptions:
         use,
         mask_filter=config.mask_filter,
         colours=config.colours,
+        rle_order=config.rle_order,
         truth=config.truth if use == "prediction" else None,
         images=config.images if use == "truth" else None,
     )
@@ -257,14 +269,15 @@ def _find_truth(config: ScoreConfig, sides: list[_Side]) -> Source:
 
 
 def _check_filter(ending: str, sides: list[_Side], truth: Source) -> None:
-    """Refuse an ending that no name has."""
+    """Refuse a filter that no name fits."""
     if ending and ending.removesuffix(".npy") not in {
         truth.ending,
         *(side.masks.ending for side in sides),
     }:
         places = ", ".join([*map(str, sides), str(truth.path)])
         raise ConfigError(
-            f"--mask_filter {ending}: no label map ends so in {places}. Correct the ending, or leave it out."
+            f"{flag_text('--mask_filter', ending)}: no label map has such a name in {places}. Correct it, or "
+            "leave it out."
         )
 
 

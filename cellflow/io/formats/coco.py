@@ -19,6 +19,7 @@ from cellflow.errors import DataError
 from cellflow.io import places
 from cellflow.io._coco_table import CocoTable, ListedImage
 from cellflow.io._coco_writer import ImageCells, cells_of_labels, read_written, write_coco
+from cellflow.io.file_names import id_of, kind_of
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.formats.geojson import begins_as_geojson
 from cellflow.io.images import IMAGE_SUFFIXES, list_images
@@ -145,14 +146,23 @@ class _ImagePlaces:
                 with suppress(OSError):  # a name that is too long
                     if (root / tried).is_file():
                         return root / tried
-        named = self._below.get(base, [])
-        found = [path for top, path in named if _agree(name, path.relative_to(top).as_posix())]
+        named = self._below.get(base) or self._alike.get(base.casefold(), [])
+        found = [path for top, path in named if _agree(name, path.relative_to(top).with_name(base))]
         if len(found) > 1:
             text = f"{few_text(found)} could all be meant; expected one. Name the folder of the right one with --images"
             raise DataError(text, path=found[0])
         if named and not found:
             self.elsewhere[name] = named[0][1]
         return found[0] if found else None
+
+    @cached_property
+    def _alike(self) -> dict[str, list[tuple[Path, Path]]]:
+        """Images in these folders by their names without regard to capitals, with and without the ending."""
+        names, stems = dict[str, list[tuple[Path, Path]]](), dict[str, list[tuple[Path, Path]]]()
+        for item in ((root, path) for root in self.roots for path in list_images(root)):
+            names.setdefault(item[1].name.casefold(), []).append(item)
+            stems.setdefault(item[1].stem.casefold(), []).append(item)
+        return stems | names
 
     @cached_property
     def _below(self) -> dict[str, list[tuple[Path, Path]]]:
@@ -165,8 +175,9 @@ class _ImagePlaces:
         return found
 
 
-def _agree(name: str, place: str) -> bool:
+def _agree(name: str, path: Path) -> bool:
     """Whether the folders of one are the last ones of the other: day1/a.png may be p/day1/a.png, not day2/a.png."""
+    place = path.as_posix()
     return f"/{name}".endswith(f"/{place}") or f"/{place}".endswith(f"/{name}")
 
 
@@ -207,22 +218,28 @@ def _source_images(table: CocoTable, options: ReadOptions) -> Iterable[SourceIma
 
 
 def _pass_over(table: CocoTable, options: ReadOptions) -> set[Path]:
-    """Take images without the ending of ``--img_filter`` out of a table, and say so; their files."""
-    ending = options.img_filter
+    """Take images whose names are not those of ``--img_filter`` out of a table, and say so; their files."""
+    wanted = options.img_filter
     others = {
         key: image
         for key, image in table.images.items()
-        if not _without_ending(image.file_name).endswith(ending)
+        if id_of(_without_ending(image.file_name.rpartition("/")[2]), wanted) is None
     }
     if not others:
         return set()
     if len(others) == len(table.images):
         names = few_text(image.file_name for image in others.values())
-        text = f"{table.path}: expected images whose names end in {ending} (--img_filter), found {names}."
-        raise DataError(text, path=table.path, expected=ending)
+        text = (
+            f"{table.path}: expected images named {kind_of(wanted)} (--img_filter), found {names}."
+        )
+        raise DataError(text, path=table.path, expected=wanted)
     _log.warning(
-        "%s without the ending %s: left out (%s).",
-        *(plural(len(others), "image"), ending, few_text(i.file_name for i in others.values())),
+        "%s whose name is not %s: left out (%s).",
+        *(
+            plural(len(others), "image"),
+            kind_of(wanted),
+            few_text(i.file_name for i in others.values()),
+        ),
     )
     for key in others:
         del table.images[key]
@@ -233,12 +250,14 @@ def _cells(texts: list[bytes], own: Shape, shape: Shape | None) -> Instances:
     return instances_from_coco_rles(texts, own)
 
 
-def _ids(names: list[str], ending: str) -> list[str]:
+def _ids(names: list[str], img_filter: str) -> list[str]:
     """Names without their endings; the folders that not all have in common stand in front, as in day1__a."""
     parts = [name.split("/") for name in names]
     levels = zip(*(part[:-1] for part in parts), strict=False)
     common = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, levels))
-    return [_without_ending("__".join(part[common:])).removesuffix(ending) for part in parts]
+    stems = [_without_ending(part[-1]) for part in parts]
+    own = [id_of(stem, img_filter) or stem for stem in stems]
+    return ["__".join([*part[common:-1], name]) for part, name in zip(parts, own, strict=True)]
 
 
 def _without_ending(name: str) -> str:

@@ -14,6 +14,7 @@ from cellflow.errors import DataError
 from cellflow.io._damage import unreadable
 from cellflow.io._ome_zarr import images_in
 from cellflow.io._zarr_metadata import is_zarr
+from cellflow.io.file_names import id_of, kind_of
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.image_folders import SLIDE_FILES, SLIDE_SUFFIXES
 from cellflow.io.images import IMAGE_SUFFIXES, list_images
@@ -108,11 +109,12 @@ class ImageSearch:
 
     @property
     def _wanted(self) -> str:
-        return f" whose names end in {self.options.img_filter}" if self.options.img_filter else ""
+        return f" named {kind_of(self.options.img_filter)}" if self.options.img_filter else ""
 
     def _filtered(self, paths: list[Path]) -> list[Path]:
-        """Those whose names have the ending that was asked for."""
-        return [path for path in paths if path.stem.endswith(self.options.img_filter)]
+        """Those whose names are of the kind that was asked for."""
+        wanted = self.options.img_filter
+        return [path for path in paths if id_of(path.stem, wanted) is not None]
 
     def without_outputs(
         self, paths: list[Path], *, named: bool = False
@@ -172,11 +174,9 @@ def _matching(paths: Iterable[Path]) -> list[Path]:
     return found
 
 
-def image_id(path: Path, folder: Path, ending: str = "") -> str:
-    """Id of an image in a folder or below it, whose name may have an ending that is no part of it."""
-    stem = path.stem
-    if len(stem) > len(ending):
-        stem = stem.removesuffix(ending)
+def image_id(path: Path, folder: Path, img_filter: str = "") -> str:
+    """Id of an image in a folder or below it, whose name may have more around it."""
+    stem = id_of(path.stem, img_filter) or path.stem
     return FOLDER_JOINT.join([*path.relative_to(folder).parts[:-1], stem])
 
 

@@ -32,6 +32,8 @@ _log = logging.getLogger(__name__)
 
 Rows = dict[str, list[Row]]
 """Rows of the table by image."""
+_NOTHING = frozenset({"-1", "nan", "none", "null", "na", "n/a", "<na>", "[]"})
+"""What people and programs write for an image without cells, in small letters."""
 _BOWL = {"id": "ImageId", "annotation": "EncodedPixels", "width": "Width", "height": "Height"}
 """Columns as the Data Science Bowl calls them."""
 
@@ -218,6 +220,8 @@ def _rows(
     folders: dict[str, str] = {}
     for row in map(_with_our_sizes, rows) if bowl else rows:
         text = row.values[ids]
+        if row.values[cells].lower() in _NOTHING:
+            row.values[cells] = ""
         image_id = text if files is None else match_id(text, files)
         if image_id is not None:
             by_image.setdefault(image_id, []).append(row)
@@ -235,7 +239,18 @@ def _rows(
             "Add the image or remove the row.",
             text,
         )
+    if files is None:
+        by_image = _without_endings(by_image)
     return [name for name in columns if not (bowl and name in sizes)], by_image
+
+
+def _without_endings(by_image: Rows) -> Rows:
+    """Names of files as ids, where all are names of image files and stay apart."""
+    names = {text: match_id(text, {Path(text).stem}) for text in by_image}
+    ids = {name for name in names.values() if name is not None}
+    if len(ids) < len(by_image):
+        return by_image
+    return {names[text] or text: rows for text, rows in by_image.items()}
 
 
 def _with_our_sizes(row: Row) -> Row:

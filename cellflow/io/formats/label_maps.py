@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 from cellflow.io import places
+from cellflow.io.file_names import id_of
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.formats.seg_npy import SEG_ENDING, read_seg_npy, seg_files
 from cellflow.io.images import IMAGE_SUFFIXES, list_images
@@ -54,8 +55,8 @@ class LabelMaps(SourceFormat):
         ending, paths = _map_files(folder, options.mask_filter)
         read = partial(_cells, predicted=options.use == "prediction", colours=options.colours)
         images = by_id(
-            SourceImage(file.stem.removesuffix(end), file, read_cells=partial(read, file))
-            for file, end in paths
+            SourceImage(id_of(file.stem, kind) or file.stem, file, read_cells=partial(read, file))
+            for file, kind in paths
         )
         if not images:
             raise DataError(
@@ -169,15 +170,15 @@ def _differ(path: Path, gui: Path, *, colours: bool) -> bool:
 
 
 def _map_files(folder: Path, mask_filter: str) -> tuple[str, list[tuple[Path, str]]]:
-    """Label maps of a folder, each with what its name ends in beyond the id, and what most end in."""
+    """Label maps of a folder, each with the filter of its name, and that of most."""
     paths, gui = list_maps(folder, mask_filter), [(file, SEG_ENDING) for file in seg_files(folder)]
     paired = places.paired_ending(file.stem for file in paths)
-    for ending in filter(None, dict.fromkeys((mask_filter, *places.CELLPOSE_MASKS, paired))):
-        named = [(file, ending) for file in paths if file.stem.endswith(ending)]
+    for kind in filter(None, dict.fromkeys((mask_filter, *places.CELLPOSE_MASKS, paired))):
+        named = [(file, kind) for file in paths if id_of(file.stem, kind) is not None]
         if named:
-            ids = {file.stem.removesuffix(end) for file, end in named}
+            ids = {id_of(file.stem, kind) for file, _ in named}
             others = [item for item in gui if item[0].stem.removesuffix(SEG_ENDING) not in ids]
-            return ending, named + others
+            return kind, named + others
     # where the GUI has written beside images, these are no label maps
     return (SEG_ENDING, gui) if gui else ("", [(file, "") for file in paths])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from shlex import quote
 
 from cellflow.errors import DataError
 from cellflow.io import places
+from cellflow.io.file_names import id_of, image_filter, kind_of, mask_filters, name_of
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.formats.label_maps import gui_maps, is_seg_ending, list_maps, read_map
 from cellflow.io.formats.seg_npy import SEG_ENDING
@@ -34,7 +36,7 @@ class MaskFolders(SourceFormat):
 
     It holds ``images/`` and ``masks/`` (or ``labels/``, ``annotations/``; capitals do not count) with
     files of the same name, or images beside label maps whose names end in ``mask_filter`` (Cellpose's
-    way). Where the endings of the options give no pair at all, and just one pair of endings that people
+    way). Where the filters of the options give no pair at all, and just one pair of those that people
     use fits all files, that is taken and said. Images without a label map take the cells of
     ``NAME_seg.npy``, which Cellpose's GUI writes beside them.
     """
@@ -53,7 +55,7 @@ class MaskFolders(SourceFormat):
         ending = SEG_ENDING if is_seg_ending(options.mask_filter) else options.mask_filter
         found = _pairing(folders, ending, options.img_filter)
         if not found.pairs:
-            found = _other_endings(folders, found)
+            found = _other_filters(folders, found)
         found = _with_gui_files(folders, found, options)
         if not found.pairs and places.is_image_folder(path):
             raise DataError(
@@ -64,13 +66,14 @@ class MaskFolders(SourceFormat):
         if not found.images or not found.maps:
             raise DataError(_nothing_found(path, folders, found), path=path)
         if found.left_over:
-            text = "%s without the ending %s: left out."
-            _log.warning(text, plural(found.left_over, "image"), found.img_filter)
+            text = "%s whose name is not %s: left out."
+            _log.warning(text, plural(found.left_over, "image"), kind_of(found.img_filter))
         images = by_id(found.images, options.problems)
         maps = by_id(found.maps, options.problems)
         _add_problems(folders, found, images, maps, options.problems)
         places.tell_of_passed_over(*dict.fromkeys((folders.images, folders.masks)))
-        _tell_of_subfolders(folders)
+        if inside := _subfolders_text(folders):
+            _log.warning("%s", inside)
         pairs: dict[str, SourceImage] = {}
         for name in sorted(images.keys() & maps.keys()):
             image = images[name].path
@@ -93,7 +96,7 @@ class _Folders:
 
 @dataclass(frozen=True)
 class _Pairing:
-    """Images and label maps with the ids that two endings of names give them, and images without the ending."""
+    """Images and label maps with the ids that two filters of names give them, and images of other names."""
 
     img_filter: str
     mask_filter: str
@@ -131,13 +134,18 @@ def _pairing(folders: _Folders, mask_filter: str, img_filter: str) -> _Pairing:
     maps = list_maps(folders.masks, mask_filter)
     if folders.paired:
         files, maps = _split_paired(list(dict.fromkeys([*files, *maps])), mask_filter)
-    images = [path for path in files if path.stem.endswith(img_filter)]
-    ids = {path.stem.removesuffix(img_filter) for path in images}
+    named = ((path, id_of(path.stem, img_filter)) for path in files)
+    images = [SourceImage(name, path) for path, name in named if name is not None]
+    ids = {image.id for image in images}
+    masks = [(path, id_of(path.stem, mask_filter)) for path in maps]
     return _Pairing(
         img_filter,
         mask_filter,
-        [SourceImage(path.stem.removesuffix(img_filter), path) for path in images],
-        [SourceImage(_id_among(ids, path.stem.removesuffix(mask_filter)), path) for path in maps],
+        images,
+        [
+            SourceImage(_id_among(ids, path.stem if name is None else name), path)
+            for path, name in masks
+        ],
         left_over=len(files) - len(images),
     )
 
@@ -150,22 +158,28 @@ def _id_among(ids: set[str], name: str) -> str:
 def _split_paired(files: list[Path], mask_filter: str) -> tuple[list[Path], list[Path]]:
     """Images and label maps of one folder; other files that Cellpose writes are neither."""
     stems = {path.stem for path in files}
-    endings = (*places.OUTPUT_ENDINGS, mask_filter)
+    kinds = (*places.OUTPUT_ENDINGS, mask_filter)
 
     def stems_from_image(stem: str) -> bool:
-        return any(stem.endswith(end) and stem.removesuffix(end) in stems for end in endings)
+        return any(id_of(stem, kind) in stems for kind in kinds)
 
-    # What has a mask of its own and stems from no image is an image, whatever its ending.
-    own = {stem for stem in stems if stem + mask_filter in stems and not stems_from_image(stem)}
-    images = [path for path in files if path.stem in own or not path.stem.endswith(endings)]
+    # What has a mask of its own and stems from no image is an image, whatever its name.
+    own = {
+        stem for stem in stems if name_of(stem, mask_filter) in stems and not stems_from_image(stem)
+    }
+    images = [
+        path
+        for path in files
+        if path.stem in own or not any(id_of(path.stem, kind) is not None for kind in kinds)
+    ]
     # NAME_cp_masks is no mask of NAME_cp, unless NAME_cp is there.
-    longer = tuple(end for end in endings if end != mask_filter and end.endswith(mask_filter))
+    longer = tuple(end for end in kinds if end != mask_filter and end.endswith(mask_filter))
     maps = [
         path
         for path in files
-        if path.stem.endswith(mask_filter)
+        if (image := id_of(path.stem, mask_filter)) is not None
         and path.stem not in own
-        and (path.stem.removesuffix(mask_filter) in stems or not path.stem.endswith(longer))
+        and (image in stems or not path.stem.endswith(longer))
     ]
     return images, maps
 
@@ -180,25 +194,39 @@ def _with_gui_files(folders: _Folders, found: _Pairing, options: ReadOptions) ->
     return replace(found, maps=[*found.maps, *more])
 
 
-def _other_endings(folders: _Folders, found: _Pairing) -> _Pairing:
-    """Another pair of endings, where just one fits all files; else what was found."""
+def _other_filters(folders: _Folders, found: _Pairing) -> _Pairing:
+    """Another pair of filters, where just one fits all files; else what was found."""
     fitting = _fitting(folders, found)
     if len(fitting) != 1:
         return found
-    text = "No image NAME%s has a mask NAME%s; all %d pairs fit %s, so that is taken."
-    _log.warning(text, found.img_filter, found.mask_filter, len(fitting[0].pairs), fitting[0].flags)
+    text = "No image %s has a mask %s; all %d pairs fit %s, so that is taken."
+    names = kind_of(found.img_filter), kind_of(found.mask_filter)
+    _log.warning(text, *names, len(fitting[0].pairs), fitting[0].flags)
     return fitting[0]
 
 
 def _fitting(folders: _Folders, found: _Pairing) -> list[_Pairing]:
     """Pairings that leave no file over, one for each set of ids."""
     fitting: dict[frozenset[Path], _Pairing] = {}
-    for img_filter in dict.fromkeys((found.img_filter, *places.IMAGE_ENDINGS)):
-        for mask_filter in dict.fromkeys((found.mask_filter, *places.MASK_ENDINGS)):
-            other = _pairing(folders, mask_filter, img_filter)
-            if other.fits:
-                fitting.setdefault(frozenset(mask.path for mask in other.maps), other)
+    for img_filter, mask_filter in dict.fromkeys(_usual_filters(folders, found)):
+        other = _pairing(folders, mask_filter, img_filter)
+        if other.fits:
+            fitting.setdefault(frozenset(mask.path for mask in other.maps), other)
     return list(fitting.values())
+
+
+def _usual_filters(folders: _Folders, found: _Pairing) -> Iterator[tuple[str, str]]:
+    """Filters of images and masks that people use, and those that these names tell."""
+    for img_filter in (found.img_filter, *places.IMAGE_ENDINGS):
+        for mask_filter in (found.mask_filter, *places.MASK_ENDINGS):
+            yield img_filter, mask_filter
+    stems = (path.stem for path in list_images(folders.masks))
+    for mask_filter in (found.mask_filter, *mask_filters(stems)):
+        other = _pairing(folders, mask_filter, "")
+        images, ids = [image.path.stem for image in other.images], [mask.id for mask in other.maps]
+        own = image_filter(images, ids)
+        if own is not None:
+            yield own, mask_filter
 
 
 def _add_problems(
@@ -209,10 +237,10 @@ def _add_problems(
     problems: Problems,
 ) -> None:
     for name in sorted(images.keys() - maps.keys()):
-        where = folders.masks / name
+        where = folders.masks / name_of(name, found.mask_filter)
         problems.add(
-            f"{images[name].path}: no mask; expected {where}{found.mask_filter}.tif"
-            + ("" if folders.paired else f" or {where}.tif")
+            f"{images[name].path}: no mask; expected {where}.tif"
+            + ("" if folders.paired else f" or {folders.masks / name}.tif")
             + f" (or .png).{_instead(folders.masks, name)}"
             " Add it (all zero if the image has no cells) or remove the image.",
             name,
@@ -220,7 +248,7 @@ def _add_problems(
     for name in sorted(maps.keys() - images.keys()):
         problems.add(
             f"{maps[name].path}: a mask without an image; expected an image named "
-            f"{name}{found.img_filter}.{_instead(folders.images, name, but=maps[name].path)}"
+            f"{name_of(name, found.img_filter)}.{_instead(folders.images, name, but=maps[name].path)}"
             " Add the image or remove the mask.",
             name,
         )
@@ -245,8 +273,8 @@ def _instead(folder: Path, image_id: str, but: Path | None = None) -> str:
     return ""
 
 
-def _tell_of_subfolders(folders: _Folders) -> None:
-    """One line for sub-folders that hold images, with the command that reads the first of them."""
+def _subfolders_text(folders: _Folders) -> str:
+    """A line for sub-folders that hold images, with the command that reads one of them; empty where there are none."""
     inside = [
         path
         for path in sorted(folders.images.iterdir())
@@ -258,18 +286,14 @@ def _tell_of_subfolders(folders: _Folders) -> None:
     counts = {path: len(list_images(path)) for path in inside}
     inside = [path for path in inside if counts[path]]
     if not inside:
-        return
-    first, other = inside[0], folders.masks / inside[0].name
+        return ""
+    first = min(inside, key=lambda path: not path.name.lower().startswith("train"))
+    other = folders.masks / first.name
     masks = f" --masks {quote(str(other))}" if not folders.paired and other.is_dir() else ""
-    _log.warning(
-        "%s in sub-folders of %s: not read (%s). Read each of them by itself: "
-        "cellflow prepare %s%s --out %s",
-        *(
-            plural(sum(counts.values()), "image"),
-            folders.images,
-            few_text([path.name for path in inside]),
-        ),
-        *(quote(str(first)), masks, quote(f"{first.name}-data")),
+    count = plural(sum(counts.values()), "image")
+    return (
+        f"{count} in sub-folders of {folders.images}: not read ({few_text([path.name for path in inside])}). Read each "
+        f"of them by itself: cellflow prepare {quote(str(first))}{masks} --out {quote(f'{first.name}-data')}"
     )
 
 
@@ -278,13 +302,13 @@ def _nothing_found(folder: Path, folders: _Folders, found: _Pairing) -> str:
     several = _fitting(folders, found)
     if several:
         ways = " or ".join(sorted(pairing.flags for pairing in several))
-        hint = f" More than one ending of names would fit: say {ways}." + hint
+        hint = f" More than one kind of names would fit: say {ways}." + hint
     elif found.images:
         hint = _likely_ending(found) or hint
     there = found.images or found.maps
     if there:
         noun, missing = ("image", "label map") if found.images else ("label map", "image")
-        expected = f"NAME{found.mask_filter}.EXT" if found.images else f"NAME{found.img_filter}.EXT"
+        expected = kind_of(found.mask_filter if found.images else found.img_filter) + ".EXT"
         place = folders.masks if found.images else folders.images
         count = len({image.id for image in there})
         advice = _ADVICE
@@ -295,10 +319,12 @@ def _nothing_found(folder: Path, folders: _Folders, found: _Pairing) -> str:
             f"{folder}: {plural(count, noun)} ({few_text([image.path.name for image in there])}) but no "
             f"{missing}; expected {expected} in {place}.{_hidden(place)}{hint or advice}"
         )
+    below = _subfolders_text(folders)
+    hint = f" {below}" if below and not folders.paired else hint
     return (
         f"{folder}: no annotated images found. Looked for train.csv with train/ (Kaggle layout), "
         f"for images/ with masks/, for ID/images/ with ID/masks/, and for NAME.EXT beside "
-        f"NAME{found.mask_filter}.EXT or NAME_seg.npy (EXT: {' '.join(IMAGE_SUFFIXES)})."
+        f"{kind_of(found.mask_filter)}.EXT or NAME_seg.npy (EXT: {' '.join(IMAGE_SUFFIXES)})."
         f"{_hidden(folder)}{hint or _ADVICE}"
     )
 

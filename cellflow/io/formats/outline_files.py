@@ -14,6 +14,7 @@ from typing import ClassVar
 
 from cellflow.errors import DataError
 from cellflow.io import places
+from cellflow.io.file_names import id_of
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.found_outlines import FoundOutlines, cells_of
 from cellflow.io.images import IMAGE_SUFFIXES, image_shape, is_text, list_images
@@ -104,7 +105,9 @@ class OutlineFiles(SourceFormat):
             for name, file in sorted(found.items())
         }
         given = options.mask_filter
-        ending = given if given and any(file.stem.endswith(given) for file in files) else ""
+        ending = (
+            given if given and any(id_of(file.stem, given) is not None for file in files) else ""
+        )
         kind = f"outlines such as {files[0].name}"
         return Source(path, self.name, paired, kind, ending, needs_images=True)
 
@@ -129,7 +132,7 @@ class OutlineFiles(SourceFormat):
         if path.stem == self.of_only_image and len(ids) == 1:
             return ids[0]
         endings = [end for end in (options.mask_filter, *self.endings) if end]
-        stems = [path.stem.removesuffix(end) for end in endings if path.stem.endswith(end)]
+        stems = [name for end in endings if (name := id_of(path.stem, end)) is not None]
         for stem in (path.stem, *stems):
             if stem in known:
                 return known[stem]
@@ -234,9 +237,9 @@ def _images(folder: Path, options: ReadOptions) -> dict[str, Path]:
         if stem.endswith(end) and stem.removesuffix(end) in stems
     }
     wanted = [
-        SourceImage(file.stem.removesuffix(options.img_filter), file)
+        SourceImage(name, file)
         for file in files
-        if file.stem.endswith(options.img_filter) and file.stem not in outputs
+        if (name := id_of(file.stem, options.img_filter)) is not None and file.stem not in outputs
     ]
     problems = options.problems if options.use == "prepare" else None
     return {name: image.path for name, image in by_id(wanted, problems).items()}

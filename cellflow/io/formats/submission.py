@@ -11,7 +11,7 @@ from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.formats.label_maps import refuse_single_map
 from cellflow.io.source import Shape, Source, SourceImage
 from cellflow.io.tables import read_rows
-from cellflow.numeric.rle import instances_from_rles
+from cellflow.numeric.rle import Order, instances_from_rles
 from cellflow.storage.atomic import atomic_path
 from cellflow.storage.csv_text import csv_writer
 from cellflow.types import Instances
@@ -20,10 +20,14 @@ __all__ = ["SubmissionTable", "read_submission", "write_submission"]
 
 
 class SubmissionTable(SourceFormat):
-    """A CSV as predicted cells; an image without cells has one row with an empty value."""
+    """A CSV as predicted cells; an image without cells has one row with an empty value.
+
+    Runs go row by row, but where ``rle_order`` says otherwise: predicted cells do not tell by themselves.
+    """
 
     name = "submission"
     uses = frozenset({"prediction"})
+    heeds = frozenset({"rle_order"})
 
     def recognises(self, path: Path, options: ReadOptions) -> bool:
         """Any file."""
@@ -32,18 +36,21 @@ class SubmissionTable(SourceFormat):
     def read(self, path: Path, options: ReadOptions) -> Source:
         """Read the table; runs are decoded image by image."""
         refuse_single_map(path)
+        order: Order = "F" if options.rle_order == "F" else "C"
         images = {
-            name: SourceImage(name, path, read_cells=partial(_cells, path, name, rles))
+            name: SourceImage(name, path, read_cells=partial(_cells, path, name, rles, order))
             for name, rles in sorted(read_submission(path).items())
         }
         return Source(path, self.name, images, "table with a row per cell")
 
 
-def _cells(path: Path, image_id: str, rles: list[str], shape: Shape | None) -> Instances:
+def _cells(
+    path: Path, image_id: str, rles: list[str], order: Order, shape: Shape | None
+) -> Instances:
     if shape is None:
         raise DataError(f"{path}: how large image {image_id} is, is not known.", id=image_id)
     try:
-        return instances_from_rles(rles, shape)
+        return instances_from_rles(rles, shape, order)
     except DataError as error:
         text = (
             f"{path}: image {image_id}, of size {shape[0]} x {shape[1]} (height x width): {error}"

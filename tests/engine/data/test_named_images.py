@@ -141,7 +141,7 @@ def test_the_ending_of_images(tmp_path: Path) -> None:
     images(tmp_path, "a_img.tif", "a_masks.tif", "b_img.png", "c.png", "deep/d_img.png")
     assert list(find_images(tmp_path, img_filter="_img")) == ["a", "b"]
     assert list(find_images(tmp_path, img_filter="_img", recursive=True)) == ["a", "b", "deep__d"]
-    with pytest.raises(DataError, match=r"no images in this folder whose names end in _dapi"):
+    with pytest.raises(DataError, match=r"no images in this folder named NAME_dapi"):
         find_images(tmp_path, img_filter="_dapi")
 
 

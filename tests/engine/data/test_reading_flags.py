@@ -117,5 +117,5 @@ def test_coco_takes_the_images_with_the_ending(
     with caplog.at_level(logging.WARNING):
         found: Dataset = prepare(PrepareConfig(source, out=tmp_path / "out", img_filter="_img"))
     assert found.ids == ["a", "c"]
-    assert "1 image without the ending _img: left out (b_other.png)." in caplog.text
+    assert "1 image whose name is not NAME_img: left out (b_other.png)." in caplog.text
     assert "not listed" not in caplog.text

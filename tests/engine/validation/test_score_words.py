@@ -95,7 +95,7 @@ def test_names_that_differ_by_an_ending_are_told_with_the_flag(
 
 
 def test_an_ending_that_no_name_has_is_refused(dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="--mask_filter _no: no label map ends so"):
+    with pytest.raises(ConfigError, match="--mask_filter _no: no label map has such a name"):
         score(saved(tmp_path / "pred", dataset), dataset.path, mask_filter="_no")
 
 

@@ -173,7 +173,7 @@ def test_values_that_are_not_finite(tmp_path: Path) -> None:
     with open_large_image(path) as image:
         assert not image.read(Box(0, 20, 0, 30)).any()
         with pytest.raises(
-            DataError, match=r"rows 20 to 21, columns 0 to 30: holds values that are not"
+            DataError, match=r"rows 20 to 21, columns 0 to 30: 1 of 30 values are not finite"
         ):
             image.read(Box(20, 21, 0, 30))
 

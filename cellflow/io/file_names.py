@@ -1,0 +1,67 @@
+"""What names of files have before and after the id: ``*_masks``, or ``_masks`` for short, and ``mask_*``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+__all__ = ["id_of", "image_filter", "kind_of", "mask_filters", "name_of"]
+
+_WORDS = "man_seg|ground_?truth|gt|masks?|labels?|seg|segmentations?|annotations?|annot|instances?"
+_APART = r"[ _.\-]"
+_BEFORE = re.compile(rf"(?:{_WORDS})(?:{_APART}+|(?=\d))(?=.)", re.IGNORECASE)
+_AFTER = re.compile(rf"(?<=.)(?:{_APART}+|(?<=\d))(?:{_WORDS})\Z", re.IGNORECASE)
+
+
+def id_of(stem: str, name_filter: str) -> str | None:
+    """The id in a name without the ending of its file; None where the name is not of this kind."""
+    start, end = _parts(name_filter)
+    fits = stem.startswith(start) and stem.endswith(end) and len(stem) >= len(start) + len(end)
+    return stem[len(start) : len(stem) - len(end)] if fits else None
+
+
+def name_of(image_id: str, name_filter: str) -> str:
+    """The name of this kind for an id."""
+    start, end = _parts(name_filter)
+    return start + image_id + end
+
+
+def kind_of(name_filter: str) -> str:
+    """What such names look like, for people: NAME_masks, mask_NAME."""
+    return name_of("NAME", name_filter)
+
+
+def _parts(name_filter: str) -> tuple[str, str]:
+    before, star, after = name_filter.partition("*")
+    return (before, after) if star else ("", before)
+
+
+def mask_filters(stems: Iterable[str]) -> list[str]:
+    """The kinds of names that a word for label maps tells: ``label_*`` for label_01, ``_GT`` for 01_GT."""
+    found = dict[str, None]()
+    for stem in stems:
+        if before := _BEFORE.match(stem):
+            found[f"{before.group()}*"] = None
+        if after := _AFTER.search(stem):
+            found[after.group()] = None
+    return list(found)
+
+
+def image_filter(stems: Iterable[str], ids: Iterable[str]) -> str | None:
+    """The kind of names that just these ids have among images; None where there is none.
+
+    Examples
+    --------
+    >>> image_filter(["img_01", "img_02"], ["02", "01"])
+    'img_*'
+    >>> image_filter(["a_raw", "b_raw"], ["a", "b"])
+    '_raw'
+    """
+    names, known = sorted(stems), set(ids)
+    for image_id in sorted(known) if names else ():
+        for at in (match.start() for match in re.finditer(re.escape(image_id), names[0])):
+            start, end = names[0][:at], names[0][at + len(image_id) :]
+            whole = not (start[-1:].isdigit() or end[:1].isdigit())  # no part of a number
+            if whole and sorted(start + other + end for other in known) == names:
+                return f"{start}*{end}" if start else end
+    return None

@@ -1,0 +1,178 @@
+"""Names that people give images and their masks: what stands around the id, found or said with a filter."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+import string
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellflow import (
+    PrepareConfig,
+    ScoreConfig,
+    prepare,
+    score_masks,
+)
+from cellflow.config import FilesConfig, check_config
+from cellflow.errors import ConfigError, DataError
+from cellflow.io.dataset import Dataset
+from cellflow.io.file_names import id_of, image_filter, mask_filters, name_of
+from cellflow.io.image_source import find_images
+
+TEXT = st.text(string.ascii_lowercase + string.digits + "_-. ", min_size=1, max_size=6)
+
+
+def labels(number: int) -> np.ndarray:
+    found = np.zeros((60, 80), np.uint16)
+    found[5 : 20 + number, 5:25], found[35:50, 40 : 60 + number] = 1, 2
+    return found
+
+
+def write(folder: Path, images: list[str], masks: list[str]) -> None:
+    """Images and masks in folders of these names, or without one; the same place has the same cells."""
+    for number, (image, mask) in enumerate(zip(images, masks, strict=True)):
+        for name, pixels in ((image, 20 + 60 * (labels(number) > 0)), (mask, labels(number))):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            kind = np.uint8 if name == image else np.uint16
+            tifffile.imwrite(folder / f"{name}.tif", pixels.astype(kind))
+
+
+def prepared(folder: Path, **options: Any) -> Dataset:
+    return prepare(PrepareConfig(folder, out=folder / "out", overwrite=True, **options))
+
+
+FORMS = [
+    ("{}", "gt_{}"),
+    ("{}", "{}_gt"),
+    ("{}", "{}_GT"),
+    ("{}", "label_{}"),
+    ("{}", "seg_{}"),
+    ("{}", "{} Mask"),
+    ("{}", "{}.mask"),
+    ("{}", "{}_segmentation"),
+    ("img_{}", "mask_{}"),
+    ("image{}", "label{}"),
+    ("t{}", "man_seg{}"),
+    ("{}_raw", "{}_labels"),
+    ("{}_0000", "{}_annotation"),
+    ("{} ch1", "{} GroundTruth"),
+]
+
+
+@pytest.mark.parametrize(("image", "mask"), FORMS)
+@pytest.mark.parametrize("places", [("images/", "masks/"), ("", "")])
+@pytest.mark.parametrize("count", [1, 3])
+def test_names_with_a_word_for_masks_are_paired(
+    image: str, mask: str, places: tuple[str, str], count: int, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    ids = ["007", "12", "3"][:count]
+    write(
+        tmp_path,
+        [places[0] + image.format(name) for name in ids],
+        [places[1] + mask.format(name) for name in ids],
+    )
+    with caplog.at_level(logging.WARNING):
+        found = prepared(tmp_path)
+    assert found.ids == ids
+    for number, name in enumerate(ids):
+        assert np.array_equal(found.labels(name), labels(number))
+    said = next(text for text in caplog.messages if "so that is taken" in text)
+    words = shlex.split(said.split(" pairs fit ")[1].split(", so that")[0])
+    options = dict(zip((word.removeprefix("--") for word in words[::2]), words[1::2], strict=True))
+    caplog.clear()
+    assert prepared(tmp_path, **options).ids == ids
+    assert "so that is taken" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"), [("imagesTr", "labelsTr"), ("images", "masks")], ids=["nnunet", "ours"]
+)
+def test_masks_with_the_id_alone(images: str, masks: str, tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        [f"{images}/case_1_0000", f"{images}/case_2_0000"],
+        [f"{masks}/case_1", f"{masks}/case_2"],
+    )
+    assert prepared(tmp_path).ids == ["case_1", "case_2"]
+
+
+def test_names_that_do_not_belong_together_are_no_pairs(tmp_path: Path) -> None:
+    write(tmp_path, ["images/img_12", "images/img_2"], ["masks/mask_1", "masks/mask_2"])
+    with pytest.raises(DataError, match=r"img_12\.tif: no mask"):
+        prepared(tmp_path)
+
+
+def test_several_channels_are_not_guessed(tmp_path: Path) -> None:
+    write(tmp_path, ["images/a_0000", "images/a_0001"], ["masks/a", "masks/b"])
+    with pytest.raises(DataError, match=r"a_0000\.tif: no mask"):
+        prepared(tmp_path)
+
+
+def test_predictions_with_more_before_the_id(tmp_path: Path) -> None:
+    write(tmp_path / "t", ["x/a", "x/b"], ["masks/a", "masks/b"])
+    write(tmp_path / "f", ["x/a", "x/b"], ["masks/mask_a", "masks/mask_b"])
+    config = ScoreConfig(str(tmp_path / "f"), truth=tmp_path / "t" / "masks")
+    with pytest.raises(DataError, match=r"have 'mask_' before .*: add --mask_filter 'mask_\*'"):
+        score_masks(config)
+    found = score_masks(ScoreConfig(config.pred, truth=config.truth, mask_filter="mask_*"))
+    assert list(found.images["score"]) == [1, 1]
+
+
+def test_images_to_segment_with_more_before_the_id(tmp_path: Path) -> None:
+    write(tmp_path, ["img_a", "img_b"], ["mask_a", "mask_b"])
+    assert list(find_images(tmp_path, img_filter="img_*")) == ["a", "b"]
+    with pytest.raises(DataError, match="no images in this folder named pic_NAME"):
+        find_images(tmp_path, img_filter="pic_*")
+
+
+def test_outlines_with_more_before_the_id(tmp_path: Path) -> None:
+    write(tmp_path, ["img_a"], ["unused/a"])
+    square = [[[5, 5], [25, 5], [25, 20], [5, 20], [5, 5]]]
+    feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": square}}
+    content = {"type": "FeatureCollection", "features": [feature | {"properties": {}}]}
+    (tmp_path / "cells_a.geojson").write_text(json.dumps(content))
+    found = prepared(tmp_path, img_filter="img_*", mask_filter="cells_*")
+    assert found.ids == ["a"]
+    assert len(found.instances("a")) == 1
+
+
+@pytest.mark.parametrize("text", ["*", "a*b*", "masks/*", "..\\*"])
+def test_filters_that_mean_nothing(text: str, tmp_path: Path) -> None:
+    for config in (
+        PrepareConfig(tmp_path, mask_filter=text),
+        ScoreConfig("a", truth=tmp_path, mask_filter=text),
+        FilesConfig(img_filter=text),
+    ):
+        with pytest.raises(ConfigError, match="_filter must be an ending, or have one"):
+            check_config(config)
+
+
+@given(TEXT, TEXT, TEXT)
+def test_names_and_ids(image_id: str, start: str, end: str) -> None:
+    for name_filter in (end, f"{start}*", f"*{end}", f"{start}*{end}", ""):
+        assert id_of(name_of(image_id, name_filter), name_filter) == image_id
+    assert id_of(end, f"{end}*{end}") is None
+
+
+@given(st.sets(st.text("ab01", min_size=1, max_size=3), min_size=1, max_size=5), TEXT, TEXT)
+def test_the_filter_of_images_gives_their_ids(ids: set[str], start: str, end: str) -> None:
+    names = {start + name + end for name in ids}
+    found = image_filter(names, ids)
+    if found is None:  # an id would be a part of a number
+        assert start[-1].isdigit() or end[0].isdigit()
+    else:
+        assert {name_of(name, found) for name in ids} == names
+
+
+def test_words_for_masks() -> None:
+    assert mask_filters(["gt_1", "a_GT", "Labels 3"]) == ["gt_*", "_GT", "Labels *"]
+    assert mask_filters(["segment_1", "gta", "unlabel", "masks", "mosaic_1"]) == []
