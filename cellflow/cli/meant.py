@@ -50,7 +50,6 @@ _NOTES = {
     "do_3D do_3d stitch_threshold anisotropy dP_smooth": "cellflow works in two dimensions",
     "resume c continue_training": "the same command again goes on where it stopped",
     "verbose v": "cellflow says what it does as it is; log.txt in the run keeps it",
-    "img_filter": "give a folder with just these images; --mask_filter of cellflow prepare tells masks beside them",
     "no_npy no_masks no_cells no_submission no_outlines":
         "--export names all that is written",
     "no_norm norm_percentile normalize": "images are always brought to their percentiles 1 and 99",

@@ -50,8 +50,7 @@ class ScoreConfig:
     colours: bool = False
     """Take pictures as label maps in which each cell has a colour of its own."""
     rle_order: Literal["auto", "C", "F"] = "auto"
-    """Order of the runs in tables: C row by row, F column by column; auto takes that of compact cells where the table
-    says how large images are, else C."""
+    """Order of the runs in a CSV that is PRED or --versus: C (and auto) row by row, F column by column."""
     outlines: bool = False
     """Pictures of truth and PRED over each image, the worst first: RANK_SCORE_ID.png, and the worst ones on
     one sheet, worst.png."""

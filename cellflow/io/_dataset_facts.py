@@ -9,10 +9,17 @@ from typing import Any
 from cellflow.errors import DataError
 from cellflow.io.images import IMAGE_SUFFIXES
 from cellflow.storage.atomic import restore_folder
-from cellflow.storage.records import load_json
+from cellflow.storage.records import load_json, read_json
 
 FORMAT = "cellflow-dataset"
 VERSION = 1
+
+
+def is_dataset(path: Path) -> bool:
+    """Whether a folder is one of ours, damaged or not; nnU-Net and others write a ``dataset.json`` too."""
+    file = path / "dataset.json"
+    facts = read_json(file) if file.is_file() else {}
+    return facts is None or "format" in facts
 
 
 def read_facts(path: Path) -> dict[str, Any]:

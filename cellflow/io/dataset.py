@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from cellflow import __version__
 from cellflow.errors import DataError
-from cellflow.io._dataset_facts import FORMAT, VERSION, read_facts
+from cellflow.io._dataset_facts import FORMAT, VERSION, is_dataset, read_facts
 from cellflow.io.channel_names import join_names, split_names
 from cellflow.io.fold_table import fold_table_hash, read_fold_table
 from cellflow.io.images import read_image, read_labels, write_labels
@@ -40,7 +40,7 @@ from cellflow.storage.csv_text import csv_writer
 from cellflow.storage.hashing import hash_bytes
 from cellflow.types import Instances
 
-__all__ = ["NEAR_COPY", "Dataset", "DatasetWriter"]
+__all__ = ["NEAR_COPY", "Dataset", "DatasetWriter", "is_dataset"]
 
 _WHOLE_NUMBERS = ("height", "width", "channels", "n_instances")
 _NUMBERS = (*_WHOLE_NUMBERS, "median_diameter")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-__all__ = ["id_of", "image_filter", "kind_of", "mask_filters", "name_of"]
+__all__ = ["id_of", "image_filter", "kind_of", "longer", "mask_filters", "name_of"]
 
 _WORDS = "man_seg|ground_?truth|gt|masks?|labels?|seg|segmentations?|annotations?|annot|instances?"
 _APART = r"[ _.\-]"
@@ -29,6 +29,13 @@ def name_of(image_id: str, name_filter: str) -> str:
 def kind_of(name_filter: str) -> str:
     """What such names look like, for people: NAME_masks, mask_NAME."""
     return name_of("NAME", name_filter)
+
+
+def longer(name_filter: str, before: str = "", after: str = "") -> str:
+    """A filter of names that have this besides, right before or behind the id."""
+    start, end = _parts(name_filter)
+    start, end = start + before, after + end
+    return f"{start}*{end}" if start else end
 
 
 def _parts(name_filter: str) -> tuple[str, str]:
@@ -58,10 +65,18 @@ def image_filter(stems: Iterable[str], ids: Iterable[str]) -> str | None:
     '_raw'
     """
     names, known = sorted(stems), set(ids)
-    for image_id in sorted(known) if names else ():
+    if "" in known or not names:
+        return None
+    for image_id in sorted(known):
         for at in (match.start() for match in re.finditer(re.escape(image_id), names[0])):
             start, end = names[0][:at], names[0][at + len(image_id) :]
-            whole = not (start[-1:].isdigit() or end[:1].isdigit())  # no part of a number
-            if whole and sorted(start + other + end for other in known) == names:
+            apart = all(_apart(start, name) and _apart(name, end) for name in known)
+            if apart and sorted(start + name + end for name in known) == names:
                 return f"{start}*{end}" if start else end
     return None
+
+
+def _apart(one: str, other: str) -> bool:
+    """Whether two neighbours in a name are no one word and no one number."""
+    sides = one[-1:] + other[:1]
+    return not (sides.isalpha() or sides.isdigit()) or len(sides) < 2

@@ -54,8 +54,8 @@ def find_images(
         Whether images in sub-folders count. Hidden folders, results of `cellflow predict`, datasets and
         ``masks/`` and ``labels/`` beside ``images/`` do not.
     img_filter : str
-        Ending of the names of images, as Cellpose's ``--img_filter``: other files are passed over, and
-        ids are names without it.
+        Ending of the names of images, as Cellpose's ``--img_filter``, or ``img_*`` with a star for the id: other
+        files are passed over, and ids are names without it.
     pixel_size : float or None
         Micrometres per pixel of all images, whatever their files say.
     log : logging.Logger or None

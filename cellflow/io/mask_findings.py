@@ -64,12 +64,6 @@ def check_label_map(
         raise DataError(
             _background_text(path, facts), path=path, expected=0, found=facts.background
         )
-    if facts.void and not predicted:
-        raise DataError(
-            f"{path}: the value {facts.void} lies around the cells (numbers from 1 on), as a border or as pixels to "
-            "be left out; it would be a cell. Set these pixels to 0, or to the numbers of the cells.",
-            path=path, expected=0, found=facts.void,
-        )  # fmt: skip
     if facts.is_picture and not (predicted and facts.n_values < _TONES):
         raise DataError(
             f"{path}: expected a label map (0 is background, each cell has a number of its own), found a "
@@ -79,6 +73,13 @@ def check_label_map(
             "Give the label maps, as PNG or TIFF, resized without smoothing (nearest).",
             path=path,
         )
+    if facts.void and not predicted:
+        raise DataError(
+            f"{path}: the value {facts.void} lies around the cells (numbers from 1 on), as a border or as pixels to "
+            "be left out; it would be a cell. Set these pixels to 0, or to the numbers of the cells, in "
+            "all label maps.",
+            path=path, expected=0, found=facts.void,
+        )  # fmt: skip
     return masks
 
 
@@ -166,26 +167,28 @@ class MaskReview:
 
     def warn_of_parts(self, way_out: str) -> bool:
         """Log one line for images whose labels hold many cells each; whether there are any."""
-        facts = self._facts
-        with_cells = [fact for fact in facts.values() if fact.n_cells]
-        single = all(
-            fact.n_cells == 1 for fact in with_cells
-        )  # of foreground two parts tell enough
-        merged = [
-            name
-            for name, fact in facts.items()
-            if fact.holds_many_cells_in_one or (single and fact.n_split)
-        ]
-        if merged:
+        merged = [name for name, fact in self._facts.items() if fact.holds_many_cells_in_one]
+        self._tell_of_parts(merged, way_out)
+        return bool(merged)
+
+    def warn_of_foreground(self, way_out: str) -> None:
+        """The same for predictions, of which one label everywhere, in two parts mostly, tells enough."""
+        with_cells = [fact for fact in self._facts.values() if fact.n_cells]
+        split = [name for name, fact in self._facts.items() if fact.n_split]
+        single = all(fact.n_cells == 1 for fact in with_cells) and 2 * len(split) > len(with_cells)
+        if not self.warn_of_parts(way_out) and single:
+            self._tell_of_parts(split, way_out)
+
+    def _tell_of_parts(self, names: list[str], way_out: str) -> None:
+        if names:
             _log.warning(
                 "In %d of %d images labels lie in many separate parts, so that many cells count as one: "
                 "%s. If the masks show foreground and background, or classes, or if numbers were used twice: "
                 "each cell needs a number of its own. %s",
-                *(len(merged), len(facts)),
-                few_text([f"{name} ({self._parts_text(name)})" for name in merged]),
+                *(len(names), len(self._facts)),
+                few_text([f"{name} ({self._parts_text(name)})" for name in names]),
                 way_out,
             )
-        return bool(merged)
 
     def _one_cell_each(self, names: list[str]) -> bool:
         """Whether all have one cell, and are so many, or the cell in such parts, that it may be foreground."""

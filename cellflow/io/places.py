@@ -38,7 +38,7 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-IMAGE_FOLDERS = ("images", "image", "imagestr")
+IMAGE_FOLDERS = ("images", "image")
 OUTPUT_ENDINGS = ("_flows", "_masks", "_cp_masks", "_cp_output", "_cp_outlines", "_seg")
 """Endings of names of files that Cellpose writes beside an image."""
 CELLPOSE_MASKS = ("_cp_masks", "_masks")
@@ -49,7 +49,9 @@ _OUTLINES, _CP_MASKS = "_outlines", "_cp_masks"
 MASK_ENDINGS = (*CELLPOSE_MASKS, "_mask", "_labels", "_label", "-labels", "-label")
 IMAGE_ENDINGS = ("", "_image", "_img")
 """Endings of names that people give label maps, and the images beside them."""
-MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation", "labelstr")
+MASK_FOLDERS = ("masks", "mask", "labels", "label", "annotations", "annotation")
+_NNUNET = {IMAGE_FOLDERS: ("imagestr",), MASK_FOLDERS: ("labelstr",)}
+"""Names of nnU-Net, where there is none of these."""
 _KAGGLE = {"train.csv": ("train",), "stage1_train_labels.csv": ("stage1_train",)}
 """Tables of competitions, of Sartorius first and then of the Data Science Bowl, and the folder of their images."""
 TABLE, KAGGLE_FOLDERS = next(iter(_KAGGLE.items()))
@@ -79,7 +81,9 @@ def find_folder(folder: Path, names: tuple[str, ...]) -> Path | None:
     """
     if (folder / names[0]).is_dir():
         return folder / names[0]
-    found = [path for path in folders_in(folder) if path.name.lower() in names]
+    inside = folders_in(folder)
+    found = [path for path in inside if path.name.lower() in names]
+    found = found or [path for path in inside if path.name.lower() in _NNUNET.get(names, ())]
     if len(found) > 1:
         listed = " and ".join(path.name for path in found)
         text = (

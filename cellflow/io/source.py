@@ -209,7 +209,7 @@ class Source:
     kind : str
         What it is, for people.
     ending : str
-        What the names of its files end in beyond the id.
+        The filter of the names of its files, ``_masks`` or ``mask_*``; empty where they are the ids.
     fold_facts : dict
         How the folds of the images were made; empty where there are none.
     needs_images : bool

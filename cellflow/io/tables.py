@@ -66,6 +66,14 @@ class Row:
     values: dict[str, str]
 
 
+_NOTHING = frozenset({"-1", "-1.0", "nan", "none", "null", "na", "n/a", "<na>", "[]"})
+
+
+def without_mark(runs: str) -> str:
+    """The runs of a cell; empty where people and programs write something else for an image without cells."""
+    return "" if runs.lower() in _NOTHING else runs
+
+
 def read_rows(
     path: Path,
     required: tuple[str, ...],

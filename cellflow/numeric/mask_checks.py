@@ -54,7 +54,9 @@ _CRUMBLED_CONTACT = 0.03
 contact on: label maps whose outlines alone were smoothed. Those made by hand have 1.3 parts a label at most."""
 _VOID = (255, 65535)
 _VOID_TOUCHES = 0.75
-"""Values for pixels that no cell has and that are no background, and the share of all cells that lie beside them."""
+_MIN_AROUND = 4
+"""Values for pixels that no cell has and that are no background, the share of all cells that lie beside them, and so
+many cells as tell it of a single part."""
 
 
 @dataclass(frozen=True)
@@ -237,7 +239,10 @@ def _void(array: NDArray[Any]) -> int:
     others = np.unique(array[(array != value) & (array != 0)])
     if len(others) < 2 or others[-1] > 2 * len(others):
         return 0
-    around = ndimage.binary_dilation(array == value, np.ones((3, 3)))
+    marked = array == value
+    if len(others) < _MIN_AROUND and ndimage.label(marked, np.ones((3, 3)))[1] < 2:
+        return 0  # a cell that has this number
+    around = ndimage.binary_dilation(marked, np.ones((3, 3)))
     touched = np.isin(others, array[around]).sum()
     return value if _VOID_TOUCHES * len(others) <= touched else 0
 

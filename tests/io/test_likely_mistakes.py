@@ -186,10 +186,22 @@ def test_pixels_around_cells_that_are_to_be_left_out(tmp_path: Path, void: int) 
     tifffile.imwrite(tmp_path / "masks" / "a.tif", marked)
     with pytest.raises(DataError, match=f"the value {void} lies around the cells"):
         prepared(tmp_path)
+    y, x = np.mgrid[:160, :128]
+    discs = sum((y - c) ** 2 + (x - d) ** 2 < 150 for c in (25, 75, 130) for d in (25, 70, 110))
+    for kind, pixels in (("images", 90 * discs), ("masks", 255 * discs)):
+        picture = Image.fromarray(pixels.astype(np.uint8))
+        picture.resize((200, 150), Image.Resampling.BILINEAR).save(tmp_path / kind / "a.tif")
+    with pytest.raises(DataError, match="resized with smoothing"):
+        prepared(tmp_path)
+    pair(tmp_path, "a")
+    touching = np.zeros(LABELS.shape, np.uint16)
+    touching[10:40, 10:30], touching[10:40, 30:50], touching[40:60, 10:50] = 1, 2, void
+    tifffile.imwrite(tmp_path / "masks" / "a.tif", touching)  # cells of a larger image
+    assert len(prepared(tmp_path, overwrite=True).instances("a")) == 3
     few = LABELS.copy()
     few[26:30, 10:25] = void  # a cell that was given this number, far from most others
     tifffile.imwrite(tmp_path / "masks" / "a.tif", few)
-    assert len(prepared(tmp_path).instances("a")) == 3
+    assert len(prepared(tmp_path, overwrite=True).instances("a")) == 3
 
 
 def test_predictions_that_are_foreground(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -218,6 +230,12 @@ def test_predictions_that_go_column_by_column(
     assert "column by column, add --rle_order F" in caplog.text
     found = score_masks(replace(config, rle_order="F"))
     assert list(found.images["score"]) == [1]
+    truth = [f"a,{rle},72,100" for rle in rles_from_labels(LABELS)]
+    (tmp_path / "t.csv").write_text("\n".join(["id,annotation,height,width", *truth]))
+    found = score_masks(replace(config, rle_order="F", truth=tmp_path / "t.csv"))
+    assert list(found.images["score"]) == [1]
+    with pytest.raises(CellflowError, match="--rle_order: expected a CSV of run lengths"):
+        score_masks(replace(config, rle_order="F", pred=str(tmp_path / "masks")))
 
 
 @pytest.mark.parametrize("mark", ["-1", "nan", "NaN", "None", "null", "[]", '""', " "])
@@ -229,6 +247,13 @@ def test_marks_for_no_cell(tmp_path: Path, mark: str) -> None:
     (tmp_path / "train.csv").write_text("\n".join(["id,annotation", *cells, f"b,{mark}"]))
     found = prepared(tmp_path)
     assert [len(found.instances(name)) for name in found.ids] == [2, 0]
+    runs = [line.replace("a,", "a.png,") for line in cells]
+    (tmp_path / "s.csv").write_text("\n".join(["id,predicted", *runs, f"b.png,{mark}"]))
+    score = score_masks(ScoreConfig(str(tmp_path / "s.csv"), truth=found.path))
+    assert list(score.images["score"]) == [1, 1]
+    (tmp_path / "train.csv").write_text("\n".join(["id,annotation", *cells, f"a,{mark}"]))
+    with pytest.raises(DataError, match="line 4: an empty annotation, but"):
+        prepared(tmp_path, overwrite=True)
 
 
 def test_names_of_files_in_tables(tmp_path: Path) -> None:
@@ -239,15 +264,24 @@ def test_names_of_files_in_tables(tmp_path: Path) -> None:
     truth.write_text("\n".join(["id,annotation,height,width", *cells]))
     config = ScoreConfig(str(tmp_path / "masks"), truth=truth)
     assert list(score_masks(config).images["id"]) == ["a", "b"]
+    truth.write_text(
+        "\n".join(["id,annotation,height,width", *cells]).replace("a.png", "day1/a.png")
+    )
+    with pytest.raises(
+        DataError, match=r"have no image in common; the truth has b\.png, day1/a\.png"
+    ):
+        score_masks(config)
     folds = prepared(tmp_path).path / "folds.csv"
     folds.write_text("id,fold\na.tif,0\nb.tif,1\n")
     with pytest.raises(FoldError, match=r"line 2: unknown id 'a\.tif'; write 'a'"):
         read_fold_table(folds, ["a", "b"])
 
 
-@pytest.mark.parametrize("name", ["A.PNG", "a", "sub/a.Png"])
+@pytest.mark.parametrize("name", ["A.PNG", "a", "sub/a.Png", "train/IMAGE.png"])
 def test_names_of_images_in_coco_files(tmp_path: Path, name: str) -> None:
-    Image.fromarray(IMAGE).save(tmp_path / "a.png")
+    place = tmp_path / "images" / "train" / "image.png" if "IMAGE" in name else tmp_path / "a.png"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(IMAGE).save(place)
     content = coco([0, 0])
     content["images"][0]["file_name"] = name
     (tmp_path / "c.json").write_text(json.dumps(content))

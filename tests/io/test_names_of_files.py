@@ -6,6 +6,7 @@ import json
 import logging
 import shlex
 import string
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from cellflow.config import FilesConfig, check_config
 from cellflow.errors import ConfigError, DataError
 from cellflow.io.dataset import Dataset
 from cellflow.io.file_names import id_of, image_filter, mask_filters, name_of
+from cellflow.io.formats.seg_npy import write_seg_npy
 from cellflow.io.image_source import find_images
 
 TEXT = st.text(string.ascii_lowercase + string.digits + "_-. ", min_size=1, max_size=6)
@@ -156,6 +158,74 @@ def test_filters_that_mean_nothing(text: str, tmp_path: Path) -> None:
             check_config(config)
 
 
+@pytest.mark.parametrize(
+    ("image", "mask"), [("banana", "a"), ("cell_12", "c"), ("photo", "_masks")]
+)
+def test_a_part_of_a_word_is_no_id(image: str, mask: str, tmp_path: Path) -> None:
+    write(tmp_path, [f"images/{image}"], [f"masks/{mask}"])
+    with pytest.raises(DataError, match=r"no mask|one image with a file for each cell"):
+        prepared(tmp_path)
+
+
+def test_images_of_the_gui_are_no_masks_of_others(tmp_path: Path) -> None:
+    write(tmp_path, ["1", "2"], ["gt_1", "gt_2"])
+    for name in ("1", "2", "gt_1", "gt_2"):
+        write_seg_npy(tmp_path / f"{name}_seg.npy", labels(0))
+    assert prepared(tmp_path).ids == ["1", "2", "gt_1", "gt_2"]
+
+
+def test_a_folder_of_nnunet(tmp_path: Path) -> None:
+    write(tmp_path, ["imagesTr/c_1_0000", "imagesTr/c_2_0000"], ["labelsTr/c_1", "labelsTr/c_2"])
+    content = {"channel_names": {"0": "x"}, "labels": {"cell": 1}, "file_ending": ".tif"}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    found = prepared(tmp_path)
+    assert found.ids == ["c_1", "c_2"]
+    score = score_masks(ScoreConfig(str(tmp_path / "labelsTr"), truth=found.path))
+    assert list(score.images["score"]) == [1, 1]
+    source = tmp_path.with_name("source")
+    write(source, ["a"], ["a_masks"])
+    with pytest.raises(DataError, match="is not a dataset folder"):
+        prepare(PrepareConfig(source, out=tmp_path, overwrite=True))
+    write(tmp_path, ["images/a"], ["labels/a"])  # ours go first
+    assert prepared(tmp_path).ids == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("given", "more", "text"),
+    [
+        ("mask_*", "mask_{}_x", "'mask_\\*_x'"),
+        ("*_m", "y_{}_m", "'y_\\*_m'"),
+        ("_m", "{}_y_m", "_y_m"),
+    ],
+)
+def test_the_filter_that_is_proposed_fits(given: str, more: str, text: str, tmp_path: Path) -> None:
+    write(tmp_path / "t", ["x/a", "x/b"], ["masks/a", "masks/b"])
+    masks = [f"masks/{more.format(name)}" for name in "ab"]
+    write(tmp_path / "f", ["x/a", "x/b"], masks)
+    config = ScoreConfig(str(tmp_path / "f"), truth=tmp_path / "t" / "masks", mask_filter=given)
+    with pytest.raises(DataError, match=f"add --mask_filter {text}") as error:
+        score_masks(config)
+    said = shlex.split(str(error.value).split("add --mask_filter ")[1])[0].rstrip(".")
+    assert list(score_masks(replace(config, mask_filter=said)).images["score"]) == [1, 1]
+
+
+def test_a_star_before_an_ending_says_nothing_more(tmp_path: Path) -> None:
+    write(tmp_path, ["a", "b"], ["a_x", "b_x"])
+    assert prepared(tmp_path, mask_filter="*_x").ids == ["a", "b"]
+    with pytest.raises(ConfigError, match="are the same"):
+        check_config(PrepareConfig(tmp_path, mask_filter="*_x", img_filter="_x"))
+
+
+def test_outlines_expect_the_name_of_the_image(tmp_path: Path) -> None:
+    write(tmp_path, ["img_a"], ["unused/a"])
+    for name in "ab":
+        (tmp_path / f"cells_{name}.geojson").write_text(
+            '{"type":"FeatureCollection","features":[]}'
+        )
+    with pytest.raises(DataError, match=r"expected an image named img_b\b"):
+        prepared(tmp_path, img_filter="img_*", mask_filter="cells_*")
+
+
 @given(TEXT, TEXT, TEXT)
 def test_names_and_ids(image_id: str, start: str, end: str) -> None:
     for name_filter in (end, f"{start}*", f"*{end}", f"{start}*{end}", ""):
@@ -167,8 +237,8 @@ def test_names_and_ids(image_id: str, start: str, end: str) -> None:
 def test_the_filter_of_images_gives_their_ids(ids: set[str], start: str, end: str) -> None:
     names = {start + name + end for name in ids}
     found = image_filter(names, ids)
-    if found is None:  # an id would be a part of a number
-        assert start[-1].isdigit() or end[0].isdigit()
+    if found is None:  # an id would be a part of a number or a word
+        assert start[-1].isalnum() or end[0].isalnum()
     else:
         assert {name_of(name, found) for name in ids} == names
 

@@ -20,7 +20,7 @@ from cellflow.engine.data.mending import Mending
 from cellflow.engine.data.twins import Look, other_forms, warn_of_twins
 from cellflow.engine.runtime.progress_lines import follow
 from cellflow.errors import ConfigError, DataError
-from cellflow.io.dataset import Dataset, DatasetWriter
+from cellflow.io.dataset import Dataset, DatasetWriter, is_dataset
 from cellflow.io.formats import ReadOptions, SourceFormat, find_format, read_source
 from cellflow.io.formats.base import HOW
 from cellflow.io.formats.dataset_folder import DatasetFolder
@@ -168,7 +168,7 @@ def _refuse_unheeded(config: ReadingConfig, form: SourceFormat) -> None:
 
 def _check_source(config: PrepareConfig) -> None:
     source = config.source
-    if (source / "dataset.json").is_file():
+    if is_dataset(source):
         if not config.fix and config.audit is None:
             raise DataError(
                 f"{source} is a dataset folder that `cellflow prepare` made already. "
@@ -211,7 +211,7 @@ def _check_target(config: PrepareConfig, problems: Problems) -> None:
             f"{out} exists already. Add --overwrite to replace it, or choose another --out.",
             path=out,
         )
-    if not out.is_dir() or (any(out.iterdir()) and not (out / "dataset.json").is_file()):
+    if not out.is_dir() or (any(out.iterdir()) and not is_dataset(out)):
         problems.raise_if_any()
         raise DataError(
             f"{out} is not a dataset folder, so --overwrite does not replace it. "

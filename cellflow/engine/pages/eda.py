@@ -21,7 +21,7 @@ from cellflow.engine.pages.eda_measures import Measures
 from cellflow.engine.pages.eda_odd import odd_cells, odd_images
 from cellflow.engine.pages.eda_views import Views, chosen_labels, chosen_samples
 from cellflow.errors import DataError, FoldError
-from cellflow.io.dataset import Dataset
+from cellflow.io.dataset import Dataset, is_dataset
 from cellflow.io.fold_table import read_fold_facts
 from cellflow.io.pixel_limit import at_most
 from cellflow.io.source import SourceImage
@@ -135,7 +135,7 @@ def eda(config: EdaConfig) -> EdaResult:
 
 def _check_place(place: Path) -> None:
     """Refuse what is no dataset folder, and say what to type."""
-    if (place / "dataset.json").exists() or not place.exists():
+    if is_dataset(place) or not place.exists():
         return
     inside = sorted(path.parent for path in place.glob("*/dataset.json"))
     if inside:

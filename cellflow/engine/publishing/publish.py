@@ -32,7 +32,7 @@ from cellflow.engine.runs.run_records import find_oof_record
 from cellflow.engine.runs.state import now_text
 from cellflow.engine.runs.tracked_command import track_state
 from cellflow.errors import ConfigError, RunError
-from cellflow.io.dataset import Dataset
+from cellflow.io.dataset import Dataset, is_dataset
 from cellflow.io.kaggle_datasets import Existing, KaggleDatasets, user_without_client
 from cellflow.storage.atomic import scratch_folder, write_json
 from cellflow.storage.hashing import hash_file
@@ -159,7 +159,7 @@ def dataset_title(run: RunFolder) -> str | None:
 def _subject(config: PublishConfig) -> RunFolder | Dataset:
     """What is to be published."""
     what = config.what
-    is_data = what is not None and (Path(what) / "dataset.json").is_file()
+    is_data = what is not None and is_dataset(Path(what))
     if what is None or not is_data or RunFolder(config.runs_dir / what).exists():
         return find_run(what, config.runs_dir)
     if config.state or config.flows:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cellflow.errors import DataError
+from cellflow.io.file_names import longer
 from cellflow.io.source import Source, match_id
 from cellflow.storage.sizes import few_text, flag_text
 
@@ -90,15 +91,15 @@ def _ending_hint(masks: Source, truth: Source, names: Names) -> str:
         ("the masks", masks, names.only_predicted, names.only_true),
         ("the truth", truth, names.only_true, names.only_predicted),
     )
-    for side, source, longer, shorter in sides:
-        ending, start = _common_ending(longer, shorter), _common_start(longer, shorter)
+    for side, source, many, few in sides:
+        ending, start = _common_ending(many, few), _common_start(many, few)
         text = f"The names of {side}"
         if ending:
             text += f" end in {ending!r} beyond those of the other side"
-            return _advice(text, ending + source.ending, source.kind)
+            return _advice(text, longer(source.ending, after=ending), source.kind)
         if start:
             text += f" have {start!r} before those of the other side"
-            return _advice(text, f"{start}*{source.ending}", source.kind)
+            return _advice(text, longer(source.ending, before=start), source.kind)
     return ""
 
 

@@ -184,6 +184,10 @@ def _score_masks(config: ScoreConfig) -> ScoreResult:
     _check_filter(config.mask_filter, sides, truth)
     if config.colours:
         _check_colours(sides, truth)
+    if config.rle_order != "auto" and not any(side.has_runs for side in sides):
+        raise ConfigError(
+            f"--rle_order: expected a CSV of run lengths, found {sides[0].masks.kind}"
+        )
     if config.images is not None and not (config.outlines or truth.needs_images):
         raise ConfigError(f"--images needs --outlines: {truth.path} says how large images are")
     matched = [match_names(side.masks, truth) for side in sides]
@@ -203,7 +207,7 @@ def _score_masks(config: ScoreConfig) -> ScoreResult:
         cells = part.cells(name, cells)
         rows.append({"id": name} | _scores(cells, pair) | metrics.add(name, cells, pair))
     review.warn(f"The truth is {truth.path}; `cellflow prepare --split` makes parts cells.")
-    answers.warn_of_parts(f"The prediction is {sides[0]}.{_ORDER_HINT * sides[0].has_runs}")
+    answers.warn_of_foreground(f"The prediction is {sides[0]}.{_ORDER_HINT * sides[0].has_runs}")
     images = images.merge(pd.DataFrame(rows), on="id", validate="one_to_one")
     if config.out is not None:
         write_csv(config.out, images)
@@ -225,7 +229,7 @@ def _options(use: Use, config: ScoreConfig) -> ReadOptions:
         use,
         mask_filter=config.mask_filter,
         colours=config.colours,
-        rle_order=config.rle_order,
+        rle_order=config.rle_order if use == "prediction" else "auto",
         truth=config.truth if use == "prediction" else None,
         images=config.images if use == "truth" else None,
     )
@@ -270,7 +274,7 @@ def _find_truth(config: ScoreConfig, sides: list[_Side]) -> Source:
 
 def _check_filter(ending: str, sides: list[_Side], truth: Source) -> None:
     """Refuse a filter that no name fits."""
-    if ending and ending.removesuffix(".npy") not in {
+    if ending and ending.removeprefix("*").removesuffix(".npy") not in {
         truth.ending,
         *(side.masks.ending for side in sides),
     }:

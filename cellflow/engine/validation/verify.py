@@ -10,6 +10,7 @@ from cellflow.engine.data.findings import Verification
 from cellflow.engine.data.verify_data import verify_data
 from cellflow.engine.validation.verify_run import verify_run
 from cellflow.errors import ConfigError, DataError
+from cellflow.io.dataset import is_dataset
 from cellflow.io.pixel_limit import at_most
 from cellflow.storage.atomic import write_csv
 from cellflow.storage.nearby import nearby
@@ -70,7 +71,7 @@ def _verify(config: VerifyConfig) -> Verification:
     place = config.source
     runs = (RunFolder(place), RunFolder(config.runs_dir / place))
     run = next((run for run in runs if run.stands_here()), None)
-    if run is not None and not (place / "dataset.json").is_file():
+    if run is not None and not is_dataset(place):
         run = find_run(str(run.path), config.runs_dir)
         _check_out(config, run)
         return verify_run(run, config)

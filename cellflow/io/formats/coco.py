@@ -19,6 +19,7 @@ from cellflow.errors import DataError
 from cellflow.io import places
 from cellflow.io._coco_table import CocoTable, ListedImage
 from cellflow.io._coco_writer import ImageCells, cells_of_labels, read_written, write_coco
+from cellflow.io._dataset_facts import is_dataset
 from cellflow.io.file_names import id_of, kind_of
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.formats.geojson import begins_as_geojson
@@ -62,7 +63,7 @@ class CocoFile(SourceFormat):
             return path.suffix.lower() == ".json" and not begins_as_geojson(path)
         if options.masks is not None or options.use == "images":  # there all images, listed or not
             return False
-        if not path.is_dir() or places.is_kaggle_layout(path) or (path / "dataset.json").is_file():
+        if not path.is_dir() or places.is_kaggle_layout(path) or is_dataset(path):
             return False
         return bool(_files_in(path)) and not places.has_label_maps(path, options.mask_filter)
 
@@ -159,9 +160,12 @@ class _ImagePlaces:
     def _alike(self) -> dict[str, list[tuple[Path, Path]]]:
         """Images in these folders by their names without regard to capitals, with and without the ending."""
         names, stems = dict[str, list[tuple[Path, Path]]](), dict[str, list[tuple[Path, Path]]]()
-        for item in ((root, path) for root in self.roots for path in list_images(root)):
-            names.setdefault(item[1].name.casefold(), []).append(item)
-            stems.setdefault(item[1].stem.casefold(), []).append(item)
+        near = [(root, path) for root in self.roots for path in list_images(root)]
+        deep = [item for items in self._below.values() for item in items]
+        for path, top in {path: top for top, path in (*near, *deep)}.items():
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                names.setdefault(path.name.casefold(), []).append((top, path))
+                stems.setdefault(path.stem.casefold(), []).append((top, path))
         return stems | names
 
     @cached_property

@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from cellflow.io._dataset_facts import is_dataset
 from cellflow.io.dataset import Dataset
 from cellflow.io.fold_table import read_fold_facts
 from cellflow.io.formats.base import ReadOptions, SourceFormat
@@ -68,7 +69,7 @@ class DatasetFolder(SourceFormat):
 
     def recognises(self, path: Path, options: ReadOptions) -> bool:
         """Whether ``dataset.json`` is there."""
-        return (path / "dataset.json").is_file()
+        return is_dataset(path)
 
     def read(self, path: Path, options: ReadOptions) -> Source:
         """Open it."""

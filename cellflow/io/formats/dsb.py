@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 from cellflow.io import places
+from cellflow.io._dataset_facts import is_dataset
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.images import list_images, read_masks
 from cellflow.io.problems import Problems
@@ -39,7 +40,7 @@ class CellFiles(SourceFormat):
         """Whether a sub-folder has ``images/`` and ``masks/``, and no images lie in the folder itself."""
         if not path.is_dir() or options.masks is not None or list_images(path):
             return False
-        if (path / "dataset.json").is_file() or (path / places.IMAGE_FOLDERS[0]).is_dir():
+        if is_dataset(path) or (path / places.IMAGE_FOLDERS[0]).is_dir():
             return False
         return any(places.is_image_folder(folder) for folder in places.folders_in(path))
 

@@ -21,7 +21,7 @@ from cellflow.io.formats.label_maps import refuse_single_map
 from cellflow.io.images import IMAGE_SUFFIXES, image_shape, list_images
 from cellflow.io.pixel_limit import refuse_large
 from cellflow.io.source import FileImage, Shape, Source, SourceImage, by_id, match_id
-from cellflow.io.tables import Row, read_rows, whole_number
+from cellflow.io.tables import Row, read_rows, whole_number, without_mark
 from cellflow.numeric.mask_checks import order_of_rles
 from cellflow.numeric.rle import instances_from_rles, rle_decode
 from cellflow.types import Instances
@@ -32,8 +32,6 @@ _log = logging.getLogger(__name__)
 
 Rows = dict[str, list[Row]]
 """Rows of the table by image."""
-_NOTHING = frozenset({"-1", "nan", "none", "null", "na", "n/a", "<na>", "[]"})
-"""What people and programs write for an image without cells, in small letters."""
 _BOWL = {"id": "ImageId", "annotation": "EncodedPixels", "width": "Width", "height": "Height"}
 """Columns as the Data Science Bowl calls them."""
 
@@ -138,7 +136,7 @@ class _Cells:
         size = shape if shape is not None and self.on_image else self.size
         self._check_sizes(size)
         cells = [row for row in self.rows if row.values[self.column]]
-        if self.on_image and cells and len(cells) < len(self.rows):
+        if cells and len(cells) < len(self.rows):
             empty = next(row for row in self.rows if not row.values[self.column])
             text = f": an empty {self.column}, but the image has cells in other rows. Remove the row; it stands"
             raise self._error(DataError, empty, f"{text} for an image without cells.")
@@ -220,8 +218,7 @@ def _rows(
     folders: dict[str, str] = {}
     for row in map(_with_our_sizes, rows) if bowl else rows:
         text = row.values[ids]
-        if row.values[cells].lower() in _NOTHING:
-            row.values[cells] = ""
+        row.values[cells] = without_mark(row.values[cells])
         image_id = text if files is None else match_id(text, files)
         if image_id is not None:
             by_image.setdefault(image_id, []).append(row)
@@ -245,12 +242,16 @@ def _rows(
 
 
 def _without_endings(by_image: Rows) -> Rows:
-    """Names of files as ids, where all are names of image files and stay apart."""
-    names = {text: match_id(text, {Path(text).stem}) for text in by_image}
-    ids = {name for name in names.values() if name is not None}
-    if len(ids) < len(by_image):
+    """Names of files as ids, where all are names of image files without a folder, and stay apart."""
+    files = {text: PureWindowsPath(text) for text in by_image}
+    names = {
+        path.stem
+        for path in files.values()
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.parent == PureWindowsPath()
+    }
+    if len(names) < len(by_image):
         return by_image
-    return {names[text] or text: rows for text, rows in by_image.items()}
+    return {files[text].stem: rows for text, rows in by_image.items()}
 
 
 def _with_our_sizes(row: Row) -> Row:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 from cellflow.io import places
+from cellflow.io._dataset_facts import is_dataset
 from cellflow.io.file_names import id_of
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.formats.seg_npy import SEG_ENDING, read_seg_npy, seg_files
@@ -33,10 +34,10 @@ class LabelMaps(SourceFormat):
     """Label maps of a folder, or of ``masks/`` in it (or another name that `prepare` takes).
 
     Where names end in ``_cp_masks`` or ``_masks``, only those are label maps and the ending is no part
-    of the id; the others are images, or what else Cellpose puts beside them. ``mask_filter`` goes before
-    these two endings where a name has it, and another usual ending after them where each image has a label
-    map with it. Where there are none of them, files of Cellpose's GUI
-    (``ID_seg.npy``) go before other images.
+    of the id; the others are images, or what else Cellpose puts beside them. ``mask_filter``, an ending or
+    ``mask_*``, goes before these two where a name fits it, and another usual ending after them where each
+    image has a label map with it. Where there are none of them, files of Cellpose's GUI (``ID_seg.npy``) go
+    before other images.
     """
 
     name = "label-maps"
@@ -50,7 +51,7 @@ class LabelMaps(SourceFormat):
         """Find the files."""
         folder = path
         # the labels/ of a dataset are its truth, and no prediction to score against it
-        if path.is_dir() and not (path / "dataset.json").is_file():
+        if path.is_dir() and not is_dataset(path):
             folder = places.find_folder(path, places.MASK_FOLDERS) or path
         ending, paths = _map_files(folder, options.mask_filter)
         read = partial(_cells, predicted=options.use == "prediction", colours=options.colours)

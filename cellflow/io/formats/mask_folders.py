@@ -14,7 +14,7 @@ from cellflow.io import places
 from cellflow.io.file_names import id_of, image_filter, kind_of, mask_filters, name_of
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.formats.label_maps import gui_maps, is_seg_ending, list_maps, read_map
-from cellflow.io.formats.seg_npy import SEG_ENDING
+from cellflow.io.formats.seg_npy import SEG_ENDING, seg_files
 from cellflow.io.images import IMAGE_SUFFIXES, is_zarr, list_images, passed_over
 from cellflow.io.mask_findings import looks_like_label_map
 from cellflow.io.problems import Problems
@@ -35,7 +35,7 @@ class MaskFolders(SourceFormat):
     """A folder with images and label maps; gaps and labels of several parts stay: one label is one cell.
 
     It holds ``images/`` and ``masks/`` (or ``labels/``, ``annotations/``; capitals do not count) with
-    files of the same name, or images beside label maps whose names end in ``mask_filter`` (Cellpose's
+    files of the same name, or images beside label maps that ``mask_filter`` tells (Cellpose's
     way). Where the filters of the options give no pair at all, and just one pair of those that people
     use fits all files, that is taken and said. Images without a label map take the cells of
     ``NAME_seg.npy``, which Cellpose's GUI writes beside them.
@@ -208,9 +208,11 @@ def _other_filters(folders: _Folders, found: _Pairing) -> _Pairing:
 def _fitting(folders: _Folders, found: _Pairing) -> list[_Pairing]:
     """Pairings that leave no file over, one for each set of ids."""
     fitting: dict[frozenset[Path], _Pairing] = {}
+    # what has a file of Cellpose's GUI is an image
+    annotated = {path.stem.removesuffix(SEG_ENDING) for path in seg_files(folders.masks)}
     for img_filter, mask_filter in dict.fromkeys(_usual_filters(folders, found)):
         other = _pairing(folders, mask_filter, img_filter)
-        if other.fits:
+        if other.fits and not any(mask.path.stem in annotated for mask in other.maps):
             fitting.setdefault(frozenset(mask.path for mask in other.maps), other)
     return list(fitting.values())
 
@@ -236,41 +238,50 @@ def _add_problems(
     maps: dict[str, SourceImage],
     problems: Problems,
 ) -> None:
+    if images.keys() == maps.keys():
+        return
+    beside_masks, beside_images = _Beside(folders.masks), _Beside(folders.images)
     for name in sorted(images.keys() - maps.keys()):
         where = folders.masks / name_of(name, found.mask_filter)
         problems.add(
             f"{images[name].path}: no mask; expected {where}.tif"
             + ("" if folders.paired else f" or {folders.masks / name}.tif")
-            + f" (or .png).{_instead(folders.masks, name)}"
+            + f" (or .png).{beside_masks.instead(name)}"
             " Add it (all zero if the image has no cells) or remove the image.",
             name,
         )
     for name in sorted(maps.keys() - images.keys()):
         problems.add(
             f"{maps[name].path}: a mask without an image; expected an image named "
-            f"{name_of(name, found.img_filter)}.{_instead(folders.images, name, but=maps[name].path)}"
+            f"{name_of(name, found.img_filter)}.{beside_images.instead(name, but=maps[name].path)}"
             " Add the image or remove the mask.",
             name,
         )
 
 
-def _instead(folder: Path, image_id: str, but: Path | None = None) -> str:
-    """What lies in a folder for an image and was not taken, but for the file that the message is of."""
-    for path, reason in passed_over(folder):
-        if path.stem == image_id:
+class _Beside:
+    """What lies in a folder and was not taken, by names without ending."""
+
+    def __init__(self, folder: Path) -> None:
+        self._passed_over = {path.stem: (path, reason) for path, reason in passed_over(folder)}
+        self._images = {path.stem: path for path in list_images(folder)}
+
+    def instead(self, image_id: str, but: Path | None = None) -> str:
+        """What is there for an image, but for the file that the message is of."""
+        if image_id in self._passed_over:
+            path, reason = self._passed_over[image_id]
             return f" {path.name} is there, but {reason}."
-    for path in list_images(folder):
-        if path == but:
-            continue
         for ending in places.MASK_ENDINGS:
-            if path.stem == image_id + ending:
-                return f" {path.name} is there: rename it, or add {flag_text('--mask_filter', ending)}."
-        if path.stem == image_id and path.stem.endswith(places.OUTPUT_ENDINGS):
+            found = self._images.get(image_id + ending)
+            if found is not None and found != but:
+                return f" {found.name} is there: rename it, or add {flag_text('--mask_filter', ending)}."
+        found = self._images.get(image_id)
+        if found is not None and found != but and image_id.endswith(places.OUTPUT_ENDINGS):
             return (
-                f" {path.name} is there, but its ending is one of what Cellpose writes beside images "
+                f" {found.name} is there, but its ending is one of what Cellpose writes beside images "
                 f"({' '.join(places.OUTPUT_ENDINGS)}); rename it and its mask."
             )
-    return ""
+        return ""
 
 
 def _subfolders_text(folders: _Folders) -> str:

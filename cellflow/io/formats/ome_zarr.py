@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellflow.errors import DataError
+from cellflow.io._dataset_facts import is_dataset
 from cellflow.io._ngff import VERSION, image_attributes, ome_attributes
 from cellflow.io._ome_zarr import images_in, label_map, label_names
 from cellflow.io._zarr_metadata import is_zarr
@@ -63,7 +64,7 @@ class OmeZarr(SourceFormat):
             return any(_has_labels(image, str(options.masks)) for image in found if image.is_dir())
         if is_zarr(path):
             return bool(images_in(path))
-        if not path.is_dir() or (path / "dataset.json").is_file():
+        if not path.is_dir() or is_dataset(path):
             return False
         zarrs = [image for image in list_images(path) if image.is_dir()]
         if not zarrs or find_folder(path, MASK_FOLDERS):

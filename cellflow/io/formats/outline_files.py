@@ -14,7 +14,8 @@ from typing import ClassVar
 
 from cellflow.errors import DataError
 from cellflow.io import places
-from cellflow.io.file_names import id_of
+from cellflow.io._dataset_facts import is_dataset
+from cellflow.io.file_names import id_of, name_of
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.found_outlines import FoundOutlines, cells_of
 from cellflow.io.images import IMAGE_SUFFIXES, image_shape, is_text, list_images
@@ -80,7 +81,7 @@ class OutlineFiles(SourceFormat):
         """Whether such files are there, and no label maps."""
         if path.is_file():
             return options.use != "prepare" and self._is_one(path)
-        if not path.is_dir() or (path / "dataset.json").is_file() or places.is_kaggle_layout(path):
+        if not path.is_dir() or is_dataset(path) or places.is_kaggle_layout(path):
             return False
         return bool(self._files(path, options)) and not _label_maps_go_first(path, options)
 
@@ -157,7 +158,7 @@ class OutlineFiles(SourceFormat):
         for name in sorted(found.keys() - images.keys()):
             options.problems.add(
                 f"{found[name].path}: outlines without an image; expected an image named "
-                f"{name}{options.img_filter}{where}. Add the image, name the folder of the images with "
+                f"{name_of(name, options.img_filter)}{where}. Add the image, name the folder of the images with "
                 "--images, or give the outlines the name of their image.",
                 name,
             )

@@ -10,7 +10,7 @@ from cellflow.errors import DataError
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.formats.label_maps import refuse_single_map
 from cellflow.io.source import Shape, Source, SourceImage
-from cellflow.io.tables import read_rows
+from cellflow.io.tables import read_rows, without_mark
 from cellflow.numeric.rle import Order, instances_from_rles
 from cellflow.storage.atomic import atomic_path
 from cellflow.storage.csv_text import csv_writer
@@ -94,6 +94,6 @@ def read_submission(path: Path) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for row in read_rows(Path(path), ("id", "predicted"))[1]:
         cells = found.setdefault(row.values["id"], [])
-        if row.values["predicted"]:
-            cells.append(row.values["predicted"])
+        if runs := without_mark(row.values["predicted"]):
+            cells.append(runs)
     return found
