@@ -28,6 +28,7 @@ from cellflow.engine.runtime.tasks import is_cancelled
 from cellflow.engine.slides.blocks import BlockGrid
 from cellflow.engine.slides.plan import BLOCKS, PLAN
 from cellflow.errors import DataError, RunError
+from cellflow.storage.arrays import map_array
 from cellflow.storage.atomic import atomic_path, naming, remove_leftovers
 from cellflow.types import Box
 
@@ -141,7 +142,7 @@ class SlideStore:
 
     def open_list(self, name: str) -> NDArray[Any]:
         """An array that is about all blocks, read where it is looked at."""
-        return np.asanyarray(np.load(self.path / f"{name}.npy", mmap_mode="r", allow_pickle=False))
+        return map_array(self.path / f"{name}.npy")
 
     def forget(self, steps: Iterable[str]) -> None:
         """Remove what steps have found, so that they are done again."""

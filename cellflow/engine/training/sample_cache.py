@@ -27,6 +27,7 @@ from cellflow.numeric.dynamics import FLOW_SCALE
 from cellflow.numeric.labels import labels_from_instances, median_diameter
 from cellflow.numeric.normalize import network_channels
 from cellflow.numeric.targets import labels_to_flows
+from cellflow.storage.arrays import map_array
 from cellflow.storage.atomic import atomic_path, remove_leftovers
 from cellflow.storage.hashing import hash_array, hash_file, hash_json
 
@@ -81,11 +82,12 @@ class CachedSamples:
 
     def __call__(self, index: int) -> Sample:
         """Sample of an index; the image is memory-mapped."""
-        image = np.load(self.images[index], mmap_mode="r")
-        stored, diameter = np.load(self.targets[index], mmap_mode="r"), self.diameters[index]
-        if "field" in stored.dtype.names:
+        image = map_array(self.images[index])
+        stored, diameter = map_array(self.targets[index]), self.diameters[index]
+        names = stored.dtype.names or ()
+        if "field" in names:
             return Sample(image, _unpack_field(stored["field"][0]), diameter, is_soft=True)
-        ignored = stored["ignored"][0] if "ignored" in stored.dtype.names else None
+        ignored = stored["ignored"][0] if "ignored" in names else None
         return Sample(image, _unpack(stored), diameter, ignored)
 
     def __add__(self, others: CachedSamples) -> CachedSamples:
@@ -184,7 +186,7 @@ def cache_array(folder: Path, key: list[Any], make: Callable[[], NDArray[Any]]) 
 
 def stored_diameter(target: Path) -> float:
     """Median diameter in pixels that stands in a target."""
-    return float(np.load(target, mmap_mode="r")["diameter"][0])
+    return float(map_array(target)["diameter"][0])
 
 
 def _hash(path: Path) -> str:
@@ -270,10 +272,9 @@ def _changed(dataset: Dataset, what: str) -> str:
 def _open(path: Path) -> NDArray[Any] | None:
     """A cached array by memory map, or None where there is none, or none that is whole."""
     try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r")
+        return map_array(path)
     except (OSError, ValueError, EOFError):
         return None
-    return array
 
 
 def _save(path: Path, array: NDArray[Any]) -> None:
