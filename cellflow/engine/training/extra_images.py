@@ -130,11 +130,13 @@ def extra_samples(config: TrainConfig, fold: int, dataset: Dataset) -> CachedSam
     least = max(1, config.sampling.min_train_masks)
     enough = table.index[table["cells"] >= least]
     fewer = f"; {len(table) - len(enough)} have fewer than {least} cells (--min_train_masks)"
-    _log.log(
-        logging.INFO if len(enough) else logging.WARNING,
-        "fold %d: %s of %s train too%s",
-        fold, plural(len(enough), "image"), targets.path, fewer if len(enough) < len(table) else "",
-    )  # fmt: skip
+    if len(table):  # a student may learn from the annotated images alone
+        _log.log(
+            logging.INFO if len(enough) else logging.WARNING,
+            "fold %d: %s of %s train too%s",
+            *(fold, plural(len(enough), "image"), targets.path),
+            fewer if len(enough) < len(table) else "",
+        )
     make = partial(_extra, _Job(targets, part, cache_folder(dataset.path), *config.model.channels))
     return cache_all([str(name) for name in enough], make)
 
