@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 from cellflow.io import _image_header as header
-from cellflow.io._zarr_chunks import check_chunks, chunks_there
+from cellflow.io._zarr_chunks import check_chunks, chunks_there, refuse_hardly_any
 from cellflow.io._zarr_metadata import ArrayFacts, array_facts, attributes, inside, is_zarr
 from cellflow.io.pixel_limit import refuse_large
 from cellflow.storage.hashing import hash_json
@@ -99,7 +99,10 @@ def read_pixels(path: Path, most: int | None = None) -> NDArray[Any]:
     if facts.chunk_bytes > max(header.SMALL, _MUCH_LARGER * facts.bytes):
         raise ValueError(f"its chunks claim {facts.chunk_bytes / 2**20:,.0f} MiB each")
     there = check_chunks(image.array, image.group, facts)
-    if not there and image.group.parent.name != LABELS:
+    of_cells = image.group.parent.name == LABELS
+    if not of_cells:
+        refuse_hardly_any(image.array, facts)
+    if not there and not of_cells:
         _log.warning(
             "%s: none of its chunks is there, so every pixel has the fill value. Unless it is meant to be "
             "empty, copy it again.",

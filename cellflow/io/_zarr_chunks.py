@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +25,8 @@ _BY_HEADER = 47
 """What `zlib` is told for either of zlib and gzip."""
 _ENTRY, _CHECKSUM, _NO_PIECE = 16, 4, 2**64 - 1
 """Bytes of a piece in the table of a shard, bytes after the table, and what stands for no piece."""
+_HARDLY_ANY, _LARGE = 1000, 2**26
+"""An image of so many bytes that claims more than so many times the chunks that are there is damaged."""
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
 
@@ -74,7 +78,19 @@ def chunks_there(array: Path, facts: ArrayFacts) -> Iterator[tuple[int, ...]]:
 
 def has_chunks(array: Path) -> bool:
     """Whether an array has a chunk at all."""
-    return any(_is_chunk(name) for _, _, files in os.walk(array) for name in files)
+    return any(_chunk_files(array))
+
+
+def refuse_hardly_any(array: Path, facts: ArrayFacts) -> None:
+    """Refuse a large image that has some chunks, but less than a thousandth of those that it claims."""
+    count = math.prod(facts.counts)
+    some = sum(1 for _ in islice(_chunk_files(array), count // _HARDLY_ANY + 1))
+    if facts.bytes > _LARGE and 0 < some <= count // _HARDLY_ANY:
+        raise ValueError(f"only {some} of its {count:,} chunks are there")
+
+
+def _chunk_files(array: Path) -> Iterator[str]:
+    return (name for _, _, files in os.walk(array) for name in files if _is_chunk(name))
 
 
 def _is_chunk(name: str) -> bool:

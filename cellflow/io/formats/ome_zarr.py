@@ -21,7 +21,7 @@ from cellflow.io._ome_zarr import images_in, label_map, label_names
 from cellflow.io._zarr_metadata import is_zarr
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.formats.image_files import folder_of, image_id
-from cellflow.io.images import list_images
+from cellflow.io.images import image_shape, list_images
 from cellflow.io.mask_findings import read_label_map
 from cellflow.io.pixel_size import PixelSize
 from cellflow.io.places import MASK_FOLDERS, find_folder
@@ -116,14 +116,14 @@ def _choose(image: Path, options: ReadOptions) -> Path:
 
 
 def _cells(path: Path, shape: Shape | None, *, predicted: bool) -> Instances:
-    masks = read_label_map(path, predicted=predicted)
-    if shape is not None and masks.shape != shape:
+    height, width = image_shape(path)[:2]
+    if shape is not None and (height, width) != shape:
         text = (
-            f"{path}: the label map is {masks.shape[0]} x {masks.shape[1]} (height x width), its image is "
+            f"{path}: the label map is {height} x {width} (height x width), its image is "
             f"{shape[0]} x {shape[1]}. Both must have the same finest level."
         )
-        raise DataError(text, path=path, expected=shape, found=masks.shape)
-    return instances_from_labels(masks)
+        raise DataError(text, path=path, expected=shape, found=(height, width))
+    return instances_from_labels(read_label_map(path, predicted=predicted))
 
 
 def write_ome_zarr(

@@ -14,7 +14,7 @@ from cellflow.errors import DataError
 from cellflow.io import _ome_zarr
 from cellflow.io._damage import damage_told
 from cellflow.io._ome_zarr import Level, open_array, open_level, read_part
-from cellflow.io._zarr_chunks import check_chunk, has_chunks
+from cellflow.io._zarr_chunks import check_chunk, has_chunks, refuse_hardly_any
 from cellflow.io.large.large_image import LargeImage, check_chunk_size, cut, log, pieces, place_text
 from cellflow.io.pixel_size import PixelSize
 from cellflow.types import Box
@@ -23,6 +23,9 @@ __all__ = ["ZarrImage"]
 
 _AT_ONCE = 2**25
 """Bytes of small chunks that zarr unpacks in one call: one chunk a call takes twice the time."""
+
+_MANY_CHANNELS = 1000
+"""Of more, which a damaged digit may claim, most chunks must not be missing; slides may be of few chunks."""
 
 
 class ZarrImage(LargeImage):
@@ -43,6 +46,8 @@ class ZarrImage(LargeImage):
                 check_chunk_size(
                     item.facts.chunk_bytes // max(1, shard.pieces if shard else 1), "chunks"
                 )
+                if item.shape[2:] > (_MANY_CHANNELS,):  # a block of them all is read
+                    refuse_hardly_any(item.array, item.facts)
             shapes = [item.shape for item in self._levels]
             self._arrays = [open_array(item) for item in self._levels]
             self._checked: set[tuple[int, ...]] = set()
