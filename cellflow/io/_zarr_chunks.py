@@ -25,8 +25,8 @@ _BY_HEADER = 47
 """What `zlib` is told for either of zlib and gzip."""
 _ENTRY, _CHECKSUM, _NO_PIECE = 16, 4, 2**64 - 1
 """Bytes of a piece in the table of a shard, bytes after the table, and what stands for no piece."""
-_HARDLY_ANY, _LARGE = 1000, 2**26
-"""An image of so many bytes that claims more than so many times the chunks that are there is damaged."""
+_HARDLY_ANY, _LARGE, _MANY = 1000, 2**26, 10_000
+"""An image of more bytes, or more chunks, that claims more than so many times the chunks that are there is damaged."""
 _ZSTD = b"\x28\xb5\x2f\xfd"
 
 
@@ -85,7 +85,7 @@ def refuse_hardly_any(array: Path, facts: ArrayFacts) -> None:
     """Refuse a large image that has some chunks, but less than a thousandth of those that it claims."""
     count = math.prod(facts.counts)
     some = sum(1 for _ in islice(_chunk_files(array), count // _HARDLY_ANY + 1))
-    if facts.bytes > _LARGE and 0 < some <= count // _HARDLY_ANY:
+    if (facts.bytes > _LARGE or count > _MANY) and 0 < some <= count // _HARDLY_ANY:
         raise ValueError(f"only {some} of its {count:,} chunks are there")
 
 
