@@ -99,15 +99,14 @@ def read_pixels(path: Path, most: int | None = None) -> NDArray[Any]:
     if facts.chunk_bytes > max(header.SMALL, _MUCH_LARGER * facts.bytes):
         raise ValueError(f"its chunks claim {facts.chunk_bytes / 2**20:,.0f} MiB each")
     there = check_chunks(image.array, image.group, facts)
-    of_cells = image.group.parent.name == LABELS
-    if not of_cells:
-        refuse_hardly_any(image.array, facts)
-    if not there and not of_cells:
-        _log.warning(
-            "%s: none of its chunks is there, so every pixel has the fill value. Unless it is meant to be "
-            "empty, copy it again.",
-            path,
-        )
+    if image.group.parent.name != LABELS:  # cells may be few
+        refuse_hardly_any(facts, there)
+        if not there:
+            _log.warning(
+                "%s: none of its chunks is there, so every pixel has the fill value. Unless it is meant to be "
+                "empty, copy it again.",
+                path,
+            )
     array = open_array(image)
     if math.prod(facts.counts) > max(_MANY, _SPARSE * there):
         array = _only_chunks_there(image, array)

@@ -7,7 +7,6 @@ import os
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -78,19 +77,14 @@ def chunks_there(array: Path, facts: ArrayFacts) -> Iterator[tuple[int, ...]]:
 
 def has_chunks(array: Path) -> bool:
     """Whether an array has a chunk at all."""
-    return any(_chunk_files(array))
+    return any(_is_chunk(name) for _, _, files in os.walk(array) for name in files)
 
 
-def refuse_hardly_any(array: Path, facts: ArrayFacts) -> None:
+def refuse_hardly_any(facts: ArrayFacts, there: int) -> None:
     """Refuse a large image that has some chunks, but less than a thousandth of those that it claims."""
     count = math.prod(facts.counts)
-    some = sum(1 for _ in islice(_chunk_files(array), count // _HARDLY_ANY + 1))
-    if (facts.bytes > _LARGE or count > _MANY) and 0 < some <= count // _HARDLY_ANY:
-        raise ValueError(f"only {some} of its {count:,} chunks are there")
-
-
-def _chunk_files(array: Path) -> Iterator[str]:
-    return (name for _, _, files in os.walk(array) for name in files if _is_chunk(name))
+    if (facts.bytes > _LARGE or count > _MANY) and 0 < there <= count // _HARDLY_ANY:
+        raise ValueError(f"only {there} of its {count:,} chunks are there")
 
 
 def _is_chunk(name: str) -> bool:

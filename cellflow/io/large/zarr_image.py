@@ -14,7 +14,7 @@ from cellflow.errors import DataError
 from cellflow.io import _ome_zarr
 from cellflow.io._damage import damage_told
 from cellflow.io._ome_zarr import Level, open_array, open_level, read_part
-from cellflow.io._zarr_chunks import check_chunk, has_chunks, refuse_hardly_any
+from cellflow.io._zarr_chunks import check_chunk, check_chunks, has_chunks, refuse_hardly_any
 from cellflow.io.large.large_image import LargeImage, check_chunk_size, cut, log, pieces, place_text
 from cellflow.io.pixel_size import PixelSize
 from cellflow.types import Box
@@ -47,7 +47,7 @@ class ZarrImage(LargeImage):
                     item.facts.chunk_bytes // max(1, shard.pieces if shard else 1), "chunks"
                 )
                 if item.shape[2:] > (_MANY_CHANNELS,):  # a block of them all is read
-                    refuse_hardly_any(item.array, item.facts)
+                    refuse_hardly_any(item.facts, check_chunks(item.array, item.group, item.facts))
             shapes = [item.shape for item in self._levels]
             self._arrays = [open_array(item) for item in self._levels]
             self._checked: set[tuple[int, ...]] = set()
