@@ -13,6 +13,7 @@ from cellflow.errors import DataError
 from cellflow.io._damage import unreadable
 from cellflow.numeric.dynamics import FLOW_SCALE
 from cellflow.numeric.flow_layout import likely_layout
+from cellflow.storage.arrays import read_again
 from cellflow.storage.atomic import atomic_path
 
 __all__ = ["check_layout", "read_foreign_flows", "write_foreign_flows"]
@@ -57,7 +58,7 @@ def read_foreign_flows(path: Path) -> Fields:
     except OSError as error:
         raise unreadable(path, error) from error
     try:
-        return _checked(*_load(path))
+        return _checked(*read_again(lambda: _load(path)))
     except DataError as error:
         raise DataError(f"{path}: {error}", **error.facts | {"path": path}) from None
     except Exception as error:  # of any kind: what zipfile and NumPy raise depends on the damage

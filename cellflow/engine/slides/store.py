@@ -28,7 +28,7 @@ from cellflow.engine.runtime.tasks import is_cancelled
 from cellflow.engine.slides.blocks import BlockGrid
 from cellflow.engine.slides.plan import BLOCKS, PLAN
 from cellflow.errors import DataError, RunError
-from cellflow.storage.arrays import map_array
+from cellflow.storage.arrays import map_array, read_again
 from cellflow.storage.atomic import atomic_path, naming, remove_leftovers
 from cellflow.types import Box
 
@@ -125,8 +125,7 @@ class SlideStore:
         """What a step found in a block."""
         path = self.path / step / f"{name}.npz"
         try:
-            with np.load(path, allow_pickle=False) as found:
-                return {key: found[key] for key in found.files}
+            return read_again(lambda: _arrays(path))
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise DataError(
                 f"{path} cannot be read ({error}). Remove it and repeat the command.", path=path
@@ -167,3 +166,8 @@ def remove_blocks(folder: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
         if path.exists():
             _log.warning("%s could not be removed; nothing needs it any more", path)
+
+
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    with np.load(path, allow_pickle=False) as found:
+        return {key: found[key] for key in found.files}
