@@ -58,8 +58,8 @@ CHANNEL = Rule(
 )
 NOT_EMPTY = Rule("must not be empty; leave it out instead", lambda value: value.strip() != "")
 NAME_FILTER = Rule(
-    "must be an ending, or have one * for the id and something around it",
-    lambda value: value.count("*") <= 1 and value != "*" and not {"/", "\\"} & set(value),
+    "must be an ending such as _masks, or have one * for the id after what stands before it: mask_*",
+    lambda value: value.count("*") <= (value[:1] != "*") and not {"/", "\\"} & set(value),
 )
 _LONGEST_NAME = 200
 """Bytes: file systems take 255, and names of folders that are replaced have some more around them."""

@@ -50,7 +50,7 @@ class ReadingConfig:
     def problems(self) -> list[str]:
         """What does not make sense, one sentence each."""
         found = [] if self.mask_filter else ["--mask_filter must not be empty"]
-        if self.mask_filter and self.mask_filter.lstrip("*") == self.img_filter.lstrip("*"):
+        if self.mask_filter and self.mask_filter == self.img_filter:
             found.append(f"--mask_filter and --img_filter are the same: {self.mask_filter}")
         return found
 

@@ -1,11 +1,24 @@
-"""What names of files have before and after the id: ``*_masks``, or ``_masks`` for short, and ``mask_*``."""
+"""Names of files and the ids in them: what stands around an id (``_masks``, ``mask_*``), and which id a text means."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from pathlib import PureWindowsPath
+from unicodedata import normalize
 
-__all__ = ["id_of", "image_filter", "kind_of", "longer", "mask_filters", "name_of"]
+from cellflow.io.images import IMAGE_SUFFIXES
+
+__all__ = [
+    "id_of",
+    "image_filter",
+    "kind_of",
+    "known_name",
+    "longer",
+    "mask_filters",
+    "match_id",
+    "name_of",
+]
 
 _WORDS = "man_seg|ground_?truth|gt|masks?|labels?|seg|segmentations?|annotations?|annot|instances?"
 _APART = r"[ _.\-]"
@@ -80,3 +93,16 @@ def _apart(one: str, other: str) -> bool:
     """Whether two neighbours in a name are no one word and no one number."""
     sides = one[-1:] + other[:1]
     return not (sides.isalpha() or sides.isdigit()) or len(sides) < 2
+
+
+def match_id(text: str, known: Iterable[str]) -> str | None:
+    """Find an id of a table among the images' ids; `NAME.png` is taken for `NAME`, in either form of Unicode."""
+    path = PureWindowsPath(text)  # which takes the separators of every system
+    is_file = path.suffix.lower() in (*IMAGE_SUFFIXES, ".zarr")
+    return known_name(text, known) or (known_name(path.stem, known) if is_file else None)
+
+
+def known_name(name: str, known: Iterable[str]) -> str | None:
+    """The one of `known` that is `name`, written as it is or with accents as Excel (NFC) or macOS (NFD) has them."""
+    forms = name, normalize("NFC", name), normalize("NFD", name)
+    return next((form for form in forms if form in known), None)

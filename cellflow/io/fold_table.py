@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from cellflow.errors import DataError, FoldError
-from cellflow.io.source import match_id
+from cellflow.io.file_names import match_id
 from cellflow.io.tables import read_rows, whole_number
 from cellflow.storage.atomic import write_csv, write_json
 from cellflow.storage.hashing import hash_bytes

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any, TypeVar
-from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
@@ -18,14 +17,14 @@ from cellflow.errors import CellflowError, DataError
 from cellflow.io import _ome_zarr
 from cellflow.io.channel_names import read_channel_names
 from cellflow.io.image_folders import SLIDE_SUFFIXES
-from cellflow.io.images import IMAGE_SUFFIXES, copy_image, image_shape, read_image, write_planes
+from cellflow.io.images import copy_image, image_shape, read_image, write_planes
 from cellflow.io.large import ArrayImage, LargeImage, open_large_image
 from cellflow.io.pixel_size import PixelSize, read_pixel_size
 from cellflow.io.problems import Problems
 from cellflow.numeric.labels import labels_from_instances
 from cellflow.types import Instances
 
-__all__ = ["FileImage", "Source", "SourceImage", "by_id", "check_ids", "known_name", "match_id"]
+__all__ = ["FileImage", "Source", "SourceImage", "by_id", "check_ids"]
 
 Shape = tuple[int, int]
 
@@ -287,16 +286,3 @@ def _wrong_name(image_id: str) -> str | None:
     if image_id[0] == "." or len(image_id.encode()) > 200:
         return f"the id {image_id!r} cannot be a file name: it starts with a dot or is too long"
     return None
-
-
-def match_id(text: str, known: Iterable[str]) -> str | None:
-    """Find an id of a table among the images' ids; `NAME.png` is taken for `NAME`, in either form of Unicode."""
-    path = PureWindowsPath(text)  # which takes the separators of every system
-    is_file = path.suffix.lower() in (*IMAGE_SUFFIXES, ".zarr")
-    return known_name(text, known) or (known_name(path.stem, known) if is_file else None)
-
-
-def known_name(name: str, known: Iterable[str]) -> str | None:
-    """The one of `known` that is `name`, written as it is or with accents as Excel (NFC) or macOS (NFD) has them."""
-    forms = name, normalize("NFC", name), normalize("NFD", name)
-    return next((form for form in forms if form in known), None)

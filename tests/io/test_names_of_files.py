@@ -147,14 +147,14 @@ def test_outlines_with_more_before_the_id(tmp_path: Path) -> None:
     assert len(found.instances("a")) == 1
 
 
-@pytest.mark.parametrize("text", ["*", "a*b*", "masks/*", "..\\*"])
+@pytest.mark.parametrize("text", ["*", "*_x", "a*b*", "*a*", "masks/*", "..\\*"])
 def test_filters_that_mean_nothing(text: str, tmp_path: Path) -> None:
     for config in (
         PrepareConfig(tmp_path, mask_filter=text),
         ScoreConfig("a", truth=tmp_path, mask_filter=text),
         FilesConfig(img_filter=text),
     ):
-        with pytest.raises(ConfigError, match="_filter must be an ending, or have one"):
+        with pytest.raises(ConfigError, match="_filter must be an ending such as"):
             check_config(config)
 
 
@@ -194,7 +194,7 @@ def test_a_folder_of_nnunet(tmp_path: Path) -> None:
     ("given", "more", "text"),
     [
         ("mask_*", "mask_{}_x", "'mask_\\*_x'"),
-        ("*_m", "y_{}_m", "'y_\\*_m'"),
+        ("_m", "y_{}_m", "'y_\\*_m'"),
         ("_m", "{}_y_m", "_y_m"),
     ],
 )
@@ -207,13 +207,6 @@ def test_the_filter_that_is_proposed_fits(given: str, more: str, text: str, tmp_
         score_masks(config)
     said = shlex.split(str(error.value).split("add --mask_filter ")[1])[0].rstrip(".")
     assert list(score_masks(replace(config, mask_filter=said)).images["score"]) == [1, 1]
-
-
-def test_a_star_before_an_ending_says_nothing_more(tmp_path: Path) -> None:
-    write(tmp_path, ["a", "b"], ["a_x", "b_x"])
-    assert prepared(tmp_path, mask_filter="*_x").ids == ["a", "b"]
-    with pytest.raises(ConfigError, match="are the same"):
-        check_config(PrepareConfig(tmp_path, mask_filter="*_x", img_filter="_x"))
 
 
 def test_outlines_expect_the_name_of_the_image(tmp_path: Path) -> None:

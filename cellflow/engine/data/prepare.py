@@ -21,13 +21,14 @@ from cellflow.engine.data.twins import Look, other_forms, warn_of_twins
 from cellflow.engine.runtime.progress_lines import follow
 from cellflow.errors import ConfigError, DataError
 from cellflow.io.dataset import Dataset, DatasetWriter, is_dataset
+from cellflow.io.file_names import match_id
 from cellflow.io.formats import ReadOptions, SourceFormat, find_format, read_source
 from cellflow.io.formats.base import HOW
 from cellflow.io.formats.dataset_folder import DatasetFolder
 from cellflow.io.mask_findings import MaskReview
 from cellflow.io.pixel_limit import at_most
 from cellflow.io.problems import Problems
-from cellflow.io.source import Source, SourceImage, check_ids, match_id
+from cellflow.io.source import Source, SourceImage, check_ids
 from cellflow.io.tables import read_rows
 from cellflow.numeric.near_copies import fingerprint
 from cellflow.storage.atomic import atomic_folder, restore_folder, what_stands

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cellflow.errors import DataError
-from cellflow.io.file_names import longer
-from cellflow.io.source import Source, match_id
+from cellflow.io.file_names import longer, match_id
+from cellflow.io.source import Source
 from cellflow.storage.sizes import few_text, flag_text
 
 __all__ = ["Names", "check_names", "match_names"]
@@ -109,14 +109,14 @@ def _advice(text: str, name_filter: str, kind: str) -> str:
     return f"{text}: write the same names on both sides."
 
 
-def _common_start(longer: Iterable[str], shorter: Iterable[str]) -> str:
+def _common_start(many: Iterable[str], few: Iterable[str]) -> str:
     """What most of some names have before others; empty where there is none."""
-    return _common_ending([name[::-1] for name in longer], [name[::-1] for name in shorter])[::-1]
+    return _common_ending([name[::-1] for name in many], [name[::-1] for name in few])[::-1]
 
 
-def _common_ending(longer: Iterable[str], shorter: Iterable[str]) -> str:
+def _common_ending(many: Iterable[str], few: Iterable[str]) -> str:
     """Ending that most of some names have beyond others; empty where there is none."""
-    names, known = list(longer), set(shorter)
+    names, known = list(many), set(few)
     found: Counter[str] = Counter()
     for name in names:
         for length in range(len(name) - 1, 0, -1):

@@ -274,7 +274,7 @@ def _find_truth(config: ScoreConfig, sides: list[_Side]) -> Source:
 
 def _check_filter(ending: str, sides: list[_Side], truth: Source) -> None:
     """Refuse a filter that no name fits."""
-    if ending and ending.removeprefix("*").removesuffix(".npy") not in {
+    if ending and ending.removesuffix(".npy") not in {
         truth.ending,
         *(side.masks.ending for side in sides),
     }:

@@ -58,10 +58,6 @@ class ReadOptions:
     log: logging.Logger = SILENT
     problems: Problems = field(default_factory=Problems)
 
-    def __post_init__(self) -> None:
-        for name in ("mask_filter", "img_filter"):  # *_masks is _masks
-            object.__setattr__(self, name, getattr(self, name).removeprefix("*"))
-
 
 class SourceFormat(ABC):
     """One way in which images, cells or both lie on disk."""

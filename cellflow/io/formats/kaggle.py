@@ -16,11 +16,12 @@ from typing import Literal
 
 from cellflow.errors import DataError, RleError
 from cellflow.io import places
+from cellflow.io.file_names import match_id
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.formats.label_maps import refuse_single_map
 from cellflow.io.images import IMAGE_SUFFIXES, image_shape, list_images
 from cellflow.io.pixel_limit import refuse_large
-from cellflow.io.source import FileImage, Shape, Source, SourceImage, by_id, match_id
+from cellflow.io.source import FileImage, Shape, Source, SourceImage, by_id
 from cellflow.io.tables import Row, read_rows, whole_number, without_mark
 from cellflow.numeric.mask_checks import order_of_rles
 from cellflow.numeric.rle import instances_from_rles, rle_decode

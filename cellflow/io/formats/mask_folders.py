@@ -11,14 +11,21 @@ from shlex import quote
 
 from cellflow.errors import DataError
 from cellflow.io import places
-from cellflow.io.file_names import id_of, image_filter, kind_of, mask_filters, name_of
+from cellflow.io.file_names import (
+    id_of,
+    image_filter,
+    kind_of,
+    known_name,
+    mask_filters,
+    name_of,
+)
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.formats.label_maps import gui_maps, is_seg_ending, list_maps, read_map
 from cellflow.io.formats.seg_npy import SEG_ENDING, seg_files
 from cellflow.io.images import IMAGE_SUFFIXES, is_zarr, list_images, passed_over
 from cellflow.io.mask_findings import looks_like_label_map
 from cellflow.io.problems import Problems
-from cellflow.io.source import FileImage, Shape, Source, SourceImage, by_id, known_name
+from cellflow.io.source import FileImage, Shape, Source, SourceImage, by_id
 from cellflow.numeric.labels import instances_from_labels
 from cellflow.storage.sizes import few_text, flag_text, plural
 from cellflow.types import Instances

@@ -27,7 +27,6 @@ class SubmissionTable(SourceFormat):
 
     name = "submission"
     uses = frozenset({"prediction"})
-    heeds = frozenset({"rle_order"})
 
     def recognises(self, path: Path, options: ReadOptions) -> bool:
         """Any file."""
