@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from tifffile import COMPRESSION, PHOTOMETRIC, PLANARCONFIG
 from cellflow.errors import DataError
 from cellflow.io import _image_header as header
 from cellflow.io._tiff_chain import refuse_torn_chain
+from cellflow.io._tiff_pieces import refuse_swollen_pieces
 from cellflow.io.pixel_limit import refuse_large
 from cellflow.storage.sizes import few_text
 
@@ -56,6 +58,7 @@ class Plane(NamedTuple):
             same = own == (page.photometric, page.samplesperpixel, series.dtype, _has_alpha(page))
             if not fits or not same or any(item is None for item in series.pages):
                 return
+            refuse_swollen_pieces(page)
             yield self._replace(series=series)
 
     @property
@@ -142,6 +145,7 @@ def open_plane(path: Path) -> Iterator[Plane]:
         indexed = indexed and not tiff.is_imagej  # where it only colours the display
         if indexed and (page.colormap.ndim != 2 or len(page.colormap) != 3):
             raise ValueError(f"its palette has {page.colormap.size:,} numbers")
+        refuse_swollen_pieces(page)
         yield Plane(
             series,
             _order(series.axes, series.shape),
@@ -249,10 +253,15 @@ def refuse_swollen_claim(plane: Plane, path: Path, lengths: tuple[int, ...]) -> 
 
 
 def refuse_cut_off(plane: Plane) -> None:
-    """Refuse a file that ends before its pixels do: codecs fill up what they do not find."""
+    """Refuse a file that ends before its pixels do, or lists fewer tiles or strips: both would be filled up."""
     if plane.page.compression == COMPRESSION.NONE and not plane.page.is_tiled:
         return  # here tifffile says so, and the lengths that files give are often not true
+    pieces_needed = math.prod(plane.page.chunked)
     for page in plane.series.pages:
+        if len(page.dataoffsets) < pieces_needed:
+            raise ValueError(
+                f"expected {pieces_needed:,} tiles or strips, found {len(page.dataoffsets):,}"
+            )
         size = page.parent.filehandle.size
         pieces = zip(page.dataoffsets, page.databytecounts, strict=False)
         end = max((place + length for place, length in pieces if place), default=0)

@@ -7,10 +7,11 @@ Cellpose ignores. Nothing here ever unpickles more than tensors and Python primi
 from __future__ import annotations
 
 import io
+import pickletools
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import IO, Any, NamedTuple, cast
 
 import torch
 
@@ -31,8 +32,10 @@ __all__ = [
 _KEY = "cellflow"
 _KIND = "network"
 """The fact that says a network's kind."""
-
-
+_OLD_PICKLES = 5
+"""In a file of before torch 1.6: a magic number, a version, the machine, what is stored, and the keys of its arrays."""
+_LONGEST = 10_000
+"""Characters of a name or text in a model file; those of real files have less than 100."""
 _PARALLEL = "module."
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 """Entries in which other programs keep the weights."""
@@ -162,6 +165,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} cannot be read ({error.strerror or error}).") from None
     try:
         _check_zip(path)
+        _check_words(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what a foreign pickle may hold
             state = torch.load(path, map_location="cpu", weights_only=True)
@@ -214,6 +218,30 @@ def _check_zip(path: Path) -> None:
             size = sum(item.file_size for item in file.infolist())
             if size > path.stat().st_size or file.testzip() is not None:
                 raise zipfile.BadZipFile
+
+
+def _check_words(path: Path) -> None:
+    """Check that no name or text in a model file is of a length that only damage gives.
+
+    For its message, torch searches an unknown name of n characters in n squared steps: a minute for 70 kB.
+
+    Raises
+    ------
+    Exception
+        Of whatever kind, if one is longer, or what should be pickles is none.
+    """
+    with path.open("rb") as file:
+        pickles: list[IO[bytes]] = [file] * _OLD_PICKLES
+        if zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+                pickles = [io.BytesIO(archive.read(name))]
+        else:
+            file.seek(0)
+        for stream in pickles:
+            for _, argument, _ in pickletools.genops(stream):
+                if isinstance(argument, str | bytes) and len(argument) > _LONGEST:
+                    raise ValueError(f"a text of {len(argument):,} characters")
 
 
 def _facts(state: dict[str, Any]) -> dict[str, Any]:

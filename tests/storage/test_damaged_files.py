@@ -101,6 +101,25 @@ def test_a_flipped_bit_in_a_weight_is_known(tmp_path: Path) -> None:
         load_model_file(path)
 
 
+@pytest.mark.parametrize("old_format", [False, True])
+def test_a_name_without_end_is_refused_at_once(tmp_path: Path, old_format: bool) -> None:
+    """torch searches it for its message, in steps that grow with the square of its length."""
+    whole = io.BytesIO()
+    state = torch.nn.Linear(3, 4).state_dict()
+    torch.save(state, whole, _use_new_zipfile_serialization=not old_format)
+    path, name, long = tmp_path / "best.pt", b"OrderedDict\n", b"Ordered" * 20_000 + b"Dict\n"
+    if old_format:
+        path.write_bytes(whole.getvalue().replace(name, long))
+    else:
+        with zipfile.ZipFile(whole) as parts, zipfile.ZipFile(path, "w") as file:
+            for part in parts.namelist():
+                file.writestr(part, parts.read(part).replace(name, long))
+    started = time.process_time()
+    with pytest.raises(CheckpointError, match=r"best\.pt cannot be read as a model file"):
+        load_model_file(path)
+    assert time.process_time() - started < 2.0  # torch.load takes minutes
+
+
 def test_model_files_of_odd_content(tmp_path: Path) -> None:
     path = tmp_path / "odd.pt"
     for content in ({1: torch.zeros(1)}, {}, [torch.zeros(1)], torch.zeros(3), "text", 5, None):
