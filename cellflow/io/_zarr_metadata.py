@@ -18,6 +18,8 @@ _GROUP_FILES = ("zarr.json", ".zgroup", ".zattrs")
 METADATA_FILES = {"zarr.json", ".zgroup", ".zattrs", ".zarray", ".zmetadata"}
 _LARGEST_JSON = 2**28
 """Bytes; properties of a million cells take half of it."""
+_LONGEST = 2**40
+"""Pixels along an axis; zarr counts chunks in floating point, and from 2**53 on it counts without end."""
 _CODECS = {
     "bytes", "transpose", "blosc", "gzip", "zstd", "crc32c", "sharding_indexed", "zlib", "lz4", "delta",
     "shuffle", "fixedscaleoffset", "bitround", "packbits", "crc32", "adler32", "fletcher32",
@@ -213,6 +215,6 @@ def _refuse_large(path: Path) -> None:
 def _lengths(values: Any) -> tuple[int, ...]:
     """Lengths of axes; ValueError where they are not."""
     found = tuple(values)
-    if not found or any(type(value) is not int or value < 1 for value in found):
+    if not found or any(type(value) is not int or not 1 <= value <= _LONGEST for value in found):
         raise ValueError(f"expected lengths of axes, found {values}")
     return found

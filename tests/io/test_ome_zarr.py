@@ -422,3 +422,17 @@ def test_a_shape_of_which_hardly_a_chunk_is_there(tmp_path: Path) -> None:
             with pytest.raises(DataError, match=r"only . of its .* chunks are there"):
                 open_large_image(path)
         file.write_text(kept)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+@pytest.mark.parametrize("size", [10**30, 2**63, 2**41])
+def test_an_axis_that_nothing_is_as_long_as(tmp_path: Path, version: str, size: int) -> None:
+    path = tmp_path / "a.zarr"
+    write_image(path, np.ones((2, 40, 50), np.uint16), version=version)
+    file = path / "0" / ("zarr.json" if version == "0.5" else ".zarray")
+    told = json.loads(file.read_text())
+    told["shape"][1] = size
+    file.write_text(json.dumps(told))
+    for read in (read_image, open_large_image):
+        with pytest.raises(DataError, match=rf"a\.zarr.*expected lengths of axes, found .*{size}"):
+            read(path)
