@@ -14,9 +14,21 @@ import pytest
 
 from cellflow import cli
 
-__all__ = ["ROOT", "Reader", "Typed", "blocks", "commands", "run_page"]
+__all__ = [
+    "DOCS",
+    "ROOT",
+    "Reader",
+    "Typed",
+    "blocks",
+    "cells",
+    "code",
+    "commands",
+    "explained",
+    "run_page",
+]
 
 ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LOOKS = ("head", "ls")
 """Programs beside cellflow that a page may run: they only look."""
@@ -152,3 +164,37 @@ def _check_shown(typed: Typed, said: str) -> None:
         assert any(pattern.fullmatch(line) for line in lines), (
             f"{typed.where}: {typed.text}\nshows {shown!r}, found\n{said}"
         )
+
+
+def cells(page: str, heading: str | None = None) -> list[list[str]]:
+    """Rows of the tables of a page, or of one section of it, without their heads."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    if heading is not None:
+        _, found, text = text.partition(f"\n## {heading}\n")
+        assert found, f"{page} has no section {heading}"
+        text = text.partition("\n## ")[0]
+    found_rows = []
+    lines = text.splitlines()
+    for line, after in zip(lines, [*lines[1:], ""], strict=True):
+        if line.startswith("|") and not line.startswith("|-") and not after.startswith("|-"):
+            found_rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return found_rows
+
+
+def code(text: str) -> list[str]:
+    """What stands between backticks, one or two."""
+    return [one or two for two, one in re.findall(r"``(.+?)``|`([^`]+)`", text)]
+
+
+def explained(message: str) -> bool:
+    """Whether a row of the page on troubleshooting begins with a message: its words, with anything where dots are."""
+    words = " ".join(message.split())
+    for row in cells("troubleshooting.md"):
+        parts = (
+            [re.escape(part.strip()) for part in code(row[0])[0].split("...")]
+            if code(row[0])
+            else []
+        )
+        if any(parts) and re.search(".*".join(parts), words):
+            return True
+    return False

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from page_blocks import ROOT, Reader, Typed, blocks, commands, run_page
+from page_blocks import DOCS, ROOT, Reader, Typed, blocks, cells, code, commands, run_page
 
 import cellflow
 from cellflow import cli, errors
@@ -19,31 +19,10 @@ from cellflow.cli.meant import flags_of
 from cellflow.cli.parsing import parse
 from cellflow.config import check_config
 
-DOCS = ROOT / "docs"
 PAGES = [*sorted(DOCS.glob("*.md")), ROOT / "README.md"]
 OF_PYTHON = re.compile(r"^\.\. (?:auto\w+|py:data):: cellflow\.(\w+)$", re.MULTILINE)
 OF_PARSING = {"sgd", "SGD", "adam", "config", "dir", "init", "help"}
 """Flags that are no field of their own: short ways, Cellpose's names, and what each command has."""
-
-
-def cells(page: str, heading: str | None = None) -> list[list[str]]:
-    """Rows of the tables of a page, or of one section of it, without their heads."""
-    text = (DOCS / page).read_text(encoding="utf-8")
-    if heading is not None:
-        _, found, text = text.partition(f"\n## {heading}\n")
-        assert found, f"{page} has no section {heading}"
-        text = text.partition("\n## ")[0]
-    found_rows = []
-    lines = text.splitlines()
-    for line, after in zip(lines, [*lines[1:], ""], strict=True):
-        if line.startswith("|") and not line.startswith("|-") and not after.startswith("|-"):
-            found_rows.append([cell.strip() for cell in line.strip("|").split("|")])
-    return found_rows
-
-
-def code(text: str) -> list[str]:
-    """What stands between backticks, one or two."""
-    return [one or two for two, one in re.findall(r"``(.+?)``|`([^`]+)`", text)]
 
 
 def test_every_public_name_is_documented_once() -> None:

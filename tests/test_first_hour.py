@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from page_blocks import explained
 from skimage.io import imread, imsave
 
 import cellflow
@@ -52,11 +53,13 @@ def desk(once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def said(words: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """Exit status of a command line, and its error."""
+    """Exit status of a command line, and its error, which the page on troubleshooting explains."""
     with pytest.raises(SystemExit) as stop:
         cli.main(shlex.split(words))
     lines = capsys.readouterr().err.strip()
-    return int(stop.value.code or 0), lines[lines.find("cellflow: ") :]
+    text = lines[lines.find("cellflow: ") :]
+    assert explained(text), f"docs/troubleshooting.md has no row for: {text}"
+    return int(stop.value.code or 0), text
 
 
 WORDS = [
