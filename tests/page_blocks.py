@@ -190,11 +190,7 @@ def explained(message: str) -> bool:
     """Whether a row of the page on troubleshooting begins with a message: its words, with anything where dots are."""
     words = " ".join(message.split())
     for row in cells("troubleshooting.md"):
-        parts = (
-            [re.escape(part.strip()) for part in code(row[0])[0].split("...")]
-            if code(row[0])
-            else []
-        )
+        parts = [re.escape(part.strip()) for text in code(row[0])[:1] for part in text.split("...")]
         if any(parts) and re.search(".*".join(parts), words):
             return True
     return False

@@ -325,7 +325,8 @@ def _nothing_found(folder: Path, folders: _Folders, found: _Pairing) -> str:
         hint = _likely_ending(found) or hint
     there = found.images or found.maps
     if there:
-        noun, missing = ("image", "label map") if found.images else ("label map", "image")
+        noun = "image" if found.images else "label map"
+        missing = "but no label map" if found.images else "but no image"
         expected = kind_of(found.mask_filter if found.images else found.img_filter) + ".EXT"
         place = folders.masks if found.images else folders.images
         count = len({image.id for image in there})
@@ -334,8 +335,8 @@ def _nothing_found(folder: Path, folders: _Folders, found: _Pairing) -> str:
             predict = f"cellflow predict {quote(str(folder))} --model cyto3"
             advice += f" To segment images that have no annotation: {predict}"
         return (
-            f"{folder}: {plural(count, noun)} ({few_text([image.path.name for image in there])}) but no "
-            f"{missing}; expected {expected} in {place}.{_hidden(place)}{hint or advice}"
+            f"{folder}: {plural(count, noun)} ({few_text([image.path.name for image in there])}) {missing}; "
+            f"expected {expected} in {place}.{_hidden(place)}{hint or advice}"
         )
     below = _subfolders_text(folders)
     hint = f" {below}" if below and not folders.paired else hint
