@@ -81,7 +81,7 @@ def _lies_outside(part: Any, shape: tuple[int, int]) -> bool:
     if len(part) % 2:
         raise DataError(f"expected pairs of x and y, found {len(part)} numbers")
     try:
-        finite = math.isfinite(sum(part))
+        finite = all(map(math.isfinite, part))
     except (TypeError, OverflowError):
         raise DataError("expected numbers in a polygon, found something else") from None
     if not finite:

@@ -128,7 +128,7 @@ class CocoTable:
         if section == "images":
             self._add_image(entry)
         elif section == "categories" and isinstance(entry, dict):
-            self._add_category(entry.get("id"), str(entry.get("name", "")).strip())
+            self._add_category(entry.get("id"), str(entry.get("name") or "").strip())
 
     def _add_category(self, number: Any, name: str) -> None:
         if not name.isprintable():
@@ -202,6 +202,7 @@ class CocoTable:
             if not self._has_cells:
                 self._crowds.append((image, name, entry))
             return
+        self._has_cells, self._crowds = True, []
         if not segmentation:
             self._told.setdefault(_NO_MASK, []).append(short)
             return
@@ -217,7 +218,6 @@ class CocoTable:
             return
         if segment.outside:
             self._told.setdefault(_OUTSIDE, []).append(short)
-        self._has_cells, self._crowds = True, []
         image.cells.append(segment.counts)
         image.scores.append(_score(entry.get("score")))
         category = entry.get("category_id")

@@ -278,13 +278,16 @@ def _order(axes: Any, shape: tuple[int, ...]) -> list[int]:
     """The axes Y, X and, if there are several channels, theirs; all others must have length 1."""
     listed = list(axes or _IMPLIED_AXES[-len(shape) :])
     facts = [item if isinstance(item, dict) else {"name": item} for item in listed]
-    names = [str(fact.get("name")) for fact in facts]
+    names = [str(fact.get("name")).lower() for fact in facts]
     if len(names) != len(shape):
         raise ValueError(f"{len(names)} axes for the shape {shape}")
     kinds = [fact.get("type") for fact in facts]
     space = [i for i, name in enumerate(names) if kinds[i] == "space" or name in ("z", "y", "x")]
     channels = [i for i, name in enumerate(names) if kinds[i] == "channel" or name == "c"]
-    order = space[-2:] + [axis for axis in channels if shape[axis] > 1]
+    plane = space[-2:]
+    if [names[axis] for axis in plane] == ["x", "y"]:  # the standard has them the other way round
+        plane.reverse()
+    order = plane + [axis for axis in channels if shape[axis] > 1]
     others = [i for i in range(len(shape)) if i not in order and shape[i] > 1]
     if len(space) < 2 or len(order) > 3 or others:
         raise DataError(

@@ -36,7 +36,9 @@ _PACKINGS = {
 }
 _NOT_RGB = {PHOTOMETRIC.SEPARATED, PHOTOMETRIC.CIELAB, PHOTOMETRIC.ICCLAB}
 """Colours that nobody turns into RGB; YCbCr is, by the codecs of JPEG and its kin."""
-_LOSSY = {COMPRESSION.OJPEG, COMPRESSION.JPEG, COMPRESSION.JPEG_LOSSY}
+_JPEG = {COMPRESSION.OJPEG, COMPRESSION.JPEG, COMPRESSION.JPEG_LOSSY}
+_LOSSY = (set(tifffile.TIFF.IMAGE_COMPRESSIONS) - {COMPRESSION.PNG}) | {COMPRESSION.LERC}
+"""Those of pictures: where they can also pack without loss, nothing says that they did."""
 
 
 class Plane(NamedTuple):
@@ -111,10 +113,11 @@ def read_shape(path: Path) -> tuple[int, ...]:
         return plane.shape
 
 
-def is_lossy(path: Path) -> bool:
-    """Whether the pixels were compressed with JPEG, of which labels do not come back as they were."""
-    with tifffile.TiffFile(path) as tiff:
-        return tiff.pages.first.compression in _LOSSY
+def lossy_packing(path: Path) -> str:
+    """The compression of the pixels if labels may not come back from it as they were, else nothing."""
+    with open_plane(path) as plane:
+        packing = plane.page.compression
+        return COMPRESSION(packing).name.replace("_", " ") if packing in _LOSSY else ""
 
 
 def is_in_several_files(path: Path) -> bool:
@@ -243,7 +246,7 @@ def _colours(colormap: Any, indices: NDArray[Any]) -> NDArray[np.uint8]:
 def refuse_swollen_claim(plane: Plane, path: Path, lengths: tuple[int, ...]) -> None:
     """Refuse a header that claims more samples, at once or in a tile or strip, than the file can hold."""
     page = plane.page
-    packing = "JPEG" if page.compression in _LOSSY else _PACKINGS.get(page.compression, "other")
+    packing = "JPEG" if page.compression in _JPEG else _PACKINGS.get(page.compression, "other")
     size = sum(file.stat().st_size for file in _files(plane, path))
     samples = int(np.prod(lengths, dtype=object))
     stored = samples * page.bitspersample // 8

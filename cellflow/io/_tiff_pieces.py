@@ -6,15 +6,10 @@ import math
 from typing import Any
 
 from cellflow.io import _image_header as header
-from cellflow.io import _jpeg2000
+from cellflow.io import _jpeg, _jpeg2000
 
 _ROOM = 2**20
 """Samples that any piece may have: some programs write more rows than their strip has."""
-_NO_FRAME = {0xC4, 0xC8, 0xCC}
-"""Markers of JPEG among those of frames that begin none."""
-_LONE = {0x01, *range(0xD0, 0xD9)}
-"""Markers of JPEG without a length."""
-_SCAN = 0xDA
 
 
 def refuse_swollen_pieces(page: Any) -> None:
@@ -39,7 +34,7 @@ def samples_claimed(data: bytes) -> int:
     kind = header.kind_of(data)
     try:
         if kind == "JPEG":
-            return _jpeg_samples(data)
+            return _jpeg.samples_claimed(data)
         if kind == "JPEG 2000":
             found = _jpeg2000.read_header(data)
             return found.height * found.width * found.channels
@@ -50,23 +45,4 @@ def samples_claimed(data: bytes) -> int:
         Exception
     ):  # of whatever kind Pillow raises; what cannot be read is for the codec to tell
         return 0
-    return 0
-
-
-def _jpeg_samples(data: bytes) -> int:
-    """Samples of a JPEG of any kind, those of 12 bits or without losses too, as its frame has them (ITU-T T.81)."""
-    at = 2
-    while at + 10 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME:
-            height, width = (int.from_bytes(data[at + i : at + i + 2], "big") for i in (5, 7))
-            return height * width * data[at + 9]
-        if marker == _SCAN:
-            break
-        lone = marker in _LONE or marker == 0xFF  # which fills
-        at += (
-            (1 if marker == 0xFF else 2)
-            if lone
-            else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        )
     return 0

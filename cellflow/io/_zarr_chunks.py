@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ import imagecodecs
 import numpy as np
 
 from cellflow.errors import DataError
-from cellflow.io._zarr_metadata import METADATA_FILES, ArrayFacts, Shard
+from cellflow.io._zarr_metadata import ArrayFacts, Shard
 
 _GROWTH, _SLACK = 8, 2**16
 """By how much a filter may widen numbers, and bytes that headers and checksums may take."""
@@ -40,10 +41,10 @@ def check_chunks(array: Path, group: Path, facts: ArrayFacts) -> int:
             path = Path(place, name)
             if path.is_symlink() and not Path(os.path.realpath(path)).is_relative_to(top):
                 raise _led_out(name)
-        for name in files:
-            if _is_chunk(name):
+        for path in (Path(place, name) for name in files):
+            if _place_of(path, array, facts) is not None:
                 found += 1
-                _refuse_swollen(Path(place, name), facts)
+                _refuse_swollen(path, facts)
     return found
 
 
@@ -62,22 +63,17 @@ def check_chunk(array: Path, group: Path, facts: ArrayFacts, place: Sequence[int
 
 
 def chunks_there(array: Path, facts: ArrayFacts) -> Iterator[tuple[int, ...]]:
-    """Chunks that have a file, by their number along each axis; names that are none of the array's are passed over."""
-    counts = facts.counts
+    """Chunks that have a file, by their number along each axis."""
     for place, _, files in os.walk(array):
         for name in files:
-            text = Path(place, name).relative_to(array).as_posix()
-            numbers = text.removeprefix(facts.prefix).split(facts.separator)
-            if text.startswith(facts.prefix) and len(numbers) == len(counts):
-                with suppress(ValueError):
-                    chunk = tuple(map(int, numbers))
-                    if all(0 <= at < count for at, count in zip(chunk, counts, strict=True)):
-                        yield chunk
+            chunk = _place_of(Path(place, name), array, facts)
+            if chunk is not None:
+                yield chunk
 
 
-def has_chunks(array: Path) -> bool:
+def has_chunks(array: Path, facts: ArrayFacts) -> bool:
     """Whether an array has a chunk at all."""
-    return any(_is_chunk(name) for _, _, files in os.walk(array) for name in files)
+    return next(chunks_there(array, facts), None) is not None
 
 
 def refuse_hardly_any(facts: ArrayFacts, there: int) -> None:
@@ -87,8 +83,15 @@ def refuse_hardly_any(facts: ArrayFacts, there: int) -> None:
         raise ValueError(f"only {there} of its {count:,} chunks are there")
 
 
-def _is_chunk(name: str) -> bool:
-    return name not in METADATA_FILES and name[0] != "."
+def _place_of(path: Path, array: Path, facts: ArrayFacts) -> tuple[int, ...] | None:
+    """The number of a chunk along each axis by its file; None for what others put there (``Thumbs.db``)."""
+    text = path.relative_to(array).as_posix()
+    numbers = text.removeprefix(facts.prefix).split(facts.separator)
+    if not text.startswith(facts.prefix) or not all(number.isdecimal() for number in numbers):
+        return None
+    place, counts = tuple(map(int, numbers)), facts.counts
+    inside = len(place) == len(counts) and all(map(operator.lt, place, counts))
+    return place if inside else None
 
 
 def _led_out(name: str) -> DataError:

@@ -15,7 +15,6 @@ import numpy as np
 from cellflow.errors import DataError
 
 _GROUP_FILES = ("zarr.json", ".zgroup", ".zattrs")
-METADATA_FILES = {"zarr.json", ".zgroup", ".zattrs", ".zarray", ".zmetadata"}
 _LARGEST_JSON = 2**28
 """Bytes; properties of a million cells take half of it."""
 _LONGEST = 2**40

@@ -139,7 +139,7 @@ def write_audit_list(path: Path, rows: Iterable[AuditRow]) -> None:
 
 
 def read_audit_list(path: Path) -> list[AuditRow]:
-    """Read a list, as it was written or as a spreadsheet saved it.
+    """Read what `apply` goes by in a list, as it was written or as a spreadsheet saved it; the rest has its defaults.
 
     Raises
     ------

@@ -28,6 +28,7 @@ from urllib.request import urlopen
 from cellflow.errors import CheckpointError, DownloadError
 from cellflow.storage.atomic import atomic_path, remove_leftovers, write_json
 from cellflow.storage.locks import hold_lock
+from cellflow.storage.nearby import is_file
 from cellflow.storage.records import dict_or_empty, read_json
 
 __all__ = ["model_file", "model_files", "models_folder"]
@@ -111,7 +112,9 @@ def model_files(
     CheckpointError
         If there is no such file and no such model, or a file is not the one that was first seen.
     """
-    path, folder = Path(name).expanduser(), models_folder()
+    path, folder = Path(name), models_folder()
+    with suppress(RuntimeError):  # ~name where no such user is known
+        path = path.expanduser()
     found = _at(path)
     if found:
         return found
@@ -137,7 +140,7 @@ def model_file(
     DownloadError, CheckpointError
         As `model_files`; or if the name means four files.
     """
-    several = name in FOURFOLD and not Path(name).is_file()  # known before anything is fetched
+    several = name in FOURFOLD and not is_file(Path(name))  # known before anything is fetched
     files = () if several else model_files(name, fetch=fetch, show_progress=show_progress)
     if len(files) == 1:
         return files[0]
@@ -150,10 +153,10 @@ def model_file(
 
 def _at(start: Path) -> tuple[Path, ...]:
     """The file of this name, else the four with numbers behind it, else none."""
-    if start.is_file():
+    if is_file(start):
         return (start,)
     four = _numbered(start)
-    return four if all(item.is_file() for item in four) else ()
+    return four if all(map(is_file, four)) else ()
 
 
 def _numbered(start: Path) -> tuple[Path, ...]:
@@ -173,13 +176,13 @@ def _refuse(name: str, path: Path, folder: Path) -> NoReturn:
                 f"{name} is {what}. cellflow takes Cellpose's U-Nets, such as cyto3 and nuclei, and "
                 "files of models that were trained from them."
             )
-    inside = sorted(path.glob("*.pt"))
-    if inside:
-        raise CheckpointError(
-            f"{path} is a folder. Give a model file in it: {inside[0]}", path=path
-        )
+    with suppress(OSError):  # a text that is too long for a name
+        if inside := sorted(path.glob("*.pt")):
+            raise CheckpointError(
+                f"{path} is a folder. Give a model file in it: {inside[0]}", path=path
+            )
     places = {str(place): None for place in (path, folder / name)}
-    parts = [item.name for start in places for item in _numbered(Path(start)) if item.is_file()]
+    parts = [item.name for start in places for item in _numbered(Path(start)) if is_file(item)]
     there = [item.name for item in folder.glob("[!.]*") if item.suffix not in _NO_MODELS]
     known = dict.fromkeys(["cyto3", *MEANT, *FOURFOLD, *OFFERED, *sorted(there)])
     near = difflib.get_close_matches(name, known, 3)

@@ -3,7 +3,7 @@
 ::
 
     dataset.json    format, version, source layout, counts, data hash
-    images.csv      one row per image; every column beyond ours is kept as text
+    images.csv      one row per image; columns beyond ours are kept as text, without blanks around it
     instances.csv   id,annotation: one row per cell, row-major 1-indexed runs
     images/         the source files, byte for byte (an image in several files becomes one file)
     labels/ID.tif   label maps; where cells overlap the pixel goes to the smaller one
@@ -149,7 +149,7 @@ class Dataset:
         """
         path, most = self._image_path(image_id), room_for(math.prod(self._shape(image_id)))
         pixels = read_image(path, max_pixels=most)
-        self._check_shape(image_id, (pixels.shape[0], pixels.shape[1]))
+        self._check_shape(image_id, pixels.shape[:2], path)
         return pixels
 
     def open_large(
@@ -159,7 +159,7 @@ class Dataset:
         path, most = self._image_path(image_id), room_for(math.prod(self._shape(image_id)))
         image = open_large_image(path, level=level, pixel_size=pixel_size, max_pixels=most)
         try:
-            self._check_shape(image_id, image.levels[0])
+            self._check_shape(image_id, image.levels[0], path)
         except DataError:
             image.close()
             raise
@@ -168,8 +168,8 @@ class Dataset:
     def _image_path(self, image_id: str) -> Path:
         return self.path / "images" / str(self._value(image_id, "file"))
 
-    def _check_shape(self, image_id: str, found: tuple[int, int]) -> None:
-        path, shape = self._image_path(image_id), self._shape(image_id)
+    def _check_shape(self, image_id: str, found: tuple[int, ...], path: Path) -> None:
+        shape = self._shape(image_id)
         if found != shape:
             text = (
                 f"{path}: expected {shape[0]} x {shape[1]} (height x width) as images.csv "
@@ -187,9 +187,20 @@ class Dataset:
         return names if len(names) == self._value(image_id, "channels") else ()
 
     def labels(self, image_id: str) -> NDArray[np.int32]:
-        """Label map for training, ``(H, W)`` int32: a disputed pixel belongs to the smaller cell."""
-        most = room_for(math.prod(self._shape(image_id)))
-        return read_labels(self.path / "labels" / f"{image_id}.tif", max_pixels=most)
+        """Label map for training, ``(H, W)`` int32: a disputed pixel belongs to the smaller cell.
+
+        Raises
+        ------
+        DataError
+            If the id is unknown, or the file is missing, damaged or of another size than recorded.
+        """
+        path, most = (
+            self.path / "labels" / f"{image_id}.tif",
+            room_for(math.prod(self._shape(image_id))),
+        )
+        labels = read_labels(path, max_pixels=most)
+        self._check_shape(image_id, labels.shape, path)
+        return labels
 
     def instances(self, image_id: str) -> Instances:
         """The cells of one image, which may overlap."""

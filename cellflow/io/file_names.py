@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from pathlib import PureWindowsPath
+from collections.abc import Container, Iterable
+from pathlib import PurePath, PureWindowsPath
 from unicodedata import normalize
 
 from cellflow.io.images import IMAGE_SUFFIXES
@@ -12,18 +12,34 @@ from cellflow.io.images import IMAGE_SUFFIXES
 __all__ = [
     "id_of",
     "image_filter",
+    "image_id_of",
     "kind_of",
+    "known_map_name",
     "known_name",
     "longer",
     "mask_filters",
     "match_id",
     "name_of",
+    "stem_of",
 ]
+
+OME = ".ome"
+"""What an OME-TIFF or OME-Zarr may have before its ending, and what then is a part of an image's id."""
 
 _WORDS = "man_seg|ground_?truth|gt|masks?|labels?|seg|segmentations?|annotations?|annot|instances?"
 _APART = r"[ _.\-]"
 _BEFORE = re.compile(rf"(?:{_WORDS})(?:{_APART}+|(?=\d))(?=.)", re.IGNORECASE)
 _AFTER = re.compile(rf"(?<=.)(?:{_APART}+|(?<=\d))(?:{_WORDS})\Z", re.IGNORECASE)
+
+
+def stem_of(path: PurePath) -> str:
+    """The name of a file without its ending, and without the ``.ome`` before it, which filters do not know."""
+    return path.stem.removesuffix(OME)
+
+
+def image_id_of(path: PurePath, name_filter: str) -> str | None:
+    """The id of an image by its file; None where the name is not of this kind."""
+    return id_of(stem_of(path), name_filter) if name_filter else path.stem
 
 
 def id_of(stem: str, name_filter: str) -> str | None:
@@ -95,14 +111,19 @@ def _apart(one: str, other: str) -> bool:
     return not (sides.isalpha() or sides.isdigit()) or len(sides) < 2
 
 
-def match_id(text: str, known: Iterable[str]) -> str | None:
+def match_id(text: str, known: Container[str]) -> str | None:
     """Find an id of a table among the images' ids; `NAME.png` is taken for `NAME`, in either form of Unicode."""
     path = PureWindowsPath(text)  # which takes the separators of every system
     is_file = path.suffix.lower() in (*IMAGE_SUFFIXES, ".zarr")
     return known_name(text, known) or (known_name(path.stem, known) if is_file else None)
 
 
-def known_name(name: str, known: Iterable[str]) -> str | None:
+def known_name(name: str, known: Container[str]) -> str | None:
     """The one of `known` that is `name`, written as it is or with accents as Excel (NFC) or macOS (NFD) has them."""
     forms = name, normalize("NFC", name), normalize("NFD", name)
     return next((form for form in forms if form in known), None)
+
+
+def known_map_name(name: str, known: Container[str]) -> str:
+    """The id of a label map, which is that of an image among `known` if there is one: NAME for ``NAME.ome.tif`` too."""
+    return known_name(name, known) or known_name(name + OME, known) or name

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 from cellflow.io import _image_header as header
-from cellflow.io import _jpeg2000, _ome_zarr, _tiff
+from cellflow.io import _jpeg, _jpeg2000, _ome_zarr, _tiff
 from cellflow.io._damage import check_numbers, damage_told, unreadable
 from cellflow.io._zarr_metadata import is_zarr
 from cellflow.io.image_folders import IMAGE_SUFFIXES, is_text, list_images, passed_over
@@ -90,12 +90,13 @@ def read_image(path: Path, *, max_pixels: int | None = None) -> NDArray[Any]:
 
 
 def image_shape(path: Path) -> tuple[int, ...]:
-    """Shape of what `read_image` gives, ``(H, W)`` or ``(H, W, C)``, for most files from the header alone.
+    """Shape of what `read_image` gives, ``(H, W)`` or ``(H, W, C)``, for most files without unpacking the pixels.
 
     Raises
     ------
     DataError
-        If the file is not an image that `read_image` takes.
+        If the file is no image that is known; of one that `read_image` refuses for its pixels or colours there may
+        be a shape.
     """
     if is_zarr(path):
         with damage_told(path, _ZARR):
@@ -122,10 +123,10 @@ def _read(path: Path, *, indices: bool, most: int | None) -> NDArray[Any]:
             return _checked(_ome_zarr.read_pixels(path, most), path)
     data, kind = _read_bytes(path)
     with damage_told(path, kind):
-        if indices and _is_lossy(path, data, kind):
+        if indices and (lossy := _lossy_packing(path, data, kind)):
             raise DataError(
-                f"{path}: a label map with {'JPEG' if kind == 'TIFF' else kind} compression, which changes "
-                "labels along every outline. Export it again as TIFF or PNG.",
+                f"{path}: a label map with {lossy} compression, which changes labels along every outline. "
+                f"Export it again as {'TIFF without it' if kind == 'TIFF' else 'TIFF'} or PNG.",
                 path=path,
             )
         if kind == "TIFF":
@@ -136,21 +137,21 @@ def _read(path: Path, *, indices: bool, most: int | None) -> NDArray[Any]:
             header.refuse_swollen(header.claim(picture, data, kind), len(data), kind)
             refuse_large((picture.height, picture.width), most)
             header.refuse_animation(picture)
-            how = header.orientation(picture, data)
             if indices and picture.mode == "P":
                 pixels = header.stored(picture)
             elif kind == "BMP":  # of a damaged one the decoder of imagecodecs reads on in memory
                 pixels = np.asarray(picture if picture.mode == "L" else picture.convert("RGB"))
             else:
                 pixels = _decode(data, kind, path)
+            how = header.orientation(picture, data)  # last, as it may read a PNG to its end
         return _checked(header.turn(pixels, how), path)
 
 
-def _is_lossy(path: Path, data: bytes, kind: str) -> bool:
-    """Whether pixels do not come back as they were, or nothing says that they do."""
+def _lossy_packing(path: Path, data: bytes, kind: str) -> str:
+    """The compression from which pixels do not come back as they were, or of which nothing says that they do."""
     if kind == "TIFF":
-        return _tiff.is_lossy(path)
-    return kind in _LOSSY or (kind == "WebP" and data[12:16] != b"VP8L")
+        return _tiff.lossy_packing(path)
+    return kind if kind in _LOSSY or (kind == "WebP" and data[12:16] != b"VP8L") else ""
 
 
 def _read_jpeg2000(data: bytes, most: int | None) -> NDArray[Any]:
@@ -166,7 +167,7 @@ def _read_jpeg2000(data: bytes, most: int | None) -> NDArray[Any]:
 
 def _decode(data: bytes, kind: str, path: Path) -> NDArray[Any]:
     pixels = np.asarray(_DECODERS[kind](data))
-    if kind == "JPEG" and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+    if kind == "JPEG" and not _jpeg.is_whole(data):
         raise ValueError("the end of the image is missing")
     if kind == "JPEG" and pixels.ndim == 3 and pixels.shape[2] == 4:
         raise DataError(f"{path}: a CMYK JPEG; save it as grey or RGB.", path=path)
@@ -222,11 +223,11 @@ def read_masks(
             "neither scaled nor smoothed."
         )
         raise DataError(text, path=path, found=pixels.dtype)
-    masks = pixels.astype(np.int64)
-    if masks.size and masks.min() < 0:
-        text = f"{path}: expected labels of 0 and more, found {masks.min()}."
-        raise DataError(text, path=path, expected=0, found=masks.min())
-    return masks
+    low, high = pixels.min(initial=0), pixels.max(initial=0)
+    if low < 0 or float(high) >= 2**63:
+        text = f"{path}: expected labels of 0 and more, found {low if low < 0 else high}. Export the labels themselves."
+        raise DataError(text, path=path, expected=0, found=low if low < 0 else high)
+    return pixels.astype(np.int64)
 
 
 def _labels_of_picture(path: Path, pixels: NDArray[Any]) -> NDArray[np.int64]:
@@ -307,7 +308,8 @@ def write_planes(
 ) -> None:
     """Write an image ``(H, W)`` or ``(H, W, C)`` without loss, as a TIFF of one plane a channel.
 
-    Where something is known of its channels or pixels, it is an OME-TIFF that says so.
+    Where something is known of its channels or pixels, it is an OME-TIFF that says so; of numbers that OME has no name
+    for (64 bit whole ones, 16 bit real ones) a plain TIFF without it.
     """
     planes = pixels if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
     metadata: dict[str, Any] = {"axes": "CYX"[-planes.ndim :]}
@@ -324,8 +326,19 @@ def write_planes(
 
 
 def read_labels(path: Path, *, max_pixels: int | None = None) -> NDArray[np.int32]:
-    """Read a label map that `write_labels` wrote, as ``(H, W)`` int32."""
-    return read_masks(path, max_pixels=max_pixels).astype(np.int32)
+    """Read a label map that `write_labels` wrote, as ``(H, W)`` int32.
+
+    Raises
+    ------
+    DataError
+        As `read_masks`, and for a number that int32 does not hold.
+    """
+    masks = read_masks(path, max_pixels=max_pixels)
+    top, most = int(masks.max(initial=0)), np.iinfo(np.int32).max
+    if top > most:
+        text = f"{path}: expected labels of at most {most:,}, found {top:,}. Number the cells from 1 on."
+        raise DataError(text, path=Path(path), expected=most, found=top)
+    return masks.astype(np.int32)
 
 
 def _read_bytes(path: Path) -> tuple[bytes, str]:

@@ -145,7 +145,7 @@ class KaggleDatasets:
         Parameters
         ----------
         folder : Path
-            What goes in; the client's own dataset-metadata.json is written beside it.
+            What goes in; the client's own dataset-metadata.json is written into it.
         reference : str
             OWNER/SLUG.
         title : str

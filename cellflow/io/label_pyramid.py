@@ -42,7 +42,7 @@ def create_label_pyramid(
     image: Path | None = None,
     pixel_size: PixelSize | None = None,
 ) -> LabelPyramid:
-    """Make the groups and arrays of a label map; every pixel is background. What is there is kept.
+    """Make the groups and arrays of a label map; every pixel is background.
 
     Parameters
     ----------

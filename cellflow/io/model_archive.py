@@ -9,13 +9,14 @@ import json
 import re
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from cellflow.errors import CheckpointError
+from cellflow.errors import CheckpointError, DataError
 from cellflow.storage.atomic import atomic_path
 from cellflow.storage.hashing import hash_file
 from cellflow.storage.records import dict_or_empty
@@ -31,7 +32,7 @@ MAX_RATIO = 200
 """Bytes that a byte of the file may become; JSON of style models shrinks to a third, zeros to a thousandth."""
 _SMALL = 2**20
 """Members up to this size are not measured by their ratio."""
-_NAME = re.compile(r"(?!\.)[^/\\:*?\"<>|\x00-\x1f]{1,150}(?<![. ])")
+_NAME = re.compile(r"(?!\.)[^/\\:*?\"<>|\x00-\x1f]{1,200}(?<![. ])")
 """Names of files on any system, none of them hidden."""
 _MEMBER = re.compile(rf"(?:{_NAME.pattern}/){{0,3}}{_NAME.pattern}")
 """Such names in up to three folders."""
@@ -54,7 +55,17 @@ def write_archive(path: Path, files: Mapping[str, Path], facts: Mapping[str, Any
         Files by their names in the archive.
     facts : mapping
         JSON types; ``name`` is the name of the run. They stand in ``archive.json`` above the list of files.
+
+    Raises
+    ------
+    DataError
+        If a name could not be unpacked everywhere.
     """
+    wrong = [name for name in files if not _MEMBER.fullmatch(name)]
+    wrong += [facts["name"]] * (not _NAME.fullmatch(facts["name"]))
+    if wrong:
+        text = f"{path}: {wrong[0]!r} cannot be a name in an archive. Rename it: letters, digits and . _ + - will do."
+        raise DataError(text, path=path, found=wrong[0])
     listed = {
         name: {"size": file.stat().st_size, "hash": hash_file(file)} for name, file in files.items()
     }
@@ -64,7 +75,7 @@ def write_archive(path: Path, files: Mapping[str, Path], facts: Mapping[str, Any
         for name, file in files.items():
             with (
                 file.open("rb") as source,
-                archive.open(_member(name), "w", force_zip64=True) as to,
+                archive.open(_member(name, file), "w", force_zip64=True) as to,
             ):
                 shutil.copyfileobj(source, to, 1 << 20)
 
@@ -101,9 +112,12 @@ def unpacked_archive(path: Path) -> Iterator[Path]:
         yield folder
 
 
-def _member(name: str) -> zipfile.ZipInfo:
+def _member(name: str, file: Path | None = None) -> zipfile.ZipInfo:
+    """What the table says of a member; a large one that would shrink more than is unpacked again is stored."""
     info = zipfile.ZipInfo(name, _DATE)
     shrinks = not name.endswith(_STORED)
+    if shrinks and file is not None and (size := file.stat().st_size) > _SMALL:
+        shrinks = size <= MAX_RATIO * len(zlib.compress(file.read_bytes())) // 2
     info.compress_type = zipfile.ZIP_DEFLATED if shrinks else zipfile.ZIP_STORED
     info.external_attr = 0o644 << 16
     return info

@@ -126,5 +126,4 @@ def _is_printed(micrometres: float) -> bool:
 def _micrometres(unit: str) -> float:
     """Micrometres of a unit of length; nan of another unit, such as pixel."""
     text = re.sub(r"\\u00b5|\\u03bc|Âµ|Î¼|μ", "µ", unit.strip(), flags=re.IGNORECASE)
-    text = text.replace("\xb5", "µ").lower()
-    return _MICROMETRES.get(text, math.nan)
+    return _MICROMETRES.get(text.lower(), math.nan)

@@ -8,7 +8,7 @@ from pathlib import Path
 from shlex import quote
 
 from cellflow.errors import DataError
-from cellflow.io.file_names import id_of
+from cellflow.io.file_names import id_of, stem_of
 from cellflow.io.images import IMAGE_SUFFIXES, list_images, passed_over
 from cellflow.io.tables import find_table
 from cellflow.storage.sizes import few_text, plural
@@ -133,8 +133,8 @@ def is_kaggle_layout(folder: Path) -> bool:
 
 def is_image_folder(folder: Path) -> bool:
     """Whether it holds one image and masks, none of which has the name of the image: then it is a data set."""
-    images, masks = folder / IMAGE_FOLDERS[0], folder / MASK_FOLDERS[0]
-    if not (images.is_dir() and masks.is_dir()):
+    images, masks = find_folder(folder, IMAGE_FOLDERS[:1]), find_folder(folder, MASK_FOLDERS[:1])
+    if images is None or masks is None:
         return False
     names = [file.stem for file in list_images(images)]
     if len(names) != 1:
@@ -162,7 +162,7 @@ def has_label_maps(folder: Path, mask_filter: str = "") -> bool:
     Beside the images, in a folder for masks, in files of Cellpose's GUI, or as ``ID/masks/`` with a file for
     each cell. Formats that say less of cells leave such a folder to those that read these.
     """
-    stems = [path.stem for path in list_images(folder)]
+    stems = [stem_of(path) for path in list_images(folder)]
     kinds = filter(None, (*CELLPOSE_MASKS, mask_filter))
     if any(id_of(stem, kind) is not None for kind in kinds for stem in stems):
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from cellflow.errors import CellflowError, DataError
 from cellflow.storage.sizes import few_text
@@ -19,7 +19,7 @@ class Problems:
     limit = 20
 
     def __init__(self) -> None:
-        self._causes: list[list[tuple[str, str]]] = []
+        self._causes: list[list[_Message]] = []
         self._facts: list[dict[str, Any]] = []
 
     def add(self, message: object, name: str = "") -> None:
@@ -32,7 +32,7 @@ class Problems:
             Whom it is about. Messages that differ in this name and in numbers only have one cause: the
             first is shown, and the names of the others.
         """
-        new = str(message), name
+        new = _Message.of(str(message), name)
         for found in self._causes:
             if _same_cause(found[0], new):
                 found.append(new)
@@ -48,7 +48,7 @@ class Problems:
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """Every message with the name it is about, those of one cause together."""
-        return (item for found in self._causes for item in found)
+        return ((item.text, item.name) for found in self._causes for item in found)
 
     def raise_if_any(self) -> None:
         """Raise one `DataError` with a line for each cause, if there is one."""
@@ -68,26 +68,40 @@ class EveryProblem(Problems):
     limit = sys.maxsize
 
 
-def _same_cause(one: tuple[str, str], other: tuple[str, str]) -> bool:
-    """Whether two messages, each with the name it is about, say the same of two names."""
-    words, others = one[0].split(), other[0].split()
-    return len(words) == len(others) and all(
-        a == b
-        or _without(a, one[1]) == _without(b, other[1])
-        or _numberless(b) in _renamed(a, one[1], other[1])
-        for a, b in zip(words, others, strict=True)
+class _Message(NamedTuple):
+    """A message, the name it is about, and its words, as they are and without name and numbers."""
+
+    text: str
+    name: str
+    words: list[str]
+    plain: list[str]
+
+    @classmethod
+    def of(cls, text: str, name: str) -> _Message:
+        words = text.split()
+        return cls(text, name, words, [_without(word, name) for word in words])
+
+
+def _same_cause(one: _Message, other: _Message) -> bool:
+    """Whether two messages say the same of two names."""
+    return len(one.words) == len(other.words) and all(
+        a == b or plain == others or _numberless(b) in _renamed(a, one.name, other.name)
+        for a, b, plain, others in zip(one.words, other.words, one.plain, other.plain, strict=True)
     )
 
 
 def _renamed(word: str, name: str, other: str) -> set[str]:
     """A word with one place of a name taken by another: ``exp_a/a.png`` holds ``a`` twice, and names it once."""
-    places = [found.start() for found in re.finditer(re.escape(name), word)] if name else []
+    places, at = [], word.find(name) if name else -1
+    while at >= 0:
+        places.append(at)
+        at = word.find(name, at + len(name))
     return {_numberless(word[:place] + other + word[place + len(name) :]) for place in places}
 
 
 def _without(word: str, name: str) -> str:
     """A word without numbers and without a name, unless that is part of a longer name."""
-    if name:
+    if name and name in word:
         word = re.sub(rf"(?<![^\W_]){re.escape(name)}(?![^\W_])", "<>", word)
     return _numberless(word)
 
@@ -96,9 +110,9 @@ def _numberless(word: str) -> str:
     return re.sub(r"[0-9]+", "#", word)
 
 
-def _one_line(found: list[tuple[str, str]]) -> str:
-    text, first = found[0]
-    names = sorted({name for _, name in found} - {first})
+def _one_line(found: list[_Message]) -> str:
+    text, first, *_ = found[0]
+    names = sorted({message.name for message in found} - {first})
     if len(found) == 1:
         return text
     others = f" ({few_text(names)})" if names else ""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cellflow.errors import DataError
 from cellflow.io.formats.geojson import read_regions
 from cellflow.io.shapes import FARTHEST, Outline, box_of, closed, instances_from_outlines
+from cellflow.storage.nearby import is_file
 from cellflow.storage.sizes import few_text, plural
 from cellflow.types import Box
 
@@ -74,7 +75,7 @@ def check_roi(text: str | Path) -> None:
     DataError
         If it is neither.
     """
-    if not _BOX.fullmatch(str(text)) and not Path(text).is_file():
+    if not _BOX.fullmatch(str(text)) and not is_file(Path(text)):
         raise DataError(
             f"{text}: expected {_ORDER}, or a GeoJSON file with annotations; there is no such file.",
             path=Path(text),

@@ -89,7 +89,7 @@ def instances_from_outlines(outlines: Sequence[Outline], shape: tuple[int, int])
     Instances
         As many as there are outlines; one without a pixel's centre inside has no run.
     """
-    runs = [_runs(pixels) for pixels in _pixels(outlines, shape)]
+    runs = list(_runs(outlines, shape))
     none = np.zeros(0, dtype=np.int64)
     return Instances(
         shape,
@@ -142,14 +142,23 @@ class _Window:
         return cls(left, top, right - left, bottom - top, list(filter(None, rings)), out)
 
 
-def _pixels(outlines: Sequence[Outline], shape: tuple[int, int]) -> Iterator[NDArray[np.int64]]:
-    """Sorted indices of each cell's pixels in the flattened image."""
+def _runs(
+    outlines: Sequence[Outline], shape: tuple[int, int]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Starts in the flattened image, and lengths, of the runs of each cell's pixels."""
     for sheet in _sheets([_Window.of(outline, shape) for outline in outlines]):
         painted, row = _painted(sheet), 0
         for window in sheet:
-            ys, xs = np.nonzero(painted[row : row + window.height, : window.width])
+            inside = painted[row : row + window.height, : window.width].view(np.int8)
             row += window.height
-            yield np.asarray((ys + window.top) * shape[1] + xs + window.left, dtype=np.int64)
+            edges = np.diff(inside, axis=1, prepend=0, append=0)
+            ys, xs = np.nonzero(edges == 1)
+            starts = (ys + window.top) * shape[1] + xs + window.left
+            ends = starts - xs + np.nonzero(edges == -1)[1]
+            new = np.ones(len(starts), dtype=bool)
+            new[1:] = starts[1:] != ends[:-1]  # else a run goes on in the next row
+            last = np.append(new[1:], True)[: len(new)]
+            yield starts[new], ends[last] - starts[new]
 
 
 def _sheets(windows: Sequence[_Window]) -> Iterator[list[_Window]]:
@@ -181,9 +190,3 @@ def _painted(sheet: Sequence[_Window]) -> NDArray[np.uint8]:
     if not polygons:
         return np.zeros(size, dtype=np.uint8)
     return np.asarray(rasterize(polygons, out_shape=size, dtype="uint8"))
-
-
-def _runs(pixels: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Starts and lengths of the runs of sorted pixels."""
-    first = np.flatnonzero(np.diff(pixels, prepend=-2) != 1)
-    return pixels[first], np.diff(first, append=len(pixels)).astype(np.int64)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
+from unicodedata import normalize
 
 import numpy as np
 import pandas as pd
@@ -27,6 +28,14 @@ from cellflow.types import Instances
 __all__ = ["FileImage", "Source", "SourceImage", "by_id", "check_ids"]
 
 Shape = tuple[int, int]
+_OF_WINDOWS = {
+    "con",
+    "prn",
+    "aux",
+    "nul",
+    *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10)),
+}
+"""Names that Windows gives to devices, whatever the ending."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,6 +256,12 @@ def by_id(images: Iterable[S], problems: Problems | None = None) -> dict[str, S]
 
 
 def _same_id(first: SourceImage, second: SourceImage) -> DataError:
+    if first.path == second.path:  # of a table or a list, or one that was named twice
+        text = (
+            f"{first.path}: two images have the same id {first.id!r}. Ids are names without ending: rename or remove "
+            "one, or name the image once."
+        )
+        return DataError(text, id=first.id, path=second.path)
     beside = first.path.parent == second.path.parent
     one, other = (first.path.name, second.path.name) if beside else (first.path, second.path)
     where = f"{first.path.parent}: " if beside else ""
@@ -265,10 +280,12 @@ def check_ids(images: Iterable[SourceImage], problems: Problems) -> None:
         wrong = _wrong_name(image.id)
         if wrong:
             problems.add(f"{image.path}: {wrong}. Rename the image.", image.id)
-        other = seen.setdefault(image.id.casefold(), image.id)
+        other = seen.setdefault(normalize("NFC", image.id).casefold(), image.id)
         if other != image.id:
+            same = other.casefold() == image.id.casefold()
+            how = "in capitals only" if same else "only in the way accents are written"
             problems.add(
-                f"{image.path}: the ids {other!r} and {image.id!r} differ in capitals only. "
+                f"{image.path}: the ids {other!r} and {image.id!r} differ {how}. "
                 "Rename one: they would be one file on some computers.",
                 image.id,
             )
@@ -285,4 +302,6 @@ def _wrong_name(image_id: str) -> str | None:
         )
     if image_id[0] == "." or len(image_id.encode()) > 200:
         return f"the id {image_id!r} cannot be a file name: it starts with a dot or is too long"
+    if image_id.partition(".")[0].casefold() in _OF_WINDOWS:
+        return f"the id {image_id!r} cannot be a file name on Windows"
     return None

@@ -228,7 +228,7 @@ def _read(path: Path, separator: str, *, exact: bool = False) -> Iterator[tuple[
                 if line == 1 and _SEP.fullmatch(separator.join(values)):
                     line = 2
                     continue  # what tells Excel the separator
-                if len(values) == 1 or any(value.strip() for value in values):
+                if any(value.strip() for value in values):
                     yield line, values if exact else [value.strip() for value in values]
                 line = reader.line_num + 1
     except UnicodeDecodeError as error:

@@ -19,6 +19,7 @@ from cellflow.errors import CheckpointError
 from cellflow.nn.networks import NETWORKS, Network
 from cellflow.storage.atomic import atomic_path
 from cellflow.storage.zips import names_in_zip
+from cellflow.types import shorten
 
 __all__ = [
     "Loaded",
@@ -180,6 +181,10 @@ def _read(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: expected a dictionary of weights, found {type(state).__name__}."
         )
+    odd = [key for key in state if not isinstance(key, str)]
+    if odd:
+        text = f"{path} is no model file: {shorten(repr(odd[0]), 80)} is no name of weights."
+        raise CheckpointError(text, path=path, found=odd[0])
     return cast("dict[str, Any]", state)
 
 

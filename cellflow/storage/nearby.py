@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import difflib
+from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 
 from cellflow.storage.sizes import few_text
 
-__all__ = ["beside", "nearby"]
+__all__ = ["beside", "is_file", "nearby"]
 
 _CLOSE = 0.6
 """How alike two names must be for one to be a slip of the other, 1 being equal."""
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a text that is too long for a name is none."""
+    with suppress(OSError):
+        return path.is_file()
+    return False
 
 
 def nearby(path: Path) -> str:

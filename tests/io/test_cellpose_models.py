@@ -394,3 +394,9 @@ def test_progress_is_shown(server: ModelServer) -> None:
     size = len(server.files["cyto3"])
     assert shown[-1] == ("fetching cyto3", size, size)
     assert [came for _, _, came in shown] == sorted({came for _, _, came in shown})
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/m", "a" * 300, "~"])
+def test_texts_that_are_no_paths(name: str, folder: Path) -> None:
+    with pytest.raises(CheckpointError, match="No model file"):
+        model_files(name)

@@ -561,3 +561,30 @@ def test_memory_is_that_of_the_masks_and_not_of_the_file(
     assert sum(len(item.instances()) for item in source.images.values()) == 4000
     assert size > 4_000_000
     assert peak < size / 3
+
+
+def test_a_crowd_beside_what_has_no_mask_is_a_crowd(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    crowd = cell(2, 1, packed(ring()), iscrowd=1)
+    path = two_images(tmp_path, [cell(1, 1, []), crowd])
+    cells = {
+        name: len(item.instances())
+        for name, item in read_source(path, ReadOptions("truth")).images.items()
+    }
+    assert set(cells.values()) == {0}
+    assert "crowds are no single cells" in caplog.text
+
+
+def test_a_category_without_a_name(tmp_path: Path) -> None:
+    path = two_images(tmp_path)
+    content = json.loads(path.read_text())
+    content["categories"] = [{"id": 1, "name": None}]
+    path.write_text(json.dumps(content))
+    images = read_source(path, ReadOptions("truth")).images
+    assert all("None" not in image.columns.values() for image in images.values())
+
+
+def test_numbers_that_cancel_out(tmp_path: Path) -> None:
+    path = two_images(tmp_path, [cell(1, 1, [[10**400, 1, -(10**400), 2, 3, 3]])])
+    assert "expected numbers in a polygon" in fails(path)

@@ -17,7 +17,7 @@ from cellflow.io.fold_table import (
     read_fold_table,
     write_fold_table,
 )
-from cellflow.io.images import read_image
+from cellflow.io.images import read_image, write_labels
 from cellflow.io.source import FileImage
 from cellflow.numeric.rle import instances_from_rles, rles_from_instances
 from cellflow.storage.hashing import hash_array
@@ -225,3 +225,12 @@ def test_damaged_facts_are_refused_with_their_name(tmp_path: Path, text: str) ->
         read_fold_facts(path)
     path.with_suffix(".json").unlink()
     assert read_fold_facts(path) == {}
+
+
+def test_labels_of_another_size(folder: Path) -> None:
+    name = Dataset.open(folder).ids[0]
+    write_labels(folder / "labels" / f"{name}.tif", np.ones((3, 4), np.uint8))
+    with pytest.raises(
+        DataError, match=rf"{name}\.tif: expected .* as images\.csv says, found 3 x 4"
+    ):
+        Dataset.open(folder).labels(name)

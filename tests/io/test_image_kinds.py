@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import struct
 import tracemalloc
+import zlib
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,15 @@ import tifffile
 from PIL import Image
 
 from cellflow.errors import DataError
-from cellflow.io.images import image_shape, list_images, passed_over, read_image, read_masks
+from cellflow.io.images import (
+    image_shape,
+    list_images,
+    passed_over,
+    read_image,
+    read_labels,
+    read_masks,
+    write_labels,
+)
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (40, 30), dtype=np.uint8)
@@ -395,3 +406,63 @@ def test_all_numbers_that_tiffs_hold(tmp_path: Path, dtype: Any) -> None:
     tifffile.imwrite(path, pixels)
     found = read_image(path)
     assert found.dtype == dtype and np.array_equal(found, pixels)
+
+
+@pytest.mark.parametrize("packing", ["jpeg", "jpeg2000", "jpegxl", "jpegxr", "webp", "lerc"])
+def test_packings_of_pictures_are_none_for_labels(tmp_path: Path, packing: str) -> None:
+    """Nothing says that they did not change a number, and most of them do."""
+    path = tmp_path / "a.tif"
+    pixels = np.repeat(np.arange(40, dtype=np.uint8), 30).reshape(40, 30)
+    if packing == "webp":
+        pixels = np.dstack([pixels] * 3)
+    tifffile.imwrite(path, pixels, compression=packing)
+    assert read_image(path).shape == pixels.shape
+    with pytest.raises(
+        DataError, match=r"a\.tif: a label map with .*Export it again as TIFF without"
+    ):
+        read_masks(path)
+
+
+def test_what_stands_behind_a_jpeg_is_not_the_jpeg(tmp_path: Path) -> None:
+    """Telephones put a film there."""
+    pixels = RNG.integers(0, 255, (40, 30, 3), np.uint8)
+    for options in ({}, {"progressive": True}, {"restart_marker_blocks": 1}):
+        buffer = BytesIO()
+        Image.fromarray(pixels).save(buffer, "JPEG", **options)
+        whole, path = buffer.getvalue(), tmp_path / "a.jpg"
+        path.write_bytes(whole + b"film \xff\xda and more")
+        assert read_image(path).shape == pixels.shape
+        path.write_bytes(whole[: len(whole) // 2] + b"\xff")
+        with pytest.raises(DataError, match=r"a\.jpg: damaged or truncated JPEG"):
+            read_image(path)
+
+
+def test_a_palette_with_remarks_behind_the_pixels(tmp_path: Path) -> None:
+    image = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8), mode="P")
+    image.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+    path = tmp_path / "a.png"
+    image.save(path)
+    data, exif = path.read_bytes(), Image.Exif()
+    exif[274] = 6
+    remark = b"eXIf" + exif.tobytes()[6:]
+    chunk = struct.pack(">I", len(remark) - 4) + remark + struct.pack(">I", zlib.crc32(remark))
+    path.write_bytes(data[:-12] + chunk + data[-12:])
+    assert read_masks(path).tolist() == [[2, 0], [1, 1]]
+
+
+@pytest.mark.parametrize("value", [np.float32(1e20), np.uint64(2**63 + 5)])
+def test_numbers_that_no_label_has(tmp_path: Path, value: Any) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.full((4, 5), value))
+    with pytest.raises(DataError, match=r"expected labels of 0 and more, found [19]"):
+        read_masks(path)
+
+
+def test_labels_that_int32_does_not_hold(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    write_labels(path, np.array([[0, 3_000_000_000]]))
+    assert read_masks(path).max() == 3_000_000_000
+    with pytest.raises(
+        DataError, match=r"a\.tif: expected labels of at most 2,147,483,647, found 3,"
+    ):
+        read_labels(path)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cellflow.errors import CheckpointError
-from cellflow.io.model_archive import MANIFEST, unpacked_archive
+from cellflow.errors import CheckpointError, DataError
+from cellflow.io.model_archive import MANIFEST, unpacked_archive, write_archive
 from cellflow.storage.hashing import hash_file
 
 
@@ -63,3 +63,21 @@ def test_a_place_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("cellflow.io.model_archive.shutil.copyfileobj", full)
     with pytest.raises(CheckpointError, match="No space left"), unpacked_archive(path):
         pass
+
+
+@pytest.mark.parametrize("name", ["run:1", "run.", "exp?", "a" * 201])
+def test_a_run_whose_name_no_archive_may_have(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "a.json"
+    file.write_text("{}")
+    with pytest.raises(DataError, match="cannot be a name in an archive"):
+        write_archive(tmp_path / "a.zip", {"a.json": file}, {"name": name})
+    assert not (tmp_path / "a.zip").exists()
+
+
+def test_what_shrinks_to_nearly_nothing_comes_back(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    file.write_text("[" + "0," * 2_000_000 + "0]")
+    write_archive(tmp_path / "a.zip", {"a.json": file}, {"name": "a" * 200})
+    with unpacked_archive(tmp_path / "a.zip") as folder:
+        assert folder.name == "a" * 200
+        assert (folder / "a.json").read_bytes() == file.read_bytes()

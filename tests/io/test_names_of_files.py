@@ -26,8 +26,11 @@ from cellflow.config import FilesConfig, check_config
 from cellflow.errors import ConfigError, DataError
 from cellflow.io.dataset import Dataset
 from cellflow.io.file_names import id_of, image_filter, mask_filters, name_of
+from cellflow.io.formats import ReadOptions, read_source
 from cellflow.io.formats.seg_npy import write_seg_npy
 from cellflow.io.image_source import find_images
+from cellflow.io.problems import EveryProblem
+from cellflow.io.source import SourceImage, check_ids
 
 TEXT = st.text(string.ascii_lowercase + string.digits + "_-. ", min_size=1, max_size=6)
 
@@ -239,3 +242,37 @@ def test_the_filter_of_images_gives_their_ids(ids: set[str], start: str, end: st
 def test_words_for_masks() -> None:
     assert mask_filters(["gt_1", "a_GT", "Labels 3"]) == ["gt_*", "_GT", "Labels *"]
     assert mask_filters(["segment_1", "gta", "unlabel", "masks", "mosaic_1"]) == []
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [("a.ome.tif", "a_masks.ome.tif"), ("a.ome.tif", "a_masks.tif"), ("a.ome.tif", "a.ome_masks.tif"),
+     ("a.tif", "a_masks.ome.tif")],
+)  # fmt: skip
+def test_the_ome_before_an_ending_is_no_part_of_the_words(
+    image: str, mask: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    tifffile.imwrite(folder / image, np.arange(4800, dtype=np.uint16).reshape(60, 80))
+    tifffile.imwrite(folder / mask, labels(1))
+    name = Path(image).stem
+    assert prepared(folder).ids == [name]
+    assert list(read_source(folder, ReadOptions("truth")).images) == [name]
+    files = read_source(folder, ReadOptions("images")).images
+    assert [item.path.name for item in files.values()] == [image]
+
+
+def test_a_file_that_is_named_as_an_ending_is_an_image(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "_masks.tif", labels(1))
+    tifffile.imwrite(tmp_path / "_seg.tif", labels(1))
+    assert list(read_source(tmp_path, ReadOptions("images")).images) == ["_masks", "_seg"]
+
+
+def test_names_that_other_computers_do_not_have(tmp_path: Path) -> None:
+    problems = EveryProblem()
+    names = ["CON", "lpt1.x", "caf\u00e9", "cafe\u0301", "a", "A", "console"]
+    check_ids([SourceImage(name, tmp_path / name) for name in names], problems)
+    texts = [text for text, _ in problems]
+    assert ["on Windows" in text for text in texts] == [True, True, False, False]
+    assert "only in the way accents are written" in texts[2] and "in capitals only" in texts[3]

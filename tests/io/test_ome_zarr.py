@@ -436,3 +436,36 @@ def test_an_axis_that_nothing_is_as_long_as(tmp_path: Path, version: str, size: 
     for read in (read_image, open_large_image):
         with pytest.raises(DataError, match=rf"a\.zarr.*expected lengths of axes, found .*{size}"):
             read(path)
+
+
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_files_of_other_programs_are_no_chunks(tmp_path: Path, version: str) -> None:
+    """Google Drive and Windows put them into folders."""
+    path = tmp_path / "a.zarr"
+    pixels = np.arange(4000, dtype=np.uint16).reshape(2, 40, 50)
+    write_image(path, pixels, version=version)
+    for name in ("desktop.ini", "Thumbs.db", "c/desktop.ini"):
+        place = path / "0" / name
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(b"[.ShellClassInfo]" * 100_000)
+    assert np.array_equal(read_image(path), np.moveaxis(pixels, 0, -1))
+
+
+@pytest.mark.parametrize(
+    ("axes", "turned"),
+    [(["Y", "X"], False), (["x", "y"], True), ([{"name": "X", "type": "space"}, {"name": "Y", "type": "space"}], True)],
+)  # fmt: skip
+def test_names_of_axes(tmp_path: Path, axes: list[Any], turned: bool) -> None:
+    path = tmp_path / "a.zarr"
+    pixels = np.arange(2000, dtype=np.uint16).reshape(40, 50)
+    write_group(
+        path,
+        {"multiscales": [{"version": "0.4", "axes": axes, "datasets": [{"path": "0"}]}]},
+        "0.4",
+    )
+    write_array(path / "0", pixels, "0.4")
+    expected = pixels.T if turned else pixels
+    assert np.array_equal(read_image(path), expected)
+    assert image_shape(path) == expected.shape
+    with open_large_image(path) as image:
+        assert np.array_equal(image.read(image.box), expected)

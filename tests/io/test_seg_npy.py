@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import struct
+import time
 import tracemalloc
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -340,3 +341,11 @@ def test_a_plain_array_and_no_file(tmp_path: Path) -> None:
     np.save(tmp_path / "a_seg.npy", LABELS)
     assert "in place of a dictionary" in refused(tmp_path / "a_seg.npy")
     assert "there is no such file" in refused(tmp_path / "b_seg.npy")
+
+
+def test_marks_without_end(tmp_path: Path) -> None:
+    """Each was looked for in a copy of all before it."""
+    started = time.process_time()
+    path = stream_of(tmp_path / "a_seg.npy", b"(" * 200_000 + b"0" * 200_000 + b"}.")
+    assert refused(path)
+    assert time.process_time() - started < 5.0

@@ -178,3 +178,9 @@ def test_a_gzip_that_is_neither_text_nor_whole(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(DataError, match=r"train\.csv\.gz"):
         read_rows(path, ("id",))
+
+
+def test_lines_of_blanks_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "train.csv"
+    path.write_text(" \nid,annotation\na,1 2\n\t\n   \nb,3 4\n \n")
+    assert [row.values["id"] for row in read_rows(path, ("id", "annotation"))[1]] == ["a", "b"]

@@ -127,6 +127,9 @@ def test_model_files_of_odd_content(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=r"odd\.pt"):
             load_model_file(path)
     state: dict[str, Any] = dict(UNet.build().state_dict())
+    torch.save(state | {("a", 1): torch.zeros(1)}, path)
+    with pytest.raises(CheckpointError, match=r"odd\.pt is no model file: \('a', 1\) is no name"):
+        load_model_file(path)
     torch.save(state | {"output.2.bias": [0.0, 0.0, 0.0]}, path)
     with pytest.raises(CheckpointError, match=r"output\.2\.bias is no array of weights but list"):
         load_model_file(path)

@@ -9,6 +9,7 @@ import logging
 from pathlib import Path
 
 from cellflow.errors import DataError
+from cellflow.io._damage import unreadable
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.formats.coco import CocoFile
 from cellflow.io.formats.dataset_folder import DatasetFolder
@@ -62,11 +63,16 @@ def read_source(path: Path, options: ReadOptions) -> Source:
         If it is of no format, or something in it is wrong. What is wrong with single images of a
         source for `prepare` is in ``options.problems``.
     """
-    form = find_format(Path(path), options)
+    path = Path(path)
+    try:
+        path.exists()
+    except OSError as error:  # a text that is too long for a name
+        raise unreadable(path, error) from error
+    form = find_format(path, options)
     if form is None:
-        raise DataError(f"{path}: of no format that is known.", path=Path(path))
-    source = form.read(Path(path), options)
-    _tell_of_others(form, Path(path), options)
+        raise DataError(f"{path}: of no format that is known.", path=path)
+    source = form.read(path, options)
+    _tell_of_others(form, path, options)
     return source
 
 

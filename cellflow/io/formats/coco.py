@@ -8,7 +8,6 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import takewhile
@@ -26,6 +25,7 @@ from cellflow.io.formats.geojson import begins_as_geojson
 from cellflow.io.images import IMAGE_SUFFIXES, list_images
 from cellflow.io.source import FileImage, Shape, Source, SourceImage, by_id, check_ids
 from cellflow.numeric.coco_rle import instances_from_coco_rles
+from cellflow.storage.nearby import is_file
 from cellflow.storage.sizes import few_text, plural
 from cellflow.types import Instances
 
@@ -144,9 +144,8 @@ class _ImagePlaces:
         base = name.rsplit("/", 1)[-1]
         for tried in dict.fromkeys((name, base)):
             for root in self.roots:
-                with suppress(OSError):  # a name that is too long
-                    if (root / tried).is_file():
-                        return root / tried
+                if is_file(root / tried):
+                    return root / tried
         named = self._below.get(base) or self._alike.get(base.casefold(), [])
         found = [path for top, path in named if _agree(name, path.relative_to(top).with_name(base))]
         if len(found) > 1:

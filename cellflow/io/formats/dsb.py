@@ -14,7 +14,7 @@ from cellflow.errors import DataError
 from cellflow.io import places
 from cellflow.io._dataset_facts import is_dataset
 from cellflow.io.formats.base import ReadOptions, SourceFormat
-from cellflow.io.images import list_images, read_masks
+from cellflow.io.images import image_shape, list_images, read_masks
 from cellflow.io.problems import Problems
 from cellflow.io.source import FileImage, Shape, Source, SourceImage
 from cellflow.numeric.labels import instances_from_masks
@@ -57,7 +57,7 @@ class CellFiles(SourceFormat):
                 without.append(folder.name)
                 continue
             places.tell_of_passed_over(masks, log=options.log)
-            read = partial(_cells, list_images(masks))
+            read = partial(_cells, image, list_images(masks))
             images[folder.name] = FileImage(folder.name, image, read_cells=read)
         if without:
             _log.warning(
@@ -85,13 +85,11 @@ def _image_of(folder: Path, problems: Problems) -> Path | None:
     return files[0]
 
 
-def _cells(files: list[Path], shape: Shape | None) -> Instances:
+def _cells(image: Path, files: list[Path], shape: Shape | None) -> Instances:
     """The cells of an image, one a file."""
-    if shape is None and files:
-        rows, columns = read_masks(files[0]).shape
-        shape = rows, columns
     if shape is None:
-        raise DataError("The size of an image without cells is not known.")
+        rows, columns, *_ = image_shape(image)
+        shape = rows, columns
     return instances_from_masks(_masks(files, shape), shape)
 
 

@@ -14,13 +14,13 @@ from cellflow.errors import DataError
 from cellflow.io._damage import unreadable
 from cellflow.io._ome_zarr import images_in
 from cellflow.io._zarr_metadata import is_zarr
-from cellflow.io.file_names import id_of, kind_of
+from cellflow.io.file_names import image_id_of, kind_of, stem_of
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.image_folders import SLIDE_FILES, SLIDE_SUFFIXES
 from cellflow.io.images import IMAGE_SUFFIXES, list_images
 from cellflow.io.places import OUTPUT_ENDINGS, RESULTS, tell_of_passed_over
 from cellflow.io.source import FileImage, Source, by_id
-from cellflow.storage.nearby import nearby
+from cellflow.storage.nearby import is_file, nearby
 from cellflow.storage.sizes import few_text, plural
 
 __all__ = ["LIST_SUFFIX", "ImageFiles", "ImageSearch", "folder_of", "image_id", "is_image_file"]
@@ -114,7 +114,7 @@ class ImageSearch:
     def _filtered(self, paths: list[Path]) -> list[Path]:
         """Those whose names are of the kind that was asked for."""
         wanted = self.options.img_filter
-        return [path for path in paths if id_of(path.stem, wanted) is not None]
+        return [path for path in paths if image_id_of(path, wanted) is not None]
 
     def without_outputs(
         self, paths: list[Path], *, named: bool = False
@@ -140,15 +140,15 @@ def _split_outputs(
     With `only_beside_image`, and where all names end like outputs (then some are images), a name counts
     only where the image that it was made of is among the `paths`.
     """
-    there = {path.with_suffix("") for path in paths}
-    outputs = {path for path in paths if path.stem.endswith(OUTPUT_ENDINGS)}
+    there = {(path.parent, stem_of(path)) for path in paths}
+    outputs = {path for path in paths if stem_of(path).endswith(OUTPUT_ENDINGS)}
     if only_beside_image or len(outputs) == len(paths):
         outputs = {
             path
             for path in outputs
             for ending in OUTPUT_ENDINGS
-            if path.stem.endswith(ending)
-            and path.with_name(path.stem.removesuffix(ending)) in there
+            if stem_of(path).endswith(ending)
+            and (path.parent, stem_of(path).removesuffix(ending)) in there
         }
     return [path for path in paths if path not in outputs], [
         path for path in paths if path in outputs
@@ -176,7 +176,7 @@ def _matching(paths: Iterable[Path]) -> list[Path]:
 
 def image_id(path: Path, folder: Path, img_filter: str = "") -> str:
     """Id of an image in a folder or below it, whose name may have more around it."""
-    stem = id_of(path.stem, img_filter) or path.stem
+    stem = image_id_of(path, img_filter) or path.stem
     return FOLDER_JOINT.join([*path.relative_to(folder).parts[:-1], stem])
 
 
@@ -238,6 +238,14 @@ def _refuse_run(folder: Path) -> None:
         )
 
 
+def _no_image(path: Path) -> str:
+    """What is in place of the image that a list names."""
+    with suppress(OSError):  # a text that is too long for a name
+        if path.is_dir():
+            return "a folder, expected an image file"
+    return "no such file"
+
+
 def _nothing_there(source: Path) -> str:
     return (
         f"{source}: no such file or folder. Expected images: a dataset, a folder, a file, a pattern in "
@@ -271,13 +279,12 @@ def _read_list(source: Path) -> list[Path]:
         if not text or text.startswith("#"):
             continue
         path = source.parent / text  # an absolute path stays as it is
-        if path.is_file():
+        if is_file(path):
             paths.append(path)
         elif is_zarr(path):
             paths += images_in(path)
         else:
-            what = "a folder, expected an image file" if path.is_dir() else "no such file"
-            problems.append(f"{source} line {number}: {what}: {path}")
+            problems.append(f"{source} line {number}: {_no_image(path)}: {path}")
     if problems:
         rest = len(problems) - MAX_PROBLEMS
         more = [f"and {rest} more"] if rest > 0 else []

@@ -30,7 +30,7 @@ ROI_ENDING = "_rois.zip"
 """What Cellpose and we put behind the id of an image."""
 _MAX_ROI = 64 * 2**20
 _FOLLOWED = "along the pixels of a border, as Cellpose writes them: taken with these pixels"
-_LARGEST = 2**28
+_LARGEST = 2**24
 """Pixels of the box around such an outline."""
 _STEPS = 32
 """Points of a spline from corner to corner."""

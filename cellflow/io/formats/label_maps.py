@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cellflow.errors import DataError
 from cellflow.io import places
 from cellflow.io._dataset_facts import is_dataset
-from cellflow.io.file_names import id_of
+from cellflow.io.file_names import id_of, known_map_name, stem_of
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.formats.seg_npy import SEG_ENDING, read_seg_npy, seg_files
 from cellflow.io.images import IMAGE_SUFFIXES, list_images
@@ -54,9 +54,10 @@ class LabelMaps(SourceFormat):
         if path.is_dir() and not is_dataset(path):
             folder = places.find_folder(path, places.MASK_FOLDERS) or path
         ending, paths = _map_files(folder, options.mask_filter)
+        stems = {file.stem for file in list_images(folder)} if ending else set[str]()
         read = partial(_cells, predicted=options.use == "prediction", colours=options.colours)
         images = by_id(
-            SourceImage(id_of(file.stem, kind) or file.stem, file, read_cells=partial(read, file))
+            SourceImage(_map_id(file, kind, stems), file, read_cells=partial(read, file))
             for file, kind in paths
         )
         if not images:
@@ -173,15 +174,21 @@ def _differ(path: Path, gui: Path, *, colours: bool) -> bool:
 def _map_files(folder: Path, mask_filter: str) -> tuple[str, list[tuple[Path, str]]]:
     """Label maps of a folder, each with the filter of its name, and that of most."""
     paths, gui = list_maps(folder, mask_filter), [(file, SEG_ENDING) for file in seg_files(folder)]
-    paired = places.paired_ending(file.stem for file in paths)
+    paired = places.paired_ending(map(stem_of, paths))
     for kind in filter(None, dict.fromkeys((mask_filter, *places.CELLPOSE_MASKS, paired))):
-        named = [(file, kind) for file in paths if id_of(file.stem, kind) is not None]
+        named = [(file, kind) for file in paths if id_of(stem_of(file), kind) is not None]
         if named:
-            ids = {id_of(file.stem, kind) for file, _ in named}
+            ids = {id_of(stem_of(file), kind) for file, _ in named}
             others = [item for item in gui if item[0].stem.removesuffix(SEG_ENDING) not in ids]
             return kind, named + others
     # where the GUI has written beside images, these are no label maps
     return (SEG_ENDING, gui) if gui else ("", [(file, "") for file in paths])
+
+
+def _map_id(file: Path, kind: str, images: Container[str]) -> str:
+    """The id of a label map, as the image beside it has it if there is one."""
+    name = id_of(stem_of(file), kind) if kind else None
+    return known_map_name(name, images) if name else file.stem
 
 
 def _cells(file: Path, shape: Shape | None, *, predicted: bool, colours: bool) -> Instances:

@@ -14,10 +14,12 @@ from cellflow.io import places
 from cellflow.io.file_names import (
     id_of,
     image_filter,
+    image_id_of,
     kind_of,
-    known_name,
+    known_map_name,
     mask_filters,
     name_of,
+    stem_of,
 )
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.formats.label_maps import gui_maps, is_seg_ending, list_maps, read_map
@@ -34,7 +36,6 @@ __all__ = ["MaskFolders"]
 
 _log = logging.getLogger(__name__)
 
-_OME = ".ome"
 _ADVICE = " Check the path, or name the folder of label maps with --masks."
 
 
@@ -141,30 +142,25 @@ def _pairing(folders: _Folders, mask_filter: str, img_filter: str) -> _Pairing:
     maps = list_maps(folders.masks, mask_filter)
     if folders.paired:
         files, maps = _split_paired(list(dict.fromkeys([*files, *maps])), mask_filter)
-    named = ((path, id_of(path.stem, img_filter)) for path in files)
+    named = ((path, image_id_of(path, img_filter)) for path in files)
     images = [SourceImage(name, path) for path, name in named if name is not None]
     ids = {image.id for image in images}
-    masks = [(path, id_of(path.stem, mask_filter)) for path in maps]
+    masks = [(path, id_of(stem_of(path), mask_filter)) for path in maps]
     return _Pairing(
         img_filter,
         mask_filter,
         images,
         [
-            SourceImage(_id_among(ids, path.stem if name is None else name), path)
+            SourceImage(known_map_name(stem_of(path) if name is None else name, ids), path)
             for path, name in masks
         ],
         left_over=len(files) - len(images),
     )
 
 
-def _id_among(ids: set[str], name: str) -> str:
-    """The id of a label map; that of ``NAME.ome.tif`` may be called NAME, and accents be written otherwise."""
-    return known_name(name, ids) or known_name(name + _OME, ids) or name
-
-
 def _split_paired(files: list[Path], mask_filter: str) -> tuple[list[Path], list[Path]]:
     """Images and label maps of one folder; other files that Cellpose writes are neither."""
-    stems = {path.stem for path in files}
+    stems = {stem for path in files for stem in (path.stem, stem_of(path))}
     kinds = (*places.OUTPUT_ENDINGS, mask_filter)
 
     def stems_from_image(stem: str) -> bool:
@@ -177,16 +173,16 @@ def _split_paired(files: list[Path], mask_filter: str) -> tuple[list[Path], list
     images = [
         path
         for path in files
-        if path.stem in own or not any(id_of(path.stem, kind) is not None for kind in kinds)
+        if stem_of(path) in own or not any(id_of(stem_of(path), kind) is not None for kind in kinds)
     ]
     # NAME_cp_masks is no mask of NAME_cp, unless NAME_cp is there.
     longer = tuple(end for end in kinds if end != mask_filter and end.endswith(mask_filter))
     maps = [
         path
         for path in files
-        if (image := id_of(path.stem, mask_filter)) is not None
-        and path.stem not in own
-        and (image in stems or not path.stem.endswith(longer))
+        if (image := id_of(stem_of(path), mask_filter)) is not None
+        and stem_of(path) not in own
+        and (image in stems or not stem_of(path).endswith(longer))
     ]
     return images, maps
 
@@ -229,7 +225,7 @@ def _usual_filters(folders: _Folders, found: _Pairing) -> Iterator[tuple[str, st
     for img_filter in (found.img_filter, *places.IMAGE_ENDINGS):
         for mask_filter in (found.mask_filter, *places.MASK_ENDINGS):
             yield img_filter, mask_filter
-    stems = (path.stem for path in list_images(folders.masks))
+    stems = map(stem_of, list_images(folders.masks))
     for mask_filter in (found.mask_filter, *mask_filters(stems)):
         other = _pairing(folders, mask_filter, "")
         images, ids = [image.path.stem for image in other.images], [mask.id for mask in other.maps]

@@ -342,12 +342,13 @@ def _check_keys(stream: bytes) -> None:
     The hash of a tuple of tuples takes twice the time with every two bytes of the file.
     """
     mark, stack, memo = pickletools.markobject, list[Any](), dict[int, Any]()
+    marks = list[int]()
     for instruction, value, _ in pickletools.genops(stream):
         name, before = instruction.name, instruction.stack_before
         after = list(instruction.stack_after)
         pops, above = len(before), list[Any]()
         if mark in before or (name == "POP" and stack[-1] is mark):
-            start = len(stack) - 1 - stack[::-1].index(mark)
+            start = marks.pop()
             above = stack[start + 1 :]
             del stack[start:]
             pops = before.index(mark) if mark in before else 0
@@ -363,6 +364,9 @@ def _check_keys(stream: bytes) -> None:
             memo[len(memo) if name == "MEMOIZE" else int(value or 0)] = stack[-1]
             continue
         del stack[len(stack) - pops :]
+        while marks and marks[-1] >= len(stack):
+            marks.pop()
+        marks += [len(stack) + at for at, kind in enumerate(after) if kind is mark]
         stack += after
 
 

@@ -52,7 +52,7 @@ class ZarrImage(LargeImage):
             self._arrays = [open_array(item) for item in self._levels]
             self._checked: set[tuple[int, ...]] = set()
         super().__init__(path, shapes, first.facts.dtype, level=level, pixel_size=pixel_size)
-        if not has_chunks(self._levels[self.level].array):
+        if not has_chunks(self._levels[self.level].array, self._levels[self.level].facts):
             log.warning(
                 "%s: none of its chunks is there, so every pixel has the fill value. Unless it is meant to be "
                 "empty, copy it again.",

@@ -210,3 +210,18 @@ def test_many_large_cell_files_are_held_one_at_a_time(tmp_path: Path) -> None:
     assert cells.areas.tolist() == 60 * [4]
     assert cells.starts.tolist() == [4000 * index + 5 for index in range(60)]
     assert peak < 40 * mask.nbytes
+
+
+def test_truth_without_a_cell_has_the_size_of_its_image(tmp_path: Path) -> None:
+    source = read_source(bowl(tmp_path), ReadOptions("truth"))
+    assert {name: item.instances().shape for name, item in source.images.items()} == dict.fromkeys(
+        CELLS, SHAPE
+    )
+
+
+def test_capitals_of_folders_do_not_count(tmp_path: Path) -> None:
+    write_image(tmp_path / "x" / "Images" / "x.png")
+    (tmp_path / "x" / "Masks").mkdir()
+    Image.fromarray(255 * disc(20, 20).astype(np.uint8)).save(tmp_path / "x" / "Masks" / "m1.png")
+    source = read_source(tmp_path, ReadOptions("prepare"))
+    assert source.layout == "cell-files" and list(source.images) == ["x"]

@@ -80,7 +80,7 @@ def test_several_paths_in_their_order(tmp_path: Path, tiny_data: Path) -> None:
     found = find_images([two.parent, tmp_path / "list.txt", tiny_data])
     assert list(found)[:2] == ["b", "c"]
     assert len(found) == 8
-    with pytest.raises(DataError, match=r"b\.tif have the same id 'b'.*Ids are names"):
+    with pytest.raises(DataError, match=r"b\.tif: two images have the same id 'b'.*Ids are names"):
         find_images([two, two.parent])
     with pytest.raises(DataError, match="No images were named"):
         find_images([])
