@@ -21,16 +21,17 @@ __all__ = [
     "MASK_FOLDERS",
     "OUTPUT_ENDINGS",
     "RESULTS",
+    "SEG_ENDING",
     "find_folder",
     "folders_in",
     "half_kaggle",
-    "has_gui_files",
     "has_label_maps",
     "is_image_folder",
     "is_kaggle_layout",
     "kaggle_folder",
     "kaggle_table",
     "paired_ending",
+    "seg_files",
     "tell_of_passed_over",
     "where_else",
     "without_outline_pictures",
@@ -43,6 +44,8 @@ OUTPUT_ENDINGS = ("_flows", "_masks", "_cp_masks", "_cp_output", "_cp_outlines",
 """Endings of names of files that Cellpose writes beside an image."""
 CELLPOSE_MASKS = ("_cp_masks", "_masks")
 """Endings of names of label maps beside their images, as Cellpose writes and reads them."""
+SEG_ENDING = "_seg"
+"""Ending of names of files of Cellpose's GUI, before .npy."""
 RESULTS = "prediction.json"
 """File of a folder of results, which may hold the same cells in many forms."""
 _OUTLINES, _CP_MASKS = "_outlines", "_cp_masks"
@@ -170,14 +173,15 @@ def has_label_maps(folder: Path, mask_filter: str = "") -> bool:
         return True
     inside = folders_in(folder)
     masks = [path for path in inside if path.name.lower() in MASK_FOLDERS]
-    if any(map(list_images, masks)) or any(map(has_gui_files, (folder, *masks))):
+    if any(map(list_images, masks)) or any(map(seg_files, (folder, *masks))):
         return True
     return not stems and any(map(is_image_folder, inside))
 
 
-def has_gui_files(folder: Path) -> bool:
-    """Whether there are files ``NAME_seg.npy`` of Cellpose's GUI."""
-    return any(path.name[0] != "." for path in folder.glob("*_seg.npy"))
+def seg_files(folder: Path) -> list[Path]:
+    """Files of a folder that are called ``NAME_seg.npy``, sorted by name; none if there is no folder."""
+    found = folder.glob(f"*{SEG_ENDING}.[nN][pP][yY]")
+    return sorted(item for item in found if item.name[0] != "." and item.is_file())
 
 
 def without_outline_pictures(paths: Iterable[Path]) -> list[Path]:
@@ -225,7 +229,7 @@ def _is_layout(folder: Path) -> bool:
 
 def _has_pairs(folder: Path) -> bool:
     images = any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.glob("*_masks.*"))
-    return images or any(folder.glob("*_seg.npy"))
+    return images or bool(seg_files(folder))
 
 
 def _has_cell_files(folder: Path) -> bool:

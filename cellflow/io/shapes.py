@@ -41,6 +41,8 @@ FEWEST_POINTS = 4
 """Points of the smallest closed ring that has an area."""
 _SHEET = 2**22
 """Pixels that are painted at once."""
+_OUT = np.int8(0)
+"""What lies around painted pixels, of one byte as they are."""
 _ALONE = Lock()
 """rasterio silences its warnings in a way that other threads undo."""
 
@@ -151,7 +153,7 @@ def _runs(
         for window in sheet:
             inside = painted[row : row + window.height, : window.width].view(np.int8)
             row += window.height
-            edges = np.diff(inside, axis=1, prepend=0, append=0)
+            edges = np.diff(inside, axis=1, prepend=_OUT, append=_OUT)
             ys, xs = np.nonzero(edges == 1)
             starts = (ys + window.top) * shape[1] + xs + window.left
             ends = starts - xs + np.nonzero(edges == -1)[1]

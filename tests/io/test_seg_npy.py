@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from cellflow.errors import DataError
 from cellflow.io.formats import seg_npy
-from cellflow.io.formats.seg_npy import read_seg_npy, seg_files, write_seg_npy
+from cellflow.io.formats.seg_npy import read_seg_npy, write_seg_npy
 from cellflow.io.pixel_limit import at_most
+from cellflow.io.places import seg_files
 
 LABELS = np.zeros((20, 30), np.uint16)
 LABELS[2:8, 3:9] = 1

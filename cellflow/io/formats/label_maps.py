@@ -17,9 +17,10 @@ from cellflow.io import places
 from cellflow.io._dataset_facts import is_dataset
 from cellflow.io.file_names import id_of, known_map_name, stem_of
 from cellflow.io.formats.base import ReadOptions, SourceFormat
-from cellflow.io.formats.seg_npy import SEG_ENDING, read_seg_npy, seg_files
+from cellflow.io.formats.seg_npy import read_seg_npy
 from cellflow.io.images import IMAGE_SUFFIXES, list_images
 from cellflow.io.mask_findings import check_label_map, read_label_map
+from cellflow.io.places import SEG_ENDING, seg_files
 from cellflow.io.source import Shape, Source, SourceImage, by_id
 from cellflow.numeric.labels import instances_from_labels
 from cellflow.storage.sizes import few_text, plural

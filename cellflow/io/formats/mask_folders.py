@@ -23,9 +23,9 @@ from cellflow.io.file_names import (
 )
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.formats.label_maps import gui_maps, is_seg_ending, list_maps, read_map
-from cellflow.io.formats.seg_npy import SEG_ENDING, seg_files
 from cellflow.io.images import IMAGE_SUFFIXES, is_zarr, list_images, passed_over
 from cellflow.io.mask_findings import looks_like_label_map
+from cellflow.io.places import SEG_ENDING, seg_files
 from cellflow.io.problems import Problems
 from cellflow.io.source import FileImage, Shape, Source, SourceImage, by_id
 from cellflow.numeric.labels import instances_from_labels

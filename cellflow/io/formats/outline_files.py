@@ -265,7 +265,7 @@ def _label_maps_go_first(folder: Path, options: ReadOptions) -> bool:
         pixels = options.images or places.find_folder(folder, places.IMAGE_FOLDERS) or folder
         if options.masks.resolve() == pixels.resolve():
             return False
-        return bool(list_images(options.masks)) or places.has_gui_files(options.masks)
+        return bool(list_images(options.masks)) or bool(places.seg_files(options.masks))
     if places.has_label_maps(folder, options.mask_filter):
         return True
     if options.use == "prepare":

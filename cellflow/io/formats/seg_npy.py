@@ -26,10 +26,8 @@ from cellflow.io.pixel_limit import refuse_large
 from cellflow.numeric.labels import outlines
 from cellflow.storage.atomic import atomic_path
 
-__all__ = ["SEG_ENDING", "read_seg_npy", "seg_files", "write_seg_npy"]
+__all__ = ["read_seg_npy", "write_seg_npy"]
 
-SEG_ENDING = "_seg"
-"""Ending of the name, before ``.npy``."""
 _SMALL = 2**26
 """Bytes that are read without a look at the end."""
 _LARGEST = 2**34
@@ -48,12 +46,6 @@ _PLAIN = {
 }  # fmt: skip
 """What may be a key."""
 _DTYPE = re.compile(r"[bBiufSUO?](1|2|4|8|16)?|[SU]\d{1,4}")
-
-
-def seg_files(folder: Path) -> list[Path]:
-    """Files of a folder that are called ``NAME_seg.npy``, sorted by name; none if there is no folder."""
-    found = folder.glob(f"*{SEG_ENDING}.[nN][pP][yY]")
-    return sorted(item for item in found if item.name[0] != "." and item.is_file())
 
 
 def read_seg_npy(path: Path) -> NDArray[np.int64]:
