@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-_START, _END, _SCAN = 0xD8, 0xD9, 0xDA
+_END, _SCAN = 0xD9, 0xDA
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_LONE = {0x01, *range(0xD0, 0xD8), _START}
+_LONE = {0x01, *range(0xD0, 0xD9)}
 """Markers without a length."""
-_IN_DATA = {0x00, *range(0xD0, 0xD8), 0xFF}
-"""What may follow a byte 255 among packed pixels: it stands for itself, starts them anew, or fills."""
 
 
 def samples_claimed(data: bytes) -> int:
@@ -29,21 +27,17 @@ def is_whole(data: bytes) -> bool:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Markers, each with the place behind it, up to the end of the image or to what is no marker."""
+    """Markers, each with the place behind it, up to the end of the image; as decoders do, it passes over other bytes."""
     at = 0
-    while at + 1 < len(data) and data[at] == 0xFF:
-        marker, at = data[at + 1], at + 2
-        if marker == 0xFF:  # which fills
-            at -= 1
+    while 0 <= (at := data.find(b"\xff", at)) < len(data) - 1:
+        marker = data[at + 1]
+        at += (
+            1 if marker == 0xFF else 2
+        )  # which fills, and 0 stands for a byte 255 among packed pixels
+        if marker in (0x00, 0xFF):
             continue
         yield marker, at
         if marker == _END:
             return
         if marker not in _LONE:
-            at += max(2, int.from_bytes(data[at : at + 2], "big"))
-        if marker == _SCAN:
-            at = data.find(b"\xff", at)
-            while 0 <= at < len(data) - 1 and data[at + 1] in _IN_DATA:
-                at = data.find(b"\xff", at + 1 + (data[at + 1] != 0xFF))
-            if at < 0:
-                return
+            at += int.from_bytes(data[at : at + 2], "big")

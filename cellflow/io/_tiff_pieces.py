@@ -43,6 +43,6 @@ def samples_claimed(data: bytes) -> int:
                 return math.prod(picture.size) * len(picture.getbands())
     except (
         Exception
-    ):  # of whatever kind Pillow raises; what cannot be read is for the codec to tell
+    ):  # of whatever kind Pillow raises: what cannot be read is for the codec to tell
         return 0
     return 0

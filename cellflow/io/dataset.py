@@ -194,11 +194,8 @@ class Dataset:
         DataError
             If the id is unknown, or the file is missing, damaged or of another size than recorded.
         """
-        path, most = (
-            self.path / "labels" / f"{image_id}.tif",
-            room_for(math.prod(self._shape(image_id))),
-        )
-        labels = read_labels(path, max_pixels=most)
+        path = self.path / "labels" / f"{image_id}.tif"
+        labels = read_labels(path, max_pixels=room_for(math.prod(self._shape(image_id))))
         self._check_shape(image_id, labels.shape, path)
         return labels
 
