@@ -112,10 +112,14 @@ def _apart(one: str, other: str) -> bool:
 
 
 def match_id(text: str, known: Container[str]) -> str | None:
-    """Find an id of a table among the images' ids; `NAME.png` is taken for `NAME`, in either form of Unicode."""
+    """Find an id of a table among the images' ids, in either form of Unicode.
+
+    `NAME.png` is taken for `NAME`, and where there is none, `NAME` for `NAME.ome` and the reverse.
+    """
     path = PureWindowsPath(text)  # which takes the separators of every system
     is_file = path.suffix.lower() in (*IMAGE_SUFFIXES, ".zarr")
-    return known_name(text, known) or (known_name(path.stem, known) if is_file else None)
+    names = [text, *([path.stem] if is_file else []), text + OME, text.removesuffix(OME)]
+    return next(filter(None, (known_name(name, known) for name in names)), None)
 
 
 def known_name(name: str, known: Container[str]) -> str | None:

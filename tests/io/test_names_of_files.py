@@ -25,7 +25,7 @@ from cellflow import (
 from cellflow.config import FilesConfig, check_config
 from cellflow.errors import ConfigError, DataError
 from cellflow.io.dataset import Dataset
-from cellflow.io.file_names import id_of, image_filter, mask_filters, name_of
+from cellflow.io.file_names import id_of, image_filter, mask_filters, match_id, name_of
 from cellflow.io.formats import ReadOptions, read_source
 from cellflow.io.formats.seg_npy import write_seg_npy
 from cellflow.io.image_source import find_images
@@ -276,3 +276,12 @@ def test_names_that_other_computers_do_not_have(tmp_path: Path) -> None:
     texts = [text for text, _ in problems]
     assert ["on Windows" in text for text in texts] == [True, True, False, False]
     assert "only in the way accents are written" in texts[2] and "in capitals only" in texts[3]
+
+
+@pytest.mark.parametrize(
+    ("text", "known", "found"),
+    [("a", {"a.ome"}, "a.ome"), ("a.ome", {"a"}, "a"), ("a.ome.tif", {"a.ome"}, "a.ome"),
+     ("a", {"a", "a.ome"}, "a"), ("a.ome", {"a", "a.ome"}, "a.ome"), ("b", {"a"}, None)],
+)  # fmt: skip
+def test_ids_with_and_without_ome(text: str, known: set[str], found: str | None) -> None:
+    assert match_id(text, known) == found
