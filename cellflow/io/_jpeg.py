@@ -27,7 +27,7 @@ def is_whole(data: bytes) -> bool:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int]]:
-    """Markers, each with the place behind it, up to the end of the image; other bytes are passed over, as by decoders."""
+    """Markers, each with the place behind it, up to the end of the image; bytes between them are passed over."""
     at = 0
     while 0 <= (at := data.find(b"\xff", at)) < len(data) - 1:
         marker = data[at + 1]
