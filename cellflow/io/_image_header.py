@@ -19,6 +19,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from cellflow.errors import DataError
 from cellflow.io import _jpeg2000
+from cellflow.io._png import refuse_short_pixels
 from cellflow.types import Box
 
 _SIGNATURES = {
@@ -138,10 +139,12 @@ def refuse_padded(start: bytes, size: int, kind: str) -> None:
         )
 
 
-def stored(picture: ImageFile) -> NDArray[Any]:
-    """Pixels as they lie in the file, indices of a palette too; Pillow makes zeros of a PNG that has none."""
+def stored(picture: ImageFile, data: bytes) -> NDArray[Any]:
+    """Pixels as they lie in the file, indices of a palette too; Pillow makes zeros of those that a PNG has not."""
     if not picture.tile:
         raise ValueError("it has no pixels")
+    if picture.format == "PNG":
+        refuse_short_pixels(data, len(picture.getbands()))
     return np.asarray(picture)
 
 

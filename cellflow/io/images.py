@@ -138,7 +138,7 @@ def _read(path: Path, *, indices: bool, most: int | None) -> NDArray[Any]:
             refuse_large((picture.height, picture.width), most)
             header.refuse_animation(picture)
             if indices and picture.mode == "P":
-                pixels = header.stored(picture)
+                pixels = header.stored(picture, data)
             elif kind == "BMP":  # of a damaged one the decoder of imagecodecs reads on in memory
                 pixels = np.asarray(picture if picture.mode == "L" else picture.convert("RGB"))
             else:

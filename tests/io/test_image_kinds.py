@@ -466,3 +466,54 @@ def test_labels_that_int32_does_not_hold(tmp_path: Path) -> None:
         DataError, match=r"a\.tif: expected labels of at most 2,147,483,647, found 3,"
     ):
         read_labels(path)
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("size", [(40, 30), (3, 2), (1, 1)])
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_a_palette_whose_pixels_end_early(
+    tmp_path: Path, size: tuple[int, int], bits: int, interlaced: bool
+) -> None:
+    """Its sums may be right, and still half of the label map would be background."""
+    path = tmp_path / "a.png"
+    colours = RNG.integers(0, min(2**bits, 200), size, np.uint8)
+    image = Image.fromarray(colours, mode="P")
+    image.putpalette(bytes(range(256)) * 3)
+    image.save(path, bits=bits)
+    data = path.read_bytes()
+    packed = data.index(b"IDAT") + 4
+    length = int.from_bytes(data[packed - 8 : packed - 4], "big")
+    rows = zlib.decompress(data[packed : packed + length])
+    if interlaced:
+        rows = passes(colours, bits)
+        header = data[12:28] + b"\1"
+        data = data[:12] + header + struct.pack(">I", zlib.crc32(header)) + data[33:]
+    for part, whole in ((rows, True), (rows[: len(rows) - 1], False)):
+        chunk = b"IDAT" + zlib.compress(part)
+        sums = struct.pack(">I", zlib.crc32(chunk))
+        path.write_bytes(
+            data[: packed - 8]
+            + struct.pack(">I", len(chunk) - 4)
+            + chunk
+            + sums
+            + data[packed + length + 4 :]
+        )
+        if whole:
+            assert np.array_equal(read_masks(path), colours)
+        else:
+            with pytest.raises(DataError, match=r"a\.png: damaged .*its pixels end after"):
+                read_masks(path)
+
+
+def passes(pixels: np.ndarray, bits: int) -> bytes:
+    """Rows of an interlaced PNG, none of them filtered."""
+    found = b""
+    for y, x, down, across in (
+        (0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1),
+    ):  # fmt: skip
+        part = pixels[y::down, x::across]
+        for row in part if part.size else ():
+            digits = "".join(f"{value:0{bits}b}" for value in row.tolist())
+            digits += "0" * (-len(digits) % 8)
+            found += b"\0" + int(digits, 2).to_bytes(len(digits) // 8, "big")
+    return found
