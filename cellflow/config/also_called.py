@@ -57,6 +57,7 @@ _SETTINGS = {
     "seed": "random_state random_seed rng",
     "overwrite": "force f exist_ok replace",
     "split": "split_parts split_labels connected_components",
+    "category": "categories class classes class_name cls",
     "colours": "colors color colour",
     "masks": "mask_dir masks_dir label_dir labels labels_dir mask_folder",
     "table": "csv metadata meta annotations df",

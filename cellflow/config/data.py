@@ -34,6 +34,10 @@ class ReadingConfig:
     img_filter: Annotated[str, NAME_FILTER] = ""
     """Ending of image file names that is no part of the id, as in Cellpose, or 'img_*' with a * for the id; images
     without it are left out."""
+    annotated_only: bool = False
+    """Leave out images that have no mask; else each is an error, as an image without cells has an empty mask."""
+    category: tuple[str, ...] = ()
+    """Take the cells of these categories of a COCO file alone, by their names."""
     colours: bool = False
     """Take pictures as label maps in which each cell has a colour of its own."""
     rle_order: Literal["auto", "C", "F"] = "auto"

@@ -47,6 +47,8 @@ class ScoreConfig:
     mask_filter: Annotated[str, NAME_FILTER] = ""
     """Ending of the names of label maps after the id, when it is not _masks or _cp_masks, or 'mask_*' with a * for
     the id; for PRED, --versus and --truth alike, wherever a name has it."""
+    category: tuple[str, ...] = ()
+    """Take the cells of these categories of COCO files alone, by their names; of PRED, --versus and --truth."""
     colours: bool = False
     """Take pictures as label maps in which each cell has a colour of its own."""
     rle_order: Literal["auto", "C", "F"] = "auto"

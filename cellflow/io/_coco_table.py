@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import math
+import operator
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -42,7 +44,7 @@ class ListedImage:
     path: Path | None  # its file, where it was looked for and found
     shape: tuple[int, int]
     cells: list[bytes] = field(default_factory=list)  # run-length strings of COCO
-    categories: Counter[Any] = field(default_factory=Counter)  # cells of every category id
+    kinds: list[Any] = field(default_factory=list)  # of every cell: the id of its category
     scores: list[float] = field(default_factory=list)  # of results; NaN where it does not say
 
 
@@ -100,6 +102,29 @@ class CocoTable:
         for reason, names in self._told.items():
             text = "%s: %s %s: %s."
             _log.warning(text, self.path, plural(len(names), "annotation"), reason, few_text(names))
+
+    def category(self, number: Any) -> str:
+        """The name of a category, or what stands for it where the file has none."""
+        return self.categories.get(number, f"category {number}")
+
+    def keep(self, names: Sequence[str]) -> None:
+        """Leave out the cells of all other categories, and say how many."""
+        known = {self.category(kind) for image in self.images.values() for kind in image.kinds}
+        if unknown := [name for name in names if name not in {*known, *self.categories.values()}]:
+            text = f"{self.path}: no category {unknown[0]!r} (--category); there are {few_text(sorted(known))}."
+            raise DataError(text, path=self.path, expected=sorted(known), found=unknown[0])
+        gone: Counter[str] = Counter()
+        for image in self.images.values():
+            kept = [self.category(kind) in names for kind in image.kinds]
+            gone.update(
+                self.category(kind) for kind in compress(image.kinds, map(operator.not_, kept))
+            )
+            image.cells, image.scores, image.kinds = (
+                list(compress(values, kept)) for values in (image.cells, image.scores, image.kinds)
+            )
+        if gone:
+            counts = ", ".join(f"{n:,} of {name}" for name, n in sorted(gone.items()))
+            _log.info("%s: left out, as --category says: %s", self.path, counts)
 
     def read_images(self) -> CocoTable:
         """Read all but the annotations; returns itself."""
@@ -221,7 +246,7 @@ class CocoTable:
         image.cells.append(segment.counts)
         image.scores.append(_score(entry.get("score")))
         category = entry.get("category_id")
-        image.categories[category if isinstance(category, int | str) else None] += 1
+        image.kinds.append(category if isinstance(category, int | str) else None)
 
     def _refuse(self, text: str, name: str = "") -> None:
         error = DataError(f"{self.path}: {text}.", path=self.path, id=name or None)

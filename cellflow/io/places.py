@@ -1,15 +1,14 @@
-"""Folders by the names that people give them, and where a data set lies when another folder was named."""
+"""Folders and files by the names that people give them."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from shlex import quote
 
 from cellflow.errors import DataError
 from cellflow.io.file_names import id_of, stem_of
-from cellflow.io.images import IMAGE_SUFFIXES, list_images, passed_over
+from cellflow.io.images import list_images, passed_over
 from cellflow.io.tables import find_table
 from cellflow.storage.sizes import few_text, plural
 
@@ -17,6 +16,8 @@ __all__ = [
     "CELLPOSE_MASKS",
     "IMAGE_ENDINGS",
     "IMAGE_FOLDERS",
+    "KAGGLE_FOLDERS",
+    "KAGGLE_TABLE",
     "MASK_ENDINGS",
     "MASK_FOLDERS",
     "OUTPUT_ENDINGS",
@@ -24,7 +25,6 @@ __all__ = [
     "SEG_ENDING",
     "find_folder",
     "folders_in",
-    "half_kaggle",
     "has_label_maps",
     "is_image_folder",
     "is_kaggle_layout",
@@ -33,7 +33,6 @@ __all__ = [
     "paired_ending",
     "seg_files",
     "tell_of_passed_over",
-    "where_else",
     "without_outline_pictures",
 ]
 
@@ -57,19 +56,7 @@ _NNUNET = {IMAGE_FOLDERS: ("imagestr",), MASK_FOLDERS: ("labelstr",)}
 """Names of nnU-Net, where there is none of these."""
 _KAGGLE = {"train.csv": ("train",), "stage1_train_labels.csv": ("stage1_train",)}
 """Tables of competitions, of Sartorius first and then of the Data Science Bowl, and the folder of their images."""
-TABLE, KAGGLE_FOLDERS = next(iter(_KAGGLE.items()))
-_MAX_LOOKED_AT = 200
-
-
-def half_kaggle(folder: Path) -> str:
-    """A sentence on a folder with only one half of the Kaggle layout; empty where that is not so."""
-    table, images = find_table(folder, TABLE), find_folder(folder, KAGGLE_FOLDERS)
-    if table is not None and images is None:
-        return f" {table.name} is there, but no folder train/: rename the folder of its images to train."
-    tables = sorted(folder.glob("*.csv*")) if images is not None and table is None else []
-    if tables:
-        return f" {tables[0].name} is there, but no {TABLE}: rename the table of run-length masks to {TABLE}."
-    return ""
+KAGGLE_TABLE, KAGGLE_FOLDERS = next(iter(_KAGGLE.items()))
 
 
 def find_folder(folder: Path, names: tuple[str, ...]) -> Path | None:
@@ -195,46 +182,6 @@ def without_outline_pictures(paths: Iterable[Path]) -> list[Path]:
         return image != stem and there and image + _OUTLINES not in stems
 
     return [path for path in listed if not is_picture(path.stem)]
-
-
-def where_else(folder: Path) -> str:
-    """A sentence with the command for the data set that lies around or in a folder; empty without one."""
-    parent = folder.resolve().parent
-    if _is_layout(parent):
-        path = folder.parent if folder.name not in ("", "..") else parent
-        return f" {path} looks like the data set: cellflow prepare {quote(str(path))}"
-    found = [path for path in folders_in(folder)[:_MAX_LOOKED_AT] if _is_layout(path)]
-    found.sort(key=lambda path: not path.name.lower().startswith("train"))  # test/ is no help
-    if not found:
-        return ""
-    command = f"cellflow prepare {quote(str(found[0]))}"
-    if len(found) == 1:
-        return f" {found[0]} looks like the data set: {command}"
-    names = few_text([path.name for path in found])
-    return (
-        f" {plural(len(found), 'folder')} in it look like data sets ({names}); prepare the one to train on: "
-        f"{command}"
-    )
-
-
-def _is_layout(folder: Path) -> bool:
-    try:
-        if is_kaggle_layout(folder):
-            return True
-        folders = find_folder(folder, IMAGE_FOLDERS), find_folder(folder, MASK_FOLDERS)
-        return None not in folders or _has_pairs(folder) or _has_cell_files(folder)
-    except (DataError, OSError):
-        return False
-
-
-def _has_pairs(folder: Path) -> bool:
-    images = any(path.suffix.lower() in IMAGE_SUFFIXES for path in folder.glob("*_masks.*"))
-    return images or bool(seg_files(folder))
-
-
-def _has_cell_files(folder: Path) -> bool:
-    """Whether it has ``ID/images/ID.png``."""
-    return any(any((path / "images").glob(f"{path.name}.*")) for path in folders_in(folder)[:1])
 
 
 def folders_in(folder: Path) -> list[Path]:

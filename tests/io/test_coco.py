@@ -588,3 +588,28 @@ def test_a_category_without_a_name(tmp_path: Path) -> None:
 def test_numbers_that_cancel_out(tmp_path: Path) -> None:
     path = two_images(tmp_path, [cell(1, 1, [[10**400, 1, -(10**400), 2, 3, 3]])])
     assert "expected numbers in a polygon" in fails(path)
+
+
+def test_a_category_is_taken_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Nuclei inside of cells would be cut out of them."""
+    cells = [cell(1, 1, packed(ring()))]
+    cells += [cell(n, place, packed(ring()), category_id=2) for n, place in ((2, 1), (3, 7))]
+    path = two_images(tmp_path, cells, "cell", "nucleus")
+    caplog.set_level(logging.INFO)
+    source = read_source(path, ReadOptions("truth"))
+    assert "--category cell (there are 2 of nucleus, 1 of cell)" in caplog.text
+    assert [len(item.instances()) for item in source.images.values()] == [2, 1]
+    source = read_source(path, ReadOptions("truth", category=("cell",)))
+    assert [len(item.instances()) for item in source.images.values()] == [1, 0]
+    assert "left out, as --category says: 2 of nucleus" in caplog.text
+    with pytest.raises(
+        DataError, match=r"no category 'Zelle' \(--category\); there are cell, nucleus"
+    ):
+        read_source(path, ReadOptions("truth", category=("Zelle",)))
+
+
+def test_an_image_that_is_not_there_is_told_once(tmp_path: Path) -> None:
+    path = two_images(tmp_path)
+    (tmp_path / "a.tif").unlink()
+    text = fails(path)
+    assert "a.tif" in text and "\n" not in text

@@ -25,6 +25,7 @@ from cellflow.io.file_names import match_id
 from cellflow.io.formats import ReadOptions, SourceFormat, find_format, read_source
 from cellflow.io.formats.base import HOW
 from cellflow.io.formats.dataset_folder import DatasetFolder
+from cellflow.io.formats.elsewhere import unread_file
 from cellflow.io.mask_findings import MaskReview
 from cellflow.io.pixel_limit import at_most
 from cellflow.io.problems import Problems
@@ -196,7 +197,8 @@ def _no_source(source: Path) -> DataError:
         found, remedy = "a link that leads nowhere", " Name the folder itself."
     elif source.exists():
         found = "a file"
-        remedy = f" Name the folder it lies in: cellflow prepare {shlex.quote(str(source.parent))}"
+        folder = f" Name the folder it lies in: cellflow prepare {shlex.quote(str(source.parent))}"
+        remedy = unread_file(source) or folder
     text = f"{source}: expected a folder of annotated images, found {found}.{remedy}"
     return DataError(text, path=source, found=found)
 
@@ -282,6 +284,8 @@ def _write(
     """Write all images; returns the ids of those of one value only."""
     writer, flat, seen = DatasetWriter(folder), list[str](), dict[str, Look]()
     for image in follow(source.images.values(), "prepare", brief=True):
+        if not image.has_pixels and len(problems):
+            continue  # whoever looked for them has told it
         try:
             pixels, instances = pixels_and_cells(image)
             instances = review.add(image.id, mending.apply(image.id, instances))

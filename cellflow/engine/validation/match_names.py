@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from cellflow.errors import DataError
-from cellflow.io.file_names import longer, match_id
+from cellflow.io.file_names import id_of, longer, mask_filters, match_id
 from cellflow.io.source import Source
 from cellflow.storage.sizes import few_text, flag_text
 
 __all__ = ["Names", "check_names", "match_names"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,9 @@ class Names:
 def match_names(masks: Source, truth: Source) -> Names:
     """Match ids; ``NAME.png`` in a table is NAME.
 
+    Where no id fits, words for label maps before or behind it are taken off, on each side its own (``mask000`` and
+    ``man_seg000``, as the Cell Tracking Challenge has them), if that gives all images of the truth a partner.
+
     Raises
     ------
     DataError
@@ -51,8 +57,31 @@ def match_names(masks: Source, truth: Source) -> Names:
             )
         else:
             ids[name] = own
+    if not ids and (paired := _without_words(masks.images, truth.images)):
+        text = "No name of %s is one of %s; taken are pairs with other words for label maps, such as %s and %s."
+        first = next(iter(paired))
+        _log.info(text, masks.path, truth.path, paired[first], first)
+        ids, extra = paired, [own for own in masks.images if own not in paired.values()]
     missing = tuple(name for name in truth.images if name not in ids)
     return Names(ids, tuple(extra), missing)
+
+
+def _without_words(masks: Iterable[str], truth: Iterable[str]) -> dict[str, str]:
+    """From each name of the truth to that of the masks which is left the same without its words; else nothing."""
+    for there in _word_free(truth):
+        for found in _word_free(masks):
+            if there and there.keys() <= found.keys():
+                return {name: found[left] for left, name in there.items()}
+    return {}
+
+
+def _word_free(names: Iterable[str]) -> Iterator[dict[str, str]]:
+    """Names by what is left of them, as they are and without each word that all of them have."""
+    known = list(names)
+    for name_filter in ("", *mask_filters(known)):
+        left = {id_of(name, name_filter): name for name in known}
+        if None not in left and len(left) == len(known):
+            yield {str(rest): name for rest, name in left.items()}
 
 
 def check_names(masks: Source, truth: Source, names: Names, *, subset: bool) -> None:

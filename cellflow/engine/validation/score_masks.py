@@ -228,6 +228,7 @@ def _options(use: Use, config: ScoreConfig) -> ReadOptions:
     return ReadOptions(
         use,
         mask_filter=config.mask_filter,
+        category=config.category,
         colours=config.colours,
         rle_order=config.rle_order if use == "prediction" else "auto",
         truth=config.truth if use == "prediction" else None,

@@ -15,7 +15,10 @@ __all__ = ["HOW", "SILENT", "ReadOptions", "SourceFormat", "Use"]
 
 SILENT = logging.Logger("silent", logging.CRITICAL)
 """Says nothing."""
-HOW = ("annotation_column", "colours", "images", "img_filter", "mask_filter", "masks", "rle_order")
+HOW = (
+    "annotated_only", "annotation_column", "category", "colours", "images", "img_filter", "mask_filter", "masks",
+    "rle_order",
+)  # fmt: skip
 """Options that some formats have a use for, and others have not."""
 Use = Literal["prepare", "truth", "prediction", "images"]
 """What a source is read for: pixels and cells, true cells, predicted cells, or pixels to predict."""
@@ -33,6 +36,10 @@ class ReadOptions:
         As in `PrepareConfig`. An empty `mask_filter` is none.
     truth : Path, optional
         What a prediction is scored against: results of COCO name their images by its numbers.
+    annotated_only : bool
+        Whether images without a label map are left out; else each is a problem.
+    category : tuple of str
+        Names of the categories whose cells are taken, where a file has several; all without it.
     colours : bool
         Whether each colour of a picture is a cell, where label maps are expected.
     recursive : bool
@@ -53,6 +60,8 @@ class ReadOptions:
     annotation_column: str = "annotation"
     cell_type_column: str = "cell_type"
     rle_order: Literal["auto", "C", "F"] = "auto"
+    annotated_only: bool = False
+    category: tuple[str, ...] = ()
     colours: bool = False
     recursive: bool = False
     log: logging.Logger = SILENT

@@ -55,7 +55,7 @@ class CocoFile(SourceFormat):
 
     name = "coco"
     uses = frozenset({"prepare", "truth", "prediction", "images"})
-    heeds = frozenset({"images", "img_filter"})
+    heeds = frozenset({"category", "images", "img_filter"})
 
     def recognises(self, path: Path, options: ReadOptions) -> bool:
         """Any json file but GeoJSON; a folder that holds annotations and neither label maps nor train.csv."""
@@ -78,6 +78,8 @@ class CocoFile(SourceFormat):
         looks = options.use != "prediction"
         table = CocoTable(file, options.problems, finder.find if looks else lambda name: None)
         table.read()
+        if options.category:
+            table.keep(options.category)
         if table.is_list and looks:
             raise DataError(
                 f"{file}: expected COCO annotations, found a list of results, which is a prediction: "
@@ -270,18 +272,17 @@ def _without_ending(name: str) -> str:
 
 def _cell_types(table: CocoTable, listed: list[ListedImage]) -> list[dict[str, str]]:
     """The column of every image: none where all cells of the file are of one category."""
-    names = table.categories
-    counts = [
-        Counter({names.get(key, f"category {key}"): n for key, n in image.categories.items()})
-        for image in listed
-    ]
+    counts = [Counter(map(table.category, image.kinds)) for image in listed]
     if len({name for count in counts for name in count}) < 2:
         return [{} for _ in listed]
+    every = sum(counts, Counter[str]())
     mixed = [image.file_name for image, count in zip(listed, counts, strict=True) if len(count) > 1]
     if mixed:
         _log.warning(
-            "%s: %s with cells of several categories (%s); cell_type is the most frequent of them.",
-            *(table.path, plural(len(mixed), "image"), few_text(mixed)),
+            "%s: %s with cells of several categories (%s); cell_type is the most frequent of them. Where those of one "
+            "lie inside of others, as nuclei do, take one alone: --category %s (there are %s).",
+            *(table.path, plural(len(mixed), "image"), few_text(mixed), quote(next(iter(every)))),
+            ", ".join(f"{n:,} of {name}" for name, n in every.most_common()),
         )
     return [
         {"cell_type": min(count, key=lambda name: (-count[name], name))} if count else {}

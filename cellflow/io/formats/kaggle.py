@@ -27,13 +27,13 @@ from cellflow.numeric.mask_checks import order_of_rles
 from cellflow.numeric.rle import instances_from_rles, rle_decode
 from cellflow.types import Instances
 
-__all__ = ["KaggleTable"]
+__all__ = ["BOWL", "KaggleTable"]
 
 _log = logging.getLogger(__name__)
 
 Rows = dict[str, list[Row]]
 """Rows of the table by image."""
-_BOWL = {"id": "ImageId", "annotation": "EncodedPixels", "width": "Width", "height": "Height"}
+BOWL = {"id": "ImageId", "annotation": "EncodedPixels", "width": "Width", "height": "Height"}
 """Columns as the Data Science Bowl calls them."""
 
 
@@ -82,7 +82,7 @@ class KaggleTable(SourceFormat):
             for name, rows in sorted(by_image.items())
         }
         if order == "auto":
-            bowl = column == _BOWL["annotation"]
+            bowl = column == BOWL["annotation"]
             order, why = _likely_order(cells, files, bowl=bowl)
             if order == "F":
                 way_out = "" if files is None else "; add --rle_order C to read them row by row"
@@ -179,7 +179,7 @@ def _with_names_of(table: Path, options: ReadOptions) -> ReadOptions:
     asked = {options.id_column, options.annotation_column}
     if asked != {"id", "annotation"} or asked & columns:
         return options
-    names = _BOWL["id"], _BOWL["annotation"]
+    names = BOWL["id"], BOWL["annotation"]
     if not columns.issuperset(names):
         return options
     _log.info("%s: images are in the column %s, runs in %s", table, *names)
@@ -211,8 +211,8 @@ def _rows(
     """Columns of the table, and its rows by image; those of unknown images are problems."""
     ids, cells = options.id_column, options.annotation_column
     flags = {ids: "--id_column", cells: "--annotation_column"}
-    bowl = ids == _BOWL["id"]
-    sizes = [_BOWL[name] if bowl else name for name in ("width", "height")]
+    bowl = ids == BOWL["id"]
+    sizes = [BOWL[name] if bowl else name for name in ("width", "height")]
     needed = (ids, cells, *sizes) if files is None else (ids, cells)
     columns, rows = read_rows(table, needed, options=flags if files is not None else {})
     by_image: Rows = {}
@@ -257,7 +257,7 @@ def _without_endings(by_image: Rows) -> Rows:
 
 def _with_our_sizes(row: Row) -> Row:
     """A row with width and height under our names."""
-    ours = {_BOWL[name]: name for name in ("width", "height")}
+    ours = {BOWL[name]: name for name in ("width", "height")}
     return Row(row.line, {ours.get(name, name): value for name, value in row.values.items()})
 
 

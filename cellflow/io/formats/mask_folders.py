@@ -22,6 +22,7 @@ from cellflow.io.file_names import (
     stem_of,
 )
 from cellflow.io.formats.base import ReadOptions, SourceFormat
+from cellflow.io.formats.elsewhere import half_kaggle, pair_of_folders, unread, where_else
 from cellflow.io.formats.label_maps import gui_maps, is_seg_ending, list_maps, read_map
 from cellflow.io.images import IMAGE_SUFFIXES, is_zarr, list_images, passed_over
 from cellflow.io.mask_findings import looks_like_label_map
@@ -37,6 +38,7 @@ __all__ = ["MaskFolders"]
 _log = logging.getLogger(__name__)
 
 _ADVICE = " Check the path, or name the folder of label maps with --masks."
+_ADVICE_IMAGES = " Check the path, or name the folder of images with --images."
 
 
 class MaskFolders(SourceFormat):
@@ -51,7 +53,7 @@ class MaskFolders(SourceFormat):
 
     name = "image-mask-folders"
     uses = frozenset({"prepare"})
-    heeds = frozenset({"masks", "images", "mask_filter", "img_filter", "colours"})
+    heeds = frozenset({"annotated_only", "masks", "images", "mask_filter", "img_filter", "colours"})
 
     def recognises(self, path: Path, options: ReadOptions) -> bool:
         """Any folder."""
@@ -78,6 +80,10 @@ class MaskFolders(SourceFormat):
             _log.warning(text, plural(found.left_over, "image"), kind_of(found.img_filter))
         images = by_id(found.images, options.problems)
         maps = by_id(found.maps, options.problems)
+        if options.annotated_only and (without := sorted(images.keys() - maps.keys())):
+            text = "%s without a mask left out (%s)."
+            _log.warning(text, plural(len(without), "image"), few_text(without))
+            images = {name: image for name, image in images.items() if name in maps}
         _add_problems(folders, found, images, maps, options.problems)
         places.tell_of_passed_over(*dict.fromkeys((folders.images, folders.masks)))
         if inside := _subfolders_text(folders):
@@ -250,7 +256,8 @@ def _add_problems(
             f"{images[name].path}: no mask; expected {where}.tif"
             + ("" if folders.paired else f" or {folders.masks / name}.tif")
             + f" (or .png).{beside_masks.instead(name)}"
-            " Add it (all zero if the image has no cells) or remove the image.",
+            " Add it (all zero if the image has no cells) or remove the image. Where images were left out on purpose, "
+            "--annotated_only takes the others.",
             name,
         )
     for name in sorted(maps.keys() - images.keys()):
@@ -312,7 +319,8 @@ def _subfolders_text(folders: _Folders) -> str:
 
 
 def _nothing_found(folder: Path, folders: _Folders, found: _Pairing) -> str:
-    hint = places.half_kaggle(folder) or places.where_else(folder)
+    hint = half_kaggle(folder) or where_else(folder)
+    other = unread(folder)
     several = _fitting(folders, found)
     if several:
         ways = " or ".join(sorted(pairing.flags for pairing in several))
@@ -321,26 +329,29 @@ def _nothing_found(folder: Path, folders: _Folders, found: _Pairing) -> str:
         hint = _likely_ending(found) or hint
     there = found.images or found.maps
     if there:
+        hint = hint or pair_of_folders(folder)
         noun = "image" if found.images else "label map"
         missing = "but no label map" if found.images else "but no image"
         expected = kind_of(found.mask_filter if found.images else found.img_filter) + ".EXT"
         place = folders.masks if found.images else folders.images
         count = len({image.id for image in there})
-        advice = _ADVICE
-        if found.images:
+        advice = _ADVICE if found.images else _ADVICE_IMAGES
+        if found.images and not other:
             predict = f"cellflow predict {quote(str(folder))} --model cyto3"
             advice += f" To segment images that have no annotation: {predict}"
         return (
             f"{folder}: {plural(count, noun)} ({few_text([image.path.name for image in there])}) {missing}; "
-            f"expected {expected} in {place}.{_hidden(place)}{hint or advice}"
+            f"expected {expected} in {place}.{_hidden(place)}{hint or other or advice}"
         )
     below = _subfolders_text(folders)
-    hint = f" {below}" if below and not folders.paired else hint
+    if below and not folders.paired and not other:
+        hint = hint or f" {below}"
+    hint = hint or pair_of_folders(folder)
     return (
         f"{folder}: no annotated images found. Looked for train.csv with train/ (Kaggle layout), "
         f"for images/ with masks/, for ID/images/ with ID/masks/, and for NAME.EXT beside "
         f"{kind_of(found.mask_filter)}.EXT or NAME_seg.npy (EXT: {' '.join(IMAGE_SUFFIXES)})."
-        f"{_hidden(folder)}{hint or _ADVICE}"
+        f"{_hidden(folder)}{hint or other or _ADVICE}"
     )
 
 

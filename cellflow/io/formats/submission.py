@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
 from cellflow.errors import DataError
 from cellflow.io.formats.base import ReadOptions, SourceFormat
+from cellflow.io.formats.kaggle import BOWL
 from cellflow.io.formats.label_maps import refuse_single_map
 from cellflow.io.source import Shape, Source, SourceImage
 from cellflow.io.tables import read_rows, without_mark
@@ -18,11 +20,16 @@ from cellflow.types import Instances
 
 __all__ = ["SubmissionTable", "read_submission", "write_submission"]
 
+_log = logging.getLogger(__name__)
+
+_OURS, _OF_BOWL = ("id", "predicted"), (BOWL["id"], BOWL["annotation"])
+
 
 class SubmissionTable(SourceFormat):
     """A CSV as predicted cells; an image without cells has one row with an empty value.
 
-    Runs go row by row, but where ``rle_order`` says otherwise: predicted cells do not tell by themselves.
+    Runs go row by row, but where ``rle_order`` says otherwise, or the columns are called as by the Data Science Bowl,
+    whose runs go column by column: predicted cells do not tell by themselves.
     """
 
     name = "submission"
@@ -35,7 +42,11 @@ class SubmissionTable(SourceFormat):
     def read(self, path: Path, options: ReadOptions) -> Source:
         """Read the table; runs are decoded image by image."""
         refuse_single_map(path)
-        order: Order = "F" if options.rle_order == "F" else "C"
+        order: Order = "C" if options.rle_order == "auto" else options.rle_order
+        if options.rle_order == "auto" and _columns(path) == _OF_BOWL:
+            order = "F"
+            text = "%s: the columns are %s and %s, so the runs are read column by column; --rle_order C reads them row "
+            _log.info(text + "by row.", path, *_OF_BOWL)
         images = {
             name: SourceImage(name, path, read_cells=partial(_cells, path, name, rles, order))
             for name, rles in sorted(read_submission(path).items())
@@ -91,8 +102,15 @@ def write_submission(path: Path, rows: Iterable[tuple[str, Sequence[str]]]) -> N
 def read_submission(path: Path) -> dict[str, list[str]]:
     """Read a submission: from id to the runs of its cells; an empty list where there are none."""
     found: dict[str, list[str]] = {}
-    for row in read_rows(Path(path), ("id", "predicted"))[1]:
-        cells = found.setdefault(row.values["id"], [])
-        if runs := without_mark(row.values["predicted"]):
+    ids, runs_of = columns = _columns(Path(path))
+    for row in read_rows(Path(path), columns)[1]:
+        cells = found.setdefault(row.values[ids], [])
+        if runs := without_mark(row.values[runs_of]):
             cells.append(runs)
     return found
+
+
+def _columns(path: Path) -> tuple[str, str]:
+    """Those of ids and of runs: ours, or those of the Data Science Bowl where the table has these and not ours."""
+    there = set(read_rows(path, ())[0])
+    return _OF_BOWL if there.issuperset(_OF_BOWL) and not there & set(_OURS) else _OURS
