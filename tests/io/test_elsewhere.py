@@ -192,3 +192,19 @@ def test_results_of_the_cell_tracking_challenge(
     )
     assert score_masks(config).images["score"].tolist() == [1.0, 1.0, 1.0]
     assert "taken are pairs with other words for label maps" in caplog.text
+
+
+def test_json_of_other_programs(tmp_path: Path) -> None:
+    """A list of tasks, as Label Studio exports them, is no prediction."""
+    path = tmp_path / "project-1.json"
+    path.write_text(json.dumps([{"id": 1, "annotations": [], "data": {"image": "a.png"}}]))
+    with pytest.raises(DataError, match=r"found a list of something else\. .*export COCO json"):
+        prepare(PrepareConfig(path, out=tmp_path / "data"))
+    path.write_text(json.dumps([{"image_id": 1, "category_id": 1, "segmentation": []}]))
+    with pytest.raises(
+        DataError, match=r"found a list of results, which is a prediction: cellflow score"
+    ):
+        prepare(PrepareConfig(path, out=tmp_path / "data"))
+    path.write_text(json.dumps({"version": "5.0", "shapes": [], "imagePath": "a.png"}))
+    with pytest.raises(DataError, match=r"found no images\. .*export COCO json"):
+        prepare(PrepareConfig(path, out=tmp_path / "data"))

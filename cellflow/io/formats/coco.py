@@ -23,6 +23,7 @@ from cellflow.io.file_names import id_of, kind_of
 from cellflow.io.formats.base import ReadOptions, SourceFormat
 from cellflow.io.formats.geojson import begins_as_geojson
 from cellflow.io.images import IMAGE_SUFFIXES, list_images
+from cellflow.io.json_entries import read_entries
 from cellflow.io.source import FileImage, Shape, Source, SourceImage, by_id, check_ids
 from cellflow.numeric.coco_rle import instances_from_coco_rles
 from cellflow.storage.nearby import is_file
@@ -41,6 +42,7 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
+_EXPORT = "Files of LabelMe, VIA and Label Studio's own are not read: export COCO json from there."
 _OBJECT = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{")
 _SECTIONS = re.compile(rb'"images"\s*:\s*\['), re.compile(rb'"annotations"\s*:\s*[\[{]')
 
@@ -78,22 +80,21 @@ class CocoFile(SourceFormat):
         looks = options.use != "prediction"
         table = CocoTable(file, options.problems, finder.find if looks else lambda name: None)
         table.read()
-        if options.category:
-            table.keep(options.category)
         if table.is_list and looks:
-            raise DataError(
-                f"{file}: expected COCO annotations, found a list of results, which is a prediction: "
-                f"cellflow score {quote(str(file))} --truth ANNOTATIONS.json",
-                path=file,
-            )
+            score = f"cellflow score {quote(str(file))} --truth ANNOTATIONS.json"
+            found = f"a list of results, which is a prediction: {score}"
+            found = found if _is_results(file) else f"a list of something else. {_EXPORT}"
+            raise DataError(f"{file}: expected COCO annotations, found {found}", path=file)
         if table.is_list:
             table = _results(file, options)
         if not table.images:
             options.problems.raise_if_any()
             raise DataError(
-                f"{file}: expected COCO annotations with images and annotations, found no images.",
+                f"{file}: expected COCO annotations with images and annotations, found no images. {_EXPORT}",
                 path=file,
             )
+        if options.category:
+            table.keep(options.category)
         passed_over = _pass_over(table, options)
         images = by_id(_source_images(table, options), options.problems)
         check_ids(images.values(), options.problems)
@@ -184,6 +185,12 @@ def _agree(name: str, path: Path) -> bool:
     """Whether the folders of one are the last ones of the other: day1/a.png may be p/day1/a.png, not day2/a.png."""
     place = path.as_posix()
     return f"/{name}".endswith(f"/{place}") or f"/{place}".endswith(f"/{name}")
+
+
+def _is_results(file: Path) -> bool:
+    """Whether the first entry of a list is a cell of an image, as COCO's results are."""
+    _, first = next(read_entries(file), ("", None))
+    return isinstance(first, dict) and "image_id" in first
 
 
 def _results(file: Path, options: ReadOptions) -> CocoTable:

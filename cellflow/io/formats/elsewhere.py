@@ -199,7 +199,7 @@ def _pair_among(folders: list[Path], only: Path | None = None) -> str:
 
 
 def _distance(images: Path, masks: Path) -> tuple[bool, int, bool, Path]:
-    """How little the names of two folders have in common, as 01 and 01_GT do; those called images come before others."""
+    """How little the names of two folders have in common, as 01 and 01_GT do; those called images come first."""
     alike = len(os.path.commonprefix([str(images), str(masks)]))  # noqa: RUF071 - not their folders alone
     return images.name != masks.name, -alike, not _OF_IMAGES.search(images.name), images
 
