@@ -79,19 +79,31 @@ def test_it_says_what_it_compares_and_what_was_worst(
 def test_names_that_differ_by_an_ending_are_told_with_the_flag(
     dataset: Dataset, tmp_path: Path
 ) -> None:
-    pred = saved(tmp_path / "pred", dataset, "_seg")
-    with pytest.raises(DataError, match="add --mask_filter _seg") as caught:
+    pred = saved(tmp_path / "pred", dataset, "_v2")
+    with pytest.raises(DataError, match="add --mask_filter _v2") as caught:
         score(pred, dataset.path)
-    assert dataset.ids[0] in str(caught.value) and f"{dataset.ids[0]}_seg" in str(caught.value)
-    found = score(pred, dataset.path, mask_filter="_seg")
+    assert dataset.ids[0] in str(caught.value) and f"{dataset.ids[0]}_v2" in str(caught.value)
+    found = score(pred, dataset.path, mask_filter="_v2")
     assert len(found.images) == 6
-    truth = saved(tmp_path / "truth", dataset, "_label")
-    with pytest.raises(DataError, match=r"The names of the truth end in '_label'.*--mask_filter"):
+    truth = saved(tmp_path / "truth", dataset, "_old")
+    with pytest.raises(DataError, match=r"The names of the truth end in '_old'.*--mask_filter"):
         score(saved(tmp_path / "plain", dataset), truth)
-    both = saved(tmp_path / "both", dataset, "_seg_cp_masks")
-    with pytest.raises(DataError, match="add --mask_filter _seg_cp_masks"):
+    both = saved(tmp_path / "both", dataset, "_v2_cp_masks")
+    with pytest.raises(DataError, match="add --mask_filter _v2_cp_masks"):
         score(both, dataset.path)
-    assert len(score(both, dataset.path, mask_filter="_seg_cp_masks").images) == 6
+    assert len(score(both, dataset.path, mask_filter="_v2_cp_masks").images) == 6
+
+
+@pytest.mark.parametrize(
+    ("pred", "truth"), [("_seg", ""), ("", "_label"), ("_seg_cp_masks", "_gt")]
+)
+def test_words_for_label_maps_need_no_flag(
+    dataset: Dataset, tmp_path: Path, pred: str, truth: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    there = saved(tmp_path / "truth", dataset, truth)
+    assert len(score(saved(tmp_path / "pred", dataset, pred), there).images) == 6
+    assert "taken are pairs with other words for label maps" in caplog.text
 
 
 def test_an_ending_that_no_name_has_is_refused(dataset: Dataset, tmp_path: Path) -> None:
