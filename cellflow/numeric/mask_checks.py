@@ -237,14 +237,23 @@ def _void(array: NDArray[Any]) -> int:
     if value not in _VOID:
         return 0
     others = np.unique(array[(array != value) & (array != 0)])
-    if len(others) < 2 or others[-1] > 2 * len(others):
-        return 0
+    if len(others) < 2 or others[-1] > 2 * len(others):  # a map of classes, perhaps
+        return value if _encloses(array, value) else 0
     marked = array == value
     if len(others) < _MIN_AROUND and ndimage.label(marked, np.ones((3, 3)))[1] < 2:
         return 0  # a cell that has this number
     around = ndimage.binary_dilation(marked, np.ones((3, 3)))
     touched = np.isin(others, array[around]).sum()
     return value if _VOID_TOUCHES * len(others) <= touched else 0
+
+
+def _encloses(array: NDArray[Any], value: int) -> bool:
+    """Whether a value parts all others, several of them, from the background."""
+    others = (array != 0) & (array != value)
+    if ndimage.label(others)[1] < _MIN_AROUND:
+        return False
+    rim = ndimage.binary_dilation(others, np.ones((3, 3))) & ~others
+    return bool((array[rim] == value).mean() >= _VOID_TOUCHES)
 
 
 def _background(array: NDArray[Any]) -> int:

@@ -204,6 +204,22 @@ def test_pixels_around_cells_that_are_to_be_left_out(tmp_path: Path, void: int) 
     assert len(prepared(tmp_path, overwrite=True).instances("a")) == 3
 
 
+def test_pixels_around_classes_that_are_to_be_left_out(tmp_path: Path) -> None:
+    """As in Pascal VOC's SegmentationClass: with --split, each border was a cell."""
+    pair(tmp_path, "a")
+    y, x = np.mgrid[: LABELS.shape[0], : LABELS.shape[1]]
+    places = [(12, 12), (12, 45), (45, 12), (45, 45), (45, 75)]
+    away = np.min([(y - row) ** 2 + (x - column) ** 2 for row, column in places], axis=0)
+    classes = np.select([away < 36, away < 81], [15, 255]).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "masks" / "a.tif", classes)
+    for split in (False, True):
+        with pytest.raises(DataError, match="the value 255 lies around the cells"):
+            prepared(tmp_path, split=split)
+    nuclei = np.select([away < 36, away < 81], [255, 15]).astype(np.uint8)  # in their cells
+    tifffile.imwrite(tmp_path / "masks" / "a.tif", nuclei)
+    assert len(prepared(tmp_path, split=True).instances("a")) == 10
+
+
 def test_predictions_that_are_foreground(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pair(tmp_path / "t", "a")
     pair(tmp_path / "f", "a")
