@@ -36,6 +36,7 @@ __all__ = [
     "ImageCells",
     "ListedImage",
     "cells_of_labels",
+    "is_annotations",
     "read_written",
     "write_coco",
 ]
@@ -199,7 +200,7 @@ def _results(file: Path, options: ReadOptions) -> CocoTable:
     others = []
     if truth is not None and CocoFile().recognises(truth, ReadOptions("truth")):
         others.append(_only_file(truth) if truth.is_dir() else truth)
-    if beside != file and beside.is_file() and _is_annotations(beside):  # as we write them
+    if beside != file and beside.is_file() and is_annotations(beside):  # as we write them
         others.append(beside)
     elif _files_in(file.parent):  # whatever else lies there: label maps are of no use to a list
         others.append(_only_file(file.parent))
@@ -340,13 +341,13 @@ def _files_in(folder: Path) -> list[Path]:
     """Files of annotations in a folder, else in its folder ``annotations``; lists of results do not count."""
     for place in (folder, folder / "annotations"):
         files = sorted(place.glob("*.[jJ][sS][oO][nN]")) if place.is_dir() else []
-        found = [path for path in files if path.name != "zarr.json" and _is_annotations(path)]
+        found = [path for path in files if path.name != "zarr.json" and is_annotations(path)]
         if found:
             return found
     return []
 
 
-def _is_annotations(path: Path) -> bool:
+def is_annotations(path: Path) -> bool:
     """Whether a file is an object that has images as well as annotations, however far apart they stand."""
     try:
         with (

@@ -12,7 +12,7 @@ from cellflow.errors import DataError
 from cellflow.io import places
 from cellflow.io.file_names import id_of, mask_filters, stem_of
 from cellflow.io.formats.base import ReadOptions
-from cellflow.io.formats.coco import CocoFile
+from cellflow.io.formats.coco import CocoFile, is_annotations
 from cellflow.io.formats.geojson import begins_as_geojson
 from cellflow.io.images import list_images, passed_over
 from cellflow.io.mask_findings import looks_like_label_map
@@ -163,17 +163,14 @@ def _has_coco(folder: Path) -> bool:
 
 
 def _is_read(path: Path) -> bool:
-    return begins_as_geojson(path) or path in CocoFile().lies_in(
-        path.parent, ReadOptions("prepare")
-    )
+    return begins_as_geojson(path) or is_annotations(path)
 
 
 def _coco_below(folder: Path) -> str:
     """The command for COCO json that lies deeper."""
-    for path in sorted(_files_below(folder), key=lambda path: _is_test(path, folder)):
-        if path.suffix.lower() == ".json" and path in CocoFile().lies_in(
-            path.parent, ReadOptions("prepare")
-        ):
+    files = (path for path in _files_below(folder) if path.suffix.lower() == ".json")
+    for path in sorted(files, key=lambda path: _is_test(path, folder)):
+        if is_annotations(path):
             return f" {path} is COCO json: cellflow prepare {quote(str(path))} --images FOLDER_OF_ITS_IMAGES"
     return ""
 
