@@ -23,6 +23,8 @@ __all__ = ["half_kaggle", "pair_of_folders", "unread", "unread_file", "where_els
 
 _MAX_FOLDERS, _MAX_FILES = 200, 5000
 """So many are looked at, at most."""
+_FEW = 8
+"""Folders whose images are looked at where no name says which of them holds label maps."""
 _LEVELS = 4
 """Folders within each other that are looked into."""
 _RUNS = ({"id", "annotation"}, {"ImageId", "EncodedPixels"})
@@ -182,11 +184,11 @@ def _pair_among(folders: list[Path], only: Path | None = None) -> str:
     words = {path: _by_words(path, folders[0]) for path in names}
     for masks in sorted(names, key=lambda path: words[path]):
         said = words[masks][0] < _UNSAID
-        if len(names) < 2 or not (said or looks_like_label_map(images[masks][0])):
+        if not said and (len(names) > _FEW or not looks_like_label_map(images[masks][0])):
             continue
         others = [path for path in names if path != masks and words[path][0] == _UNSAID]
         others = [path for path in others if _fits(names[masks], names[path])]
-        near = iter(sorted(others, key=lambda path: _distance(path, masks)))
+        near = iter(sorted(others, key=lambda path: _distance(path, masks))[:_FEW])
         nearest = next((path for path in near if not looks_like_label_map(images[path][0])), None)
         if nearest is None or nearest != (only or nearest):
             continue
